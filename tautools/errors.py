@@ -1,0 +1,182 @@
+"""The tree of errors, at the bottom of the house.
+
+::
+
+    TautoolsError
+    ├── ParamsError        what a person wrote is wrong
+    ├── FilesError         a file cannot be read or written
+    ├── ShellError         a process could not be started or stopped
+    ├── RecordError        a record on disk is not what it should be
+    ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
+    ├── ModelCallError     one model request went wrong; `fault` says how
+    ├── ServerError        a server could not be started, found, proven or stopped
+    │   ├── NotReadyError
+    │   └── VerifyError
+    ├── RunError           a cell cannot run
+    ├── SweepError         a sweep cannot run, or some of its cells failed
+    └── StatsError         there is nothing to compute from
+
+Each error says what is wrong, shows the evidence and ends with what to do next. A fault of the infrastructure is an
+error here and never a reward of 0. Errors survive pickling, so they can cross a process boundary.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "BenchError",
+    "CallFault",
+    "FilesError",
+    "ModelCallError",
+    "NotReadyError",
+    "ParamsError",
+    "RecordError",
+    "RunError",
+    "ServerError",
+    "ShellError",
+    "StatsError",
+    "SweepError",
+    "TautoolsError",
+    "VerifyError",
+]
+
+
+class TautoolsError(Exception):
+    """Anything tautools refuses or fails to do, told so that a person can act.
+
+    Parameters
+    ----------
+    problem : str
+        One sentence: what is wrong.
+    next_step : str
+        What to do next, in the imperative.
+    evidence : str, optional
+        What was seen: a log's tail, an answer's body, a file and line.
+    """
+
+    def __init__(self, problem: str, *, next_step: str, evidence: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.next_step = next_step
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        parts = [self.problem, self.evidence, f"Next: {self.next_step}"]
+        return "\n".join(part for part in parts if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__.copy())
+
+
+def _rebuild(kind: type[TautoolsError], state: dict[str, Any]) -> TautoolsError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, state["problem"])
+    error.__dict__.update(state)
+    return error
+
+
+class ParamsError(TautoolsError):
+    """What a person wrote (a flag, a YAML file) is wrong."""
+
+
+class FilesError(TautoolsError):
+    """A file or folder cannot be read or written."""
+
+
+class ShellError(TautoolsError):
+    """A process could not be started or stopped."""
+
+
+class RecordError(TautoolsError):
+    """A record on disk is not what it should be."""
+
+
+class BenchError(TautoolsError):
+    """The benchmark's source is missing, or does not have what was asked of it."""
+
+
+class CallFault(StrEnum):
+    """How a model request went wrong. The classes of DESIGN decision 3 and of the call records."""
+
+    UNREACHABLE = "unreachable"
+    TIME_OUT = "time_out"
+    OVERLOADED = "overloaded"
+    AUTH = "auth"
+    NOT_FOUND = "not_found"
+    CONTEXT_OVERFLOW = "context_overflow"
+    MALFORMED = "malformed"
+    BROKEN_STREAM = "broken_stream"
+    SERVER_FAULT = "server_fault"
+    REFUSED = "refused"  # any other 4xx: the request itself is wrong
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed a moment later."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = {
+    CallFault.UNREACHABLE,
+    CallFault.TIME_OUT,
+    CallFault.OVERLOADED,
+    CallFault.MALFORMED,
+    CallFault.BROKEN_STREAM,
+    CallFault.SERVER_FAULT,
+}
+
+
+class ModelCallError(TautoolsError):
+    """One model request went wrong.
+
+    Parameters
+    ----------
+    problem, next_step, evidence
+        As in `TautoolsError`.
+    fault : CallFault
+        The class of the fault.
+    status : int, optional
+        HTTP status, when there was one.
+    retry_after_s : float, optional
+        What the server asked to wait, in seconds.
+    """
+
+    def __init__(  # noqa: PLR0913 - the evidence of one failed request
+        self,
+        problem: str,
+        *,
+        fault: CallFault,
+        next_step: str = "Check the server with `tautools server test URL`; the call is owed again.",
+        evidence: str = "",
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(problem, next_step=next_step, evidence=evidence)
+        self.fault = fault
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class ServerError(TautoolsError):
+    """A server could not be started, found, proven or stopped."""
+
+
+class NotReadyError(ServerError):
+    """A server did not become ready."""
+
+
+class VerifyError(ServerError):
+    """A server answered, and is not the one that was asked for or is not in working order."""
+
+
+class RunError(TautoolsError):
+    """A cell cannot run."""
+
+
+class SweepError(TautoolsError):
+    """A sweep cannot run, or some of its cells failed."""
+
+
+class StatsError(TautoolsError):
+    """There is nothing to compute from, or the numbers contradict each other."""
