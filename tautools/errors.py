@@ -142,7 +142,7 @@ class ModelCallError(TautoolsError):
         What the server asked to wait, in seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - the evidence of one failed request
+    def __init__(
         self,
         problem: str,
         *,

@@ -1,0 +1,129 @@
+"""The one interface that every source of benchmark tasks fits: tau2 from a package, v1 and tau2 from a checkout.
+
+A `Source` knows envs and splits; a `Domain` is one env loaded once per process (tasks, tools, prompts, database); a
+`World` is one conversation's view of the database, cheap to make. The conversation loop and the scorer see nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tautools.llm.types import ToolSpec
+
+__all__ = ["Action", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One reference action of a task."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    requestor: str = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task, as the conversation needs it."""
+
+    id: str
+    user_system: str
+    """The user model's system prompt: guidelines and scenario."""
+    reference: tuple[Action, ...]
+    """The actions that solve it."""
+    communicate: tuple[str, ...] = ()
+    """What the agent must say to the user."""
+    scored_by: str = "DB+COMMUNICATE"
+    source_task: Any = field(default=None, repr=False)
+    """The source's own object, for its own scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a tool gave back."""
+
+    text: str
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The scorer's answer."""
+
+    value: float
+    info: Mapping[str, Any]
+    """`db`: bool, `communicate`: bool, `missing_info`, `different`: entities that differ from the expected ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol_:  # noqa: N801 - `Protocol` is typing's
+    """The rules of a conversation that come from the benchmark."""
+
+    name: str
+    user_opening: str | None
+    """Message that asks the user model for its first words; None when the agent opens."""
+    agent_opening: str | None
+    """Fixed first words of the agent, when it opens."""
+    stop_words: tuple[str, ...]
+    """Any of them in the user's words ends the conversation."""
+    max_rounds: int
+
+
+class World(Protocol):
+    """One conversation's database behind the bench's own tools."""
+
+    async def call(self, name: str, arguments: str) -> Observation:
+        """Run a tool with its arguments as JSON text, through the bench's own validation and coercion.
+
+        Unknown tools, unparsable JSON, schema violations and the tool's own refusals come back as observations with the
+        package's own error texts; they are never exceptions.
+        """
+        ...
+
+    def reward(self, agent_texts: Sequence[str]) -> Reward:
+        """Score the state reached and what the agent said to the user, by the bench's rules."""
+        ...
+
+
+class Domain(Protocol):
+    """One env of a source, loaded once per process."""
+
+    env: str
+    split: str
+    tasks: Mapping[str, Task]
+    """By id, in the benchmark's order."""
+    tools: Sequence[ToolSpec]
+    policy: str
+    agent_system: str
+    """The agent's system prompt under tool calling, as the bench writes it."""
+    protocol: Protocol_
+    prompts: Mapping[str, str]
+    """Name to sha256 of every text that models are shown."""
+
+    def world(self, task: Task) -> World:
+        """Return a fresh world for one conversation of `task`."""
+        ...
+
+
+class Source(Protocol):
+    """A place that benchmark tasks come from."""
+
+    name: str
+    version: str
+    reward_basis: str
+
+    def envs(self) -> Sequence[str]:
+        """Names of the envs."""
+        ...
+
+    def splits(self, env: str) -> Sequence[str]:
+        """Names of the splits of an env, the default one first."""
+        ...
+
+    def domain(self, env: str, split: str | None = None) -> Domain:
+        """Load an env (once); raise `BenchError` naming what there is when there is no such env or split."""
+        ...

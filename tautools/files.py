@@ -1,0 +1,171 @@
+"""The one door to the disk: whole files by atomic replacement, lines by appending.
+
+Whole files are written to a temporary name in the same folder, synced, and moved into place, so a reader sees the old
+file or the new one. Lines go to a file of the writer's own, never reopened; a reader takes a torn last line, and NUL
+bytes that a crashed file system leaves behind, as never written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import IO, TYPE_CHECKING
+
+from tautools.errors import FilesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["LineWriter", "ensure_folder", "read_lines", "read_span", "tail", "write_atomic"]
+
+
+def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
+    """Make `path` with its parents and return it.
+
+    Raises
+    ------
+    FilesError
+        When the folder cannot be made or is not one that this user can write to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as error:
+        raise FilesError(
+            f"The folder {path} cannot be made.",
+            evidence=str(error),
+            next_step="Choose a workspace you can write to with --workspace, or make the folder yourself.",
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise FilesError(
+            f"The folder {path} cannot be written to.",
+            next_step="Choose a workspace you can write to with --workspace.",
+        )
+    return path
+
+
+def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> None:
+    """Replace `path` by `data`, so that no reader ever sees a part of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Its folder must exist.
+    data : bytes or str
+        What it shall hold; text is written as UTF-8.
+    mode : int, optional
+        Permission bits, such as 0o600; set before anything is written.
+
+    Raises
+    ------
+    FilesError
+        When the file cannot be written.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FilesError(
+            f"The file {path} cannot be written.",
+            evidence=str(error),
+            next_step="Check free space, quota and permissions of the folder.",
+        ) from error
+
+
+class LineWriter:
+    """Appends lines to a new file of its own; a write that comes out short seals the file for good.
+
+    Parameters
+    ----------
+    path : Path
+        A file that must not exist yet: a writer's file is never reopened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self._sealed = False
+        try:
+            self._file: IO[bytes] = path.open("xb", buffering=0)
+        except OSError as error:
+            raise FilesError(
+                f"The file {path} cannot be made.", evidence=str(error), next_step="Check the folder's permissions."
+            ) from error
+
+    def append(self, line: bytes, *, sync: bool = False) -> tuple[int, int]:
+        """Write one line; return its offset and its length without the newline [bytes].
+
+        Raises
+        ------
+        FilesError
+            When the disk did not take the whole line; the file is sealed then and takes no more.
+        """
+        if self._sealed:
+            raise FilesError(
+                f"{self.path} was sealed after a short write.", next_step="Free space on the disk, then run again."
+            )
+        start = self.offset
+        data = line + b"\n"
+        try:
+            written = self._file.write(data)
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            self._sealed = True
+            raise FilesError(
+                f"{self.path} could not be written.", evidence=str(error), next_step="Free space, then run again."
+            ) from error
+        if written != len(data):
+            self._sealed = True
+            raise FilesError(
+                f"{self.path} took {written} of {len(data)} bytes.", next_step="Free space on the disk, then run again."
+            )
+        self.offset += written
+        return start, len(line)
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; it is never opened for writing again."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines of `path`; a torn last line and lines with NUL bytes count as never written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data.split(b"\n")[:-1]:
+        if line and b"\0" not in line:
+            yield line
+
+
+def read_span(path: Path, offset: int, length: int) -> bytes:
+    """Return `length` bytes of `path` from `offset`; fewer when the file is shorter."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def tail(path: Path, lines: int = 200, *, most_bytes: int = 262_144) -> list[str]:
+    """Return the last `lines` lines of a text file, reading at most `most_bytes` of it; [] when it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()[-lines:]

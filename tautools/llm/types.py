@@ -1,0 +1,102 @@
+"""The values that cross the model door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from tautools.records import CallRecord, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["CallTag", "Door", "Endpoint", "Message", "Reply", "Resolve", "ToolCall", "ToolSpec"]
+
+Message: TypeAlias = dict[str, Any]
+"""One message in OpenAI's chat format, as it goes over the wire."""
+
+ToolSpec: TypeAlias = dict[str, Any]
+"""One tool in OpenAI's format: `{"type": "function", "function": {name, description, parameters}}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address that answers for one role."""
+
+    base_url: str
+    """Ends in `/v1`; empty for hosted providers, whose address litellm knows."""
+    model: str
+    """The served model name."""
+    key: str = field(default="", repr=False)
+    provider: str = "openai"
+    name: str = ""
+    """The server's name in the registry, when it has one."""
+    simulated: bool = False
+    max_model_len: int | None = None
+
+
+Resolve: TypeAlias = "Callable[[Role], Sequence[Endpoint]]"
+"""How the door learns the endpoints of a role; asked again after a server was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTag:
+    """Which conversation a request belongs to, and where in it."""
+
+    role: Role
+    env: str = ""
+    task_id: str = ""
+    trial: int = 0
+    turn: int = 0
+    step: int = 0
+    strategy: str = ""
+    split: str = ""
+    bench: str = ""
+    setting_id: str = ""
+    purpose: str = "chat"
+    conversation: str = ""
+    """Key of the conversation; requests with the same key stay on one replica."""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One tool call of an answer, with its arguments as the model wrote them."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text, unchecked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: what may be passed on, and apart from it what was only thought."""
+
+    text: str
+    """The answer's content, thinking removed."""
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: str
+    thinking: str
+    record: CallRecord
+
+    @property
+    def message(self) -> Message:
+        """The assistant message as it enters the history: no thinking, tool calls when there are any."""
+        message: Message = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
+
+
+class Door(Protocol):
+    """The one way to a model. `tautools.llm.ModelDoor` is the real one."""
+
+    async def complete(
+        self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
+    ) -> Reply:
+        """Ask the role's model once, retrying what may pass; raise `ModelCallError` when it does not."""
+        ...

@@ -1,0 +1,243 @@
+"""What people write: sites, servers, sweeps, runs. Strict: an unknown key is an error, values are never guessed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tautools.records import Limits, Sampling, Strategy, Thinking
+
+__all__ = [
+    "Grid",
+    "Params",
+    "RoleParams",
+    "RunParams",
+    "ServerParams",
+    "SimulateParams",
+    "SiteParams",
+    "SweepParams",
+    "TaskParams",
+    "VllmParams",
+]
+
+
+class Params(BaseModel):
+    """A value that a person writes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SiteParams(Params):
+    """Where work runs: one machine, or a cluster's partition with what a job must ask for."""
+
+    name: str
+    description: str = ""
+    scheduler: Literal["none", "slurm"] = "none"
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    cores: int | None = Field(None, ge=1)
+    memory_gib: int | None = Field(None, ge=1)
+    gres: str | None = None
+    """Slurm's generic resource, such as `gpu:hl225:1`."""
+    time_limit: str | None = None
+    """Slurm's form: `D-HH`, `D-HH:MM:SS` or `HH:MM:SS`."""
+    device: Literal["cuda", "gaudi", "cpu", "none"] = "none"
+    modules: list[str] = Field(default_factory=list)
+    """`module load` arguments, one per line of the job script."""
+    activate: list[str] = Field(default_factory=list)
+    """Shell lines that activate the environment of the servers."""
+    serve_command: list[str] = Field(default_factory=lambda: ["vllm", "serve"])
+    """How the installed vLLM is started, as a list of words."""
+    pins: list[str] = Field(default_factory=list)
+    """Requirements the site's environment must satisfy; compared by `doctor`, never changed."""
+    env: dict[str, str] = Field(default_factory=dict)
+    host: str = "127.0.0.1"
+    """Address that servers bind to."""
+
+
+class SimulateParams(Params):
+    """How a simulated model behaves. Everything it produces is marked SIMULATED."""
+
+    skill: float = Field(1.0, ge=0, le=1)
+    """Probability that a conversation of a task is solved; 1 follows the reference, 0 does nothing."""
+    ttft_ms: float = Field(80.0, ge=0)
+    """Median time to first token [ms]."""
+    itl_ms: float = Field(8.0, ge=0)
+    """Median gap between tokens [ms]."""
+    prefill_ms_per_1k_tokens: float = Field(20.0, ge=0)
+    """Added to the time to first token per 1000 uncached prompt tokens [ms]."""
+    jitter: float = Field(0.25, ge=0, le=2)
+    """Spread of the times: standard deviation of their logarithm."""
+    speed: float = Field(1.0, ge=0)
+    """All times are divided by it; 0 answers at once."""
+    seed: int = 0
+    max_model_len: int = Field(131072, ge=1024)
+
+
+class VllmParams(Params):
+    """vLLM's own options, by vLLM's own names; anything else goes into `args`."""
+
+    max_model_len: int | None = Field(None, ge=256)
+    tensor_parallel_size: int = Field(1, ge=1)
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    max_num_seqs: int | None = Field(None, ge=1)
+    dtype: str | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Becomes `--default-chat-template-kwargs`, such as `{enable_thinking: false}`."""
+    enforce_eager: bool = False
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further flags: `name: value`; `true` gives the bare flag, `false` the `--no-` form."""
+
+
+class ServerParams(Params):
+    """One server to start: what it serves and how."""
+
+    name: str
+    description: str = ""
+    engine: Literal["vllm", "simulate"] = "vllm"
+    model: str
+    """Hub id or folder of the weights."""
+    served_model_name: str | None = None
+    """What requests call it; the model itself when not given."""
+    port: int | None = Field(None, ge=1, le=65535)
+    """Asked-for port; a free one when not given."""
+    cards: list[int] = Field(default_factory=list)
+    env: dict[str, str] = Field(default_factory=dict)
+    serve_command: list[str] | None = None
+    """How to start the engine, in place of the site's."""
+    startup_timeout_s: float = Field(900.0, gt=0)
+    """Seconds without any progress in the log after which a start is given up."""
+    vllm: VllmParams = VllmParams()
+    simulate: SimulateParams = SimulateParams()
+
+    @property
+    def serves(self) -> str:
+        """The name that requests carry."""
+        return self.served_model_name or self.model
+
+
+class RoleParams(Params):
+    """The model of one role: which server, and how it is asked. A bare string names a server file or a model."""
+
+    server: str | None = None
+    """Name of a file under `params/servers/`, or of a running server."""
+    model: str | None = None
+    base_url: str | None = None
+    """Address of a server that runs already, ending in `/v1`."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    provider: str = "openai"
+    """`openai` is any OpenAI-compatible server; other names are litellm's (`gemini`, `anthropic`, …)."""
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    max_tokens: int | None = Field(None, ge=1)
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    thinking: Thinking = Thinking.DEFAULT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"server": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> RoleParams:
+        if not (self.server or self.model):
+            raise ValueError("a role needs `server` or `model`")
+        if self.base_url is not None and not self.model:
+            raise ValueError("`base_url` needs `model`: the name that the server serves")
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling part, as it enters the setting."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            extra_body=self.extra_body,
+        )
+
+
+class TaskParams(Params):
+    """Which tasks of an env: `ids`, or the half-open range, then the first `limit` of them."""
+
+    split: str | None = None
+    """The bench's own default when not given (`base` for tau2, `test` for v1)."""
+    ids: list[str] | None = None
+    start_index: int = Field(0, ge=0)
+    end_index: int = Field(-1, ge=-1)
+    """-1: to the last task."""
+    limit: int | None = Field(None, ge=1)
+
+    @field_validator("ids", mode="before")
+    @classmethod
+    def _ids_are_text(cls, value: Any) -> Any:
+        return [str(item) for item in value] if isinstance(value, list) else value
+
+
+class RunParams(Params):
+    """One sweep cell: everything needed to run it."""
+
+    bench: Literal["tau2", "tau-bench"] = "tau2"
+    source: str = "inspect-evals"
+    path: str | None = None
+    """Checkout of the benchmark, for sources that need one."""
+    env: str
+    strategy: Strategy = Strategy.FC
+    agent: RoleParams
+    user: RoleParams
+    num_trials: int = Field(1, ge=1)
+    tasks: TaskParams = TaskParams()
+    limits: Limits = Limits()
+    concurrency: int = Field(8, ge=1)
+    """Conversations at a time."""
+    seed: int = 0
+    grace_s: float = Field(30.0, ge=0)
+    """Seconds that running conversations get to finish after an interrupt."""
+    keep_itl: bool = False
+    """Keep every inter-token gap in the call records."""
+
+
+class Grid(Params):
+    """The axes of a sweep, slowest first."""
+
+    env: list[str] = Field(min_length=1)
+    strategy: list[Strategy] = Field(min_length=1)
+    agent: list[RoleParams] = Field(min_length=1)
+    num_trials: list[int] = Field(min_length=1)
+
+    @field_validator("num_trials")
+    @classmethod
+    def _trials_are_positive(cls, value: list[int]) -> list[int]:
+        if any(n < 1 for n in value):
+            raise ValueError("num_trials must be 1 or more")
+        return value
+
+
+class SweepParams(Params):
+    """Many cells: the grid, and what all cells share."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    site: str = "local"
+    bench: Literal["tau2", "tau-bench"] = "tau2"
+    source: str = "inspect-evals"
+    path: str | None = None
+    grid: Grid
+    user: RoleParams
+    tasks: TaskParams = TaskParams()
+    limits: Limits = Limits()
+    concurrency: int = Field(8, ge=1)
+    parallel_settings: int = Field(2, ge=1)
+    """Settings worked on at a time."""
+    seed: int = 0
+    grace_s: float = Field(30.0, ge=0)
+    share_trials: bool = True
+    """Cells that differ only in `num_trials` are views on one pool of trials."""
