@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from tautools.records import CallRecord, Role
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tautools.records import CallRecord, Role
 
 __all__ = ["CallTag", "Door", "Endpoint", "Message", "Reply", "Resolve", "ToolCall", "ToolSpec"]
 

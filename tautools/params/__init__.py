@@ -1,0 +1,1 @@
+"""What people write, and where it is found: sites, servers, sweeps, runs in YAML."""

@@ -1,0 +1,1 @@
+"""The benchmark: tasks, tools, users, agents, the conversation loop, rewards."""

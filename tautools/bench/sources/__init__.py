@@ -1,0 +1,1 @@
+"""The doors to the benchmarks, one module per place they are kept."""

@@ -1,0 +1,1 @@
+"""One cell: what is owed, scheduling, ledger, events."""

@@ -1,0 +1,1 @@
+"""Servers: launch, registry, verification, logs, stop."""

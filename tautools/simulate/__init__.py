@@ -1,0 +1,1 @@
+"""The simulated model server. Everything it produces is marked SIMULATED."""

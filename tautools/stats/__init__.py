@@ -1,0 +1,1 @@
+"""Statistics as arithmetic: arrays and frames in, numbers out; touches nothing else."""

@@ -1,0 +1,1 @@
+"""Many cells: plan, papermill, status."""

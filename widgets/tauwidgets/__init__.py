@@ -1,0 +1,1 @@
+"""Panels for JupyterLab: they show state and call verbs, and hold no logic."""
