@@ -1,7 +1,7 @@
 """The one interface that every source of benchmark tasks fits: tau2 from a package, v1 and tau2 from a checkout.
 
 A `Source` knows envs and splits; a `Domain` is one env loaded once per process (tasks, tools, prompts, database); a
-`World` is one conversation's view of the database, cheap to make. The conversation loop and the scorer see nothing else.
+`World` is one conversation's view of the database, cheap to make. The loop sees nothing else.
 """
 
 from __future__ import annotations
