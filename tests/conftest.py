@@ -1,0 +1,72 @@
+"""What all tests share: a clean environment, and loud words about system parts that are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SYSTEM_PARTS = {
+    "chromium": "Chromium, for the panels in a real browser (Debian: apt install chromium fonts-dejavu-core)",
+    "vllm": "a real vLLM on the CPU (docs/servers.md has the recipe; name it with TAUTOOLS_TEST_VLLM)",
+}
+
+
+def _find(part: str) -> str | None:
+    if part == "vllm":
+        return os.environ.get("TAUTOOLS_TEST_VLLM")
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def _require(part: str) -> str:
+    """Return the path of a system part; skip the test without it, or fail where everything must be there."""
+    found = _find(part)
+    if found:
+        return found
+    demanded = os.environ.get("TAUTOOLS_REQUIRE_SYSTEM", "")
+    if demanded == "1" and part != "vllm":
+        pytest.fail(f"{part} is missing and TAUTOOLS_REQUIRE_SYSTEM forbids to skip.")
+    pytest.skip(f"needs {SYSTEM_PARTS[part]}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium."""
+    return _require("chromium")
+
+
+@pytest.fixture(scope="session")
+def vllm_command() -> str:
+    """Path of a real `vllm` command."""
+    return _require("vllm")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, no workspace and no key of the person who runs the tests reaches a test."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in {"TAUTOOLS_WORKSPACE", "VLLM_API_KEY", "VLLM_PORT"}:
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Root of the repository."""
+    return Path(__file__).parents[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not tested, and what to install for it."""
+    reasons = {
+        str(report.longrepr[2])
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    }
+    parts = [text for text in SYSTEM_PARTS.values() if any(text in reason for reason in reasons)]
+    if parts:
+        terminalreporter.section("NOT TESTED: system parts are missing", sep="!", red=True, bold=True)
+        for text in parts:
+            terminalreporter.write_line(f"  * {text}")
