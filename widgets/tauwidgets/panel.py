@@ -1,8 +1,8 @@
 """What every panel is made of: one throttled writer thread, one pure render function, actions that answer at once.
 
-Rules kept here (each was measured to matter): state lives on disk and in plain objects, widgets are a view of it; one
-thread per panel writes, at most twice a second; buttons hand their work to a thread of its own and show its error in the
-panel; no output capture anywhere, because it can hang papermill for ever.
+Rules kept here (each was measured to matter): state lives on disk and in plain objects, widgets only show it; one
+thread per panel writes, at most twice a second; buttons hand their work to a thread of its own and show its error in
+the panel; no output capture anywhere, because it can hang papermill for ever.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Panel(ABC):
         if headless():
             return fallback
         self._show(rendered)
-        bundle = self.widget()._repr_mimebundle_()  # noqa: SLF001 - the display hook every widget has
+        bundle = self.widget()._repr_mimebundle_()
         return {**bundle, **fallback}
 
     def widget(self) -> Any:
