@@ -1,0 +1,249 @@
+"""What is known of the servers of a workspace, on disk.
+
+::
+
+    servers/                   0700
+      <name>.json              a proven server: its record with the certificate, written when the ladder was passed
+      <name>.key               its key, 0600
+      launches/<name>.json     started, not proven (yet); also where a failed start stays visible
+      launches/<name>.doing    who is verifying or stopping it, by pid and start time
+      launches/<name>.exit     its exit status, when the process that started it lived to see it
+
+Programs that only want servers in working order read `servers/*.json`. Each file is replaced whole. A record names
+one launch by its alias; who removes or proves a record compares the alias first, so an old handle never touches the
+files of a newer launch of the same name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import secrets
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from tautools.errors import ParamsError, RecordError, ServerError
+from tautools.files import ensure_folder, write_atomic
+from tautools.records import ServerRecord
+from tautools.shell import process_alive, this_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Doing", "Registry", "check_name"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` when files and log lines can carry it.
+
+    Raises
+    ------
+    ParamsError
+        When it holds anything but letters, digits, dot, dash and underscore, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise ParamsError(
+            f"{name!r} cannot be the name of a server.",
+            next_step="Use up to 64 letters, digits, dots, dashes and underscores, a letter or digit first.",
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """Something a process is doing to a server: `launching`, `verifying` or `stopping`."""
+
+    what: str
+    alias: str
+    pid: int
+    started_at: float
+    host: str
+
+    @property
+    def current(self) -> bool:
+        """Whether the process that does it still runs. Of another host's process nothing is known: no."""
+        return self.host == socket.gethostname() and process_alive(self.pid, self.started_at)
+
+
+class Registry:
+    """The servers of one workspace.
+
+    Parameters
+    ----------
+    workspace : Path
+        The folder whose `servers/` holds the records. Reading makes nothing.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = Path(workspace)
+        self.folder = self.workspace / "servers"
+        self._launches = self.folder / "launches"
+
+    def list(self) -> list[ServerRecord]:
+        """Return every known server by name, proven or not; a file that cannot be read is left out."""
+        found = {record.name: record for record in self._read_folder(self._launches)}
+        found |= {record.name: record for record in self._read_folder(self.folder)}
+        return [found[name] for name in sorted(found)]
+
+    def get(self, name: str) -> ServerRecord:
+        """Return the record of one server.
+
+        Raises
+        ------
+        ServerError
+            When no server of that name is known; the message names the nearest.
+        RecordError
+            When its file cannot be read.
+        """
+        record = self.find(name)
+        if record is not None:
+            return record
+        names = [known.name for known in self.list()]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        raise ServerError(
+            f"No server named {name!r} is registered in {self.folder}.",
+            evidence=f"Registered: {', '.join(near or names)}." if names else "No server is registered there.",
+            next_step=f"Start it with `tautools server up {name}`, or look with `tautools server ls`.",
+        )
+
+    def find(self, name: str) -> ServerRecord | None:
+        """Return the record of one server, or None."""
+        check_name(name)
+        return _read(self.folder / f"{name}.json") or _read(self._launches / f"{name}.json")
+
+    def key(self, record: ServerRecord) -> str:
+        """Return the server's key; empty when it has none.
+
+        Raises
+        ------
+        ServerError
+            When the key's file is gone.
+        """
+        if not record.key_file:
+            return ""
+        try:
+            return Path(record.key_file).read_text().strip()
+        except OSError as error:
+            raise ServerError(
+                f"The key of server {record.name!r} cannot be read.",
+                evidence=str(error),
+                next_step=f"Stop it with `tautools server stop {record.name}` and start it again.",
+            ) from error
+
+    def new_key(self, name: str) -> tuple[str, Path]:
+        """Make a random key for a launch; return it and the private file that holds it."""
+        self._make_folders()
+        key, path = secrets.token_urlsafe(24), self.folder / f"{name}.key"
+        write_atomic(path, key + "\n", mode=0o600)
+        return key, path
+
+    def add(self, record: ServerRecord) -> None:
+        """Write down a server that is not proven: starting, failed, or with a certificate that was not passed."""
+        self._make_folders()
+        write_atomic(self._launches / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
+
+    def prove(self, record: ServerRecord) -> None:
+        """Write down a proven server.
+
+        Raises
+        ------
+        ServerError
+            When the record has no certificate that was passed, or is not of the launch that is registered.
+        """
+        if record.certificate is None or not record.certificate.passed or not self.is_current(record):
+            raise ServerError(
+                f"Server {record.name!r} is not proven to be this launch.",
+                next_step=f"Run `tautools server verify {record.name}`.",
+            )
+        write_atomic(self.folder / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
+        self._launch_file(record.name, "json").unlink(missing_ok=True)
+
+    def disprove(self, record: ServerRecord) -> None:
+        """Move a server that failed the ladder back among those that are not proven."""
+        if self.is_current(record):
+            self.add(record)
+            (self.folder / f"{record.name}.json").unlink(missing_ok=True)
+
+    def remove(self, record: ServerRecord) -> None:
+        """Forget a server and its key; nothing happens when a newer launch has its name."""
+        if not self.is_current(record):
+            return
+        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
+        for suffix in ("exit", "doing", "json"):
+            self._launch_file(record.name, suffix).unlink(missing_ok=True)
+        (self.folder / f"{record.name}.json").unlink(missing_ok=True)
+
+    def is_current(self, record: ServerRecord) -> bool:
+        """Whether the registered server of that name is this very launch."""
+        known = self.find(record.name)
+        return known is not None and known.alias == record.alias and known.pid == record.pid
+
+    def begin(self, record: ServerRecord, what: str) -> None:
+        """Leave a note that this process is verifying or stopping the server."""
+        me = this_process()
+        doing = Doing(what, record.alias, me.pid, me.started_at, socket.gethostname())
+        self._make_folders()
+        write_atomic(self._launch_file(record.name, "doing"), json.dumps(asdict(doing)), mode=0o600)
+
+    def end(self, record: ServerRecord) -> None:
+        """Take back the note of `begin`."""
+        self._launch_file(record.name, "doing").unlink(missing_ok=True)
+
+    def doing(self, record: ServerRecord) -> Doing | None:
+        """Return what a living process is doing to the server, if anything."""
+        try:
+            doing = Doing(**json.loads(self._launch_file(record.name, "doing").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return doing if doing.alias == record.alias and doing.current else None
+
+    def write_exit(self, record: ServerRecord, code: int) -> None:
+        """Write down the server's exit status, unless the record is gone by now."""
+        if self.is_current(record):
+            text = json.dumps({"alias": record.alias, "code": code})
+            write_atomic(self._launch_file(record.name, "exit"), text, mode=0o600)
+
+    def exit_code(self, record: ServerRecord) -> int | None:
+        """Return the exit status (negative: the signal) when somebody lived to see it."""
+        try:
+            seen = json.loads(self._launch_file(record.name, "exit").read_text())
+        except (OSError, ValueError):
+            return None
+        return int(seen["code"]) if seen.get("alias") == record.alias else None
+
+    def _launch_file(self, name: str, suffix: str) -> Path:
+        return self._launches / f"{name}.{suffix}"
+
+    def _make_folders(self) -> None:
+        ensure_folder(self.workspace)
+        ensure_folder(self.folder, mode=0o700).chmod(0o700)
+        ensure_folder(self._launches, mode=0o700)
+
+    def _read_folder(self, folder: Path) -> Iterator[ServerRecord]:
+        for path in sorted(folder.glob("*.json")):
+            try:
+                record = _read(path)
+            except RecordError:
+                continue
+            if record is not None:
+                yield record
+
+
+def _read(path: Path) -> ServerRecord | None:
+    try:
+        return ServerRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RecordError(
+            f"The server record {path} cannot be read.",
+            evidence=str(error)[:500],
+            next_step="Look at the file; if it is damaged, end the server by its pid and delete the record.",
+        ) from error
