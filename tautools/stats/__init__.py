@@ -1,1 +1,33 @@
-"""Statistics as arithmetic: arrays and frames in, numbers out; touches nothing else."""
+"""Statistics as arithmetic: arrays and counts in, numbers out; touches nothing else.
+
+The sampling unit is the task: trials of one task are alike, so nothing here pools trials over tasks. A figure that has
+nothing to be computed from is a `StatsError` or says n = 0; it is never 0.
+"""
+
+from tautools.stats.intervals import Interval, interval, task_bootstrap, wilson
+from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, percentile, summarize
+from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
+from tautools.stats.variance import Spread, spread
+
+__all__ = [
+    "PERCENTILES",
+    "SLA_S",
+    "Histogram",
+    "Interval",
+    "LatencySummary",
+    "Spread",
+    "TaskCounts",
+    "histogram",
+    "interval",
+    "largest_k",
+    "mean_over_tasks",
+    "pass_at_k",
+    "pass_hat_k",
+    "percentile",
+    "spread",
+    "summarize",
+    "task_bootstrap",
+    "task_values",
+    "v1_counts",
+    "wilson",
+]

@@ -1,0 +1,126 @@
+"""Intervals for a mean over tasks: a bootstrap that draws tasks, and Wilson's where few tasks carry information.
+
+Drawing tasks keeps a task's trials together. Pooling them over tasks, as if they were independent, gives intervals for
+pass^k that hardly ever hold the truth. Near 0 and 1 the bootstrap too is far too narrow (a score of 0 would get the
+interval 0 to 0), so when fewer than `FEW` tasks stand apart from the others, Wilson's score interval with the number
+of tasks as n is given: exact in form when a task's value is 0 or 1, cautious when it lies between. An interval speaks
+of other tasks of the same kind and of other trials of them.
+
+Source
+------
+Wilson, "Probable inference", JASA 22 (1927) 209-212. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993),
+chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import StatsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["DRAWS", "FEW", "Interval", "interval", "task_bootstrap", "wilson"]
+
+DRAWS = 10_000
+FEW = 10
+"""Below this many tasks above 0, or below 1, the bootstrap's coverage falls away (measured in tests/stats)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where the true value may lie, and how that was found."""
+
+    low: float
+    high: float
+    level: float
+    """Nominal coverage, in (0, 1)."""
+    method: str
+    """`bootstrap` (tasks drawn with replacement) or `wilson` (few tasks carry information)."""
+    tasks: int
+    note: str = ""
+
+
+def wilson(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for a share of `n` cases; `share` need not be a whole number of them.
+
+    Raises
+    ------
+    StatsError
+        When `n` is 0 or `share` is not in [0, 1].
+    """
+    if n < 1 or not 0.0 <= share <= 1.0:
+        raise StatsError(f"A share of {share} of {n} cases has no interval.", next_step="Run the cell first.")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if share == 0.0 else max(0.0, middle - half)
+    high = 1.0 if share == 1.0 else min(1.0, middle + half)
+    return low, high
+
+
+def task_bootstrap(
+    values: NDArray[Any] | Sequence[Sequence[float]], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95
+) -> tuple[list[float], list[float]]:
+    """Return the percentile interval of each column's mean, tasks drawn with replacement.
+
+    Parameters
+    ----------
+    values : (n_tasks, n_columns) array of float
+        Each task's estimates, such as pass^1 to pass^n; all columns see the same draws.
+    draws : int
+        Resamples.
+    seed : int
+        The same seed gives the same interval.
+    level : float
+        Nominal coverage, in (0, 1).
+
+    Returns
+    -------
+    tuple of two lists
+        Lower and upper limits, one for each column.
+
+    Raises
+    ------
+    StatsError
+        Without tasks.
+    """
+    import numpy as np
+
+    table = np.asarray(values, dtype=float)
+    if table.ndim != 2 or len(table) == 0:
+        raise StatsError("There is no task to draw from (n = 0).", next_step="Run the cell first.")
+    n_tasks = len(table)
+    # How often each task is drawn says the same as which ones are, and makes all means one matrix product.
+    times_drawn = np.random.default_rng(seed).multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=draws)
+    means = times_drawn @ table / n_tasks
+    low, high = np.percentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return low.tolist(), high.tolist()
+
+
+def interval(
+    values: Sequence[float], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95, few: int = FEW
+) -> Interval:
+    """Return the interval for the mean of one value a task, in [0, 1], by the method that can be trusted.
+
+    Raises
+    ------
+    StatsError
+        Without tasks.
+    """
+    if not values:
+        raise StatsError("There is no task to give an interval for (n = 0).", next_step="Run the cell first.")
+    n_tasks = len(values)
+    informative = min(sum(value > 0 for value in values), sum(value < 1 for value in values))
+    if informative < few:
+        low, high = wilson(sum(values) / n_tasks, n_tasks, level=level)
+        note = f"only {informative} of {n_tasks} tasks stand apart from the rest: Wilson's interval over tasks"
+        return Interval(low, high, level, "wilson", n_tasks, note)
+    lows, highs = task_bootstrap([[value] for value in values], draws=draws, seed=seed, level=level)
+    return Interval(lows[0], highs[0], level, "bootstrap", n_tasks)
