@@ -1,0 +1,87 @@
+"""What the simulated model answers: which part it plays, whether this conversation is solved, which step is due."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tautools.records import Role
+from tautools.simulate.customer import customer_words
+from tautools.simulate.library import Library
+from tautools.simulate.playbook import CLOSING, given_up, place_in, reads_only, solved
+from tautools.simulate.probe import forced_call, probe_answer
+from tautools.simulate.speech import Do, Say, Speech, moves_of, render
+
+if TYPE_CHECKING:
+    from tautools.simulate.requests import ChatRequest, TaskField
+    from tautools.simulate.speech import Step
+
+__all__ = ["Brain", "is_solved"]
+
+
+def is_solved(skill: float, seed: int, conversation: str) -> bool:
+    """Whether a conversation is solved: a seeded draw below `skill`, the same each time, independent of all others."""
+    return _draw(f"{seed}/{conversation}") / 2**64 < skill
+
+
+class Brain:
+    """Answers requests from what they say alone; it remembers no conversation.
+
+    Parameters
+    ----------
+    skill : float
+        Probability that a conversation is solved, in [0, 1].
+    seed : int
+        The server's; another seed solves other conversations.
+    """
+
+    def __init__(self, skill: float, seed: int) -> None:
+        self.skill = skill
+        self.seed = seed
+        self._library = Library()
+
+    async def answer(self, request: ChatRequest) -> Speech:
+        """Return the answer to one request.
+
+        Raises
+        ------
+        ApiError
+            400 when the request names a task that does not exist.
+        """
+        field = request.task
+        if field is not None and field.role is Role.USER:
+            return Speech(text=customer_words(request.messages))
+        if request.forced_tool is not None:
+            return forced_call(request)
+        if field is not None and field.role is Role.AGENT:
+            return await self._agent(request, field)
+        return probe_answer(request)
+
+    async def _agent(self, request: ChatRequest, field: TaskField) -> Speech:
+        domain, task = await self._library.find(field)
+        tools = {str(tool["function"]["name"]) for tool in domain.tools}
+        if is_solved(self.skill, self.seed, field.conversation):
+            steps = solved(task, tools)
+        else:
+            steps = given_up(task, tools, _draw(f"style/{self.seed}/{field.conversation}"))
+        place = place_in(steps, moves_of(request, field.strategy))
+        step = steps[place] if place < len(steps) else _afterwards(steps)
+        return render(step, _thought(step), field.strategy)
+
+
+def _afterwards(steps: tuple[Step, ...]) -> Step:
+    """Return what is said when the user goes on talking after the last step: the last words again, or a plain question."""
+    last = steps[-1]
+    return last if isinstance(last, Say) else Say(CLOSING)
+
+
+def _thought(step: Step) -> str:
+    if isinstance(step, Do):
+        purpose = "look this up first" if reads_only(step.name) else "make the change now"
+        return f"I should {purpose}: {step.name} is the tool for it."
+    return "I have no tool to use now; I should speak to the user."
+
+
+def _draw(text: str) -> int:
+    """Return an integer below 2**64 that follows from `text` alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

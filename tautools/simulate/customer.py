@@ -1,0 +1,90 @@
+"""The simulated customer: reads the scenario in its own system prompt, as a real model would, and answers from it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["customer_words", "first_person"]
+
+STOP = "###STOP###"
+TRANSFER = "###TRANSFER###"
+_PATIENCE = 30
+"""Answers after which the customer ends a conversation that leads nowhere."""
+
+_PART = r"^[\t ]*{name}:[ ]*\n?(.*?)(?=^[\t ]*(?:Domain|Reason for call|Known info|Unknown info|Task instructions):|</scenario>|\Z)"
+_TRANSFERRED = ("being transferred", "transferred to a human", "transfer you to a human")
+_FINISHED = ("anything else", "have a great day", "have a nice day", "goodbye")
+_GIVEN_UP = ("unable to", "not able to", "cannot help", "can't help", "sorry, no")
+_CONSENT = ("go ahead", "confirm", "proceed", "(yes/no)", "yes or no", "would you like me to", "is that correct")
+
+# "you" after one of these is the person spoken of, not the one who acts.
+_OBJECT = r"\b(to|for|from|with|told|tell|gives?|gave|send|sent|helps?|allows?|lets?|offers?|offered|asks?|asked|of|charge)\s+you\b"
+_PERSON = (
+    (_OBJECT, r"\1 me"),
+    (r"\byou're\b", "I'm"),
+    (r"\byou've\b", "I've"),
+    (r"\byou'd\b", "I'd"),
+    (r"\byou'll\b", "I'll"),
+    (r"\byou are\b", "I am"),
+    (r"\bare you\b", "am I"),
+    (r"\byou were\b", "I was"),
+    (r"\byourself\b", "myself"),
+    (r"\byours\b", "mine"),
+    (r"\byour\b", "my"),
+    (r"\byou\b", "I"),
+)
+
+
+def customer_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the customer says next.
+
+    Parameters
+    ----------
+    messages : sequence of dict
+        The conversation as the user model sees it: its scenario as system prompt, the agent's words with role `user`.
+    """
+    scenario = "\n".join(str(item.get("content") or "") for item in messages if item["role"] == "system")
+    heard = [str(item.get("content") or "") for item in messages if item["role"] == "user"]
+    spoken = sum(item["role"] == "assistant" for item in messages)
+    if spoken == 0:
+        return _opening(scenario)
+    return _answer(scenario, heard[-1].lower() if heard else "", spoken)
+
+
+def first_person(text: str) -> str:
+    """Turn what a scenario tells its reader ("You want …") into what the customer says ("I want …")."""
+    for pattern, said in _PERSON:
+        text = re.sub(pattern, said, text, flags=re.IGNORECASE)
+    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
+
+
+def _opening(scenario: str) -> str:
+    reason = _part(scenario, "Reason for call")
+    return f"Hi! {first_person(reason)}" if reason else "Hi! I need some help with my account, please."
+
+
+def _answer(scenario: str, heard: str, spoken: int) -> str:
+    if any(words in heard for words in _TRANSFERRED):
+        return TRANSFER
+    if any(words in heard for words in _FINISHED):
+        return f"No, that is all. Thank you for your help. {STOP}"
+    if any(words in heard for words in _GIVEN_UP):
+        return f"That is a pity. Then I leave it at that. {STOP}"
+    if spoken >= _PATIENCE:
+        return f"This takes too long for me, I will try again another day. {STOP}"
+    if any(words in heard for words in _CONSENT):
+        return "Yes, please go ahead."
+    known = _part(scenario, "Known info")
+    if known and "?" in heard:
+        return first_person(known)
+    return "Yes, that would be good." if "?" in heard else "All right, thank you. Please go on."
+
+
+def _part(scenario: str, name: str) -> str:
+    found = re.search(_PART.format(name=name), scenario, flags=re.DOTALL | re.MULTILINE)
+    return found.group(1).strip() if found else ""

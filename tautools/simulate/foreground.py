@@ -1,0 +1,42 @@
+"""Run a simulated server until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.simulate.server import SimulatedServer
+
+__all__ = ["run_until_told"]
+
+
+def run_until_told(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then end cleanly.
+
+    Parameters
+    ----------
+    server : SimulatedServer
+        Not started yet.
+    on_start : callable
+        Called once it answers, with its port known.
+
+    Raises
+    ------
+    ServerError
+        When the address cannot be bound.
+    """
+    asyncio.run(_serve(server, on_start))
+
+
+async def _serve(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with server:
+        on_start(server)
+        await told.wait()

@@ -1,0 +1,142 @@
+"""The server's metrics under vLLM's names, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Histogram", "Metrics"]
+
+# Bucket bounds of vLLM 0.32 [s].
+_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
+           2560)  # fmt: skip
+_ITL_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+_REQUEST_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_REASONS = ("stop", "length", "abort", "error", "repetition")
+
+
+class Histogram:
+    """Counts of observations by bucket, with their sum."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(self.counts)
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count `times` observations of `value`."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        """Yield the histogram's lines: cumulative buckets, sum, count."""
+        totals = list(accumulate(self.counts))
+        for bound, total in zip([*map(str, map(float, self.bounds)), "+Inf"], totals, strict=True):
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
+        yield f"{name}_sum{{{labels}}} {self.sum}"
+        yield f"{name}_count{{{labels}}} {totals[-1]}"
+
+
+class Metrics:
+    """What the server counts."""
+
+    def __init__(self, model: str, kv_capacity_tokens: int) -> None:
+        self.model = model
+        self.kv_capacity_tokens = kv_capacity_tokens
+        self.running = 0
+        self.running_tokens = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.generation_tokens = 0
+        self.finished: Counter[str] = Counter()
+        self.ttft = Histogram(_TTFT_S)
+        self.inter_token = Histogram(_ITL_S)
+        self.e2e = Histogram(_REQUEST_S)
+        self.decode = Histogram(_REQUEST_S)
+
+    def admitted(self, prompt_tokens: int, cached_tokens: int) -> None:
+        """Count a request that was taken in."""
+        self.running += 1
+        self.running_tokens += prompt_tokens
+        self.prompt_tokens += prompt_tokens
+        self.cached_tokens += cached_tokens
+
+    def ended(self, prompt_tokens: int, sent_at_s: Sequence[float], reason: str) -> None:
+        """Count a request that has ended.
+
+        Parameters
+        ----------
+        prompt_tokens : int
+            Of the request.
+        sent_at_s : sequence of float
+            When each token was sent, from the request's arrival [s]; fewer than the answer has when it broke off.
+        reason : str
+            `stop`, `length`, `abort`, `error`.
+        """
+        self.running -= 1
+        self.running_tokens -= prompt_tokens
+        self.generation_tokens += len(sent_at_s)
+        self.finished[reason] += 1
+        if not sent_at_s:
+            return
+        self.ttft.observe(sent_at_s[0])
+        self.e2e.observe(sent_at_s[-1])
+        self.decode.observe(sent_at_s[-1] - sent_at_s[0])
+        for former, later in zip(sent_at_s, sent_at_s[1:], strict=False):
+            self.inter_token.observe(later - former)
+
+    def text(self, mark: str) -> str:
+        """Return everything as Prometheus reads it; the first line carries the mark."""
+        return "\n".join([f"# {mark}", *self._lines()]) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        labels = f'engine="0",model_name="{model}"'
+        yield from _block("tautools_simulated", "gauge", "1: no model stands behind these figures.", labels, 1)
+        for name, kind, told, value in self._plain():
+            yield from _block(f"vllm:{name}", kind, told, labels, value)
+        yield "# HELP vllm:request_success_total Requests finished, by reason."
+        yield "# TYPE vllm:request_success_total counter"
+        for reason in _REASONS:
+            yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {self.finished[reason]}'
+        for name, histogram in self._histograms():
+            yield f"# TYPE vllm:{name} histogram"
+            yield from histogram.lines(f"vllm:{name}", labels)
+
+    def _plain(self) -> list[tuple[str, str, str, float]]:
+        usage = min(1.0, self.running_tokens / self.kv_capacity_tokens)
+        return [
+            ("num_requests_running", "gauge", "Requests being answered.", self.running),
+            ("num_requests_waiting", "gauge", "Requests waiting: none, all are answered at once.", 0),
+            ("kv_cache_usage_perc", "gauge", "Share of the KV cache in use; 1 is full.", usage),
+            ("prefix_cache_queries_total", "counter", "Prompt tokens looked up.", self.prompt_tokens),
+            ("prefix_cache_hits_total", "counter", "Prompt tokens found.", self.cached_tokens),
+            ("prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
+            ("prompt_tokens_cached_total", "counter", "Prompt tokens not computed anew.", self.cached_tokens),
+            ("generation_tokens_total", "counter", "Tokens sent.", self.generation_tokens),
+            ("num_preemptions_total", "counter", "Requests put back: never.", 0),
+        ]
+
+    def _histograms(self) -> list[tuple[str, Histogram]]:
+        return [
+            ("time_to_first_token_seconds", self.ttft),
+            ("inter_token_latency_seconds", self.inter_token),
+            ("e2e_request_latency_seconds", self.e2e),
+            ("request_decode_time_seconds", self.decode),
+        ]
+
+
+def _block(name: str, kind: str, told: str, labels: str, value: float) -> Iterator[str]:
+    yield f"# HELP {name} {told}"
+    yield f"# TYPE {name} {kind}"
+    yield f"{name}{{{labels}}} {value}"

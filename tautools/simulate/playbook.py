@@ -1,0 +1,133 @@
+"""What the agent does in one conversation: all steps of a solved one, all steps of one that is given up.
+
+Solved: ask who calls, read, ask for consent, follow the reference actions, say what must be said. Given up: perhaps read
+something, change nothing, say nothing that scores. The steps follow from the task and a seed alone, so the agent finds
+its place from the messages it is sent and keeps no memory.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tautools.simulate.speech import Do, Say, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from tautools.bench.types import Action, Task
+
+__all__ = ["CLOSING", "given_up", "place_in", "reads_only", "solved"]
+
+_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_")
+# Which tool looks up what an argument names.
+_LOOK_UP = {"reservation_id": "get_reservation_details", "order_id": "get_order_details", "user_id": "get_user_details"}
+_USER_ID = re.compile(r"\b[a-z]+_[a-z]+_\d{4}\b")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+CLOSING = "Is there anything else I can help you with?"
+_GREETING = "I am happy to help with that. May I have your user id, or your name and zip code or email?"
+_CONSENT = "Thank you. I have what I need and can make the changes you asked for. Shall I go ahead?"
+_TRANSFER = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
+# Apologies that share as few letter runs as possible: one of them is free of any text that would score.
+_APOLOGIES = (
+    f"I am sorry, I am unable to do that. {CLOSING}",
+    "I regret that I am unable to help with this. Is there anything else?",
+    "Unable to help, sorry. Anything else?",
+)
+
+
+def reads_only(name: str) -> bool:
+    """Whether a tool of that name only looks things up."""
+    return name.startswith(_READ_PREFIXES)
+
+
+def solved(task: Task, tools: Collection[str]) -> tuple[Step, ...]:
+    """Return the steps that follow the task's reference."""
+    actions = [action for action in task.reference if action.requestor == "assistant"]
+    steps: list[Step] = [Say(_GREETING)]
+    known: set[str] = set()
+    if not any(reads_only(action.name) for action in actions):
+        steps += _first_look(task, tools)
+    asked = False
+    for action in actions:
+        steps += _look_up(action, tools, known)
+        if not asked and not reads_only(action.name) and action.name != "transfer_to_human_agents":
+            steps.append(Say(_CONSENT))
+            asked = True
+        steps.append(Do(action.name, action.arguments))
+    steps.append(Say(_last_words(task, actions)))
+    return tuple(steps)
+
+
+def given_up(task: Task, tools: Collection[str], style: int) -> tuple[Step, ...]:
+    """Return the steps of a conversation that is not solved; `style` chooses how soon it is given up."""
+    reads: list[Step] = [Do(action.name, action.arguments) for action in task.reference if reads_only(action.name)]
+    reads = (reads or _first_look(task, tools))[: style % 4]
+    greeting: list[Step] = [Say(_silent(_GREETING, task))] if style % 2 else []
+    return (*greeting, *reads, Say(_silent(_APOLOGIES[style % len(_APOLOGIES)], task)))
+
+
+def place_in(steps: Sequence[Step], moves: Sequence[str]) -> int:
+    """Return the index of the next step, given what was done so far.
+
+    A move that is not the step that was due (an answer cut short, words of another model) leaves the place as it is, so
+    the step comes again. A tool's error does not: the reference goes on after a refused call too.
+    """
+    place = 0
+    for move in moves:
+        if place < len(steps) and move == _name(steps[place]):
+            place += 1
+    return place
+
+
+def _name(step: Step) -> str:
+    return step.name if isinstance(step, Do) else ""
+
+
+def _first_look(task: Task, tools: Collection[str]) -> list[Step]:
+    found = _USER_ID.search(task.user_system)
+    if found is None or "get_user_details" not in tools:
+        return []
+    return [Do("get_user_details", {"user_id": found.group()})]
+
+
+def _look_up(action: Action, tools: Collection[str], known: set[str]) -> list[Step]:
+    """Return the reads that should come before an action: of each thing it names that was not looked at yet."""
+    steps: list[Step] = []
+    for argument, tool in _LOOK_UP.items():
+        value = action.arguments.get(argument)
+        if not isinstance(value, str) or value in known:
+            continue
+        known.add(value)
+        if tool in tools and not reads_only(action.name):
+            steps.append(Do(tool, {argument: value}))
+    return steps
+
+
+def _last_words(task: Task, actions: Sequence[Action]) -> str:
+    transferred = bool(actions) and actions[-1].name == "transfer_to_human_agents"
+    said = _information(task.communicate)
+    if transferred:
+        return f"{said} {_TRANSFER}".strip()
+    return f"{said or 'Your request has been taken care of as far as our policy allows.'} {CLOSING}"
+
+
+def _information(items: Sequence[str]) -> str:
+    numbers = [item for item in items if _NUMBER.fullmatch(item)]
+    words = [item for item in items if not _NUMBER.fullmatch(item)]
+    sentences = []
+    if numbers:
+        sentences.append(f"The figures you asked about are {' and '.join(numbers)}.")
+    if words:
+        sentences.append(f"For your records, the details are: {' and '.join(words)}.")
+    return " ".join(sentences)
+
+
+def _silent(text: str, task: Task) -> str:
+    """Return `text`, or other words where the scorer would find in it what the agent must say."""
+    for words in (text, *_APOLOGIES, "Sorry, no."):
+        heard = words.lower().replace(",", "")
+        if not any(item.lower() in heard for item in task.communicate):
+            return words
+    return "-"
