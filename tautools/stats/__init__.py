@@ -4,7 +4,7 @@ The sampling unit is the task: trials of one task are alike, so nothing here poo
 nothing to be computed from is a `StatsError` or says n = 0; it is never 0.
 """
 
-from tautools.stats.intervals import Interval, interval, task_bootstrap, wilson
+from tautools.stats.intervals import Interval, interval, intervals, task_bootstrap, wilson
 from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, percentile, summarize
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
 from tautools.stats.variance import Spread, spread
@@ -19,6 +19,7 @@ __all__ = [
     "TaskCounts",
     "histogram",
     "interval",
+    "intervals",
     "largest_k",
     "mean_over_tasks",
     "pass_at_k",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "FEW", "Interval", "interval", "task_bootstrap", "wilson"]
+__all__ = ["DRAWS", "FEW", "Interval", "interval", "intervals", "task_bootstrap", "wilson"]
 
 DRAWS = 10_000
 FEW = 10
@@ -97,16 +97,16 @@ def task_bootstrap(
     if table.ndim != 2 or len(table) == 0:
         raise StatsError("There is no task to draw from (n = 0).", next_step="Run the cell first.")
     n_tasks = len(table)
+    drawn = np.random.default_rng(seed).integers(0, n_tasks, size=(draws, n_tasks))
     # How often each task is drawn says the same as which ones are, and makes all means one matrix product.
-    times_drawn = np.random.default_rng(seed).multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=draws)
+    slots = drawn + np.arange(draws)[:, None] * n_tasks
+    times_drawn = np.bincount(slots.ravel(), minlength=draws * n_tasks).reshape(draws, n_tasks)
     means = times_drawn @ table / n_tasks
     low, high = np.percentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return low.tolist(), high.tolist()
 
 
-def interval(
-    values: Sequence[float], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95, few: int = FEW
-) -> Interval:
+def interval(values: Sequence[float], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
     """Return the interval for the mean of one value a task, in [0, 1], by the method that can be trusted.
 
     Raises
@@ -114,13 +114,36 @@ def interval(
     StatsError
         Without tasks.
     """
-    if not values:
-        raise StatsError("There is no task to give an interval for (n = 0).", next_step="Run the cell first.")
+    return intervals([values], draws=draws, seed=seed, level=level)[0]
+
+
+def intervals(
+    columns: Sequence[Sequence[float]], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95
+) -> list[Interval]:
+    """Return the interval of each column's mean, as `interval` does; all columns see the same draws of tasks.
+
+    Parameters
+    ----------
+    columns : sequence of (n_tasks,) sequences of float in [0, 1]
+        Several estimates of the same tasks, such as pass^1 to pass^n.
+    draws, seed, level
+        As in `task_bootstrap`.
+
+    Raises
+    ------
+    StatsError
+        Without tasks.
+    """
+    if not columns:
+        return []
+    lows, highs = task_bootstrap(list(zip(*columns, strict=True)), draws=draws, seed=seed, level=level)
+    return [_trusted(column, ends, level) for column, ends in zip(columns, zip(lows, highs, strict=True), strict=True)]
+
+
+def _trusted(values: Sequence[float], bootstrap: tuple[float, float], level: float) -> Interval:
     n_tasks = len(values)
     informative = min(sum(value > 0 for value in values), sum(value < 1 for value in values))
-    if informative < few:
-        low, high = wilson(sum(values) / n_tasks, n_tasks, level=level)
-        note = f"only {informative} of {n_tasks} tasks stand apart from the rest: Wilson's interval over tasks"
-        return Interval(low, high, level, "wilson", n_tasks, note)
-    lows, highs = task_bootstrap([[value] for value in values], draws=draws, seed=seed, level=level)
-    return Interval(lows[0], highs[0], level, "bootstrap", n_tasks)
+    if informative >= FEW:
+        return Interval(*bootstrap, level, "bootstrap", n_tasks)
+    note = f"only {informative} of {n_tasks} tasks stand apart from the rest: Wilson's interval over tasks"
+    return Interval(*wilson(sum(values) / n_tasks, n_tasks, level=level), level, "wilson", n_tasks, note)

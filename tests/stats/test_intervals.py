@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tautools.errors import StatsError
-from tautools.stats import TaskCounts, interval, pass_at_k, pass_hat_k, task_bootstrap, task_values, wilson
+from tautools.stats import TaskCounts, interval, intervals, pass_at_k, pass_hat_k, task_bootstrap, task_values, wilson
 
 PUBLISHED = [TaskCounts(4, passed) for passed, tasks in enumerate((14, 12, 10, 4, 10)) for _ in range(tasks)]
 
@@ -43,6 +43,12 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert interval(values, seed=4) == interval(values, seed=4)
     # The limits lie on a grid of 1/200, so it takes few draws to see that the seed is used at all.
     assert task_bootstrap([[v] for v in values], draws=50, seed=4) != task_bootstrap([[v] for v in values], draws=50)
+
+
+def test_columns_together_get_the_intervals_that_each_gets_alone() -> None:
+    columns = [task_values(PUBLISHED, k) for k in range(1, 5)]
+    assert intervals(columns) == [interval(column) for column in columns]
+    assert intervals([]) == []
 
 
 def test_a_score_of_zero_gets_an_interval_with_room_above_it_and_says_why() -> None:
