@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         run_until_told(server, _told)
     except TautoolsError as error:
-        _log.error("%s", error)  # noqa: TRY400 - a taken port needs a sentence, not a traceback
+        _log.error("%s", error)
         return 1
     _log.info("%s model server ended.", MARK)
     return 0

@@ -70,7 +70,7 @@ class Brain:
 
 
 def _afterwards(steps: tuple[Step, ...]) -> Step:
-    """Return what is said when the user goes on talking after the last step: the last words again, or a plain question."""
+    """Return what is said when the user goes on talking after the last step."""
     last = steps[-1]
     return last if isinstance(last, Say) else Say(CLOSING)
 

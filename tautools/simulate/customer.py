@@ -15,16 +15,30 @@ TRANSFER = "###TRANSFER###"
 _PATIENCE = 30
 """Answers after which the customer ends a conversation that leads nowhere."""
 
-_PART = r"^[\t ]*{name}:[ ]*\n?(.*?)(?=^[\t ]*(?:Domain|Reason for call|Known info|Unknown info|Task instructions):|</scenario>|\Z)"
-_TRANSFERRED = ("being transferred", "transferred to a human", "transfer you to a human")
-_FINISHED = ("anything else", "have a great day", "have a nice day", "goodbye")
-_GIVEN_UP = ("unable to", "not able to", "cannot help", "can't help", "sorry, no")
-_CONSENT = ("go ahead", "confirm", "proceed", "(yes/no)", "yes or no", "would you like me to", "is that correct")
+_NEXT_PART = r"^[\t ]*(?:Domain|Reason for call|Known info|Unknown info|Task instructions):|</scenario>|\Z"
+# What the agent's words mean to the customer; the first that fits decides.
+_REPLIES = (
+    (("being transferred", "transferred to a human", "transfer you to a human"), TRANSFER),
+    (
+        ("anything else", "have a great day", "have a nice day", "goodbye"),
+        f"No, that is all. Thank you for your help. {STOP}",
+    ),
+    (
+        ("unable to", "not able to", "cannot help", "can't help", "sorry, no"),
+        f"That is a pity. Then I leave it at that. {STOP}",
+    ),
+    (
+        ("go ahead", "confirm", "proceed", "(yes/no)", "yes or no", "would you like me to", "is that correct"),
+        "Yes, please go ahead.",
+    ),
+)
 
 # "you" after one of these is the person spoken of, not the one who acts.
-_OBJECT = r"\b(to|for|from|with|told|tell|gives?|gave|send|sent|helps?|allows?|lets?|offers?|offered|asks?|asked|of|charge)\s+you\b"
+_BEFORE_OBJECT = (
+    r"\b(to|for|from|with|of|told|tell|gives?|gave|send|sent|helps?|allows?|lets?|offers?|offered|asks?|asked|charge)"
+)
 _PERSON = (
-    (_OBJECT, r"\1 me"),
+    (_BEFORE_OBJECT + r"\s+you\b", r"\1 me"),
     (r"\byou're\b", "I'm"),
     (r"\byou've\b", "I've"),
     (r"\byou'd\b", "I'd"),
@@ -69,16 +83,11 @@ def _opening(scenario: str) -> str:
 
 
 def _answer(scenario: str, heard: str, spoken: int) -> str:
-    if any(words in heard for words in _TRANSFERRED):
-        return TRANSFER
-    if any(words in heard for words in _FINISHED):
-        return f"No, that is all. Thank you for your help. {STOP}"
-    if any(words in heard for words in _GIVEN_UP):
-        return f"That is a pity. Then I leave it at that. {STOP}"
     if spoken >= _PATIENCE:
         return f"This takes too long for me, I will try again another day. {STOP}"
-    if any(words in heard for words in _CONSENT):
-        return "Yes, please go ahead."
+    for phrases, reply in _REPLIES:
+        if any(phrase in heard for phrase in phrases):
+            return reply
     known = _part(scenario, "Known info")
     if known and "?" in heard:
         return first_person(known)
@@ -86,5 +95,6 @@ def _answer(scenario: str, heard: str, spoken: int) -> str:
 
 
 def _part(scenario: str, name: str) -> str:
-    found = re.search(_PART.format(name=name), scenario, flags=re.DOTALL | re.MULTILINE)
+    pattern = rf"^[\t ]*{name}:[ ]*\n?(.*?)(?={_NEXT_PART})"
+    found = re.search(pattern, scenario, flags=re.DOTALL | re.MULTILINE)
     return found.group(1).strip() if found else ""

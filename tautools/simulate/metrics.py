@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Metrics:
         self.ttft.observe(sent_at_s[0])
         self.e2e.observe(sent_at_s[-1])
         self.decode.observe(sent_at_s[-1] - sent_at_s[0])
-        for former, later in zip(sent_at_s, sent_at_s[1:], strict=False):
+        for former, later in pairwise(sent_at_s):
             self.inter_token.observe(later - former)
 
     def text(self, mark: str) -> str:

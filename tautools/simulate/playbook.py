@@ -1,8 +1,8 @@
 """What the agent does in one conversation: all steps of a solved one, all steps of one that is given up.
 
-Solved: ask who calls, read, ask for consent, follow the reference actions, say what must be said. Given up: perhaps read
-something, change nothing, say nothing that scores. The steps follow from the task and a seed alone, so the agent finds
-its place from the messages it is sent and keeps no memory.
+Solved: ask who calls, read, ask for consent, follow the reference actions, say what must be said. Given up: perhaps
+read something, change nothing, say nothing that scores. The steps follow from the task and a seed alone, so the agent
+finds its place from the messages it is sent and keeps no memory.
 """
 
 from __future__ import annotations

@@ -37,26 +37,23 @@ class SchemaFiller:
         self.root = root
         self._numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
         quoted = [a or b for a, b in re.findall(r"\"([^\"]+)\"|'([^']+)'", text)]
-        self._names = quoted + re.findall(r"(?<![.!?] )(?<!^)\b[A-Z][a-z]+\b", text)
+        # Ids such as #W0000000 come first, then names that do not open a sentence.
+        ids = re.findall(r"#?\b[A-Z]+\d+\b", text)
+        self._names = quoted + ids + re.findall(r"(?<![.!?] )(?<!^)\b[A-Z][a-z]+\b", text)
 
     def value(self, schema: Mapping[str, Any], depth: int = 0) -> Any:
         """Return a value that `schema` accepts."""
         schema = self._resolved(schema)
-        if "const" in schema:
-            return schema["const"]
-        if schema.get("enum"):
-            return self._choice(schema["enum"])
-        if "default" in schema and depth >= _DEEPEST:
-            return schema["default"]
+        if options := [schema["const"]] if "const" in schema else schema.get("enum"):
+            return self._choice(options)
         kind = self._kind(schema)
         if kind == "object":
             return self._object(schema, depth)
         if kind == "array":
-            least = max(1, schema.get("minItems", 1)) if depth < _DEEPEST else 0
-            return [self.value(schema.get("items") or {}, depth + 1) for _ in range(least)]
+            return self._array(schema, depth)
         if kind in {"integer", "number"}:
             return self._number(schema, whole=kind == "integer")
-        return {"boolean": True, "null": None}.get(kind, self._words(schema) if kind == "string" else None)
+        return self._words(schema) if kind == "string" else kind == "boolean" or None
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         for _ in range(_DEEPEST):
@@ -88,6 +85,11 @@ class SchemaFiller:
         properties: Mapping[str, Any] = schema.get("properties") or {}
         required = schema.get("required", [])
         return {name: self.value(properties.get(name, {}), depth + 1) for name in required}
+
+    def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
+        # A schema that holds itself would never end.
+        count = max(1, schema.get("minItems", 1)) if depth < _DEEPEST else 0
+        return [self.value(schema.get("items") or {}, depth + 1) for _ in range(count)]
 
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
         least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1 if "exclusiveMinimum" in schema else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,7 @@ from tautools.simulate.chat import Chat
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["MARK", "SimulatedServer"]
 
@@ -47,8 +45,7 @@ class SimulatedServer:
 
     Examples
     --------
-    >>> import asyncio
-    >>> async def address() -> str:
+    >>>     >>> async def address() -> str:
     ...     async with SimulatedServer() as server:
     ...         return server.base_url
     >>> asyncio.run(address())  # doctest: +ELLIPSIS
