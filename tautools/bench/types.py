@@ -47,7 +47,12 @@ class Observation:
     """What a tool gave back."""
 
     text: str
+    """As it goes over the wire, an error with the bench's own words before it."""
     error: bool = False
+    arguments: str = "{}"
+    """The arguments as the bench read them, as JSON: what is sent back to the model as its call."""
+    unreadable: bool = False
+    """Whether the arguments could not be parsed at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,10 @@ class Protocol_:  # noqa: N801 - `Protocol` is typing's
 class World(Protocol):
     """One conversation's database behind the bench's own tools."""
 
-    async def call(self, name: str, arguments: str) -> Observation:
+    async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
         """Run a tool with its arguments as JSON text, through the bench's own validation and coercion.
+
+        `requestor` is `assistant` or, where the simulated customer has tools of its own, `user`.
 
         Unknown tools, unparsable JSON, schema violations and the tool's own refusals come back as observations with the
         package's own error texts; they are never exceptions.
@@ -92,11 +99,15 @@ class World(Protocol):
 class Domain(Protocol):
     """One env of a source, loaded once per process."""
 
+    bench: str
+    """Such as `tau2`."""
     env: str
     split: str
     tasks: Mapping[str, Task]
     """By id, in the benchmark's order."""
     tools: Sequence[ToolSpec]
+    user_tools: Sequence[ToolSpec]
+    """What the simulated customer can call itself; empty in most envs."""
     policy: str
     agent_system: str
     """The agent's system prompt under tool calling, as the bench writes it."""
