@@ -45,8 +45,10 @@ function render({ model, el }) {
   body.addEventListener("click", (event) => {
     const item = event.target.closest("[data-pick]");
     if (!item) return;
-    const picked = new Set(model.get("picked"));
-    if (!picked.delete(item.dataset.pick)) picked.add(item.dataset.pick);
+    const before = new Set(model.get("picked"));
+    const picked = model.get("many") ? before : new Set();
+    if (before.has(item.dataset.pick) && model.get("many")) picked.delete(item.dataset.pick);
+    else picked.add(item.dataset.pick);
     model.set("picked", [...picked]);
     model.save_changes();
   });

@@ -30,6 +30,8 @@ class LiveView(anywidget.AnyWidget):
         Seconds between beats.
     picked : list of str
         Values of the `data-pick` attributes that are selected.
+    many : bool
+        Whether several can be selected at a time.
     """
 
     _esm = _HERE / "live_view.js"
@@ -38,4 +40,5 @@ class LiveView(anywidget.AnyWidget):
     html = traitlets.Unicode("").tag(sync=True)
     beat = traitlets.Int(0).tag(sync=True)
     beat_s = traitlets.Float(1.0).tag(sync=True)
+    many = traitlets.Bool(default_value=True).tag(sync=True)
     picked: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["ServerRow", "ServerSnapshot", "render_servers"]
 
 GLYPHS = {
-    "READY": ("✔", "tau-ok"),
-    "FAILED": ("✖", "tau-bad"),
-    "DEGRADED": ("!", "tau-bad"),
-    "STOPPED": ("○", ""),
-    "UNKNOWN": ("?", ""),
+    "ready": ("✔", "tau-ok"),
+    "failed": ("✖", "tau-bad"),
+    "degraded": ("!", "tau-bad"),
+    "timeout": ("✖", "tau-bad"),
+    "stopped": ("○", ""),
+    "unknown": ("?", ""),
 }
 """Every other state is on its way somewhere: … and blue."""
 
@@ -75,7 +76,8 @@ def _table(rows: Sequence[ServerRow]) -> str:
     if not rows:
         return "<p>No server in this workspace. Choose one above and press <b>Launch</b>.</p>"
     body = "".join(
-        f"<tr><td>{escape(row.name)}{' (SIMULATED)' if row.simulated else ''}</td>"
+        f"<tr><td><button type='button' data-pick='{escape(row.name)}'>{escape(row.name)}</button>"
+        f"{' SIMULATED' if row.simulated else ''}</td>"
         f"<td class='tau-state' data-server='{escape(row.name)}'>{_state(row)}</td>"
         f"<td>{escape(row.model)}</td><td>{escape(row.base_url)}</td>"
         f"<td>{_clock(row.verified_at) if row.verified_at else 'no'}</td></tr>"
@@ -88,7 +90,7 @@ def _table(rows: Sequence[ServerRow]) -> str:
 def _state(row: ServerRow) -> str:
     glyph, kind = GLYPHS.get(row.state, ("…", "tau-busy"))
     detail = f" <span class='tau-meta'>{escape(row.detail)}</span>" if row.detail else ""
-    return f"<span class='{kind}'>{glyph} {escape(row.state)}</span>{detail}"
+    return f"<span class='{kind}'>{glyph} {escape(row.state.upper())}</span>{detail}"
 
 
 def _ladder(name: str, rungs: Sequence[Rung]) -> str:
@@ -113,7 +115,7 @@ def _verdict(passed: bool | None) -> str:
 def _text(snapshot: ServerSnapshot) -> str:
     lines = [f"Servers (as of {_clock(snapshot.as_of)})"]
     lines += [
-        f"  {GLYPHS.get(row.state, ('…', ''))[0]} {row.name:<16} {row.state:<10} {row.model}  {row.base_url}"
+        f"  {GLYPHS.get(row.state, ('…', ''))[0]} {row.name:<16} {row.state.upper():<10} {row.model}  {row.base_url}"
         for row in snapshot.rows
     ] or ["  none"]
     for rung in snapshot.rungs:
