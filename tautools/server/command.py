@@ -129,7 +129,7 @@ def _flag(name: str, value: Any) -> list[str]:
     if bare.replace("-", "_") in _OURS:
         raise ParamsError(
             f"`{name}` under `vllm.args` is set by the launcher itself.",
-            next_step="Use `model`, `served_model_name` and `port` of the server file; each launch gets a key of its own.",
+            next_step="Use `model`, `served_model_name` and `port`; each launch gets a key of its own.",
         )
     if value is None:
         return []

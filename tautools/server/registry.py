@@ -183,7 +183,7 @@ class Registry:
     def is_current(self, record: ServerRecord) -> bool:
         """Whether the registered server of that name is this very launch."""
         known = self.find(record.name)
-        return known is not None and known.alias == record.alias and known.pid == record.pid
+        return known is not None and (known.alias, known.base_url) == (record.alias, record.base_url)
 
     def begin(self, record: ServerRecord, what: str) -> None:
         """Leave a note that this process is verifying or stopping the server."""
@@ -204,11 +204,12 @@ class Registry:
             return None
         return doing if doing.alias == record.alias and doing.current else None
 
-    def write_exit(self, record: ServerRecord, code: int) -> None:
-        """Write down the server's exit status, unless the record is gone by now."""
-        if self.is_current(record):
-            text = json.dumps({"alias": record.alias, "code": code})
-            write_atomic(self._launch_file(record.name, "exit"), text, mode=0o600)
+    def write_exit(self, name: str, alias: str, code: int) -> None:
+        """Write down a server's exit status, unless its record is gone by now."""
+        known = self.find(name)
+        if known is not None and known.alias == alias:
+            text = json.dumps({"alias": alias, "code": code})
+            write_atomic(self._launch_file(name, "exit"), text, mode=0o600)
 
     def exit_code(self, record: ServerRecord) -> int | None:
         """Return the exit status (negative: the signal) when somebody lived to see it."""

@@ -1,0 +1,131 @@
+"""The upper rungs: a chat, tool calls and a turn after a tool's result, through the door that the benchmark uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import CallFault, ModelCallError
+from tautools.records import Party, Role, Sampling
+from tautools.server.ladder import Climb, Finding
+
+if TYPE_CHECKING:
+    from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
+
+__all__ = ["chat", "tool_calls"]
+
+_MARKUP = ("<tool_call>", "<function=", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call", '{"name":')
+_NO_PARSER = (
+    "the server reads no tool calls; start it with `tool_call_parser` in its server file "
+    "(`hermes` for Qwen3), which also sets --enable-auto-tool-choice"
+)
+_WORD = "ready"
+_TOOL: ToolSpec = {
+    "type": "function",
+    "function": {
+        "name": "get_order_status",
+        "description": "Look up the status of an order.",
+        "parameters": {
+            "type": "object",
+            "properties": {"order_id": {"type": "string", "description": "Such as #W0000000."}},
+            "required": ["order_id"],
+        },
+    },
+}
+_QUESTION: list[Message] = [
+    {
+        "role": "system",
+        "content": "You are a customer service agent. Look orders up with your tools before you answer.",
+    },
+    {"role": "user", "content": "What is the status of my order #W0000000?"},
+]
+
+
+def chat(state: Climb) -> Finding:
+    """Rung 5: one answer at temperature 0, not empty, and the server says why it ended."""
+    messages: list[Message] = [{"role": "user", "content": f"Answer with the one word: {_WORD}"}]
+    reply = _ask(state.endpoint, messages)
+    said = f"answered {_short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
+    if not reply.text.strip():
+        why = (
+            "all tokens went into thinking; switch thinking off or allow more" if reply.thinking else "an empty answer"
+        )
+        return Finding(False, f"{why} (finish reason {reply.finish_reason or 'none'})")
+    if not reply.finish_reason:
+        return Finding(False, f"{said}: the answer did not end properly")
+    if _WORD in reply.text.lower():
+        return Finding(True, said)
+    # A simulated server follows the request to the letter. Of a model nothing more is asked than words: a small or
+    # random one is a working server too.
+    return Finding(not state.endpoint.simulated, f"{said}, not the word it was asked for")
+
+
+def tool_calls(state: Climb) -> Finding:
+    """Rung 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
+    try:
+        forced = _ask(state.endpoint, _QUESTION, tool_choice="required")
+        problem = _call_problem(forced)
+        if problem:
+            return Finding(False, f"forced call: {problem}")
+        free = _ask(state.endpoint, _QUESTION)
+        markup = next((mark for mark in _MARKUP if mark in free.text), "")
+        if markup and not free.tool_calls:
+            return Finding(False, f"free call: {markup} came as text, so the parser is not the model's; {_NO_PARSER}")
+        after = _ask(state.endpoint, [*_QUESTION, forced.message, *_results(forced)])
+    except ModelCallError as error:
+        if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
+            return Finding(False, f"{_NO_PARSER}. It said: {_short(error.evidence or error.problem, 200)}")
+        raise
+    if not after.text.strip() and not after.tool_calls:
+        return Finding(False, "nothing was answered to the tool's result")
+    chosen = "a free call was made" if free.tool_calls else "left free, the model chose to make no call"
+    return Finding(True, f"forced call parsed, {chosen}, the tool's result was answered")
+
+
+def _call_problem(reply: Reply) -> str:
+    if not reply.tool_calls:
+        return f"no call came back, but {_short(reply.text)}; {_NO_PARSER}"
+    call = reply.tool_calls[0]
+    if call.name != "get_order_status":
+        return f"a tool that does not exist was called: {_short(call.name)}"
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        return f"its arguments are not JSON: {_short(call.arguments)}"
+    if not isinstance(arguments, dict):
+        return (
+            f"its arguments are not an object: {_short(call.arguments)}; "
+            "vLLM 0.32 and later hold a model to the schema with --tool-strict-level parameter"
+        )
+    return ""
+
+
+def _results(reply: Reply) -> list[Message]:
+    content = json.dumps({"order_id": "#W0000000", "status": "delivered"})
+    return [
+        {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content} for call in reply.tool_calls
+    ]
+
+
+def _ask(endpoint: Endpoint, messages: list[Message], *, tool_choice: str = "") -> Reply:
+    """Ask once from a thread with a loop of its own, so that it works inside a notebook's running loop too."""
+    from tautools.llm import ModelDoor
+    from tautools.llm.types import CallTag
+
+    tools = [_TOOL] if messages[0]["role"] == "system" else None
+    extra: dict[str, Any] = {"tool_choice": tool_choice} if tool_choice else {}
+    party = Party(model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=512, extra_body=extra))
+
+    async def ask() -> Reply:
+        async with ModelDoor(lambda _role: [endpoint], {Role.PROBE: party}) as door:
+            return await door.complete(CallTag(role=Role.PROBE, purpose="probe", seed=0), messages, tools)
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, ask()).result()
+
+
+def _short(text: str, most: int = 80) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= most else flat[: most - 1] + "…")

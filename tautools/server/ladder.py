@@ -1,0 +1,193 @@
+"""The ladder: from "a process runs" to "this is the server that was asked for, and it works for tau-bench".
+
+A rung that fails is told with what was seen and what to do. The rungs above a server that cannot be reached, is
+another one, or cannot chat are not tried. A rung that does not apply (no process to look at, no key to test) is
+neither passed nor failed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from tautools.errors import ModelCallError
+from tautools.llm.types import Endpoint
+from tautools.records import Rung
+from tautools.server.light import Models, ask_models, nearest, root_of
+from tautools.server.ports import listeners
+from tautools.shell import group_members, process_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.http import Http
+
+__all__ = ["Climb", "Finding", "Target", "climb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be proven."""
+
+    base_url: str
+    model: str = ""
+    """Empty: the first name that the server tells."""
+    key: str = field(default="", repr=False)
+    alias: str = ""
+    max_model_len: int | None = None
+    """The context length that was asked for [tokens]."""
+    pid: int | None = None
+    pid_started_at: float | None = None
+    port: int | None = None
+
+
+class Finding(NamedTuple):
+    """What a rung found: whether it passed (`None`: does not apply) and what was seen."""
+
+    passed: bool | None
+    detail: str
+
+
+@dataclass(slots=True)
+class Climb:
+    """What is learnt on the way up."""
+
+    target: Target
+    http: Http
+    model: str = ""
+    models: Models | None = None
+    version: str = ""
+    rungs: list[Rung] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server as the model door knows it."""
+        simulated = self.models is not None and self.models.simulated
+        return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=simulated)
+
+
+def climb(target: Target, *, http: Http, on_rung: Callable[[Rung], None] | None = None) -> Climb:
+    """Try every rung in order and return what was found; nothing is raised for a rung that fails.
+
+    Parameters
+    ----------
+    target : Target
+        The address and what is expected there.
+    http : Http
+        The network's door.
+    on_rung : callable, optional
+        Told each rung as it is done.
+    """
+    from tautools.server.conversation import chat, tool_calls
+
+    state = Climb(target, http, model=target.model)
+    steps: list[tuple[int, str, bool, Callable[[Climb], Finding]]] = [
+        (0, "process alive", True, _alive),
+        (1, "port is ours", True, _port),
+        (2, "health", True, _health),
+        (3, "identity", True, _identity),
+        (4, "key", False, _key),
+        (5, "chat", True, chat),
+        (7, "tool calls", False, tool_calls),
+    ]
+    stopped_by = ""
+    for number, name, needed, probe in steps:
+        if stopped_by:
+            rung = Rung(number=number, name=name, passed=None, detail=f"not tried: `{stopped_by}` failed")
+        else:
+            rung = _try(number, name, probe, state)
+            stopped_by = name if needed and rung.passed is False else ""
+        state.rungs.append(rung)
+        if on_rung is not None:
+            on_rung(rung)
+    return state
+
+
+def _try(number: int, name: str, probe: Callable[[Climb], Finding], state: Climb) -> Rung:
+    began = time.perf_counter()
+    try:
+        found = probe(state)
+    except ModelCallError as error:
+        found = Finding(False, " ".join(part for part in (error.problem, error.evidence) if part))
+    took_s = round(time.perf_counter() - began, 4)
+    return Rung(number=number, name=name, passed=found.passed, detail=found.detail, took_s=took_s)
+
+
+def _alive(state: Climb) -> Finding:
+    pid, started_at = state.target.pid, state.target.pid_started_at
+    if pid is None or started_at is None:
+        return Finding(None, "no process of ours to look at")
+    if process_alive(pid, started_at):
+        return Finding(True, f"process {pid}")
+    return Finding(False, f"process {pid} has ended; read the log with `tautools server logs`")
+
+
+def _port(state: Climb) -> Finding:
+    pid, started_at, port = state.target.pid, state.target.pid_started_at, state.target.port
+    if pid is None or started_at is None or port is None:
+        return Finding(None, "no process of ours to look at")
+    holders = listeners(port)
+    if not holders:
+        return Finding(False, f"nobody listens on port {port}")
+    ours = set(group_members(pid, started_at))
+    strangers = [holder for holder in holders if holder not in ours]
+    if not strangers:
+        return Finding(True, f"port {port} is held by this server alone")
+    who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
+    twin = "shared with" if len(strangers) < len(holders) else "held by"
+    return Finding(False, f"port {port} is {twin} {who}; stop this server and start it on another port")
+
+
+def _health(state: Climb) -> Finding:
+    url = f"{root_of(state.target.base_url)}/health"
+    answer = state.http.get(url, timeout_s=5.0)
+    if answer.status == 200:
+        state.version = _version(state)
+        return Finding(True, f"version {state.version}" if state.version else "answers")
+    if answer.status in {404, 405} and state.target.pid is None:
+        return Finding(None, "it has no /health, as hosted gateways often have none")
+    return Finding(False, f"{url} answers {answer.status}: {answer.text[:200]}")
+
+
+def _version(state: Climb) -> str:
+    try:
+        answer = state.http.get(f"{root_of(state.target.base_url)}/version", timeout_s=5.0)
+        return str(answer.json()["version"]) if answer.status == 200 else ""
+    except (ModelCallError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _identity(state: Climb) -> Finding:
+    target = state.target
+    models = ask_models(target.base_url, key=target.key, http=state.http, timeout_s=10.0)
+    state.models = models
+    if models.status in {401, 403}:
+        what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
+        return Finding(False, f"{models.status}: {what}")
+    if models.status != 200 or not models.names:
+        return Finding(False, f"/v1/models answers {models.status}: {models.detail}")
+    state.model = target.model or models.names[0]
+    for name in filter(None, (state.model, target.alias)):
+        if name not in models.names:
+            near = nearest(name, models.names)
+            hint = f"; did you mean {near!r}?" if near and name == state.model else ""
+            return Finding(False, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
+    length = models.length_of(state.model)
+    if target.max_model_len is not None and length is not None and length != target.max_model_len:
+        return Finding(False, f"it serves {length} tokens of context, {target.max_model_len} were asked for")
+    told = f", {length} tokens of context" if length else ""
+    proof = " and this launch's own name" if target.alias else ""
+    return Finding(True, f"serves {state.model}{proof}{told}")
+
+
+def _key(state: Climb) -> Finding:
+    if not state.target.key:
+        return Finding(None, "no key was given, so none is tested")
+    without = ask_models(state.target.base_url, key="", http=state.http)
+    wrong = ask_models(state.target.base_url, key=secrets.token_urlsafe(24), http=state.http)
+    if without.status in {401, 403} and wrong.status in {401, 403}:
+        return Finding(True, "refused without a key and with a wrong one")
+    which = "without a key" if without.status not in {401, 403} else "with a wrong key"
+    return Finding(False, f"the server is open: it answers {which}; start it again with a key")

@@ -1,0 +1,169 @@
+"""Start a server as a process of this machine, and write down at once what was started.
+
+Nothing waits here: the process runs, its record lies under `servers/launches/`, and the handle says how far it is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tautools.errors import ServerError
+from tautools.files import ensure_folder
+from tautools.params.models import SiteParams
+from tautools.records import ServerRecord
+from tautools.server.command import Place, server_argv, server_env
+from tautools.server.handle import Server
+from tautools.server.ports import choose_port
+from tautools.server.registry import Registry, check_name
+from tautools.shell import group_members, process_alive, start_detached, stop_group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tautools.params.models import ServerParams
+
+__all__ = ["launch"]
+
+_EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+
+
+def launch(params: ServerParams, *, workspace: Path, site: SiteParams | None = None, name: str | None = None) -> Server:
+    """Start a server and return its handle at once.
+
+    Parameters
+    ----------
+    params : ServerParams
+        What to serve and how.
+    workspace : Path
+        Where it is registered, and where its logs go: `logs/<name>_<time>-<pid>.out` and `errors/….err`.
+    site : SiteParams, optional
+        Address to bind to, how vLLM is started, environment; this machine's loopback and `vllm serve` by default.
+    name : str, optional
+        Name in the registry; the one of `params` by default. Several servers of one file need a name each.
+
+    Raises
+    ------
+    ServerError
+        When a server of that name still runs, or the asked-for port is taken.
+    ShellError
+        When the command cannot be started.
+    ParamsError
+        When the name or a flag cannot be used.
+    """
+    site = site if site is not None else SiteParams(name="local")
+    name = check_name(name or params.name)
+    registry = Registry(workspace)
+    _require_free_name(name, registry)
+    record = _start(params, site, name, registry)
+    again = None if params.port is not None else partial(_start, params, site, name, registry)
+    return Server(record, workspace=workspace, start_again=again)
+
+
+def _require_free_name(name: str, registry: Registry) -> None:
+    known = registry.find(name)
+    if known is None:
+        return
+    if known.host not in {"", socket.gethostname()}:
+        raise ServerError(
+            f"A server named {name!r} is registered on host {known.host}.",
+            next_step="Stop it there, or start this one under another name.",
+        )
+    if known.pid is not None and known.pid_started_at is not None and group_members(known.pid, known.pid_started_at):
+        runs = "runs already" if process_alive(known.pid, known.pid_started_at) else "has left workers behind"
+        raise ServerError(
+            f"A server named {name!r} {runs} in this workspace.",
+            evidence=f"process {known.pid}, {known.base_url}",
+            next_step=f"Use it, stop it with `tautools server stop {name}`, or start this one under another name.",
+        )
+    registry.remove(known)
+
+
+def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+    promised = {_port_of(record) for record in registry.list() if record.host in {"", socket.gethostname()}}
+    place = Place(
+        host=site.host,
+        port=choose_port(site.host, asked=params.port, avoid=promised),
+        alias=f"launch-{secrets.token_hex(8)}",
+    )
+    argv = server_argv(params, site, place)
+    key, key_file = registry.new_key(name)
+    record = ServerRecord(
+        name=name,
+        engine=params.engine,
+        model=params.serves,
+        alias=place.alias,
+        base_url=f"http://{_reachable(site.host)}:{place.port}/v1",
+        key_file=str(key_file.resolve()),
+        host=socket.gethostname(),
+        argv=argv,
+        spec=params.model_dump(mode="json"),
+        started_at=time.time(),
+        simulated=params.engine == "simulate",
+        owner=getpass.getuser(),
+    )
+    cache = registry.folder / "cache" / name
+    env = server_env(params, site, key=key, cache=cache.resolve(), inherited=os.environ)
+    return _run(record, env, registry)
+
+
+def _run(record: ServerRecord, env: dict[str, str], registry: Registry) -> ServerRecord:
+    """Start the process with its logs, and register it; a process that cannot be registered is ended again."""
+    workspace = registry.workspace.resolve()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(record.started_at))
+    out = ensure_folder(workspace / "logs") / f".{record.name}-{record.alias}.out"
+    err = ensure_folder(workspace / "errors") / f".{record.name}-{record.alias}.err"
+    out.write_text(_header(record))
+    registered = threading.Event()
+
+    def on_exit(code: int) -> None:
+        registered.wait()
+        registry.write_exit(record.name, record.alias, code)
+
+    process = start_detached(record.argv, env=env, cwd=workspace, stdout=out, stderr=err, on_exit=on_exit)
+    try:
+        # The pid is known only now; the open files keep their new names.
+        final = f"{record.name}_{stamp}-{process.pid}"
+        found = {
+            "pid": process.pid,
+            "pid_started_at": process.started_at,
+            "log_out": str(out.rename(out.with_name(f"{final}.out"))),
+            "log_err": str(err.rename(err.with_name(f"{final}.err"))),
+        }
+        started = record.model_copy(update=found)
+        registry.add(started)
+    except BaseException:
+        stop_group(process.pid, process.started_at, term_s=0.0)
+        raise
+    finally:
+        registered.set()
+    return started
+
+
+def _header(record: ServerRecord) -> str:
+    rule = "=" * 36
+    return (
+        f"{rule}\n"
+        f"Starting {record.engine} server {record.name} on node: {record.host}\n"
+        f"Model: {record.model}\n"
+        f"Server base: {record.base_url}\n"
+        f"{rule}\n"
+    )
+
+
+def _reachable(host: str) -> str:
+    """Return how others call the address that the server binds to."""
+    if host in _EVERY_ADDRESS:
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _port_of(record: ServerRecord) -> int:
+    return urlsplit(record.base_url).port or 0

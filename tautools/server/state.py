@@ -1,0 +1,126 @@
+"""Where a server stands now. Order of authority: exit status, then the live probe, then the log."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tautools.files import tail
+from tautools.server.causes import Diagnosis, diagnose
+from tautools.server.light import Models, ask_models
+from tautools.server.registry import Registry
+from tautools.server.stages import read_stage
+from tautools.server.states import Snapshot, State
+from tautools.shell import group_members, process_alive
+
+if TYPE_CHECKING:
+    from tautools.http import Http
+    from tautools.records import ServerRecord
+
+__all__ = ["cause_of", "log_lines", "server_state"]
+
+
+def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = None) -> Snapshot:
+    """Return the state of one server, asked of its process and of its address at this moment.
+
+    Parameters
+    ----------
+    record : ServerRecord
+        The launch that is meant.
+    workspace : Path
+        Where it is registered.
+    http : Http, optional
+        The network's door, to share one between many servers.
+    """
+    registry = Registry(workspace)
+    age = max(0.0, time.time() - record.started_at)
+    if not registry.is_current(record):
+        return Snapshot(State.STOPPED, "It was stopped.", age)
+    doing = registry.doing(record)
+    busy = doing.what if doing is not None else ""
+    if busy == "stopping":
+        return Snapshot(State.STOPPING, "It is being stopped.", age)
+    here = record.how == "local" and record.host in {"", socket.gethostname()}
+    if here and not _runs(record):
+        return _ended(record, registry, age)
+    answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
+    if answer.status == 0:
+        return _silent(record, answer, here=here, age=age)
+    return _answering(record, answer, busy, age)
+
+
+def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
+    """Return why a server whose process has ended did so, as its log tells."""
+    return diagnose(log_lines(record, 4000), exit_code=registry.exit_code(record))
+
+
+def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:
+    """Return the last lines of the server's output and then of its errors, each file in its own order."""
+    return [line for log in (record.log_out, record.log_err) if log for line in tail(Path(log), lines)]
+
+
+def _new_http() -> Http:
+    from tautools.http import Http
+
+    return Http()
+
+
+def _runs(record: ServerRecord) -> bool:
+    return (
+        record.pid is not None
+        and record.pid_started_at is not None
+        and process_alive(record.pid, record.pid_started_at)
+    )
+
+
+def _ended(record: ServerRecord, registry: Registry, age: float) -> Snapshot:
+    orphans = group_members(record.pid, record.pid_started_at) if record.pid and record.pid_started_at else []
+    if orphans:
+        detail = f"Its main process is gone; {len(orphans)} of its workers still run."
+        return Snapshot(State.FAILED, detail, age, next_step=f"End them with `tautools server stop {record.name}`.")
+    if registry.exit_code(record) == 0:
+        return Snapshot(State.STOPPED, "It ended by itself.", age)
+    why = cause_of(record, registry)
+    return Snapshot(State.FAILED, why.cause, age, next_step=why.remedy)
+
+
+def _silent(record: ServerRecord, answer: Models, *, here: bool, age: float) -> Snapshot:
+    if not here:
+        detail = f"It does not answer, and its process on {record.host or 'its host'} cannot be seen from here."
+        return Snapshot(State.UNKNOWN, detail, age)
+    if record.certificate is not None:
+        next_step = f"Read its log with `tautools server logs {record.name}`."
+        return Snapshot(State.DEGRADED, f"It runs and does not answer: {answer.detail}", age, next_step=next_step)
+    stage = read_stage(log_lines(record, 400))
+    return Snapshot(State.STARTING, stage.name, age, stage=stage.name, percent=stage.percent)
+
+
+def _not_it(record: ServerRecord, answer: Models) -> str:
+    if answer.status in {401, 403}:
+        return "Another server answers on its port: it refuses this server's key."
+    if answer.status != 200 or not answer.names:
+        return f"It answers with status {answer.status}: {answer.detail}"
+    missing = [name for name in (record.model, record.alias) if name and name not in answer.names]
+    if missing:
+        return f"Another server answers on its port: it serves {', '.join(answer.names)}, not {missing[0]}."
+    return ""
+
+
+def _answering(record: ServerRecord, answer: Models, busy: str, age: float) -> Snapshot:
+    wrong = _not_it(record, answer)
+    if wrong:
+        next_step = f"Stop it with `tautools server stop {record.name}` and start it again on another port."
+        return Snapshot(State.DEGRADED, wrong, age, next_step=next_step)
+    if busy == "verifying":
+        return Snapshot(State.VERIFYING, "The ladder is being climbed.", age)
+    if record.certificate is None:
+        next_step = f"Prove it with `tautools server verify {record.name}`."
+        detail = "It answers and is not verified yet."
+        return Snapshot(State.STARTING, detail, age, stage="answering", percent=100, next_step=next_step)
+    failed = [rung for rung in record.certificate.rungs if rung.passed is False]
+    if failed:
+        next_step = f"Mend it, then run `tautools server verify {record.name}`."
+        return Snapshot(State.DEGRADED, f"{failed[0].name}: {failed[0].detail}", age, next_step=next_step)
+    return Snapshot(State.READY, "", age)
