@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tautools.records import Role
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tautools.simulate.speech import Step
 
 __all__ = ["Brain", "is_solved"]
+
+_REASONING = "I look at what was said so far and choose the next step."
 
 
 def is_solved(skill: float, seed: int, conversation: str) -> bool:
@@ -48,6 +51,10 @@ class Brain:
         ApiError
             400 when the request names a task that does not exist.
         """
+        speech = await self._speech(request)
+        return replace(speech, reasoning=_REASONING) if request.thinking else speech
+
+    async def _speech(self, request: ChatRequest) -> Speech:
         field = request.task
         if field is not None and field.role is Role.USER:
             return Speech(text=customer_words(request.messages))

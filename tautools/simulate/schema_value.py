@@ -59,7 +59,7 @@ class SchemaFiller:
         for _ in range(_DEEPEST):
             if "$ref" in schema:
                 found: Any = self.root
-                for key in str(schema["$ref"]).lstrip("#/").split("/"):
+                for key in filter(None, str(schema["$ref"]).lstrip("#").split("/")):
                     found = found[key]
                 schema = found
             elif options := schema.get("anyOf") or schema.get("oneOf"):
@@ -101,7 +101,7 @@ class SchemaFiller:
         step = schema.get("multipleOf")
         if step:
             value = -(-value // step) * step
-        return int(value) if whole or value.is_integer() else value
+        return int(value) if whole or float(value).is_integer() else value
 
     def _words(self, schema: Mapping[str, Any]) -> str:
         if schema.get("format") in _FORMATS:

@@ -85,7 +85,7 @@ class SimulatedServer:
         ServerError
             When the address cannot be bound; a port that another server holds is never shared.
         """
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=2.0)
+        runner = web.AppRunner(self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, self.host, self.port, reuse_port=False).start()
