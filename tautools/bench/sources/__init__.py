@@ -1,1 +1,47 @@
 """The doors to the benchmarks, one module per place they are kept."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from tautools.bench.sources.naming import choose
+from tautools.errors import BenchError
+
+if TYPE_CHECKING:
+    from tautools.bench.types import Source
+
+__all__ = ["open_source"]
+
+_SOURCES = {"tau2": ("inspect-evals",)}
+
+
+@functools.cache
+def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | None = None) -> Source:
+    """Return the place that a benchmark's tasks come from; the same one each time.
+
+    Parameters
+    ----------
+    bench : str
+        `tau2`.
+    source : str
+        `inspect-evals`, the PyPI package.
+    path : str, optional
+        Folder of a checkout, for sources that are one.
+
+    Raises
+    ------
+    BenchError
+        When there is no such bench or source, or the source is not installed.
+    """
+    choose("bench", bench, _SOURCES)
+    choose("source", source, _SOURCES[bench])
+    if path is not None:
+        raise BenchError(
+            f"The source {source} is a package and takes no path.",
+            evidence=f"path: {path}",
+            next_step="Leave `path` out.",
+        )
+    from tautools.bench.sources.inspect_tau2 import InspectTau2
+
+    return InspectTau2()

@@ -1,0 +1,46 @@
+"""Two rewards that need no model: of doing nothing, and of doing what the reference does."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from tautools.bench.types import Domain, Observation, Reward, Task
+
+__all__ = ["do_nothing_floor", "reference_reward"]
+
+
+def do_nothing_floor(domain: Domain) -> dict[str, float]:
+    """Return, by task id, the reward of an agent that calls no tool and says nothing, by the bench's scorer."""
+    return {name: domain.world(task).reward([]).value for name, task in domain.tasks.items()}
+
+
+def reference_reward(domain: Domain, task: Task) -> Reward:
+    """Return the reward of an agent that makes the reference's calls and says what it must say.
+
+    The calls go the way that a model's calls go, through the bench's validation, so a reference that the bench's own
+    tools refuse shows here.
+    """
+    world = domain.world(task)
+    for action in task.reference:
+        _result(world.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
+    return world.reward(list(task.communicate))
+
+
+def _result(call: Coroutine[Any, Any, Observation]) -> Observation:
+    """Run a tool's coroutine to its end without an event loop, so that this works inside one too."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        found: Observation = done.value
+        return found
+    call.close()
+    raise BenchError(
+        "A tool of the benchmark waits for something.",
+        next_step="Replay its reference in an event loop instead; please report this bench and source.",
+    )

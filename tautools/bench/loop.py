@@ -1,0 +1,252 @@
+"""The conversation loop: user and agent in turn, tools in between, until something ends it.
+
+The protocol is the bench's own (inspect's tau2: the user opens, a stop word in the user's words ends the talk, all
+calls of one answer run in order). Ours are the limits and what becomes of trouble: what the bench, a limit or a party's
+model ended is an outcome; what the infrastructure broke is raised as `ModelCallError` and owed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tautools.bench.agents import make_agent
+from tautools.bench.users import make_user
+from tautools.errors import CallFault, ModelCallError
+from tautools.llm.types import CallTag
+from tautools.records import Conversation, Outcome, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.bench.agents.move import Move, Speaker
+    from tautools.bench.types import Domain, Observation, Task
+    from tautools.llm.types import Door, Message, Reply
+    from tautools.records import Limits, Strategy
+
+__all__ = ["converse"]
+
+_PASSED_FROM = 1 - 1e-6
+
+
+async def converse(  # noqa: PLR0913 - everything that makes one conversation what it is, by name
+    domain: Domain,
+    task: Task,
+    *,
+    strategy: Strategy,
+    door: Door,
+    limits: Limits,
+    trial: int,
+    seed: int,
+    setting_id: str = "",
+    on_message: Callable[[Message], None] | None = None,
+) -> Conversation:
+    """Hold one conversation and score it.
+
+    Parameters
+    ----------
+    domain, task
+        The env and one of its tasks.
+    strategy : Strategy
+        How the agent's model is prompted and read.
+    door : Door
+        The way to the models of both roles.
+    limits : Limits
+        Where the conversation ends if nobody ends it.
+    trial : int
+        Which repetition this is, from 0.
+    seed : int
+        The conversation's own seed, from `conversation_seed`; each request carries it.
+    setting_id : str
+        Id of the setting, for the records.
+    on_message : callable, optional
+        Told of each message as the agent's side sees it, the system prompt first.
+
+    Returns
+    -------
+    Conversation
+        With an outcome that is finished; `user_error` has no reward.
+
+    Raises
+    ------
+    ModelCallError
+        When the infrastructure failed: the conversation says nothing about the agent and is owed again.
+    """
+    tag = CallTag(
+        role=Role.AGENT,
+        env=domain.env,
+        task_id=task.id,
+        trial=trial,
+        strategy=str(strategy),
+        split=domain.split,
+        bench=domain.bench,
+        setting_id=setting_id,
+        conversation=f"{setting_id}/{task.id}/{trial}",
+        seed=seed,
+    )
+    talk = _Talk(domain, task, strategy, limits, door, tag, on_message)
+    return await talk.hold()
+
+
+class _Ended(Exception):  # noqa: N818 - a way out of the loop, not an error
+    """The conversation is over for a reason other than the bench's own."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+@dataclass
+class _Talk:
+    """One conversation under way."""
+
+    domain: Domain
+    task: Task
+    strategy: Strategy
+    limits: Limits
+    door: Door
+    tag: CallTag
+    on_message: Callable[[Message], None] | None
+    said: list[str] = field(default_factory=list)
+    steps: dict[Role, int] = field(default_factory=lambda: {Role.AGENT: 0, Role.USER: 0})
+    errors: int = 0
+    told: int = 0
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        self.world = self.domain.world(self.task)
+        self.agent = make_agent(self.domain, self.strategy)
+        self.user = make_user(self.domain, self.task)
+        if self.domain.protocol.agent_opening:
+            self.agent.messages.append({"role": "assistant", "content": self.domain.protocol.agent_opening})
+            self.said.append(self.domain.protocol.agent_opening)
+
+    async def hold(self) -> Conversation:
+        """Talk to the end and return the record."""
+        started_at = time.time()
+        outcome, reason = None, ""
+        try:
+            await self._within_time()
+        except _Ended as end:
+            outcome, reason = end.outcome, str(end)
+        return self._record(outcome, reason, started_at)
+
+    async def _within_time(self) -> None:
+        try:
+            async with asyncio.timeout(self.limits.time_s) as clock:
+                await self._take_turns()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise _Ended(Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s.") from None
+
+    async def _take_turns(self) -> None:
+        protocol = self.domain.protocol
+        rounds = min(self.limits.max_rounds, protocol.max_rounds)
+        self._tell()
+        for turn in range(rounds):
+            words = await self._speak(self.user, Role.USER, turn)
+            self.agent.hear(words)
+            self._tell()
+            if any(stop in words for stop in protocol.stop_words):
+                return
+            answer = await self._speak(self.agent, Role.AGENT, turn)
+            self.said.append(answer)
+            self.user.hear(answer)
+        raise _Ended(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
+
+    async def _speak(self, speaker: Speaker, role: Role, turn: int) -> str:
+        """Let one party act until it says something to the other; return its words."""
+        while True:
+            reply = await self._ask(speaker, role, turn)
+            move = speaker.read(reply)
+            if role is Role.USER:
+                self._check_user(move)
+            observations = await self._act(move, role)
+            speaker.acted(reply, observations)
+            if role is Role.AGENT:
+                self._tell()
+                self._count_errors(move, observations)
+            if not move.calls:
+                return move.said
+
+    async def _ask(self, speaker: Speaker, role: Role, turn: int) -> Reply:
+        step = self.steps[role]
+        if role is Role.AGENT and step >= self.limits.max_steps:
+            raise _Ended(Outcome.STEP_LIMIT, f"No end within {step} requests of the agent.")
+        self.steps[role] = step + 1
+        try:
+            reply = await self.door.complete(self._tag(role, turn, step), speaker.messages, speaker.tools)
+        except ModelCallError as error:
+            if error.fault is not CallFault.CONTEXT_OVERFLOW:
+                raise
+            outcome = Outcome.CONTEXT_OVERFLOW if role is Role.AGENT else Outcome.USER_ERROR
+            raise _Ended(outcome, f"The {role}'s prompt no longer fits: {error.problem}") from error
+        self.simulated = self.simulated or reply.record.simulated
+        return reply
+
+    def _tag(self, role: Role, turn: int, step: int) -> CallTag:
+        return CallTag(
+            role=role,
+            env=self.tag.env,
+            task_id=self.tag.task_id,
+            trial=self.tag.trial,
+            turn=turn,
+            step=step,
+            strategy=self.tag.strategy,
+            split=self.tag.split,
+            bench=self.tag.bench,
+            setting_id=self.tag.setting_id,
+            conversation=self.tag.conversation,
+            seed=self.tag.seed,
+        )
+
+    async def _act(self, move: Move, role: Role) -> list[Observation]:
+        requestor = "assistant" if role is Role.AGENT else "user"
+        return [await self.world.call(call.name, call.arguments, requestor) for call in move.calls]
+
+    def _check_user(self, move: Move) -> None:
+        if move.calls and not self.domain.user_tools:
+            raise _Ended(Outcome.USER_ERROR, f"The user called the tool {move.calls[0].name!r} and has no tools.")
+        if move.unusable:
+            raise _Ended(Outcome.USER_ERROR, "The user said nothing.")
+
+    def _count_errors(self, move: Move, observations: list[Observation]) -> None:
+        self.errors += move.unusable + sum(seen.unreadable for seen in observations)
+        if self.errors >= self.limits.max_errors:
+            raise _Ended(Outcome.AGENT_ERROR, f"{self.errors} answers of the agent could not be used.")
+
+    def _tell(self) -> None:
+        if self.on_message is not None:
+            for message in self.agent.messages[self.told :]:
+                self.on_message(message)
+        self.told = len(self.agent.messages)
+
+    def _record(self, outcome: Outcome | None, reason: str, started_at: float) -> Conversation:
+        scored = self.world.reward(self.said)
+        reward: float | None = scored.value
+        info = dict(scored.info)
+        if outcome is None:
+            outcome = Outcome.PASSED if scored.value >= _PASSED_FROM else Outcome.FAILED
+        else:
+            # What the bench's scorer would have said of the state reached; inspect, for one, scores at its round limit.
+            info["scorer_reward"] = scored.value
+            reward = 0.0 if outcome.scored else None
+        return Conversation(
+            setting_id=self.tag.setting_id,
+            env=self.domain.env,
+            task_id=self.task.id,
+            trial=self.tag.trial,
+            outcome=outcome,
+            reward=reward,
+            reward_info=info,
+            messages=self.agent.messages,
+            user_messages=self.user.messages,
+            seed=self.tag.seed or 0,
+            started_at=started_at,
+            finished_at=time.time(),
+            error=reason,
+            simulated=self.simulated,
+        )
