@@ -1,0 +1,79 @@
+"""Counts of model calls and tokens, by conversation, and which role's server has stopped answering."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tautools.errors import CallFault
+from tautools.records import Role
+
+if TYPE_CHECKING:
+    from tautools.records import CallRecord
+
+__all__ = ["HOPELESS", "CallCounts", "DeadServerWatch"]
+
+_CALLS = {Role.AGENT: "agent_calls", Role.USER: "user_calls"}
+
+HOPELESS = frozenset({CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED})
+"""Faults that the next conversation will meet too: few of them in a row are enough to stop."""
+
+
+class CallCounts:
+    """Counts what each running conversation asks of the models."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._of: dict[tuple[str, int], Counter[str]] = {}
+
+    def add(self, record: CallRecord) -> None:
+        """Count one call; only those that succeeded count for the conversation."""
+        self.total += 1
+        if record.fault:
+            return
+        counts = self._of.setdefault((record.task_id, record.trial), Counter())
+        if record.role in _CALLS:
+            counts[_CALLS[record.role]] += 1
+        counts["prompt_tokens"] += record.prompt_tokens or 0
+        counts["cached_tokens"] += record.cached_tokens or 0
+        counts["output_tokens"] += record.output_tokens or 0
+
+    def pop(self, pair: tuple[str, int]) -> dict[str, int]:
+        """Return a conversation's counts by the names of `CommitRow`, and forget them."""
+        return dict(self._of.pop(pair, Counter()))
+
+
+class DeadServerWatch:
+    """Notices that a role's server no longer answers: many faulted conversations and no answered call between.
+
+    Parameters
+    ----------
+    hopeless_limit : int
+        Conversations in a row that end in a fault which will meet the next one too.
+    limit : int
+        Conversations in a row that end in any fault of the infrastructure.
+    """
+
+    def __init__(self, *, hopeless_limit: int, limit: int) -> None:
+        self._hopeless_limit = hopeless_limit
+        self._limit = limit
+        self._hopeless: Counter[Role] = Counter()
+        self._any: Counter[Role] = Counter()
+        self._last_fault: dict[tuple[str, int], Role] = {}
+
+    def call(self, record: CallRecord) -> None:
+        """Note one call."""
+        if record.fault:
+            self._last_fault[record.task_id, record.trial] = record.role
+        else:
+            self._hopeless[record.role] = self._any[record.role] = 0
+
+    def faulted(self, pair: tuple[str, int], fault: str) -> str:
+        """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
+        role = self._last_fault.pop(pair, Role.AGENT)
+        self._any[role] += 1
+        self._hopeless[role] += fault in {each.value for each in HOPELESS}
+        if self._hopeless[role] >= self._hopeless_limit or self._any[role] >= self._limit:
+            lost = self._any[role]
+            return f"The {role.value} model's server does not answer: {lost} conversations in a row ended in {fault}"
+        return ""

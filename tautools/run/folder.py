@@ -1,0 +1,168 @@
+"""Which folder holds a setting's results: `results/<env>/<strategy>/<model slug>/`, told apart by `setting.json`.
+
+The first setting has the plain slug; another that would meet it gets the first eight digits of its id behind it. A
+folder is made whole, with its `setting.json` inside, and moved into place, so of two processes that start at the same
+moment one makes it and the other finds it. A folder without `setting.json` that holds anything belongs to somebody else
+(results from before tautools lie under the same names) and is never written to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tautools.errors import FilesError, RunError
+from tautools.files import ensure_folder, write_atomic
+from tautools.records import Setting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["SettingFolder", "claim_folder", "find_folder", "model_slug", "read_setting", "results_of", "setting_slug"]
+
+SETTING_FILE = "setting.json"
+
+_SIZE = re.compile(r"(?<![A-Za-z0-9.])((?:\d+x)?\d+(?:\.\d+)?[BbMmTt])(?![A-Za-z0-9])")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingFolder:
+    """A folder of results with what its `setting.json` says."""
+
+    path: Path
+    id: str
+    """The setting's id as its writer computed it; a newer tautools may know fields that this one does not."""
+    setting: Setting
+    provenance: dict[str, Any]
+    """What was observed when the folder was made: versions, git revision, endpoints without keys, served lengths."""
+
+
+def model_slug(model: str) -> str:
+    """Return a model's short name for folders: its size when the name has one, else the name made safe.
+
+    Examples
+    --------
+    >>> model_slug("Qwen/Qwen3-4B-Instruct-2507"), model_slug("gpt-4o")
+    ('4B', 'gpt-4o')
+    """
+    last = model.rstrip("/").rsplit("/", 1)[-1]
+    size = _SIZE.search(last)
+    if size:
+        return size[1][:-1] + size[1][-1].upper()
+    return _safe(model)
+
+
+def setting_slug(setting: Setting) -> str:
+    """Return the plain folder name of a setting: the agent model's slug, with the persona behind it."""
+    slug = model_slug(setting.agent.model)
+    return f"{slug}+{_safe(setting.persona)}" if setting.persona else slug
+
+
+def find_folder(results: Path, setting: Setting) -> Path:
+    """Return the folder that holds `setting`, or the one it would be given; makes nothing.
+
+    Raises
+    ------
+    RunError
+        When a `setting.json` on the way cannot be read, or every name is taken.
+    """
+    plain, with_id = _candidates(results, setting)
+    for path in (with_id, plain):
+        if _owner(path) == setting.id:
+            return path
+    for path in (plain, with_id):
+        if _is_free(path):
+            return path
+    raise RunError(
+        f"The folder {with_id} belongs to something else.",
+        next_step="Move it away, or choose another workspace with --workspace.",
+    )
+
+
+def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) -> Path:
+    """Return the folder of `setting`, made with its `setting.json` when it is not there.
+
+    Raises
+    ------
+    RunError, FilesError
+        When it cannot be made.
+    """
+    for _ in range(8):
+        path = find_folder(results, setting)
+        if _owner(path) == setting.id:
+            return path
+        _place(path, setting, provenance)
+    raise RunError(f"The folder of setting {setting.id} cannot be made in {results}.", next_step="Run again.")
+
+
+def read_setting(folder: Path) -> SettingFolder | None:
+    """Return what a folder's `setting.json` says, or None when there is none.
+
+    Raises
+    ------
+    RunError
+        When there is one and it cannot be read.
+    """
+    path = folder / SETTING_FILE
+    try:
+        stored = json.loads(path.read_bytes())
+        setting = Setting.model_validate(stored["setting"])
+        return SettingFolder(folder, str(stored["id"]), setting, dict(stored.get("provenance", {})))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise RunError(
+            f"{path} cannot be read.",
+            evidence=str(error),
+            next_step="Put the file back from a copy, or move the whole folder away.",
+        ) from error
+
+
+def results_of(workspace: Path) -> list[SettingFolder]:
+    """Return every folder of results in a workspace, sorted by path; unreadable ones raise `RunError`."""
+    paths = sorted((workspace / "results").glob(f"*/*/*/{SETTING_FILE}"))
+    found = (read_setting(path.parent) for path in paths if not path.parent.name.startswith("."))
+    return [folder for folder in found if folder is not None]
+
+
+def _candidates(results: Path, setting: Setting) -> tuple[Path, Path]:
+    parent = results / _safe(setting.env) / setting.strategy.value
+    slug = setting_slug(setting)
+    return parent / slug, parent / f"{slug}-{setting.id[:8]}"
+
+
+def _owner(path: Path) -> str | None:
+    found = read_setting(path)
+    return None if found is None else found.id
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _place(path: Path, setting: Setting, provenance: dict[str, Any]) -> None:
+    """Make the folder beside its place and move it there; leave things as they are when somebody was faster."""
+    parent = ensure_folder(path.parent)
+    made = ensure_folder(parent / f".{path.name}.{secrets.token_hex(4)}.part")
+    content = {"id": setting.id, "setting": setting.model_dump(mode="json"), "provenance": provenance}
+    try:
+        write_atomic(made / SETTING_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        made.rename(path)
+    except OSError as error:
+        if _is_free(path):  # nobody was faster: the disk refused
+            raise FilesError(
+                f"The folder {path} cannot be made.", evidence=str(error), next_step="Check the folder's permissions."
+            ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _safe(name: str) -> str:
+    return _UNSAFE.sub("-", name).strip("-.")[:80] or "model"

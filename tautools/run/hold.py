@@ -1,0 +1,143 @@
+"""Holds one conversation: claim it, run it, keep it, give the claim back.
+
+Whatever touches the disk happens in a thread of its own: disks of clusters stall, and a stall in the event loop would
+show as latency of the models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+
+from tautools.bench import converse
+from tautools.records import Outcome
+from tautools.run.claims import Claims
+from tautools.run.count import CallCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tautools.llm.types import Door
+    from tautools.records import CallRecord, CommitRow, Conversation
+    from tautools.run.claims import Claim
+    from tautools.run.ledger import Key, Ledger
+    from tautools.run.plan import Cell, Pair
+    from tautools.run.tell import Teller
+    from tautools.run.writer import Writer
+
+__all__ = ["Held", "Holder", "NotHeld"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+REPEATS_AFTER_USER_ERROR = 2
+"""How often a conversation in which the user model failed is owed again, over all runs; the next one is recorded."""
+
+
+class NotHeld(Enum):
+    """Why a conversation did not end in a commit row."""
+
+    ELSEWHERE = "another process holds it"
+    USER_ERROR = "the user model failed; it is owed again"
+
+
+Held: TypeAlias = "CommitRow | NotHeld"
+
+
+class Holder:
+    """Holds conversations of one cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        The plan.
+    ledger : Ledger
+        What other writers have finished; asked again before each conversation.
+    writer, teller
+        Where results go, and who is told.
+    user_errors : mapping of pair to int
+        How often each conversation ended in a user_error before.
+    """
+
+    def __init__(
+        self, cell: Cell, *, ledger: Ledger, writer: Writer, teller: Teller, user_errors: Mapping[Pair, int]
+    ) -> None:
+        self.counts = CallCounts()
+        self._cell = cell
+        self._ledger = ledger
+        self._writer = writer
+        self._teller = teller
+        self._user_errors = Counter(user_errors)
+        self._claims = Claims(cell.folder, writer.name)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="tautools-disk")
+
+    def on_call(self, record: CallRecord) -> None:
+        """Take one model call, finished or failed."""
+        self.counts.add(record)
+        self._writer.call(record)
+
+    async def hold(self, pair: Pair, door: Door) -> Held:
+        """Hold one conversation and return its row, or why there is none.
+
+        Raises
+        ------
+        ModelCallError
+            When it was lost to the infrastructure; nothing is recorded but its calls.
+        FilesError
+            When the disk does not take it.
+        """
+        claim = await self._on_disk(self._claims.take, *pair)
+        if claim is None:
+            return await self._on_disk(self._finished_elsewhere, self._cell.key(pair)) or NotHeld.ELSEWHERE
+        try:
+            known = await self._on_disk(self._finished_elsewhere, self._cell.key(pair))
+            return known or await self._keep(pair, await self._converse(pair, claim, door))
+        finally:
+            self.counts.pop(pair)
+            self._disk.submit(self._claims.release, claim)
+
+    async def touch_claims(self) -> None:
+        """Tell other processes that the conversations held here are alive."""
+        await self._on_disk(self._claims.touch)
+
+    async def close(self) -> None:
+        """Finish what the disk still has to do, and give every claim up."""
+        await asyncio.to_thread(self._disk.shutdown)
+        self._claims.close()
+
+    async def _converse(self, pair: Pair, claim: Claim, door: Door) -> Conversation:
+        cell, (task_id, trial) = self._cell, pair
+        return await converse(
+            cell.domain,
+            cell.domain.tasks[task_id],
+            strategy=cell.run.strategy,
+            door=door,
+            limits=cell.run.limits,
+            trial=trial,
+            seed=cell.run.seed,
+            setting_id=cell.setting.id,
+            on_message=claim.write,
+        )
+
+    async def _keep(self, pair: Pair, conversation: Conversation) -> Held:
+        if conversation.outcome is Outcome.USER_ERROR and self._user_errors[pair] < REPEATS_AFTER_USER_ERROR:
+            self._user_errors[pair] += 1
+            said = conversation.error or "The user model failed."
+            self._teller.tell("user_error", said, at=pair, times=self._user_errors[pair])
+            return NotHeld.USER_ERROR
+        conversation = conversation.model_copy(update={"simulated": self._cell.setting.simulated})
+        committing = asyncio.ensure_future(self._on_disk(self._writer.commit, conversation, self.counts.pop(pair)))
+        try:
+            return await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            return await committing  # it is finished: kept, whoever asks to stop now
+
+    def _finished_elsewhere(self, key: Key) -> CommitRow | None:
+        return self._ledger.refresh().row(key)
+
+    async def _on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._disk, lambda: work(*args, **kwargs))

@@ -1,0 +1,122 @@
+"""What one cell plans, has and still owes. Nothing is made here: bad input ends before any work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tautools.bench import build_setting, open_source, select_tasks
+from tautools.errors import RunError
+from tautools.run.folder import find_folder, read_setting
+from tautools.run.ledger import read_ledger
+from tautools.run.roles import cast_roles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tautools.bench.types import Domain, Task
+    from tautools.params.models import RunParams
+    from tautools.records import CommitRow, Setting
+    from tautools.run.ledger import Key
+    from tautools.run.roles import Cast
+
+__all__ = ["Cell", "Pair", "prepare_cell"]
+
+Pair = tuple[str, int]
+"""Task id and trial."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell, ready to run: a view of `num_trials` trials on the pool of its setting."""
+
+    run: RunParams
+    workspace: Path
+    domain: Domain = field(repr=False)
+    tasks: list[Task] = field(repr=False)
+    cast: Cast = field(repr=False)
+    setting: Setting
+    folder: Path
+    """Where its results are, or will be."""
+    known: dict[Key, CommitRow] = field(repr=False)
+    """Every finished conversation of the setting, planned here or not."""
+
+    @property
+    def planned(self) -> list[Pair]:
+        """Every conversation of the cell: trials 0 to num_trials - 1 of each task."""
+        return [(task.id, trial) for trial in range(self.run.num_trials) for task in self.tasks]
+
+    @property
+    def done(self) -> dict[Key, CommitRow]:
+        """The planned conversations that are finished."""
+        keys = [self.key(pair) for pair in self.planned]
+        return {key: self.known[key] for key in keys if key in self.known}
+
+    @property
+    def owed(self) -> list[Pair]:
+        """The planned conversations that are not finished."""
+        return [pair for pair in self.planned if self.key(pair) not in self.known]
+
+    def refreshed(self) -> Cell:
+        """Return the cell with what has been finished by now."""
+        return replace(self, known=_known(self.folder, self.setting))
+
+    def key(self, pair: Pair) -> Key:
+        """Return the ledger's key of a planned conversation."""
+        return (self.setting.id, *pair)
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {len(self.done)} done, {len(self.owed)} owed"
+
+
+def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True) -> Cell:
+    """Plan one cell: its tasks, its models, its setting, its folder, what is done and what is owed.
+
+    Parameters
+    ----------
+    run : RunParams
+        The cell.
+    workspace : Path
+        Where `results/` is, or will be.
+    need_servers : bool
+        Whether the servers of its roles must answer now. Without them the plan goes by names alone.
+
+    Raises
+    ------
+    BenchError
+        An env, split or task that the benchmark does not have.
+    ServerError, ParamsError, ModelCallError
+        A server that is not there, refuses the key or serves another model.
+    RunError
+        A workspace that cannot be written.
+    """
+    check_writable(workspace / "results" / run.env / run.strategy.value)
+    source = open_source(run.bench, run.source, run.path)
+    domain = source.domain(run.env, run.tasks.split)
+    tasks = list(select_tasks(domain, run.tasks))
+    cast = cast_roles(run, workspace=workspace, need_servers=need_servers)
+    settings = [build_setting(run, domain, source, cast.agent, cast.user, each) for each in cast.simulated]
+    folders = [find_folder(workspace / "results", each) for each in settings]
+    # With a server that cannot be asked, the setting that has results already is the one that is meant.
+    index = next((index for index, folder in enumerate(folders) if read_setting(folder) is not None), 0)
+    setting, folder = settings[index], folders[index]
+    return Cell(run, workspace, domain, tasks, cast, setting, folder, _known(folder, setting))
+
+
+def _known(folder: Path, setting: Setting) -> dict[Key, CommitRow]:
+    return {key: row for key, row in read_ledger(folder).items() if key[0] == setting.id}
+
+
+def check_writable(path: Path) -> None:
+    """Raise `RunError` when `path` could not be made or written to; makes nothing."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return
+    raise RunError(
+        f"The folder {path} cannot be written.",
+        evidence=f"{existing} is not a folder." if not existing.is_dir() else f"No permission to write in {existing}.",
+        next_step="Choose a workspace you can write to with --workspace (or TAUTOOLS_WORKSPACE).",
+    )

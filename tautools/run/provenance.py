@@ -1,0 +1,66 @@
+"""What is only observed about a run: versions, git revision, endpoints, served lengths.
+
+It does not enter the setting id. A mix of it under one id is flagged, never refused.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tautools
+from tautools.errors import TautoolsError
+from tautools.shell import Shell
+
+if TYPE_CHECKING:
+    from tautools.run.roles import Cast
+
+__all__ = ["mixed", "observe"]
+
+_PACKAGES = ("inspect-evals", "inspect-ai", "litellm", "aiohttp", "pydantic")
+_COMPARED = ("tautools", "git_revision", "packages", "served_length")
+"""A server's address may change from run to run without changing what is measured; these may not, silently."""
+
+
+def observe(cast: Cast) -> dict[str, Any]:
+    """Return what can be seen now: never a key."""
+    found = [(role, endpoint) for role, each in cast.endpoints.items() for endpoint in each]
+    return {
+        "tautools": tautools.__version__,
+        "git_revision": git_revision(Path(tautools.__file__).parent.parent),
+        "packages": {name: _installed(name) for name in _PACKAGES},
+        "endpoints": {
+            role.value: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
+            for role, each in cast.endpoints.items()
+        },
+        "served_length": {role.value: endpoint.max_model_len for role, endpoint in found},
+        "simulated": sorted({role.value for role, endpoint in found if endpoint.simulated}),
+    }
+
+
+def mixed(first: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return one sentence for each compared fact that differs from the one first observed."""
+    return [
+        f"{name}: {first[name]} before, {now[name]} now"
+        for name in _COMPARED
+        if name in first and name in now and first[name] != now[name]
+    ]
+
+
+def git_revision(root: Path) -> str | None:
+    """Return the revision of the checkout at `root`, with `-dirty` behind it; None when it is not a checkout."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        told = Shell().run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"], timeout_s=5.0)
+    except TautoolsError:
+        return None
+    return told.stdout.strip() or None if told.exit_code == 0 else None
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,107 @@
+"""Which models play the roles of a run, and where they answer.
+
+With servers needed, every role is asked for and proven before anything is made: a server that is not there, a wrong key
+or a model that is not served is an error here. Without, only names are settled, as far as params and registry tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tautools.errors import TautoolsError
+from tautools.params import load_server
+from tautools.records import Party, Role
+from tautools.server import Registry, endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tautools.llm.types import Endpoint
+    from tautools.params.models import RoleParams, RunParams
+    from tautools.records import ServerRecord
+
+__all__ = ["Cast", "cast_roles"]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The parties of a run."""
+
+    agent: Party
+    user: Party
+    simulated: tuple[bool, ...]
+    """Whether any of the two is simulated; both answers, the likelier first, when no server could be asked."""
+    endpoints: Mapping[Role, Sequence[Endpoint]] = field(default_factory=dict)
+    """Where each role answers; empty when servers were not needed."""
+
+    @property
+    def parties(self) -> dict[Role, Party]:
+        """The parties by role."""
+        return {Role.AGENT: self.agent, Role.USER: self.user}
+
+
+def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
+    """Settle the models of a run.
+
+    Raises
+    ------
+    TautoolsError
+        When servers are needed and one of them is not there, refuses the key or serves another model.
+    """
+    roles = {Role.AGENT: run.agent, Role.USER: run.user}
+    if not need_servers:
+        return _cast_by_name(roles, workspace)
+    found = {role: endpoints(params, workspace=workspace, role_name=role.value) for role, params in roles.items()}
+    return Cast(
+        agent=_party(run.agent, found[Role.AGENT][0].model),
+        user=_party(run.user, found[Role.USER][0].model),
+        simulated=(any(endpoint.simulated for each in found.values() for endpoint in each),),
+        endpoints=found,
+    )
+
+
+def _party(params: RoleParams, model: str) -> Party:
+    return Party(
+        model=params.model or model, provider=params.provider, sampling=params.sampling, thinking=params.thinking
+    )
+
+
+def _cast_by_name(roles: Mapping[Role, RoleParams], workspace: Path) -> Cast:
+    named = {role: _named(params, workspace) for role, params in roles.items()}
+    known = [simulated for _, simulated in named.values()]
+    return Cast(
+        agent=_party(roles[Role.AGENT], named[Role.AGENT][0]),
+        user=_party(roles[Role.USER], named[Role.USER][0]),
+        simulated=(True,) if True in known else (False, True) if None in known else (False,),
+    )
+
+
+def _named(params: RoleParams, workspace: Path) -> tuple[str, bool | None]:
+    """Return the model's name and whether it is simulated; None when only its server could tell and does not."""
+    wanted = params.model or params.server or ""
+    if params.provider != "openai":
+        return wanted, False
+    if params.base_url is not None:
+        return wanted, _answers_simulated(params, workspace)
+    registered = _registered(params, workspace)
+    if registered:
+        return params.model or registered[0].model, registered[0].simulated
+    if params.server is None or "/" in params.server:
+        return wanted, None
+    server = load_server(params.server, workspace=workspace)
+    return params.model or server.serves, server.engine == "simulate"
+
+
+def _registered(params: RoleParams, workspace: Path) -> list[ServerRecord]:
+    records = Registry(workspace).list()
+    by_name = [each for each in records if params.server and params.server in {each.name, each.spec.get("name")}]
+    return by_name or [each for each in records if each.model == (params.model or params.server)]
+
+
+def _answers_simulated(params: RoleParams, workspace: Path) -> bool | None:
+    try:
+        return any(each.simulated for each in endpoints(params, workspace=workspace, role_name="planned"))
+    except TautoolsError:  # nobody there yet
+        return None
