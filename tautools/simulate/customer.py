@@ -39,6 +39,7 @@ _BEFORE_OBJECT = (
 )
 _PERSON = (
     (_BEFORE_OBJECT + r"\s+you\b", r"\1 me"),
+    (r"\byou name is\b", "my name is"),  # so written in some scenarios
     (r"\byou're\b", "I'm"),
     (r"\byou've\b", "I've"),
     (r"\byou'd\b", "I'd"),
@@ -73,12 +74,16 @@ def first_person(text: str) -> str:
     """Turn what a scenario tells its reader ("You want …") into what the customer says ("I want …")."""
     for pattern, said in _PERSON:
         text = re.sub(pattern, said, text, flags=re.IGNORECASE)
-    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
-    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in _sentences(text))
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
 
 
 def _opening(scenario: str) -> str:
-    reason = _part(scenario, "Reason for call")
+    # A customer opens with the matter and does not read the whole scenario out.
+    reason = " ".join(_sentences(_part(scenario, "Reason for call"))[:2])
     return f"Hi! {first_person(reason)}" if reason else "Hi! I need some help with my account, please."
 
 
