@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from tautools.server.address import as_base_url, verify_url
 from tautools.server.causes import Diagnosis, diagnose
-from tautools.server.roles import endpoints
 from tautools.server.handle import Server
-from tautools.server.local import launch
+from tautools.server.local import check_launch, launch
 from tautools.server.overview import open_server, server_states
 from tautools.server.registry import Registry
+from tautools.server.roles import endpoints
 from tautools.server.state import server_state
 from tautools.server.states import Snapshot, State
 
@@ -29,6 +29,7 @@ __all__ = [
     "Snapshot",
     "State",
     "as_base_url",
+    "check_launch",
     "diagnose",
     "endpoints",
     "launch",

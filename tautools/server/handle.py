@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tautools.errors import NotReadyError
+from tautools.errors import NotReadyError, ServerError
 from tautools.llm.types import Endpoint
 from tautools.records import Certificate
 from tautools.server.ladder import Climb, Target, climb
@@ -162,10 +163,17 @@ class Server:
         ------
         ShellError
             When something of it still runs at the end; it stays registered then.
+        ServerError
+            When it runs on another host.
         """
         record = self._reread()
         if not self._registry.is_current(record):
             return
+        if record.host not in {"", socket.gethostname()}:
+            raise ServerError(
+                f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",
+                next_step=f"Run `tautools server stop {record.name}` there.",
+            )
         if record.pid is not None and record.pid_started_at is not None:
             self._registry.begin(record, "stopping")
             try:

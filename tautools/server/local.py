@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams
 
-__all__ = ["launch"]
+__all__ = ["check_launch", "launch"]
 
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
@@ -59,12 +60,28 @@ def launch(params: ServerParams, *, workspace: Path, site: SiteParams | None = N
         When the name or a flag cannot be used.
     """
     site = site if site is not None else SiteParams(name="local")
-    name = check_name(name or params.name)
-    registry = Registry(workspace)
+    check_launch(params, workspace=workspace, site=site, name=name)
+    name, registry = name or params.name, Registry(workspace)
+    start = partial(_start, params, site, name, registry)
+    return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
+
+
+def check_launch(
+    params: ServerParams, *, workspace: Path, site: SiteParams | None = None, name: str | None = None
+) -> None:
+    """Raise what `launch` would raise, as far as it can be known before; nothing is started or written."""
+    site = site if site is not None else SiteParams(name="local")
+    name, registry = check_name(name or params.name), Registry(workspace)
     _require_free_name(name, registry)
-    record = _start(params, site, name, registry)
-    again = None if params.port is not None else partial(_start, params, site, name, registry)
-    return Server(record, workspace=workspace, start_again=again)
+    port = choose_port(site.host, asked=params.port, avoid=_promised(registry))
+    argv = server_argv(params, site, Place(site.host, port, alias="check"))
+    if shutil.which(argv[0]) is None:
+        raise ServerError(
+            f"`{argv[0]}`, which starts server {name!r}, is not installed in this session.",
+            evidence=f"PATH={os.environ.get('PATH', '')}",
+            next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
+            "docs/servers.md has the recipe.",
+        )
 
 
 def _require_free_name(name: str, registry: Registry) -> None:
@@ -83,19 +100,29 @@ def _require_free_name(name: str, registry: Registry) -> None:
             evidence=f"process {known.pid}, {known.base_url}",
             next_step=f"Use it, stop it with `tautools server stop {name}`, or start this one under another name.",
         )
-    registry.remove(known)
+
+
+def _promised(registry: Registry) -> set[int]:
+    """Return the ports of this machine's registered servers, some of which have not bound theirs yet."""
+    return {_port_of(record) for record in registry.list() if record.host in {"", socket.gethostname()}}
 
 
 def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
-    promised = {_port_of(record) for record in registry.list() if record.host in {"", socket.gethostname()}}
-    place = Place(
-        host=site.host,
-        port=choose_port(site.host, asked=params.port, avoid=promised),
-        alias=f"launch-{secrets.token_hex(8)}",
-    )
-    argv = server_argv(params, site, place)
-    key, key_file = registry.new_key(name)
-    record = ServerRecord(
+    with registry.claim():
+        _require_free_name(name, registry)
+        old = registry.find(name)
+        if old is not None:
+            registry.remove(old)
+        port = choose_port(site.host, asked=params.port, avoid=_promised(registry))
+        place = Place(site.host, port, alias=f"launch-{secrets.token_hex(8)}")
+        key, key_file = registry.new_key(name)
+        cache = (registry.folder / "cache" / name).resolve()
+        env = server_env(params, site, key=key, cache=cache, inherited=os.environ)
+        return _run(_record(params, site, name, place, key_file), env, registry)
+
+
+def _record(params: ServerParams, site: SiteParams, name: str, place: Place, key_file: Path) -> ServerRecord:
+    return ServerRecord(
         name=name,
         engine=params.engine,
         model=params.serves,
@@ -103,15 +130,12 @@ def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry
         base_url=f"http://{_reachable(site.host)}:{place.port}/v1",
         key_file=str(key_file.resolve()),
         host=socket.gethostname(),
-        argv=argv,
+        argv=server_argv(params, site, place),
         spec=params.model_dump(mode="json"),
         started_at=time.time(),
         simulated=params.engine == "simulate",
         owner=getpass.getuser(),
     )
-    cache = registry.folder / "cache" / name
-    env = server_env(params, site, key=key, cache=cache.resolve(), inherited=os.environ)
-    return _run(record, env, registry)
 
 
 def _run(record: ServerRecord, env: dict[str, str], registry: Registry) -> ServerRecord:

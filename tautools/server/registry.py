@@ -17,10 +17,12 @@ files of a newer launch of the same name.
 from __future__ import annotations
 
 import difflib
+import fcntl
 import json
 import re
 import secrets
 import socket
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,6 +138,14 @@ class Registry:
                 evidence=str(error),
                 next_step=f"Stop it with `tautools server stop {record.name}` and start it again.",
             ) from error
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the right to start servers in this workspace, so that two launches never take one name or port."""
+        self._make_folders()
+        with (self._launches / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def new_key(self, name: str) -> tuple[str, Path]:
         """Make a random key for a launch; return it and the private file that holds it."""

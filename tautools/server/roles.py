@@ -97,7 +97,7 @@ def _checked(base_url: str, model: str, key: str, answer: Models, *, role_name: 
         raise ServerError(
             f"Nobody answers for the {role_name} at {where}.",
             evidence=answer.detail,
-            next_step="Check the address with `tautools server test URL`, and that the server can be reached from here.",
+            next_step="Try `tautools server test URL`; mind that a server on loopback answers on its own node only.",
         )
     if answer.status in {401, 403}:
         raise VerifyError(

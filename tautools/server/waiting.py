@@ -14,7 +14,7 @@ from tautools.errors import NotReadyError, VerifyError
 from tautools.server.registry import Registry
 from tautools.server.state import cause_of
 from tautools.server.states import Snapshot, State
-from tautools.shell import group_members, stop_group
+from tautools.shell import stop_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,9 +114,8 @@ def _failed_rung(server: Server) -> VerifyError | None:
 def _not_ready(server: Server) -> NotReadyError:
     snapshot, record = server.state(), server.record
     if snapshot.state is State.FAILED and record.pid is not None and record.pid_started_at is not None:
-        # The main process is dead. Workers that it left would keep their cards for ever.
-        if group_members(record.pid, record.pid_started_at):
-            stop_group(record.pid, record.pid_started_at, term_s=5.0)
+        # The main process is dead. Workers that it may have left would keep their cards for ever.
+        stop_group(record.pid, record.pid_started_at, term_s=5.0)
     return NotReadyError(
         f"Server {server.name!r} is {snapshot.state.value}: {snapshot.detail}",
         evidence="\n".join(server.tail(10)),

@@ -1,0 +1,75 @@
+"""Progress of servers that start, as bars on a terminal and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tautools.errors import TautoolsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.progress import TaskID
+
+    from tautools.records import Rung
+    from tautools.server import Server, Snapshot
+
+__all__ = ["watch_starts"]
+
+
+def watch_starts(
+    servers: Sequence[Server], *, timeout_s: float | None = None, quiet: bool = False
+) -> dict[str, TautoolsError]:
+    """Wait for all servers side by side, show how far each is, and return what went wrong, by name.
+
+    Parameters
+    ----------
+    servers : sequence of Server
+        Just launched.
+    timeout_s : float, optional
+        Most seconds to wait for each; by default only a lack of progress ends the wait.
+    quiet : bool
+        Show nothing.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    columns = (
+        TextColumn("{task.fields[name]}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+
+    def show(server: Server, task: TaskID, text: str, percent: float) -> None:
+        bars.update(task, description=text, completed=percent)
+        if not console.is_terminal:
+            console.print(f"{server.name}: {text}", highlight=False)
+
+    with bars, ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
+        waits = {}
+        for server in servers:
+            task = bars.add_task("starting", total=100, name=server.name)
+            waits[server.name] = pool.submit(_wait, server, timeout_s, partial(show, server, task))
+        return {name: error for name, wait in waits.items() if (error := wait.result()) is not None}
+
+
+def _wait(server: Server, timeout_s: float | None, show: Callable[[str, float], None]) -> TautoolsError | None:
+    def on_progress(snapshot: Snapshot) -> None:
+        show(str(snapshot), snapshot.percent or 0)
+
+    def on_rung(rung: Rung) -> None:
+        word = {True: "ok", False: "failed", None: "does not apply"}[rung.passed]
+        show(f"verifying: {rung.name} {word}", 99)
+
+    try:
+        server.wait_ready(timeout_s, on_progress=on_progress, on_rung=on_rung)
+    except TautoolsError as error:
+        show(f"{type(error).__name__}: {error.problem}", 100)
+        return error
+    show("ready", 100)
+    return None

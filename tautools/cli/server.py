@@ -1,0 +1,300 @@
+"""`tautools server`: start model servers, prove them, see how they are, stop them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tautools.cli.errors import guard
+
+if TYPE_CHECKING:
+    from tautools.params.models import ServerParams
+    from tautools.records import Certificate, Rung, ServerRecord
+    from tautools.server import Server
+
+__all__ = ["command"]
+
+_EPILOG = """\b
+Examples:
+  tautools server up sim-small sim-user        start two, wait until both are proven
+  tautools server ls                           what runs, and how it is
+  tautools server test http://gaudi001:8007/v1 prove anyone's server
+  tautools server logs qwen3-8b -f             follow a log
+  tautools server stop --all
+"""
+_MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
+
+_workspace = click.option(
+    "--workspace",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="TAUTOOLS_WORKSPACE",
+    default=Path(),
+    help="The folder with servers/, logs/ and results/.  [default: the current one]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@click.group("server", epilog=_EPILOG)
+def command() -> None:
+    """Start model servers, prove that they work, find and stop them."""
+
+
+@command.command(
+    epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
+    "  tautools server up sim-small --skill 0.9 --port 8007"
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
+@click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
+@click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
+@click.option("--site", default=None, help="Site file: address to bind, how vLLM is started.  [default: local]")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
+@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
+@_workspace
+@_as_json
+@guard
+def up(
+    names: tuple[str, ...],
+    site: str | None,
+    timeout_s: float | None,
+    no_wait: bool,
+    workspace: Path,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Start servers by the names of their files under params/servers/, and wait until each is proven."""
+    from tautools.cli.progress import watch_starts
+
+    if changes["port"] is not None and len(names) > 1:
+        raise click.UsageError("--port is for one server; leave it out to give each a free port")
+    if len(set(names)) < len(names):
+        raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
+    servers = _launch_all([_chosen(name, workspace, **changes) for name in names], site, workspace)
+    failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps([_told(server) for server in servers], indent=1))
+    elif not failures:
+        for server in servers:
+            click.echo(f"{server.name}: {server.record.base_url}  model {server.record.model}")
+    for name, error in failures.items():
+        click.secho(f"{name}: {error}", err=True, fg="red")
+    if failures:
+        raise SystemExit(1)
+
+
+@command.command("ls", epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'")
+@_workspace
+@_as_json
+@guard
+def list_servers(workspace: Path, as_json: bool) -> None:
+    """List the servers of the workspace with their state now."""
+    from tautools.server import server_states
+
+    found = server_states(workspace)
+    if as_json:
+        rows = [
+            _public(record) | {"state": seen.state.value, "detail": seen.detail, "age_s": round(seen.age, 1)}
+            for record, seen in found
+        ]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not found:
+        click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "state", "age", "model", "address", box=None, pad_edge=False)
+    for record, seen in found:
+        mark = " SIMULATED" if record.simulated else ""
+        table.add_row(record.name, str(seen), _age(seen.age), record.model + mark, record.base_url)
+    Console(soft_wrap=True).print(table)
+
+
+@command.command(
+    epilog="\b\nExamples:\n  tautools server test http://localhost:8000\n"
+    "  tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY"
+)
+@click.argument("url")
+@click.option("--model", help="Name that must be served.  [default: the first it tells]")
+@click.option("--key-env", help="Environment variable that holds its key; never the key itself.")
+@_as_json
+@guard
+def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> None:
+    """Prove any OpenAI-compatible server: identity, key, a chat, tool calls."""
+    from tautools.server import verify_url
+
+    if key_env and key_env not in os.environ:
+        raise click.UsageError(f"--key-env {key_env}: no such environment variable in this session")
+    key = os.environ[key_env] if key_env else ""
+    _show(verify_url(url, model=model, key=key, on_rung=None if as_json else _show_rung), as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@_workspace
+@_as_json
+@guard
+def verify(name: str, workspace: Path, as_json: bool) -> None:
+    """Climb the ladder again at a registered server, and write the certificate down."""
+    from tautools.server import open_server
+
+    server = open_server(name, workspace=workspace)
+    _show(server.verify(None if as_json else _show_rung), as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
+@click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
+@_workspace
+@guard
+def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
+    """Print the end of a server's log, output first and then errors."""
+    from tautools.server import Registry
+    from tautools.server.logs import follow
+    from tautools.server.state import log_lines
+
+    record = Registry(workspace).get(name)
+    for line in log_lines(record, lines):
+        click.echo(line)
+    if keep_on:
+        for line in follow(record, workspace=workspace):
+            click.echo(line)
+
+
+@command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--all", "every", is_flag=True, help="All servers of the workspace.")
+@_workspace
+@guard
+def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
+    """Stop servers with everything they started; return when nothing of them runs."""
+    from tautools.server import Registry, open_server
+
+    if every == bool(names):
+        raise click.UsageError("give the names of servers, or --all")
+    chosen = [record.name for record in Registry(workspace).list()] if every else list(names)
+    servers = [open_server(name, workspace=workspace) for name in chosen]
+    for server in servers:
+        server.stop(partial(_say_signal, server.name))
+        click.echo(f"{server.name}: stopped")
+    if not servers:
+        click.echo("No server is registered.")
+
+
+@command.command(
+    epilog="\b\nExamples:\n  tautools server export --user qwen3-32b\n"
+    '  eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"'
+)
+@click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
+@click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends.")
+@click.option("--show-keys", is_flag=True, help="Print the keys themselves; by default the files that hold them.")
+@_workspace
+@guard
+def export(user: str | None, agent: str | None, show_keys: bool, workspace: Path) -> None:
+    """Print lines for a shell script that wants the addresses; without options, of every server."""
+    from tautools.server import Registry
+
+    registry = Registry(workspace)
+    chosen = {"USER_MODEL": user, "AGENT_MODEL": agent}
+    records = {prefix: registry.get(name) for prefix, name in chosen.items() if name}
+    records = records or {_variable(record.name): record for record in registry.list() if record.certificate}
+    for prefix, record in records.items():
+        click.echo(f"export {prefix}_API_BASE={shlex.quote(record.base_url)}")
+        click.echo(f"export {prefix}={shlex.quote(record.model)}")
+        if record.key_file:
+            value = shlex.quote(registry.key(record)) if show_keys else f'"$(cat {shlex.quote(record.key_file)})"'
+            click.echo(f"export {prefix}_API_KEY={value}")
+
+
+def _say_signal(name: str, sent: str) -> None:
+    click.echo(f"{name}: {sent}")
+
+
+def _chosen(name: str, workspace: Path, *, port: int | None, **simulate: float | None) -> ServerParams:
+    from tautools.params import load_server
+
+    params = load_server(name, workspace=workspace)
+    changed = {field: value for field, value in simulate.items() if value is not None}
+    if changed and params.engine != "simulate":
+        raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
+    update: dict[str, Any] = {"simulate": params.simulate.model_copy(update=changed)}
+    return params.model_copy(update=update | ({"port": port} if port is not None else {}))
+
+
+def _launch_all(chosen: list[ServerParams], site: str | None, workspace: Path) -> list[Server]:
+    """Start all or none: what can be checked is checked first, and a start that fails ends the ones before it."""
+    from tautools.params import load_site
+    from tautools.server import check_launch, launch
+
+    where = load_site(site, workspace=workspace) if site else None
+    for params in chosen:
+        check_launch(params, workspace=workspace, site=where)
+    started: list[Server] = []
+    try:
+        started.extend(launch(params, workspace=workspace, site=where) for params in chosen)
+    except BaseException:
+        for server in started:
+            server.stop()
+        raise
+    return started
+
+
+def _public(record: ServerRecord) -> dict[str, Any]:
+    """Return what a program may know of a server; where the key lies is told, the key is not."""
+    wanted = {
+        "name",
+        "how",
+        "engine",
+        "model",
+        "base_url",
+        "host",
+        "pid",
+        "log_out",
+        "log_err",
+        "key_file",
+        "simulated",
+    }
+    return record.model_dump(mode="json", include=wanted)
+
+
+def _told(server: Server) -> dict[str, Any]:
+    seen = server.state()
+    return _public(server.record) | {"state": seen.state.value, "detail": seen.detail}
+
+
+def _show_rung(rung: Rung) -> None:
+    word, colour = _MARKS[rung.passed]
+    click.echo(
+        f"{click.style(f'{word:>6}', fg=colour)}  {rung.number} {rung.name:<14} {rung.took_s:6.2f} s  {rung.detail}"
+    )
+
+
+def _show(certificate: Certificate, *, as_json: bool) -> None:
+    if as_json:
+        told = certificate.model_dump(mode="json") | {"passed": certificate.passed}
+        click.echo(json.dumps(told, indent=1))
+    else:
+        mark = "SIMULATED " if certificate.simulated else ""
+        verdict = "passed" if certificate.passed else "failed"
+        click.secho(f"{mark}{certificate.model or certificate.base_url}: {verdict}", bold=True)
+    if not certificate.passed:
+        raise SystemExit(1)
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _variable(name: str) -> str:
+    return "".join(char if char.isalnum() else "_" for char in name).upper()

@@ -1,0 +1,188 @@
+"""Stands in for `vllm serve` as a real process: its flags, its log lines, its answers, and its ways to fail.
+
+    python fake_vllm.py MODEL --host H --port P --served-model-name NAME ALIAS [...]
+
+The environment variable FAKE_VLLM holds words that change what it does; see `MODES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+MODES = {
+    "dies": "the engine fails, and the last line is the wrapper that vLLM prints",
+    "exits": "ends at once with status 3 and no word",
+    "hangs": "writes a few lines and then nothing, and never serves",
+    "deaf": "ignores SIGTERM",
+    "deaf_once": "ignores the first SIGTERM",
+    "worker": "starts a worker process, which outlives it",
+    "open": "takes any key",
+    "other_model": "serves another model than it was asked to",
+    "no_alias": "does not serve the second name",
+    "short": "serves a shorter context than it was asked to",
+    "no_tools": "has no tool parser",
+    "wrong_parser": "leaves tool calls in the text",
+    "empty": "answers nothing",
+    "reuse_port": "binds as vLLM does, beside others",
+    "port_lost": "finds its port taken, the first time",
+    "ready_then_dies": "says that it is ready, and ends",
+}
+
+WORKER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def main() -> None:
+    given, modes = arguments(), set(os.environ.get("FAKE_VLLM", "").split())
+    unknown = modes - MODES.keys()
+    if unknown:
+        sys.exit(f"unknown modes {unknown}")
+    if "exits" in modes:
+        sys.exit(3)
+    if "deaf" in modes:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif "deaf_once" in modes:
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    say("(APIServer pid=1) INFO 01-01 00:00:00 [utils.py:1] vLLM API server version 0.0-fake")
+    if "worker" in modes:
+        subprocess.Popen([sys.executable, "-c", WORKER])
+    say("(EngineCore pid=2) INFO 01-01 00:00:00 [core.py:1] Initializing a V1 LLM engine (v0.0-fake)")
+    if "dies" in modes:
+        say("(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] Traceback (most recent call last):")
+        say(
+            "(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] ValueError: To serve at least one request with the "
+            "model's max seq len (40960), 9.0 GiB KV cache is needed"
+        )
+        sys.exit("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+    if "hangs" in modes:
+        time.sleep(600)
+    say("Loading safetensors checkpoint shards:  50% Completed | 1/2")
+    time.sleep(float(os.environ.get("FAKE_VLLM_LOAD_S", "0.2")))
+    say("INFO:     Application startup complete.") if "ready_then_dies" in modes else None
+    if "ready_then_dies" in modes:
+        sys.exit(0 if "exits" in modes else 1)
+    serve(given, modes)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("vllm")
+    parser.add_argument("model")
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--served-model-name", nargs="+")
+    parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--enable-auto-tool-choice", action="store_true")
+    parser.add_argument("--tool-call-parser")
+    return parser.parse_args()
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def serve(given: argparse.Namespace, modes: set[str]) -> None:
+    Answers.modes, Answers.given = modes, given
+    Answers.key = os.environ.get("VLLM_API_KEY", "")
+    lost = os.environ.get("FAKE_VLLM_LOST", "")
+    if "port_lost" in modes and not os.path.exists(lost):
+        with open(lost, "w"):
+            sys.exit("OSError: [Errno 98] Address already in use")
+    server = ThreadingHTTPServer((given.host, given.port), Answers, bind_and_activate=False)
+    if "reuse_port" in modes:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.server_bind()
+    server.server_activate()
+    say("INFO:     Application startup complete.")
+    server.serve_forever()
+
+
+class Answers(BaseHTTPRequestHandler):
+    modes: ClassVar[set[str]]
+    given: ClassVar[argparse.Namespace]
+    key: ClassVar[str]
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.send(200, "")
+        elif self.path == "/version":
+            self.send(200, {"version": "0.0-fake"})
+        elif not self.allowed():
+            self.send(401, {"error": "Unauthorized"})
+        else:
+            self.send(200, {"object": "list", "data": [self.entry(name) for name in self.names()]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.allowed():
+            self.send(401, {"error": "Unauthorized"})
+        elif "tools" in body and ("no_tools" in self.modes or not self.given.tool_call_parser):
+            message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            self.send(400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        else:
+            self.stream(self.delta(body))
+
+    def allowed(self) -> bool:
+        return "open" in self.modes or self.headers.get("Authorization") == f"Bearer {self.key}"
+
+    def names(self) -> list[str]:
+        names = list(self.given.served_model_name)
+        if "other_model" in self.modes:
+            names[0] = "some-other-model"
+        return names[:1] if "no_alias" in self.modes else names
+
+    def entry(self, name: str) -> dict[str, Any]:
+        length = self.given.max_model_len - (1000 if "short" in self.modes else 0)
+        return {"id": name, "object": "model", "owned_by": "vllm", "max_model_len": length}
+
+    def delta(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "empty" in self.modes:
+            return {"content": ""}
+        if "tools" not in body or body["messages"][-1]["role"] == "tool":
+            return {"content": "Ready."}
+        name = body["tools"][0]["function"]["name"]
+        if "wrong_parser" in self.modes and body.get("tool_choice") != "required":
+            return {"content": f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'}
+        call = {
+            "index": 0,
+            "id": "call-1",
+            "type": "function",
+            "function": {"name": name, "arguments": '{"order_id": "1"}'},
+        }
+        return {"tool_calls": [call]}
+
+    def stream(self, delta: dict[str, Any]) -> None:
+        finish = "tool_calls" if "tool_calls" in delta else "stop"
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        chunks = [
+            {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]},
+            {"choices": [], "usage": usage},
+        ]
+        shared = {"id": "chat-1", "object": "chat.completion.chunk", "model": self.given.served_model_name[0]}
+        text = "".join(f"data: {json.dumps(shared | chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        self.send(200, text, kind="text/event-stream")
+
+    def send(self, status: int, body: Any, kind: str = "application/json") -> None:
+        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+if __name__ == "__main__":
+    main()
