@@ -1,0 +1,159 @@
+"""A sweep file becomes cells: the grid counted out, slowest axis first, with indices that never move.
+
+The order is what the users of the 120-cell sweep count by: environment slowest, then strategy, then agent, then
+num_trials. Index and name of a cell depend on the sweep file alone, so several people can share one sweep by index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tautools.errors import ParamsError
+from tautools.params import load_sweep
+from tautools.params.models import RunParams
+from tautools.run import model_slug
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tautools.params.models import RoleParams, SweepParams
+
+__all__ = ["SweepCell", "agent_name", "expand", "open_cell", "parse_indices", "pick"]
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepCell:
+    """One row of a sweep."""
+
+    index: int
+    """Its place in the sweep, from 0."""
+    run: RunParams
+    name: str
+    """`<index>_<env>_<strategy>_<model slug>_<num_trials>`: the name of its executed notebook."""
+
+    def __str__(self) -> str:
+        run = self.run
+        return f"cell {self.index}: {run.env} {run.strategy.value} {agent_name(run.agent)}, {run.num_trials} trials"
+
+
+def expand(sweep: SweepParams) -> list[SweepCell]:
+    """Return the cells of a sweep in the order of their indices.
+
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep file's content.
+
+    Returns
+    -------
+    list of SweepCell
+        Environment slowest, then strategy, agent, num_trials. With `share_trials: false` each number of trials gets
+        a seed of its own, so that cells which differ only in it have no conversation in common.
+    """
+    grid = sweep.grid
+    axes = itertools.product(grid.env, grid.strategy, grid.agent, grid.num_trials)
+    cells = []
+    for index, (env, strategy, agent, num_trials) in enumerate(axes):
+        run = RunParams(
+            bench=sweep.bench,
+            source=sweep.source,
+            path=sweep.path,
+            env=env,
+            strategy=strategy,
+            agent=agent,
+            user=sweep.user,
+            num_trials=num_trials,
+            tasks=sweep.tasks,
+            limits=sweep.limits,
+            concurrency=sweep.concurrency,
+            seed=sweep.seed if sweep.share_trials else _own_seed(sweep.seed, num_trials),
+            grace_s=sweep.grace_s,
+        )
+        name = f"{index}_{_safe(env)}_{strategy.value}_{model_slug(agent_name(agent))}_{num_trials}"
+        cells.append(SweepCell(index, run, name))
+    return cells
+
+
+def pick(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list[SweepCell]:
+    """Return the cells with the given indices, or all of them.
+
+    Raises
+    ------
+    ParamsError
+        When the sweep has no cell with one of the indices.
+    """
+    if only is None:
+        return list(cells)
+    unknown = sorted(set(only) - {cell.index for cell in cells})
+    if unknown:
+        raise ParamsError(
+            f"The sweep has no cell {', '.join(str(index) for index in unknown)}.",
+            evidence=f"It has {len(cells)} cells: 0 to {len(cells) - 1}.",
+            next_step="`tautools sweep status NAME` lists the cells with their indices.",
+        )
+    wanted = set(only)
+    return [cell for cell in cells if cell.index in wanted]
+
+
+def open_cell(sweep: str, index: int, *, workspace: Path, limit: int = 0) -> SweepCell:
+    """Return one cell of a sweep file.
+
+    Parameters
+    ----------
+    sweep : str
+        Name or path of the sweep file.
+    index : int
+        The cell.
+    workspace : Path
+        Whose own sweep files are found before the shipped ones.
+    limit : int
+        Most tasks; 0 leaves it to the sweep.
+
+    Raises
+    ------
+    ParamsError
+        When there is no such sweep or cell.
+    """
+    overrides = [f"tasks.limit={limit}"] if limit else []
+    return pick(expand(load_sweep(sweep, workspace=workspace, overrides=overrides)), [index])[0]
+
+
+def parse_indices(text: str) -> list[int]:
+    """Read indices as Slurm writes them: `0-3,7` is 0, 1, 2, 3 and 7.
+
+    Raises
+    ------
+    ParamsError
+        When the text is not of that form.
+    """
+    indices: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        found = _RANGE.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise ParamsError(
+                f"`{text}` does not name cells.", next_step="Write indices and ranges, such as 7 or 0-3,7."
+            )
+        indices.update(range(first, last + 1))
+    return sorted(indices)
+
+
+def agent_name(role: RoleParams) -> str:
+    """Return what a role's model is called before any server is asked."""
+    return role.model or role.server or "model"
+
+
+def _own_seed(seed: int, num_trials: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{num_trials}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name)

@@ -1,0 +1,181 @@
+"""One notebook, executed by papermill in a process of its own: `python -m tautools.sweep.execute …`.
+
+A SIGTERM to plain papermill skips all clean-up and leaves the kernel's children behind. Here SIGTERM, SIGINT and SIGHUP
+become SIGINT *of the kernel*: the cell that runs ends in good order, the notebook is saved and says so, and the exit
+status is 143. The same happens when the process that asked for the notebook is gone.
+
+Exit status: 0 the notebook ran to its end, 1 a cell of it failed, 2 it could not be begun, 143 it was asked to stop.
+What is finished is in the ledger whatever the status is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import TautoolsError
+from tautools.shell import process_alive, this_process
+from tautools.sweep.cellrun import CellRun, write_cell_run
+from tautools.sweep.template import check_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["STOPPED", "main"]
+
+STOPPED = 143
+"""Exit status of a run that was asked to stop: 128 + SIGTERM, as shells say it."""
+
+_log = logging.getLogger(__name__)
+
+
+class _AskedToStop(BaseException):
+    """Raised where no cell runs, so there is nobody to interrupt."""
+
+
+class _Interrupter:
+    """Turns the first signal to this process into one SIGINT of the kernel."""
+
+    def __init__(self, kernel_manager: Any) -> None:
+        self.asked = False
+        self._kernels = kernel_manager
+        self._in_cell = False
+
+    def install(self) -> None:
+        """Take over the signals that ask a process to end."""
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(name, self._on_signal)
+
+    def on_cell_start(self, **_: Any) -> None:
+        """Start no further cell after a stop was asked for."""
+        if self.asked:
+            raise _AskedToStop
+        self._in_cell = True
+
+    def on_cell_executed(self, **_: Any) -> None:
+        """Remember that no cell runs."""
+        self._in_cell = False
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:  # the grace that was given goes on; who cannot wait sends SIGKILL
+            return
+        self.asked = True
+        pid = getattr(self._kernels.provisioner, "pid", None)
+        if pid is None or not self._in_cell:
+            raise _AskedToStop
+        os.kill(pid, signal.SIGINT)
+
+
+def _execute(options: argparse.Namespace, interrupter: _Interrupter, kernels: Any) -> str:
+    """Run the notebook; return what went wrong in it, or nothing."""
+    import papermill
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            str(options.notebook),
+            str(options.out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
+            parameters=json.loads(options.parameters),
+            kernel_name=kernels.kernel_name,
+            km=kernels,
+            progress_bar=False,
+            log_output=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            start_timeout=180,
+            execution_timeout=options.timeout_s,
+            autosave_cell_every=5,
+            coalesce_streams=True,
+            store_widget_state=False,
+            on_cell_start=interrupter.on_cell_start,
+            on_cell_executed=interrupter.on_cell_executed,
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        return f"A cell of the notebook did not end within {options.timeout_s} s."
+    except DeadKernelError:
+        return "The kernel died; the machine may have run out of memory."
+    finally:
+        if kernels.has_kernel:  # papermill ends only kernels that it chose itself
+            run_sync(kernels.shutdown_kernel)(now=True)
+    return ""
+
+
+def _follow(pid: int, started_at: float) -> None:
+    """Ask ourselves to stop when the process that wanted the notebook is gone."""
+    while process_alive(pid, started_at):
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(options: argparse.Namespace) -> tuple[int, str]:
+    from jupyter_client.manager import AsyncKernelManager
+
+    # Whole conversations cross the kernel's sockets; on a shared node they are not for everybody.
+    kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
+    interrupter = _Interrupter(kernels)
+    interrupter.install()
+    if options.follow is not None:
+        threading.Thread(target=_follow, args=(options.follow, options.follow_started_at), daemon=True).start()
+    try:
+        cause = _execute(options, interrupter, kernels)
+    except _AskedToStop:
+        cause = ""
+    if interrupter.asked:
+        return STOPPED, "stopped before the end"
+    return (1, cause) if cause else (0, "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Execute one notebook as the command line says; return the exit status."""
+    options = _parse(argv)
+    me = this_process()
+    attempt = CellRun(
+        pid=me.pid,
+        pid_started_at=me.started_at,
+        host=socket.gethostname(),
+        started_at=time.time(),
+        stdout=options.log,
+    )
+    write_cell_run(options.state, attempt)
+    try:
+        check_parameters(options.notebook, json.loads(options.parameters))
+        code, cause = _run(options)
+    except TautoolsError as error:
+        code, cause = 2, str(error)
+    except Exception as error:  # noqa: BLE001 - papermill and zmq raise what they like; the cause must reach a person
+        _log.exception("the notebook could not be executed")
+        code, cause = 1, f"{type(error).__name__}: {error}"
+    ended = {"finished_at": time.time(), "exit_code": code, "cause": cause}
+    write_cell_run(options.state, attempt.model_copy(update=ended))
+    return code
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tautools.sweep.execute", description=__doc__)
+    parser.add_argument("--notebook", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
+    parser.add_argument("--state", type=Path, required=True, help="where the attempt is written down")
+    parser.add_argument("--parameters", required=True, help="JSON object")
+    parser.add_argument("--timeout-s", type=int, required=True, help="seconds that one cell may take")
+    parser.add_argument("--log", default="", help="where standard output goes, to be written down")
+    parser.add_argument("--follow", type=int, help="stop when the process with this pid is gone")
+    parser.add_argument("--follow-started-at", type=float, default=0.0)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""What a sweep would cost, before anything starts: cells, conversations, servers, time.
+
+Cells that differ only in `num_trials` are views on one pool of trials, so a plan counts conversations by the ledger's
+key, once each: 1 to 5 trials cost 5, not 15. Nothing is made on disk and no server is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tautools.run import prepare_cell
+from tautools.sweep.cells import agent_name, expand, pick
+from tautools.sweep.servers import server_needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from tautools.params.models import SweepParams
+    from tautools.run import Cell
+    from tautools.sweep.cells import SweepCell
+    from tautools.sweep.servers import ServerNeed
+
+__all__ = ["PlannedCell", "SweepPlan", "by_setting", "plan_sweep"]
+
+KERNEL_S = 5.0
+"""What starting papermill, a kernel and the benchmark costs for each cell [s]; measured on two cores."""
+
+SERVER_S = {"simulate": 2.0, "vllm": 180.0}
+"""What a server's start is taken to cost [s]; a vLLM of a few billion parameters with warm caches."""
+
+REAL_CONVERSATION_S = 60.0
+"""What a conversation with real models is taken to last when none was finished yet [s]."""
+
+CALLS, TOKENS = 16, 60
+"""Model calls of a conversation and output tokens of a call that a simulated model's time is reckoned with."""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell with what the ledger says about it."""
+
+    cell: SweepCell
+    prepared: Cell = field(repr=False)
+    planned: int
+    """Conversations of the cell."""
+    owed: int
+    """Those that are not finished."""
+    shared: int
+    """Those that an earlier cell of the plan has too."""
+
+    @property
+    def model(self) -> str:
+        """The agent's model."""
+        return str(self.prepared.setting.agent.model)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep has, owes and needs."""
+
+    sweep: SweepParams = field(repr=False)
+    cells: tuple[PlannedCell, ...]
+    conversations: int
+    """Distinct conversations: trials that cells share are counted once."""
+    shared: int
+    """How many more there would be if cells did not share trials."""
+    owed: int
+    """Distinct conversations that are not finished."""
+    servers: tuple[ServerNeed, ...]
+    """Servers that the owed cells need."""
+    estimate_s: float
+    """Wall time of what is owed [s]."""
+    basis: str
+    """What the estimate rests on."""
+
+    @property
+    def done(self) -> int:
+        """Distinct conversations that are finished."""
+        return self.conversations - self.owed
+
+    @property
+    def owed_cells(self) -> tuple[PlannedCell, ...]:
+        """Cells with something to do."""
+        return tuple(cell for cell in self.cells if cell.owed)
+
+    def __str__(self) -> str:
+        from tautools.sweep.view import plan_text
+
+        return plan_text(self)
+
+    def _repr_html_(self) -> str:
+        from tautools.sweep.view import plan_html
+
+        return plan_html(self)
+
+
+def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepPlan:
+    """Say what a sweep would do.
+
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep.
+    workspace : Path
+        Where its results are, or will be.
+    only : sequence of int, optional
+        Indices of the cells to plan; all when not given.
+
+    Raises
+    ------
+    ParamsError, BenchError, RunError
+        An env, task, server file or cell that does not exist, or a workspace that cannot be written.
+    """
+    planned: set[object] = set()
+    owed: set[object] = set()
+    cells = []
+    for cell in pick(expand(sweep), only):
+        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False)
+        keys = {prepared.key(pair) for pair in prepared.planned}
+        missing = {prepared.key(pair) for pair in prepared.owed}
+        cells.append(PlannedCell(cell, prepared, len(keys), len(missing), len(keys & planned)))
+        planned |= keys
+        owed |= missing
+    needs = server_needs([cell.cell for cell in cells if cell.owed], workspace=workspace)
+    estimate_s, basis = _estimate(sweep, cells, needs)
+    return SweepPlan(
+        sweep=sweep,
+        cells=tuple(cells),
+        conversations=len(planned),
+        shared=sum(cell.planned for cell in cells) - len(planned),
+        owed=len(owed),
+        servers=tuple(needs),
+        estimate_s=estimate_s,
+        basis=basis,
+    )
+
+
+def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:
+    """Group cells by the setting whose trials they share, fewest trials first within a group."""
+    groups: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.prepared.setting.id, []).append(cell)
+    return [sorted(group, key=lambda cell: (cell.cell.run.num_trials, cell.cell.index)) for group in groups.values()]
+
+
+def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[ServerNeed]) -> tuple[float, str]:
+    """Return seconds and what they rest on: settings side by side, conversations side by side within one."""
+    groups = by_setting(cell for cell in cells if cell.owed)
+    if not groups:
+        return 0.0, "nothing is owed"
+    known = [row.duration_s for cell in cells for row in cell.prepared.done.values()]
+    engines = {need.name: need for need in needs}
+    costs = []
+    for group in groups:
+        largest = group[-1]
+        rounds = math.ceil(largest.owed / sweep.concurrency)
+        costs.append(rounds * _conversation_s(largest, known, engines) + KERNEL_S * len(group))
+    side_by_side = max(*costs, sum(costs) / min(sweep.parallel_settings, len(costs)))
+    start_s = max((SERVER_S.get(need.engine, 0.0) for need in needs if not need.running), default=0.0)
+    basis = f"median of {len(known)} finished conversations" if known else "assumed times; none is finished yet"
+    return start_s + side_by_side, basis
+
+
+def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str, ServerNeed]) -> float:
+    own = [row.duration_s for row in cell.prepared.known.values()]
+    if own or known:
+        return statistics.median(own or known)
+    need = engines.get(agent_name(cell.cell.run.agent))
+    params = need.params if need is not None else None
+    if params is None or params.engine != "simulate":
+        return REAL_CONVERSATION_S
+    model = params.simulate
+    call_ms = model.ttft_ms + model.prefill_ms_per_1k_tokens + TOKENS * model.itl_ms
+    return 0.0 if model.speed == 0 else CALLS * call_ms / 1000 / model.speed

@@ -1,0 +1,197 @@
+"""The servers that cells need: which are there, which must be started, and that what was started is stopped again.
+
+A server starts once, however many cells it serves. One that is ready in the registry is used and left alone at the end;
+only what was started here is stopped here, also after an error or an interrupt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tautools.errors import SweepError, TautoolsError
+from tautools.params import load_server, load_site
+from tautools.server import Registry, Server, State, launch, server_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tautools.params.models import RoleParams, ServerParams, SiteParams
+    from tautools.records import ServerRecord
+    from tautools.sweep.cells import SweepCell
+
+__all__ = ["ServerNeed", "server_needs", "serving"]
+
+_ON_ITS_WAY = {State.QUEUED, State.STARTING, State.VERIFYING}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNeed:
+    """One server that some cells need."""
+
+    name: str
+    model: str
+    engine: str
+    roles: tuple[str, ...]
+    """Which roles it plays."""
+    cells: tuple[int, ...]
+    """Indices of the cells it serves."""
+    state: State | None
+    """What the registry's server of that name is doing; None when there is none, or none that could come back."""
+    params: ServerParams | None = field(default=None, repr=False)
+    """How to start it; None for a model that only a running server can give."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it works already."""
+        return _works(self.state)
+
+
+def _works(state: State | None) -> bool:
+    return state is State.READY
+
+
+def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerNeed]:
+    """Return the servers that cells need, each once, in the order they are first needed.
+
+    Roles with an address of their own or with a hosted provider need no server of ours.
+
+    Raises
+    ------
+    ParamsError
+        When a role names a server file that does not exist.
+    """
+    wanted: dict[str, tuple[RoleParams, dict[str, None], list[int]]] = {}
+    for cell in cells:
+        for role_name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
+            if role.base_url is not None or role.provider != "openai":
+                continue
+            _, roles, indices = wanted.setdefault(role.server or str(role.model), (role, {}, []))
+            roles[role_name] = None
+            if cell.index not in indices:
+                indices.append(cell.index)
+    registered = Registry(workspace).list()
+    return [
+        _need(role, tuple(roles), tuple(indices), registered, workspace) for role, roles, indices in wanted.values()
+    ]
+
+
+def _need(
+    role: RoleParams,
+    roles: tuple[str, ...],
+    cells: tuple[int, ...],
+    registered: Sequence[ServerRecord],
+    workspace: Path,
+) -> ServerNeed:
+    named = [r for r in registered if role.server and role.server in {r.name, r.spec.get("name")}]
+    known = named or [r for r in registered if r.model == (role.model or role.server)]
+    states = {record.name: server_state(record, workspace=workspace).state for record in known}
+    alive = min((r for r in known if not states[r.name].final), key=lambda r: not _works(states[r.name]), default=None)
+    if alive is not None:
+        return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name])
+    if role.server is None:
+        return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
+    params = load_server(role.server, workspace=workspace)
+    return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params)
+
+
+@contextlib.contextmanager
+def serving(
+    cells: Sequence[SweepCell],
+    *,
+    workspace: Path,
+    site: str | SiteParams = "local",
+    start: bool = True,
+    tell: Callable[[str], None] = lambda _line: None,
+    shield: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Iterator[list[ServerNeed]]:
+    """Hold the servers that cells need up for as long as the block runs.
+
+    Parameters
+    ----------
+    cells : sequence of SweepCell
+        What shall be served.
+    workspace : Path
+        Whose registry and server files are used.
+    site : str or SiteParams
+        Where servers start.
+    start : bool
+        Whether missing servers are started; without it the block runs with what there is.
+    tell : callable, optional
+        Told one line at a time what happens.
+    shield : callable, optional
+        Gives the context in which processes are started and stopped: no interrupt may come between a process and the
+        line that remembers it.
+
+    Raises
+    ------
+    SweepError
+        When a server is missing that cannot be started here.
+    ServerError
+        When one does not become ready or does not pass the ladder.
+    """
+    needs = server_needs(cells, workspace=workspace) if start else []
+    missing = [need for need in needs if not need.running]
+    where = load_site(site, workspace=workspace) if isinstance(site, str) else site
+    _check_startable(missing, where)
+    started: list[Server] = []
+    try:
+        waiting = []
+        for need in missing:
+            with shield():
+                server = _begin(need, workspace, where, started)
+            tell(f"server {need.name}: starting {need.model}" if need.params else f"server {need.name}: waiting for it")
+            waiting.append(server)
+        for server in waiting:
+            _prove(server, tell)
+        yield needs
+    finally:
+        with shield():
+            _stop_all(started, tell)
+
+
+def _check_startable(missing: Sequence[ServerNeed], site: SiteParams) -> None:
+    nameless = [need for need in missing if need.params is None and need.state not in _ON_ITS_WAY]
+    if nameless:
+        need = nameless[0]
+        said = f"It is {need.state.value}." if need.state else "No running server of this workspace serves it."
+        raise SweepError(
+            f"The server {need.name!r}, needed by {len(need.cells)} cells, is not ready.",
+            evidence=said,
+            next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
+        )
+    to_start = [need.name for need in missing if need.params is not None]
+    if to_start and site.scheduler != "none":
+        raise SweepError(
+            f"Site {site.name!r} schedules with {site.scheduler}, and servers start on this machine only.",
+            evidence=f"To start: {', '.join(to_start)}.",
+            next_step="Inside an allocation add `--set site=local`; or start the servers yourself and run again.",
+        )
+
+
+def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[Server]) -> Server:
+    if need.params is None:
+        return Server(Registry(workspace).get(need.name), workspace=workspace)
+    server = launch(need.params, workspace=workspace, site=site)
+    started.append(server)
+    return server
+
+
+def _prove(server: Server, tell: Callable[[str], None]) -> None:
+    server.wait_ready()
+    tell(f"server {server.name}: ready and verified at {server.record.base_url}")
+
+
+def _stop_all(started: Sequence[Server], tell: Callable[[str], None]) -> None:
+    """Stop every one, whatever happens to the others; the first error is raised when all were tried."""
+    errors: list[TautoolsError] = []
+    for server in started:
+        try:
+            server.stop()
+            tell(f"server {server.name}: stopped")
+        except TautoolsError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
