@@ -1,1 +1,6 @@
 """Panels for JupyterLab: they show state and call verbs, and hold no logic."""
+
+from tauwidgets.server_panel import ServerPanel
+from tauwidgets.sweep_board import SweepBoard
+
+__all__ = ["ServerPanel", "SweepBoard"]
