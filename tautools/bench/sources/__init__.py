@@ -16,7 +16,6 @@ __all__ = ["open_source"]
 _SOURCES = {"tau2": ("inspect-evals",)}
 
 
-@functools.cache
 def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | None = None) -> Source:
     """Return the place that a benchmark's tasks come from; the same one each time.
 
@@ -42,6 +41,11 @@ def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | 
             evidence=f"path: {path}",
             next_step="Leave `path` out.",
         )
+    return _inspect_tau2()
+
+
+@functools.cache
+def _inspect_tau2() -> Source:
     from tautools.bench.sources.inspect_tau2 import InspectTau2
 
     return InspectTau2()

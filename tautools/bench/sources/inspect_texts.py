@@ -20,14 +20,15 @@ def agent_system_prompt(agent_module: Any, instance: str) -> str:
 
 def _run_without_messages(agent_module: Any, instance: str) -> str:
     from inspect_ai.agent import AgentState
-    from inspect_ai.model import GenerateConfig, get_model
+    from inspect_ai.model import GenerateConfig
     from inspect_ai.model._model import init_active_model
     from inspect_ai.util import Store, store_as
     from inspect_ai.util._store import init_subtask_store
     from inspect_evals.tau2.common.agents import StoredAgentState
 
     init_subtask_store(Store())
-    init_active_model(get_model("none"), GenerateConfig())
+    # The agent only asks that there be a model. A real one loads every installed evaluation and nests the event loop.
+    init_active_model(object(), GenerateConfig())
     run = agent_module.get_user_agent(instance=instance, message_limit=0)(AgentState(messages=[]))
     with contextlib.suppress(StopIteration):
         run.send(None)
