@@ -1,7 +1,7 @@
 """Run a sweep in a process of its own, so that a notebook's kernel stays free and a closed browser stops nothing.
 
-The process is the command line's own `tautools sweep run`; what it is lies in `claims/<sweep>/runner.json`, so that another
-panel, or the same one after a restart of its kernel, finds it again.
+The process is the command line's own `tautools sweep run`; what it is lies in `claims/<sweep>/runner.json`, so that
+another panel, or the same one after a restart of its kernel, finds it again.
 """
 
 from __future__ import annotations
