@@ -1,0 +1,172 @@
+"""Records as pandas frames: finished conversations, model calls, what a customer waits for, events.
+
+Each conversation stands once, however many cells are views on it: frames are made from the cells that are not nested.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tautools.records import Role
+from tautools.report.cells import pools
+from tautools.run import read_calls, read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+
+    from tautools.records import CallRecord
+    from tautools.report.cells import ReportCell
+
+__all__ = ["call_frame", "conversation_frame", "event_frame", "turn_frame"]
+
+_CALL_COLUMNS = [
+    "folder",
+    "env",
+    "strategy",
+    "agent_model",
+    "setting_id",
+    "task_id",
+    "trial",
+    "turn",
+    "step",
+    "attempt",
+    "role",
+    "model",
+    "source",
+    "simulated",
+    "fault",
+    "started_at",
+    "queue_s",
+    "ttft_s",
+    "decode_s",
+    "tpot_s",
+    "e2e_s",
+    "server_queue_s",
+    "server_ttft_s",
+    "server_generation_s",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
+]
+_CONVERSATION_COLUMNS = [
+    "folder",
+    "env",
+    "strategy",
+    "agent_model",
+    "setting_id",
+    "task_id",
+    "trial",
+    "outcome",
+    "reward",
+    "started_at",
+    "finished_at",
+    "duration_s",
+    "agent_calls",
+    "user_calls",
+    "tool_calls",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "writer",
+    "simulated",
+]
+_EVENT_COLUMNS = ["folder", "kind", "at", "setting_id", "task_id", "trial", "message"]
+_TURN_COLUMNS = ["env", "strategy", "agent_model", "setting_id", "task_id", "trial", "turn", "requests", "turn_s"]
+_CONVERSATION_ROLES = {Role.AGENT, Role.USER, Role.JUDGE, Role.EXPERT}
+
+
+def conversation_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
+    """Return one row for each finished conversation, with what the ledger says about it."""
+    import pandas as pd
+
+    rows = [
+        {**_of(cell), **row.model_dump(mode="json", exclude={"place"}), "duration_s": row.duration_s}
+        for cell in pools(cells)
+        for row in cell.rows
+    ]
+    return pd.DataFrame(rows, columns=_CONVERSATION_COLUMNS)
+
+
+def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
+    """Return one row for each attempt at a model request of the cells' conversations, failed ones too.
+
+    Requests of conversations that did not finish are among them: the model did the work. Probes are not. `tpot_s` is
+    decode time over output tokens after the first one [s].
+    """
+    import pandas as pd
+
+    rows = [{**_of(cell), **_call(call)} for cell in pools(cells) for call in _calls_of(cell)]
+    return pd.DataFrame(rows, columns=_CALL_COLUMNS)
+
+
+def event_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
+    """Return one row for each event of the cells' settings: starts, stops, retries, faults."""
+    import pandas as pd
+
+    rows = [
+        {"folder": str(cell.folder), **event.model_dump(mode="json")}
+        for cell in pools(cells)
+        for event in read_events(cell.folder)
+    ]
+    return pd.DataFrame(rows, columns=_EVENT_COLUMNS)
+
+
+def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame:
+    """Return what a customer waits for: one row for each turn of the agent in a finished conversation.
+
+    `turn_s` runs from the first request of the turn to the end of its last one: tool loops, retries and waits between
+    them are in it [s]. Requests outside the time of the finished conversation belong to an attempt that was lost.
+
+    Parameters
+    ----------
+    calls : DataFrame
+        As `call_frame` returns it.
+    cells : sequence of ReportCell
+        The same cells.
+    """
+    import pandas as pd
+
+    finished = conversation_frame(cells)[["setting_id", "task_id", "trial", "started_at", "finished_at"]]
+    agent = calls[calls["role"] == Role.AGENT.value]
+    joined = agent.merge(finished, on=["setting_id", "task_id", "trial"], suffixes=("", "_conversation"))
+    inside = joined[
+        (joined["started_at"] >= joined["started_at_conversation"] - 1e-3)
+        & (joined["started_at"] <= joined["finished_at"] + 1e-3)
+    ]
+    if inside.empty:
+        return pd.DataFrame(columns=_TURN_COLUMNS)
+    spent = inside[["queue_s", "e2e_s"]].fillna(0.0).sum(axis=1)
+    inside = inside.assign(ended_at=inside["started_at"] + spent)
+    turns = inside.groupby(_TURN_COLUMNS[:7], sort=True).agg(
+        requests=("started_at", "size"), first=("started_at", "min"), last=("ended_at", "max")
+    )
+    return turns.assign(turn_s=turns["last"] - turns["first"]).reset_index()[_TURN_COLUMNS]
+
+
+def _of(cell: ReportCell) -> dict[str, Any]:
+    return {
+        "folder": str(cell.folder),
+        "env": cell.setting.env,
+        "strategy": cell.setting.strategy.value,
+        "agent_model": cell.setting.agent.model,
+        "setting_id": cell.setting_id,
+    }
+
+
+def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
+    tasks = set(cell.tasks)
+    for call in read_calls(cell.folder):
+        mine = call.setting_id in {"", cell.setting_id} and call.task_id in tasks and call.trial < cell.num_trials
+        if mine and call.role in _CONVERSATION_ROLES:
+            yield call
+
+
+def _call(call: CallRecord) -> dict[str, Any]:
+    fields = call.model_dump(
+        mode="json", exclude={"itl_s", "setting_id", "env", "schema_version", "endpoint", "error", "status"}
+    )
+    tokens = call.output_tokens or 0
+    fields["tpot_s"] = call.decode_s / (tokens - 1) if call.decode_s is not None and tokens > 1 else None
+    return fields

@@ -1,0 +1,110 @@
+"""A figure as PNG with its description, and the hand it is drawn in.
+
+Figures are made with `matplotlib.figure.Figure`, never with pyplot: nothing global is touched, so a picture can be
+drawn from any thread of a kernel. Series differ in colour (Okabe and Ito's, safe for colour-blind readers), in marker
+and in line, so they can be told apart in print without colour.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Gallery", "Hand", "Picture", "blank", "finish", "hand", "new_figure"]
+
+DPI = 144
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
+
+
+class Hand(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    marker: str
+    linestyle: Any
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Picture:
+    """A PNG that shows itself in a notebook and says in words what is in it."""
+
+    name: str
+    """File name without `.png`."""
+    alt: str
+    png: bytes
+    width_px: int
+
+    def __repr__(self) -> str:
+        return f"[figure {self.name}.png: {self.alt}]"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data = {"text/plain": repr(self)}
+        if self.png:
+            data["image/png"] = b64encode(self.png).decode()
+        return data, {"image/png": {"alt": self.alt, "width": self.width_px}}
+
+
+class Gallery(tuple[Picture, ...]):
+    """Several pictures, shown one below the other."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "\n".join(repr(picture) for picture in self) or "No figure: n = 0."
+
+    def _repr_html_(self) -> str:
+        return "\n".join(_image(picture) for picture in self) or "<p>No figure: n = 0.</p>"
+
+
+def _image(picture: Picture) -> str:
+    if not picture.png:
+        return f"<p>{escape(picture.alt)}</p>"
+    source = f"data:image/png;base64,{b64encode(picture.png).decode()}"
+    return f'<p><img src="{source}" width="{picture.width_px}" alt="{escape(picture.alt)}"></p>'
+
+
+def hand(index: int) -> Hand:
+    """Return how series number `index` is drawn; after seven the colours repeat with other markers."""
+    turn, place = divmod(index, len(_COLOURS))
+    return Hand(_COLOURS[place], _MARKERS[(place + turn) % 7], _LINES[(place + turn) % 7])
+
+
+def blank(name: str, why: str) -> Picture:
+    """Return the picture of nothing: words, no PNG."""
+    return Picture(name, why, b"", 0)
+
+
+def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of that size [inch] with a grid of axes that share their y axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for each in axes.flat:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(axis="y", color="#dddddd", linewidth=0.7)
+        each.set_axisbelow(True)
+    return figure, axes.tolist()
+
+
+def finish(figure: Figure, name: str, alt: str, *, title: str, simulated: bool) -> Picture:
+    """Return the drawn figure as a picture; with simulated figures in it, it says so across its whole face."""
+    if simulated:
+        title += "  (SIMULATED)"
+        figure.text(
+            0.5, 0.47, "SIMULATED", ha="center", va="center", rotation=18, fontsize=54, color="#000000", alpha=0.07
+        )
+        alt += " SIMULATED models."
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left", weight="bold")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "", "Description": alt})
+    return Picture(name, alt, buffer.getvalue(), round(figure.get_figwidth() * 96))

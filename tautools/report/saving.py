@@ -1,0 +1,47 @@
+"""Writes what a report consists of: one JSON file with every figure, and its pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tautools.files import ensure_folder, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tautools.report.picture import Picture
+
+__all__ = ["Saved", "save"]
+
+
+class Saved(tuple[Path, ...]):
+    """Paths that were written; says so in a notebook."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        if not self:
+            return "Nothing was written: no folder was given."
+        return "\n".join(["Written:", *(path.name for path in self)])
+
+
+def save(out: str | Path, json_name: str, data: dict[str, Any], pictures: Iterable[Picture]) -> Saved:
+    """Write `data` and the pictures into the folder `out`; with an empty `out` write nothing.
+
+    Raises
+    ------
+    FilesError
+        When the folder cannot be made or written.
+    """
+    if not str(out):
+        return Saved()
+    folder = ensure_folder(Path(out))
+    written = [folder / json_name]
+    write_atomic(written[0], json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    for picture in pictures:
+        if picture.png:
+            written.append(folder / f"{picture.name}.png")
+            write_atomic(written[-1], picture.png)
+    return Saved(written)
