@@ -41,7 +41,7 @@ class Brain:
     def __init__(self, skill: float, seed: int) -> None:
         self.skill = skill
         self.seed = seed
-        self._library = Library()
+        self.library = Library()
 
     async def answer(self, request: ChatRequest) -> Speech:
         """Return the answer to one request.
@@ -65,7 +65,7 @@ class Brain:
         return probe_answer(request)
 
     async def _agent(self, request: ChatRequest, field: TaskField) -> Speech:
-        domain, task = await self._library.find(field)
+        domain, task = await self.library.find(field)
         tools = {str(tool["function"]["name"]) for tool in domain.tools}
         if is_solved(self.skill, self.seed, field.conversation):
             steps = solved(task, tools)

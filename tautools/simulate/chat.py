@@ -67,7 +67,7 @@ class Chat:
         self.metrics = Metrics(self.names[0], capacity)
         self.waiting = Waiting()
         self._cache = PrefixCache(capacity)
-        self._brain = Brain(params.skill, params.seed)
+        self.brain = Brain(params.skill, params.seed)
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -102,7 +102,7 @@ class Chat:
         parts = prompt_parts(request.messages, request.tools)
         prompt_tokens, cached_tokens = self._cache.admit(parts)
         room = self._room(request, prompt_tokens)
-        speech = await self._brain.answer(request)
+        speech = await self.brain.answer(request)
         deltas, cut = deltas_of(speech, room)
         called = bool(speech.tool) and not cut
         # vLLM says "stop" after a tool that was named in the request, "tool_calls" after one that the model chose.

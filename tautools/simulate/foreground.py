@@ -39,4 +39,6 @@ async def _serve(server: SimulatedServer, on_start: Callable[[SimulatedServer], 
         loop.add_signal_handler(number, told.set)
     async with server:
         on_start(server)
+        warming = asyncio.create_task(server.chat.brain.library.warm())
         await told.wait()
+        warming.cancel()
