@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault
 from tautools.records import Role
 
 if TYPE_CHECKING:
-    from tautools.records import CallRecord
+    from collections.abc import Mapping
 
-__all__ = ["HOPELESS", "CallCounts", "DeadServerWatch"]
+    from tautools.records import CallRecord, Conversation
+
+__all__ = ["HOPELESS", "CallCounts", "DeadServerWatch", "is_tool_output", "tool_calls"]
 
 _CALLS = {Role.AGENT: "agent_calls", Role.USER: "user_calls"}
 
 HOPELESS = frozenset({CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED})
 """Faults that the next conversation will meet too: few of them in a row are enough to stop."""
+
+
+def tool_calls(conversation: Conversation) -> int:
+    """Return how often the agent called a tool, under any strategy."""
+    return sum(is_tool_output(message) for message in conversation.messages)
+
+
+def is_tool_output(message: Mapping[str, Any]) -> bool:
+    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
+    return message["role"] == "tool" or (
+        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
+    )
 
 
 class CallCounts:

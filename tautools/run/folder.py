@@ -74,11 +74,9 @@ def find_folder(results: Path, setting: Setting) -> Path:
         When a `setting.json` on the way cannot be read, or every name is taken.
     """
     plain, with_id = _candidates(results, setting)
-    for path in (with_id, plain):
-        if _owner(path) == setting.id:
-            return path
-    for path in (plain, with_id):
-        if _is_free(path):
+    # Others may be making these folders at this moment: `with_id` is looked at again once `plain` is known to be taken.
+    for path, wanted in ((with_id, {"ours"}), (plain, {"ours", "free"}), (with_id, {"ours", "free"})):
+        if _state(path, setting.id) in wanted:
             return path
     raise RunError(
         f"The folder {with_id} belongs to something else.",
@@ -141,6 +139,14 @@ def _candidates(results: Path, setting: Setting) -> tuple[Path, Path]:
 def _owner(path: Path) -> str | None:
     found = read_setting(path)
     return None if found is None else found.id
+
+
+def _state(path: Path, own_id: str) -> str:
+    """Return `ours`, `free` or `taken`, also while somebody moves a folder to this place."""
+    owner = _owner(path)
+    if owner is None and _is_free(path):
+        return "free"
+    return "ours" if (owner or _owner(path)) == own_id else "taken"
 
 
 def _is_free(path: Path) -> bool:

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
-from tautools.bench import converse
+from tautools.bench import conversation_seed, converse
 from tautools.records import Outcome
 from tautools.run.claims import Claims
-from tautools.run.count import CallCounts
+from tautools.run.count import CallCounts, tool_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,7 +117,7 @@ class Holder:
             door=door,
             limits=cell.run.limits,
             trial=trial,
-            seed=cell.run.seed,
+            seed=conversation_seed(cell.run.seed, task_id, trial),
             setting_id=cell.setting.id,
             on_message=claim.write,
         )
@@ -128,8 +128,9 @@ class Holder:
             said = conversation.error or "The user model failed."
             self._teller.tell("user_error", said, at=pair, times=self._user_errors[pair])
             return NotHeld.USER_ERROR
+        counts = self.counts.pop(pair) | {"tool_calls": tool_calls(conversation)}
         conversation = conversation.model_copy(update={"simulated": self._cell.setting.simulated})
-        committing = asyncio.ensure_future(self._on_disk(self._writer.commit, conversation, self.counts.pop(pair)))
+        committing = asyncio.ensure_future(self._on_disk(self._writer.commit, conversation, counts))
         try:
             return await asyncio.shield(committing)
         except asyncio.CancelledError:

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tautools.run.claims import Claims
+from tautools.run.writer import Writer
+
+
+@pytest.fixture
+def open_writer():
+    """Opens writers that are closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda folder: stack.enter_context(contextlib.closing(Writer(folder)))
+
+
+@pytest.fixture
+def open_claims():
+    """Opens claims that are given up at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda folder, name: stack.enter_context(contextlib.closing(Claims(folder, name)))
