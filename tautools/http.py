@@ -1,0 +1,190 @@
+"""The one door to the network: short questions (`Http`, httpx) and streams of a model's answer (`StreamHttp`, aiohttp).
+
+Proxies of the environment are never used: servers are on this machine, on a node of the cluster, or behind an address
+that a person wrote down. Redirects are not followed, since the key would follow them. Keys travel as
+`Authorization: Bearer` and appear in no error and no repr. aiohttp carries the streams because it needs a tenth of the
+processor time of the alternatives, and measured latencies are only true while the client is idle most of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from tautools.errors import CallFault, ModelCallError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    import aiohttp
+
+__all__ = ["Answer", "ConnectError", "Http", "StreamAnswer", "StreamHttp"]
+
+_KEEP_ALIVE_S = 4.0
+"""Idle connections are closed after this [s]: uvicorn, under vLLM, closes its end after 5 s, and whoever is second
+would write into a closed connection."""
+
+
+class ConnectError(ModelCallError):
+    """No connection came about, so nothing was sent: the address is dead for now (unreachable or time-out)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered, whatever its status."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def json(self) -> Any:
+        """Return the body parsed as JSON; raises `ValueError` when it is not JSON."""
+        return json.loads(self.text)
+
+
+class Http:
+    """Short questions to a server: probes, lists of models."""
+
+    def get(self, url: str, *, key: str = "", timeout_s: float = 5.0) -> Answer:
+        """Return the answer to a GET.
+
+        Parameters
+        ----------
+        url : str
+            The address.
+        key : str, optional
+            Sent as `Authorization: Bearer`.
+        timeout_s : float
+            For connecting, and for each wait for data [s].
+
+        Raises
+        ------
+        ModelCallError
+            When nobody answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
+        """
+        return self._ask("GET", url, None, key=key, timeout_s=timeout_s)
+
+    def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> Answer:
+        """Return the answer to a POST of `body` as JSON; raises as `get` does."""
+        return self._ask("POST", url, body, key=key, timeout_s=timeout_s)
+
+    def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> Answer:
+        import httpx
+
+        content = None if body is None else json.dumps(body).encode()
+        headers = _headers(key) if content else _authorization(key)
+        try:
+            # No certificates are loaded for a plain http address: that alone would take 20 ms.
+            verify = url.startswith("https:")
+            with httpx.Client(trust_env=False, timeout=timeout_s, verify=verify) as client:
+                got = client.request(method, url, content=content, headers=headers)
+        except httpx.TimeoutException as error:
+            kind = ConnectError if isinstance(error, httpx.ConnectTimeout) else ModelCallError
+            raise kind(
+                f"{url} did not answer within {timeout_s:g} s.", fault=CallFault.TIME_OUT, evidence=_words(error)
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ConnectError(
+                f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_words(error)
+            ) from None
+        return Answer(got.status_code, got.text, dict(got.headers))
+
+
+class StreamAnswer:
+    """An answer whose body is still arriving."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.content_type = response.content_type
+        self.headers: Mapping[str, str] = response.headers
+        self.read = response.content.readany
+        """Await it for the bytes that arrived since the last time; b"" at the end."""
+
+    async def text(self, most: int = 65_536) -> str:
+        """Return the body as text, at most `most` bytes of it."""
+        data = bytearray()
+        while len(data) < most and (piece := await self.read()):
+            data += piece
+        return bytes(data[:most]).decode(errors="replace")
+
+
+class StreamHttp:
+    """Connections for streamed answers, kept alive between requests; as many at a time as are asked for.
+
+    Parameters
+    ----------
+    connect_timeout_s : float
+        For one connection to come about [s].
+    """
+
+    def __init__(self, *, connect_timeout_s: float = 10.0) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @contextlib.asynccontextmanager
+    async def post(self, url: str, body: bytes, *, key: str = "") -> AsyncIterator[StreamAnswer]:
+        """Send `body` (JSON) and give the answer as soon as its head is there; errors while reading are told here too.
+
+        Raises
+        ------
+        ConnectError
+            When no connection comes about.
+        ModelCallError
+            `BROKEN_STREAM` when the connection breaks later, `MALFORMED` when the answer is not HTTP.
+        """
+        if self._session is None:
+            raise RuntimeError("StreamHttp is used inside `async with`")
+        with _told(url, self._connect_timeout_s):
+            async with self._session.post(url, data=body, headers=_headers(key), allow_redirects=False) as response:
+                yield StreamAnswer(response)
+
+
+@contextlib.contextmanager
+def _told(url: str, connect_timeout_s: float) -> Iterator[None]:
+    """Say aiohttp's errors in our words."""
+    import aiohttp
+
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        problem = f"No connection to {url} within {connect_timeout_s:g} s."
+        raise ConnectError(problem, fault=CallFault.TIME_OUT, evidence=_words(error)) from None
+    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+        raise ConnectError(f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_words(error)) from None
+    except aiohttp.ClientResponseError as error:
+        problem = f"{url} does not answer in HTTP."
+        raise ModelCallError(problem, fault=CallFault.MALFORMED, evidence=error.message[:300]) from None
+    except (aiohttp.ClientError, ConnectionError) as error:
+        problem = f"The connection to {url} broke."
+        raise ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=_words(error)) from None
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Content-Type": "application/json", "Accept-Encoding": "identity", **_authorization(key)}
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _words(error: BaseException) -> str:
+    return str(error)[:300] or type(error).__name__
