@@ -4,7 +4,7 @@ from tautools.sweep.cells import SweepCell, expand, open_cell, parse_indices
 from tautools.sweep.plan import SweepPlan, plan_sweep
 from tautools.sweep.result import SweepEvent, SweepResult, require_finished
 from tautools.sweep.servers import ServerNeed, server_needs, serving
-from tautools.sweep.status import CellStatus, sweep_status
+from tautools.sweep.status import CellStatus, SweepStatus, sweep_status
 from tautools.sweep.work import run_sweep
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SweepEvent",
     "SweepPlan",
     "SweepResult",
+    "SweepStatus",
     "expand",
     "open_cell",
     "parse_indices",

@@ -175,10 +175,8 @@ class _Progress:
     def __init__(self, plan: SweepPlan) -> None:
         self._cells = plan.cells
         self._ledgers = {cell.prepared.setting.id: Ledger(cell.prepared.folder) for cell in plan.cells}
-        self._keys = {
-            cell.cell.index: {cell.prepared.key(pair) for pair in cell.prepared.planned} for cell in plan.cells
-        }
-        self._all = set().union(*self._keys.values())
+        self._keys = {cell.cell.index: cell.keys for cell in plan.cells}
+        self._all = frozenset().union(*self._keys.values())
         self._done_before = plan.done
         self._began = time.monotonic()
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import SweepParams
-    from tautools.run import Cell
+    from tautools.run import Cell, Key
     from tautools.sweep.cells import SweepCell
     from tautools.sweep.servers import ServerNeed
 
-__all__ = ["PlannedCell", "SweepPlan", "by_setting", "plan_sweep"]
+__all__ = ["PlannedCell", "SweepPlan", "by_setting", "plan_cells", "plan_sweep"]
 
 KERNEL_S = 5.0
 """What starting papermill, a kernel and the benchmark costs for each cell [s]; measured on two cores."""
@@ -45,12 +45,17 @@ class PlannedCell:
 
     cell: SweepCell
     prepared: Cell = field(repr=False)
-    planned: int
-    """Conversations of the cell."""
+    keys: frozenset[Key] = field(repr=False)
+    """The ledger's keys of its conversations."""
     owed: int
-    """Those that are not finished."""
+    """Conversations that are not finished."""
     shared: int
     """Those that an earlier cell of the plan has too."""
+
+    @property
+    def planned(self) -> int:
+        """How many conversations it has."""
+        return len(self.keys)
 
     @property
     def model(self) -> str:
@@ -115,16 +120,9 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     ParamsError, BenchError, RunError
         An env, task, server file or cell that does not exist, or a workspace that cannot be written.
     """
-    planned: set[object] = set()
-    owed: set[object] = set()
-    cells = []
-    for cell in pick(expand(sweep), only):
-        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False)
-        keys = {prepared.key(pair) for pair in prepared.planned}
-        missing = {prepared.key(pair) for pair in prepared.owed}
-        cells.append(PlannedCell(cell, prepared, len(keys), len(missing), len(keys & planned)))
-        planned |= keys
-        owed |= missing
+    cells = plan_cells(sweep, workspace=workspace, only=only)
+    planned = {key for cell in cells for key in cell.keys}
+    owed = {cell.prepared.key(pair) for cell in cells for pair in cell.prepared.owed}
     needs = server_needs([cell.cell for cell in cells if cell.owed], workspace=workspace)
     estimate_s, basis = _estimate(sweep, cells, needs)
     return SweepPlan(
@@ -137,6 +135,24 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         estimate_s=estimate_s,
         basis=basis,
     )
+
+
+def plan_cells(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> list[PlannedCell]:
+    """Return the cells of a sweep with what the ledger says about each; asks no server.
+
+    Raises
+    ------
+    ParamsError, BenchError, RunError
+        As `plan_sweep` does.
+    """
+    seen: set[Key] = set()
+    cells = []
+    for cell in pick(expand(sweep), only):
+        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False)
+        keys = frozenset(prepared.key(pair) for pair in prepared.planned)
+        cells.append(PlannedCell(cell, prepared, keys, len(prepared.owed), len(keys & seen)))
+        seen |= keys
+    return cells
 
 
 def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:

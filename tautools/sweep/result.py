@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from tautools.run import CellResult
-    from tautools.sweep.status import CellStatus
+    from tautools.sweep.status import CellStatus, SweepStatus
 
 __all__ = ["SweepEvent", "SweepResult", "require_finished"]
 
@@ -40,7 +40,7 @@ class SweepResult:
     """Where the cells stand after a run of the sweep."""
 
     sweep: str
-    cells: tuple[CellStatus, ...]
+    cells: SweepStatus
     executed: int
     """Notebooks that this run executed; 0 means that no server was started and no model was called."""
     interrupted: bool

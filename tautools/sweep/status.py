@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tautools.run import read_events
 from tautools.sweep.cellrun import read_cell_run
 from tautools.sweep.execute import STOPPED
-from tautools.sweep.plan import plan_sweep
+from tautools.sweep.plan import plan_cells
+from tautools.sweep.view import status_html, status_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tautools.sweep.cellrun import CellRun
     from tautools.sweep.plan import PlannedCell
 
-__all__ = ["CellStatus", "runs_folder", "status_of", "sweep_status"]
+__all__ = ["CellStatus", "SweepStatus", "runs_folder", "status_of", "sweep_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,17 @@ class CellStatus:
         return f"{what}: {self.state}, {self.done} of {self.planned} done" + (f": {self.cause}" if self.cause else "")
 
 
-def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> list[CellStatus]:
+class SweepStatus(list[CellStatus]):
+    """The cells of a sweep; a list that a notebook shows as a table."""
+
+    def __str__(self) -> str:
+        return "\n".join([status_summary(self), *(str(cell) for cell in self)])
+
+    def _repr_html_(self) -> str:
+        return status_html(self)
+
+
+def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
     """Return where each cell stands; reads only.
 
     Raises
@@ -54,9 +65,9 @@ def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | N
     ParamsError, BenchError, RunError
         As `plan_sweep` does.
     """
-    plan = plan_sweep(sweep, workspace=workspace, only=only)
     folder = runs_folder(workspace, sweep.name)
-    return [status_of(cell, read_cell_run(folder / f"{cell.cell.name}.json")) for cell in plan.cells]
+    cells = plan_cells(sweep, workspace=workspace, only=only)
+    return SweepStatus(status_of(cell, read_cell_run(folder / f"{cell.cell.name}.json")) for cell in cells)
 
 
 def runs_folder(workspace: Path, sweep: str) -> Path:

@@ -80,7 +80,7 @@ def run_sweep(
         executed = driver.executed
     return SweepResult(
         sweep=sweep.name,
-        cells=tuple(sweep_status(sweep, workspace=workspace, only=only)),
+        cells=sweep_status(sweep, workspace=workspace, only=only),
         executed=executed,
         interrupted=interrupted,
         took_s=time.monotonic() - began,
