@@ -1,0 +1,151 @@
+"""`~` and environment variables in paths and addresses; a path that must exist and does not is an error that says so.
+
+Only fields that hold paths or addresses expand: `path`, `model` and `chat_template` where they look like a path,
+`base_url`, the values of `env`, the words of `serve_command` and of `vllm.args`. Shell lines (`activate`) are left to
+the shell, and what is sent to a model (`extra_body`) is left alone. Relative paths in a file count from the workspace,
+those of a flag from the current folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import ParamsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.params.yaml_tree import Trail
+
+__all__ = ["expand_text", "expand_tree", "looks_like_path"]
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_UNTOUCHED = {"extra_body", "chat_template_kwargs"}
+_MUST_EXIST = {"path", "model", "chat_template"}
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a text names a file or folder, not a model of the Hub or a built-in name."""
+    return text.startswith(("/", "./", "../", "~", "$")) or text in {".", ".."}
+
+
+def expand_text(text: str, *, where: str) -> str:
+    """Return `text` with a leading `~` and environment variables replaced.
+
+    Parameters
+    ----------
+    text : str
+        What was written.
+    where : str
+        Where it was written, for the error.
+
+    Raises
+    ------
+    ParamsError
+        When a variable is not set, or the home of a user is not known.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise ParamsError(
+                f"{where}: the environment variable {name} in {text!r} is not set.",
+                next_step=f"Set it (`export {name}=…`) before tautools starts, or write the value out.",
+            )
+        return os.environ[name]
+
+    expanded = _VARIABLE.sub(value_of, text)
+    if not expanded.startswith("~"):
+        return expanded
+    try:
+        return str(Path(expanded).expanduser())
+    except RuntimeError as error:
+        raise ParamsError(
+            f"{where}: the home folder in {text!r} is not known.",
+            evidence=str(error),
+            next_step="Write the path out.",
+        ) from error
+
+
+def expand_tree(data: Any, *, base: Callable[[Trail], Path], where: Callable[[Trail], str]) -> Any:
+    """Return a copy of `data` in which the fields that hold paths and addresses are expanded.
+
+    Parameters
+    ----------
+    data
+        A tree of mappings, lists and scalars, as read from YAML.
+    base : callable
+        Tells the folder that a relative path at a trail counts from.
+    where : callable
+        Tells where the value at a trail was written.
+
+    Raises
+    ------
+    ParamsError
+        For a variable that is not set, and for a path that must exist and does not.
+    """
+
+    def walk(value: Any, trail: Trail, around: dict[str, Any]) -> Any:
+        if trail and trail[-1] in _UNTOUCHED:
+            return value
+        if isinstance(value, dict):
+            return {key: walk(each, (*trail, key), value) for key, each in value.items()}
+        if isinstance(value, list):
+            return [walk(each, (*trail, index), around) for index, each in enumerate(value)]
+        how = _how(value, trail, around) if isinstance(value, str) else _How.AS_IT_IS
+        if how is _How.AS_IT_IS:
+            return value
+        expanded = expand_text(value, where=where(trail))
+        return _existing(value, expanded, base(trail), where(trail)) if how is _How.EXISTING else expanded
+
+    return walk(data, (), {})
+
+
+class _How(Enum):
+    AS_IT_IS = auto()
+    EXPANDED = auto()
+    EXISTING = auto()
+
+
+def _how(text: str, trail: Trail, around: dict[str, Any]) -> _How:
+    names = [part for part in trail if isinstance(part, str)]
+    last = names[-1] if names else ""
+    if (names[:1] == ["env"] and len(names) == 2) or last == "base_url":
+        return _How.EXPANDED
+    if last == "serve_command" or names[:2] == ["vllm", "args"]:
+        return _How.EXPANDED if text.startswith(("~", "$")) else _How.AS_IT_IS
+    if last not in _MUST_EXIST or not (last == "path" or looks_like_path(text)):
+        return _How.AS_IT_IS
+    # With an address or a hosted provider, `model` is the name that a server elsewhere serves, not a folder here.
+    elsewhere = last == "model" and (around.get("base_url") or around.get("provider", "openai") != "openai")
+    return _How.EXPANDED if elsewhere else _How.EXISTING
+
+
+def _existing(written: str, expanded: str, base: Path, where: str) -> str:
+    path = Path(os.path.normpath(base / expanded))
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
+        shown = f"{written!r}, which is {str(path)!r}," if str(path) != written else repr(written)
+        raise ParamsError(
+            f"{where}: the path {shown} does not exist.",
+            evidence=_nearest_folder(path),
+            next_step="Correct the path, or make what it names; relative paths in a file count from the workspace.",
+        )
+    return str(path)
+
+
+def _nearest_folder(path: Path) -> str:
+    for parent in path.parents:
+        try:
+            if parent.is_dir():
+                return f"{parent} exists; the rest of the path does not."
+        except (OSError, ValueError):
+            continue
+    return ""
