@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,8 @@ class Chat:
         prompt_tokens, cached_tokens = self._cache.admit(parts)
         room = self._room(request, prompt_tokens)
         speech = await self.brain.answer(request)
-        deltas, cut = deltas_of(speech, room)
+        mark = hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
+        deltas, cut = deltas_of(speech, room, mark)
         called = bool(speech.tool) and not cut
         # vLLM says "stop" after a tool that was named in the request, "tool_calls" after one that the model chose.
         reason = "length" if cut else "tool_calls" if called and not request.forced_tool else "stop"
@@ -113,7 +114,7 @@ class Chat:
             self.params,
             tokens=len(deltas),
             uncached_tokens=prompt_tokens - cached_tokens,
-            seed=f"{self.params.seed}/{len(parts)}/{zlib.crc32(b''.join(parts))}",
+            seed=f"{self.params.seed}/{mark}",
         )
         return _Exchange(http, request, answer, arrived, due)
 

@@ -1,7 +1,8 @@
 """Answers to requests that name no task: probes of a server, and anyone who talks to it.
 
 Short and harmless: the word that was asked for, a call of the tool that was asked for, what a tool gave back. An agent
-without a task is an agent of skill 0, so of many tools none is called unless the request names it.
+without a task is an agent of skill 0: of many tools it calls none unless the request names it, and it gives up. A
+customer reads the scenario in its prompt, with a task or without.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from tautools.simulate.customer import customer_words
 from tautools.simulate.schema_value import SchemaFiller
 from tautools.simulate.speech import Speech
 
@@ -22,9 +24,14 @@ __all__ = ["forced_call", "probe_answer"]
 
 _FILLING = r"(?:only|just|exactly|with|the|single|one|word|words|text|string|following|this|in|token|back|to|me)"
 _WORD_ASKED = re.compile(
-    rf"\b(?:reply|answer|respond|say|write|return|output|repeat)\b(?:[\s:]+{_FILLING}\b)*[\s:]+[\"'“`*]*([\w-]+)",
+    rf"\b(?:reply|answer|respond|say|write|output|repeat)\b(?:[\s:]+{_FILLING}\b)*[\s:]+[\"'“`*]*([\w-]+)",
     re.IGNORECASE,
 )
+_PLAINLY_ASKED = re.compile(r"\b(?:word|exactly|only|just)\b", re.IGNORECASE)
+_LONGEST_PROBE = 200
+"""Characters; who writes more talks about something, and does not ask for a word."""
+_SCENARIO = "<scenario>"
+_NO_TASK = "I am sorry, I am unable to do that. Is there anything else I can help you with?"
 _PLAIN = "This is a simulated model: I can play a task of the benchmark when the request names one."
 
 
@@ -37,8 +44,18 @@ def probe_answer(request: ChatRequest) -> Speech:
     tool = _tool_asked(said, request.tools)
     if tool is not None:
         return _call(tool, said)
-    asked = _WORD_ASKED.search(said)
-    return Speech(text=asked.group(1) if asked else _PLAIN)
+    return Speech(text=_words(request, said))
+
+
+def _words(request: ChatRequest, said: str) -> str:
+    instructions = " ".join(_text(message) for message in request.messages if message["role"] == "system")
+    if _SCENARIO in instructions:
+        return customer_words(request.messages)
+    asked = _WORD_ASKED.search(said) if len(said) <= _LONGEST_PROBE else None
+    # Somebody who was given a role hears customers, who seldom ask for a word.
+    if asked and (not instructions or _PLAINLY_ASKED.search(asked.group())):
+        return asked.group(1)
+    return _NO_TASK if instructions else _PLAIN
 
 
 def forced_call(request: ChatRequest) -> Speech:

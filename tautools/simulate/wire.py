@@ -27,9 +27,19 @@ def sse(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def deltas_of(speech: Speech, most: int) -> tuple[list[dict[str, Any]], bool]:
-    """Cut an answer into one delta per token, at most `most`; return them and whether something was cut off."""
-    deltas = list(_deltas(speech))
+def deltas_of(speech: Speech, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
+    """Cut an answer into one delta per token; return them and whether something was cut off.
+
+    Parameters
+    ----------
+    speech : Speech
+        The answer.
+    most : int
+        Most tokens that it may have.
+    mark : str
+        Names the request, and with it the answer's tool call: the same conversation has the same ids each time.
+    """
+    deltas = list(_deltas(speech, mark))
     if len(deltas) <= most:
         return deltas, False
     if speech.tool:
@@ -39,14 +49,14 @@ def deltas_of(speech: Speech, most: int) -> tuple[list[dict[str, Any]], bool]:
     return deltas[:most], True
 
 
-def _deltas(speech: Speech) -> Iterator[dict[str, Any]]:
+def _deltas(speech: Speech, mark: str) -> Iterator[dict[str, Any]]:
     for piece in pieces(speech.reasoning):
         yield {"reasoning": piece}
     for piece in pieces(speech.text):
         yield {"content": piece}
     if not speech.tool:
         return
-    first = {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "index": 0}
+    first = {"id": f"call_{mark}", "type": "function", "index": 0}
     yield {"tool_calls": [{**first, "function": {"name": speech.tool, "arguments": ""}}]}
     for piece in pieces(speech.arguments):
         yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}

@@ -43,6 +43,15 @@ def test_anything_else_gets_a_short_answer_that_says_what_it_is() -> None:
     assert "simulated" in ask("Who won the cup in 1998?").text
 
 
+def test_an_agent_without_a_task_gives_up_and_a_customer_without_one_reads_its_scenario() -> None:
+    def told(system: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": "I want to return my lamp."}]
+        return probe_answer(read_request(json.dumps({"model": "m", "messages": messages}).encode())).text
+
+    assert "I am unable to do that" in told("You are a customer service agent.")
+    assert told("<scenario>\nReason for call:\n\tYou want a lamp.\n</scenario>") == "Hi! I want a lamp."
+
+
 def test_content_in_parts_is_read_too() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "Say hello"}]}]}
     assert probe_answer(read_request(json.dumps(body).encode())).text == "hello"

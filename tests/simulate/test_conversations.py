@@ -1,0 +1,187 @@
+"""Whole conversations of real tasks over HTTP, scored by the benchmark: what skill means."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
+from tautools.errors import ParamsError
+from tautools.llm import ModelDoor
+from tautools.llm.types import Endpoint
+from tautools.params.models import SimulateParams
+from tautools.records import CallRecord, Conversation, Limits, Outcome, Party, Role, Strategy
+from tautools.simulate import SimulatedServer, expected_pass_hat_k, pass_probability
+from tautools.simulate.brain import is_solved
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from tautools.bench.types import Domain
+
+ENVS = ("retail", "airline")
+AT_ONCE = 32
+REFERENCES_THAT_FAIL: dict[str, list[str]] = {"retail": [], "airline": []}
+"""Tasks whose own reference actions the benchmark's scorer does not accept; docs/simulated.md says why."""
+
+
+class Table:
+    """A simulated server and the door to it, for both roles."""
+
+    def __init__(self, door: ModelDoor, server: SimulatedServer, calls: list[CallRecord]) -> None:
+        self.door = door
+        self.server = server
+        self.calls = calls
+
+    async def talk(self, domain: Domain, task_id: str, strategy: Strategy, trial: int = 0) -> Conversation:
+        return await converse(
+            domain,
+            domain.tasks[task_id],
+            strategy=strategy,
+            door=self.door,
+            limits=Limits(),
+            trial=trial,
+            seed=conversation_seed(0, task_id, trial),
+        )
+
+    async def talk_all(
+        self, domain: Domain, strategy: Strategy, trials: Iterable[int] = (0,), ids: Iterable[str] | None = None
+    ) -> list[Conversation]:
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def one(task_id: str, trial: int) -> Conversation:
+            async with free:
+                return await self.talk(domain, task_id, strategy, trial)
+
+        planned = [(task_id, trial) for task_id in ids or domain.tasks for trial in trials]
+        return await asyncio.gather(*(one(*item) for item in planned))
+
+
+@asynccontextmanager
+async def table(skill: float, *, names_tasks: bool = True) -> AsyncIterator[Table]:
+    """Serve a simulated model at once; `names_tasks` False leaves the request field out, as to a real server."""
+    calls: list[CallRecord] = []
+    parties = {role: Party(model="m") for role in (Role.AGENT, Role.USER)}
+    async with SimulatedServer(SimulateParams(skill=skill, speed=0), model="m", key="k") as server:
+        endpoint = Endpoint(server.base_url, "m", key="k", simulated=names_tasks)
+        async with ModelDoor(lambda _role: [endpoint], parties, on_call=calls.append) as door:
+            yield Table(door, server, calls)
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_the_tasks_whose_own_reference_fails_are_the_listed_ones(env: str) -> None:
+    domain = open_source().domain(env)
+    failing = [name for name, task in domain.tasks.items() if reference_reward(domain, task).value < 1]
+    assert failing == REFERENCES_THAT_FAIL[env]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("env", ENVS)
+async def test_skill_one_passes_every_task_whose_reference_passes(env: str, strategy: Strategy) -> None:
+    domain = open_source().domain(env)
+    async with table(1) as seated:
+        talks = await seated.talk_all(domain, strategy)
+    failed = [talk.task_id for talk in talks if talk.reward != 1.0]
+    assert len(talks) == len(domain.tasks)
+    assert failed == REFERENCES_THAT_FAIL[env]
+    assert all(talk.simulated for talk in talks)
+    assert all(call.simulated for call in seated.calls)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("env", ENVS)
+async def test_skill_zero_scores_what_doing_nothing_scores_task_by_task(env: str, strategy: Strategy) -> None:
+    domain = open_source().domain(env)
+    async with table(0) as seated:
+        talks = await seated.talk_all(domain, strategy)
+    assert {talk.task_id: talk.reward for talk in talks} == do_nothing_floor(domain)
+    assert {talk.outcome for talk in talks} <= {Outcome.PASSED, Outcome.FAILED}
+
+
+@pytest.mark.parametrize("env", ENVS)
+async def test_without_the_request_field_a_skilled_server_answers_as_skill_zero(env: str) -> None:
+    domain = open_source().domain(env)
+    async with table(1, names_tasks=False) as seated:
+        talks = await seated.talk_all(domain, Strategy.FC)
+    assert {talk.task_id: talk.reward for talk in talks} == do_nothing_floor(domain)
+    assert all(talk.simulated for talk in talks), "the fingerprint still says so"
+
+
+async def test_the_same_conversation_twice_is_the_same_word_for_word() -> None:
+    domain = open_source().domain("retail")
+    ids = list(domain.tasks)[:12]
+    runs = []
+    for _ in range(2):
+        async with table(0.5) as seated:
+            runs.append(await seated.talk_all(domain, Strategy.FC, trials=range(3), ids=ids))
+    assert [talk.messages for talk in runs[0]] == [talk.messages for talk in runs[1]]
+    assert [talk.reward for talk in runs[0]] == [talk.reward for talk in runs[1]]
+    by_task = {name: {talk.reward for talk in runs[0] if talk.task_id == name} for name in ids}
+    assert {0.0, 1.0} in by_task.values(), "trials of one task differ"
+
+
+async def test_strategies_have_draws_of_their_own() -> None:
+    domain = open_source().domain("retail")
+    async with table(0.5) as seated:
+        rewards = [
+            [talk.reward for talk in await seated.talk_all(domain, each)] for each in (Strategy.FC, Strategy.ACT)
+        ]
+    assert rewards[0] != rewards[1]
+
+
+async def test_measured_pass_figures_meet_their_expectation() -> None:
+    skill, trials = 0.6, 6
+    domain = open_source().domain("airline")
+    chances = pass_probability(domain, skill)
+    async with table(skill) as seated:
+        talks = await seated.talk_all(domain, Strategy.FC, trials=range(trials))
+    passed = {name: sum(talk.reward or 0 for talk in talks if talk.task_id == name) for name in domain.tasks}
+    for name, chance in chances.items():
+        assert chance < 1 or passed[name] == trials
+    deviation = sqrt(sum(trials * chance * (1 - chance) for chance in chances.values()))
+    assert abs(sum(passed.values()) - trials * sum(chances.values())) < 3 * deviation
+    # The unbiased estimate of pass^2 per task: pairs of passed trials among all pairs.
+    pairs = [count * (count - 1) / (trials * (trials - 1)) for count in passed.values()]
+    assert abs(sum(pairs) / len(pairs) - expected_pass_hat_k(domain, skill, 2)) < 0.08
+
+
+async def test_each_conversation_passes_if_and_only_if_its_draw_says_so() -> None:
+    domain = open_source().domain("retail")
+    floor = do_nothing_floor(domain)
+    async with table(0.6) as seated:
+        talks = await seated.talk_all(domain, Strategy.REACT)
+    for talk in talks:
+        conversation = f"tau2/retail/{domain.split}/{talk.task_id}/{talk.trial}/react/{talk.seed}"
+        assert talk.reward == (1.0 if is_solved(0.6, 0, conversation) else floor[talk.task_id])
+
+
+async def test_metrics_agree_with_the_calls_that_were_made() -> None:
+    domain = open_source().domain("airline")
+    async with table(1) as seated:
+        await seated.talk_all(domain, Strategy.FC, ids=list(domain.tasks)[:5])
+        metrics = seated.server.chat.metrics
+        calls = seated.calls
+    assert metrics.finished["stop"] == len(calls)
+    assert metrics.prompt_tokens == sum(call.prompt_tokens or 0 for call in calls)
+    assert metrics.cached_tokens == sum(call.cached_tokens or 0 for call in calls)
+    assert metrics.generation_tokens == sum(call.output_tokens or 0 for call in calls)
+    assert metrics.cached_tokens > metrics.prompt_tokens / 2, "conversations find their own past in the cache"
+
+
+def test_the_expectation_is_between_the_floor_and_the_reference_and_falls_with_k() -> None:
+    domain = open_source().domain("retail")
+    floor = sum(do_nothing_floor(domain).values()) / len(domain.tasks)
+    assert expected_pass_hat_k(domain, 0, 3) == pytest.approx(floor)
+    assert expected_pass_hat_k(domain, 1, 3) == 1
+    assert expected_pass_hat_k(domain, 0.6, 1) == pytest.approx(0.6 + 0.4 * floor)
+    assert expected_pass_hat_k(domain, 0.6, 3) == pytest.approx(floor + (1 - floor) * 0.6**3)
+
+
+@pytest.mark.parametrize(("skill", "k"), [(1.5, 1), (-0.1, 1), (0.5, 0)])
+def test_an_expectation_of_nonsense_is_refused(skill: float, k: int) -> None:
+    with pytest.raises(ParamsError, match="Give a"):
+        expected_pass_hat_k(open_source().domain("airline"), skill, k)
