@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 MODES = {
@@ -66,9 +67,9 @@ def main() -> None:
         time.sleep(600)
     say("Loading safetensors checkpoint shards:  50% Completed | 1/2")
     time.sleep(float(os.environ.get("FAKE_VLLM_LOAD_S", "0.2")))
-    say("INFO:     Application startup complete.") if "ready_then_dies" in modes else None
     if "ready_then_dies" in modes:
-        sys.exit(0 if "exits" in modes else 1)
+        say("INFO:     Application startup complete.")
+        sys.exit(1)
     serve(given, modes)
 
 
@@ -91,10 +92,10 @@ def say(line: str) -> None:
 def serve(given: argparse.Namespace, modes: set[str]) -> None:
     Answers.modes, Answers.given = modes, given
     Answers.key = os.environ.get("VLLM_API_KEY", "")
-    lost = os.environ.get("FAKE_VLLM_LOST", "")
-    if "port_lost" in modes and not os.path.exists(lost):
-        with open(lost, "w"):
-            sys.exit("OSError: [Errno 98] Address already in use")
+    lost = Path(os.environ.get("FAKE_VLLM_LOST", ""))
+    if "port_lost" in modes and not lost.exists():
+        lost.touch()
+        sys.exit("OSError: [Errno 98] Address already in use")
     server = ThreadingHTTPServer((given.host, given.port), Answers, bind_and_activate=False)
     if "reuse_port" in modes:
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,0 +1,29 @@
+"""Servers for tests: quick simulated ones and a stand-in for vLLM, as real processes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tautools.params.models import ServerParams
+
+FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
+
+
+def simulated(name: str = "sim", **fields: Any) -> ServerParams:
+    """Return a simulated server that answers at once."""
+    simulate = {"speed": 0, "skill": 1.0} | fields.pop("simulate", {})
+    return ServerParams.model_validate(
+        {"name": name, "engine": "simulate", "model": f"{name}-model", "simulate": simulate} | fields
+    )
+
+
+def fake_vllm(name: str = "fake", modes: str = "", *, tools: bool = True, **fields: Any) -> ServerParams:
+    """Return a server whose engine is the stand-in for vLLM, in the given modes."""
+    env = {"FAKE_VLLM": modes} | fields.pop("env", {})
+    vllm = {"max_model_len": 4096} | ({"tool_call_parser": "hermes"} if tools else {}) | fields.pop("vllm", {})
+    command = [sys.executable, str(FAKE_VLLM)]
+    return ServerParams.model_validate(
+        {"name": name, "model": "org/Some-4B", "serve_command": command, "env": env, "vllm": vllm} | fields
+    )
