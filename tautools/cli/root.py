@@ -1,0 +1,98 @@
+"""`tautools`: the group of verbs, loaded one at a time."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tautools import __version__
+from tautools.cli.errors import guard
+from tautools.params.nearest import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["VERBS", "LazyGroup", "cli", "main"]
+
+VERBS = {
+    "init": "Write a workspace from a site.",
+    "doctor": "Say whether this session can do the work.",
+    "config": "Show sites, servers, sweeps and runs as they will be used.",
+    "server": "Launch, verify, watch and stop model servers.",
+    "run": "Run one cell from flags; run it again to resume.",
+    "show": "Read a conversation, finished or running.",
+    "sweep": "Plan, run and watch many cells.",
+    "report": "Tables, figures and pages of what was measured.",
+    "simulate": "Serve a SIMULATED model in the foreground.",
+    "demo": "The whole way on simulated models, in minutes.",
+    "completion": "Print the completion script for your shell.",
+}
+"""What `tautools --help` says of each verb, so that none of them has to be loaded for it."""
+
+_EPILOG = """\b
+Examples:
+  tautools demo                                            everything once, on simulated models
+  tautools init ~/work --site sol-gaudi                    a workspace to work in
+  tautools doctor                                          what this session has and lacks
+  tautools server up qwen3-4b                              start a server and prove it
+  tautools run --env retail --strategy fc --model M --limit 2
+  tautools sweep plan sol-gaudi-120 --set path=~/tau-bench
+  tautools report --sweep demo
+
+\b
+Exit codes: 0 fine, 1 it failed, 2 bad input, 3 unfinished (run it again), 130 interrupted.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs by name and imports one only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of a day's work."""
+        return [*VERBS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one verb."""
+        if cmd_name not in VERBS:
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module(f"tautools.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"tautools.cli.{cmd_name}.command is not a click command")
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the verbs without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; name the nearest ones when there is none."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = nearest(args[0], VERBS, most=2)
+            hint = f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="tautools", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Launch and verify model servers, run tau-bench sweeps that nothing can ruin, read the results."""
+
+
+@guard
+def main(args: Sequence[str] | None = None, **extra: Any) -> None:
+    """Run the command line: the entry point of `tautools` and of `python -m tautools`."""
+    cli.main(args=list(args) if args is not None else None, prog_name="tautools", **extra)
