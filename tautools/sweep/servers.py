@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import SweepError, TautoolsError
-from tautools.params import load_server, load_site
+from tautools.params import list_params, load_server, load_site
 from tautools.server import Registry, Server, State, launch, server_state
 
 if TYPE_CHECKING:
@@ -91,10 +91,18 @@ def _need(
     alive = min((r for r in known if not states[r.name].final), key=lambda r: not _works(states[r.name]), default=None)
     if alive is not None:
         return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name])
-    if role.server is None:
+    params = _server_file(role, workspace)
+    if params is None:
         return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
-    params = load_server(role.server, workspace=workspace)
     return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params)
+
+
+def _server_file(role: RoleParams, workspace: Path) -> ServerParams | None:
+    """Return the server file that a role names, or the first that serves its model."""
+    if role.server is not None:
+        return load_server(role.server, workspace=workspace)
+    files = (load_server(name, workspace=workspace) for name in list_params("servers", workspace))
+    return next((params for params in files if params.serves == role.model), None)
 
 
 @contextlib.contextmanager

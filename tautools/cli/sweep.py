@@ -1,0 +1,242 @@
+"""`tautools sweep`: plan many cells, work on them, see where they stand."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tautools.cli.errors import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.params.models import SweepParams
+    from tautools.sweep import SweepPlan, SweepResult, SweepStatus
+
+__all__ = ["command"]
+
+_EPILOG = """\b
+Examples:
+  tautools sweep ls                            sweep files there are
+  tautools sweep plan demo                     cells, conversations, servers, time; starts nothing
+  tautools sweep run demo                      servers up, work, servers down; run again to resume
+  tautools sweep run demo --cells 0-3,7 --set tasks.limit=2
+  tautools sweep status demo --watch
+"""
+UNFINISHED, INTERRUPTED = 3, 130
+
+_workspace = click.option(
+    "--workspace",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="TAUTOOLS_WORKSPACE",
+    default=Path(),
+    help="The folder with results/, runs/ and servers/.  [default: the current one]",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The sweep that a command is about."""
+
+    sweep: SweepParams
+    only: list[int] | None
+    workspace: Path
+
+
+def _of_a_sweep(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument and options that name a sweep, and hand it what they name."""
+
+    @click.argument("name", metavar="NAME")
+    @click.option("--cells", metavar="LIST", help="Indices of cells, such as 0-3,7.  [default: all]")
+    @click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, such as tasks.limit=2."
+    )
+    @_workspace
+    @guard
+    @functools.wraps(verb)
+    def named(name: str, cells: str | None, overrides: tuple[str, ...], workspace: Path, **options: Any) -> None:
+        from tautools.params import load_sweep
+        from tautools.sweep import parse_indices
+
+        only = None if cells is None else parse_indices(cells)
+        verb(_Chosen(load_sweep(name, workspace=workspace, overrides=overrides), only, workspace), **options)
+
+    return named
+
+
+@click.group("sweep", epilog=_EPILOG)
+def command() -> None:
+    """Plan many cells, work on them, see where they stand. NAME is a file of params/sweeps/ or a path."""
+
+
+@command.command("ls")
+@_workspace
+@_as_json
+@guard
+def list_sweeps(workspace: Path, as_json: bool) -> None:
+    """List the sweep files: the workspace's own and those that come with tautools."""
+    from tautools.params import list_params, load_sweep
+    from tautools.sweep import expand
+
+    found = {name: load_sweep(name, workspace=workspace) for name in list_params("sweeps", workspace)}
+    rows = [
+        {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in found.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}")
+
+
+@command.command(epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .owed")
+@_as_json
+@_of_a_sweep
+def plan(chosen: _Chosen, *, as_json: bool) -> None:
+    """Say what a sweep would cost. Nothing is started and nothing is written."""
+    _show_plan(chosen, as_json=as_json)
+
+
+@command.command(epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4")
+@click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@_as_json
+@_of_a_sweep
+def run(chosen: _Chosen, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
+    """Bring servers up, work on the owed cells, stop what was started. Run it again to resume.
+
+    Ends with 0 when nothing is owed any more, 3 when something is, 130 after an interrupt.
+    """
+    if dry_run:
+        _show_plan(chosen, as_json=as_json)
+        return
+    from tautools.cli.sweep_progress import watch_sweep
+
+    sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
+    result = watch_sweep(sweep, workspace=chosen.workspace, only=chosen.only, quiet=as_json)
+    click.echo(json.dumps(_result_row(result), indent=1) if as_json else str(result))
+    if result.interrupted:
+        raise SystemExit(INTERRUPTED)
+    if not result.finished:
+        raise SystemExit(UNFINISHED)
+
+
+@command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is owed.")
+@_as_json
+@_of_a_sweep
+def status(chosen: _Chosen, *, watch: bool, as_json: bool) -> None:
+    """Say where each cell stands, from the ledger."""
+    if watch:
+        _watch(chosen)
+        return
+    found = _status(chosen)
+    if as_json:
+        click.echo(json.dumps([asdict(cell) for cell in found], indent=1))
+        return
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(_status_table(found))
+
+
+def _show_plan(chosen: _Chosen, *, as_json: bool) -> None:
+    from tautools.sweep import plan_sweep
+
+    made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+    if as_json:
+        click.echo(json.dumps(_plan_row(made), indent=1))
+        return
+    click.echo(str(made))
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "owed", box=None)
+    for cell in made.cells:
+        run = cell.cell.run
+        numbers = (run.num_trials, cell.planned, cell.shared, cell.owed)
+        words = (str(cell.cell.index), run.env, run.strategy.value, cell.model)
+        table.add_row(*words, *(str(number) for number in numbers))
+    Console(soft_wrap=True).print(table)
+
+
+def _plan_row(made: SweepPlan) -> dict[str, Any]:
+    return {
+        "sweep": made.sweep.name,
+        "conversations": made.conversations,
+        "shared": made.shared,
+        "done": made.done,
+        "owed": made.owed,
+        "estimate_s": round(made.estimate_s, 1),
+        "basis": made.basis,
+        "servers": [
+            {"name": need.name, "model": need.model, "roles": need.roles, "cells": need.cells, "running": need.running}
+            for need in made.servers
+        ],
+        "cells": [
+            {
+                "index": cell.cell.index,
+                "name": cell.cell.name,
+                "env": cell.cell.run.env,
+                "strategy": cell.cell.run.strategy.value,
+                "model": cell.model,
+                "num_trials": cell.cell.run.num_trials,
+                "planned": cell.planned,
+                "shared": cell.shared,
+                "owed": cell.owed,
+                "setting_id": cell.prepared.setting.id,
+            }
+            for cell in made.cells
+        ],
+    }
+
+
+def _result_row(result: SweepResult) -> dict[str, Any]:
+    return {
+        "sweep": result.sweep,
+        "executed": result.executed,
+        "interrupted": result.interrupted,
+        "finished": result.finished,
+        "took_s": round(result.took_s, 1),
+        "cells": [asdict(cell) for cell in result.cells],
+    }
+
+
+def _status(chosen: _Chosen) -> SweepStatus:
+    from tautools.sweep import sweep_status
+
+    return sweep_status(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+
+
+def _status_table(found: SweepStatus) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from tautools.sweep.view import GLYPHS, status_summary
+
+    table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
+    for cell in found:
+        state = f"{GLYPHS[cell.state]} {cell.state}"
+        words = (str(cell.index), cell.env, cell.strategy, cell.model, str(cell.num_trials))
+        table.add_row(*words, state, f"{cell.done} of {cell.planned}")
+    causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in found if cell.cause]
+    return Group(Text(status_summary(found)), table, *causes)
+
+
+def _watch(chosen: _Chosen) -> None:
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            found = _status(chosen)
+            live.update(_status_table(found), refresh=True)
+            if all(cell.state == "done" for cell in found):
+                return
+            time.sleep(2.0)
