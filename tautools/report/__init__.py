@@ -1,1 +1,29 @@
-"""From records to tables, figures, HTML and Markdown."""
+"""From records to tables, figures, HTML and Markdown.
+
+`pass_report` and `latency_report` compute what notebooks 30 and 31 show; `build_reports` executes both and writes the
+pages. Everything is read from the ledger's folders; no model is asked.
+"""
+
+from tautools.report.build import ReportPaths, build_reports
+from tautools.report.cells import ReportCell, find_cells, pools
+from tautools.report.frames import call_frame, conversation_frame, event_frame, turn_frame
+from tautools.report.latency import LatencyReport, latency_report
+from tautools.report.opening_remotely import how_to_open
+from tautools.report.pass_k import PassReport, pass_report
+
+__all__ = [
+    "LatencyReport",
+    "PassReport",
+    "ReportCell",
+    "ReportPaths",
+    "build_reports",
+    "call_frame",
+    "conversation_frame",
+    "event_frame",
+    "find_cells",
+    "how_to_open",
+    "latency_report",
+    "pass_report",
+    "pools",
+    "turn_frame",
+]

@@ -43,11 +43,14 @@ def _draw(
     labels = {score.label: _series(score, shown) for score in shown}
     hands = {series: hand(index) for index, series in enumerate(dict.fromkeys(labels.values()))}
     figure, axes = new_figure(max(6.4, 3.3 * len(strategies)), 2.6 * len(envs) + 1.0, len(envs), len(strategies))
+    most = max(len(of(score)) for score in shown)
     for row, env in zip(axes, envs, strict=True):
         for field, strategy in zip(row, strategies, strict=True):
             here = [s for s in shown if (s.cell.setting.env, s.cell.setting.strategy.value) == (env, strategy)]
             _field(field, here, of, [hands[labels[score.label]] for score in here])
             field.set_title(f"{env}, {strategy}", fontsize=10)
+            field.set_xticks(range(1, most + 1))
+            field.set_xlim(0.5, most + 0.5)
         row[0].set_ylabel(f"{figure_name} (share of tasks)")
     for field in axes[-1]:
         field.set_xlabel("k (trials)")
@@ -72,9 +75,8 @@ def _field(
         field.errorbar(places, values, yerr=[below, above], **drawn._asdict(), capsize=3, linewidth=1.6, markersize=6)
     for floor in {score.floor.value for score in here if score.floor.value is not None}:
         field.axhline(floor, color="#777777", linestyle=(0, (1, 2)), linewidth=1.5)
-    most = max((len(of(score)) for score in here), default=1)
-    field.set_xticks(range(1, most + 1))
-    field.set_xlim(0.5, most + 0.5)
+    if not here:
+        field.text(0.5, 0.5, "n = 0", transform=field.transAxes, ha="center", color="#555555")
     field.set_ylim(-0.03, 1.03)
 
 

@@ -23,8 +23,8 @@ __all__ = ["call_source_table", "cell_table", "latency_table", "token_table", "t
 
 _EMPTY = "n = 0: no model call was recorded."
 _TURNS = (
-    "From the first request of a turn to the end of its last: tool calls, retries and waits between are in it. Finished "
-    "conversations only."
+    "From the first request of a turn to the end of its last: tool calls, retries and waits between are in it. "
+    "Finished conversations only."
 )
 _ROWS = (
     "Rows of calls/*.jsonl of the planned tasks with a trial below trials and a role of the conversation; figures take "
@@ -151,9 +151,11 @@ def call_source_table(cells: Sequence[ReportCell], calls: pd.DataFrame) -> Table
 
 
 def _figures(summary: LatencySummary, scale: float) -> tuple[str, ...]:
+    """Write a summary in units of 1/scale s; only what is told in seconds is held against the promise."""
     found = (summary.percentiles_s.get(each) for each in PERCENTILES)
     values = (measured(None if value is None else value * scale) for value in found)
-    return count(summary.n), *values, percent(summary.share_under)
+    promised = percent(summary.share_under) if scale == 1.0 else "–"
+    return count(summary.n), *values, promised
 
 
 def _cached(group: CallGroup) -> str | tuple[str, str]:

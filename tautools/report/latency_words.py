@@ -35,8 +35,8 @@ def _requests(calls: pd.DataFrame) -> str:
     found = summarize(agent.tolist())
     over = f"{plural(models, 'agent model')}, " if models > 1 else ""
     return (
-        f"Half of the agent's requests took under {measured(found.percentiles_s[50])} s and 99 % under "
-        f"{measured(found.percentiles_s[99])} s ({over}{plural(found.n, 'request')}, "
+        f"The agent's requests took {measured(found.percentiles_s[50])} s at the median and "
+        f"{measured(found.percentiles_s[99])} s at the 99th percentile ({over}{plural(found.n, 'request')}, "
         f"{percent(found.share_under)} under {SLA_S:g} s); {lost if failed else 'no call failed'}."
     )
 

@@ -22,8 +22,8 @@ _NESTED = (
 )
 _CONVENTIONS = (
     "Upper figure: what is owed and user_errors left out, each task with its own number of trials, k up to the "
-    "smallest. Below it the 95 % interval over tasks, then `v1`: the same by tau-bench v1's convention, every fault and "
-    "every missing trial a failure."
+    "smallest. Below it the 95 % interval over tasks, then `v1`: the same by tau-bench v1's convention, every fault "
+    "and every missing trial a failure."
 )
 _OUTCOMES = (
     "planned = the outcomes + owed. A user_error stands here after its repeats and carries no reward. infra faults and "

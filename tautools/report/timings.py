@@ -43,7 +43,7 @@ METRICS = (
     Metric("decode_s", "decode", "from the first token to the last"),
     Metric("tpot_s", "TPOT", "decode time over output tokens after the first", unit="ms"),
     Metric("e2e_s", "E2E", "from sending the request to the end of the answer"),
-    Metric("queue_s", "own queue", "wait for a free slot here, before sending"),
+    Metric("queue_s", "own queue", "wait for a free slot here, before sending", unit="ms"),
     Metric("server_queue_s", "server queue", "as the server reports it", server=True),
     Metric("server_ttft_s", "server TTFT", "as the server reports it, from scheduling", server=True),
     Metric("server_generation_s", "server generation", "as the server reports it", server=True),

@@ -1,0 +1,156 @@
+"""Builds the reports of a sweep: runs the two notebooks, turns them into pages, and says how to open those.
+
+The notebooks compute, show and save; what stands in the pages, in the Markdown and in the JSON files are the figures of
+that one computation.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tautools
+from tautools.errors import RecordError
+from tautools.files import ensure_folder, write_atomic
+from tautools.params import shipped
+from tautools.report.cells import find_cells
+from tautools.report.html import front_page, notebook_page
+from tautools.report.markdown import experiment_report, opening_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ReportPaths", "build_reports"]
+
+NOTEBOOK_TIMEOUT_S = 1800
+"""Longest time that one cell of a report notebook may take; a bound also wakes a kernel client that missed a reply."""
+
+_PARTS = (
+    ("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k"),
+    ("31_latency.ipynb", "latency.html", "profile_analysis.json", "Latency"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where the reports of one sweep were written."""
+
+    folder: Path
+    front: Path
+    """The page that leads to the others."""
+    pages: tuple[Path, ...]
+    notebooks: tuple[Path, ...]
+    markdown: Path
+    data: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    simulated: bool
+
+    def __str__(self) -> str:
+        mark = " (SIMULATED models)" if self.simulated else ""
+        names = [self.front, *self.pages, self.markdown, *self.data, *self.notebooks, *self.figures]
+        return "\n".join([f"Reports{mark} in {self.folder}", *(f"  {path.name}" for path in names)])
+
+
+def build_reports(*, workspace: Path, sweep: str | None = None, out: Path | None = None) -> ReportPaths:
+    """Build both reports.
+
+    Parameters
+    ----------
+    workspace : Path
+        The folder that holds `results/`.
+    sweep : str, optional
+        Name or path of a sweep file; everything under `results/` when not given.
+    out : Path, optional
+        Folder to write into; `reports/<sweep>/<time>/` of the workspace when not given.
+
+    Raises
+    ------
+    RecordError
+        When there is nothing to report, before anything is made.
+    ParamsError, BenchError, RunError
+        A sweep that does not exist or cannot be planned; results that cannot be read.
+    FilesError
+        When the folder cannot be written.
+    """
+    _something_to_report(workspace, sweep)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = _name(sweep)
+    folder = ensure_folder(out or workspace / "reports" / name / stamp).resolve()
+    foot = f"Made by tautools {tautools.__version__} at {time.strftime('%Y-%m-%d %H:%M:%S %z')}, from {workspace}."
+    for notebook, page, _, heading in _PARTS:
+        _execute(notebook, folder, workspace=workspace, sweep=sweep or "")
+        write_atomic(folder / page, notebook_page(folder / notebook, title=f"{heading}: {name}", foot=foot))
+    data = [json.loads((folder / part[2]).read_bytes()) for part in _PARTS]
+    write_atomic(folder / f"experiment_report_{stamp}.md", _markdown(name, data, folder, foot))
+    write_atomic(folder / "report.html", _front(name, data, foot))
+    return _paths(folder, stamp, data)
+
+
+def _something_to_report(workspace: Path, sweep: str | None) -> None:
+    cells = find_cells(workspace, sweep)
+    if any(cell.rows for cell in cells):
+        return
+    if cells:
+        of = f"of sweep {sweep}" if sweep else f"under {workspace / 'results'}"
+        raise RecordError(
+            f"No conversation {of} is finished yet.",
+            evidence=f"{sum(cell.planned for cell in cells)} conversations are owed.",
+            next_step=f"Run it with `tautools sweep run {sweep}`." if sweep else "Run it again with `tautools run`.",
+        )
+    raise RecordError(
+        f"There are no results under {workspace / 'results'}.",
+        next_step="Run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`), "
+        "or name the right workspace with --workspace.",
+    )
+
+
+def _name(sweep: str | None) -> str:
+    """Return a sweep's name as a folder: a path to a sweep file gives the file's name."""
+    if not sweep:
+        return "all"
+    return sweep.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
+
+
+def _execute(notebook: str, folder: Path, *, workspace: Path, sweep: str) -> None:
+    import papermill
+
+    papermill.execute_notebook(
+        str(shipped("notebooks") / notebook),
+        str(folder / notebook),
+        parameters={"workspace": str(workspace.resolve()), "sweep": sweep, "out": str(folder)},
+        kernel_name="python3",
+        cwd=str(workspace.resolve()),
+        progress_bar=False,
+        log_output=False,
+        start_timeout=180,
+        execution_timeout=NOTEBOOK_TIMEOUT_S,
+        store_widget_state=False,
+    )
+
+
+def _markdown(name: str, data: list[dict[str, Any]], folder: Path, foot: str) -> str:
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    latency = [each for each in pictures if each.startswith("latency_")]
+    scores = [each for each in pictures if each not in latency]
+    parts = [(part[3], found, shown) for part, found, shown in zip(_PARTS, data, (scores, latency), strict=True)]
+    return experiment_report(f"Experiment report: {name}", parts, foot=foot)
+
+
+def _front(name: str, data: list[dict[str, Any]], foot: str) -> str:
+    parts = [(part[3], part[1], opening_of(found)) for part, found in zip(_PARTS, data, strict=True)]
+    return front_page(f"Reports: {name}", parts, foot=foot)
+
+
+def _paths(folder: Path, stamp: str, data: list[dict[str, Any]]) -> ReportPaths:
+    return ReportPaths(
+        folder=folder,
+        front=folder / "report.html",
+        pages=tuple(folder / part[1] for part in _PARTS),
+        notebooks=tuple(folder / part[0] for part in _PARTS),
+        markdown=folder / f"experiment_report_{stamp}.md",
+        data=tuple(folder / part[2] for part in _PARTS),
+        figures=tuple(sorted(folder.glob("*.png"))),
+        simulated=any(found["simulated"] for found in data),
+    )
