@@ -103,3 +103,26 @@ async def test_a_flag_out_of_range_ends_the_start_with_status_two(words: list[st
     assert process.returncode == 2
     assert words[0].encode() in errors
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(("key", "told"), [("k", "from VLLM_API_KEY"), ("", "none; set VLLM_API_KEY")])
+async def test_the_command_tells_its_address_the_mark_and_where_the_key_is_from(key: str, told: str) -> None:
+    async with serving("--model", "demo", "--skill", "0.5", key=key, program=COMMAND) as (url, process):
+        process.send_signal(signal.SIGINT)
+        words, errors = await process.communicate()
+    assert words.decode().startswith("SIMULATED model server, skill 0.5.")
+    assert f"Base URL: {url}/v1" in words.decode()
+    assert told in words.decode()
+    assert (process.returncode, errors) == (0, b"")
+
+
+async def test_the_command_refuses_a_taken_port_in_words() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        process = await asyncio.create_subprocess_exec(*COMMAND, "--port", port, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"Next: Choose another --port" in errors
+    assert b"Traceback" not in errors
