@@ -1,0 +1,148 @@
+"""`tautools run`: one cell, from flags alone or with a file of params."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.options import (
+    json_option,
+    new_workspace_option,
+    run_flags,
+    run_options,
+    set_option,
+    show_config_option,
+)
+from tautools.params import resolve_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tautools.params.models import RunParams
+    from tautools.run import Cell, CellResult
+    from tautools.server import Server
+
+__all__ = ["command"]
+
+_EPILOG = """\b
+Examples:
+  tautools run --env retail --strategy fc --model Qwen/Qwen3-8B --limit 2
+  tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\
+      --api-key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4
+  tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5
+  tautools run --env retail --model M --task-ids 3,17 --set agent.top_p=0.9 --dry-run
+\b
+Exit codes: 0 all done, 2 bad input, 3 work is still owed (run it again), 130 interrupted.
+"""
+
+
+@click.command("run", epilog=_EPILOG)
+@run_options
+@click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
+@set_option
+@show_config_option
+@click.option("--dry-run", is_flag=True, help="Print what would be run; start nothing.")
+@click.option("--start-servers", is_flag=True, help="Start the named servers that do not run, and stop those after.")
+@new_workspace_option
+@json_option
+@guard
+def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
+    """Run one cell: hold the conversations it owes. What is finished is never held again.
+
+    The models are found among the servers of the workspace, or at the addresses given. Without a customer's model, the
+    agent's plays the customer too.
+    """
+    resolved = resolve_run(run_flags(options), workspace=workspace, file=file, overrides=overrides)
+    run = resolved.params
+    if options["show_config"]:
+        from tautools.cli.config import show
+
+        show(resolved, as_json=as_json)
+        return
+    if options["dry_run"]:
+        from tautools.run import prepare_cell
+
+        _print_plan(prepare_cell(run, workspace=workspace, need_servers=False), as_json=as_json)
+        return
+    with _servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
+        result = _run(run, workspace, quiet=as_json)
+    click.echo(json.dumps(_told(result), indent=1) if as_json else str(result))
+    if not result.finished:
+        raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
+
+
+def _run(run: RunParams, workspace: Path, *, quiet: bool) -> CellResult:
+    from tautools.cli.cellbar import cell_bar
+    from tautools.run import prepare_cell, run_cell
+
+    cell = prepare_cell(run, workspace=workspace, need_servers=False)
+    with cell_bar(cell, quiet=quiet) as show:
+        return run_cell(cell, on_event=show)
+
+
+@contextlib.contextmanager
+def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
+    """Start the servers that the roles name and that are not there, and stop those again."""
+    from tautools.cli.progress import watch_starts
+    from tautools.params import load_server
+    from tautools.server import Registry, launch
+
+    there = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
+    wanted = dict.fromkeys(role.server for role in (run.agent, run.user) if role.server and not role.base_url)
+    chosen = [load_server(name, workspace=workspace) for name in wanted if name not in there]
+    started: list[Server] = []
+    try:
+        started.extend(launch(params, workspace=workspace) for params in chosen)
+        for error in watch_starts(started).values():
+            raise error
+        yield
+    finally:
+        for server in started:
+            server.stop()
+
+
+def _print_plan(cell: Cell, *, as_json: bool) -> None:
+    plan = {
+        "folder": str(cell.folder),
+        "setting_id": cell.setting.id,
+        "simulated": cell.setting.simulated,
+        "tasks": [task.id for task in cell.tasks],
+        "num_trials": cell.run.num_trials,
+        "planned": len(cell.planned),
+        "done": len(cell.done),
+        "owed": len(cell.owed),
+    }
+    if as_json:
+        click.echo(json.dumps(plan, indent=1))
+        return
+    marked = " [SIMULATED]" if cell.setting.simulated else ""
+    click.echo(
+        f"{cell.setting.env} {cell.setting.strategy.value} {cell.setting.agent.model}{marked}: "
+        f"{len(cell.tasks)} tasks x {cell.run.num_trials} trials = {len(cell.planned)} conversations\n"
+        f"{len(cell.done)} done, {len(cell.owed)} owed\nresults in {cell.folder} (setting {cell.setting.id})"
+    )
+
+
+def _told(result: CellResult) -> dict[str, Any]:
+    return {
+        "done": result.done,
+        "owed": result.owed,
+        "planned": result.planned,
+        "outcomes": {outcome.value: count for outcome, count in result.outcomes.items()},
+        "model_calls": result.model_calls,
+        "faults": result.faults,
+        "fault_kinds": dict(result.fault_kinds),
+        "repeats": result.repeats,
+        "interrupted": result.interrupted,
+        "cause": result.cause,
+        "mixed": result.mixed,
+        "setting_id": result.setting.id,
+        "simulated": result.setting.simulated,
+        "folder": str(result.folder),
+        "view": str(result.view) if result.view else None,
+    }

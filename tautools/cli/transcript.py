@@ -1,0 +1,165 @@
+"""Conversations as people read them in a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tautools.records import Strategy
+from tautools.run.count import is_tool_output
+from tautools.run.ledger import read_conversation, read_ledger
+from tautools.run.show import actions_of, beside, expected_of, missing_info, passed_and_scored
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tautools.records import CommitRow, Conversation
+    from tautools.run.folder import SettingFolder
+    from tautools.run.show import Did
+
+__all__ = ["Transcript", "print_conversation", "print_outcome", "print_overview", "print_rows"]
+
+SHORT = 400
+"""Characters of a tool's result or a system prompt that are shown unless `--full` is given."""
+
+_STYLES = {"system": "bright_black", "user": "cyan", "assistant": "green", "tool": "yellow"}
+_MARKS = {
+    "same": "[green]same[/]",
+    "differs": "[red]differs[/]",
+    "missing": "[red]missing[/]",
+    "more": "[bright_black]more[/]",
+}
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+class Transcript:
+    """Prints messages one by one."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self._full = full
+        self._console = _console()
+
+    def head(self, folder: SettingFolder, task_id: str, trial: int) -> None:
+        """Print what conversation this is."""
+        setting = folder.setting
+        marked = " [bold red]SIMULATED[/]" if setting.simulated else ""
+        self._console.rule(
+            f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}  "
+            f"task {escape(task_id)}, trial {trial}{marked}"
+        )
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        """Print one message; what a tool gave back and the system prompt are shortened."""
+        role = "tool" if is_tool_output(message) else str(message["role"])
+        text = str(message.get("content") or "")
+        if role in {"tool", "system"} and not self._full:
+            text = _shortened(text)
+        style = _STYLES.get(role, "")
+        if text:
+            self._console.print(f"[bold {style}]{role:>9}[/]  [{style}]{escape(text)}[/]")
+        for call in message.get("tool_calls") or ():
+            said = call["function"]
+            self._console.print(f"[bold {style}]{role:>9}[/]  → {escape(said['name'])}({escape(said['arguments'])})")
+
+
+def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
+    """Print a finished conversation, then what it came to."""
+    transcript = Transcript(full=full)
+    transcript.head(folder, row.task_id, row.trial)
+    conversation = read_conversation(folder.path, row)
+    for message in conversation.messages:
+        transcript.message(message)
+    _print_result(folder, row, conversation)
+
+
+def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
+    """Print what a conversation came to that was followed; it may have been lost instead."""
+    row = read_ledger(folder.path).get((folder.id, task_id, trial))
+    if row is None:
+        _console().print("It ended without a result and is owed again.")
+        return
+    _print_result(folder, row, read_conversation(folder.path, row))
+
+
+def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
+    """Print one line for each setting."""
+    table = Table("env", "strategy", "model", "finished", "passed", "folder", box=None, pad_edge=False)
+    for folder, rows in found:
+        passed, scored = passed_and_scored(rows)
+        model = folder.setting.agent.model + (" SIMULATED" if folder.setting.simulated else "")
+        rate = f"{passed}/{scored}" if scored else "n = 0"
+        names = (folder.setting.env, folder.setting.strategy.value, model)
+        table.add_row(*map(escape, names), str(len(rows)), rate, escape(str(folder.path)))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
+    """Print one line for each finished conversation of a setting."""
+    table = Table(
+        "task", "trial", "outcome", "reward", "calls", "tools", "output tokens", "took", box=None, pad_edge=False
+    )
+    for row in rows:
+        table.add_row(
+            escape(row.task_id),
+            str(row.trial),
+            row.outcome.value,
+            _figure(row.reward),
+            str(row.agent_calls + row.user_calls),
+            str(row.tool_calls),
+            str(row.output_tokens),
+            f"{row.duration_s:.1f} s",
+        )
+    console = _console()
+    passed, scored = passed_and_scored(rows)
+    console.print(table)
+    marked = "; SIMULATED" if folder.setting.simulated else ""
+    console.print(f"{len(rows)} finished, {passed} of {scored} passed{marked}")
+
+
+def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
+    console = _console()
+    console.rule()
+    style = "green" if row.reward else "red"
+    console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {row.duration_s:.1f} s")
+    if conversation.error:
+        console.print(escape(conversation.error))
+    missing = missing_info(conversation)
+    if missing:
+        console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
+    for different in conversation.reward_info.get("different") or ():
+        console.print(f"[red]not as it should be:[/] {escape(_shortened(json.dumps(different, default=str)))}")
+    expected = expected_of(folder.setting, row.task_id)
+    if expected is None:
+        console.print("The benchmark is not at hand; expected actions are not shown.")
+        return
+    table = Table("", "expected action", "actual action", title="expected beside actual", title_justify="left")
+    for pair in beside(expected, actions_of(conversation.messages, Strategy(folder.setting.strategy))):
+        table.add_row(_MARKS[pair.mark], _action(pair.expected), _action(pair.actual))
+    console.print(table)
+
+
+def _action(did: Did | None) -> str:
+    if did is None:
+        return ""
+    said = did.arguments
+    inside = ", ".join(f"{name}={_plain(value)}" for name, value in said.items()) if isinstance(said, dict) else said
+    return escape(f"{did.name}({inside})")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text)} characters)"
+
+
+def _figure(reward: float | None) -> str:
+    return "none" if reward is None else f"{reward:g}"

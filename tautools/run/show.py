@@ -1,0 +1,211 @@
+"""Finds one conversation and sets what it did beside what its task's reference does. Pure reading, no drawing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from tautools.bench import open_source
+from tautools.bench.agents.text import read_action
+from tautools.errors import BenchError, ParamsError
+from tautools.records import Outcome, Strategy, canonical_json
+from tautools.run.folder import read_setting, results_of
+from tautools.run.ledger import read_conversation, read_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tautools.bench.types import Action
+    from tautools.records import CommitRow, Conversation, Setting
+    from tautools.run.folder import SettingFolder
+
+__all__ = ["Beside", "Did", "actions_of", "beside", "choose_folders", "choose_row", "expected_of", "rows_of", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """One tool call of the agent, as it was made."""
+
+    name: str
+    arguments: Any
+    """Parsed, or the text when it cannot be parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """An expected action and the actual one that stands beside it; either may be missing."""
+
+    expected: Did | None
+    actual: Did | None
+
+    @property
+    def mark(self) -> str:
+        """`same`, `differs`, `missing` or `more`."""
+        if self.expected is None:
+            return "more"
+        if self.actual is None:
+            return "missing"
+        return "same" if _same(self.expected, self.actual) else "differs"
+
+
+def choose_folders(
+    workspace: Path, *, env: str | None = None, strategy: str | None = None, model: str | None = None
+) -> list[SettingFolder]:
+    """Return the folders of results that fit; a model fits by its name or by its folder's name.
+
+    Raises
+    ------
+    ParamsError
+        When nothing fits, naming what there is.
+    """
+    every = results_of(workspace)
+    fitting = [
+        folder
+        for folder in every
+        if env in {None, folder.setting.env}
+        and strategy in {None, folder.setting.strategy.value}
+        and model in {None, folder.path.name, folder.setting.agent.model, folder.id}
+    ]
+    if fitting or not (env or strategy or model):
+        return fitting
+    there = "\n".join(f"{each.setting.env} {each.setting.strategy.value} {each.path.name}" for each in every)
+    raise ParamsError(
+        f"No results of env {env or 'any'}, strategy {strategy or 'any'}, model {model or 'any'}.",
+        evidence=f"There are:\n{there}" if there else f"{workspace / 'results'} has no results.",
+        next_step="`tautools show` lists them; choose another workspace with --workspace.",
+    )
+
+
+def folder_at(path: Path) -> SettingFolder:
+    """Return the folder of results at `path`, or around it.
+
+    Raises
+    ------
+    ParamsError
+        When there is none.
+    """
+    for each in (path, *path.parents[:2]):
+        found = read_setting(each)
+        if found is not None:
+            return found
+    raise ParamsError(
+        f"{path} is not a folder of results.",
+        evidence="It holds no setting.json.",
+        next_step="`tautools show` lists the folders of a workspace.",
+    )
+
+
+def rows_of(folder: SettingFolder) -> list[CommitRow]:
+    """Return a setting's finished conversations, by task and trial."""
+    rows = [row for row in read_ledger(folder.path).values() if row.setting_id == folder.id]
+    return sorted(rows, key=lambda row: (not row.task_id.isdecimal(), row.task_id.zfill(8), row.trial))
+
+
+def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> CommitRow:
+    """Return the row of a task, of its first finished trial when none is given.
+
+    Raises
+    ------
+    ParamsError
+        When it is not finished, naming what is.
+    """
+    rows = rows_of(folder)
+    found = [row for row in rows if row.task_id == task_id and trial in {None, row.trial}]
+    if found:
+        return found[0]
+    trials = [str(row.trial) for row in rows if row.task_id == task_id]
+    tasks = list(dict.fromkeys(row.task_id for row in rows))
+    near = get_close_matches(task_id, tasks, n=5, cutoff=0.0)
+    raise ParamsError(
+        f"Task {task_id}{'' if trial is None else f', trial {trial}'} is not finished in {folder.path}.",
+        evidence=f"Finished trials of it: {', '.join(trials)}." if trials else f"Finished tasks: {', '.join(near)} …",
+        next_step="Choose one of those, or watch a running one with --follow.",
+    )
+
+
+def actions_of(messages: Sequence[dict[str, Any]], strategy: Strategy) -> list[Did]:
+    """Return the tool calls of a conversation, in order, under any strategy."""
+    if strategy is Strategy.FC:
+        calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+        return [Did(call["name"], _parsed(call["arguments"])) for call in calls]
+    said = [str(message["content"]) for message in messages if message["role"] == "assistant"]
+    return [Did(call.name, _parsed(call.arguments)) for text in said for call in read_action(text).calls]
+
+
+def expected_of(setting: Setting, task_id: str) -> list[Action] | None:
+    """Return a task's reference actions of the agent; None when the benchmark is not at hand as it was then."""
+    try:
+        domain = open_source(setting.bench, setting.source).domain(setting.env, setting.split)
+        return [action for action in domain.tasks[task_id].reference if action.requestor == "assistant"]
+    except (BenchError, KeyError):
+        return None
+
+
+def beside(expected: Sequence[Action], actual: Sequence[Did]) -> list[Beside]:
+    """Set actual actions beside the expected ones, in order: equal ones first, then those of one name."""
+    wanted = [Did(action.name, dict(action.arguments)) for action in expected]
+    pairs: list[Beside] = []
+    matcher = SequenceMatcher(None, [_exact(did) for did in wanted], [_exact(did) for did in actual], autojunk=False)
+    for _, start, end, first, last in matcher.get_opcodes():
+        pairs += _by_name(wanted[start:end], actual[first:last])
+    return pairs
+
+
+def told(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
+    """Return everything about one conversation as a program reads it."""
+    conversation = read_conversation(folder.path, row)
+    expected = expected_of(folder.setting, row.task_id)
+    return {
+        "folder": str(folder.path),
+        "setting": folder.setting.model_dump(mode="json"),
+        "row": row.model_dump(mode="json"),
+        "conversation": conversation.model_dump(mode="json"),
+        "expected": None
+        if expected is None
+        else [{"name": each.name, "arguments": each.arguments} for each in expected],
+        "actual": [
+            {"name": did.name, "arguments": did.arguments}
+            for did in actions_of(conversation.messages, folder.setting.strategy)
+        ],
+    }
+
+
+def passed_and_scored(rows: Sequence[CommitRow]) -> tuple[int, int]:
+    """Return how many conversations passed, and how many have a score."""
+    return sum(row.outcome is Outcome.PASSED for row in rows), sum(row.outcome.scored for row in rows)
+
+
+def missing_info(conversation: Conversation) -> list[str]:
+    """Return what the agent should have told the user and did not."""
+    missing = conversation.reward_info.get("missing_info") or ()
+    return [str(each) for each in missing]
+
+
+def _by_name(expected: Sequence[Did], actual: Sequence[Did]) -> list[Beside]:
+    matcher = SequenceMatcher(None, [did.name for did in expected], [did.name for did in actual], autojunk=False)
+    pairs: list[Beside] = []
+    for kind, start, end, first, last in matcher.get_opcodes():
+        if kind == "equal":
+            pairs += map(Beside, expected[start:end], actual[first:last])
+        else:
+            pairs += [Beside(did, None) for did in expected[start:end]]
+            pairs += [Beside(None, did) for did in actual[first:last]]
+    return pairs
+
+
+def _same(one: Did, other: Did) -> bool:
+    return _exact(one) == _exact(other)
+
+
+def _exact(did: Did) -> str:
+    return f"{did.name} {canonical_json(did.arguments)}"
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
