@@ -1,6 +1,6 @@
 """A throw-away JupyterLab and a headless Chromium that drives it.
 
-Everything Jupyter keeps is put into a folder of its own; no request leaves the machine (others are aborted and counted).
+Everything Jupyter keeps is put into a folder of its own; no request leaves the machine (others are counted).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
@@ -51,7 +51,7 @@ class Lab:
         self.base = f"http://127.0.0.1:{self.port}"
         self._dark = dark
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         home = self.root / ".lab"
         self._write_settings(home / "settings" / "@jupyterlab")
         env = {
