@@ -6,14 +6,16 @@ import json
 import os
 import shlex
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tautools.cli.errors import guard
+from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tautools.params.models import ServerParams
     from tautools.records import Certificate, Rung, ServerRecord
     from tautools.server import Server
@@ -30,15 +32,6 @@ Examples:
 """
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
-_workspace = click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="TAUTOOLS_WORKSPACE",
-    default=Path(),
-    help="The folder with servers/, logs/ and results/.  [default: the current one]",
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-
 
 @click.group("server", epilog=_EPILOG)
 def command() -> None:
@@ -49,33 +42,34 @@ def command() -> None:
     epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
     "  tautools server up sim-small --skill 0.9 --port 8007"
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
 @click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
 @click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
 @click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
-@click.option("--site", default=None, help="Site file: address to bind, how vLLM is started.  [default: local]")
+@site_option
+@set_option
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
-@_workspace
-@_as_json
+@workspace_option
+@json_option
 @guard
 def up(
     names: tuple[str, ...],
-    site: str | None,
     timeout_s: float | None,
     no_wait: bool,
     workspace: Path,
     as_json: bool,
-    **changes: Any,
+    **how: Any,
 ) -> None:
     """Start servers by the names of their files under params/servers/, and wait until each is proven."""
     from tautools.cli.progress import watch_starts
 
-    if changes["port"] is not None and len(names) > 1:
+    if how["port"] is not None and len(names) > 1:
         raise click.UsageError("--port is for one server; leave it out to give each a free port")
     if len(set(names)) < len(names):
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    servers = _launch_all([_chosen(name, workspace, **changes) for name in names], site, workspace)
+    site = how.pop("site")
+    servers = _launch_all([_chosen(name, workspace, **how) for name in names], site, workspace)
     failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
     if as_json:
         click.echo(json.dumps([_told(server) for server in servers], indent=1))
@@ -89,8 +83,8 @@ def up(
 
 
 @command.command("ls", epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'")
-@_workspace
-@_as_json
+@workspace_option
+@json_option
 @guard
 def list_servers(workspace: Path, as_json: bool) -> None:
     """List the servers of the workspace with their state now."""
@@ -124,7 +118,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 @click.argument("url")
 @click.option("--model", help="Name that must be served.  [default: the first it tells]")
 @click.option("--key-env", help="Environment variable that holds its key; never the key itself.")
-@_as_json
+@json_option
 @guard
 def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> None:
     """Prove any OpenAI-compatible server: identity, key, a chat, tool calls."""
@@ -138,8 +132,8 @@ def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> Non
 
 @command.command()
 @click.argument("name")
-@_workspace
-@_as_json
+@workspace_option
+@json_option
 @guard
 def verify(name: str, workspace: Path, as_json: bool) -> None:
     """Climb the ladder again at a registered server, and write the certificate down."""
@@ -153,7 +147,7 @@ def verify(name: str, workspace: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
 @click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
-@_workspace
+@workspace_option
 @guard
 def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
     """Print the end of a server's log, output first and then errors."""
@@ -172,7 +166,7 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 @command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "every", is_flag=True, help="All servers of the workspace.")
-@_workspace
+@workspace_option
 @guard
 def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     """Stop servers with everything they started; return when nothing of them runs."""
@@ -196,7 +190,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
 @click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
 @click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends.")
 @click.option("--show-keys", is_flag=True, help="Print the keys themselves; by default the files that hold them.")
-@_workspace
+@workspace_option
 @guard
 def export(user: str | None, agent: str | None, show_keys: bool, workspace: Path) -> None:
     """Print lines for a shell script that wants the addresses; without options, of every server."""
@@ -218,15 +212,23 @@ def _say_signal(name: str, sent: str) -> None:
     click.echo(f"{name}: {sent}")
 
 
-def _chosen(name: str, workspace: Path, *, port: int | None, **simulate: float | None) -> ServerParams:
+def _chosen(
+    name: str,
+    workspace: Path,
+    *,
+    overrides: tuple[str, ...],
+    skill: float | None,
+    speed: float | None,
+    port: int | None,
+) -> ServerParams:
     from tautools.params import load_server
 
-    params = load_server(name, workspace=workspace)
-    changed = {field: value for field, value in simulate.items() if value is not None}
-    if changed and params.engine != "simulate":
+    given = {"port": port, "simulate.skill": skill, "simulate.speed": speed}
+    words = [f"{field}={value}" for field, value in given.items() if value is not None]
+    params = load_server(name, workspace=workspace, overrides=[*overrides, *words])
+    if params.engine != "simulate" and not (skill is speed is None):
         raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
-    update: dict[str, Any] = {"simulate": params.simulate.model_copy(update=changed)}
-    return params.model_copy(update=update | ({"port": port} if port is not None else {}))
+    return params
 
 
 def _launch_all(chosen: list[ServerParams], site: str | None, workspace: Path) -> list[Server]:

@@ -43,7 +43,7 @@ _MARKERS = (
     _marker(r"Starting to load model|Loading weights|Loading safetensors", "loading weights", 12, 12),
     _marker(r"Loading [\w ]*checkpoint shards:\s+(?P<share>\d+)%", "loading weights", 12, 50),
     _marker(r"Loading weights took|Model loading took", "weights loaded", 50, 50),
-    _marker(r"torch\.compile|Dynamo bytecode|Compiling a graph", "compiling", 55, 60),
+    _marker(r"Dynamo bytecode transform|torch\.compile takes|Compiling a graph", "compiling", 55, 60),
     _marker(r"Free device memory|GPU KV cache size|CPU KV cache|KV cache memory", "sizing the KV cache", 60, 60),
     _marker(r"Generated \d+ (prompt|decode) buckets", "planning the warm-up", 62, 62),
     _marker(r"\[Warmup\]\[[^\]]*[Pp]rompt[^\]]*\]\[(?P<done>\d+)/(?P<of>\d+)\]", "warming up prompts", 62, 77),
