@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tautools.params.models import SweepParams
-
 __all__ = ["SWEEP", "Demo", "run_demo"]
 
 SWEEP = "demo"
@@ -37,20 +35,13 @@ class Demo:
     """Whether the reports were built by this run."""
 
 
-def run_demo(
-    workspace: Path,
-    *,
-    work: Callable[[SweepParams], SweepResult] | None = None,
-    on_event: Callable[[SweepEvent], None] | None = None,
-) -> Demo:
+def run_demo(workspace: Path, *, on_event: Callable[[SweepEvent], None] | None = None) -> Demo:
     """Make the workspace, run the sweep, build the reports.
 
     Parameters
     ----------
     workspace : Path
         Made when it is not there.
-    work : callable, optional
-        Runs the sweep, in place of `run_sweep`, for who shows progress.
     on_event : callable, optional
         Told what happens in the sweep.
 
@@ -60,8 +51,7 @@ def run_demo(
         When the workspace cannot be written, a server does not start, or a report cannot be built.
     """
     workspace = ensure_folder(workspace.expanduser().absolute())
-    sweep = load_sweep(SWEEP, workspace=workspace)
-    result = work(sweep) if work is not None else run_sweep(sweep, workspace=workspace, on_event=on_event)
+    result = run_sweep(load_sweep(SWEEP, workspace=workspace), workspace=workspace, on_event=on_event)
     if not result.finished:
         return Demo(result, (), built=False)
     known = () if result.executed else _pages_of_before(workspace)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tautools.cli.errors import guard
+from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
 
 __all__ = ["command"]
 
@@ -28,17 +28,16 @@ Examples:
 @guard
 def command(workspace: Path) -> None:
     """Bring simulated servers up, run a small sweep of real tau2 tasks, build two reports."""
-    from functools import partial
-
-    from tautools.cli.sweep_progress import watch_sweep
+    from tautools.cli.sweep_progress import shown_progress
     from tautools.demo import run_demo
 
     click.echo(f"Demo in {workspace}. The tasks are tau2's own; the models are SIMULATED, and so is every figure.")
-    demo = run_demo(workspace, work=partial(watch_sweep, workspace=workspace.absolute()))
+    with shown_progress() as on_event:
+        demo = run_demo(workspace, on_event=on_event)
     click.echo(str(demo.result))
     if not demo.pages:
         click.echo("The reports are built when the sweep is finished. Next: run `tautools demo` again to go on.")
-        raise SystemExit(130 if demo.result.interrupted else 3)
+        raise SystemExit(EXIT_INTERRUPTED if demo.result.interrupted else EXIT_UNFINISHED)
     from tautools.report import how_to_open
 
     click.echo("Reports (SIMULATED):" if demo.built else "Reports (SIMULATED), built by an earlier run:")

@@ -6,15 +6,18 @@ import functools
 import json
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.errors import guard
+from tautools.cli.config import show
+from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.options import ParamsName, json_option, new_workspace_option, set_option, show_config_option
+from tautools.params import resolve_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tautools.params.models import SweepParams
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
@@ -29,16 +32,6 @@ Examples:
   tautools sweep run demo --cells 0-3,7 --set tasks.limit=2
   tautools sweep status demo --watch
 """
-UNFINISHED, INTERRUPTED = 3, 130
-
-_workspace = click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="TAUTOOLS_WORKSPACE",
-    default=Path(),
-    help="The folder with results/, runs/ and servers/.  [default: the current one]",
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +46,22 @@ class _Chosen:
 def _of_a_sweep(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument and options that name a sweep, and hand it what they name."""
 
-    @click.argument("name", metavar="NAME")
+    @click.argument("name", metavar="NAME", type=ParamsName("sweeps"))
     @click.option("--cells", metavar="LIST", help="Indices of cells, such as 0-3,7.  [default: all]")
-    @click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, such as tasks.limit=2."
-    )
-    @_workspace
+    @set_option
+    @show_config_option
+    @new_workspace_option
     @guard
     @functools.wraps(verb)
-    def named(name: str, cells: str | None, overrides: tuple[str, ...], workspace: Path, **options: Any) -> None:
-        from tautools.params import load_sweep
+    def named(name: str, cells: str | None, workspace: Path, **options: Any) -> None:
         from tautools.sweep import parse_indices
 
+        resolved = resolve_sweep(name, workspace=workspace, overrides=options.pop("overrides"))
+        if options.pop("show_config"):
+            show(resolved, as_json=options["as_json"])
+            return
         only = None if cells is None else parse_indices(cells)
-        verb(_Chosen(load_sweep(name, workspace=workspace, overrides=overrides), only, workspace), **options)
+        verb(_Chosen(resolved.params, only, workspace), **options)
 
     return named
 
@@ -77,8 +72,8 @@ def command() -> None:
 
 
 @command.command("ls")
-@_workspace
-@_as_json
+@new_workspace_option
+@json_option
 @guard
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
@@ -97,7 +92,7 @@ def list_sweeps(workspace: Path, as_json: bool) -> None:
 
 
 @command.command(epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .owed")
-@_as_json
+@json_option
 @_of_a_sweep
 def plan(chosen: _Chosen, *, as_json: bool) -> None:
     """Say what a sweep would cost. Nothing is started and nothing is written."""
@@ -107,7 +102,7 @@ def plan(chosen: _Chosen, *, as_json: bool) -> None:
 @command.command(epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4")
 @click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
-@_as_json
+@json_option
 @_of_a_sweep
 def run(chosen: _Chosen, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
     """Bring servers up, work on the owed cells, stop what was started. Run it again to resume.
@@ -117,20 +112,22 @@ def run(chosen: _Chosen, *, parallel: int | None, dry_run: bool, as_json: bool) 
     if dry_run:
         _show_plan(chosen, as_json=as_json)
         return
-    from tautools.cli.sweep_progress import watch_sweep
+    from tautools.cli.sweep_progress import shown_progress
+    from tautools.sweep import run_sweep
 
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
-    result = watch_sweep(sweep, workspace=chosen.workspace, only=chosen.only, quiet=as_json)
+    with shown_progress(quiet=as_json) as on_event:
+        result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
     click.echo(json.dumps(_result_row(result), indent=1) if as_json else str(result))
     if result.interrupted:
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(EXIT_INTERRUPTED)
     if not result.finished:
-        raise SystemExit(UNFINISHED)
+        raise SystemExit(EXIT_UNFINISHED)
 
 
 @command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is owed.")
-@_as_json
+@json_option
 @_of_a_sweep
 def status(chosen: _Chosen, *, watch: bool, as_json: bool) -> None:
     """Say where each cell stands, from the ledger."""

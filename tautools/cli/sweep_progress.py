@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress
 
-    from tautools.params.models import SweepParams
-    from tautools.sweep import SweepEvent, SweepResult
+    from tautools.sweep import SweepEvent
 
-__all__ = ["watch_sweep"]
+__all__ = ["shown_progress"]
 
 LINE_EVERY_S = 15.0
 """Without a terminal a line of progress is printed this often [s]."""
 
 
-def watch_sweep(
-    sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None, quiet: bool = False
-) -> SweepResult:
-    """Run a sweep and show how far it is, on standard error.
+@contextlib.contextmanager
+def shown_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
+    """Show how far a sweep is, on standard error, while the block runs; yields what to tell the events to.
 
     Parameters
     ----------
-    sweep, workspace, only
-        As `tautools.sweep.run_sweep` takes them.
     quiet : bool
         Show nothing.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tautools.sweep import run_sweep
-
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
     console = Console(stderr=True, quiet=quiet, soft_wrap=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
-        return run_sweep(sweep, workspace=workspace, only=only, on_event=_Shown(bars).show)
+        yield _Shown(bars).show
 
 
 class _Shown:
