@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from typing import IO, TYPE_CHECKING
 
 from tautools.errors import FilesError
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["LineWriter", "ensure_folder", "read_lines", "read_span", "tail", "write_atomic"]
+__all__ = [
+    "LineWriter",
+    "ensure_folder",
+    "read_lines",
+    "read_span",
+    "tail",
+    "why_not_writable",
+    "write_atomic",
+    "write_new",
+]
 
 
 def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
@@ -79,6 +89,40 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> N
             evidence=str(error),
             next_step="Check free space, quota and permissions of the folder.",
         ) from error
+
+
+def write_new(path: Path, data: bytes | str) -> bool:
+    """Write a file that does not exist yet; return False, and change nothing, when it does.
+
+    Raises
+    ------
+    FilesError
+        When the file cannot be written.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    try:
+        with path.open("xb") as file:
+            file.write(raw)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise FilesError(
+            f"The file {path} cannot be written.",
+            evidence=str(error),
+            next_step="Check free space, quota and permissions of the folder.",
+        ) from error
+    return True
+
+
+def why_not_writable(folder: Path) -> str:
+    """Return why nothing can be written in `folder`; empty when it can, which is tried with a file that has no name."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"tautools")
+            file.flush()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 class LineWriter:
