@@ -16,6 +16,7 @@ from tautools.errors import RecordError
 from tautools.files import ensure_folder, write_atomic
 from tautools.params import shipped
 from tautools.report.cells import find_cells
+from tautools.report.executing import execute
 from tautools.report.html import front_page, notebook_page
 from tautools.report.markdown import experiment_report, opening_of
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["ReportPaths", "build_reports"]
-
-NOTEBOOK_TIMEOUT_S = 1800
-"""Longest time that one cell of a report notebook may take; a bound also wakes a kernel client that missed a reply."""
 
 _PARTS = (
     ("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k"),
@@ -71,8 +69,8 @@ def build_reports(*, workspace: Path, sweep: str | None = None, out: Path | None
         When there is nothing to report, before anything is made.
     ParamsError, BenchError, RunError
         A sweep that does not exist or cannot be planned; results that cannot be read.
-    FilesError
-        When the folder cannot be written.
+    FilesError, RunError
+        When the folder cannot be written, or a notebook does not run to its end.
     """
     _something_to_report(workspace, sweep)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -80,7 +78,8 @@ def build_reports(*, workspace: Path, sweep: str | None = None, out: Path | None
     folder = ensure_folder(out or workspace / "reports" / name / stamp).resolve()
     foot = f"Made by tautools {tautools.__version__} at {time.strftime('%Y-%m-%d %H:%M:%S %z')}, from {workspace}."
     for notebook, page, _, heading in _PARTS:
-        _execute(notebook, folder, workspace=workspace, sweep=sweep or "")
+        parameters = {"workspace": str(workspace.resolve()), "sweep": sweep or "", "out": str(folder)}
+        execute(shipped("notebooks") / notebook, folder / notebook, parameters=parameters, folder=workspace)
         write_atomic(folder / page, notebook_page(folder / notebook, title=f"{heading}: {name}", foot=foot))
     data = [json.loads((folder / part[2]).read_bytes()) for part in _PARTS]
     write_atomic(folder / f"experiment_report_{stamp}.md", _markdown(name, data, folder, foot))
@@ -111,23 +110,6 @@ def _name(sweep: str | None) -> str:
     if not sweep:
         return "all"
     return sweep.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
-
-
-def _execute(notebook: str, folder: Path, *, workspace: Path, sweep: str) -> None:
-    import papermill
-
-    papermill.execute_notebook(
-        str(shipped("notebooks") / notebook),
-        str(folder / notebook),
-        parameters={"workspace": str(workspace.resolve()), "sweep": sweep, "out": str(folder)},
-        kernel_name="python3",
-        cwd=str(workspace.resolve()),
-        progress_bar=False,
-        log_output=False,
-        start_timeout=180,
-        execution_timeout=NOTEBOOK_TIMEOUT_S,
-        store_widget_state=False,
-    )
 
 
 def _markdown(name: str, data: list[dict[str, Any]], folder: Path, foot: str) -> str:

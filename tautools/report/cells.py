@@ -61,6 +61,11 @@ class ReportCell:
         return self.setting.simulated or any(row.simulated for row in self.rows)
 
     @property
+    def place(self) -> str:
+        """The folder as seen from the workspace: `results/<env>/<strategy>/<slug>`."""
+        return "/".join(self.folder.parts[-4:])
+
+    @property
     def model(self) -> str:
         """The agent model, without its owner."""
         return self.setting.agent.model.rstrip("/").rsplit("/", 1)[-1]

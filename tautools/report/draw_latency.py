@@ -93,8 +93,10 @@ def _lines(field: Axes, summary: LatencySummary, scale: float) -> None:
     for place, style in ((50, "-"), (90, "--"), (99, ":")):
         value = summary.percentiles_s[place] * scale
         field.axvline(value, color="#000000", linestyle=style, linewidth=1.2)
-        words = f"p{place} {measured(value)} "
-        field.annotate(words, (value, top), fontsize=7.5, rotation=90, va="top", ha="right")
+        words = f"p{place} {measured(value)}"
+        field.annotate(
+            words, (value, top), (-2, -2), textcoords="offset points", fontsize=7.5, rotation=90, va="top", ha="right"
+        )
 
 
 def _shade_note(field: Axes, summary: LatencySummary, scale: float) -> str:

@@ -41,7 +41,7 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
             group.role,
             (_short(group.model), "SIMULATED" if group.simulated else ""),
             f"{timing.metric.name} [{timing.metric.unit}]",
-            timing.source,
+            tuple(timing.source.split(", ")),
             *_figures(timing.summary, timing.metric.scale),
         )
         for group in groups
@@ -138,11 +138,11 @@ def call_source_table(cells: Sequence[ReportCell], calls: pd.DataFrame) -> Table
     """Return which folders the calls come from and how many of their rows were used."""
     used = calls["folder"].value_counts()
     rows = [
-        (str(cell.folder), str(cell.num_trials), str(len(cell.tasks)), count(int(used.get(str(cell.folder), 0))))
+        (cell.place, str(cell.num_trials), str(len(cell.tasks)), count(int(used.get(str(cell.folder), 0))))
         for cell in cells
     ]
     return Table(
-        "Where the figures come from",
+        "Folders and rows",
         (Column("folder", number=False), Column("trials"), Column("tasks"), Column("calls used")),
         tuple(rows),
         (_ROWS,),

@@ -22,7 +22,7 @@ def how_to_open(page: Path, *, port: int = 8000) -> str:
         [
             "To open it:",
             f"  on this machine     {page.as_uri()}",
-            f"  in JupyterLab       File > Open from Path… {page} (Trust HTML is not needed)",
+            f"  in JupyterLab       right click {page.name} in the file browser, Open in New Browser Tab",
             f"  copied to yours     scp -r {source} .",
             f"  through a tunnel    here:  python -m http.server {port} --bind 127.0.0.1 --directory {folder}",
             f"                      yours: ssh -L {port}:127.0.0.1:{port} {there}",

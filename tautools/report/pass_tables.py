@@ -29,6 +29,7 @@ _OUTCOMES = (
     "planned = the outcomes + owed. A user_error stands here after its repeats and carries no reward. infra faults and "
     "user model repeats are attempts that ended without a result and are owed again."
 )
+_ALWAYS = {Outcome.PASSED, Outcome.FAILED}
 _SPREAD = (
     "ICC is the share of the variance that lies between tasks; a task flips when it passed in some trials and failed "
     "in others. A dash: too few tasks or trials to tell."
@@ -40,7 +41,7 @@ _EMPTY = "n = 0: no conversation is finished."
 
 def pass_hat_table(scores: Sequence[CellScore]) -> Table:
     """Return pass^k for every cell: value, interval, and v1's convention below it."""
-    most = max((len(score.v1) for score in scores), default=0)
+    most = max((score.cell.num_trials for score in scores), default=0)
     rows = tuple(
         (*_head(score), *_basis(score), *(_pass_hat_entry(score, k) for k in range(1, most + 1))) for score in scores
     )
@@ -58,9 +59,10 @@ def pass_hat_table(scores: Sequence[CellScore]) -> Table:
 
 def pass_at_table(scores: Sequence[CellScore]) -> Table:
     """Return pass@k for every cell: value and interval."""
-    most = max((len(score.pass_at) for score in scores), default=0)
+    most = max((score.cell.num_trials for score in scores), default=0)
     rows = tuple(
-        (*_head(score), *_basis(score), *(_entry(score.pass_at, k) for k in range(1, most + 1))) for score in scores
+        (*_head(score), *_basis(score), *(_entry(score, score.pass_at, k) for k in range(1, most + 1)))
+        for score in scores
     )
     return Table(
         "pass@k: at least one of k trials passes",
@@ -73,7 +75,8 @@ def pass_at_table(scores: Sequence[CellScore]) -> Table:
 
 def outcome_table(scores: Sequence[CellScore]) -> Table:
     """Return how conversations ended, what is owed and what was lost on the way."""
-    kinds = [outcome for outcome in Outcome if outcome is not Outcome.INFRA]
+    kinds = [kind for kind in Outcome if kind in _ALWAYS or any(score.outcomes.get(kind) for score in scores)]
+    never = [kind.value for kind in Outcome if kind not in kinds and kind is not Outcome.INFRA]
     rows = tuple(
         (
             *_head(score),
@@ -88,13 +91,13 @@ def outcome_table(scores: Sequence[CellScore]) -> Table:
     )
     names = [kind.value for kind in kinds]
     return Table(
-        "How conversations ended",
+        "Outcomes, what is owed, what was lost",
         (
             *_HEAD,
             *(Column(name) for name in ("trials", "planned", *names, "owed", "infra faults", "user model repeats")),
         ),
         rows,
-        (_OUTCOMES,),
+        (_OUTCOMES, *([f"Never occurred: {', '.join(never)}."] if never else [])),
         _EMPTY,
     )
 
@@ -115,7 +118,7 @@ def spread_table(scores: Sequence[CellScore]) -> Table:
     )
     names = ("tasks", "scored", "standard error of pass^1", "ICC", "tasks that flip")
     return Table(
-        "How steady the results are",
+        "Standard error, correlation and flips of pass^1",
         (*_HEAD, *(Column(name) for name in names)),
         rows,
         (_SPREAD,),
@@ -133,13 +136,13 @@ def source_table(scores: Sequence[CellScore]) -> Table:
             score.cell.setting.user.model,
             _benchmark(score.cell.setting),
             score.cell.plan,
-            str(score.cell.folder),
+            score.cell.place,
         )
         for score in scores
     )
     names = ("setting", "user model", "benchmark", "plan", "folder")
     return Table(
-        "Where the figures come from",
+        "Settings and folders",
         (*_HEAD, Column("trials"), *(Column(name, number=False) for name in names)),
         rows,
         (_SOURCES,),
@@ -173,11 +176,12 @@ def _basis(score: CellScore) -> tuple[str | tuple[str, ...], ...]:
 
 def _pass_hat_entry(score: CellScore, k: int) -> tuple[str, ...]:
     v1 = f"v1 {share(score.v1[k - 1])}" if k <= len(score.v1) else ""
-    entry = _entry(score.pass_hat, k) if v1 else ("",)
-    return (*entry, v1)
+    return (*_entry(score, score.pass_hat, k), v1)
 
 
-def _entry(estimates: Sequence[Estimate], k: int) -> tuple[str, ...]:
+def _entry(score: CellScore, estimates: Sequence[Estimate], k: int) -> tuple[str, ...]:
+    if k > score.cell.num_trials:
+        return ("",)
     if k > len(estimates):
         return ("–",)
     found = estimates[k - 1]
