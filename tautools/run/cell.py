@@ -12,6 +12,7 @@ import queue
 from typing import TYPE_CHECKING
 
 from tautools.errors import RunError
+from tautools.llm import Retry
 from tautools.run.ledger import intact
 from tautools.run.plan import Cell, prepare_cell
 from tautools.run.runner import finished_result, start_run
@@ -35,7 +36,11 @@ def _ignore(_event: Event) -> None:
 
 
 def run_cell(
-    run: RunParams | Cell, *, workspace: Path | None = None, on_event: Callable[[Event], None] = _ignore
+    run: RunParams | Cell,
+    *,
+    workspace: Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    retry: Retry | None = None,
 ) -> CellResult:
     """Run what one cell owes, and return what is done and what is still owed.
 
@@ -51,6 +56,8 @@ def run_cell(
     on_event : callable
         Called in the caller's thread with every start, finished conversation, retry, fault and stop. What it raises
         is logged and does not stop the run.
+    retry : Retry, optional
+        How often a model call that met a transient fault is tried again before its conversation is given up.
 
     Raises
     ------
@@ -65,9 +72,9 @@ def run_cell(
     stop = Stop()
     told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     with catching_signals(stop):
-        result = start_run(cell, stop, told.put)
+        result = start_run(cell, stop, told.put, retry or Retry())
         result.add_done_callback(lambda _: told.put(None))
-        _listen(told, stop, on_event)
+        _listen(told, stop, on_event or _ignore)
     return result.result()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
 from tautools.llm import ModelDoor
+from tautools.records import Role
 from tautools.run.folder import claim_folder, read_setting
 from tautools.run.hold import Holder
 from tautools.run.ledger import Ledger, intact, read_events
@@ -29,22 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tautools.llm import Retry
     from tautools.llm.types import Endpoint
-    from tautools.records import Event, Role
+    from tautools.records import Event
     from tautools.run.plan import Cell, Pair
     from tautools.run.stop import Stop
 
 __all__ = ["finished_result", "start_run"]
 
-ASK_AGAIN_S = 5.0
-"""How often at most the registry is asked again for a role's servers [s]."""
 
-
-def start_run(cell: Cell, stop: Stop, on_event: Callable[[Event], None]) -> Future[CellResult]:
+def start_run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> Future[CellResult]:
     """Start a run in a thread of its own; `on_event` is called in that thread."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="tautools-run")
     try:
-        return executor.submit(lambda: asyncio.run(_run(cell, stop, on_event)))
+        return executor.submit(lambda: asyncio.run(_run(cell, stop, on_event, retry)))
     finally:
         executor.shutdown(wait=False)
 
@@ -57,7 +54,7 @@ def finished_result(cell: Cell) -> CellResult:
     return replace(_sum_up(cell, Ledger(cell.folder).refresh()), view=view)
 
 
-async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None]) -> CellResult:
+async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:
     stop.attach()
     seen = observe(cell.cast)
     cell = replace(cell, folder=claim_folder(cell.workspace / "results", cell.setting, seen))
@@ -72,17 +69,9 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None]) -> Cel
         owed = tally.planned - tally.done
         teller.started(**tally.progress(), owed=owed, provenance=seen, mixed=differences)
         try:
-            async with ModelDoor(
-                _Places(cell),
-                cell.cast.parties,
-                on_call=scheduler.on_call,
-                on_retry=teller.retrying,
-                keep_itl=cell.run.keep_itl,
-            ) as door:
-                await scheduler.run(door)
+            await _hold_all(cell, scheduler, teller, retry)
         finally:
-            ledger.refresh()
-            view = _write_view(cell, ledger)
+            view = _write_view(cell, ledger.refresh())
         result = replace(
             _sum_up(cell, ledger),
             model_calls=holder.counts.total,
@@ -97,6 +86,19 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None]) -> Cel
     if scheduler.broken:
         raise scheduler.broken
     return result
+
+
+async def _hold_all(cell: Cell, scheduler: Scheduler, teller: Teller, retry: Retry) -> None:
+    door = ModelDoor(
+        _Places(cell),
+        cell.cast.parties,
+        on_call=scheduler.on_call,
+        on_retry=teller.retrying,
+        retry=retry,
+        keep_itl=cell.run.keep_itl,
+    )
+    async with door:
+        await scheduler.run(door)
 
 
 def _make_scheduler(cell: Cell, ledger: Ledger, writer: Writer, teller: Teller, stop: Stop) -> tuple[Scheduler, Holder]:
@@ -143,26 +145,16 @@ def _sum_up(cell: Cell, ledger: Ledger) -> CellResult:
 
 
 class _Places:
-    """Where a role's servers are: those found before the start, then what the registry says when one was lost.
-
-    The registry and the servers are asked in a thread, so that asking never holds up the conversations that go well.
-    """
+    """Where a role's servers are: those found before the start; asked again, those that are ready then."""
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._known = {role: list(each) for role, each in cell.cast.endpoints.items()}
-        self._asked_at = dict.fromkeys(self._known, 0.0)
-        self._handed_out: set[Role] = set()
+        self._found = dict(cell.cast.endpoints)
 
     def __call__(self, role: Role) -> Sequence[Endpoint]:
-        now = time.monotonic()
-        if role in self._handed_out and now - self._asked_at[role] > ASK_AGAIN_S:
-            self._asked_at[role] = now
-            threading.Thread(target=self._ask, args=(role,), daemon=True).start()
-        self._handed_out.add(role)
-        return self._known[role]
-
-    def _ask(self, role: Role) -> None:
-        params = getattr(self._cell.run, role.value)
-        with contextlib.suppress(TautoolsError):  # still gone: the caller keeps what it has
-            self._known[role] = endpoints(params, workspace=self._cell.workspace, role_name=role.value)
+        if role in self._found:
+            return self._found.pop(role)
+        params = {Role.AGENT: self._cell.run.agent, Role.USER: self._cell.run.user}[role]
+        with contextlib.suppress(TautoolsError):
+            return endpoints(params, workspace=self._cell.workspace, role_name=role.value)
+        return self._cell.cast.endpoints[role]  # still gone: what was there may come back
