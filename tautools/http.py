@@ -8,6 +8,7 @@ processor time of the alternatives, and measured latencies are only true while t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ __all__ = ["Answer", "ConnectError", "Http", "StreamAnswer", "StreamHttp"]
 _KEEP_ALIVE_S = 4.0
 """Idle connections are closed after this [s]: uvicorn, under vLLM, closes its end after 5 s, and whoever is second
 would write into a closed connection."""
+
+_LINGER_S = 0.5
 
 
 class ConnectError(ModelCallError):
@@ -109,6 +112,14 @@ class StreamAnswer:
         while len(data) < most and (piece := await self.read()):
             data += piece
         return bytes(data[:most]).decode(errors="replace")
+
+    async def linger(self) -> None:
+        """Give an answer that is complete a moment to end, so that its connection can be used again."""
+        import aiohttp
+
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+            async with asyncio.timeout(_LINGER_S):
+                await self.read()
 
 
 class StreamHttp:

@@ -6,8 +6,8 @@ In an async test::
         ...  # server.base_url ends in /v1; answers are given in order, the last one again and again
     server.requests[0].body["messages"]; server.requests[0].headers["Authorization"]
 
-`answers` is a list, one answer, or a function `(request: Request) -> Say | str` (it may be async), so that an answer can
-depend on the messages. A `str` is `Say(text=...)`.
+`answers` is a list, one answer, or a function `(request: Request) -> Say | str` (it may be async), so that an answer
+can depend on the messages. A `str` is `Say(text=...)`.
 
 Around blocking code (a run, a subprocess), in a thread of its own::
 

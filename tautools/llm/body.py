@@ -1,0 +1,64 @@
+"""The body of a chat request. What is not set is not sent: no key with a null in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tautools.records import Thinking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
+    from tautools.records import Party, Sampling
+
+__all__ = ["chat_body", "sampling_fields", "task_field"]
+
+
+def chat_body(
+    endpoint: Endpoint, party: Party, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+) -> dict[str, Any]:
+    """Return the request for an OpenAI-compatible server; the party's `extra_body` has the last word."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": list(messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling_fields(party.sampling),
+    }
+    if tools:
+        body["tools"] = list(tools)
+    if tag.seed is not None:
+        body["seed"] = tag.seed
+    extra = dict(party.sampling.extra_body)
+    if party.thinking is not Thinking.DEFAULT:
+        switch = {"enable_thinking": party.thinking is Thinking.ON}
+        extra["chat_template_kwargs"] = {**switch, **extra.get("chat_template_kwargs", {})}
+    if endpoint.simulated:
+        body["tautools_task"] = task_field(tag)
+    return {**body, **extra}
+
+
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Return what is set of temperature, top_p, top_k and max_tokens."""
+    chosen = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def task_field(tag: CallTag) -> dict[str, Any]:
+    """Return the field from which a simulated server learns which task it plays; real servers never get it."""
+    return {
+        "bench": tag.bench,
+        "env": tag.env,
+        "split": tag.split,
+        "task_id": tag.task_id,
+        "trial": tag.trial,
+        "role": tag.role.value,
+        "strategy": tag.strategy,
+        "seed": tag.seed,
+    }

@@ -1,0 +1,183 @@
+"""The model door: one call in, one reply out; routed, retried where that may help, recorded whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from tautools.errors import CallFault, ModelCallError
+from tautools.http import ConnectError, StreamHttp
+from tautools.llm.body import chat_body
+from tautools.llm.hosted import ask_hosted, close_hosted
+from tautools.llm.incoming import Incoming
+from tautools.llm.measure import failed, finished
+from tautools.llm.patience import Retry, Timeouts
+from tautools.llm.pool import Load, Place, Pool
+from tautools.llm.stream import ask
+from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
+from tautools.records import Party, Role, Thinking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tautools.records import CallRecord
+
+__all__ = ["ModelDoor"]
+
+
+@dataclass(eq=False)
+class ModelDoor:
+    """The one way to models, an async context manager.
+
+    Every attempt that came to an end is told to `on_call`, failed ones too; a call that is cancelled (an interrupt, a
+    conversation's time limit) leaves no record.
+
+    Parameters
+    ----------
+    resolve : Callable[[Role], Sequence[Endpoint]]
+        Gives a role's endpoints; called in a thread, and again when none of them can be reached any more.
+    parties : Mapping[Role, Party]
+        How each role's model is asked.
+    on_call : Callable[[CallRecord], None], optional
+        Takes the record of each attempt.
+    on_retry : Callable[[CallTag, float, ModelCallError], None], optional
+        Told before a wait: whose call, the seconds to wait, and why. The wait is 0 when another replica takes over.
+    retry : Retry
+        How often a transient fault is answered by asking again.
+    timeouts : Timeouts
+        How long answers are waited for.
+    keep_itl : bool
+        Keep every gap between chunks in the records.
+    max_in_flight : int, optional
+        Requests at a time for one address; further ones wait, and their wait is recorded as `queue_s`.
+    """
+
+    resolve: Resolve = field(repr=False)
+    parties: Mapping[Role, Party]
+    _: KW_ONLY
+    on_call: Callable[[CallRecord], None] | None = None
+    on_retry: Callable[[CallTag, float, ModelCallError], None] | None = None
+    retry: Retry = field(default_factory=Retry)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    keep_itl: bool = False
+    max_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        self._http = StreamHttp(connect_timeout_s=self.timeouts.connect_s)
+        self._pools: dict[Role, Pool] = {}
+        self._loads: dict[str, Load] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.__aexit__()
+        if any(party.provider != "openai" for party in self.parties.values()):
+            await close_hosted()
+
+    async def complete(
+        self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
+    ) -> Reply:
+        """Ask the role's model and return its reply.
+
+        Parameters
+        ----------
+        tag : CallTag
+            Whose call it is; requests with the same `tag.conversation` stay on one replica.
+        messages : Sequence[Message]
+            The prompt, sent as it is.
+        tools : Sequence[ToolSpec], optional
+            Without any, the request has no `tools` key at all.
+
+        Raises
+        ------
+        ModelCallError
+            When the fault is not transient, or still there after the last attempt.
+        """
+        party = self._party(tag.role)
+        pool = self._pools.get(tag.role) or self._pools.setdefault(
+            tag.role, Pool(tag.role, self.resolve, self._loads, self.max_in_flight)
+        )
+        attempt = failures = 0
+        while True:
+            try:
+                return await self._attempt(pool, party, _Question(tag, messages, tools, attempt))
+            except ModelCallError as error:
+                moves = isinstance(error, ConnectError) and pool.has_living
+                if not error.fault.transient or (not moves and failures + 1 >= self.retry.attempts):
+                    raise
+                wait_s = 0.0 if moves else self.retry.wait_s(failures, error)
+                failures += not moves
+                if self.on_retry:
+                    self.on_retry(tag, wait_s, error)
+            attempt += 1
+            await asyncio.sleep(wait_s)
+
+    def _party(self, role: Role) -> Party:
+        try:
+            return self.parties[role]
+        except KeyError:
+            raise ModelCallError(
+                f"No model is given for the {role.value}.",
+                fault=CallFault.REFUSED,
+                next_step=f"Give the {role.value} a model in the params.",
+            ) from None
+
+    async def _attempt(self, pool: Pool, party: Party, question: _Question) -> Reply:
+        started_at, wanted = time.time(), time.perf_counter()
+        async with pool.seat(question.tag.conversation) as place:
+            endpoint = place.endpoint
+            incoming = Incoming(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
+            further = {
+                "attempt": question.attempt,
+                "started_at": started_at,
+                "queue_s": incoming.started - wanted,
+                "keep_itl": self.keep_itl,
+            }
+            try:
+                await self._ask(endpoint, party, question, incoming)
+                said = incoming.finish(asked_to_think=party.thinking is Thinking.ON)
+            except ModelCallError as error:
+                _hush(error, endpoint.key)
+                _note(place, error)
+                self._tell(failed(question.tag, endpoint, incoming, error, **further))
+                raise
+            place.answered()
+        record = finished(question.tag, endpoint, incoming, said, **further)
+        self._tell(record)
+        return Reply(said.text, said.tool_calls, said.finish_reason, said.thinking, record)
+
+    async def _ask(self, endpoint: Endpoint, party: Party, question: _Question, incoming: Incoming) -> None:
+        body = chat_body(endpoint, party, question.tag, question.messages, question.tools)
+        if endpoint.provider == "openai":
+            await ask(self._http, endpoint, body, incoming, self.timeouts)
+        else:
+            await ask_hosted(endpoint, body, incoming, self.timeouts)
+
+    def _tell(self, record: CallRecord) -> None:
+        if self.on_call:
+            self.on_call(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    tag: CallTag
+    messages: Sequence[Message]
+    tools: Sequence[ToolSpec] | None
+    attempt: int
+
+
+def _note(place: Place, error: ModelCallError) -> None:
+    if isinstance(error, ConnectError):
+        place.leave()
+
+
+def _hush(error: ModelCallError, key: str) -> None:
+    """Take the key out of what a server echoed."""
+    if len(key) >= 4:
+        error.evidence = error.evidence.replace(key, "***")
+        error.problem = error.problem.replace(key, "***")
+        error.args = (error.problem,)

@@ -1,0 +1,128 @@
+"""Which fault an answer is that is not an answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tautools.errors import CallFault, ModelCallError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NEXT_STEPS", "excerpt", "fault_of", "refusal", "retry_after_s"]
+
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"
+    r"|exceed_context_size|max_seq_len|prompt is too long|input is too long|too many (?:input )?tokens"
+    r"|input token count.{0,40}exceeds|inputs?.{0,20}tokens.{0,60}must (?:have|be) (?:less|<)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How vLLM, OpenAI, SGLang, llama.cpp, TGI, Anthropic and Gemini say that the prompt no longer fits."""
+
+_ASKED_TOO_MUCH = re.compile(r"cannot be greater than max_model_len|cannot be greater than\s+max_total", re.IGNORECASE)
+"""vLLM: `max_tokens` is larger than the whole context, so no prompt would ever fit: a mistake in the params, which must
+not be scored as a conversation that grew too long."""
+
+_BY_STATUS = {
+    401: CallFault.AUTH,
+    403: CallFault.AUTH,
+    404: CallFault.NOT_FOUND,
+    408: CallFault.TIME_OUT,
+    429: CallFault.OVERLOADED,
+    503: CallFault.OVERLOADED,
+    529: CallFault.OVERLOADED,
+}
+
+NEXT_STEPS = {
+    CallFault.UNREACHABLE: "See whether the server runs: `tautools server list`, `tautools server test URL`.",
+    CallFault.OVERLOADED: "Lower the concurrency, or start another replica.",
+    CallFault.AUTH: "Check the server's key; `api_key_env` names the variable that holds it.",
+    CallFault.NOT_FOUND: "Ask the server which models it serves: `tautools server test URL`; the address ends in /v1.",
+    CallFault.CONTEXT_OVERFLOW: "Serve the model with a larger max_model_len, or lower max_tokens.",
+    CallFault.REFUSED: "Correct the request: sampling, extra_body, or how the server was started (tool-call parser).",
+}
+
+
+def fault_of(status: int, text: str) -> CallFault:
+    """Return the class of an answer with `status` (not 200) and the body `text`."""
+    if 400 <= status < 500 and _ASKED_TOO_MUCH.search(text):
+        return CallFault.REFUSED
+    if status in {400, 413, 422} and _OVERFLOW.search(text):
+        return CallFault.CONTEXT_OVERFLOW
+    if status == 429 and "insufficient_quota" in text:
+        return CallFault.REFUSED
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return CallFault.SERVER_FAULT
+    return CallFault.REFUSED if status >= 300 else CallFault.MALFORMED
+
+
+def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | None = None) -> ModelCallError:
+    """Return the error for an answer with a status other than 200.
+
+    Parameters
+    ----------
+    where : str
+        Who answered, without a key.
+    status : int
+        HTTP status, or the code of an error event.
+    text : str
+        The body; a short excerpt becomes the evidence.
+    headers : Mapping, optional
+        For `Retry-After`.
+    """
+    fault = fault_of(status, text)
+    step = {"next_step": NEXT_STEPS[fault]} if fault in NEXT_STEPS else {}
+    said = {
+        CallFault.AUTH: "refuses the key",
+        CallFault.CONTEXT_OVERFLOW: "says that the prompt no longer fits its context",
+        CallFault.NOT_FOUND: "does not have what was asked for",
+        CallFault.OVERLOADED: "is overloaded",
+    }.get(fault, "answered with an error")
+    return ModelCallError(
+        f"{where} {said} ({status}).",
+        fault=fault,
+        status=status,
+        evidence=excerpt(_message(text)),
+        retry_after_s=retry_after_s(headers or {}),
+        **step,
+    )
+
+
+def excerpt(text: str, most: int = 400) -> str:
+    """Return the beginning of `text` on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return what `Retry-After` asks for [s], given in seconds or as a date; None without it."""
+    value = headers.get("Retry-After") or headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _message(text: str) -> str:
+    """Return the words of an error body, whichever shape it has; the body itself when it has none."""
+    try:
+        found: Any = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    for name in ("error", "message", "detail"):
+        if isinstance(found, dict) and found.get(name):
+            found = found[name]
+    return found if isinstance(found, str) else text

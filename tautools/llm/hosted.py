@@ -1,0 +1,172 @@
+"""Hosted providers (Gemini, Claude, GPT, …) through litellm, loaded when the first call is made.
+
+Traps of litellm that are answered here: it asks the network while it is imported; given tools it imports the package
+`mcp`, which it does not depend on; it prints advice on errors; it ends a stream that was cut short as if all were well;
+it says "internal server error" of a connection that never came about. The chunks it hands out go through the same
+reader as those of the lean client, so thinking, tool calls and times are treated alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import CallFault, ModelCallError
+from tautools.http import ConnectError
+from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
+from tautools.llm.patience import Patience
+
+if TYPE_CHECKING:
+    from tautools.llm.incoming import Incoming
+    from tautools.llm.patience import Timeouts
+    from tautools.llm.types import Endpoint
+
+__all__ = ["ask_hosted", "check_hosted_key", "close_hosted"]
+
+_NO_CONNECTION = re.compile(
+    r"cannot connect to host|connection error|connection refused|name or service not known", re.IGNORECASE
+)
+_CUT = re.compile(
+    r"payload is not completed|peer closed|incomplete chunked|disconnected|connection reset", re.IGNORECASE
+)
+_SERVES_VLLM = {"hosted_vllm", "vllm", "openai_like"}
+"""Providers of litellm's behind which the chat template's thinking switch exists."""
+
+
+def check_hosted_key(provider: str, model: str) -> None:
+    """Return when litellm knows the provider and its key is in the environment.
+
+    Raises
+    ------
+    ModelCallError
+        `AUTH`, naming the variable, when the key is missing; `REFUSED` when there is no such provider.
+    """
+    litellm = _load()
+    known = [str(getattr(each, "value", each)) for each in litellm.provider_list]
+    if provider not in known:
+        near = difflib.get_close_matches(provider, known, n=1)
+        raise ModelCallError(
+            f"litellm knows no provider {provider!r}.",
+            fault=CallFault.REFUSED,
+            next_step=f"Did you mean {near[0]!r}?"
+            if near
+            else "See litellm's list of providers; for vLLM use `openai`.",
+        )
+    found = litellm.validate_environment(model=_full_name(provider, model))
+    if not found["keys_in_environment"]:
+        names = found["missing_keys"] or [f"{provider.upper()}_API_KEY"]
+        raise ModelCallError(
+            f"The key for {provider}'s model {model} is missing.",
+            fault=CallFault.AUTH,
+            evidence=f"Not set: {', '.join(names)}.",
+            next_step=f"Set it in this session: export {names[-1]}=…",
+        )
+
+
+async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incoming, timeouts: Timeouts) -> None:
+    """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `incoming`.
+
+    Raises
+    ------
+    ModelCallError
+        With the class of what went wrong; what had arrived by then is in `incoming`.
+    """
+    litellm = _load()
+    wanted = _arguments(litellm, endpoint, body, timeouts)
+    async with Patience(timeouts, incoming.where) as patience:
+        incoming.started = time.perf_counter()
+        try:
+            stream = await litellm.acompletion(**wanted)
+            async for chunk in stream:
+                incoming.take(chunk.model_dump(exclude_none=True), time.perf_counter())
+                if incoming.first is not None:
+                    patience.touch()
+        except ModelCallError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a provider's code raises, litellm lets through
+            raise _fault(incoming, error) from None
+    incoming.ended = time.perf_counter()
+    if getattr(stream, "received_finish_reason", "told") is None:
+        incoming.finish_reason = ""  # litellm made it up
+    incoming.cost_usd = _cost_usd(litellm, endpoint, incoming.usage)
+
+
+async def close_hosted() -> None:
+    """Close the connections that litellm keeps, if it was loaded at all."""
+    import sys
+
+    litellm = sys.modules.get("litellm")
+    if litellm is not None:
+        await litellm.close_litellm_async_clients()
+
+
+def _load() -> Any:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # read at import: else it fetches a price list
+    import litellm
+
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _full_name(provider: str, model: str) -> str:
+    return model if model.startswith(f"{provider}/") else f"{provider}/{model}"
+
+
+def _arguments(litellm: Any, endpoint: Endpoint, body: dict[str, Any], timeouts: Timeouts) -> dict[str, Any]:
+    provider = endpoint.provider
+    if "chat_template_kwargs" in body and provider not in _SERVES_VLLM:
+        raise ModelCallError(
+            f"Thinking cannot be switched for {provider} in the way it is for vLLM.",
+            fault=CallFault.REFUSED,
+            next_step="Leave `thinking` at `default` and say it in the provider's words, such as "
+            "`extra_body: {reasoning_effort: low}`.",
+        )
+    wanted = {**body, "model": _full_name(provider, endpoint.model)}
+    supported = litellm.get_supported_openai_params(model=endpoint.model, custom_llm_provider=provider) or []
+    if "seed" not in supported:
+        wanted.pop("seed", None)  # a wish, unlike sampling: a provider without seeds is still asked
+    if endpoint.base_url:
+        wanted["api_base"] = endpoint.base_url
+    if endpoint.key:
+        wanted["api_key"] = endpoint.key
+    return {**wanted, "num_retries": 0, "max_retries": 0, "timeout": timeouts.total_s, "_skip_mcp_handler": True}
+
+
+def _cost_usd(litellm: Any, endpoint: Endpoint, usage: dict[str, Any]) -> float | None:
+    """Return what the call cost [USD], where litellm has a price for the model."""
+    name = _full_name(endpoint.provider, endpoint.model)
+    known = next((each for each in (name, endpoint.model) if each in litellm.model_cost), None)
+    if known is None or not usage:
+        return None
+    priced = litellm.ModelResponse(model=endpoint.model, usage=litellm.Usage(**usage))
+    return float(litellm.completion_cost(priced, model=known, custom_llm_provider=endpoint.provider))
+
+
+def _fault(incoming: Incoming, error: Exception) -> ModelCallError:
+    """Say in our words what litellm raised; its classes alone do not tell enough."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError) or "No module named" in text:
+        return ModelCallError(
+            f"litellm lacks a package for {incoming.where}.",
+            fault=CallFault.REFUSED,
+            evidence=excerpt(text),
+            next_step="Install the package it names.",
+        )
+    if type(error).__name__ in {"Timeout", "APITimeoutError"}:
+        return ModelCallError(f"{incoming.where} took too long.", fault=CallFault.TIME_OUT, evidence=excerpt(text))
+    if incoming.first is not None and _CUT.search(text):
+        problem = f"The connection to {incoming.where} broke."
+        return ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=excerpt(text))
+    if incoming.first is None and _NO_CONNECTION.search(text):
+        return ConnectError(
+            f"{incoming.where} cannot be reached.",
+            fault=CallFault.UNREACHABLE,
+            evidence=excerpt(text),
+            next_step=NEXT_STEPS[CallFault.UNREACHABLE],
+        )
+    status = getattr(error, "status_code", None)
+    headers = getattr(error, "litellm_response_headers", None) or {}
+    return refusal(incoming.where, status if isinstance(status, int) else 500, text, headers=headers)
