@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
 from typing import IO, TYPE_CHECKING
 
 from tautools.errors import FilesError
@@ -116,6 +115,8 @@ def write_new(path: Path, data: bytes | str) -> bool:
 
 def why_not_writable(folder: Path) -> str:
     """Return why nothing can be written in `folder`; empty when it can, which is tried with a file that has no name."""
+    import tempfile  # a tenth of what importing tautools costs, and seldom needed
+
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"tautools")

@@ -49,6 +49,11 @@ Exit codes: 0 fine, 1 it failed, 2 bad input, 3 unfinished (run it again), 130 i
 class LazyGroup(click.Group):
     """A group that knows its verbs by name and imports one only when it is called."""
 
+    @guard
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run; options shared by all verbs raise here, before any verb's own guard."""
+        return super().main(*args, **kwargs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order of a day's work."""
         return [*VERBS, *super().list_commands(ctx)]
@@ -92,7 +97,6 @@ def cli() -> None:
     """Launch and verify model servers, run tau-bench sweeps that nothing can ruin, read the results."""
 
 
-@guard
-def main(args: Sequence[str] | None = None, **extra: Any) -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Run the command line: the entry point of `tautools` and of `python -m tautools`."""
-    cli.main(args=list(args) if args is not None else None, prog_name="tautools", **extra)
+    cli.main(args=args, prog_name="tautools")

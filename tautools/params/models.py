@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
+"""Names become parts of paths, so they hold nothing that could lead elsewhere."""
+
+
 class Params(BaseModel):
     """A value that a person writes."""
 
@@ -31,7 +35,7 @@ class Params(BaseModel):
 class SiteParams(Params):
     """Where work runs: one machine, or a cluster's partition with what a job must ask for."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     description: str = ""
     scheduler: Literal["none", "slurm"] = "none"
     account: str | None = None
@@ -97,7 +101,7 @@ class VllmParams(Params):
 class ServerParams(Params):
     """One server to start: what it serves and how."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     description: str = ""
     engine: Literal["vllm", "simulate"] = "vllm"
     model: str
@@ -189,7 +193,7 @@ class RunParams(Params):
     source: str = "inspect-evals"
     path: str | None = None
     """Checkout of the benchmark, for sources that need one."""
-    env: str
+    env: str = Field(pattern=NAME)
     strategy: Strategy = Strategy.FC
     agent: RoleParams
     user: RoleParams
@@ -208,7 +212,7 @@ class RunParams(Params):
 class Grid(Params):
     """The axes of a sweep, slowest first."""
 
-    env: list[str] = Field(min_length=1)
+    env: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
     strategy: list[Strategy] = Field(min_length=1)
     agent: list[RoleParams] = Field(min_length=1)
     num_trials: list[int] = Field(min_length=1)
@@ -224,7 +228,7 @@ class Grid(Params):
 class SweepParams(Params):
     """Many cells: the grid, and what all cells share."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     description: str = ""
     site: str = "local"
     bench: Literal["tau2", "tau-bench"] = "tau2"

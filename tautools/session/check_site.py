@@ -1,0 +1,133 @@
+"""The doctor's look at the site: Slurm, the job of this session, vLLM, the models of sweeps, proxies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tautools.errors import TautoolsError
+from tautools.params import load_server, load_sweep
+from tautools.session.findings import Finding, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tautools.params.models import RoleParams
+    from tautools.session.surroundings import Surroundings
+
+__all__ = ["check_job", "check_proxies", "check_roles", "check_slurm", "check_vllm"]
+
+_SLURM = ("sbatch", "squeue", "sacct", "scancel")
+
+
+def check_slurm(around: Surroundings) -> Iterator[Finding]:
+    """Look for Slurm's commands."""
+    missing = [command for command in _SLURM if around.which(command) is None]
+    if around.site.scheduler != "slurm":
+        here = "not here" if missing else "here"
+        yield Finding("slurm", Status.OK, f"{here}; the site {around.site.name} does not use it")
+    elif missing:
+        remedy = "Work in a session on the cluster, or choose another site with --site."
+        yield Finding("slurm", Status.FAIL, f"not on PATH: {', '.join(missing)}", remedy)
+    else:
+        yield Finding("slurm", Status.OK, f"{', '.join(_SLURM)} are on PATH")
+
+
+def check_job(around: Surroundings) -> Iterator[Finding]:
+    """Compare the job that this session runs in with the site, and tell the time it has left."""
+    if not around.environ.get("SLURM_JOB_ID"):
+        return
+    asked = {"partition": around.site.partition, "qos": around.site.qos, "account": around.site.account}
+    have = {name: around.environ.get(f"SLURM_JOB_{name.upper()}") for name in asked}
+    wrong = [f"{name} is {have[name]}, the site says {want}" for name, want in asked.items()
+             if want and have[name] and have[name] != want]  # fmt: skip
+    found = f"job {around.environ['SLURM_JOB_ID']}"
+    if wrong:
+        remedy = f"Jobs that tautools submits ask for what params/sites/{around.site.name}.yaml says; correct it there."
+        yield Finding("job", Status.WARN, f"{found}: {'; '.join(wrong)}", remedy)
+    else:
+        yield Finding("job", Status.OK, f"{found} in {have['partition'] or 'an unnamed partition'}")
+    ends = around.environ.get("SLURM_JOB_END_TIME", "")
+    if ends.isdecimal():
+        minutes = (int(ends) - time.time()) / 60
+        remedy = "Work that is cut off stays owed; run it again in a new session." if minutes < 60 else ""
+        yield Finding("time left", Status.WARN if remedy else Status.OK, f"{minutes:.0f} min of this job", remedy)
+
+
+def check_vllm(around: Surroundings) -> Iterator[Finding]:
+    """Look for the command that starts vLLM at this site."""
+    site = around.site
+    command = site.serve_command[0] if site.serve_command else "vllm"
+    path = around.which(str(Path(command).expanduser()))
+    if path:
+        yield Finding("vllm", Status.OK, path)
+    elif site.device == "none":
+        yield Finding(
+            "vllm", Status.OK, f"`{command}` is not here; the site's device is none, simulated servers do without"
+        )
+    elif site.activate or site.modules:
+        lines = "; ".join([f"module load {module}" for module in site.modules] + site.activate)
+        remedy = f"Jobs run `{lines}` first. To start servers in this session, run it before Jupyter starts."
+        yield Finding("vllm", Status.WARN, f"`{command}` is not on PATH in this session", remedy)
+    else:
+        remedy = f"Install vLLM in an environment of its own and name it in `serve_command` of the site {site.name}."
+        yield Finding("vllm", Status.FAIL, f"`{command}` is not on PATH", remedy)
+
+
+def check_roles(around: Surroundings) -> Iterator[Finding]:
+    """Check the sweeps: that they can be read, that their servers are known, that hosted models have a key."""
+    for name in around.sweeps:
+        try:
+            sweep = load_sweep(name, workspace=around.workspace)
+        except TautoolsError as error:
+            yield Finding(f"sweep {name}", Status.FAIL, error.problem, error.next_step)
+            continue
+        wrong = [each for role in (*sweep.grid.agent, sweep.user) if (each := _role(role, around)) is not None]
+        if sweep.source != "inspect-evals" and sweep.path is None:
+            wrong.append((f"source {sweep.source} needs a checkout, and no `path` is given",
+                          "Write `path:` into the sweep, or `--set path=FOLDER`."))  # fmt: skip
+        if wrong:
+            found, remedy = wrong[0]
+            yield Finding(f"sweep {name}", Status.FAIL, found, remedy)
+        else:
+            yield Finding(f"sweep {name}", Status.OK, "can be read; its models have a server file, an address or a key")
+
+
+def _role(role: RoleParams, around: Surroundings) -> tuple[str, str] | None:
+    if role.api_key_env and not around.environ.get(role.api_key_env):
+        return f"the key of {role.model} is missing", f"Set {role.api_key_env} before tautools starts."
+    if role.provider != "openai":
+        return _hosted(role)
+    if role.server is None or role.base_url is not None:
+        return None
+    try:
+        load_server(role.server, workspace=around.workspace)
+    except TautoolsError as error:
+        return error.problem, error.next_step
+    return None
+
+
+def _hosted(role: RoleParams) -> tuple[str, str] | None:
+    from tautools.llm import check_hosted_key
+
+    try:
+        check_hosted_key(role.provider, role.model or "")
+    except TautoolsError as error:
+        return error.problem, error.next_step
+    return None
+
+
+def check_proxies(around: Surroundings) -> Iterator[Finding]:
+    """Tell which proxies are set; servers of the site are reached without them."""
+    found = {name.lower(): value for name, value in around.environ.items() if name.lower().endswith("_proxy") and value}
+    proxies = [f"{name}={value}" for name, value in sorted(found.items())]
+    if not proxies:
+        yield Finding("proxies", Status.OK, "none set")
+        return
+    spared = found.get("no_proxy", "")
+    if "localhost" in spared or "127.0.0.1" in spared:
+        yield Finding("proxies", Status.OK, f"{', '.join(proxies)}; servers are reached without them")
+    else:
+        remedy = "tautools reaches servers without them; for curl and others: `export no_proxy=localhost,127.0.0.1`."
+        yield Finding("proxies", Status.WARN, ", ".join(proxies), remedy)

@@ -1,0 +1,87 @@
+"""The doctor: whether this session can do the work of a site. It looks, and changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+from tautools.params import Workspace, list_params, load_site, workspace_path
+from tautools.session.check_machine import check_browser, check_cards, check_hub_cache, check_machine, check_workspace
+from tautools.session.check_python import check_dependencies, check_pins, check_python
+from tautools.session.check_site import check_job, check_proxies, check_roles, check_slurm, check_vllm
+from tautools.session.findings import Diagnosis, Finding
+from tautools.session.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["CHECKS", "doctor"]
+
+CHECKS = (
+    check_python,
+    check_dependencies,
+    check_workspace,
+    check_machine,
+    check_cards,
+    check_vllm,
+    check_hub_cache,
+    check_slurm,
+    check_job,
+    check_pins,
+    check_roles,
+    check_proxies,
+    check_browser,
+)
+"""Every look, in the order in which it is told. Each takes the surroundings and yields findings."""
+
+
+def doctor(
+    workspace: str | Path | None = None,
+    *,
+    site: str | None = None,
+    sweeps: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Diagnosis:
+    """Say whether this session can do the work; each finding with its remedy.
+
+    Parameters
+    ----------
+    workspace : str or Path, optional
+        The workspace; it need not exist.
+    site : str, optional
+        Name or path of a site. By default the only one in the workspace's `params/sites/`, else `local`.
+    sweeps : sequence of str, optional
+        Sweeps whose models are checked; by default the workspace's own.
+    environ : mapping, optional
+        Environment variables to look at; this process's by default.
+
+    Raises
+    ------
+    ParamsError
+        When the site is not known.
+    """
+    folder = workspace_path(workspace)
+    around = Surroundings(
+        workspace=folder,
+        site=load_site(site or _site_of(folder), workspace=folder),
+        environ=os.environ if environ is None else environ,
+        sweeps=tuple(sweeps) if sweeps is not None else _own(folder, "sweeps"),
+    )
+    findings = tuple(_hidden(finding, around) for check in CHECKS for finding in check(around))
+    return Diagnosis(site=around.site.name, workspace=str(folder), findings=findings)
+
+
+def _own(folder: Path, kind: str) -> tuple[str, ...]:
+    own = Workspace(folder).params / kind
+    return tuple(sorted(path.stem for path in own.glob("*.y*ml"))) if own.is_dir() else ()
+
+
+def _site_of(folder: Path) -> str:
+    own = [name for name in _own(folder, "sites") if name in list_params("sites", folder)]
+    return own[0] if len(own) == 1 else "local"
+
+
+def _hidden(finding: Finding, around: Surroundings) -> Finding:
+    return dataclasses.replace(finding, found=around.hide(finding.found), remedy=around.hide(finding.remedy))
