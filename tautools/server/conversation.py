@@ -111,7 +111,7 @@ def _results(reply: Reply) -> list[Message]:
 
 def _ask(endpoint: Endpoint, messages: list[Message], *, tool_choice: str = "") -> Reply:
     """Ask once from a thread with a loop of its own, so that it works inside a notebook's running loop too."""
-    from tautools.llm import ModelDoor
+    from tautools.llm import ModelDoor, Retry
     from tautools.llm.types import CallTag
 
     tools = [_TOOL] if messages[0]["role"] == "system" else None
@@ -119,7 +119,7 @@ def _ask(endpoint: Endpoint, messages: list[Message], *, tool_choice: str = "") 
     party = Party(model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=512, extra_body=extra))
 
     async def ask() -> Reply:
-        async with ModelDoor(lambda _role: [endpoint], {Role.PROBE: party}) as door:
+        async with ModelDoor(lambda _role: [endpoint], {Role.PROBE: party}, retry=Retry(attempts=2)) as door:
             return await door.complete(CallTag(role=Role.PROBE, purpose="probe", seed=0), messages, tools)
 
     with ThreadPoolExecutor(max_workers=1) as pool:

@@ -305,7 +305,8 @@ def test_a_killed_server_is_never_ready(workspace: Path) -> None:
 def test_a_record_whose_pid_belongs_to_another_process_now_is_not_ready_and_harms_nobody(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as bystander:
-        stale = server.record.model_copy(update={"pid": bystander.pid})
+        long_ago = psutil.Process(bystander.pid).create_time() - 100
+        stale = server.record.model_copy(update={"pid": bystander.pid, "pid_started_at": long_ago})
         (workspace / "servers" / "sim.json").write_text(stale.model_dump_json())
 
         assert open_server("sim", workspace=workspace).state().state is State.FAILED
