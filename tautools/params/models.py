@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
 
 
