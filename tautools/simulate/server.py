@@ -45,7 +45,8 @@ class SimulatedServer:
 
     Examples
     --------
-    >>>     >>> async def address() -> str:
+    >>> import asyncio
+    >>> async def address() -> str:
     ...     async with SimulatedServer() as server:
     ...         return server.base_url
     >>> asyncio.run(address())  # doctest: +ELLIPSIS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
@@ -185,3 +186,49 @@ def test_the_expectation_is_between_the_floor_and_the_reference_and_falls_with_k
 def test_an_expectation_of_nonsense_is_refused(skill: float, k: int) -> None:
     with pytest.raises(ParamsError, match="Give a"):
         expected_pass_hat_k(open_source().domain("airline"), skill, k)
+
+
+async def post(server: SimulatedServer, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    url = f"{server.base_url}/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"task_id": "9999"}, "there is no task '9999' in retail"),
+        ({"env": "retial"}, "retial"),
+        ({"split": "nope"}, "nope"),
+        ({"bench": "tau9"}, "tau9"),
+    ],
+)
+async def test_a_field_that_names_no_task_is_refused_and_says_what_is_wrong(wrong: dict[str, str], told: str) -> None:
+    right = {"bench": "tau2", "env": "retail", "split": "base", "task_id": "0", "trial": 0, "role": "agent"}
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi!"}], "tautools_task": {**right, **wrong}}
+    async with SimulatedServer(model="m") as server:
+        status, refusal = await post(server, body)
+    assert (status, refusal["error"]["param"]) == (400, "tautools_task")
+    assert told in refusal["error"]["message"]
+
+
+async def test_a_field_for_a_task_is_obeyed_whoever_sends_it() -> None:
+    field = {
+        "bench": "tau2",
+        "env": "airline",
+        "task_id": "7",
+        "trial": 0,
+        "role": "agent",
+        "strategy": "fc",
+        "seed": 1,
+    }
+    messages = [
+        {"role": "user", "content": "Hi! I want to cancel two reservations."},
+        {"role": "assistant", "content": "May I have your user id?"},
+        {"role": "user", "content": "daiki_muller_1116"},
+    ]
+    body = {"model": "m", "messages": messages, "tautools_task": field}
+    async with SimulatedServer(SimulateParams(speed=0), model="m") as server:
+        _, answer = await post(server, body)
+    function = answer["choices"][0]["message"]["tool_calls"][0]["function"]
+    assert (function["name"], function["arguments"]) == ("get_reservation_details", '{"reservation_id": "XEHM4B"}')

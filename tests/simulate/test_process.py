@@ -126,3 +126,10 @@ async def test_the_command_refuses_a_taken_port_in_words() -> None:
     assert process.returncode == 1
     assert b"Next: Choose another --port" in errors
     assert b"Traceback" not in errors
+
+
+async def test_importing_the_room_loads_nothing_heavy() -> None:
+    told = "import sys, tautools.simulate; print([n for n in ('inspect_ai', 'litellm', 'pandas') if n in sys.modules])"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", told, stdout=asyncio.subprocess.PIPE)
+    words, _ = await process.communicate()
+    assert words.decode().strip() == "[]"
