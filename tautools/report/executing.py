@@ -25,19 +25,17 @@ def execute(notebook: Path, out: Path, *, parameters: Mapping[str, str], folder:
         When a cell fails, the kernel dies or a cell takes longer than half an hour.
     """
     import papermill
-    from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
-    kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
     try:
         papermill.execute_notebook(
             str(notebook),
             str(out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
             parameters=dict(parameters),
-            kernel_name=kernels.kernel_name,
-            km=kernels,
+            kernel_name="python3",
+            config=Config({"KernelManager": {"transport_encryption": "required"}}),
             cwd=str(folder.resolve()),
             progress_bar=False,
             log_output=False,
@@ -50,9 +48,6 @@ def execute(notebook: Path, out: Path, *, parameters: Mapping[str, str], folder:
         raise _failed(notebook, out, f"{error.ename}: {error.evalue}") from error
     except (CellTimeoutError, DeadKernelError) as error:
         raise _failed(notebook, out, str(error)) from error
-    finally:
-        if kernels.has_kernel:  # papermill ends only kernels that it chose itself
-            run_sync(kernels.shutdown_kernel)(now=True)
 
 
 def _failed(notebook: Path, out: Path, evidence: str) -> RunError:
