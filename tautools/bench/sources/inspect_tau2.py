@@ -9,6 +9,7 @@ in the same canonical JSON, with the changes of the conversation.
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import json
 from importlib import import_module, metadata
@@ -187,7 +188,8 @@ def _shared(env: str) -> _Shared:
     tools = import_module(f"{_PACKAGE}.{env}.tools")
     tool_class = getattr(import_module(f"{_PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
     database = getattr(import_module(f"{_PACKAGE}.{env}.data_model"), names.db_class)
-    loaded = database.load(str(_folder(env) / "db.json.gz"))
+    # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
+    loaded = database.model_validate(_read_json(_folder(env) / "db.json.gz"))
     return _Shared(
         tools=load_tools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
         toolkit_class=_without_store(tool_class),
@@ -265,4 +267,5 @@ def _folder(env: str) -> Path:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    raw = path.read_bytes()
+    return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)

@@ -60,9 +60,19 @@ class InspectTools:
     @property
     def specs(self) -> list[ToolSpec]:
         """The tools as inspect's OpenAI provider sends them, without its `strict` flag."""
-        from inspect_ai.model._openai import openai_chat_tools
+        from inspect_ai.util._json import json_schema_dump
 
-        return [dict(spec) for spec in openai_chat_tools(list(self._infos))]
+        return [
+            {
+                "type": "function",
+                "function": {
+                    "name": info.name,
+                    "description": info.description,
+                    "parameters": json_schema_dump(info.parameters),
+                },
+            }
+            for info in self._infos
+        ]
 
     async def call(self, toolkit: Any, name: str, arguments: str) -> Observation:
         """Call one tool on `toolkit`, the conversation's own instance of the env's tool class."""

@@ -1,0 +1,144 @@
+"""What ends a conversation, and what is only a fault: the table of the design's decision 3, row by row."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from scripted_door import ScriptedDoor, action, fault
+
+from tautools.bench import converse
+from tautools.bench.types import Domain
+from tautools.errors import CallFault, ModelCallError
+from tautools.records import Conversation, Limits, Outcome, Role, Strategy
+
+
+async def hold(domain: Domain, door: ScriptedDoor, strategy: Strategy = Strategy.FC, **limits: Any) -> Conversation:
+    """Hold a conversation of the first task."""
+    task = next(iter(domain.tasks.values()))
+    return await converse(domain, task, strategy=strategy, door=door, limits=Limits(**limits), trial=0, seed=0)
+
+
+@pytest.mark.parametrize("stop", ["###STOP###", "Thanks! ###OUT-OF-SCOPE###", "###TRANSFER### bye"])
+async def test_a_stop_word_of_the_user_ends_it_and_it_is_scored(retail: Domain, stop: str) -> None:
+    held = await hold(retail, ScriptedDoor(["Hi."], ["Hello.", stop]))
+    assert (held.outcome, held.reward) == (Outcome.FAILED, 0.0)
+    assert "scorer_reward" not in held.reward_info
+
+
+async def test_a_stop_word_at_once_leaves_the_agent_unasked(retail: Domain) -> None:
+    door = ScriptedDoor(["Hi."], ["###STOP###"])
+    await hold(retail, door)
+    assert door.of(Role.AGENT) == []
+
+
+async def test_the_round_limit_gives_nothing_even_where_the_scorer_would(retail: Domain) -> None:
+    nothing = next(task for task in retail.tasks.values() if retail.world(task).reward([]).value == 1)
+    door = ScriptedDoor(["Wait."], ["Hello."])
+    held = await converse(
+        retail, nothing, strategy=Strategy.FC, door=door, limits=Limits(max_rounds=3), trial=0, seed=0
+    )
+    assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
+    assert held.reward_info["scorer_reward"] == 1.0
+    assert (len(door.of(Role.USER)), len(door.of(Role.AGENT))) == (3, 3)
+
+
+async def test_the_benchs_own_hundred_rounds_hold_under_a_larger_limit(retail: Domain) -> None:
+    door = ScriptedDoor(["Wait."], ["Hello."])
+    held = await hold(retail, door, max_rounds=500, max_steps=500)
+    assert held.outcome is Outcome.STEP_LIMIT
+    assert len(door.of(Role.AGENT)) == 100
+
+
+async def test_the_step_limit_counts_the_agents_requests(retail: Domain) -> None:
+    door = ScriptedDoor([[("list_all_product_types", "{}")]])
+    held = await hold(retail, door, max_steps=7)
+    assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
+    assert len(door.of(Role.AGENT)) == 7
+
+
+async def test_the_conversations_own_time_limit(retail: Domain) -> None:
+    held = await hold(retail, ScriptedDoor(["Wait."], ["Hello."], slow_s=0.02), time_s=0.1)
+    assert (held.outcome, held.reward) == (Outcome.TIME_LIMIT, 0.0)
+    assert "0.1 s" in held.error
+
+
+async def test_a_time_out_that_is_not_the_conversations_is_not_swallowed(retail: Domain) -> None:
+    class Late(ScriptedDoor):
+        async def complete(self, *_: Any, **__: Any) -> Any:
+            raise TimeoutError("some other clock")
+
+    with pytest.raises(TimeoutError, match="some other clock"):
+        await hold(retail, Late(["Hi."]), time_s=60.0)
+
+
+async def test_an_agents_prompt_that_no_longer_fits_scores_nothing(retail: Domain) -> None:
+    held = await hold(retail, ScriptedDoor([fault(CallFault.CONTEXT_OVERFLOW)]))
+    assert (held.outcome, held.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
+
+
+@pytest.mark.parametrize(
+    "user", [[fault(CallFault.CONTEXT_OVERFLOW)], [" \n"], [[("get_order_details", "{}")]], ["Hello.", ""]]
+)
+async def test_a_user_that_overflows_says_nothing_or_calls_tools_is_a_user_error(
+    retail: Domain, user: list[Any]
+) -> None:
+    held = await hold(retail, ScriptedDoor(["Hi."], user))
+    assert (held.outcome, held.reward) == (Outcome.USER_ERROR, None)
+    assert held.error
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CallFault if kind is not CallFault.CONTEXT_OVERFLOW])
+@pytest.mark.parametrize("role", ["agent", "user"])
+async def test_a_fault_of_the_infrastructure_is_raised_and_no_outcome(
+    retail: Domain, kind: CallFault, role: str
+) -> None:
+    lines: dict[str, Any] = {"agent": ["Hi."], "user": ["Hello.", "###STOP###"]} | {role: [fault(kind)]}
+    with pytest.raises(ModelCallError) as caught:
+        await hold(retail, ScriptedDoor(**lines))
+    assert caught.value.fault is kind
+
+
+async def test_being_cancelled_leaves_no_conversation(retail: Domain) -> None:
+    running = asyncio.ensure_future(hold(retail, ScriptedDoor(["Hi."], slow_s=60)))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [
+        (Strategy.FC, ""),
+        (Strategy.FC, [("get_order_details", '{"order_id": ')]),
+        (Strategy.ACT, "Action:\nget_order_details(#W1)"),
+        (Strategy.ACT, ""),
+        (Strategy.REACT, "Thought:\nhm\nAction:\n{'name': 'respond'}"),
+        (Strategy.ACT, action("respond", content=" ")),
+    ],
+)
+async def test_unusable_answers_end_it_at_the_error_limit(retail: Domain, strategy: Strategy, line: Any) -> None:
+    door = ScriptedDoor([line], ["Hello."])
+    held = await hold(retail, door, strategy, max_errors=4)
+    assert (held.outcome, held.reward) == (Outcome.AGENT_ERROR, 0.0)
+    assert len(door.of(Role.AGENT)) == 4
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [
+        (Strategy.FC, "Could you say more?"),
+        (Strategy.FC, [("get_order_details", "{}")]),
+        (Strategy.FC, [("get_order_details", '{"order_id": "no such"}')]),
+        (Strategy.FC, [("no_such_tool", "{}")]),
+        (Strategy.ACT, "Could you say more?"),
+        (Strategy.REACT, "Thought:\nI ask.\nCould you say more?"),
+    ],
+)
+async def test_wrong_arguments_and_plain_words_are_no_unusable_answers(
+    retail: Domain, strategy: Strategy, line: Any
+) -> None:
+    held = await hold(retail, ScriptedDoor([line], ["Hello."]), strategy, max_errors=4, max_steps=20)
+    assert held.outcome is Outcome.STEP_LIMIT

@@ -1,0 +1,73 @@
+"""Rewards equal the package's own scorers' on every task."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from inspect_oracle import PackageWorld, base_hash, communicated, expected_hash, full_score
+
+from tautools.bench import do_nothing_floor, open_source, reference_reward
+from tautools.bench.types import Domain
+
+pytestmark = pytest.mark.usefixtures("bearable_package")
+
+
+async def test_the_reference_of_every_task_gets_the_packages_own_observations_and_reward(domain: Domain) -> None:
+    for index, task in enumerate(domain.tasks.values()):
+        ours, theirs = domain.world(task), PackageWorld(domain.env)
+        for action in task.reference:
+            arguments = json.dumps(dict(action.arguments))
+            assert (await ours.call(action.name, arguments)).text == (
+                await theirs.call(action.name, arguments)
+            ).content, f"task {task.id}, {action.name}"
+        said = list(task.communicate)
+        matches = theirs.hash() == expected_hash(domain.env, task.id)
+        reward = float(matches and await communicated(domain.env, task.id, said))
+        assert ours.reward(said).value == reward, f"task {task.id}"
+        if index % 10 == 0:  # its parts above are what takes the time; that they make the whole is shown on some
+            assert await full_score(theirs, task.id, said) == reward
+        assert reference_reward(domain, task).value == ours.reward(said).value
+
+
+@pytest.mark.parametrize(("env", "passing", "tasks"), [("airline", 19, 50), ("retail", 7, 114)])
+async def test_the_do_nothing_floor_is_the_packages_verdict_on_silence(env: str, passing: int, tasks: int) -> None:
+    floor = do_nothing_floor(open_source().domain(env))
+    theirs = {
+        name: float(expected_hash(env, name) == base_hash(env) and await communicated(env, name, [])) for name in floor
+    }
+    assert floor == theirs
+    assert (sum(floor.values()), len(floor)) == (passing, tasks)
+
+
+def test_the_package_accepts_the_reference_of_every_task(domain: Domain) -> None:
+    refused = [name for name, task in domain.tasks.items() if reference_reward(domain, task).value < 1]
+    assert refused == []
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [
+        (["The total is $1,093.34."], True),
+        (["THE TOTAL IS 1093.34"], True),
+        (["first this", "10,93.3,4"], True),
+        (["109", "3.34"], False),
+        (["The total is 1,093."], False),
+        ([], False),
+    ],
+)
+async def test_what_must_be_said_is_sought_without_commas_and_not_across_messages(
+    said: list[str], passes: bool
+) -> None:
+    domain = open_source().domain("retail")
+    task = next(task for task in domain.tasks.values() if task.communicate == ("1093.34",))
+    assert domain.world(task).reward(said).info["communicate"] == passes
+    assert await communicated("retail", task.id, said) == passes
+
+
+def test_a_reward_names_the_entities_that_differ() -> None:
+    domain = open_source().domain("retail")
+    task = next(task for task in domain.tasks.values() if any("cancel" in action.name for action in task.reference))
+    info = domain.world(task).reward(list(task.communicate)).info
+    assert info["db"] is False
+    assert any(place.startswith("orders/#W") for place in info["different"])
