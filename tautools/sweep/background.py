@@ -94,7 +94,7 @@ def start_sweep(
     argv = [sys.executable, "-m", "tautools", "sweep", "run", source or sweep.name, "--workspace", str(workspace)]
     if only is not None:
         argv += ["--cells", ",".join(str(index) for index in only)]
-    process = start_detached(argv, env=dict(os.environ), cwd=Path.cwd(), stdout=log, stderr=log)
+    process = start_detached(argv, env=_plain_environment(), cwd=Path.cwd(), stdout=log, stderr=log)
     runner = Runner(
         pid=process.pid,
         pid_started_at=process.started_at,
@@ -121,6 +121,12 @@ def stop_sweep(sweep: SweepParams, *, workspace: Path) -> None:
     # One SIGTERM only: a second one would cut the grace of running conversations short.
     patience_s = sweep.grace_s + HURRY_S
     stop_group(runner.pid, runner.pid_started_at, term_s=patience_s, again_s=patience_s + 1)
+
+
+def _plain_environment() -> dict[str, str]:
+    """Return the environment of a process whose output goes to a file: a kernel's demand for colours is left out."""
+    demands = {"FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"}
+    return {**{name: value for name, value in os.environ.items() if name not in demands}, "TERM": "dumb"}
 
 
 def _place(sweep: str, workspace: Path) -> Path:

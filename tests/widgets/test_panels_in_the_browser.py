@@ -83,6 +83,7 @@ def test_a_person_runs_a_cell_from_the_board_and_a_second_button_answers_meanwhi
         expect(second).to_have_attribute("data-state", "owed")
         expect(page.locator(".tau-live")).to_contain_text("1 of 2 cells done")
         expect(page.locator(".tau-live")).to_contain_text("nothing is running", timeout=60_000)
+        assert "\x1b" not in page.locator(".tau-log").inner_text()
         _shot(page, "sweep-board")
         assert page.locator(STDERR).count() == 0
 

@@ -100,7 +100,7 @@ class SweepBoard(Panel):
     def _start(self, only: Sequence[int] | None) -> str:
         runner = start_sweep(self._sweep, workspace=self._workspace, source=self._source, only=only)
         what = "all owed cells" if only is None else "cells " + ", ".join(str(index) for index in only)
-        return f"Working on {what} (process {runner.pid})."
+        return f"Started {what} (process {runner.pid})."
 
     def _on_stop(self, _: Any) -> None:
         self.act("Stopping", self._end, self._stop)
