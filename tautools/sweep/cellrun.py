@@ -19,7 +19,11 @@ from tautools.shell import process_alive
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CellRun", "read_cell_run", "write_cell_run"]
+__all__ = ["STOPPED", "CellRun", "read_cell_run", "write_cell_run"]
+
+
+STOPPED = 143
+"""Exit status of a notebook that was asked to stop: 128 + SIGTERM, as shells say it."""
 
 
 class CellRun(Record):

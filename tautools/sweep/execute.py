@@ -24,17 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import TautoolsError
 from tautools.shell import process_alive, this_process
-from tautools.sweep.cellrun import CellRun, write_cell_run
+from tautools.sweep.cellrun import STOPPED, CellRun, write_cell_run
 from tautools.sweep.template import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["STOPPED", "main"]
-
-STOPPED = 143
-"""Exit status of a run that was asked to stop: 128 + SIGTERM, as shells say it."""
+__all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 

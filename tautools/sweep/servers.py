@@ -193,12 +193,16 @@ def _prove(server: Server, tell: Callable[[str], None]) -> None:
 
 
 def _stop_all(started: Sequence[Server], tell: Callable[[str], None]) -> None:
-    """Stop every one, whatever happens to the others; the first error is raised when all were tried."""
+    """Stop every one, whatever happens to the others; the first error is raised when all were tried.
+
+    One that failed has no process any more; it stays registered, so that its log can be read by name.
+    """
     errors: list[TautoolsError] = []
     for server in started:
         try:
-            server.stop()
-            tell(f"server {server.name}: stopped")
+            if server.state().state is not State.FAILED:
+                server.stop()
+                tell(f"server {server.name}: stopped")
         except TautoolsError as error:
             errors.append(error)
     if errors:

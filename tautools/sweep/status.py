@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tautools.run import read_events
-from tautools.sweep.cellrun import read_cell_run
-from tautools.sweep.execute import STOPPED
+from tautools.sweep.cellrun import STOPPED, read_cell_run
 from tautools.sweep.plan import plan_cells
 from tautools.sweep.view import status_html, status_summary
 
