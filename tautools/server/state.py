@@ -47,7 +47,8 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
         return _ended(record, registry, age)
     answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
     if answer.status == 0:
-        return _silent(record, answer, here=here, age=age)
+        # It may have ended while it was asked; the process has the last word.
+        return _ended(record, registry, age) if here and not _runs(record) else _silent(record, answer, here, age)
     return _answering(record, answer, busy, age)
 
 
@@ -86,7 +87,7 @@ def _ended(record: ServerRecord, registry: Registry, age: float) -> Snapshot:
     return Snapshot(State.FAILED, why.cause, age, next_step=why.remedy)
 
 
-def _silent(record: ServerRecord, answer: Models, *, here: bool, age: float) -> Snapshot:
+def _silent(record: ServerRecord, answer: Models, here: bool, age: float) -> Snapshot:
     if not here:
         detail = f"It does not answer, and its process on {record.host or 'its host'} cannot be seen from here."
         return Snapshot(State.UNKNOWN, detail, age)
