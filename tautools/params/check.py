@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["validated"]
 
 P = TypeVar("P", bound=BaseModel)
+
+_AGENT = re.compile(r"grid\.agent\.\d+")
 
 
 class _Mistake(NamedTuple):
@@ -62,7 +65,9 @@ def validated(model: type[P], data: Any, tree: Tree) -> P:
     try:
         value = model.model_validate(data)
     except ValidationError as error:
-        mistakes = [_mistake(model, each, tree) for each in error.errors(include_url=False)] + mistakes
+        # A misspelt key comes first: it is often why another is missing.
+        errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        mistakes = [_mistake(model, each, tree) for each in errors] + mistakes
     if value is None or mistakes:
         raise _refusal(mistakes)
     return value
@@ -71,7 +76,8 @@ def validated(model: type[P], data: Any, tree: Tree) -> P:
 def _refusal(mistakes: list[_Mistake]) -> ParamsError:
     first = mistakes[0]
     # One flag may make the same mistake in every agent of a grid; it is told once.
-    others = {each.where: each for each in mistakes[1:] if each.where != first.where}.values()
+    told = {_AGENT.sub("agent", str(each)): each for each in reversed(mistakes)}
+    others = [each for each in reversed(told.values()) if each is not first]
     evidence = [first.keys, *(f"Also: {each}" for each in others)]
     return ParamsError(
         str(first),
@@ -89,7 +95,8 @@ def _mistake(model: type[BaseModel], error: ErrorDetails, tree: Tree) -> _Mistak
         what = f"unknown key `{trail[-1]}`{inside}.{did_you_mean(str(trail[-1]), keys)}"
         return _Mistake(tree.where(trail, of_key=True), what, f"Keys{inside}: {', '.join(keys)}.")
     if kind == "missing":
-        return _Mistake(tree.where(trail), f"`{name}` is missing; it must be {describe(spot_at(model, trail))}.")
+        allowed = describe(spot_at(model, trail))
+        return _Mistake(tree.where(trail, of_key=True), f"`{name}` is missing; it must be {allowed}.")
     if kind == "value_error":
         said = error["msg"].removeprefix("Value error, ")
         return _Mistake(tree.where(trail), f"`{name}`: {said}." if name else f"{said}.")

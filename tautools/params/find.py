@@ -18,7 +18,7 @@ __all__ = ["KINDS", "Kind", "find_params", "list_params", "params_folders"]
 Kind: TypeAlias = Literal["sites", "servers", "sweeps"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SUFFIXES = (".yaml", ".yml")
 
 

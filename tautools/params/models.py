@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
 
 

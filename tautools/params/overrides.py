@@ -39,7 +39,7 @@ def parse_override(text: str) -> Override:
         When there is no `=`, the name is not a dotted name, or the value is not YAML.
     """
     name, equals, value = text.partition("=")
-    shown = f"--set {text}"
+    shown = f"--set {text}" if text.isprintable() else f"--set {text!r}"
     if not equals or not _NAME.match(name):
         raise ParamsError(
             f"{shown}: this does not read `key=value`.",

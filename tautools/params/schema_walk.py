@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import types
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from tautools.params.yaml_tree import Trail
 
 __all__ = ["Spot", "allowed_words", "describe", "spot_at"]
@@ -43,7 +42,7 @@ def spot_at(model: type[BaseModel], trail: Trail) -> Spot:
             continue
         bare = _bare(spot.annotation)
         if get_origin(bare) in (list, dict):
-            spot = Spot(get_args(bare)[-1], None)
+            spot = _item(get_args(bare)[-1])
         else:
             return Spot(Any, None) if bare is Any else spot
     return spot
@@ -88,7 +87,14 @@ def _bounds(field: FieldInfo | None) -> str:
         if isinstance(getattr(rule, name, None), int | float)
     ]
     patterns = [str(rule.pattern) for rule in (field.metadata if field else []) if getattr(rule, "pattern", None)]
-    return " and".join(found) + (" of letters, digits, `.`, `_` and `-`" if patterns else "")
+    return " and".join(found) + (" of letters, digits, `.`, `_` and `-`, 100 at most" if patterns else "")
+
+
+def _item(annotation: Any) -> Spot:
+    if get_origin(annotation) is Annotated:
+        inner, rule = get_args(annotation)[:2]
+        return Spot(inner, rule if isinstance(rule, FieldInfo) else None)
+    return Spot(annotation, None)
 
 
 def _bare(annotation: Any) -> Any:

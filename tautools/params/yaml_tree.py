@@ -171,14 +171,14 @@ class _Reader:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, trail)
             if isinstance(node, yaml.SequenceNode):
+                self._check_tag(node, "seq")
                 return [self._value(item, (*trail, index)) for index, item in enumerate(node.value)]
             return self._scalar(node, trail)
         finally:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, trail: Trail) -> dict[str, Any]:
-        if node.tag != "tag:yaml.org,2002:map":
-            raise self._error(node, f"the tag {node.tag} is not understood", "Remove the tag.")
+        self._check_tag(node, "map")
         data: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value:
@@ -223,6 +223,10 @@ class _Reader:
             return readers[kind](text)
         except (ValueError, KeyError) as error:
             raise self._error(node, f"`{text}` is not what its tag says", "Remove the tag.") from error
+
+    def _check_tag(self, node: yaml.Node, kind: str) -> None:
+        if node.tag != f"tag:yaml.org,2002:{kind}":
+            raise self._error(node, f"the tag {node.tag} is not understood", "Remove the tag.")
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self.document.file, node.start_mark.line + 1, node.start_mark.column + 1)

@@ -1,0 +1,64 @@
+"""`tautools config` shows what will be used and where each value came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import called
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _own(folder: Path) -> None:
+    path = folder / "params" / "servers" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("model: m\nenv: {HF_TOKEN: hf_secret}\n")
+
+
+def test_the_table_has_value_and_place(tmp_path: Path) -> None:
+    _own(tmp_path)
+    rows = [line.split() for line in called("config", "server", "mine").out.splitlines()]
+    assert ["model", "m", "params/servers/mine.yaml:1:1"] in rows
+    assert ["port", "-", "default"] in rows
+    assert ["name", "mine", "the", "file's", "name"] in rows
+
+
+def test_json_says_the_same_and_hides_secrets(tmp_path: Path) -> None:
+    _own(tmp_path)
+    result = called("config", "server", "mine", "--json", "--set", "vllm.max_model_len=2048")
+    assert "hf_secret" not in result.out
+    told = json.loads(result.out)
+    by_key = {row["key"]: row for row in told["values"]}
+    assert told["file"].endswith("params/servers/mine.yaml")
+    assert by_key["vllm.max_model_len"] == {
+        "key": "vllm.max_model_len",
+        "value": 2048,
+        "from": "flag",
+        "place": "--set vllm.max_model_len=2048",
+    }
+    assert by_key["env"]["value"] == {"HF_TOKEN": "(hidden)"}
+
+
+def test_a_run_is_shown_as_it_would_be_run() -> None:
+    words = "config run --env retail --strategy react --model M --task-ids 3,5 --limit 1 --user-model U --json"
+    by_key = {row["key"]: row for row in json.loads(called(*words.split()).out)["values"]}
+    assert by_key["tasks.ids"] == {"key": "tasks.ids", "value": ["3", "5"], "from": "flag", "place": "--task-ids"}
+    assert by_key["user.model"]["value"] == "U"
+    assert by_key["strategy"]["place"] == "--strategy"
+    assert by_key["bench"]["from"] == "default"
+
+
+def test_what_can_be_named_is_listed_with_its_place(tmp_path: Path) -> None:
+    _own(tmp_path)
+    rows = {(row["kind"], row["name"]): row["file"] for row in json.loads(called("config", "list", "--json").out)}
+    assert rows["servers", "mine"] == str(tmp_path / "params" / "servers" / "mine.yaml")
+    assert ("sweeps", "sol-gaudi-120") in rows
+    assert ("sites", "local") in rows
+    assert all(
+        kind == "sites" for kind in {line.split()[0] for line in called("config", "list", "sites").out.splitlines()}
+    )

@@ -1,0 +1,146 @@
+"""`tautools init` writes a workspace and never overwrites."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import called, listing
+
+from tautools.params import list_params, load_server, load_site, load_sweep, shipped
+from tautools.session import plan_init, recognise, write_workspace
+
+
+def test_a_workspace_has_params_with_comments_notebooks_and_folders(tmp_path: Path) -> None:
+    workspace = tmp_path / "my work"
+    result = called("init", str(workspace), "--site", "sol-gaudi")
+    assert result.code == 0
+    assert "tautools doctor --site sol-gaudi" in result.out
+    site = workspace / "params" / "sites" / "sol-gaudi.yaml"
+    assert site.read_bytes() == (shipped("params") / "sites" / "sol-gaudi.yaml").read_bytes()
+    assert {"logs", "errors", "results"} <= {path.name for path in workspace.iterdir() if path.is_dir()}
+    assert load_sweep("sol-gaudi-120", workspace=workspace).site == "sol-gaudi"
+    for role in load_sweep("sol-gaudi-120", workspace=workspace).grid.agent:
+        assert role.server is not None
+        assert (workspace / "params" / "servers" / f"{role.server}.yaml").is_file()
+        assert load_server(role.server, workspace=workspace).serves == role.model
+    shipped_notebooks = {path.name for path in shipped("notebooks").glob("[0-9]*.ipynb")}
+    assert {path.name for path in (workspace / "notebooks").iterdir()} == shipped_notebooks
+    assert "tautools sweep run sol-gaudi-120" in (workspace / "README.md").read_text()
+
+
+def test_the_local_site_brings_the_demo(tmp_path: Path) -> None:
+    assert called("init", str(tmp_path)).code == 0
+    assert load_site("local", workspace=tmp_path).scheduler == "none"
+    own = {path.stem for path in (tmp_path / "params" / "servers").iterdir()}
+    assert {"sim-small", "sim-large", "sim-user"} == own
+    assert "demo" in list_params("sweeps", tmp_path)
+
+
+def test_a_second_init_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    called("init", str(tmp_path))
+    before = listing(tmp_path)
+    result = called("init", str(tmp_path))
+    assert result.code == 0
+    assert "was complete already; nothing was changed" in result.out
+    assert listing(tmp_path) == before
+
+
+def test_what_exists_is_kept_and_named(tmp_path: Path) -> None:
+    mine = tmp_path / "params" / "sites" / "local.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("name: local\ndescription: mine\n")
+    (tmp_path / "README.md").symlink_to("nowhere")
+    result = called("init", str(tmp_path))
+    assert mine.read_text() == "name: local\ndescription: mine\n"
+    assert (tmp_path / "README.md").is_symlink()
+    assert "kept  params/sites/local.yaml" in result.out
+    assert "kept  README.md" in result.out
+    assert (tmp_path / "params" / "sweeps" / "demo.yaml").is_file()
+
+
+def test_a_file_that_appears_between_plan_and_writing_is_kept(tmp_path: Path) -> None:
+    plan = plan_init(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    made = write_workspace(plan)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert tmp_path / "README.md" in made.kept
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = called("init", str(tmp_path / "w"), "--dry-run")
+    assert result.code == 0
+    assert "would write  params/sites/local.yaml" in result.out
+    assert listing(tmp_path) == {}
+
+
+def test_json_lists_what_was_written(tmp_path: Path) -> None:
+    told = json.loads(called("init", str(tmp_path / "w"), "--json").out)
+    assert told["kept"] == []
+    assert all(Path(path).is_file() for path in told["written"])
+
+
+@pytest.mark.parametrize("where", [".", "params", "results", "params/sites"])
+def test_a_file_where_a_folder_belongs_is_an_error_before_anything_is_written(tmp_path: Path, where: str) -> None:
+    workspace = tmp_path / "w"
+    (workspace / where).parent.mkdir(parents=True, exist_ok=True)
+    (workspace / where).write_text("")
+    before = listing(tmp_path)
+    result = called("init", str(workspace))
+    assert result.code == 2
+    assert "is a file" in result.err
+    assert listing(tmp_path) == before
+
+
+def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
+    result = called("init", "/proc/tautools-workspace")
+    assert result.code == 1
+    assert "/proc cannot be written to" in result.err
+    assert "Next: Choose a folder you can write to" in result.err
+
+
+@pytest.fixture
+def agent_project(tmp_path: Path) -> Path:
+    """A folder as the users of the cluster have it."""
+    folder = tmp_path / "agent project"
+    for name in ("logs", "errors", "results/retail/react/4B", "results/airline/act/4B", "tau-bench/tau_bench"):
+        (folder / name).mkdir(parents=True)
+    for name in ("assistant-server.sh", "user-server.sh", "user-vllm-job.sh", "tau-experiment.sh"):
+        (folder / name).write_text("#!/bin/bash\nexit 1\n")
+    (folder / "logs" / "user_vllm_123.out").write_text("Starting USER vLLM server\n")
+    (folder / "results" / "retail" / "react" / "4B" / "num_trials-1.json").write_text("[]")
+    (folder / "results" / "airline" / "act" / "4B" / "num_trials-3.json").write_text("[]")
+    return folder
+
+
+def test_an_agent_project_is_recognised_and_told_how_it_maps(agent_project: Path) -> None:
+    before = listing(agent_project)
+    result = called("init", str(agent_project), "--site", "sol-gaudi")
+    assert result.code == 0
+    assert "is laid out like an agent-project. Nothing of it is changed." in result.out
+    assert "tau-experiment.sh: its work is done by `tautools sweep run sol-gaudi-120`" in result.out
+    assert f"path {agent_project / 'tau-bench'}" in result.out
+    assert "2 num_trials files of 2 settings" in result.out
+    after = listing(agent_project)
+    files = {name: seen for name, seen in before.items() if (agent_project / name).is_file()}
+    assert {name: after[name] for name in files} == files
+
+
+def test_the_checkout_of_an_agent_project_goes_into_the_sweep(agent_project: Path) -> None:
+    called("init", str(agent_project), "--site", "sol-gaudi")
+    assert load_sweep("sol-gaudi-120", workspace=agent_project).path == str(agent_project / "tau-bench")
+
+
+def test_results_are_found_by_env_strategy_and_model(agent_project: Path) -> None:
+    found = recognise(agent_project)
+    assert found is not None
+    cells = [(each.env, each.strategy, each.model, each.num_trials) for each in found.results]
+    assert cells == [("airline", "act", "4B", 3), ("retail", "react", "4B", 1)]
+
+
+def test_any_other_folder_is_no_agent_project(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "errors").mkdir()
+    assert recognise(tmp_path) is None
