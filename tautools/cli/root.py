@@ -9,7 +9,6 @@ import click
 
 from tautools import __version__
 from tautools.cli.errors import guard
-from tautools.params.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +80,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; name the nearest ones when there is none."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from tautools.params.nearest import nearest  # pydantic comes with it; `--help` does without
+
             near = nearest(args[0], VERBS, most=2)
             hint = f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
             ctx.fail(f"There is no command {args[0]!r}.{hint}")
