@@ -61,7 +61,10 @@ def up(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Start servers by the names of their files under params/servers/, and wait until each is proven."""
+    """Start servers and wait until each is proven.
+
+    NAME is a file under params/servers/ of the workspace or of the package. All are started side by side.
+    """
     from tautools.cli.progress import watch_starts
 
     if how["port"] is not None and len(names) > 1:
@@ -87,7 +90,7 @@ def up(
 @json_option
 @guard
 def list_servers(workspace: Path, as_json: bool) -> None:
-    """List the servers of the workspace with their state now."""
+    """List servers with their state now."""
     from tautools.server import server_states
 
     found = server_states(workspace)
@@ -111,6 +114,10 @@ def list_servers(workspace: Path, as_json: bool) -> None:
     Console(soft_wrap=True).print(table)
 
 
+# `list` is what people type who know other tools; help shows one of the two.
+command.add_command(click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True))
+
+
 @command.command(
     epilog="\b\nExamples:\n  tautools server test http://localhost:8000\n"
     "  tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY"
@@ -121,7 +128,10 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 @json_option
 @guard
 def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> None:
-    """Prove any OpenAI-compatible server: identity, key, a chat, tool calls."""
+    """Prove any server by its address.
+
+    Any OpenAI-compatible one: does it answer, what does it serve, is the key asked for, a chat, tool calls.
+    """
     from tautools.server import verify_url
 
     if key_env and key_env not in os.environ:
@@ -136,7 +146,10 @@ def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> Non
 @json_option
 @guard
 def verify(name: str, workspace: Path, as_json: bool) -> None:
-    """Climb the ladder again at a registered server, and write the certificate down."""
+    """Prove a registered server again.
+
+    The whole ladder is climbed and the certificate written down; a server that fails is not ready any more.
+    """
     from tautools.server import open_server
 
     server = open_server(name, workspace=workspace)
@@ -150,7 +163,10 @@ def verify(name: str, workspace: Path, as_json: bool) -> None:
 @workspace_option
 @guard
 def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
-    """Print the end of a server's log, output first and then errors."""
+    """Print the end of a server's log.
+
+    Output first and then errors; -f goes on with what is added.
+    """
     from tautools.server import Registry
     from tautools.server.logs import follow
     from tautools.server.state import log_lines
@@ -169,7 +185,10 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 @workspace_option
 @guard
 def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
-    """Stop servers with everything they started; return when nothing of them runs."""
+    """Stop servers whole.
+
+    SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs.
+    """
     from tautools.server import Registry, open_server
 
     if every == bool(names):
@@ -193,7 +212,10 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
 @workspace_option
 @guard
 def export(user: str | None, agent: str | None, show_keys: bool, workspace: Path) -> None:
-    """Print lines for a shell script that wants the addresses; without options, of every server."""
+    """Print export lines for shell scripts.
+
+    Without options, of every proven server.
+    """
     from tautools.server import Registry
 
     registry = Registry(workspace)
