@@ -77,3 +77,13 @@ def test_the_oldest_prefixes_are_forgotten_when_the_cache_is_full() -> None:
         cache.admit(prompt_parts(prompt, []))
     assert cache.admit(prompt_parts(prompts[2], []))[1] > 0
     assert cache.admit(prompt_parts(prompts[0], []))[1] == 0
+
+
+def test_a_part_is_found_only_behind_the_same_past() -> None:
+    cache = PrefixCache(1_000_000)
+    head, other, tail = ({"role": "user", "content": letter * 4000} for letter in "hot")
+    cache.admit(prompt_parts([head, tail], []))
+    cache.admit(prompt_parts([other], []))
+    alone, _ = cache.admit(prompt_parts([other], []))
+    _, cached = cache.admit(prompt_parts([other, tail], []))
+    assert 0 < cached <= alone
