@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,37 @@ def watch_starts(
         if not console.is_terminal:
             console.print(f"{server.name}: {text}", highlight=False)
 
-    with bars, ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
-        waits = {}
+    failures: dict[str, BaseException] = {}
+
+    def wait(server: Server, tell: Callable[[str, float], None]) -> None:
+        try:
+            _wait(server, timeout_s, tell)
+        except BaseException as error:  # noqa: BLE001 - raised again where the threads are waited for
+            failures[server.name] = error
+            tell(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
+
+    with bars:
+        threads = []
         for server in servers:
-            task = bars.add_task("starting", total=100, name=server.name)
-            waits[server.name] = pool.submit(_wait, server, timeout_s, partial(show, server, task))
-        return {name: error for name, wait in waits.items() if (error := wait.result()) is not None}
+            tell = partial(show, server, bars.add_task("starting", total=100, name=server.name))
+            # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
+            threads.append(threading.Thread(target=wait, args=(server, tell), daemon=True))
+            threads[-1].start()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.05)
+    return _told(failures)
 
 
-def _wait(server: Server, timeout_s: float | None, show: Callable[[str, float], None]) -> TautoolsError | None:
+def _told(failures: dict[str, BaseException]) -> dict[str, TautoolsError]:
+    told: dict[str, TautoolsError] = {}
+    for name, error in failures.items():
+        if not isinstance(error, TautoolsError):
+            raise error
+        told[name] = error
+    return told
+
+
+def _wait(server: Server, timeout_s: float | None, show: Callable[[str, float], None]) -> None:
     def on_progress(snapshot: Snapshot) -> None:
         show(str(snapshot), snapshot.percent or 0)
 
@@ -66,10 +89,5 @@ def _wait(server: Server, timeout_s: float | None, show: Callable[[str, float], 
         word = {True: "ok", False: "failed", None: "does not apply"}[rung.passed]
         show(f"verifying: {rung.name} {word}", 99)
 
-    try:
-        server.wait_ready(timeout_s, on_progress=on_progress, on_rung=on_rung)
-    except TautoolsError as error:
-        show(f"{type(error).__name__}: {error.problem}", 100)
-        return error
+    server.wait_ready(timeout_s, on_progress=on_progress, on_rung=on_rung)
     show("ready", 100)
-    return None

@@ -1,4 +1,7 @@
-"""`tautools server`: start model servers, prove them, see how they are, stop them."""
+"""`tautools server`: start model servers, prove them, see how they are, stop them.
+
+Longer than other files because seven verbs that are read together stand together.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ import click
 
 from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
+from tautools.cli.server_words import age_of, public, show_certificate, show_rung, told, variable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import ServerParams
-    from tautools.records import Certificate, Rung, ServerRecord
+
     from tautools.server import Server
 
 __all__ = ["command"]
@@ -30,7 +34,6 @@ Examples:
   tautools server logs qwen3-8b -f             follow a log
   tautools server stop --all
 """
-_MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
 
 @click.group("server", epilog=_EPILOG)
@@ -73,9 +76,13 @@ def up(
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
     site = how.pop("site")
     servers = _launch_all([_chosen(name, workspace, **how) for name in names], site, workspace)
-    failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
+    try:
+        failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
+    except KeyboardInterrupt:
+        click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
+        raise
     if as_json:
-        click.echo(json.dumps([_told(server) for server in servers], indent=1))
+        click.echo(json.dumps([told(server) for server in servers], indent=1))
     elif not failures:
         for server in servers:
             click.echo(f"{server.name}: {server.record.base_url}  model {server.record.model}")
@@ -96,7 +103,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
     found = server_states(workspace)
     if as_json:
         rows = [
-            _public(record) | {"state": seen.state.value, "detail": seen.detail, "age_s": round(seen.age, 1)}
+            public(record) | {"state": seen.state.value, "detail": seen.detail, "age_s": round(seen.age, 1)}
             for record, seen in found
         ]
         click.echo(json.dumps(rows, indent=1))
@@ -110,7 +117,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
     table = Table("name", "state", "age", "model", "address", box=None, pad_edge=False)
     for record, seen in found:
         mark = " SIMULATED" if record.simulated else ""
-        table.add_row(record.name, str(seen), _age(seen.age), record.model + mark, record.base_url)
+        table.add_row(record.name, str(seen), age_of(seen.age), record.model + mark, record.base_url)
     Console(soft_wrap=True).print(table)
 
 
@@ -137,7 +144,7 @@ def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> Non
     if key_env and key_env not in os.environ:
         raise click.UsageError(f"--key-env {key_env}: no such environment variable in this session")
     key = os.environ[key_env] if key_env else ""
-    _show(verify_url(url, model=model, key=key, on_rung=None if as_json else _show_rung), as_json=as_json)
+    show_certificate(verify_url(url, model=model, key=key, on_rung=None if as_json else show_rung), as_json=as_json)
 
 
 @command.command()
@@ -153,7 +160,7 @@ def verify(name: str, workspace: Path, as_json: bool) -> None:
     from tautools.server import open_server
 
     server = open_server(name, workspace=workspace)
-    _show(server.verify(None if as_json else _show_rung), as_json=as_json)
+    show_certificate(server.verify(None if as_json else show_rung), as_json=as_json)
 
 
 @command.command()
@@ -221,7 +228,7 @@ def export(user: str | None, agent: str | None, show_keys: bool, workspace: Path
     registry = Registry(workspace)
     chosen = {"USER_MODEL": user, "AGENT_MODEL": agent}
     records = {prefix: registry.get(name) for prefix, name in chosen.items() if name}
-    records = records or {_variable(record.name): record for record in registry.list() if record.certificate}
+    records = records or {variable(record.name): record for record in registry.list() if record.certificate}
     for prefix, record in records.items():
         click.echo(f"export {prefix}_API_BASE={shlex.quote(record.base_url)}")
         click.echo(f"export {prefix}={shlex.quote(record.model)}")
@@ -269,56 +276,3 @@ def _launch_all(chosen: list[ServerParams], site: str | None, workspace: Path) -
             server.stop()
         raise
     return started
-
-
-def _public(record: ServerRecord) -> dict[str, Any]:
-    """Return what a program may know of a server; where the key lies is told, the key is not."""
-    wanted = {
-        "name",
-        "how",
-        "engine",
-        "model",
-        "base_url",
-        "host",
-        "pid",
-        "log_out",
-        "log_err",
-        "key_file",
-        "simulated",
-    }
-    return record.model_dump(mode="json", include=wanted)
-
-
-def _told(server: Server) -> dict[str, Any]:
-    seen = server.state()
-    return _public(server.record) | {"state": seen.state.value, "detail": seen.detail}
-
-
-def _show_rung(rung: Rung) -> None:
-    word, colour = _MARKS[rung.passed]
-    click.echo(
-        f"{click.style(f'{word:>6}', fg=colour)}  {rung.number} {rung.name:<14} {rung.took_s:6.2f} s  {rung.detail}"
-    )
-
-
-def _show(certificate: Certificate, *, as_json: bool) -> None:
-    if as_json:
-        told = certificate.model_dump(mode="json") | {"passed": certificate.passed}
-        click.echo(json.dumps(told, indent=1))
-    else:
-        mark = "SIMULATED " if certificate.simulated else ""
-        verdict = "passed" if certificate.passed else "failed"
-        click.secho(f"{mark}{certificate.model or certificate.base_url}: {verdict}", bold=True)
-    if not certificate.passed:
-        raise SystemExit(1)
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _variable(name: str) -> str:
-    return "".join(char if char.isalnum() else "_" for char in name).upper()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -170,3 +171,17 @@ def test_a_log_is_followed_until_the_server_ends(call: Any, workspace: Path) -> 
     launch(load_server("late", workspace=workspace), workspace=workspace)
 
     assert "Engine core initialization failed" in call("logs", "late", "-f").stdout
+
+
+def test_an_interrupted_wait_ends_at_once_and_leaves_the_start_findable(workspace: Path) -> None:
+    write_server(workspace, "slow", "hangs")
+    words = [sys.executable, "-m", "tautools", "server", "up", "slow", "--workspace", str(workspace)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stderr is not None
+        assert "slow: starting" in up.stderr.readline()
+        up.send_signal(signal.SIGINT)
+        said = up.stderr.read()
+
+    assert up.returncode == 130
+    assert "slow" in said
+    assert [record.name for record in Registry(workspace).list()] == ["slow"]
