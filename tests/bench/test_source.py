@@ -143,7 +143,7 @@ def test_envs_and_splits_are_different_settings(retail: Domain) -> None:
 
 
 def test_the_room_is_light_until_it_is_used() -> None:
-    heavy = "inspect_ai inspect_evals jsonschema pandas litellm matplotlib aiohttp httpx".split()
+    heavy = ["inspect_ai", "inspect_evals", "jsonschema", "pandas", "litellm", "matplotlib", "aiohttp", "httpx"]
     code = f"import sys, json, tautools.bench; print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(found.stdout) == []
