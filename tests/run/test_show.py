@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from click.testing import CliRunner
+from scripted_server import Say
+from served_cells import STOP, cell_at, scripted_cell, simulated_model
+
+from tautools.bench.types import Action
+from tautools.cli.show import command
+from tautools.records import Strategy
+from tautools.run import run_cell
+from tautools.run.show import Did, actions_of, beside
+
+
+def show(*args):
+    return CliRunner().invoke(command, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("shown")
+    with simulated_model(skill=0.5) as server:
+        for strategy in Strategy:
+            run_cell(cell_at(server.base_url, strategy=strategy, limit=6), workspace=workspace)
+    return workspace
+
+
+def marks(expected, actual):
+    pairs = beside([Action(*each) for each in expected], [Did(*each) for each in actual])
+    return [(pair.mark, (pair.expected or pair.actual).name) for pair in pairs]
+
+
+def test_equal_actions_stand_beside_each_other_and_the_rest_is_named():
+    expected = [("find", {"id": 1}), ("look", {"id": "a"}), ("change", {"to": "x", "n": 2}), ("pay", {})]
+    actual = [("find", {"id": 1}), ("think", {}), ("change", {"n": 2, "to": "y"}), ("pay", {}), ("bye", {})]
+    assert marks(expected, actual) == [
+        ("same", "find"),
+        ("missing", "look"),
+        ("more", "think"),
+        ("differs", "change"),
+        ("same", "pay"),
+        ("more", "bye"),
+    ]
+
+
+def test_nothing_expected_and_nothing_done_is_an_empty_table():
+    assert beside([], []) == []
+
+
+def test_actions_are_read_under_every_strategy():
+    call = {"function": {"name": "look", "arguments": '{"id": 1}'}}
+    fc = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    text = [{"role": "assistant", "content": 'Thought:\nhm\nAction:\n{"name": "look", "arguments": {"id": 1}}'}]
+    assert actions_of(fc, Strategy.FC) == actions_of(text, Strategy.REACT) == [Did("look", {"id": 1})]
+
+
+def test_arguments_that_cannot_be_read_are_shown_as_they_were_written():
+    call = {"function": {"name": "look", "arguments": '{"id": '}}
+    assert actions_of([{"role": "assistant", "tool_calls": [call]}], Strategy.FC) == [Did("look", '{"id": ')]
+
+
+def test_an_empty_workspace_says_so(tmp_path):
+    told = show("--workspace", tmp_path)
+    assert (told.exit_code, told.output.strip()) == (0, "Nothing has been run here.")
+    assert json.loads(show("--workspace", tmp_path, "--json").output) == []
+
+
+def test_the_overview_has_a_line_for_each_setting(results):
+    told = show("--workspace", results)
+    assert told.exit_code == 0
+    for strategy in Strategy:
+        assert f"retail  {strategy.value:<8}  sim-4B SIMULATED" in told.output
+    entries = json.loads(show("--workspace", results, "--json").output)
+    assert [entry["finished"] for entry in entries] == [6, 6, 6]
+
+
+def test_a_setting_lists_its_conversations(results):
+    told = show("--workspace", results, "--strategy", "fc")
+    assert "6 finished" in told.output
+    assert "SIMULATED" in told.output
+    assert len(json.loads(show(results / "results/retail/fc/4B", "--json").output)) == 6
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_conversation_is_printed_with_expected_beside_actual_actions(results, strategy):
+    told = show("--workspace", results, "--env", "retail", "--strategy", strategy, "--model", "4B", "--task", "0")
+    assert told.exit_code == 0
+    for part in ("task 0, trial 0", "SIMULATED", "system", "user", "assistant", "reward", "expected action"):
+        assert part in told.output
+    assert "find_user_id_by" in told.output
+    whole = json.loads(show(results / f"results/retail/{strategy}/4B", "--task", "0", "--json").output)
+    assert whole["expected"][0]["name"].startswith("find_user_id_by")
+    assert whole["conversation"]["task_id"] == "0"
+
+
+def test_a_conversation_that_failed_says_what_is_missing_and_different(results):
+    entries = json.loads(show(results / "results/retail/fc/4B", "--json").output)
+    failed = next(entry["task_id"] for entry in entries if entry["outcome"] == "failed")
+    told = show(results / "results/retail/fc/4B", "--task", failed)
+    assert "failed, reward 0" in told.output
+    assert "missing" in told.output or "differs" in told.output
+
+
+def test_long_texts_are_shortened_unless_asked_for_in_full(results):
+    folder = results / "results/retail/fc/4B"
+    short, full = show(folder, "--task", "0").output, show(folder, "--task", "0", "--full").output
+    assert " characters)" in short
+    assert " characters)" not in full
+    assert len(full) > len(short)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--env", "nope"), "No results of env nope"),
+        (("--task", "0"), "Several settings have results"),
+        (("--strategy", "fc", "--task", "99"), "Task 99 is not finished"),
+        (("--strategy", "fc", "--task", "0", "--trial", "5"), "Finished trials of it: 0."),
+        (("--follow",), "No such conversation is running"),
+    ],
+)
+def test_what_is_not_there_is_bad_input_with_a_next_step(results, args, told):
+    shown = show("--workspace", results, *args)
+    assert shown.exit_code == 2
+    assert told in shown.stderr
+    assert "Next: " in shown.stderr
+
+
+def test_a_folder_without_a_setting_is_bad_input(tmp_path):
+    assert "holds no setting.json" in show(tmp_path).stderr
+
+
+def test_a_running_conversation_is_followed_to_its_end(tmp_path):
+    heard = threading.Event()
+
+    def user(request):
+        if any(message["role"] == "assistant" for message in request.body["messages"]):
+            heard.wait(20)
+            return Say(f"Thank you, bye. {STOP}", first_s=0.5)
+        return "I want my money back."
+
+    with scripted_cell(user, limit=1) as (server, run):
+        running = threading.Thread(target=run_cell, args=(run,), kwargs={"workspace": tmp_path})
+        running.start()
+        while len(server.requests) < 3:
+            assert running.is_alive()
+        threading.Timer(0.5, heard.set).start()
+        told = show("--workspace", tmp_path, "--follow")
+        running.join()
+    assert told.exit_code == 0
+    wanted = ("task 0, trial 0", "I want my money back.", "Hello.", "Thank you, bye.", "reward", "expected action")
+    places = [told.output.find(part) for part in wanted]
+    assert places == sorted(places)
+    assert places[0] >= 0
