@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,12 @@ class LatencyReport:
         """All tables, in the order of the report."""
         return self.by_role, self.turn_times, self.by_setting, self.tokens, self.sources
 
-    @property
+    @cached_property
     def histograms(self) -> Gallery:
         """One picture for each role and model."""
         return Gallery(draw_calls(group) for group in self.groups)
 
-    @property
+    @cached_property
     def turn_figure(self) -> Picture:
         """Histograms of what customers wait for."""
         return draw_turns(self.turns, simulated=self.simulated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["PassReport", "pass_report"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PassReport:
     """Scores of cells, ready to be shown and saved."""
 
@@ -73,12 +74,12 @@ class PassReport:
         """All tables, in the order of the report."""
         return self.pass_hat_k, self.pass_at_k, self.outcomes, self.steadiness, self.sources
 
-    @property
+    @cached_property
     def pass_hat_figure(self) -> Picture:
         """pass^k against k."""
         return draw_pass_hat(self.scores)
 
-    @property
+    @cached_property
     def pass_at_figure(self) -> Picture:
         """pass@k against k."""
         return draw_pass_at(self.scores)

@@ -34,9 +34,13 @@ class Plan:
     """Conversations that were lost to a fault and are owed."""
     user_errors: tuple[tuple[str, int], ...] = ()
     simulated: bool = False
+    given: Setting | None = None
+    """A setting made elsewhere, such as by a sweep; then the fields above only say what to write."""
 
     @property
     def setting(self) -> Setting:
+        if self.given is not None:
+            return self.given
         return Setting(
             source="inspect-evals",
             source_version="0.26.0",

@@ -1,0 +1,178 @@
+"""Latencies against a second, plain count over the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixed_results import PLANS, START, Plan, write_fixed_results
+
+from tautools.records import CallRecord, Conversation, Outcome, Role, Setting, Strategy
+from tautools.report import conversation_frame, event_frame, find_cells, latency_report
+from tautools.report.latency import LatencyReport
+from tautools.run.folder import claim_folder
+from tautools.run.writer import Writer
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
+    return latency_report(workspace=write_fixed_results(tmp_path_factory.mktemp("fixed")))
+
+
+def _raw(data: dict[str, object]) -> list[dict[str, object]]:
+    """Every call that the JSON names as its source, read as plain JSON."""
+    files = [file for place in data["rows"] for file in place["files"]]  # type: ignore[attr-defined]
+    return [json.loads(line) for file in files for line in Path(file).read_text().splitlines()]
+
+
+def test_every_percentile_in_the_json_can_be_recomputed_from_the_rows_it_names(report: LatencyReport) -> None:
+    data = report.to_json()
+    calls = _raw(data)
+    assert len(calls) == sum(place["used"] for place in data["rows"])
+    for group in data["groups"]:
+        mine = [c for c in calls if (c["role"], c["model"], c["fault"]) == (group["role"], group["model"], "")]
+        assert len(mine) == group["answered"]
+        for column in ("ttft_s", "decode_s", "e2e_s"):
+            values = [call[column] for call in mine if call.get(column) is not None]
+            found = group["metrics"][column]
+            assert found["n"] == len(values)
+            for percent in (10, 25, 40, 50, 75, 90, 95, 99):
+                assert found[f"p{percent}_s"] == pytest.approx(np.percentile(values, percent))
+            assert found["share_under_5_s"] == pytest.approx(sum(value < 5 for value in values) / len(values))
+            assert sum(found["histogram"]["counts"]) == len(values)
+        assert group["tokens"]["prompt"] == sum(call["prompt_tokens"] for call in mine)
+        assert group["tokens"]["output"] == sum(call["output_tokens"] for call in mine)
+        assert group["tokens"]["cached"] == sum(call.get("cached_tokens") or 0 for call in mine)
+
+
+def test_tpot_is_decode_time_over_the_tokens_after_the_first(report: LatencyReport) -> None:
+    calls = [call for call in _raw(report.to_json()) if call["role"] == "user" and call.get("decode_s") is not None]
+    values = [call["decode_s"] / (call["output_tokens"] - 1) for call in calls]  # type: ignore[operator]
+    (group,) = [group for group in report.groups if group.role == "user"]
+    assert group.timing("tpot_s").summary.percentiles_s[50] == pytest.approx(np.median(values))
+
+
+def test_roles_are_apart_agents_first_and_each_source_is_stated(report: LatencyReport) -> None:
+    assert [group.role for group in report.groups] == ["agent", "agent", "user"]
+    for group in report.groups:
+        assert group.timing("ttft_s").source == "streamed"
+        assert group.timing("e2e_s").source.startswith("streamed ")
+        assert ", wall " in group.timing("e2e_s").source
+        assert group.timing("server_ttft_s").summary.n == 0
+
+
+def test_calls_that_failed_are_counted_and_enter_no_figure(report: LatencyReport) -> None:
+    by_model = {group.model: group for group in report.groups}
+    small = by_model["Qwen/Qwen3-4B-Instruct-2507"]
+    assert small.faults == {"server_fault": 2}
+    assert small.answered == small.timing("e2e_s").summary.n
+    assert "2 further calls failed and are left out" in report.opening.first
+
+
+def test_tokens_that_no_server_reported_are_called_so_rather_than_zero(report: LatencyReport) -> None:
+    assert "not reported" in repr(report.tokens)
+
+
+def test_nested_cells_count_each_call_and_conversation_once(report: LatencyReport) -> None:
+    cells = find_cells(report.workspace)
+    assert len(cells) == 4
+    assert len(conversation_frame(cells)) == 166
+    assert len(report.calls) == len(_raw(report.to_json()))
+    assert list(event_frame(cells)["kind"]) == ["fault", "fault"]
+
+
+def _one_conversation(tmp_path: Path, calls: list[CallRecord], *, started: float, finished: float) -> LatencyReport:
+    plan = Plan("airline", Strategy.FC, "M", 1, (1,), 1.0)
+    setting: Setting = plan.setting
+    writer = Writer(claim_folder(tmp_path / "results", setting, {}))
+    for call in calls:
+        writer.call(call.model_copy(update={"setting_id": setting.id, "task_id": "0", "model": "M"}))
+    writer.commit(
+        Conversation(
+            setting_id=setting.id,
+            env="airline",
+            task_id="0",
+            trial=0,
+            outcome=Outcome.PASSED,
+            reward=1.0,
+            messages=[],
+            seed=0,
+            started_at=started,
+            finished_at=finished,
+        ),
+        {},
+    )
+    writer.close()
+    return latency_report(workspace=tmp_path)
+
+
+def test_a_turn_runs_from_its_first_request_to_the_end_of_its_last(tmp_path: Path) -> None:
+    calls = [
+        CallRecord(role=Role.USER, turn=0, started_at=START, e2e_s=9.0),
+        CallRecord(role=Role.AGENT, turn=0, started_at=START + 10, queue_s=0.5, e2e_s=1.0),
+        CallRecord(role=Role.AGENT, turn=0, started_at=START + 12, queue_s=0.0, e2e_s=2.0),
+        CallRecord(role=Role.AGENT, turn=1, started_at=START + 20, queue_s=0.25, e2e_s=0.5),
+    ]
+    turns = _one_conversation(tmp_path, calls, started=START, finished=START + 30).turns
+    assert turns[["turn", "requests"]].to_numpy().tolist() == [[0, 2], [1, 1]]
+    assert turns["turn_s"].tolist() == pytest.approx([4.0, 0.75])
+
+
+def test_requests_of_an_attempt_that_was_lost_stretch_no_turn(tmp_path: Path) -> None:
+    calls = [
+        CallRecord(role=Role.AGENT, turn=0, started_at=START - 500, e2e_s=1.0),
+        CallRecord(role=Role.AGENT, turn=0, started_at=START + 1, e2e_s=1.0),
+    ]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    assert report.turns["turn_s"].tolist() == pytest.approx([1.0])
+    assert len(report.calls) == 2
+
+
+def test_probes_are_no_part_of_a_conversation(tmp_path: Path) -> None:
+    calls = [CallRecord(role=Role.PROBE, started_at=START + 1, e2e_s=1.0)]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    assert report.calls.empty
+    assert "There are no model calls" in repr(report.opening)
+
+
+def test_times_that_the_server_reports_stand_apart_from_those_measured_here(tmp_path: Path) -> None:
+    calls = [
+        CallRecord(
+            role=Role.AGENT,
+            started_at=START,
+            ttft_s=0.5,
+            decode_s=1.0,
+            e2e_s=1.5,
+            output_tokens=11,
+            server_queue_s=0.2,
+            server_ttft_s=0.3,
+            server_generation_s=1.0,
+        )
+    ]
+    (group,) = _one_conversation(tmp_path, calls, started=START, finished=START + 5).groups
+    assert group.timing("server_ttft_s").summary.percentiles_s[50] == pytest.approx(0.3)
+    assert group.timing("server_ttft_s").source == "server"
+    assert group.timing("ttft_s").source == "streamed"
+
+
+def test_a_call_without_a_first_token_has_no_ttft(tmp_path: Path) -> None:
+    calls = [CallRecord(role=Role.AGENT, started_at=START, e2e_s=1.5, source="wall")]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    (group,) = report.groups
+    assert (group.timing("ttft_s").summary.n, group.timing("e2e_s").summary.n) == (0, 1)
+    ttft = next(line for line in repr(report.by_role).splitlines() if "TTFT [s]" in line)
+    assert ttft.split()[-10:] == ["0", *["–"] * 9]
+    assert group.timing("ttft_s").histogram is None
+
+
+def test_simulated_calls_are_marked(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write_fixed_results(tmp_path, (replace(PLANS[2], simulated=True),))
+    report = latency_report(workspace=tmp_path)
+    assert report.opening.simulated
+    assert "SIMULATED" in repr(report.by_role)
+    assert "SIMULATED" in repr(report.tokens)
+    assert all(picture.alt.endswith("SIMULATED models.") for picture in (*report.histograms, report.turn_figure))
