@@ -129,7 +129,9 @@ def _contrast(page: Any, place: str) -> float:
         """place => {
             const element = document.querySelector(place);
             const backs = [];
-            for (let each = element; each; each = each.parentElement) backs.push(getComputedStyle(each).backgroundColor);
+            for (let each = element; each; each = each.parentElement) {
+                backs.push(getComputedStyle(each).backgroundColor);
+            }
             const back = backs.find(colour => colour !== 'rgba(0, 0, 0, 0)') || 'rgb(255, 255, 255)';
             return [getComputedStyle(element).color, back].map(text => text.match(/\\d+/g).slice(0, 3).map(Number));
         }""",
