@@ -168,7 +168,8 @@ def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[
     groups = by_setting(cell for cell in cells if cell.owed)
     if not groups:
         return 0.0, "nothing is owed"
-    known = [row.duration_s for cell in cells for row in cell.prepared.done.values()]
+    done = {key: row.duration_s for cell in cells for key, row in cell.prepared.done.items()}
+    known = list(done.values())
     engines = {need.name: need for need in needs}
     costs = []
     for group in groups:

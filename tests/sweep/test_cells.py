@@ -13,7 +13,12 @@ from tautools.records import Strategy
 from tautools.sweep import expand, open_cell, parse_indices
 from tautools.sweep.cells import agent_name, pick
 
-SIZES = ("4B", "8B", "14B", "32B")
+MODELS = {
+    "4B": "Qwen/Qwen3-4B-Instruct-2507",
+    "8B": "Qwen/Qwen3-8B",
+    "14B": "Qwen/Qwen3-14B",
+    "32B": "Qwen/Qwen3-32B",
+}
 STRATEGIES = ("act", "react", "fc")
 
 
@@ -24,11 +29,11 @@ def test_the_120_cells_stand_where_their_users_count_them(tmp_path: Path) -> Non
     for index, cell in enumerate(cells):
         env = ("airline", "retail")[index // 60]
         strategy = STRATEGIES[index // 20 % 3]
-        size = SIZES[index // 5 % 4]
+        size = list(MODELS)[index // 5 % 4]
         trials = index % 5 + 1
         assert cell.index == index
         assert (cell.run.env, cell.run.strategy.value, cell.run.num_trials) == (env, strategy, trials)
-        assert agent_name(cell.run.agent) == f"Qwen/Qwen3-{size}-Instruct-2507"
+        assert agent_name(cell.run.agent) == MODELS[size]
         assert cell.name == f"{index}_{env}_{strategy}_{size}_{trials}"
 
 
