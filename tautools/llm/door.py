@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import ConnectError, StreamHttp
 from tautools.llm.body import chat_body
-from tautools.llm.hosted import ask_hosted, close_hosted
+from tautools.llm.hosted import ask_hosted
 from tautools.llm.incoming import Incoming
 from tautools.llm.measure import failed, finished
 from tautools.llm.patience import Retry, Timeouts
-from tautools.llm.pool import Load, Place, Pool
+from tautools.llm.pool import Load, Pool
 from tautools.llm.stream import ask
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
 from tautools.records import Party, Role, Thinking
@@ -75,8 +75,6 @@ class ModelDoor:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.__aexit__()
-        if any(party.provider != "openai" for party in self.parties.values()):
-            await close_hosted()
 
     async def complete(
         self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
@@ -141,8 +139,10 @@ class ModelDoor:
                 await self._ask(endpoint, party, question, incoming)
                 said = incoming.finish(asked_to_think=party.thinking is Thinking.ON)
             except ModelCallError as error:
+                incoming.ended = incoming.ended or time.perf_counter()
                 _hush(error, endpoint.key)
-                _note(place, error)
+                if isinstance(error, ConnectError):
+                    place.leave()
                 self._tell(failed(question.tag, endpoint, incoming, error, **further))
                 raise
             place.answered()
@@ -168,11 +168,6 @@ class _Question:
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] | None
     attempt: int
-
-
-def _note(place: Place, error: ModelCallError) -> None:
-    if isinstance(error, ConnectError):
-        place.leave()
 
 
 def _hush(error: ModelCallError, key: str) -> None:

@@ -19,14 +19,20 @@ __all__ = ["NEXT_STEPS", "excerpt", "fault_of", "refusal", "retry_after_s"]
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"
     r"|exceed_context_size|max_seq_len|prompt is too long|input is too long|too many (?:input )?tokens"
-    r"|input token count.{0,40}exceeds|inputs?.{0,20}tokens.{0,60}must (?:have|be) (?:less|<)",
+    r"|max_tokens must be at least 1, got -|input token count.{0,40}exceeds|inputs?.{0,20}tokens.{0,60}must (?:have|be) (?:less|<)",
     re.IGNORECASE | re.DOTALL,
 )
 """How vLLM, OpenAI, SGLang, llama.cpp, TGI, Anthropic and Gemini say that the prompt no longer fits."""
 
-_ASKED_TOO_MUCH = re.compile(r"cannot be greater than max_model_len|cannot be greater than\s+max_total", re.IGNORECASE)
-"""vLLM: `max_tokens` is larger than the whole context, so no prompt would ever fit: a mistake in the params, which must
-not be scored as a conversation that grew too long."""
+_ASKED = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"=(?P<asked>\d+)\s*cannot be greater than\s*\w+=(?P<whole>\d+)",
+        r"is too large: (?P<asked>\d+)\..{0,60}context length is (?P<whole>\d+)",
+        r"context length is (?P<whole>\d+) tokens.{0,80}, (?P<asked>\d+) in the completion",
+    )
+)
+"""How versions of vLLM say how many tokens of output were asked for, and how many the whole context has."""
 
 _BY_STATUS = {
     401: CallFault.AUTH,
@@ -50,7 +56,7 @@ NEXT_STEPS = {
 
 def fault_of(status: int, text: str) -> CallFault:
     """Return the class of an answer with `status` (not 200) and the body `text`."""
-    if 400 <= status < 500 and _ASKED_TOO_MUCH.search(text):
+    if status == 400 and _asks_too_much(text):
         return CallFault.REFUSED
     if status in {400, 413, 422} and _OVERFLOW.search(text):
         return CallFault.CONTEXT_OVERFLOW
@@ -114,6 +120,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def _asks_too_much(text: str) -> bool:
+    """Whether `max_tokens` alone fills the context.
+
+    Then no prompt would ever fit: a mistake in the params, which must not be scored as a conversation that grew too long.
+    """
+    found = next((match for match in (pattern.search(text) for pattern in _ASKED) if match), None)
+    return found is not None and int(found["asked"]) >= int(found["whole"])
 
 
 def _message(text: str) -> str:

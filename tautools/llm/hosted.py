@@ -8,6 +8,7 @@ reader as those of the lean client, so thinking, tool calls and times are treate
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import os
 import re
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tautools.llm.patience import Timeouts
     from tautools.llm.types import Endpoint
 
-__all__ = ["ask_hosted", "check_hosted_key", "close_hosted"]
+__all__ = ["ask_hosted", "check_hosted_key"]
 
 _NO_CONNECTION = re.compile(
     r"cannot connect to host|connection error|connection refused|name or service not known", re.IGNORECASE
@@ -32,8 +33,8 @@ _NO_CONNECTION = re.compile(
 _CUT = re.compile(
     r"payload is not completed|peer closed|incomplete chunked|disconnected|connection reset", re.IGNORECASE
 )
-_SERVES_VLLM = {"hosted_vllm", "vllm", "openai_like"}
-"""Providers of litellm's behind which the chat template's thinking switch exists."""
+_SERVES_VLLM = "hosted_vllm"
+"""The provider of litellm's behind which the chat template's thinking switch exists."""
 
 
 def check_hosted_key(provider: str, model: str) -> None:
@@ -74,7 +75,7 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incomin
     ModelCallError
         With the class of what went wrong; what had arrived by then is in `incoming`.
     """
-    litellm = _load()
+    litellm = await asyncio.to_thread(_load)  # seconds, the first time
     wanted = _arguments(litellm, endpoint, body, timeouts)
     async with Patience(timeouts, incoming.where) as patience:
         incoming.started = time.perf_counter()
@@ -94,15 +95,6 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incomin
     incoming.cost_usd = _cost_usd(litellm, endpoint, incoming.usage)
 
 
-async def close_hosted() -> None:
-    """Close the connections that litellm keeps, if it was loaded at all."""
-    import sys
-
-    litellm = sys.modules.get("litellm")
-    if litellm is not None:
-        await litellm.close_litellm_async_clients()
-
-
 def _load() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # read at import: else it fetches a price list
     import litellm
@@ -117,7 +109,7 @@ def _full_name(provider: str, model: str) -> str:
 
 def _arguments(litellm: Any, endpoint: Endpoint, body: dict[str, Any], timeouts: Timeouts) -> dict[str, Any]:
     provider = endpoint.provider
-    if "chat_template_kwargs" in body and provider not in _SERVES_VLLM:
+    if "chat_template_kwargs" in body and provider != _SERVES_VLLM:
         raise ModelCallError(
             f"Thinking cannot be switched for {provider} in the way it is for vLLM.",
             fault=CallFault.REFUSED,

@@ -24,8 +24,9 @@ connection is cut), `error_after` with `error` (an error event in mid-stream, th
 stopped), `end_after` (the stream ends early but in good order), `raw` (these bytes and nothing else), `usage=None`
 (no usage), `whole=True` (one JSON object although a stream was asked for).
 
-`server.key` makes it demand a key; `server.kill()` cuts every connection and closes the port; `server.most_at_once` is
-the largest number of requests that were in work at one time.
+`await server.arrived(3)` waits for the third request; `server.key` makes it demand a key; `server.kill()` cuts every
+connection and closes the port; `server.most_at_once` is the largest number of requests that were in work at one time,
+`server.connections` the connections they came over.
 """
 
 from __future__ import annotations
@@ -171,6 +172,8 @@ class ScriptedServer:
         self.port = port
         self.max_model_len = max_model_len
         self.requests: list[Request] = []
+        self.connections: set[object] = set()
+        self._arrival = asyncio.Event()
         self.in_work = 0
         self.most_at_once = 0
         self._runner: web.AppRunner | None = None
@@ -207,6 +210,12 @@ class ScriptedServer:
                 connection.transport.abort()
         await runner.cleanup()
 
+    async def arrived(self, number: int = 1) -> None:
+        """Wait until `number` requests have arrived."""
+        while len(self.requests) < number:
+            self._arrival.clear()
+            await self._arrival.wait()
+
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
 
@@ -227,6 +236,8 @@ class ScriptedServer:
             return web.json_response({"error": "Unauthorized"}, status=401)
         seen = Request(await request.json(), dict(request.headers), time.monotonic())
         self.requests.append(seen)
+        self._arrival.set()
+        self.connections.add(request.transport and request.transport.get_extra_info("peername"))
         self.in_work += 1
         self.most_at_once = max(self.most_at_once, self.in_work)
         try:
@@ -335,8 +346,12 @@ def _whole(say: Say, model: str) -> dict[str, Any]:
 
 
 async def _serve_for_ever(options: argparse.Namespace) -> None:
-    text = "four" * options.chunks
-    async with ScriptedServer(Say(text, gap_s=options.gap_ms / 1000), port=options.port) as server:
+    def answer(request: Request) -> Say:
+        chunks = request.body.get("max_tokens", options.chunks)
+        # Not one word again and again: litellm takes a hundred equal chunks for a broken model.
+        return Say("".join(f"{number % 10_000:04d}" for number in range(chunks)), gap_s=options.gap_ms / 1000)
+
+    async with ScriptedServer(answer, port=options.port) as server:
         server.requests = _Forgetful()
         print("READY", server.port, flush=True)
         await asyncio.Event().wait()
@@ -352,7 +367,7 @@ class _Forgetful(list[Request]):
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Answer every chat request with the same streamed text.")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--chunks", type=int, default=100, help="tokens per answer, one chunk each")
+    parser.add_argument("--chunks", type=int, default=100, help="chunks per answer, unless max_tokens says it")
     parser.add_argument("--gap-ms", type=float, default=0.0, help="milliseconds between chunks")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve_for_ever(parser.parse_args()))

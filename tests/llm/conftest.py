@@ -1,0 +1,86 @@
+"""A door to a scripted server, with what it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from scripted_server import ScriptedServer
+
+from tautools.errors import ModelCallError
+from tautools.llm import ModelDoor, Retry
+from tautools.llm.types import CallTag, Endpoint, Message, Reply, ToolSpec
+from tautools.records import CallRecord, Party, Role
+
+KEY = "sk-tautools-0123456789abcdef"
+HELLO: list[Message] = [{"role": "user", "content": "Hello."}]
+TOOL: ToolSpec = {
+    "type": "function",
+    "function": {"name": "get_order", "description": "Look it up.", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@dataclass
+class Opened:
+    """An open door, and what came through it."""
+
+    door: ModelDoor
+    records: list[CallRecord] = field(default_factory=list)
+    retries: list[tuple[float, ModelCallError]] = field(default_factory=list)
+
+    async def ask(self, *, tools: list[ToolSpec] | None = None, **tag: Any) -> Reply:
+        """Ask as the agent."""
+        return await self.door.complete(CallTag(**{"role": Role.AGENT, **tag}), HELLO, tools)
+
+
+OpenDoor = Callable[..., AbstractAsyncContextManager[Opened]]
+
+
+def endpoint_of(server: ScriptedServer, **options: Any) -> Endpoint:
+    """Return the endpoint of a scripted server."""
+    return Endpoint(server.base_url, server.model, **{"key": server.key, **options})
+
+
+@pytest.fixture
+def open_door() -> OpenDoor:
+    """Return what opens a door to servers: one attempt, no waits, unless the options say otherwise."""
+
+    @asynccontextmanager
+    async def opened(*servers: ScriptedServer, party: Party | None = None, **options: Any) -> AsyncIterator[Opened]:
+        places = [endpoint_of(server, **options.pop("endpoint", {})) for server in servers]
+        resolve = options.pop("resolve", lambda _role: places)
+        party = party or Party(model="scripted")
+        records: list[CallRecord] = []
+        retries: list[tuple[float, ModelCallError]] = []
+        door = ModelDoor(
+            resolve,
+            {Role.AGENT: party, Role.USER: party},
+            on_call=records.append,
+            on_retry=lambda _tag, wait_s, error: retries.append((wait_s, error)),
+            **{"retry": Retry(attempts=1), **options},
+        )
+        async with door:
+            yield Opened(door, records, retries)
+
+    return opened
+
+
+@pytest.fixture
+def hello() -> list[Message]:
+    """Return the smallest prompt."""
+    return HELLO
+
+
+@pytest.fixture
+def tool() -> ToolSpec:
+    """Return a tool."""
+    return TOOL
+
+
+@pytest.fixture
+def key() -> str:
+    """Return a key that must never be seen again."""
+    return KEY

@@ -1,0 +1,118 @@
+"""What goes over the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scripted_server import ScriptedServer
+
+from tautools.llm.types import CallTag
+from tautools.records import Party, Role, Sampling, Thinking
+
+
+def _nulls(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_nulls(each) for each in value.values())
+    if isinstance(value, list):
+        return any(_nulls(each) for each in value)
+    return value is None
+
+
+@pytest.mark.parametrize("tools", [None, []])
+async def test_a_request_without_tools_has_no_such_key_and_no_null(open_door: Any, hello: Any, tools: Any) -> None:
+    async with ScriptedServer() as server, open_door(server) as opened:
+        await opened.ask(tools=tools)
+    body = server.requests[0].body
+    assert body == {
+        "model": "scripted",
+        "messages": hello,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert not _nulls(body)
+
+
+async def test_tools_go_over_as_they_are(open_door: Any, tool: Any) -> None:
+    async with ScriptedServer() as server, open_door(server) as opened:
+        await opened.ask(tools=[tool])
+    assert server.requests[0].body["tools"] == [tool]
+    assert "tool_choice" not in server.requests[0].body
+
+
+async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_door: Any) -> None:
+    extra = {"top_p": 0.5, "min_p": 0.1, "tool_choice": "required"}
+    sampling = Sampling(temperature=0.0, top_p=0.9, top_k=20, max_tokens=64, extra_body=extra)
+    party = Party(model="scripted", sampling=sampling)
+    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+        await opened.ask(seed=0)
+    body = server.requests[0].body
+    assert (body["temperature"], body["top_k"], body["max_tokens"], body["seed"]) == (0.0, 20, 64, 0)
+    assert (body["top_p"], body["min_p"], body["tool_choice"]) == (0.5, 0.1, "required")
+
+
+@pytest.mark.parametrize(
+    ("thinking", "extra", "sent"),
+    [
+        (Thinking.OFF, {}, {"enable_thinking": False}),
+        (Thinking.ON, {}, {"enable_thinking": True}),
+        (Thinking.DEFAULT, {}, None),
+        (Thinking.OFF, {"chat_template_kwargs": {"a": 1}}, {"enable_thinking": False, "a": 1}),
+        (Thinking.OFF, {"chat_template_kwargs": {"enable_thinking": True}}, {"enable_thinking": True}),
+    ],
+)
+async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: dict[str, Any], sent: Any) -> None:
+    party = Party(model="scripted", thinking=thinking, sampling=Sampling(extra_body=extra))
+    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+        await opened.ask()
+        await opened.ask()
+    for request in server.requests:
+        assert request.body.get("chat_template_kwargs") == sent
+
+
+async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any, hello: Any) -> None:
+    tag = CallTag(
+        role=Role.USER, bench="tau2", env="retail", split="base", task_id="7", trial=2, strategy="act", seed=99
+    )
+    async with ScriptedServer() as server:
+        async with open_door(server, endpoint={"simulated": True}) as opened:
+            record = (await opened.door.complete(tag, hello)).record
+        async with open_door(server) as opened:
+            await opened.door.complete(tag, hello)
+    assert server.requests[0].body["tautools_task"] == {
+        "bench": "tau2",
+        "env": "retail",
+        "split": "base",
+        "task_id": "7",
+        "trial": 2,
+        "role": "user",
+        "strategy": "act",
+        "seed": 99,
+    }
+    assert "tautools_task" not in server.requests[1].body
+    assert record.simulated
+
+
+async def test_the_record_says_where_in_the_conversation_the_call_was_made(open_door: Any) -> None:
+    where = {"env": "retail", "task_id": "7", "trial": 2, "turn": 3, "step": 5, "setting_id": "abc", "purpose": "probe"}
+    async with ScriptedServer() as server, open_door(server) as opened:
+        record = (await opened.ask(**where)).record
+    assert {name: getattr(record, name) for name in where} == where
+    assert (record.role, record.model, record.attempt) == (Role.AGENT, "scripted", 0)
+
+
+async def test_the_key_travels_as_a_bearer_token_only(open_door: Any, key: str) -> None:
+    async with ScriptedServer(key=key) as server, open_door(server) as opened:
+        reply = await opened.ask()
+    assert server.requests[0].headers["Authorization"] == f"Bearer {key}"
+    assert key not in repr(server.requests[0].body)
+    assert key not in repr(reply)
+    assert key not in repr(opened.door)
+    assert key not in reply.record.model_dump_json()
+
+
+async def test_connections_are_used_again(open_door: Any) -> None:
+    async with ScriptedServer() as server, open_door(server) as opened:
+        for _ in range(5):
+            await opened.ask()
+        assert len(server.connections) == 1
