@@ -41,6 +41,7 @@ def run_cell(
     workspace: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
     retry: Retry | None = None,
+    stop: Stop | None = None,
 ) -> CellResult:
     """Run what one cell owes, and return what is done and what is still owed.
 
@@ -58,6 +59,8 @@ def run_cell(
         is logged and does not stop the run.
     retry : Retry, optional
         How often a model call that met a transient fault is tried again before its conversation is given up.
+    stop : Stop, optional
+        A way to stop the run from another thread, by `stop.request()`.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def run_cell(
         return finished_result(cell)
     if not cell.cast.endpoints:
         cell = prepare_cell(cell.run, workspace=cell.workspace)
-    stop = Stop()
+    stop = stop or Stop()
     told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     with catching_signals(stop):
         result = start_run(cell, stop, told.put, retry or Retry())

@@ -114,7 +114,7 @@ class Ledger:
         if place.file not in sizes:
             try:
                 sizes[place.file] = (self.folder / "conversations" / place.file).stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 sizes[place.file] = -1
         return place.offset + place.length <= sizes[place.file]
 

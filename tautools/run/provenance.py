@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import tautools
 from tautools.errors import TautoolsError
+from tautools.run.metrics import ask_version
 from tautools.shell import Shell
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["mixed", "observe"]
 
 _PACKAGES = ("inspect-evals", "inspect-ai", "litellm", "aiohttp", "pydantic")
-_COMPARED = ("tautools", "git_revision", "packages", "served_length")
+_COMPARED = ("tautools", "git_revision", "packages", "server_version", "served_length")
 """A server's address may change from run to run without changing what is measured; these may not, silently."""
 
 
@@ -34,6 +35,7 @@ def observe(cast: Cast) -> dict[str, Any]:
             role.value: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
             for role, each in cast.endpoints.items()
         },
+        "server_version": {role.value: ask_version(endpoint) for role, endpoint in found if endpoint.base_url},
         "served_length": {role.value: endpoint.max_model_len for role, endpoint in found},
         "simulated": sorted({role.value for role, endpoint in found if endpoint.simulated}),
     }

@@ -15,6 +15,7 @@ from tautools.records import Role
 from tautools.run.folder import claim_folder, read_setting
 from tautools.run.hold import Holder
 from tautools.run.ledger import Ledger, intact, read_events
+from tautools.run.metrics import MetricsWatch
 from tautools.run.provenance import mixed, observe
 from tautools.run.result import CellResult
 from tautools.run.schedule import Scheduler
@@ -97,7 +98,8 @@ async def _hold_all(cell: Cell, scheduler: Scheduler, teller: Teller, retry: Ret
         retry=retry,
         keep_itl=cell.run.keep_itl,
     )
-    async with door:
+    found = [endpoint for each in cell.cast.endpoints.values() for endpoint in each]
+    async with door, MetricsWatch(found, teller):
         await scheduler.run(door)
 
 

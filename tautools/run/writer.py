@@ -40,7 +40,8 @@ def writer_name() -> str:
 class Writer:
     """Writes what happens to one setting; files are made when the first line is written.
 
-    Safe to use from several threads. Model calls are held in memory until `flush_calls`, `commit` or `close`.
+    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls are held in memory until
+    `flush_calls`, `commit` or `close`.
 
     Parameters
     ----------
@@ -53,7 +54,8 @@ class Writer:
         self.name = writer_name()
         self._files: dict[str, LineWriter] = {}
         self._calls: list[bytes] = []
-        self._lock = threading.RLock()
+        # One lock for each kind: a model call is noted without waiting for the disk that syncs a conversation.
+        self._locks = {kind: threading.Lock() for kind in ("conversations", "ledger", "calls", "events")}
 
     def commit(self, conversation: Conversation, counts: Mapping[str, int]) -> CommitRow:
         """Write a finished conversation and its row; when this returns, both are on the disk.
@@ -71,53 +73,47 @@ class Writer:
             When the disk did not take it; the conversation is owed again then.
         """
         raw = conversation.model_dump_json().encode()
-        with self._lock:
-            self.flush_calls()
-            offset, length = self._file("conversations").append(raw, sync=True)
-            place = ConversationPlace(
-                file=f"{self.name}.jsonl", offset=offset, length=length, sha256=hashlib.sha256(raw).hexdigest()
-            )
-            shared = {name: getattr(conversation, name) for name in _SHARED}
-            row = CommitRow(**shared, **counts, place=place, writer=self.name)
-            self._file("ledger").append(row.model_dump_json().encode(), sync=True)
+        self.flush_calls()
+        offset, length = self._append("conversations", raw, sync=True)
+        place = ConversationPlace(
+            file=f"{self.name}.jsonl", offset=offset, length=length, sha256=hashlib.sha256(raw).hexdigest()
+        )
+        shared = {name: getattr(conversation, name) for name in _SHARED}
+        row = CommitRow(**shared, **counts, place=place, writer=self.name)
+        self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row
 
     def void(self, row: CommitRow, reason: str) -> None:
         """Take back a row whose conversation is damaged."""
         place = row.place
         line = Void(file=place.file, offset=place.offset, sha256=place.sha256, reason=reason, at=time.time())
-        with self._lock:
-            self._file("ledger").append(line.model_dump_json().encode(), sync=True)
+        self._append("ledger", line.model_dump_json().encode(), sync=True)
 
     def event(self, event: Event) -> None:
         """Write one event."""
-        with self._lock:
-            self._file("events").append(event.model_dump_json().encode())
+        self._append("events", event.model_dump_json().encode())
 
     def call(self, record: CallRecord) -> None:
         """Hold one model call for the next flush."""
-        line = record.model_dump_json(exclude_none=True).encode()
-        with self._lock:
-            self._calls.append(line)
+        self._calls.append(record.model_dump_json(exclude_none=True).encode())
 
     def flush_calls(self) -> None:
         """Write the model calls that are held."""
-        with self._lock:
-            lines, self._calls = self._calls, []
-            if lines:
-                self._file("calls").append(b"\n".join(lines))
+        lines = self._calls[:]
+        if lines:
+            del self._calls[: len(lines)]
+            self._append("calls", b"\n".join(lines))
 
     def close(self) -> None:
         """Write what is held and close the files."""
-        with self._lock:
-            try:
-                self.flush_calls()
-            finally:
-                for file in self._files.values():
-                    file.close()
+        try:
+            self.flush_calls()
+        finally:
+            for file in self._files.values():
+                file.close()
 
-    def _file(self, kind: str) -> LineWriter:
-        if kind not in self._files:
-            path = ensure_folder(self.folder / kind) / f"{self.name}.jsonl"
-            self._files[kind] = LineWriter(path)
-        return self._files[kind]
+    def _append(self, kind: str, line: bytes, *, sync: bool = False) -> tuple[int, int]:
+        with self._locks[kind]:
+            if kind not in self._files:
+                self._files[kind] = LineWriter(ensure_folder(self.folder / kind) / f"{self.name}.jsonl")
+            return self._files[kind].append(line, sync=sync)

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served_cells import cell_at, requests_of, scripted_cell, simulated_model
+from scripted_server import Say
+from served_cells import STOP, cell_at, requests_of, scripted_cell, simulated_model
 
 from tautools.errors import TautoolsError
 from tautools.records import Outcome, Role
-from tautools.run import prepare_cell, read_calls, read_conversation, read_events, read_ledger, run_cell
+from tautools.run import Stop, prepare_cell, read_calls, read_conversation, read_events, read_ledger, run_cell
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -103,11 +105,25 @@ def test_longest_expected_first_over_all_trials(tmp_path, server):
 def test_events_say_how_far_the_cell_is(tmp_path, server):
     told = []
     result = run_cell(cell_at(server.base_url, limit=3), workspace=tmp_path, on_event=told.append)
-    assert [event.kind for event in told] == ["start", "done", "done", "done", "stop"]
-    assert [event.data["done"] for event in told[1:4]] == [1, 2, 3]
-    assert told[3].data["eta_s"] == 0.0
-    assert told[0].data["provenance"]["endpoints"]["agent"][0]["base_url"] == server.base_url
-    assert [event.kind for event in read_events(result.folder)] == ["start", "stop"], "the ledger has what is done"
+    happened = [event for event in told if event.kind != "metrics"]
+    assert [event.kind for event in happened] == ["start", "done", "done", "done", "stop"]
+    assert [event.data["done"] for event in happened[1:4]] == [1, 2, 3]
+    assert happened[3].data["eta_s"] == 0.0
+    assert happened[0].data["provenance"]["endpoints"]["agent"][0]["base_url"] == server.base_url
+    kept = [event.kind for event in read_events(result.folder) if event.kind != "metrics"]
+    assert kept == ["start", "stop"], "the ledger has what is done"
+
+
+def test_the_servers_own_counters_are_kept_with_the_run(tmp_path, server):
+    folder = run_cell(cell_at(server.base_url, limit=3), workspace=tmp_path).folder
+    told = [event.data["metrics"] for event in read_events(folder) if event.kind == "metrics"]
+    calls = list(read_calls(folder))
+    asked = told[-1]["request_success_total"] - told[0]["request_success_total"]
+    assert len(told) >= 2
+    assert 0 < asked <= len(calls)
+    assert told[-1]["generation_tokens_total"] >= told[0]["generation_tokens_total"]
+    start = next(event for event in read_events(folder) if event.kind == "start")
+    assert start.data["provenance"]["server_version"]["agent"].startswith("SIMULATED")
 
 
 def test_the_log_has_the_lines_that_people_search_for(tmp_path, server, caplog):
@@ -142,7 +158,7 @@ def test_a_damaged_conversation_is_found_voided_and_held_again(tmp_path, server)
     path.write_bytes(whole)
     told = []
     result = run_cell(run, workspace=tmp_path, on_event=told.append)
-    assert [event.kind for event in told] == ["damaged", "start", "done", "stop"]
+    assert [event.kind for event in told if event.kind != "metrics"] == ["damaged", "start", "done", "stop"]
     assert (result.done, result.owed) == (2, 0)
     for row in read_ledger(folder).values():
         assert read_conversation(folder, row).task_id == row.task_id
@@ -219,3 +235,16 @@ def test_both_roles_are_recorded(tmp_path, server):
     folder = run_cell(cell_at(server.base_url, limit=1), workspace=tmp_path).folder
     assert {call.role for call in read_calls(folder)} == {Role.AGENT, Role.USER}
     assert all(call.simulated and call.setting_id for call in read_calls(folder))
+
+
+def test_a_run_in_a_thread_is_stopped_from_another_one(tmp_path):
+    stop = Stop()
+
+    def user(_request):
+        stop.request()
+        return Say(f"Bye. {STOP}", first_s=0.3)
+
+    with scripted_cell(user, limit=5, concurrency=1) as (server, run), ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run_cell, run, workspace=tmp_path, stop=stop).result(60)
+        assert (result.done, result.owed, result.interrupted) == (1, 4, True)
+        assert len(server.requests) == 1

@@ -7,7 +7,6 @@ import pytest
 from scripted_server import Say
 from served_cells import STOP, scripted_cell
 
-from tautools.errors import FilesError
 from tautools.llm import Retry
 from tautools.records import Outcome
 from tautools.run import prepare_cell, read_calls, read_events, read_ledger, run_cell
@@ -134,15 +133,3 @@ def test_a_user_model_that_recovers_gets_a_score(tmp_path):
     (row,) = read_ledger(result.folder).values()
     assert row.outcome in {Outcome.PASSED, Outcome.FAILED}
     assert row.reward is not None
-
-
-def test_a_disk_that_takes_no_more_ends_the_run_and_what_was_finished_stays(tmp_path):
-    with scripted_cell(limit=3, concurrency=1) as (_, run):
-        result = run_cell(run, workspace=tmp_path)
-        (result.folder / "conversations").rename(result.folder / "kept")
-        (result.folder / "conversations").write_text("in the way")
-        with pytest.raises(FilesError, match="cannot be made"):
-            run_cell(type(run).model_validate(run.model_dump() | {"tasks": {"limit": 5}}), workspace=tmp_path)
-        (result.folder / "conversations").unlink()
-        (result.folder / "kept").rename(result.folder / "conversations")
-        assert run_cell(run, workspace=tmp_path).model_calls == 0

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -131,6 +132,7 @@ def test_ctrl_c_in_a_terminal_exits_with_130_and_keeps_what_is_finished(tmp_path
             env=os.environ,
         )
         while not server.requests:
+            time.sleep(0.05)
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
         told, _ = child.communicate(timeout=60)

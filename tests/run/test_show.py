@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -146,6 +147,7 @@ def test_a_running_conversation_is_followed_to_its_end(tmp_path):
         running = threading.Thread(target=run_cell, args=(run,), kwargs={"workspace": tmp_path})
         running.start()
         while len(server.requests) < 3:
+            time.sleep(0.02)
             assert running.is_alive()
         threading.Timer(0.5, heard.set).start()
         told = show("--workspace", tmp_path, "--follow")
