@@ -40,8 +40,8 @@ def writer_name() -> str:
 class Writer:
     """Writes what happens to one setting; files are made when the first line is written.
 
-    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls are held in memory until
-    `flush_calls`, `commit` or `close`.
+    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls are held in memory
+    until `flush_calls`, `commit` or `close`.
 
     Parameters
     ----------
