@@ -78,12 +78,12 @@ def _runs(record: ServerRecord) -> bool:
 
 def _ended(record: ServerRecord, registry: Registry, age: float) -> Snapshot:
     orphans = group_members(record.pid, record.pid_started_at) if record.pid and record.pid_started_at else []
-    if orphans:
-        detail = f"Its main process is gone; {len(orphans)} of its workers still run."
-        return Snapshot(State.FAILED, detail, age, next_step=f"End them with `tautools server stop {record.name}`.")
-    if registry.exit_code(record) == 0:
+    if registry.exit_code(record) == 0 and not orphans:
         return Snapshot(State.STOPPED, "It ended by itself.", age)
     why = cause_of(record, registry)
+    if orphans:
+        detail = f"{why.cause} {len(orphans)} of its workers still run."
+        return Snapshot(State.FAILED, detail, age, next_step=f"End them with `tautools server stop {record.name}`.")
     return Snapshot(State.FAILED, why.cause, age, next_step=why.remedy)
 
 

@@ -27,7 +27,8 @@ __all__ = ["wait_ready"]
 _STARTS = 3
 """Starts in all, when ports are lost."""
 
-_POLL_S = 0.1
+_EAGER_S = 30.0
+"""So long a start is looked at often; a longer one is a matter of minutes, and half a second is nothing then."""
 
 
 def wait_ready(
@@ -54,7 +55,8 @@ def wait_ready(
 def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[Snapshot], None] | None) -> Snapshot:
     """Return the first state that is no longer on the way: it answers, failed, or another server answers."""
     patience_s = float(server.record.spec.get("startup_timeout_s", 900.0))
-    size, changed_at = -1, time.monotonic()
+    began = changed_at = time.monotonic()
+    size = -1
     told: tuple[object, ...] = ()
     while True:
         snapshot = server.state()
@@ -74,7 +76,7 @@ def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[
             raise _late(server, f"wrote nothing to its log for {patience_s:g} s", snapshot)
         if deadline is not None and now > deadline:
             raise _late(server, "was not ready in the time it was given", snapshot)
-        time.sleep(_POLL_S)
+        time.sleep(0.1 if now - began < _EAGER_S else 0.5)
 
 
 def _log_size(server: Server) -> int:
@@ -116,6 +118,7 @@ def _not_ready(server: Server) -> NotReadyError:
     if snapshot.state is State.FAILED and record.pid is not None and record.pid_started_at is not None:
         # The main process is dead. Workers that it may have left would keep their cards for ever.
         stop_group(record.pid, record.pid_started_at, term_s=5.0)
+        snapshot = server.state()
     return NotReadyError(
         f"Server {server.name!r} is {snapshot.state.value}: {snapshot.detail}",
         evidence="\n".join(server.tail(10)),

@@ -223,7 +223,7 @@ def test_a_start_that_ends_without_a_word_tells_its_status(workspace: Path) -> N
 def test_a_failed_start_leaves_no_worker_behind(workspace: Path) -> None:
     server = launch(fake_vllm(modes="worker dies"), workspace=workspace)
 
-    with pytest.raises(NotReadyError):
+    with pytest.raises(NotReadyError, match="failed: The KV cache cannot hold one request"):
         server.wait_ready()
 
     assert members(server) == []
