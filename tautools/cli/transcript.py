@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -90,14 +91,15 @@ def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
 
 def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
     """Print one line for each setting."""
-    table = Table("env", "strategy", "model", "finished", "passed", "folder", box=None, pad_edge=False)
+    table = Table("env", "strategy", "model", "finished", "passed", box=None, pad_edge=False)
+    table.add_column("folder", overflow="fold")
     for folder, rows in found:
         passed, scored = passed_and_scored(rows)
         model = folder.setting.agent.model + (" SIMULATED" if folder.setting.simulated else "")
         rate = f"{passed}/{scored}" if scored else "n = 0"
         names = (folder.setting.env, folder.setting.strategy.value, model)
-        table.add_row(*map(escape, names), str(len(rows)), rate, escape(str(folder.path)))
-    Console(highlight=False, soft_wrap=True).print(table)
+        table.add_row(*map(escape, names), str(len(rows)), rate, escape(_short(folder.path)))
+    _console().print(table)
 
 
 def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
@@ -134,7 +136,9 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     if missing:
         console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
     for different in conversation.reward_info.get("different") or ():
-        console.print(f"[red]not as it should be:[/] {escape(_shortened(json.dumps(different, default=str)))}")
+        console.print(
+            f"[red]not as it should be:[/] {escape(_shortened(different if isinstance(different, str) else _plain(different)))}"
+        )
     expected = expected_of(folder.setting, row.task_id)
     if expected is None:
         console.print("The benchmark is not at hand; expected actions are not shown.")
@@ -159,6 +163,12 @@ def _plain(value: Any) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text)} characters)"
+
+
+def _short(path: Path) -> str:
+    """Return the path as seen from the current folder, when it lies in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _figure(reward: float | None) -> str:
