@@ -75,20 +75,29 @@ def _grid(cells: Sequence[CellStatus]) -> str:
     if not cells:
         return "<p>This sweep has no cells.</p>"
     trials = sorted({cell.num_trials for cell in cells})
-    rows: dict[tuple[str, str, str], dict[int, CellStatus]] = {}
-    for cell in cells:
-        rows.setdefault((cell.env, str(cell.strategy), cell.model), {})[cell.num_trials] = cell
+    rows = _rows(cells)
     head = "".join(f"<th scope='col'>{n} trial{'s' if n > 1 else ''}</th>" for n in trials)
     body = "".join(
         f"<tr><td>{escape(env)}</td><td>{escape(strategy)}</td><td>{escape(model)}</td>"
         + "".join(f"<td>{_cell(by_trials.get(n))}</td>" for n in trials)
         + "</tr>"
-        for (env, strategy, model), by_trials in rows.items()
+        for (env, strategy, model), by_trials in rows
     )
     return (
         "<table class='tau-board'><thead><tr><th scope='col'>env</th><th scope='col'>strategy</th>"
         f"<th scope='col'>agent</th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def _rows(cells: Sequence[CellStatus]) -> list[tuple[tuple[str, str, str], dict[int, CellStatus]]]:
+    """Put cells that differ only in their trials into one row; agents of one model, asked differently, get two."""
+    rows: list[tuple[tuple[str, str, str], dict[int, CellStatus]]] = []
+    for cell in cells:
+        head = (cell.env, str(cell.strategy), cell.model)
+        if not rows or rows[-1][0] != head or cell.num_trials in rows[-1][1]:
+            rows.append((head, {}))
+        rows[-1][1][cell.num_trials] = cell
+    return rows
 
 
 def _cell(cell: CellStatus | None) -> str:

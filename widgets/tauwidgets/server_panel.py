@@ -48,7 +48,7 @@ class ServerPanel(Panel):
         self._stop_asked_at = 0.0
         names = list_params("servers", workspace=self._workspace)
         self._choice = ipywidgets.Dropdown(
-            options=names, value=choose if choose in names else None, description="server", ensure_option=True
+            options=names, value=choose if choose in names else None, description="server"
         )
         self._launch = ipywidgets.Button(description="Launch", icon="play", button_style="primary")
         self._verify = ipywidgets.Button(description="Verify", icon="check")

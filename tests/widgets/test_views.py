@@ -1,0 +1,111 @@
+"""What the panels show is a pure function of a snapshot: everything escaped, every state a word."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tautools.records import Rung
+from tautools.sweep.status import CellStatus
+from tauwidgets.board_view import BoardSnapshot, render_board
+from tauwidgets.panel import Notice
+from tauwidgets.server_view import ServerRow, ServerSnapshot, render_servers
+
+HOSTILE = "<script>alert('x')</script>&\""
+
+
+def _cell(index: int, state: str, *, num_trials: int = 1, cause: str = "", faults: int = 0) -> CellStatus:
+    return CellStatus(index, "retail", "fc", "4B", num_trials, state, 1, 2, faults, cause)
+
+
+def _board(*cells: CellStatus, **changes: object) -> BoardSnapshot:
+    values: dict[str, object] = {
+        "sweep": "s",
+        "cells": cells,
+        "runner": "",
+        "log": (),
+        "notice": Notice(),
+        "as_of": 0.0,
+    }
+    return BoardSnapshot(**(values | changes))  # type: ignore[arg-type]
+
+
+def _servers(*rows: ServerRow, **changes: object) -> ServerSnapshot:
+    values: dict[str, object] = {
+        "rows": rows, "chosen": "a", "rungs": (), "log": (), "log_path": "", "notice": Notice(), "as_of": 0.0,
+    }  # fmt: skip
+    return ServerSnapshot(**(values | changes))  # type: ignore[arg-type]
+
+
+def _row(state: str, *, name: str = "a") -> ServerRow:
+    return ServerRow(name, state, "", "M", "http://127.0.0.1:1/v1", simulated=True, verified_at=None)
+
+
+def test_cells_that_differ_only_in_trials_stand_in_one_row() -> None:
+    page = render_board(_board(_cell(0, "done"), _cell(1, "owed", num_trials=2))).html
+    assert page.count("<tr>") == 2  # the head and one row
+    assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
+
+
+def test_agents_of_one_model_that_are_asked_differently_keep_a_row_each() -> None:
+    page = render_board(_board(_cell(0, "done"), _cell(1, "owed"))).html
+    assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [("done", "done"), ("running", "running"), ("partial", "partly done"), ("owed", "owed"), ("failed", "failed")],
+)
+def test_a_cell_tells_its_state_in_a_word_on_the_page_and_in_a_terminal(state: str, word: str) -> None:
+    rendered = render_board(_board(_cell(0, state)))
+    assert word in re.sub(r"<[^>]+>", "", rendered.html)
+    assert word in rendered.text
+
+
+def test_a_state_nobody_foresaw_is_shown_as_it_is() -> None:
+    assert "? melted" in render_board(_board(_cell(0, "melted"))).html
+
+
+def test_the_cause_of_a_failed_cell_is_shown_and_that_of_a_done_one_is_not() -> None:
+    page = render_board(
+        _board(_cell(0, "failed", cause="key refused", faults=3), _cell(1, "done", cause="yesterday"))
+    ).html
+    assert "key refused" in page
+    assert "3 faults" in page
+    assert "yesterday" not in page
+
+
+def test_an_empty_sweep_says_so() -> None:
+    assert "no cells" in render_board(_board()).text
+
+
+def test_nothing_from_a_log_a_server_or_a_sweep_becomes_markup() -> None:
+    board = render_board(
+        _board(_cell(0, "failed", cause=HOSTILE), sweep=HOSTILE, log=[HOSTILE], notice=Notice(HOSTILE))
+    )
+    rung = Rung(number=1, name=HOSTILE, passed=False, detail=HOSTILE)
+    servers = render_servers(
+        _servers(_row(HOSTILE, name=HOSTILE), rungs=[rung], log=[HOSTILE], log_path=HOSTILE, notice=Notice(HOSTILE))
+    )
+    for page in (board.html, servers.html):
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+
+
+def test_a_simulated_server_is_marked_and_a_rung_has_unit_and_verdict() -> None:
+    rungs = [
+        Rung(number=2, name="health", passed=True, took_s=0.012),
+        Rung(number=7, name="tools", passed=False),
+        Rung(number=1, name="port", passed=None),
+    ]
+    page = render_servers(_servers(_row("ready"), rungs=rungs)).html
+    assert "SIMULATED" in page
+    assert "took [ms]" in page
+    assert ">12<" in page
+    for verdict in ("✔ passed", "✖ failed", "not asked"):
+        assert verdict in page
+
+
+def test_without_a_server_the_panel_says_what_to_do() -> None:
+    assert "Launch" in render_servers(_servers()).html
