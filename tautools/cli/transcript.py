@@ -136,9 +136,8 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     if missing:
         console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
     for different in conversation.reward_info.get("different") or ():
-        console.print(
-            f"[red]not as it should be:[/] {escape(_shortened(different if isinstance(different, str) else _plain(different)))}"
-        )
+        told = different if isinstance(different, str) else _plain(different)
+        console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
     expected = expected_of(folder.setting, row.task_id)
     if expected is None:
         console.print("The benchmark is not at hand; expected actions are not shown.")
