@@ -73,7 +73,18 @@ _CONVERSATION_COLUMNS = [
     "simulated",
 ]
 _EVENT_COLUMNS = ["folder", "kind", "at", "setting_id", "task_id", "trial", "message"]
-_TURN_COLUMNS = ["env", "strategy", "agent_model", "setting_id", "task_id", "trial", "turn", "requests", "turn_s"]
+_TURN_COLUMNS = [
+    "env",
+    "strategy",
+    "agent_model",
+    "setting_id",
+    "task_id",
+    "trial",
+    "turn",
+    "requests",
+    "turn_s",
+    "simulated",
+]
 _CONVERSATION_ROLES = {Role.AGENT, Role.USER, Role.JUDGE, Role.EXPERT}
 
 
@@ -140,7 +151,10 @@ def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame
     spent = inside[["queue_s", "e2e_s"]].fillna(0.0).sum(axis=1)
     inside = inside.assign(ended_at=inside["started_at"] + spent)
     turns = inside.groupby(_TURN_COLUMNS[:7], sort=True).agg(
-        requests=("started_at", "size"), first=("started_at", "min"), last=("ended_at", "max")
+        requests=("started_at", "size"),
+        first=("started_at", "min"),
+        last=("ended_at", "max"),
+        simulated=("simulated", "any"),
     )
     return turns.assign(turn_s=turns["last"] - turns["first"]).reset_index()[_TURN_COLUMNS]
 

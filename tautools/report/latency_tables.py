@@ -66,9 +66,9 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
 
 def turn_table(turns: pd.DataFrame) -> Table:
     """Return what a customer waits for: user's message to the agent's next words, tool loops included."""
-    rows = [
+    rows: list[tuple[Entry, ...]] = [
         (
-            _short(str(model)),
+            _marked(_short(str(model)), part),
             *_figures(summarize(part["turn_s"].tolist()), 1.0),
             measured(float(part["requests"].mean())),
         )
@@ -87,7 +87,7 @@ def cell_table(calls: pd.DataFrame) -> Table:
     """Return the agent's E2E for every env, strategy and model."""
     agent = calls[(calls["role"] == "agent") & (calls["fault"] == "")]
     found = [
-        (str(env), str(strategy), _short(str(model)), str(setting_id), part["e2e_s"].dropna().tolist())
+        (str(env), str(strategy), _short(str(model)), str(setting_id), part)
         for (env, strategy, model, setting_id), part in agent.groupby(["env", "strategy", "agent_model", "setting_id"])
     ]
     named = [each[:3] for each in found]
@@ -95,10 +95,10 @@ def cell_table(calls: pd.DataFrame) -> Table:
         (
             env,
             strategy,
-            model if named.count((env, strategy, model)) == 1 else f"{model} [{setting_id[:8]}]",
-            *_figures(summarize(values), 1.0),
+            _marked(model if named.count((env, strategy, model)) == 1 else f"{model} [{setting_id[:8]}]", part),
+            *_figures(summarize(part["e2e_s"].dropna().tolist()), 1.0),
         )
-        for env, strategy, model, setting_id, values in found
+        for env, strategy, model, setting_id, part in found
     ]
     return Table(
         "The agent's requests by setting: E2E [s]",
@@ -156,6 +156,11 @@ def _figures(summary: LatencySummary, scale: float) -> tuple[str, ...]:
     values = (measured(None if value is None else value * scale) for value in found)
     promised = percent(summary.share_under) if scale == 1.0 else "–"
     return count(summary.n), *values, promised
+
+
+def _marked(name: str, part: pd.DataFrame) -> tuple[str, str]:
+    """Write a model's name, marked when any of its rows is simulated."""
+    return name, "SIMULATED" if part["simulated"].any() else ""
 
 
 def _cached(group: CallGroup) -> str | tuple[str, str]:

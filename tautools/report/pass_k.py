@@ -14,7 +14,7 @@ from tautools.report.frames import conversation_frame
 from tautools.report.pass_tables import outcome_table, pass_at_table, pass_hat_table, source_table, spread_table
 from tautools.report.pass_words import pass_opening
 from tautools.report.saving import save
-from tautools.report.scores import score
+from tautools.report.scores import score, scored_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
             cell,
             label=labels[cell.setting_id],
             nested_in=widest[cell.setting_id] if cell.num_trials < widest[cell.setting_id] else None,
-            floor=floors.of(cell.setting, cell.tasks),
+            floor=floors.of(cell.setting, scored_tasks(cell) or cell.tasks),
         )
         for cell in cells
     )

@@ -25,6 +25,7 @@ _CONVENTIONS = (
     "smallest. Below it the 95 % interval over tasks, then `v1`: the same by tau-bench v1's convention, every fault "
     "and every missing trial a failure."
 )
+_FLOOR = "do nothing: what an agent that does nothing scores on the tasks scored, the same for every k."
 _OUTCOMES = (
     "planned = the outcomes + owed. A user_error stands here after its repeats and carries no reward. infra faults and "
     "user model repeats are attempts that ended without a result and are owed again."
@@ -51,6 +52,7 @@ def pass_hat_table(scores: Sequence[CellScore]) -> Table:
         rows,
         (
             _CONVENTIONS,
+            _FLOOR,
             *_marks(scores, lambda score: score.pass_hat),
         ),
         _EMPTY,
@@ -68,7 +70,7 @@ def pass_at_table(scores: Sequence[CellScore]) -> Table:
         "pass@k: at least one of k trials passes",
         (*_HEAD, *_BASIS, *(Column(f"pass@{k}") for k in range(1, most + 1))),
         rows,
-        ("Below each figure its 95 % interval over tasks.", *_marks(scores, lambda score: score.pass_at)),
+        ("Below each figure its 95 % interval over tasks.", _FLOOR, *_marks(scores, lambda score: score.pass_at)),
         _EMPTY,
     )
 

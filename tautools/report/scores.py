@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tautools.report.floor import Floor
     from tautools.stats import Interval, Spread
 
-__all__ = ["CellScore", "Estimate", "score"]
+__all__ = ["CellScore", "Estimate", "score", "scored_tasks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class CellScore:
     """How often one was owed again because the user model failed."""
     spread: Spread | None
     floor: Floor
+    """Over the tasks that the score rests on; over the planned ones when none is scored."""
 
     @property
     def scored(self) -> int:
@@ -90,6 +91,11 @@ def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: Floor, 
         spread=spread(counts) if counts else None,
         floor=floor,
     )
+
+
+def scored_tasks(cell: ReportCell) -> list[str]:
+    """Return the tasks that a cell's score rests on: those with a scored conversation."""
+    return list(_counts(cell))
 
 
 def _counts(cell: ReportCell) -> dict[str, TaskCounts]:

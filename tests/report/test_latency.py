@@ -173,6 +173,5 @@ def test_simulated_calls_are_marked(tmp_path: Path) -> None:
     write_fixed_results(tmp_path, (replace(PLANS[2], simulated=True),))
     report = latency_report(workspace=tmp_path)
     assert report.opening.simulated
-    assert "SIMULATED" in repr(report.by_role)
-    assert "SIMULATED" in repr(report.tokens)
+    assert all("SIMULATED" in repr(table) for table in report.tables[:-1])  # the last one holds no figure
     assert all(picture.alt.endswith("SIMULATED models.") for picture in (*report.histograms, report.turn_figure))
