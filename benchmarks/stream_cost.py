@@ -3,8 +3,8 @@
 All ask the same scripted server, which runs in a process of its own. Processor time of this process is taken over many
 calls with answers of 1 and of 200 chunks; the slope is the cost of a chunk, the rest the cost of a call. In a `burst`
 the server answers at once and many chunks arrive with one network read: that is the harness's own cost, and the budget
-is for it. `spaced` chunks come 2 ms apart, one read each, as tokens do; then most of the time goes to the kernel and the
-event loop, as the first row shows: a bare asyncio socket that reads the same bytes and throws them away.
+is for it. `spaced` chunks come 2 ms apart, one read each, as tokens do; then most of the time goes to the kernel and
+the event loop, as the first row shows: a bare asyncio socket that reads the same bytes and throws them away.
 
 Run `python benchmarks/stream_cost.py [--calls N] [--json]`.
 """

@@ -19,7 +19,8 @@ __all__ = ["NEXT_STEPS", "excerpt", "fault_of", "refusal", "retry_after_s"]
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"
     r"|exceed_context_size|max_seq_len|prompt is too long|input is too long|too many (?:input )?tokens"
-    r"|max_tokens must be at least 1, got -|input token count.{0,40}exceeds|inputs?.{0,20}tokens.{0,60}must (?:have|be) (?:less|<)",
+    r"|max_tokens must be at least 1, got -|input token count.{0,40}exceeds"
+    r"|inputs?.{0,20}tokens.{0,60}must (?:have|be) (?:less|<)",
     re.IGNORECASE | re.DOTALL,
 )
 """How vLLM, OpenAI, SGLang, llama.cpp, TGI, Anthropic and Gemini say that the prompt no longer fits."""
@@ -125,7 +126,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def _asks_too_much(text: str) -> bool:
     """Whether `max_tokens` alone fills the context.
 
-    Then no prompt would ever fit: a mistake in the params, which must not be scored as a conversation that grew too long.
+    Then no prompt would ever fit: a mistake in the params, not to be scored as a conversation that grew too long.
     """
     found = next((match for match in (pattern.search(text) for pattern in _ASKED) if match), None)
     return found is not None and int(found["asked"]) >= int(found["whole"])
