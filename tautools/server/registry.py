@@ -60,7 +60,7 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """Something a process is doing to a server: `launching`, `verifying` or `stopping`."""
+    """Something a process is doing to a server: `verifying` or `stopping`."""
 
     what: str
     alias: str
