@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import ServerParams
-
     from tautools.server import Server
 
 __all__ = ["command"]
