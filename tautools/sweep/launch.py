@@ -84,6 +84,7 @@ class Launcher:
             "sweep": str(sweep_file),
             "cell": index,
             "workspace": str(self._workspace),
+            "limit": 0,
             # The sweep holds the servers up; a notebook of it must not start a second one of the same name.
             "start_servers": False,
         }

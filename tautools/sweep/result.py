@@ -84,7 +84,7 @@ def require_finished(result: CellResult) -> None:
         return
     kinds: Counter[str] = result.fault_kinds
     faults = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    why = result.cause or (f"Faults: {faults}." if faults else "")
+    why = result.cause.split("\nNext: ")[0] or (f"Faults: {faults}." if faults else "")
     raise SweepError(
         f"{result.owed} of {result.planned} conversations are still owed.",
         evidence="Interrupted." if result.interrupted else why,

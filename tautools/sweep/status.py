@@ -39,7 +39,7 @@ class CellStatus:
     faults: int
     """Conversations of the cell that met a fault and are owed again."""
     cause: str
-    """Why the last attempt failed; empty otherwise."""
+    """Why the last attempt failed, in one line; empty otherwise."""
 
     def __str__(self) -> str:
         what = f"{self.index} {self.env} {self.strategy} {self.model} {self.num_trials}"
@@ -88,7 +88,7 @@ def status_of(cell: PlannedCell, attempt: CellRun | None) -> CellStatus:
         done=cell.planned - cell.owed,
         planned=cell.planned,
         faults=_faults(cell) if cell.owed else 0,
-        cause=attempt.cause if attempt is not None and state == "failed" else "",
+        cause=" · ".join(attempt.cause.splitlines()) if attempt is not None and state == "failed" else "",
     )
 
 
