@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tautools.bench.agents import make_agent
@@ -178,7 +178,8 @@ class _Talk:
             raise _Ended(Outcome.STEP_LIMIT, f"No end within {step} requests of the agent.")
         self.steps[role] = step + 1
         try:
-            reply = await self.door.complete(self._tag(role, turn, step), speaker.messages, speaker.tools)
+            tag = replace(self.tag, role=role, turn=turn, step=step)
+            reply = await self.door.complete(tag, speaker.messages, speaker.tools)
         except ModelCallError as error:
             if error.fault is not CallFault.CONTEXT_OVERFLOW:
                 raise
@@ -186,22 +187,6 @@ class _Talk:
             raise _Ended(outcome, f"The {role}'s prompt no longer fits: {error.problem}") from error
         self.simulated = self.simulated or reply.record.simulated
         return reply
-
-    def _tag(self, role: Role, turn: int, step: int) -> CallTag:
-        return CallTag(
-            role=role,
-            env=self.tag.env,
-            task_id=self.tag.task_id,
-            trial=self.tag.trial,
-            turn=turn,
-            step=step,
-            strategy=self.tag.strategy,
-            split=self.tag.split,
-            bench=self.tag.bench,
-            setting_id=self.tag.setting_id,
-            conversation=self.tag.conversation,
-            seed=self.tag.seed,
-        )
 
     async def _act(self, move: Move, role: Role) -> list[Observation]:
         requestor = "assistant" if role is Role.AGENT else "user"

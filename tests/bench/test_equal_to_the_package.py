@@ -175,11 +175,12 @@ async def _compare(env: str, task_id: str, walk: list[tuple[str, str]]) -> None:
     assert ours.reward([]).info["db"] == (theirs.hash() == expected_hash(env, task_id))
 
 
+@pytest.mark.slow
 # Where a tool crashes, inspect leaves its streams open; that is what some of these walks are about.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("env", ["airline", "retail"])
 def test_random_walks_read_and_leave_what_the_packages_own_machinery_does(env: str) -> None:
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(_walks(env))
     def walk(example: tuple[str, list[tuple[str, str]]]) -> None:
         with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from tautools.bench.types import Domain
 pytestmark = pytest.mark.usefixtures("bearable_package")
 
 
+@pytest.mark.slow
 async def test_the_reference_of_every_task_gets_the_packages_own_observations_and_reward(domain: Domain) -> None:
     for index, task in enumerate(domain.tasks.values()):
         ours, theirs = domain.world(task), PackageWorld(domain.env)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +149,23 @@ def test_the_room_is_light_until_it_is_used() -> None:
     code = f"import sys, json, tautools.bench; print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(found.stdout) == []
+
+
+def test_a_package_that_is_not_as_it_was_is_told_from_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "inspect_evals").mkdir()
+    (tmp_path / "inspect_evals" / "__init__.py").touch()
+    code = (
+        "from tautools.bench import open_source; from tautools.errors import BenchError\n"
+        "try: open_source().domain('retail')\n"
+        "except BenchError as error: print(error)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert "is not the package that tautools knows" in found.stdout
+    assert "No module named 'inspect_evals.tau2'" in found.stdout
+    assert "Next: Install the versions" in found.stdout
 
 
 def test_loading_an_env_loads_no_other_evaluation_and_leaves_the_event_loop_alone() -> None:

@@ -59,7 +59,7 @@ class TextAgent:
 
 def system_prompt(domain: Domain, strategy: Strategy) -> str:
     """Return the system prompt: our instructions around the bench's policy and tools."""
-    tools = json.dumps([tool["function"] for tool in domain.tools], indent=1)
+    tools = "\n".join(json.dumps(tool["function"]) for tool in domain.tools)
     return TEMPLATES[strategy].replace("{{policy}}", domain.policy).replace("{{tools}}", tools)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 from typing import Any
 
-__all__ = ["agent_system_prompt", "user_opening"]
+__all__ = ["agent_system_prompt", "user_guidelines", "user_opening"]
 
 
 def agent_system_prompt(agent_module: Any, instance: str) -> str:
@@ -40,3 +40,10 @@ def user_opening() -> str:
     from inspect_evals.tau2.common.dataset import USER_MESSAGE
 
     return str(USER_MESSAGE.text)
+
+
+def user_guidelines() -> str:
+    """Return what every simulated customer is told, before its scenario."""
+    from inspect_evals.tau2.utils import USER_SIMULATOR_GUIDELINES
+
+    return str(USER_SIMULATOR_GUIDELINES)
