@@ -308,13 +308,14 @@ def test_a_record_whose_pid_belongs_to_another_process_now_is_not_ready_and_harm
         long_ago = psutil.Process(bystander.pid).create_time() - 100
         stale = server.record.model_copy(update={"pid": bystander.pid, "pid_started_at": long_ago})
         (workspace / "servers" / "sim.json").write_text(stale.model_dump_json())
-
-        assert open_server("sim", workspace=workspace).state().state is State.FAILED
+        state = open_server("sim", workspace=workspace).state().state
         open_server("sim", workspace=workspace).stop()
-
-        assert bystander.poll() is None
+        Registry(workspace).add(server.record)  # so that the real one is found and ended
+        unharmed = bystander.poll() is None
         bystander.kill()
-    Registry(workspace).add(server.record)
+
+    assert state is State.FAILED
+    assert unharmed
 
 
 LAUNCHER = """
