@@ -191,6 +191,13 @@ def test_random_walks_read_and_leave_what_the_packages_own_machinery_does(env: s
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("total", "nonfree"), [(4.0, 2), (4, 2.0), (4.0, 2.0), (4.5, 2), ("4", 2), (True, 0)])
+async def test_numbers_of_another_kind_are_taken_as_the_package_takes_them(total: Any, nonfree: Any) -> None:
+    change = {"reservation_id": "HATHAT", "total_baggages": total, "nonfree_baggages": nonfree} | CARD
+    walk = [("book_reservation", json.dumps(BOOKING)), ("update_reservation_baggages", json.dumps(change))]
+    await _compare("airline", "0", walk)
+
+
 async def test_what_would_lose_inspects_turn_is_told_to_the_model() -> None:
     domain = open_source().domain("airline")
     arguments = json.dumps(BOOKING | {"passengers": [{"first_name": "Mia", "last_name": "Li"}]})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 
 import pytest
-from inspect_oracle import PackageWorld, base_hash, communicated, expected_hash, full_score
+from inspect_ai.scorer import Target
+from inspect_evals.tau2.common.scorer import score_communicated_info
+from inspect_oracle import PackageWorld, base_hash, communicated, expected_hash, full_score, state_of
 
 from tautools.bench import do_nothing_floor, open_source, reference_reward
 from tautools.bench.types import Domain
@@ -64,6 +68,16 @@ async def test_what_must_be_said_is_sought_without_commas_and_not_across_message
     task = next(task for task in domain.tasks.values() if task.communicate == ("1093.34",))
     assert domain.world(task).reward(said).info["communicate"] == passes
     assert await communicated("retail", task.id, said) == passes
+
+
+async def test_the_opening_message_to_the_user_counts_as_heard_as_in_the_package() -> None:
+    """The package's scorer takes every user message of the user's side for the agent's words."""
+    domain = open_source().domain("retail")
+    task = dataclasses.replace(domain.tasks["0"], communicate=("Begin the interaction",))
+    state = copy.deepcopy(state_of("retail", "0", []))
+    state.metadata["task"]["evaluation_criteria"]["communicate_info"] = ["Begin the interaction"]
+    assert (await score_communicated_info()(state, Target(""))).value == "C"
+    assert domain.world(task).reward([]).info["communicate"]
 
 
 def test_a_reward_names_the_entities_that_differ() -> None:
