@@ -32,7 +32,7 @@ check: .venv/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -c "from importlinter.cli import lint_imports_command as main; main()" --no-cache --no-timing
+	$(PY) -c "from importlinter.cli import lint_imports_command as main; main()" --no-cache --no-logo
 	$(PY) tests/support/notebook_rules.py notebooks
 
 bench: .venv/.dev
@@ -57,11 +57,11 @@ clean:
 
 .venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "==> Installing the locked packages (about a minute)"
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime
 	@echo "==> Installing the locked development packages"
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.lock
 	@touch $@

@@ -115,18 +115,21 @@ class ServerPanel(Panel):
     def _start(self, name: str) -> str:
         server = launch(load_server(name, workspace=self._workspace), workspace=self._workspace)
         self.view.picked = [server.record.name]
-        server.wait_ready()
-        return self._prove(server)
+        server.wait_ready(on_rung=self._new_ladder(server).append)
+        return f"{name} is verified."
 
     def _on_verify(self, _: Any) -> None:
         self.act("Verifying", lambda: self._prove(self._current()), self._verify)
 
     def _prove(self, server: Server) -> str:
-        seen: list[Rung] = []
-        self._rungs[server.record.alias] = seen
-        certificate = server.verify(on_rung=seen.append)
+        certificate = server.verify(on_rung=self._new_ladder(server).append)
         verdict = "verified" if certificate.passed else "NOT verified: see the ladder"
         return f"{server.record.name} is {verdict}."
+
+    def _new_ladder(self, server: Server) -> list[Rung]:
+        """Return the list that the rungs of a climb under way go to, shown while they come."""
+        self._rungs[server.record.alias] = rungs = []
+        return rungs
 
     def _on_stop(self, _: Any) -> None:
         if not self._stop_asked_at:
