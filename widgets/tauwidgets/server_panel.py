@@ -100,7 +100,7 @@ class ServerPanel(Panel):
 
     def _ladder(self, record: ServerRecord) -> Sequence[Rung]:
         proven = record.certificate.rungs if record.certificate else []
-        return self._rungs.get(record.alias) or proven
+        return self._rungs.get(record.name) or proven
 
     def _current(self) -> Server:
         names = [record.name for record in Registry(self._workspace).list()]
@@ -128,7 +128,8 @@ class ServerPanel(Panel):
 
     def _new_ladder(self, server: Server) -> list[Rung]:
         """Return the list that the rungs of a climb under way go to, shown while they come."""
-        self._rungs[server.record.alias] = rungs = []
+        rungs: list[Rung] = []
+        self._rungs[server.name] = rungs
         return rungs
 
     def _on_stop(self, _: Any) -> None:
