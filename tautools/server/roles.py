@@ -52,14 +52,20 @@ def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endp
     from tautools.http import Http
 
     if role.provider != "openai":
-        from tautools.llm import check_hosted_key
-
-        model = role.model or role.server or ""
-        check_hosted_key(role.provider, model)
-        return [Endpoint(role.base_url or "", model, provider=role.provider)]
+        return [_hosted(role, role_name)]
     if role.base_url is not None:
         return [_at_address(role, Registry(workspace), role_name, Http())]
     return _registered(role, Registry(workspace), role_name, Http())
+
+
+def _hosted(role: RoleParams, role_name: str) -> Endpoint:
+    from tautools.llm import check_hosted_key
+
+    model = role.model or role.server or ""
+    key = _key_from_env(role, role_name)
+    if not key:
+        check_hosted_key(role.provider, model)
+    return Endpoint(role.base_url or "", model, key=key, provider=role.provider)
 
 
 def _at_address(role: RoleParams, registry: Registry, role_name: str, http: Http) -> Endpoint:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+from tautools.errors import ParamsError
 from tautools.params import list_params, load_server
-from tautools.server import Registry, Server, launch
+from tautools.server import Registry, Server, Snapshot, launch, open_server, server_states
 from tauwidgets.panel import Panel, Rendered
 from tauwidgets.server_view import ServerRow, ServerSnapshot, render_servers
 
@@ -75,15 +76,15 @@ class ServerPanel(Panel):
     def snapshot(self) -> ServerSnapshot:
         """Read registry, states and the chosen server's log."""
         self._forget_confirmation()
-        servers = [Server(record, workspace=self._workspace) for record in Registry(self._workspace).list()]
-        chosen = self._chosen([server.record.name for server in servers])
-        shown = next((server for server in servers if server.record.name == chosen), None)
+        known = server_states(self._workspace)
+        chosen = self._chosen([record.name for record, _ in known])
+        shown = next((record for record, _ in known if record.name == chosen), None)
         return ServerSnapshot(
-            rows=[_row(server) for server in servers],
+            rows=[_row(record, state) for record, state in known],
             chosen=chosen,
-            rungs=self._ladder(shown.record) if shown else [],
-            log=shown.tail(LOG_LINES) if shown else [],
-            log_path=shown.record.log_out if shown else "",
+            rungs=self._ladder(shown) if shown else [],
+            log=Server(shown, workspace=self._workspace).tail(LOG_LINES) if shown else [],
+            log_path=shown.log_out if shown else "",
             notice=self.notice,
             as_of=time.time(),
         )
@@ -104,7 +105,10 @@ class ServerPanel(Panel):
 
     def _current(self) -> Server:
         names = [record.name for record in Registry(self._workspace).list()]
-        return Server(Registry(self._workspace).get(self._chosen(names)), workspace=self._workspace)
+        chosen = self._chosen(names)
+        if not chosen:
+            raise ParamsError("No server is picked.", next_step="Click a server's name in the table first.")
+        return open_server(chosen, workspace=self._workspace)
 
     # -- buttons
 
@@ -157,8 +161,7 @@ class ServerPanel(Panel):
         self._stop.button_style = ""
 
 
-def _row(server: Server) -> ServerRow:
-    record, seen = server.record, server.state()
+def _row(record: ServerRecord, seen: Snapshot) -> ServerRow:
     percent = f" {seen.percent} %" if seen.percent is not None else ""
     return ServerRow(
         name=record.name,
