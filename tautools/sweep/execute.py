@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import TautoolsError
+from tautools.iri import without_iri_grammar
 from tautools.shell import process_alive, this_process
 from tautools.sweep.cellrun import STOPPED, CellRun, write_cell_run
 from tautools.sweep.template import check_parameters
@@ -75,7 +76,8 @@ class _Interrupter:
 
 def _execute(options: argparse.Namespace, interrupter: _Interrupter, kernels: Any) -> str:
     """Run the notebook; return what went wrong in it, or nothing."""
-    import papermill
+    with without_iri_grammar():
+        import papermill
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -119,7 +121,8 @@ def _follow(pid: int, started_at: float) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[int, str]:
-    from jupyter_client.manager import AsyncKernelManager
+    with without_iri_grammar():
+        from jupyter_client.manager import AsyncKernelManager
 
     # Whole conversations cross the kernel's sockets; on a shared node they are not for everybody.
     kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")

@@ -21,6 +21,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.types import Observation
+from tautools.iri import without_iri_grammar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,7 +157,8 @@ def load_tools(makers: Sequence[Callable[[], Any]], getter: str) -> InspectTools
 
 
 def _prepare(definition: Any, getter: str, bound: ContextVar[Any]) -> _Tool:
-    from jsonschema import Draft7Validator
+    with without_iri_grammar():
+        from jsonschema import Draft7Validator
 
     function = definition.tool
     return _Tool(
