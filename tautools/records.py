@@ -359,6 +359,8 @@ class ServerRecord(Record):
     pid_started_at: float | None = None
     """Start time of the process [s since the epoch]; with the pid it names one process for ever."""
     host: str = ""
+    job_id: str = ""
+    """The Slurm job, of a server that is one."""
     log_out: str = ""
     log_err: str = ""
     argv: list[str] = Field(default_factory=list)
