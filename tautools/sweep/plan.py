@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PlannedCell", "SweepPlan", "by_setting", "plan_cells", "plan_sweep"]
 
-KERNEL_S = 5.0
+KERNEL_S = 4.0
 """What starting papermill, a kernel and the benchmark costs for each cell [s]; measured on two cores."""
 
 SERVER_S = {"simulate": 2.0, "vllm": 180.0}
