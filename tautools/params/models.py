@@ -59,6 +59,13 @@ class SiteParams(Params):
     env: dict[str, str] = Field(default_factory=dict)
     host: str = "127.0.0.1"
     """Address that servers bind to."""
+    reach: str | None = None
+    """How other nodes call a server that binds to every address: an interface such as `ib0`, a network such as
+    `10.0.0.0/8`, or an address; the host name when not given."""
+    cards_per_node: int | None = Field(None, ge=0)
+    """For plans made away from the node; on the node itself its cards are read."""
+    card_memory_gib: float | None = Field(None, gt=0)
+    """Memory of one card [GiB], likewise."""
 
 
 class SimulateParams(Params):
@@ -111,6 +118,15 @@ class ServerParams(Params):
     port: int | None = Field(None, ge=1, le=65535)
     """Asked-for port; a free one when not given."""
     cards: list[int] = Field(default_factory=list)
+    """Cards by the index that `hl-smi` or `nvidia-smi` prints, for all replicas together; free ones when not given."""
+    replicas: int = Field(1, ge=1, le=256)
+    """So many servers of this model, named NAME-0, NAME-1, …; each has cards, port, key and cache of its own."""
+    start_port: int | None = Field(None, ge=1, le=65535)
+    """Port of the first replica; the others get the following ones."""
+    end_port: int | None = Field(None, ge=1, le=65535)
+    """With it the replicas get free ports from `start_port` to here, whichever they are."""
+    stagger: Annotated[float, Field(ge=0)] | Literal["loaded"] | None = None
+    """The next server starts so many seconds after the former, or when that one has `loaded`; all at once by default."""
     env: dict[str, str] = Field(default_factory=dict)
     serve_command: list[str] | None = None
     """How to start the engine, in place of the site's."""
@@ -118,6 +134,14 @@ class ServerParams(Params):
     """Seconds without any progress in the log after which a start is given up."""
     vllm: VllmParams = VllmParams()
     simulate: SimulateParams = SimulateParams()
+
+    @model_validator(mode="after")
+    def _ports_agree(self) -> ServerParams:
+        if self.port is not None and (self.start_port is not None or self.replicas > 1):
+            raise ValueError("`port` is for one server; give several `start_port`")
+        if self.end_port is not None and (self.start_port is None or self.end_port < self.start_port):
+            raise ValueError("`end_port` needs a `start_port` that is not above it")
+        return self
 
     @property
     def serves(self) -> str:
