@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,10 @@ import click
 
 from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
-from tautools.cli.server_words import age_of, public, show_certificate, show_rung, told, variable
+from tautools.cli.server_export import export
+from tautools.cli.server_keep import keep_all, keep_options, terms_of
+from tautools.cli.server_watch import list_servers, top
+from tautools.cli.server_words import show_certificate, show_rung, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +54,7 @@ def command() -> None:
 @set_option
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
+@keep_options
 @workspace_option
 @json_option
 @guard
@@ -74,12 +77,15 @@ def up(
     if len(set(names)) < len(names):
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
     site = how.pop("site")
+    terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
     servers = _launch_all([_chosen(name, workspace, **how) for name in names], site, workspace)
     try:
         failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
     except KeyboardInterrupt:
         click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
         raise
+    finally:
+        keep_all(servers, terms)
     if as_json:
         click.echo(json.dumps([told(server) for server in servers], indent=1))
     elif not failures:
@@ -91,35 +97,9 @@ def up(
         raise SystemExit(1)
 
 
-@command.command("ls", epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'")
-@workspace_option
-@json_option
-@guard
-def list_servers(workspace: Path, as_json: bool) -> None:
-    """List servers with their state now."""
-    from tautools.server import server_states
-
-    found = server_states(workspace)
-    if as_json:
-        rows = [
-            public(record) | {"state": seen.state.value, "detail": seen.detail, "age_s": round(seen.age, 1)}
-            for record, seen in found
-        ]
-        click.echo(json.dumps(rows, indent=1))
-        return
-    if not found:
-        click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "state", "age", "model", "address", box=None, pad_edge=False)
-    for record, seen in found:
-        mark = " SIMULATED" if record.simulated else ""
-        table.add_row(record.name, str(seen), age_of(seen.age), record.model + mark, record.base_url)
-    Console(soft_wrap=True).print(table)
-
-
+command.add_command(list_servers)
+command.add_command(top)
+command.add_command(export)
 # `list` is what people type who know other tools; help shows one of the two.
 command.add_command(click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True))
 
@@ -206,34 +186,6 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
         click.echo(f"{server.name}: stopped")
     if not servers:
         click.echo("No server is registered.")
-
-
-@command.command(
-    epilog="\b\nExamples:\n  tautools server export --user qwen3-32b\n"
-    '  eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"'
-)
-@click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
-@click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends.")
-@click.option("--show-keys", is_flag=True, help="Print the keys themselves; by default the files that hold them.")
-@workspace_option
-@guard
-def export(user: str | None, agent: str | None, show_keys: bool, workspace: Path) -> None:
-    """Print export lines for shell scripts.
-
-    Without options, of every proven server.
-    """
-    from tautools.server import Registry
-
-    registry = Registry(workspace)
-    chosen = {"USER_MODEL": user, "AGENT_MODEL": agent}
-    records = {prefix: registry.get(name) for prefix, name in chosen.items() if name}
-    records = records or {variable(record.name): record for record in registry.list() if record.certificate}
-    for prefix, record in records.items():
-        click.echo(f"export {prefix}_API_BASE={shlex.quote(record.base_url)}")
-        click.echo(f"export {prefix}={shlex.quote(record.model)}")
-        if record.key_file:
-            value = shlex.quote(registry.key(record)) if show_keys else f'"$(cat {shlex.quote(record.key_file)})"'
-            click.echo(f"export {prefix}_API_KEY={value}")
 
 
 def _say_signal(name: str, sent: str) -> None:
