@@ -331,6 +331,10 @@ class Certificate(Record):
     issued_at: float
     rungs: list[Rung]
     versions: dict[str, str] = Field(default_factory=dict)
+    flags: list[str] = Field(default_factory=list)
+    """The command that started the server, word by word, when it is ours; values of secrets are hidden."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables that its params set; values of secrets are hidden."""
     max_model_len: int | None = None
     simulated: bool = False
 
