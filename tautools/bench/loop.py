@@ -114,6 +114,9 @@ class _Talk:
     errors: int = 0
     told: int = 0
     simulated: bool = False
+    clock: asyncio.Timeout | None = None
+    trouble: BaseException | None = None
+    """The fault that a model call was still trying to get past when it was cancelled."""
 
     def __post_init__(self) -> None:
         self.world = self.domain.world(self.task)
@@ -134,12 +137,15 @@ class _Talk:
         return self._record(outcome, reason, started_at)
 
     async def _within_time(self) -> None:
+        """Talk within the time limit; what the infrastructure cost does not count, and what it ended is its fault."""
         try:
-            async with asyncio.timeout(self.limits.time_s) as clock:
+            async with asyncio.timeout(self.limits.time_s) as self.clock:
                 await self._take_turns()
         except TimeoutError:
-            if not clock.expired():
+            if self.clock is None or not self.clock.expired():
                 raise
+            if self.trouble is not None:
+                raise self.trouble from None
             raise _Ended(Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s.") from None
 
     async def _take_turns(self) -> None:
@@ -180,13 +186,23 @@ class _Talk:
         try:
             tag = replace(self.tag, role=role, turn=turn, step=step)
             reply = await self.door.complete(tag, speaker.messages, speaker.tools)
+        except asyncio.CancelledError as cancelled:
+            self.trouble = cancelled.__cause__
+            raise
         except ModelCallError as error:
             if error.fault is not CallFault.CONTEXT_OVERFLOW:
                 raise
             outcome = Outcome.CONTEXT_OVERFLOW if role is Role.AGENT else Outcome.USER_ERROR
             raise _Ended(outcome, f"The {role}'s prompt no longer fits: {error.problem}") from error
         self.simulated = self.simulated or reply.record.simulated
+        self._give_back(reply.lost_s)
         return reply
+
+    def _give_back(self, lost_s: float) -> None:
+        """Put off the time limit by what faults cost."""
+        ends_at = self.clock.when() if self.clock is not None else None
+        if self.clock is not None and ends_at is not None and lost_s:
+            self.clock.reschedule(ends_at + lost_s)
 
     async def _act(self, move: Move, role: Role) -> list[Observation]:
         requestor = "assistant" if role is Role.AGENT else "user"

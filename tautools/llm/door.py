@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from tautools.errors import CallFault, ModelCallError
@@ -94,24 +94,42 @@ class ModelDoor:
         ------
         ModelCallError
             When the fault is not transient, or still there after the last attempt.
+        asyncio.CancelledError
+            When cancelled; its cause is the fault of the attempt before, if there was one.
         """
         party = self._party(tag.role)
         pool = self._pools.get(tag.role) or self._pools.setdefault(
             tag.role, Pool(tag.role, self.resolve, self._loads, self.max_in_flight)
         )
-        attempt = failures = 0
+        question = _Question(tag, messages, tools)
+        trouble: list[ModelCallError] = []
+        try:
+            return await self._ask_until_answered(pool, party, question, trouble)
+        except asyncio.CancelledError as cancelled:
+            if not trouble:
+                raise
+            raise asyncio.CancelledError(*cancelled.args) from trouble[-1]
+
+    async def _ask_until_answered(
+        self, pool: Pool, party: Party, question: _Question, trouble: list[ModelCallError]
+    ) -> Reply:
+        """Ask again while that may help; `trouble` gets the fault of each attempt that failed."""
+        began = time.perf_counter()
+        failures = 0
         while True:
+            lost_s = time.perf_counter() - began if trouble else 0.0
             try:
-                return await self._attempt(pool, party, _Question(tag, messages, tools, attempt))
+                reply = await self._attempt(pool, party, replace(question, attempt=len(trouble)))
+                return replace(reply, lost_s=lost_s) if trouble else reply
             except ModelCallError as error:
+                trouble.append(error)
                 moves = isinstance(error, ConnectError) and pool.has_living
                 if not error.fault.transient or (not moves and failures + 1 >= self.retry.attempts):
                     raise
                 wait_s = 0.0 if moves else self.retry.wait_s(failures, error)
                 failures += not moves
                 if self.on_retry:
-                    self.on_retry(tag, wait_s, error)
-            attempt += 1
+                    self.on_retry(question.tag, wait_s, error)
             await asyncio.sleep(wait_s)
 
     def _party(self, role: Role) -> Party:
@@ -167,7 +185,7 @@ class _Question:
     tag: CallTag
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] | None
-    attempt: int
+    attempt: int = 0
 
 
 def _hush(error: ModelCallError, key: str) -> None:

@@ -79,6 +79,8 @@ class Reply:
     finish_reason: str
     thinking: str
     record: CallRecord
+    lost_s: float = 0.0
+    """Time that went to attempts which failed and to the waits after them [s]."""
 
     @property
     def message(self) -> Message:

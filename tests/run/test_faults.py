@@ -133,3 +133,29 @@ def test_a_user_model_that_recovers_gets_a_score(tmp_path):
     (row,) = read_ledger(result.folder).values()
     assert row.outcome in {Outcome.PASSED, Outcome.FAILED}
     assert row.reward is not None
+
+
+def test_a_time_limit_that_ends_while_a_fault_is_retried_is_the_infrastructures(tmp_path):
+    slow = Retry(attempts=5, first_wait_s=0.2, most_wait_s=30)
+    with scripted_cell(BUSY, limit=1, limits={"time_s": 0.5}) as (_, run):
+        result = run_cell(run, workspace=tmp_path, retry=slow)
+    assert (result.done, result.owed) == (0, 1)
+    assert rewards(result.folder) == {}, "an overloaded server is nobody's failure"
+    assert {event.data["fault"] for event in events(result.folder, "fault")} == {"overloaded"}
+
+
+def test_time_that_faults_cost_does_not_count_against_the_conversations_limit(tmp_path):
+    asked = []
+
+    def user(request):
+        asked.append(request)
+        if len(asked) % 2:
+            return BUSY
+        return "Go on." if len(asked) < 10 else f"Bye. {STOP}"
+
+    slow = Retry(attempts=2, first_wait_s=0.4, jitter=0)
+    with scripted_cell(user, limit=1, limits={"time_s": 1.5}) as (_, run):
+        result = run_cell(run, workspace=tmp_path, retry=slow)
+    (row,) = read_ledger(result.folder).values()
+    assert row.outcome is Outcome.FAILED
+    assert row.duration_s > 1.5, "it lasted longer than its limit, by what the faults cost"
