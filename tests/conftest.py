@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def _require(part: str) -> str:
     if demanded == "1" and part != "vllm":
         pytest.fail(f"{part} is missing and TAUTOOLS_REQUIRE_SYSTEM forbids to skip.")
     pytest.skip(f"needs {SYSTEM_PARTS[part]}")
+
+
+def pytest_configure() -> None:
+    """Take SIGINT back: whatever starts in the background inherits that it is ignored, and so would our processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

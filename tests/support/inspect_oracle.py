@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -94,9 +96,15 @@ class PackageWorld:
         try:
             messages, _ = await execute_tools([message], list(tools))
         except Exception as error:
-            return Answer(f"Error: {error}", call.arguments, failed=True, crashed=True)
-        sent = await openai_chat_message(messages[0])
-        return Answer(str(sent["content"]), call.arguments, messages[0].error is not None)
+            answer = Answer(f"Error: {error}", call.arguments, failed=True, crashed=True)
+        else:
+            sent = await openai_chat_message(messages[0])
+            return Answer(str(sent["content"]), call.arguments, messages[0].error is not None)
+        with warnings.catch_warnings():
+            # The package leaves its streams open when a tool crashes; collected here, they disturb no other test.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        return answer
 
     def hash(self) -> str:
         """Return the package's full hash of the database."""
