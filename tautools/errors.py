@@ -9,6 +9,7 @@
     ├── RecordError        a record on disk is not what it should be
     ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
     ├── ModelCallError     one model request went wrong; `fault` says how
+    ├── SlurmError         Slurm refused, or did not answer
     ├── ServerError        a server could not be started, found, proven or stopped
     │   ├── NotReadyError
     │   └── VerifyError
@@ -36,6 +37,7 @@ __all__ = [
     "RunError",
     "ServerError",
     "ShellError",
+    "SlurmError",
     "StatsError",
     "SweepError",
     "TautoolsError",
@@ -156,6 +158,10 @@ class ModelCallError(TautoolsError):
         self.fault = fault
         self.status = status
         self.retry_after_s = retry_after_s
+
+
+class SlurmError(TautoolsError):
+    """Slurm refused what was asked of it, or did not answer."""
 
 
 class ServerError(TautoolsError):
