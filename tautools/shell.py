@@ -35,6 +35,7 @@ __all__ = [
     "process_alive",
     "start_detached",
     "stop_group",
+    "stop_process",
     "this_process",
 ]
 
@@ -227,6 +228,28 @@ def stop_group(
         raise ShellError(
             f"The process group {pid} did not end: {', '.join(str(member) for member in members)} still run.",
             next_step="Look at them with `ps -fp PID`; one that waits for a device or a disk cannot be killed.",
+        )
+
+
+def stop_process(pid: int, started_at: float, *, term_s: float = 10.0) -> None:
+    """End one process and nothing else: SIGTERM, and SIGKILL when `term_s` seconds are over.
+
+    Raises
+    ------
+    ShellError
+        When it is still there at the end, or is not ours to stop.
+    """
+    for what, patience_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 10.0)):
+        if not process_alive(pid, started_at):
+            return
+        _signal_one(pid, what)
+        deadline = time.monotonic() + patience_s
+        while process_alive(pid, started_at) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    if process_alive(pid, started_at):
+        raise ShellError(
+            f"Process {pid} did not end.",
+            next_step=f"Look at it with `ps -fp {pid}`; one that waits for a device cannot be killed.",
         )
 
 

@@ -126,7 +126,7 @@ class ServerParams(Params):
     end_port: int | None = Field(None, ge=1, le=65535)
     """With it the replicas get free ports from `start_port` to here, whichever they are."""
     stagger: Annotated[float, Field(ge=0)] | Literal["loaded"] | None = None
-    """The next server starts so many seconds after the former, or when that one has `loaded`; all at once by default."""
+    """The next server starts so many seconds after the former, or when that one has `loaded`; by default at once."""
     env: dict[str, str] = Field(default_factory=dict)
     serve_command: list[str] | None = None
     """How to start the engine, in place of the site's."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tautools.errors import NotReadyError, ServerError
 from tautools.llm.types import Endpoint
-from tautools.records import Certificate
-from tautools.server.ladder import Climb, Target, climb
+from tautools.server.certificate import certificate_of, target_of
+from tautools.server.ladder import climb
 from tautools.server.registry import Registry
 from tautools.server.state import log_lines, server_state
 from tautools.shell import stop_group
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tautools.http import Http
-    from tautools.records import Rung, ServerRecord
+    from tautools.records import Certificate, Rung, ServerRecord
     from tautools.server.states import Snapshot
 
 __all__ = ["Server"]
@@ -38,6 +36,9 @@ class Server:
     start_again : callable, optional
         Starts the same server on another free port and returns the new record; for the launcher itself.
     """
+
+    release_timeout_s = 120.0
+    """Most seconds that a stop waits for the memory of its cards to come back; on Gaudi it takes up to minutes."""
 
     def __init__(
         self,
@@ -111,13 +112,16 @@ class Server:
         wait_ready(self, timeout_s=timeout_s, on_progress=on_progress, on_rung=on_rung)
         return self
 
-    def verify(self, on_rung: Callable[[Rung], None] | None = None) -> Certificate:
+    def verify(self, on_rung: Callable[[Rung], None] | None = None, *, concurrency: int = 0) -> Certificate:
         """Climb the ladder and write the result down; a server that fails is READY no more.
 
         Parameters
         ----------
         on_rung : callable, optional
             Told each rung as it is done.
+        concurrency : int
+            Chats at once that it must bear; 0 leaves out the rungs that load a server: the context limit, many chats
+            at once, the same answer twice.
 
         Returns
         -------
@@ -137,7 +141,8 @@ class Server:
             )
         self._registry.begin(record, "verifying")
         try:
-            certificate = certificate_of(record.name, climb(self._target(record), http=self._door(), on_rung=on_rung))
+            target = target_of(record, self._registry.key(record), concurrency=concurrency)
+            certificate = certificate_of(record.name, climb(target, http=self._door(), on_rung=on_rung), record)
         finally:
             self._registry.end(record)
         self.record = record.model_copy(
@@ -155,7 +160,7 @@ class Server:
         Parameters
         ----------
         on_progress : callable, optional
-            Told each signal that is sent.
+            Told each signal that is sent, and the cards that are waited for.
         term_s : float
             Seconds it gets to end in good order before SIGKILL.
 
@@ -178,10 +183,19 @@ class Server:
             self._registry.begin(record, "stopping")
             try:
                 stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=on_progress)
+                self._wait_for_cards(record, on_progress)
             except BaseException:
                 self._registry.end(record)
                 raise
         self._registry.remove(record)
+
+    def _wait_for_cards(self, record: ServerRecord, tell: Callable[[str], None] | None) -> None:
+        cards = record.spec.get("cards") if record.engine == "vllm" else None
+        if cards:
+            from tautools.server.cards import CardDoor
+            from tautools.server.cards_release import wait_released
+
+            wait_released(cards, CardDoor(), timeout_s=self.release_timeout_s, tell=tell)
 
     def _reread(self) -> ServerRecord:
         """Take over what another process has proven of the same launch."""
@@ -196,34 +210,3 @@ class Server:
 
             self._http = Http()
         return self._http
-
-    def _target(self, record: ServerRecord) -> Target:
-        spec = record.spec
-        engine = spec.get("engine")
-        asked = spec.get(str(engine), {}).get("max_model_len") if engine in {"vllm", "simulate"} else None
-        return Target(
-            record.base_url,
-            record.model,
-            key=self._registry.key(record),
-            alias=record.alias,
-            max_model_len=asked,
-            pid=record.pid,
-            pid_started_at=record.pid_started_at,
-            port=urlsplit(record.base_url).port if record.pid is not None else None,
-        )
-
-
-def certificate_of(name: str, done: Climb) -> Certificate:
-    """Return the certificate of a finished climb."""
-    length = done.models.length_of(done.model) if done.models is not None else None
-    return Certificate(
-        server=name,
-        base_url=done.target.base_url,
-        model=done.model,
-        alias=done.target.alias,
-        issued_at=time.time(),
-        rungs=done.rungs,
-        versions={"server": done.version} if done.version else {},
-        max_model_len=length,
-        simulated=done.models is not None and done.models.simulated,
-    )

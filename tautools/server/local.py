@@ -20,6 +20,7 @@ from tautools.errors import ServerError
 from tautools.files import ensure_folder
 from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
+from tautools.server.cards_guard import require_cards
 from tautools.server.command import Place, server_argv, server_env
 from tautools.server.handle import Server
 from tautools.server.ports import choose_port
@@ -30,13 +31,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import ServerParams
+    from tautools.server.cards import Card
 
 __all__ = ["check_launch", "launch"]
 
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
 
-def launch(params: ServerParams, *, workspace: Path, site: SiteParams | None = None, name: str | None = None) -> Server:
+def launch(
+    params: ServerParams,
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    name: str | None = None,
+    force: bool = False,
+) -> Server:
     """Start a server and return its handle at once.
 
     Parameters
@@ -49,25 +58,32 @@ def launch(params: ServerParams, *, workspace: Path, site: SiteParams | None = N
         Address to bind to, how vLLM is started, environment; this machine's loopback and `vllm serve` by default.
     name : str, optional
         Name in the registry; the one of `params` by default. Several servers of one file need a name each.
+    force : bool
+        Start on cards that are in use.
 
     Raises
     ------
     ServerError
-        When a server of that name still runs, or the asked-for port is taken.
+        When a server of that name still runs, the asked-for port is taken, or an asked-for card is in use.
     ShellError
         When the command cannot be started.
     ParamsError
         When the name or a flag cannot be used.
     """
     site = site if site is not None else SiteParams(name="local")
-    check_launch(params, workspace=workspace, site=site, name=name)
+    check_launch(params, workspace=workspace, site=site, name=name, force=force)
     name, registry = name or params.name, Registry(workspace)
-    start = partial(_start, params, site, name, registry)
+    start = partial(_start, params, site, name, registry, force=force)
     return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
 
 
 def check_launch(
-    params: ServerParams, *, workspace: Path, site: SiteParams | None = None, name: str | None = None
+    params: ServerParams,
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    name: str | None = None,
+    force: bool = False,
 ) -> None:
     """Raise what `launch` would raise, as far as it can be known before; nothing is started or written."""
     site = site if site is not None else SiteParams(name="local")
@@ -82,6 +98,7 @@ def check_launch(
             next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
             "docs/servers.md has the recipe.",
         )
+    require_cards(params, site, registry, force=force)
 
 
 def _require_free_name(name: str, registry: Registry) -> None:
@@ -107,9 +124,11 @@ def _promised(registry: Registry) -> set[int]:
     return {_port_of(record) for record in registry.list() if record.host in {"", socket.gethostname()}}
 
 
-def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry, *, force: bool) -> ServerRecord:
     with registry.claim():
         _require_free_name(name, registry)
+        # Asked again: another launch may have taken them since.
+        cards = require_cards(params, site, registry, force=force)
         old = registry.find(name)
         if old is not None:
             registry.remove(old)
@@ -117,8 +136,16 @@ def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry
         place = Place(site.host, port, alias=f"launch-{secrets.token_hex(8)}")
         key, key_file = registry.new_key(name)
         cache = (registry.folder / "cache" / name).resolve()
-        env = server_env(params, site, key=key, cache=cache, inherited=os.environ)
+        env = server_env(*_shown(cards, params, site), key=key, cache=cache, inherited=os.environ)
         return _run(_record(params, site, name, place, key_file), env, registry)
+
+
+def _shown(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[ServerParams, SiteParams]:
+    """Return the params with the cards as the device's own variable names them: by module on Gaudi."""
+    if not cards:
+        return params, site
+    modules = [card.module for card in cards]
+    return params.model_copy(update={"cards": modules}), site.model_copy(update={"device": cards[0].device})
 
 
 def _record(params: ServerParams, site: SiteParams, name: str, place: Place, key_file: Path) -> ServerRecord:
