@@ -47,6 +47,8 @@ class SiteParams(Params):
     """Slurm's generic resource, such as `gpu:hl225:1`."""
     time_limit: str | None = None
     """Slurm's form: `D-HH`, `D-HH:MM:SS` or `HH:MM:SS`."""
+    constraint: str | None = None
+    """Features that a node must have, as `sbatch --constraint` takes them."""
     device: Literal["cuda", "gaudi", "cpu", "none"] = "none"
     modules: list[str] = Field(default_factory=list)
     """`module load` arguments, one per line of the job script."""
