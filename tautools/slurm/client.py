@@ -1,0 +1,157 @@
+"""Slurm's commands, by the one door to processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+from tautools.errors import ShellError, SlurmError
+from tautools.shell import Completed, Shell
+from tautools.slurm.jobs import SACCT_FIELDS, SQUEUE_FORMAT, Job, JobState, parse_moment, parse_sacct, parse_squeue
+from tautools.slurm.words import refusal_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+__all__ = ["Slurm", "clean_env"]
+
+_OF_A_JOB = ("SLURM_", "SBATCH_", "SRUN_", "SLURMD_")
+_ESTIMATE = re.compile(r"to start at (\S+) ")
+
+
+def clean_env(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what Slurm left of the job that we run in; where Slurm is (`SLURM_CONF`) stays.
+
+    Inherited variables are taken for options: a job submitted from a session of 20 cores would ask for 20 cores, or be
+    refused because two of them exclude each other.
+    """
+    return {name: value for name, value in environ.items() if name == "SLURM_CONF" or not name.startswith(_OF_A_JOB)}
+
+
+class Slurm:
+    """The Slurm that this session's commands speak to.
+
+    Parameters
+    ----------
+    shell : Shell, optional
+        The door to processes.
+    timeout_s : float
+        Seconds that a command may take.
+    """
+
+    def __init__(self, shell: Shell | None = None, *, timeout_s: float = 30.0) -> None:
+        self._shell = shell or Shell()
+        self._timeout_s = timeout_s
+
+    def submit(self, script: Path) -> str:
+        """Submit a job script and return the job's id.
+
+        Raises
+        ------
+        SlurmError
+            When it is refused; the message says why in words.
+        """
+        done = self._run("sbatch", "--parsable", str(script))
+        if done.exit_code != 0:
+            raise _refused(done)
+        return done.stdout.strip().splitlines()[-1].split(";")[0]
+
+    def test_only(self, text: str) -> float | None:
+        """Ask whether a job script would be taken, and when it would start [s since the epoch], if Slurm can tell.
+
+        Raises
+        ------
+        SlurmError
+            When it would be refused.
+        """
+        done = self._run("sbatch", "--test-only", text=text)
+        if done.exit_code != 0:
+            raise _refused(done)
+        match = _ESTIMATE.search(done.stderr + done.stdout)
+        return parse_moment(match.group(1)) if match else None
+
+    def jobs(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return what Slurm knows of these jobs, by id; a job that it knows nothing of is left out.
+
+        One query tells of all that run, wait or ended lately. For older ones the accounting is asked, if there is one.
+
+        Raises
+        ------
+        SlurmError
+            When Slurm does not answer.
+        """
+        wanted = {job_id for job_id in job_ids if job_id}
+        if not wanted:
+            return {}
+        queue = self._run("squeue", "--me", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}")
+        if queue.exit_code != 0:
+            raise SlurmError(
+                "Slurm does not tell of its jobs.",
+                evidence=queue.stderr.strip()[-500:],
+                next_step="Try `squeue --me`; ask again when the controller answers.",
+            )
+        found = {job_id: job for job_id, job in parse_squeue(queue.stdout).items() if job_id in wanted}
+        gone = wanted - set(found)
+        return found | (self._accounted(gone) if gone else {})
+
+    def cancel(self, job_id: str, *, timeout_s: float = 120.0) -> None:
+        """Cancel a job and return when nothing of it runs.
+
+        Raises
+        ------
+        SlurmError
+            When Slurm does not cancel it, or it does not end in time.
+        """
+        done = self._run("scancel", "--", job_id) if job_id else Completed(0, "", "")
+        if done.exit_code != 0 and "Invalid job id" not in done.stderr:
+            raise SlurmError(
+                f"Job {job_id} could not be cancelled.",
+                evidence=done.stderr.strip()[-500:],
+                next_step=f"Try `scancel {job_id}`.",
+            )
+        deadline = time.monotonic() + timeout_s
+        while (job := self.jobs([job_id]).get(job_id)) is not None and not job.state.ended:
+            if job.state is JobState.UNKNOWN or time.monotonic() > deadline:
+                raise SlurmError(
+                    f"Job {job_id} did not end within {timeout_s:g} s; Slurm says {job.state.value}.",
+                    next_step=f"Look at it with `scontrol show job {job_id}`.",
+                )
+            time.sleep(0.2)
+
+    def time_left(self, job_id: str) -> float | None:
+        """Return the seconds until a job's time limit; None when it does not run or has none."""
+        job = self.jobs([job_id]).get(job_id)
+        return job.left_s if job is not None and job.state is JobState.RUNNING else None
+
+    def _accounted(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return what the accounting knows; nothing where there is none."""
+        words = [f"--jobs={','.join(sorted(job_ids))}", f"--format={SACCT_FIELDS}"]
+        try:
+            done = self._run("sacct", "--allocations", "--noheader", "--parsable2", *words)
+        except SlurmError:
+            return {}
+        return parse_sacct(done.stdout) if done.exit_code == 0 else {}
+
+    def _run(self, *words: str, text: str = "") -> Completed:
+        try:
+            return self._shell.run(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
+        except ShellError as error:
+            raise SlurmError(
+                f"`{words[0]}` cannot be asked.",
+                evidence=f"{error.problem} {error.evidence}".strip(),
+                next_step="Work in a session on the cluster, with Slurm's commands on PATH; try `sinfo`.",
+            ) from error
+
+
+def _refused(done: Completed) -> SlurmError:
+    said = (done.stderr or done.stdout).strip()[-800:]
+    words = refusal_in_words(said)
+    return SlurmError(
+        f"Slurm does not take this job. {words}".strip(),
+        evidence=said,
+        next_step="Correct account, partition, QOS, cards, memory or time in the site file; "
+        "`sacctmgr show assoc user=$USER format=account,partition,qos` and `sinfo -o '%P %G %l'` list yours.",
+    )
