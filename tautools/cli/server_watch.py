@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rich.console import Console
     from rich.table import Table
 
     from tautools.server.watch import Watched
@@ -77,7 +78,6 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
 
 
 def _watch(seen: Sequence[Watched], workspace: Path, *, every_s: float, as_json: bool) -> None:
-    from rich.console import Console
     from rich.live import Live
 
     from tautools.server.watch import look
@@ -87,7 +87,7 @@ def _watch(seen: Sequence[Watched], workspace: Path, *, every_s: float, as_json:
             click.echo(json.dumps(_rows(seen, workspace)))
             time.sleep(every_s)
             seen = look(workspace, seen)
-    with Live(_table(seen, workspace), console=Console(), auto_refresh=False) as live:
+    with Live(_table(seen, workspace), console=_console(), auto_refresh=False) as live:
         while True:
             live.update(_table(seen, workspace), refresh=True)
             time.sleep(every_s)
@@ -100,9 +100,15 @@ def _show(seen: Sequence[Watched], workspace: Path, *, as_json: bool) -> None:
     elif not seen:
         click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
     else:
-        from rich.console import Console
+        _console().print(_table(seen, workspace))
 
-        Console(soft_wrap=True).print(_table(seen, workspace))
+
+def _console() -> Console:
+    """Return a console as wide as the terminal; a pipe or a file gets lines of any length."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=400)
 
 
 def _rows(seen: Sequence[Watched], workspace: Path) -> list[dict[str, Any]]:
@@ -125,12 +131,13 @@ def _table(seen: Sequence[Watched], workspace: Path) -> Table:
     from tautools.server.keeping import kept
 
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "state", "age"):
-        table.add_column(title)
-    for title in ("run", "wait", "KV", "prefix", "in tok/s", "out tok/s"):
-        table.add_column(title, justify="right")
+    table.add_column("name", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    table.add_column("age", no_wrap=True)
+    for title in ("run", "wait", "KV", "prefix", "tok/s in", "out"):
+        table.add_column(title, justify="right", no_wrap=True)
     for title in ("model", "address"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for each in seen:
         record, colour = each.record, _COLOURS.get(each.snapshot.state.value, "red")
         mark = " SIMULATED" if record.simulated else ""

@@ -24,7 +24,7 @@ from tautools.server.registry import Registry
 from tautools.shell import Process, process_alive, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tautools.http import Http
     from tautools.records import ServerRecord
@@ -61,7 +61,7 @@ class Keeper:
             record.alias, me.pid, me.started_at, socket.gethostname(), terms.idle_s, owner_pid, time.time(), None
         )
 
-    def watch(self, sleep: Callable[[float], None] = time.sleep) -> str:
+    def watch(self) -> str:
         """Look until the server is gone or has to end; return why it was stopped, empty when it ended otherwise."""
         server = Server(self.record, workspace=self.workspace)
         registry = Registry(self.workspace)
@@ -72,10 +72,16 @@ class Keeper:
                     write_note(self.record.name, self.workspace, dataclasses.replace(self._note, stopping=why))
                     server.stop()
                     return why
-                sleep(self.terms.every_s)
+                self._rest(registry)
             return ""
         finally:
             forget_note(self.record, self.workspace)
+
+    def _rest(self, registry: Registry) -> None:
+        """Wait until the next look; a server that is stopped meanwhile ends the wait within a second."""
+        until = time.monotonic() + self.terms.every_s
+        while (left := until - time.monotonic()) > 0 and registry.is_current(self.record):
+            time.sleep(min(1.0, left))
 
     def look(self) -> str:
         """Look once; return why the server has to end now, empty when it goes on."""
