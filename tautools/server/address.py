@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.errors import ParamsError
-from tautools.server.handle import certificate_of
+from tautools.server.certificate import certificate_of
 from tautools.server.ladder import Target, climb
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from tautools.records import Certificate, Rung
 
-__all__ = ["as_base_url", "verify_url"]
+__all__ = ["as_base_url", "verify_target", "verify_url"]
 
 
 def as_base_url(url: str) -> str:
@@ -63,7 +64,25 @@ def verify_url(
     ParamsError
         When the address is not one.
     """
+    return verify_target(Target(base_url, model or "", key=key, alias=alias), on_rung=on_rung)
+
+
+def verify_target(target: Target, *, on_rung: Callable[[Rung], None] | None = None) -> Certificate:
+    """Climb the ladder at an address of which more is asked, such as a thinking state or many chats at once.
+
+    Parameters
+    ----------
+    target : Target
+        The address and what must hold there.
+    on_rung : callable, optional
+        Told each rung as it is done.
+
+    Raises
+    ------
+    ParamsError
+        When the address is not one.
+    """
     from tautools.http import Http
 
-    target = Target(as_base_url(base_url), model or "", key=key, alias=alias)
+    target = replace(target, base_url=as_base_url(target.base_url))
     return certificate_of(urlsplit(target.base_url).netloc, climb(target, http=Http(), on_rung=on_rung))

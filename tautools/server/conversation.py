@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.records import Party, Role, Sampling
 from tautools.server.ladder import Climb, Finding
+from tautools.server.probe import ask, short
 
 if TYPE_CHECKING:
     from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
@@ -46,8 +45,8 @@ _QUESTION: list[Message] = [
 def chat(state: Climb) -> Finding:
     """Rung 5: one answer at temperature 0, not empty, and the server says why it ended."""
     messages: list[Message] = [{"role": "user", "content": f"Answer with the one word: {_WORD}"}]
-    reply = _ask(state.endpoint, messages)
-    said = f"answered {_short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
+    reply = ask(state.endpoint, messages)
+    said = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
     if not reply.text.strip():
         why = (
             "all tokens went into thinking; switch thinking off or allow more" if reply.thinking else "an empty answer"
@@ -72,10 +71,10 @@ def tool_calls(state: Climb) -> Finding:
         markup = next((mark for mark in _MARKUP if mark in free.text), "")
         if markup and not free.tool_calls:
             return Finding(False, f"free call: {markup} came as text, so the parser is not the model's; {_NO_PARSER}")
-        after = _ask(state.endpoint, [*_QUESTION, forced.message, *_results(forced)])
+        after = ask(state.endpoint, [*_QUESTION, forced.message, *_results(forced)], tools=[_TOOL])
     except ModelCallError as error:
         if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
-            return Finding(False, f"{_NO_PARSER}. It said: {_short(error.evidence or error.problem, 200)}")
+            return Finding(False, f"{_NO_PARSER}. It said: {short(error.evidence or error.problem, 200)}")
         raise
     if not after.text.strip() and not after.tool_calls:
         return Finding(False, "nothing was answered to the tool's result")
@@ -86,24 +85,24 @@ def tool_calls(state: Climb) -> Finding:
 def _ask_both(endpoint: Endpoint) -> tuple[Reply, Reply]:
     """Ask for a forced and for a free call side by side: a server's first ones take it a second each."""
     with ThreadPoolExecutor(max_workers=2) as pool:
-        forced = pool.submit(_ask, endpoint, _QUESTION, tool_choice="required")
-        free = pool.submit(_ask, endpoint, _QUESTION)
+        forced = pool.submit(ask, endpoint, _QUESTION, tools=[_TOOL], tool_choice="required")
+        free = pool.submit(ask, endpoint, _QUESTION, tools=[_TOOL])
         return forced.result(), free.result()
 
 
 def _call_problem(reply: Reply) -> str:
     if not reply.tool_calls:
-        return f"no call came back, but {_short(reply.text)}; {_NO_PARSER}"
+        return f"no call came back, but {short(reply.text)}; {_NO_PARSER}"
     call = reply.tool_calls[0]
     if call.name != "get_order_status":
-        return f"a tool that does not exist was called: {_short(call.name)}"
+        return f"a tool that does not exist was called: {short(call.name)}"
     try:
         arguments = json.loads(call.arguments)
     except ValueError:
-        return f"its arguments are not JSON: {_short(call.arguments)}"
+        return f"its arguments are not JSON: {short(call.arguments)}"
     if not isinstance(arguments, dict):
         return (
-            f"its arguments are not an object: {_short(call.arguments)}; "
+            f"its arguments are not an object: {short(call.arguments)}; "
             "vLLM 0.32 and later hold a model to the schema with --tool-strict-level parameter"
         )
     return ""
@@ -114,25 +113,3 @@ def _results(reply: Reply) -> list[Message]:
     return [
         {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content} for call in reply.tool_calls
     ]
-
-
-def _ask(endpoint: Endpoint, messages: list[Message], *, tool_choice: str = "") -> Reply:
-    """Ask once from a thread with a loop of its own, so that it works inside a notebook's running loop too."""
-    from tautools.llm import ModelDoor, Retry
-    from tautools.llm.types import CallTag
-
-    tools = [_TOOL] if messages[0]["role"] == "system" else None
-    extra: dict[str, Any] = {"tool_choice": tool_choice} if tool_choice else {}
-    party = Party(model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=512, extra_body=extra))
-
-    async def ask() -> Reply:
-        async with ModelDoor(lambda _role: [endpoint], {Role.PROBE: party}, retry=Retry(attempts=2)) as door:
-            return await door.complete(CallTag(role=Role.PROBE, purpose="probe", seed=0), messages, tools)
-
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, ask()).result()
-
-
-def _short(text: str, most: int = 80) -> str:
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= most else flat[: most - 1] + "…")

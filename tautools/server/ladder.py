@@ -1,30 +1,32 @@
 """The ladder: from "a process runs" to "this is the server that was asked for, and it works for tau-bench".
 
-A rung that fails is told with what was seen and what to do. The rungs above a server that cannot be reached, is
-another one, or cannot chat are not tried. A rung that does not apply (no process to look at, no key to test) is
-neither passed nor failed.
+A rung that fails is told with what was seen and what to do. Nothing further is asked of a server that cannot be reached
+or is another one. From the identity on the rungs are climbed side by side, because a server's first answers take it a
+second each; those that load a server (8-10) come alone, last, and only when asked for. A rung that does not apply (no
+process to look at, no key to test) is neither passed nor failed.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tautools.errors import ModelCallError
 from tautools.llm.types import Endpoint
-from tautools.records import Rung
+from tautools.records import Rung, Thinking
 from tautools.server.light import Models, ask_models, nearest, root_of
 from tautools.server.ports import listeners
 from tautools.shell import group_members, process_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tautools.http import Http
 
-__all__ = ["Climb", "Finding", "Target", "climb"]
+__all__ = ["Climb", "Finding", "Target", "climb", "recheck"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Target:
     pid: int | None = None
     pid_started_at: float | None = None
     port: int | None = None
+    thinking: Thinking = Thinking.DEFAULT
+    """What was asked for; the rung that looks at it is left out when nothing was."""
+    concurrency: int = 0
+    """Chats at once that it must bear; 0 leaves the rungs that load a server out."""
 
 
 class Finding(NamedTuple):
@@ -68,8 +74,11 @@ class Climb:
         return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=simulated)
 
 
+_Step: TypeAlias = "tuple[int, str, Callable[[Climb], Finding]]"
+
+
 def climb(target: Target, *, http: Http, on_rung: Callable[[Rung], None] | None = None) -> Climb:
-    """Try every rung in order and return what was found; nothing is raised for a rung that fails.
+    """Try every rung and return what was found, in order; nothing is raised for a rung that fails.
 
     Parameters
     ----------
@@ -78,34 +87,65 @@ def climb(target: Target, *, http: Http, on_rung: Callable[[Rung], None] | None 
     http : Http
         The network's door.
     on_rung : callable, optional
-        Told each rung as it is done.
+        Told each rung as it is done, in order.
     """
     from tautools.server.conversation import chat, tool_calls
+    from tautools.server.endurance import length_limit, many_at_once, same_twice
+    from tautools.server.thinking_state import thinking_state
 
     state = Climb(target, http, model=target.model)
-    steps: list[tuple[int, str, bool, Callable[[Climb], Finding]]] = [
-        (0, "process alive", True, _alive),
-        (1, "port is ours", True, _port),
-        (2, "health", True, _health),
-        (3, "identity", True, _identity),
-        (4, "key", False, _key),
-        (5, "chat", True, chat),
-        (7, "tool calls", False, tool_calls),
-    ]
-    stopped_by = ""
-    for number, name, needed, probe in steps:
-        if stopped_by:
-            rung = Rung(number=number, name=name, passed=None, detail=f"not tried: `{stopped_by}` failed")
-        else:
-            rung = _try(number, name, probe, state)
-            stopped_by = name if needed and rung.passed is False else ""
-        state.rungs.append(rung)
-        if on_rung is not None:
-            on_rung(rung)
+    working: list[_Step] = [(4, "key", _key), (5, "chat", chat)]
+    if target.thinking is not Thinking.DEFAULT:
+        working.append((6, "thinking", thinking_state))
+    working.append((7, "tool calls", tool_calls))
+    loading: list[_Step] = [(8, "length", length_limit), (9, "at once", many_at_once), (10, "same twice", same_twice)]
+    stopped_by = _in_turn(state, _FOUND, on_rung)
+    stopped_by = _side_by_side(state, working, on_rung, stopped_by)
+    if target.concurrency:
+        _in_turn(state, loading, on_rung, stopped_by)
     return state
 
 
-def _try(number: int, name: str, probe: Callable[[Climb], Finding], state: Climb) -> Rung:
+def recheck(target: Target, *, http: Http) -> Climb:
+    """Try the rungs that cost a server nothing, 0 to 4, to see whether it is still the one that was proven."""
+    state = Climb(target, http, model=target.model)
+    _in_turn(state, [*_FOUND, (4, "key", _key)], None)
+    return state
+
+
+def _in_turn(state: Climb, steps: Sequence[_Step], on_rung: Callable[[Rung], None] | None, stopped_by: str = "") -> str:
+    """Climb one rung after the other; return the name of the one that failed, after which none is tried."""
+    for step in steps:
+        rung = _not_tried(step, stopped_by) if stopped_by else _try(step, state)
+        stopped_by = rung.name if rung.passed is False else stopped_by
+        _tell(state, rung, on_rung)
+    return stopped_by
+
+
+def _side_by_side(state: Climb, steps: Sequence[_Step], on_rung: Callable[[Rung], None] | None, stopped_by: str) -> str:
+    """Climb all rungs at once and tell them in order; return the name of the first that failed."""
+    if stopped_by:
+        return _in_turn(state, steps, on_rung, stopped_by)
+    failed = ""
+    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+        for rung in pool.map(lambda step: _try(step, state), steps):
+            failed = failed or (rung.name if rung.passed is False else "")
+            _tell(state, rung, on_rung)
+    return failed
+
+
+def _tell(state: Climb, rung: Rung, on_rung: Callable[[Rung], None] | None) -> None:
+    state.rungs.append(rung)
+    if on_rung is not None:
+        on_rung(rung)
+
+
+def _not_tried(step: _Step, stopped_by: str) -> Rung:
+    return Rung(number=step[0], name=step[1], passed=None, detail=f"not tried: `{stopped_by}` failed")
+
+
+def _try(step: _Step, state: Climb) -> Rung:
+    number, name, probe = step
     began = time.perf_counter()
     try:
         found = probe(state)
@@ -191,3 +231,12 @@ def _key(state: Climb) -> Finding:
         return Finding(True, "refused without a key and with a wrong one")
     which = "without a key" if without.status not in {401, 403} else "with a wrong key"
     return Finding(False, f"the server is open: it answers {which}; start it again with a key")
+
+
+_FOUND: tuple[_Step, ...] = (
+    (0, "process alive", _alive),
+    (1, "port is ours", _port),
+    (2, "health", _health),
+    (3, "identity", _identity),
+)
+"""The rungs that say which server it is."""

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from serving import fake_vllm, simulated
 
+import tautools
 from tautools.errors import NotReadyError, ParamsError, ServerError, VerifyError
 from tautools.server import Registry, Server, State, launch, open_server, server_states
 from tautools.shell import group_members, process_alive
@@ -68,7 +69,7 @@ def test_a_vllm_like_server_is_proven_rung_by_rung(workspace: Path) -> None:
     certificate = server.record.certificate
     assert certificate is not None
     assert (certificate.model, certificate.max_model_len, certificate.simulated) == ("org/Some-4B", 4096, False)
-    assert certificate.versions == {"server": "0.0-fake"}
+    assert certificate.versions == {"server": "0.0-fake", "tautools": tautools.__version__}
 
 
 def test_the_start_is_told_stage_by_stage_and_ready_comes_last(workspace: Path) -> None:
