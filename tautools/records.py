@@ -369,6 +369,10 @@ class ServerRecord(Record):
     log_err: str = ""
     argv: list[str] = Field(default_factory=list)
     spec: dict[str, Any] = Field(default_factory=dict)
+    site: dict[str, Any] = Field(default_factory=dict)
+    """The site it was started on, so that it can be started again; empty: this machine as it is."""
+    changes: list[str] = Field(default_factory=list)
+    """What a relaunch changed of the server file, each as `name: old -> new`, with the cause."""
     started_at: float = 0.0
     certificate: Certificate | None = None
     simulated: bool = False
