@@ -11,9 +11,10 @@ from tautools.bench.loop import converse
 from tautools.bench.seeds import conversation_seed
 from tautools.bench.select import select_tasks
 from tautools.bench.setting import build_setting
-from tautools.bench.sources import open_source
+from tautools.bench.sources import benchmarks, open_source
 
 __all__ = [
+    "benchmarks",
     "build_setting",
     "conversation_seed",
     "converse",

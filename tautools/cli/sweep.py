@@ -144,8 +144,12 @@ def status(chosen: _Chosen, *, watch: bool, as_json: bool) -> None:
 
 
 def _show_plan(chosen: _Chosen, *, as_json: bool) -> None:
-    from tautools.sweep import plan_sweep
+    from tautools.sweep import outline_sweep, plan_sweep
 
+    outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+    if outline is not None:
+        click.echo(json.dumps(outline.as_row(), indent=1) if as_json else str(outline))
+        return
     made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if as_json:
         click.echo(json.dumps(_plan_row(made), indent=1))

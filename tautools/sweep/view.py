@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from tautools.sweep.servers import ServerNeed
     from tautools.sweep.status import CellStatus
 
-__all__ = ["duration", "plan_html", "plan_lines", "plan_text", "status_html", "status_summary", "table_html"]
+__all__ = [
+    "duration",
+    "plan_html",
+    "plan_lines",
+    "plan_text",
+    "servers_text",
+    "status_html",
+    "status_summary",
+    "table_html",
+]
 
 GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "owed": "○"}
 """State of a cell as a sign; the word always stands beside it."""
@@ -41,7 +50,7 @@ def plan_lines(plan: SweepPlan) -> list[str]:
         f"Conversations: {plan.conversations}, {plan.done} done, {plan.owed} owed{shared}",
     ]
     if plan.owed:
-        lines.append(f"Servers: {_servers(plan.servers)}")
+        lines.append(f"Servers: {servers_text(plan.servers)}")
         lines.append(f"Time: about {duration(plan.estimate_s)} ({plan.basis})")
     else:
         lines.append("Nothing to do: no server is needed and no model call will be made.")
@@ -107,7 +116,8 @@ def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _servers(needs: Sequence[ServerNeed]) -> str:
+def servers_text(needs: Sequence[ServerNeed]) -> str:
+    """Return the servers that are needed with what they are for and what they are doing."""
     if not needs:
         return "none of ours; the roles name addresses or hosted models"
     told = [f"{need.name} ({'/'.join(need.roles)}, {_state(need)})" for need in needs]

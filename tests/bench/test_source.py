@@ -61,7 +61,7 @@ def test_an_env_and_a_source_are_loaded_once() -> None:
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda: open_source("tau3"), ["no bench 'tau3'", "'tau2'"]),
+        (lambda: open_source("tau3"), ["no benchmark 'tau3'", "'tau2'"]),
         (lambda: open_source("tau2", "inspect_evals"), ["no source 'inspect_evals'", "'inspect-evals'"]),
         (lambda: open_source("tau2", "inspect-evals", "/somewhere"), ["takes no path", "/somewhere"]),
         (lambda: open_source().domain("retial"), ["no env 'retial'", "airline, retail", "Did you mean 'retail'?"]),

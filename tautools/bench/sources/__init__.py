@@ -11,9 +11,14 @@ from tautools.errors import BenchError
 if TYPE_CHECKING:
     from tautools.bench.types import Source
 
-__all__ = ["open_source"]
+__all__ = ["benchmarks", "open_source"]
 
 _SOURCES = {"tau2": ("inspect-evals",)}
+
+
+def benchmarks() -> tuple[str, ...]:
+    """Return the benchmarks that this version can play."""
+    return tuple(_SOURCES)
 
 
 def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | None = None) -> Source:
@@ -33,7 +38,7 @@ def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | 
     BenchError
         When there is no such bench or source, or the source is not installed.
     """
-    choose("bench", bench, _SOURCES)
+    choose("benchmark", bench, _SOURCES)
     choose("source", source, _SOURCES[bench])
     if path is not None:
         raise BenchError(

@@ -1,0 +1,52 @@
+"""A sweep whose benchmark cannot be loaded is still counted, as far as that goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+from small_sweep import small_sweep
+
+from tautools.cli import cli
+from tautools.params import load_sweep
+from tautools.sweep import outline_sweep
+
+
+def test_the_120_cells_are_counted_although_their_benchmark_cannot_be_loaded(tmp_path: Path) -> None:
+    outline = outline_sweep(load_sweep("sol-gaudi-120", workspace=tmp_path), workspace=tmp_path)
+    assert outline is not None
+    assert (len(outline.cells), outline.settings) == (120, 24)
+    assert (outline.trials, outline.trials_unshared) == ({"airline": 12 * 5, "retail": 12 * 5}, 24 * 15)
+    assert {need.name for need in outline.servers} == {"qwen3-4b", "qwen3-8b", "qwen3-14b", "qwen3-32b"}
+    assert "tau-bench (checkout) cannot be loaded" in str(outline)
+
+
+def test_trials_that_are_not_shared_cost_the_same_either_way(tmp_path: Path) -> None:
+    sweep = load_sweep("sol-gaudi-120", workspace=tmp_path, overrides=["share_trials=false"])
+    outline = outline_sweep(sweep, workspace=tmp_path)
+    assert outline is not None
+    assert sum(outline.trials.values()) == outline.trials_unshared == 24 * 15
+
+
+def test_the_plan_of_the_120_cells_says_what_it_cannot_know(tmp_path: Path) -> None:
+    words = ["sweep", "plan", "sol-gaudi-120", "--workspace", str(tmp_path)]
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 0, told.output
+    assert "120 cells in 24 settings" in told.output
+    assert "Not known: how many tasks, what is done, time" in told.output
+    row = json.loads(CliRunner().invoke(cli, [*words, "--json"]).output)
+    assert (len(row["cells"]), row["conversations"]) == (120, None)
+    assert row["cells"][119]["name"] == "119_retail_fc_32B_5"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_running_them_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli, ["sweep", "run", "sol-gaudi-120", "--workspace", str(tmp_path)])
+    assert told.exit_code == 2
+    assert "The benchmarks that exist: tau2." in told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_whose_benchmark_can_be_loaded_needs_no_outline(tmp_path: Path) -> None:
+    assert outline_sweep(small_sweep(tmp_path), workspace=tmp_path) is None
