@@ -45,7 +45,7 @@ class SweepOutline:
             f"Sweep {self.sweep.name}: {len(self.cells)} cells in {self.settings} settings",
             f"Conversations: {each}{shared}",
             f"Servers: {servers_text(self.servers)}",
-            f"Not known: how many tasks, what is done, time; {self.sweep.bench} ({self.sweep.source}) cannot be loaded.",
+            f"Not known: tasks, what is done, time: {self.sweep.bench} ({self.sweep.source}) cannot be loaded.",
             f"This version plays {known}; `tautools sweep run` refuses this sweep.",
             "Next: plan the same cells on what it plays with --set bench=tau2 --set source=inspect-evals.",
         )
