@@ -7,6 +7,7 @@ A free port can be lost to another process before the server binds it; then the 
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ _STARTS = 3
 _EAGER_S = 30.0
 """So long a start is looked at often; a longer one is a matter of minutes, and half a second is nothing then."""
 
+_NEARLY_PERCENT = 96
+"""From here on a start is a matter of a second, however long it took."""
+
 
 def wait_ready(
     server: Server,
@@ -40,6 +44,9 @@ def wait_ready(
 ) -> None:
     """Wait until the server is READY; see `Server.wait_ready` for what is raised when it does not become so."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    # What the ladder needs is loaded while the server loads its weights, not when it answers.
+    for module in ("aiohttp", "tautools.llm"):
+        import_module(module)
     for _ in range(_STARTS):
         snapshot = _wait_answer(server, deadline, on_progress)
         certificate = server.verify(on_rung) if snapshot.stage == "answering" else server.record.certificate
@@ -76,7 +83,13 @@ def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[
             raise _late(server, f"wrote nothing to its log for {patience_s:g} s", snapshot)
         if deadline is not None and now > deadline:
             raise _late(server, "was not ready in the time it was given", snapshot)
-        time.sleep(0.1 if now - began < _EAGER_S else 0.5)
+        time.sleep(_pause_s(snapshot, now - began))
+
+
+def _pause_s(snapshot: Snapshot, waited_s: float) -> float:
+    if snapshot.percent is not None and snapshot.percent >= _NEARLY_PERCENT:
+        return 0.03
+    return 0.1 if waited_s < _EAGER_S else 0.5
 
 
 def _log_size(server: Server) -> int:
