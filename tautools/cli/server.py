@@ -16,6 +16,7 @@ from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
 from tautools.cli.server_export import export
 from tautools.cli.server_keep import keep_all, keep_options, terms_of
+from tautools.cli.server_relaunch import relaunch, why
 from tautools.cli.server_watch import list_servers, top
 from tautools.cli.server_words import show_certificate, show_rung, told
 
@@ -40,6 +41,10 @@ Examples:
 @click.group("server", epilog=_EPILOG)
 def command() -> None:
     """Start model servers, prove that they work, find and stop them."""
+
+
+command.add_command(why)
+command.add_command(relaunch)
 
 
 @command.command(

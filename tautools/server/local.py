@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tautools.params.models import ServerParams
     from tautools.server.cards import Card
 
-__all__ = ["check_launch", "launch"]
+__all__ = ["check_launch", "launch", "require_free_name"]
 
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
@@ -71,6 +71,10 @@ def launch(
         When the name or a flag cannot be used.
     """
     site = site if site is not None else SiteParams(name="local")
+    if site.scheduler == "slurm":
+        from tautools.server.slurm_launch import launch_job
+
+        return launch_job(params, workspace=workspace, site=site, name=name)
     check_launch(params, workspace=workspace, site=site, name=name, force=force)
     name, registry = name or params.name, Registry(workspace)
     start = partial(_start, params, site, name, registry, force=force)
@@ -87,8 +91,13 @@ def check_launch(
 ) -> None:
     """Raise what `launch` would raise, as far as it can be known before; nothing is started or written."""
     site = site if site is not None else SiteParams(name="local")
+    if site.scheduler == "slurm":
+        from tautools.server.slurm_launch import check_job
+
+        check_job(params, workspace=workspace, site=site, name=name)
+        return
     name, registry = check_name(name or params.name), Registry(workspace)
-    _require_free_name(name, registry)
+    require_free_name(name, registry)
     port = choose_port(site.host, asked=params.port, avoid=_promised(registry))
     argv = server_argv(params, site, Place(site.host, port, alias="check"))
     if shutil.which(argv[0]) is None:
@@ -101,9 +110,21 @@ def check_launch(
     require_cards(params, site, registry, force=force)
 
 
-def _require_free_name(name: str, registry: Registry) -> None:
-    known = registry.find(name)
+def require_free_name(name: str, registry: Registry) -> None:
+    """Raise when a server of that name may still run.
+
+    Raises
+    ------
+    ServerError
+        With what runs, and what to do.
+    """
+    known = registry.find(check_name(name))
     if known is None:
+        return
+    if known.how == "slurm":
+        from tautools.server.slurm_launch import refuse_live_job
+
+        refuse_live_job(known)
         return
     if known.host not in {"", socket.gethostname()}:
         raise ServerError(
@@ -126,7 +147,7 @@ def _promised(registry: Registry) -> set[int]:
 
 def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry, *, force: bool) -> ServerRecord:
     with registry.claim():
-        _require_free_name(name, registry)
+        require_free_name(name, registry)
         # Asked again: another launch may have taken them since.
         cards = require_cards(params, site, registry, force=force)
         old = registry.find(name)
@@ -159,6 +180,7 @@ def _record(params: ServerParams, site: SiteParams, name: str, place: Place, key
         host=socket.gethostname(),
         argv=server_argv(params, site, place),
         spec=params.model_dump(mode="json"),
+        site=site.model_dump(mode="json"),
         started_at=time.time(),
         simulated=params.engine == "simulate",
         owner=getpass.getuser(),

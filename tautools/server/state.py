@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,25 @@ from tautools.files import tail
 from tautools.server.causes import Diagnosis, diagnose
 from tautools.server.light import Models, ask_models
 from tautools.server.registry import Registry
+from tautools.server.slurm_state import ended_state, job_of, left_in_words, waiting_state
 from tautools.server.stages import read_stage
 from tautools.server.states import Snapshot, State
 from tautools.shell import group_members, process_alive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tautools.http import Http
     from tautools.records import ServerRecord
+    from tautools.slurm import Job
 
 __all__ = ["cause_of", "log_lines", "server_state"]
 
 
-def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = None) -> Snapshot:
-    """Return the state of one server, asked of its process and of its address at this moment.
+def server_state(
+    record: ServerRecord, *, workspace: Path, http: Http | None = None, jobs: Mapping[str, Job] | None = None
+) -> Snapshot:
+    """Return the state of one server, asked of its process or job and of its address at this moment.
 
     Parameters
     ----------
@@ -33,6 +40,8 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
         Where it is registered.
     http : Http, optional
         The network's door, to share one between many servers.
+    jobs : mapping, optional
+        What Slurm said just now of the jobs of many servers; it is asked when not given.
     """
     registry = Registry(workspace)
     age = max(0.0, time.time() - record.started_at)
@@ -42,6 +51,8 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
     busy = doing.what if doing is not None else ""
     if busy == "stopping":
         return Snapshot(State.STOPPING, "It is being stopped.", age)
+    if record.how == "slurm":
+        return _of_job(record, registry, jobs, http, age)
     here = record.how == "local" and record.host in {"", socket.gethostname()}
     if here and not _runs(record):
         return _ended(record, registry, age)
@@ -52,9 +63,32 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
     return _answering(record, answer, busy, age)
 
 
+def _of_job(
+    record: ServerRecord, registry: Registry, jobs: Mapping[str, Job] | None, http: Http | None, age: float
+) -> Snapshot:
+    """Return the state of a server that is a job: Slurm's word first, then its address, then its log."""
+    record = registry.find(record.name) or record
+    job = job_of(record, jobs)
+    if job is not None and job.state.ended:
+        return ended_state(record, job, age) or _ended(record, registry, age)
+    if job is None and registry.exit_code(record) is not None:
+        return _ended(record, registry, age)
+    waiting = waiting_state(record, job, age) if job is not None else None
+    if waiting is not None:
+        return waiting
+    if not record.base_url:
+        return Snapshot(State.UNKNOWN, f"Slurm tells nothing of its job {record.job_id}.", age)
+    answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
+    if answer.status == 0:
+        return _silent(record, answer, job is not None, age)
+    doing = registry.doing(record)
+    seen = _answering(record, answer, doing.what if doing is not None else "", age)
+    return replace(seen, detail=left_in_words(job)) if seen.state is State.READY else seen
+
+
 def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
     """Return why a server whose process has ended did so, as its log tells."""
-    return diagnose(log_lines(record, 4000), exit_code=registry.exit_code(record))
+    return diagnose(log_lines(record, 4000), exit_code=registry.exit_code(record), spec=record.spec)
 
 
 def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 MODES = {
     "dies": "the engine fails, and the last line is the wrapper that vLLM prints",
+    "small_cache": "fails as the engine does when the KV cache holds 2048 tokens and more are asked for",
     "exits": "ends at once with status 3 and no word",
     "hangs": "writes a few lines and then nothing, and never serves",
     "deaf": "ignores SIGTERM",
@@ -56,6 +57,13 @@ def main() -> None:
     if "worker" in modes:
         subprocess.Popen([sys.executable, "-c", WORKER])
     say("(EngineCore pid=2) INFO 01-01 00:00:00 [core.py:1] Initializing a V1 LLM engine (v0.0-fake)")
+    if "small_cache" in modes and given.max_model_len > 2048:
+        say(
+            "(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] ValueError: To serve at least one request with the "
+            "model's max seq len (4096), 2.0 GiB KV cache is needed, which is larger than the available KV cache "
+            "memory (1.0 GiB). Based on the available memory, the estimated maximum model length is 2048."
+        )
+        sys.exit("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
     if "dies" in modes:
         say("(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] Traceback (most recent call last):")
         say(

@@ -1,0 +1,96 @@
+"""Failures of cards, drivers and the split of a model over them."""
+
+from __future__ import annotations
+
+from tautools.server.failures.fixes import divisor_of_heads, other_environment
+from tautools.server.failures.row import failure
+
+__all__ = ["CARDS"]
+
+CARDS = (
+    failure(
+        "5",
+        "heads_not_divisible",
+        r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size"
+        r"(?: \((?P<cards>\d+)\))?",
+        "The model's {heads} attention heads cannot be shared evenly by the cards.",
+        "Choose a `tensor_parallel_size` that divides {heads}.",
+        fix=divisor_of_heads,
+    ),
+    failure(
+        "6",
+        "not_divisible",
+        r"(?:AssertionError:? ?)?(?P<size>\d+) is not divisible by (?P<cards>\d+)",
+        "A part of the model of size {size} cannot be shared evenly by {cards} cards.",
+        "Choose a smaller `tensor_parallel_size`, a power of two.",
+    ),
+    failure(
+        "11",
+        "card_held",
+        r"Device acquire failed|synStatus=8\b",
+        "The Gaudi card is taken, not visible, or not yet released by the server before.",
+        "Look at the cards with hl-smi, wait until their memory is back, check the module ids, end "
+        "your own stale processes; if it stays, take a fresh job.",
+    ),
+    failure(
+        "12",
+        "graph_compile_failed",
+        r"synStatus=26\b|Graph compile failed",
+        "Gaudi's compiler failed: driver and software of different versions, no GC_KERNEL_PATH, or a shape too large.",
+        "Compare the versions of driver and environment, set GC_KERNEL_PATH as a login shell has it, or lower the "
+        "prompt buckets (VLLM_PROMPT_*_BUCKET_MAX).",
+    ),
+    failure(
+        "13",
+        "device_hiccup",
+        r"Unsupported device: the device type is 7",
+        "The Gaudi device could not be reached for a moment.",
+        "Start it once more; if it comes back, take another node.",
+    ),
+    failure(
+        "14",
+        "no_device",
+        r"Failed to infer device type|No platform detected|Device string must not be empty",
+        "This vLLM finds no device it was built for.",
+        "Start it in the site's own environment, on a node with cards; for Gaudi the plugin must be installed there.",
+    ),
+    failure(
+        "15",
+        "scale_patching",
+        r"is not supported for runtime scale patching",
+        "The way this model's 8-bit scales are made cannot be patched at run time.",
+        "Set RUNTIME_SCALE_PATCHING=0 for this server.",
+        fix=other_environment(RUNTIME_SCALE_PATCHING="0"),
+    ),
+    failure(
+        "16",
+        "full_warm_up_broken",
+        r"skip_guard_eval_unsafe|Recompilation triggered",
+        "A shape came up that the full warm-up had promised not to see.",
+        "Unset VLLM_FULL_WARMUP.",
+        fix=other_environment(VLLM_FULL_WARMUP=None),
+    ),
+    failure(
+        "17",
+        "modules_not_numbers",
+        r"invalid literal for int\(\) with base 10: 'all'",
+        "HABANA_VISIBLE_MODULES holds the word `all`, and only numbers are read.",
+        "Give module ids (`cards` of the server file), or unset the variable.",
+        fix=other_environment(HABANA_VISIBLE_MODULES=None),
+    ),
+    failure(
+        "18",
+        "glibc_too_old",
+        r"GLIBC_2\.\d+'? not found",
+        "The system's C library is older than the environment needs: a login node, or the wrong image.",
+        "Start it inside a job on a node of the partition.",
+    ),
+    failure(
+        "19",
+        "habana_logs",
+        r"habana_logs.*Permission denied|Permission denied.*habana_logs",
+        "Gaudi's software may not write its log folder.",
+        "Set HABANA_LOGS to a folder of your own.",
+        fix=other_environment(HABANA_LOGS="/tmp/habana_logs"),  # noqa: S108 - a place every node has
+    ),
+)
