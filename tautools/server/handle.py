@@ -174,6 +174,9 @@ class Server:
         record = self._reread()
         if not self._registry.is_current(record):
             return
+        if record.how == "slurm":
+            self._cancel(record, on_progress)
+            return
         if record.host not in {"", socket.gethostname()}:
             raise ServerError(
                 f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",
@@ -189,6 +192,19 @@ class Server:
                 raise
         self._registry.remove(record)
 
+    def _cancel(self, record: ServerRecord, tell: Callable[[str], None] | None) -> None:
+        from tautools.slurm import Slurm
+
+        self._registry.begin(record, "stopping")
+        try:
+            if tell is not None:
+                tell(f"scancel {record.job_id}")
+            Slurm().cancel(record.job_id)
+        except BaseException:
+            self._registry.end(record)
+            raise
+        self._registry.remove(record)
+
     def _wait_for_cards(self, record: ServerRecord, tell: Callable[[str], None] | None) -> None:
         cards = record.spec.get("cards") if record.engine == "vllm" else None
         if cards:
@@ -200,7 +216,7 @@ class Server:
     def _reread(self) -> ServerRecord:
         """Take over what another process has proven of the same launch."""
         known = self._registry.find(self.record.name)
-        if known is not None and known.alias == self.record.alias and known.base_url == self.record.base_url:
+        if known is not None and self._registry.is_current(self.record):
             self.record = known
         return self.record
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tautools.server.handle import Server
 from tautools.server.registry import Registry
+from tautools.server.slurm_state import ask_jobs
 from tautools.server.state import server_state
 
 if TYPE_CHECKING:
@@ -37,6 +38,6 @@ def server_states(workspace: Path) -> list[tuple[ServerRecord, Snapshot]]:
     records = Registry(workspace).list()
     if not records:
         return []
-    ask = partial(server_state, workspace=workspace, http=Http())
+    ask = partial(server_state, workspace=workspace, http=Http(), jobs=ask_jobs(records))
     with ThreadPoolExecutor(max_workers=min(32, len(records))) as pool:
         return list(zip(records, pool.map(ask, records), strict=True))

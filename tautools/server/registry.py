@@ -7,7 +7,9 @@
       <name>.key               its key, 0600
       launches/<name>.json     started, not proven (yet); also where a failed start stays visible
       launches/<name>.doing    who is verifying or stopping it, by pid and start time
-      launches/<name>.exit     its exit status, when the process that started it lived to see it
+      launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
+      launches/<name>.sbatch   the script of its job on Slurm
+      launches/<name>.address  where its job says that it answers
 
 Programs that only want servers in working order read `servers/*.json`. Each file is replaced whole. A record names
 one launch by its alias; who removes or proves a record compares the alias first, so an old handle never touches the
@@ -32,6 +34,7 @@ from pydantic import ValidationError
 from tautools.errors import ParamsError, RecordError, ServerError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import ServerRecord
+from tautools.server.slurm_address import located
 from tautools.shell import process_alive, this_process
 
 if TYPE_CHECKING:
@@ -118,7 +121,8 @@ class Registry:
     def find(self, name: str) -> ServerRecord | None:
         """Return the record of one server, or None."""
         check_name(name)
-        return _read(self.folder / f"{name}.json") or _read(self._launches / f"{name}.json")
+        record = _read(self.folder / f"{name}.json") or _read(self._launches / f"{name}.json")
+        return located(record, self._launches) if record is not None else None
 
     def key(self, record: ServerRecord) -> str:
         """Return the server's key; empty when it has none.
@@ -186,14 +190,17 @@ class Registry:
         if not self.is_current(record):
             return
         (self.folder / f"{record.name}.key").unlink(missing_ok=True)
-        for suffix in ("exit", "doing", "json"):
+        for suffix in ("address", "sbatch", "exit", "doing", "json"):
             self._launch_file(record.name, suffix).unlink(missing_ok=True)
         (self.folder / f"{record.name}.json").unlink(missing_ok=True)
 
     def is_current(self, record: ServerRecord) -> bool:
         """Whether the registered server of that name is this very launch."""
         known = self.find(record.name)
-        return known is not None and (known.alias, known.base_url) == (record.alias, record.base_url)
+        if known is None or known.alias != record.alias:
+            return False
+        # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
+        return bool(record.alias) or known.base_url == record.base_url
 
     def begin(self, record: ServerRecord, what: str) -> None:
         """Leave a note that this process is verifying or stopping the server."""
@@ -229,6 +236,10 @@ class Registry:
             return None
         return int(seen["code"]) if seen.get("alias") == record.alias else None
 
+    def script_file(self, name: str) -> Path:
+        """Return where the job script of a server on Slurm lies."""
+        return self._launch_file(name, "sbatch")
+
     def _launch_file(self, name: str, suffix: str) -> Path:
         return self._launches / f"{name}.{suffix}"
 
@@ -244,7 +255,7 @@ class Registry:
             except RecordError:
                 continue
             if record is not None:
-                yield record
+                yield located(record, self._launches)
 
 
 def _read(path: Path) -> ServerRecord | None:

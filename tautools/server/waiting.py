@@ -77,7 +77,8 @@ def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[
         if not on_the_way:
             return snapshot
         now = time.monotonic()
-        if (current := _log_size(server)) != size:
+        # A queue is no standstill: whoever wants to wait only so long says so.
+        if (current := _log_size(server)) != size or snapshot.state is State.QUEUED:
             size, changed_at = current, now
         if now - changed_at > patience_s:
             raise _late(server, f"wrote nothing to its log for {patience_s:g} s", snapshot)

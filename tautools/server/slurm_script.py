@@ -1,0 +1,214 @@
+"""The job script of a server on Slurm. Pure: what a person can read, check and submit by hand.
+
+The port is chosen on the node, because nobody can know before which one is free there; the job writes the address down
+and the ladder proves it. The key never stands in the script: the job reads it from its private file, or makes it there
+when the script is submitted by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from tautools.errors import ParamsError
+from tautools.server.command import KEY_VARIABLE, Place, server_argv, server_env
+from tautools.slurm import JobScript, render_sbatch
+from tautools.slurm.script import log_pattern
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
+
+__all__ = ["job_argv", "job_script"]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PORT = 0
+"""Stands for the port in the command until the job has chosen one."""
+
+_ANNOUNCE = r"""
+import json, os, random, secrets, socket, sys, time
+folder, bind, asked = sys.argv[1], sys.argv[2], int(sys.argv[3])
+record = json.loads(os.environ.pop("TAUTOOLS_RECORD"))
+launches = os.path.join(folder, "launches")
+os.makedirs(launches, mode=0o700, exist_ok=True)
+
+def write(path, text):
+    with open(f"{path}.{os.getpid()}.part", "w") as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+# Below the ports that the node gives to outgoing connections, so that none takes it while the model loads.
+ports = [asked] if asked else random.sample(range(20000, 32000), 200)
+for port in ports:
+    with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
+        try:
+            probe.bind((bind, port))
+        except OSError as error:
+            if asked:
+                sys.exit(f"ERROR: Address already in use: port {asked} on {bind}: {error}")
+            continue
+    break
+else:
+    sys.exit("ERROR: no free port on this node")
+node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+host = bind
+if bind in ("0.0.0.0", "::"):
+    try:
+        socket.getaddrinfo(node, None)
+        host = node
+    except OSError:
+        host = socket.gethostname()
+base_url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+base = os.path.join(launches, record["name"])
+if os.path.exists(f"{base}.exit"):
+    os.remove(f"{base}.exit")
+if not os.path.exists(record["key_file"]):
+    write(record["key_file"], secrets.token_urlsafe(24) + "\n")
+job_id = os.environ["SLURM_JOB_ID"]
+found = {"alias": record["alias"], "job_id": job_id, "host": node, "base_url": base_url, "at": time.time()}
+found.update({log: record[log].replace("%j", job_id).replace("%%", "%") for log in ("log_out", "log_err")})
+write(f"{base}.address", json.dumps(found))
+proven = os.path.join(folder, record["name"] + ".json")
+if not os.path.exists(f"{base}.json") and not os.path.exists(proven):
+    found.pop("at")
+    write(f"{base}.json", json.dumps(dict(record, started_at=time.time(), **{k: found[k] for k in found})))
+print(port, base_url, node)
+""".strip()
+
+
+def job_argv(params: ServerParams, site: SiteParams, alias: str) -> list[str]:
+    """Return the server's command, with `$port` where the job puts the port that it found."""
+    argv = server_argv(params, site, Place(site.host, _PORT, alias))
+    spot = next(i for i, word in enumerate(argv) if word == "--port" and argv[i + 1] == str(_PORT))
+    return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
+
+
+def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path) -> str:
+    """Return the whole text of the job script of one launch.
+
+    Parameters
+    ----------
+    params, site : ServerParams, SiteParams
+        What to serve, and what a job of the site asks for.
+    record : ServerRecord
+        The launch; the job registers it when nobody did.
+    workspace : Path
+        Folder of registry and logs, which the nodes see too; absolute.
+
+    Raises
+    ------
+    ParamsError
+        When a value cannot stand in a job script.
+    """
+    out, err = (log_pattern(workspace / kind, record.name, end) for kind, end in (("logs", "out"), ("errors", "err")))
+    record = record.model_copy(update={"log_out": out, "log_err": err})
+    job = JobScript(
+        name=record.name,
+        comment=f"Server {record.name}: {record.model}. Submit it by hand in {workspace}: "
+        "mkdir -p logs errors && sbatch FILE",
+        output=out,
+        error=err,
+        account=site.account,
+        partition=site.partition,
+        qos=site.qos,
+        cores=site.cores,
+        memory_gib=site.memory_gib,
+        gres=site.gres,
+        constraint=site.constraint,
+        time_limit=site.time_limit,
+        body=[
+            *_surroundings(params, site, record, workspace),
+            *_address(params, site, record, workspace),
+            *_header(record),
+            *_run(job_argv(params, site, record.alias), record, workspace),
+        ],
+    )
+    text = render_sbatch(job)
+    if "\0" in text:
+        raise ParamsError(
+            f"Server {record.name!r} has a NUL byte in one of its values.", next_step="Remove it from its file."
+        )
+    return text
+
+
+def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
+    cache = workspace / "servers" / "cache" / record.name
+    env = server_env(params, site, key="", cache=cache, inherited={})
+    del env[KEY_VARIABLE]
+    bad = [name for name in env if not _VARIABLE.fullmatch(name)]
+    if bad:
+        raise ParamsError(
+            f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
+        )
+    return [
+        "umask 077",
+        "trap : TERM  # the end is written down too when Slurm ends the job",
+        f"cd -- {shlex.quote(str(workspace))} || exit 1",
+        "",
+        "# The environment of the servers",
+        *(f"module load {' '.join(shlex.quote(word) for word in module.split())} || exit 1" for module in site.modules),
+        *site.activate,
+        "unset VLLM_PORT",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
+        "",
+    ]
+
+
+def _address(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
+    folder = shlex.quote(str(workspace / "servers"))
+    told = record.model_dump_json(exclude={"certificate"})
+    return [
+        "# A free port of this node, and the address that others reach, written down for whoever waits for it",
+        f"export TAUTOOLS_RECORD={shlex.quote(told)}",
+        f"found=$(python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
+        _ANNOUNCE,
+        "PYTHON",
+        ") || exit 1",
+        "unset TAUTOOLS_RECORD",
+        'read -r port base_url node <<< "$found"',
+        f"{KEY_VARIABLE}=$(cat -- {shlex.quote(record.key_file)}) || exit 1",
+        f"export {KEY_VARIABLE}",
+        "",
+    ]
+
+
+def _header(record: ServerRecord) -> list[str]:
+    rule = "=" * 36
+    return [
+        f'printf "%s\\n" {rule} "Starting {record.engine} server {record.name} on node: $node" \\',
+        f'  {shlex.quote(f"Model: {record.model}")} "Server base: $base_url" {rule}',
+        "",
+    ]
+
+
+def _run(argv: list[str], record: ServerRecord, workspace: Path) -> list[str]:
+    words = ['"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
+             for before, word in zip(["", *argv], argv, strict=False)]  # fmt: skip
+    base = shlex.quote(str(workspace / "servers" / "launches" / record.name))
+    proven = shlex.quote(str(workspace / "servers" / f"{record.name}.json"))
+    left = json.dumps({"alias": record.alias, "code": "%d"}).replace('"%d"', "%d")
+    return [
+        " \\\n  ".join(_by_flag(words)),
+        "code=$?",
+        "",
+        "# What is left of it: its exit status; and it is no proven server any more",
+        f"[ -e {base}.json ] || [ -e {proven} ] || exit $code  # it was stopped and forgotten",
+        f"printf {shlex.quote(left)} $code > {base}.exit",
+        f"if grep -qsF {shlex.quote(record.alias)} {proven}; then mv -- {proven} {base}.json; fi",
+        "exit $code",
+    ]
+
+
+def _by_flag(words: list[str]) -> list[str]:
+    """Return the words as lines, each flag beginning one."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--") and lines[-1]:
+            lines.append([])
+        lines[-1].append(word)
+    return [" ".join(line) for line in lines]
