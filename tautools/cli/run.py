@@ -33,7 +33,7 @@ _EPILOG = """\b
 Examples:
   tautools run --env retail --strategy fc --model Qwen/Qwen3-8B --limit 2
   tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\
-      --api-key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4
+      --key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4
   tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5
   tautools run --env retail --model M --task-ids 3,17 --set agent.top_p=0.9 --dry-run
 \b
