@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from tautools.server.address import as_base_url, verify_url
 from tautools.server.causes import Diagnosis, diagnose
+from tautools.server.fleet import launch_all
 from tautools.server.handle import Server
 from tautools.server.local import check_launch, launch
 from tautools.server.overview import open_server, server_states
@@ -33,6 +34,7 @@ __all__ = [
     "diagnose",
     "endpoints",
     "launch",
+    "launch_all",
     "open_server",
     "server_state",
     "server_states",

@@ -24,6 +24,7 @@ from tautools.server.cards_guard import require_cards
 from tautools.server.command import Place, server_argv, server_env
 from tautools.server.handle import Server
 from tautools.server.ports import choose_port
+from tautools.server.reach import reachable_host
 from tautools.server.registry import Registry, check_name
 from tautools.shell import group_members, process_alive, start_detached, stop_group
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from tautools.server.cards import Card
 
 __all__ = ["check_launch", "launch", "require_free_name"]
-
-_EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
 
 def launch(
@@ -107,6 +106,7 @@ def check_launch(
             next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
             "docs/servers.md has the recipe.",
         )
+    reachable_host(site.host, site.reach)
     require_cards(params, site, registry, force=force)
 
 
@@ -175,7 +175,7 @@ def _record(params: ServerParams, site: SiteParams, name: str, place: Place, key
         engine=params.engine,
         model=params.serves,
         alias=place.alias,
-        base_url=f"http://{_reachable(site.host)}:{place.port}/v1",
+        base_url=f"http://{reachable_host(site.host, site.reach)}:{place.port}/v1",
         key_file=str(key_file.resolve()),
         host=socket.gethostname(),
         argv=server_argv(params, site, place),
@@ -229,13 +229,6 @@ def _header(record: ServerRecord) -> str:
         f"Server base: {record.base_url}\n"
         f"{rule}\n"
     )
-
-
-def _reachable(host: str) -> str:
-    """Return how others call the address that the server binds to."""
-    if host in _EVERY_ADDRESS:
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
 
 
 def _port_of(record: ServerRecord) -> int:

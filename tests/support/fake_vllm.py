@@ -90,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--enable-auto-tool-choice", action="store_true")
     parser.add_argument("--tool-call-parser")
+    parser.add_argument("--tensor-parallel-size", type=int)
     return parser.parse_args()
 
 

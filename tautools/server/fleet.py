@@ -1,0 +1,209 @@
+"""Start many servers as one: replicas of a model, several models on one node, one after the other where that helps.
+
+All or none: what can be known is checked before the first start, and a start that fails ends the ones before it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tautools.errors import NotReadyError, ParamsError
+from tautools.params.models import SiteParams
+from tautools.server.layout import Layout, plan_layout
+from tautools.server.local import check_launch, launch
+from tautools.server.states import State
+from tautools.server.surroundings import on_this_node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tautools.params.models import ServerParams
+    from tautools.server.handle import Server
+    from tautools.server.states import Snapshot
+
+__all__ = ["arrange", "launch_all", "launch_layout", "plan_here"]
+
+_LOADED_PERCENT = 50
+"""Where a log says that the weights are loaded; see `stages`."""
+
+
+def arrange(
+    servers: Sequence[ServerParams],
+    *,
+    replicas: Mapping[str, int] | None = None,
+    start_port: int | None = None,
+    stagger: float | Literal["loaded"] | None = None,
+) -> list[ServerParams]:
+    """Return the servers with what was asked for on the command line in place of what their files say.
+
+    Parameters
+    ----------
+    servers : sequence of ServerParams
+        As their files say.
+    replicas : mapping, optional
+        Name to number of replicas.
+    start_port : int, optional
+        Port of the first replica of the first server; all others follow without a gap.
+    stagger : float or "loaded", optional
+        When each next one is started.
+
+    Raises
+    ------
+    ParamsError
+        When a name in `replicas` is none of theirs.
+    """
+    unknown = sorted((replicas or {}).keys() - {params.name for params in servers})
+    if unknown:
+        raise ParamsError(
+            f"Replicas are asked for {unknown[0]!r}, which is not among the servers.",
+            evidence=f"The servers: {', '.join(params.name for params in servers)}.",
+            next_step="Write `--replicas NAME=N` with one of these names, or a bare number for all.",
+        )
+    arranged = []
+    for params in servers:
+        update: dict[str, object] = {}
+        count = (replicas or {}).get(params.name, params.replicas)
+        if count != params.replicas:
+            update["replicas"] = count
+        if stagger is not None:
+            update["stagger"] = stagger
+        if start_port is not None:
+            update |= {"port": None, "start_port": start_port, "end_port": None}
+            start_port += count
+        # Checked as a file would be, so that a port and replicas that do not agree are told.
+        arranged.append(_checked(params, update) if update else params)
+    return arranged
+
+
+def plan_here(
+    servers: Sequence[ServerParams],
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    gpu_ids: Sequence[int] | None = None,
+    force: bool = False,
+) -> Layout:
+    """Plan the servers on this machine as it is now; nothing is started. Errors are in the layout."""
+    site = site if site is not None else SiteParams(name="local")
+    return plan_layout(servers, on_this_node(servers, site, workspace, force=force), gpu_ids=gpu_ids)
+
+
+def launch_all(
+    servers: Sequence[ServerParams],
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    gpu_ids: Sequence[int] | None = None,
+    force: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[Server]:
+    """Plan the servers with all their replicas, and start them; returns at once unless they are staggered.
+
+    Parameters
+    ----------
+    servers : sequence of ServerParams
+        In the order of their start.
+    workspace, site
+        As `launch`.
+    gpu_ids : sequence of int, optional
+        Only these cards are used.
+    force : bool
+        Use cards that are in use.
+    tell : callable, optional
+        Told what a staggered start waits for.
+
+    Raises
+    ------
+    ServerError
+        When the layout does not fit the node; nothing is started then.
+    NotReadyError
+        When a server that the next one waits for failed; those that were started are stopped again.
+    """
+    layout = plan_here(servers, workspace=workspace, site=site, gpu_ids=gpu_ids, force=force)
+    return launch_layout(layout, workspace=workspace, site=site, force=force, tell=tell)
+
+
+def launch_layout(
+    layout: Layout,
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    force: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[Server]:
+    """Start what was planned; see `launch_all`."""
+    places = layout.require().places
+    for place in places:
+        check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
+    started: list[Server] = []
+    try:
+        for number, place in enumerate(places):
+            if number:
+                _stagger(started[-1], places[number - 1].params, place.name, tell or (lambda _text: None))
+            started.append(launch(place.params, workspace=workspace, site=site, name=place.name, force=force))
+    except BaseException:
+        for server in started:
+            server.stop()
+        raise
+    return started
+
+
+def _checked(params: ServerParams, update: dict[str, object]) -> ServerParams:
+    from pydantic import ValidationError
+
+    try:
+        return type(params).model_validate(params.model_dump() | update)
+    except ValidationError as error:
+        raise ParamsError(
+            f"Server {params.name!r} cannot be started like that: {error.errors()[0]['msg']}.",
+            next_step="Leave out `port` in its file, or give --start-port.",
+        ) from error
+
+
+def _stagger(former: Server, params: ServerParams, following: str, tell: Callable[[str], None]) -> None:
+    """Return when the next server may start."""
+    if params.stagger is None:
+        return
+    if params.stagger != "loaded":
+        tell(f"{following} starts {params.stagger:g} s after {former.name}")
+        _watch(former, params, until=time.monotonic() + params.stagger)
+        return
+    tell(f"{following} starts when {former.name} has loaded")
+    _watch(former, params, until=None)
+
+
+def _watch(former: Server, params: ServerParams, *, until: float | None) -> None:
+    """Look at the former server until it has loaded, or until a moment; a failure is told at once, with its cause."""
+    progress, changed_at = ("", 0), time.monotonic()
+    while until is None or time.monotonic() < until:
+        snapshot = former.state()
+        if snapshot.state.final:
+            # Says why; and if it only lost its port, starts it again and waits for it.
+            former.wait_ready()
+            return
+        if until is None and _loaded(snapshot):
+            return
+        now = (snapshot.stage, _written(former))
+        if now != progress:
+            progress, changed_at = now, time.monotonic()
+        if until is None and time.monotonic() - changed_at > params.startup_timeout_s:
+            raise NotReadyError(
+                f"Server {former.name!r} wrote nothing to its log for {params.startup_timeout_s:g} s, so the next was "
+                "not started.",
+                evidence="\n".join(former.tail(15)),
+                next_step="See its log in the folder `logs`; all that were started were stopped again.",
+            )
+        time.sleep(0.1)
+
+
+def _loaded(snapshot: Snapshot) -> bool:
+    if snapshot.state is State.STARTING:
+        return (snapshot.percent or 0) >= _LOADED_PERCENT
+    return snapshot.state is not State.QUEUED
+
+
+def _written(server: Server) -> int:
+    logs = (Path(log) for log in (server.record.log_out, server.record.log_err) if log)
+    return sum(path.stat().st_size for path in logs if path.exists())
