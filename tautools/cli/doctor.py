@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ _EPILOG = """\b
 Examples:
   tautools doctor
   tautools doctor --site sol-gaudi --sweep sol-gaudi-120
+  tautools doctor --paste
   tautools doctor --json | jq '.findings[] | select(.status != "ok")'
 
 \b
@@ -33,16 +35,20 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @site_option
 @click.option("--sweep", "sweeps", multiple=True, type=ParamsName("sweeps"),
               help="Check the models of this sweep.  [default: the workspace's own sweeps]")  # fmt: skip
+@click.option("--paste", is_flag=True, help="Print a text block for a help request, without secrets and user names.")
 @new_workspace_option
 @json_option
 @guard
-def command(site: str | None, sweeps: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+def command(site: str | None, sweeps: tuple[str, ...], paste: bool, workspace: Path, as_json: bool) -> None:
     """Say whether this session can do the work: each finding with its remedy. Nothing is changed."""
     from tautools.session import Status, doctor
+    from tautools.session.paste import paste_text
 
     diagnosis = doctor(workspace, site=site, sweeps=sweeps or None)
     if as_json:
         click.echo(json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False))
+    elif paste:
+        click.echo(paste_text(diagnosis, os.environ))
     else:
         for line in str(diagnosis).splitlines():
             mark, space, rest = line.partition(" ")

@@ -1,8 +1,7 @@
-"""The doctor's look at the site: Slurm, the job of this session, vLLM, the models of sweeps, proxies."""
+"""The doctor's look at the site: vLLM, the models of sweeps, proxies."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,43 +15,7 @@ if TYPE_CHECKING:
     from tautools.params.models import RoleParams
     from tautools.session.surroundings import Surroundings
 
-__all__ = ["check_job", "check_proxies", "check_roles", "check_slurm", "check_vllm"]
-
-_SLURM = ("sbatch", "squeue", "sacct", "scancel")
-
-
-def check_slurm(around: Surroundings) -> Iterator[Finding]:
-    """Look for Slurm's commands."""
-    missing = [command for command in _SLURM if around.which(command) is None]
-    if around.site.scheduler != "slurm":
-        here = "not here" if missing else "here"
-        yield Finding("slurm", Status.OK, f"{here}; the site {around.site.name} does not use it")
-    elif missing:
-        remedy = "Work in a session on the cluster, or choose another site with --site."
-        yield Finding("slurm", Status.FAIL, f"not on PATH: {', '.join(missing)}", remedy)
-    else:
-        yield Finding("slurm", Status.OK, f"{', '.join(_SLURM)} are on PATH")
-
-
-def check_job(around: Surroundings) -> Iterator[Finding]:
-    """Compare the job that this session runs in with the site, and tell the time it has left."""
-    if not around.environ.get("SLURM_JOB_ID"):
-        return
-    asked = {"partition": around.site.partition, "qos": around.site.qos, "account": around.site.account}
-    have = {name: around.environ.get(f"SLURM_JOB_{name.upper()}") for name in asked}
-    wrong = [f"{name} is {have[name]}, the site says {want}" for name, want in asked.items()
-             if want and have[name] and have[name] != want]  # fmt: skip
-    found = f"job {around.environ['SLURM_JOB_ID']}"
-    if wrong:
-        remedy = f"Jobs that tautools submits ask for what params/sites/{around.site.name}.yaml says; correct it there."
-        yield Finding("job", Status.WARN, f"{found}: {'; '.join(wrong)}", remedy)
-    else:
-        yield Finding("job", Status.OK, f"{found} in {have['partition'] or 'an unnamed partition'}")
-    ends = around.environ.get("SLURM_JOB_END_TIME", "")
-    if ends.isdecimal():
-        minutes = (int(ends) - time.time()) / 60
-        remedy = "Work that is cut off stays owed; run it again in a new session." if minutes < 60 else ""
-        yield Finding("time left", Status.WARN if remedy else Status.OK, f"{minutes:.0f} min of this job", remedy)
+__all__ = ["check_proxies", "check_roles", "check_vllm"]
 
 
 def check_vllm(around: Surroundings) -> Iterator[Finding]:

@@ -7,9 +7,18 @@ import os
 from typing import TYPE_CHECKING
 
 from tautools.params import Workspace, list_params, load_site, workspace_path
+from tautools.session.check_access import (
+    check_environment,
+    check_folders,
+    check_key_files,
+    check_ports,
+    check_quota,
+    check_scripts,
+)
 from tautools.session.check_machine import check_browser, check_cards, check_hub_cache, check_machine, check_workspace
 from tautools.session.check_python import check_dependencies, check_pins, check_python
-from tautools.session.check_site import check_job, check_proxies, check_roles, check_slurm, check_vllm
+from tautools.session.check_site import check_proxies, check_roles, check_vllm
+from tautools.session.check_slurm import check_association, check_job, check_partition, check_slurm
 from tautools.session.findings import Diagnosis, Finding
 from tautools.session.surroundings import Surroundings
 
@@ -23,15 +32,23 @@ CHECKS = (
     check_python,
     check_dependencies,
     check_workspace,
+    check_folders,
+    check_quota,
+    check_scripts,
     check_machine,
     check_cards,
     check_vllm,
     check_hub_cache,
+    check_key_files,
     check_slurm,
+    check_partition,
+    check_association,
     check_job,
+    check_environment,
     check_pins,
     check_roles,
     check_proxies,
+    check_ports,
     check_browser,
 )
 """Every look, in the order in which it is told. Each takes the surroundings and yields findings."""
