@@ -17,13 +17,14 @@ from tautools.cli.options import ParamsName, json_option, set_option, site_optio
 from tautools.cli.server_export import export
 from tautools.cli.server_keep import keep_all, keep_options, terms_of
 from tautools.cli.server_relaunch import relaunch, why
+from tautools.cli.server_script import dry_run, script
 from tautools.cli.server_watch import list_servers, top
 from tautools.cli.server_words import show_certificate, show_rung, told
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.params.models import ServerParams
+    from tautools.params.models import ServerParams, SiteParams
     from tautools.server import Server
 
 __all__ = ["command"]
@@ -45,6 +46,7 @@ def command() -> None:
 
 command.add_command(why)
 command.add_command(relaunch)
+command.add_command(script)
 
 
 @command.command(
@@ -59,6 +61,7 @@ command.add_command(relaunch)
 @set_option
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
+@click.option("--dry-run", "dry", is_flag=True, help="Print the job script or command and check it; start nothing.")
 @keep_options
 @workspace_option
 @json_option
@@ -67,6 +70,7 @@ def up(
     names: tuple[str, ...],
     timeout_s: float | None,
     no_wait: bool,
+    dry: bool,
     workspace: Path,
     as_json: bool,
     **how: Any,
@@ -76,6 +80,7 @@ def up(
     NAME is a file under params/servers/ of the workspace or of the package. All are started side by side.
     """
     from tautools.cli.progress import watch_starts
+    from tautools.params import load_site
 
     if how["port"] is not None and len(names) > 1:
         raise click.UsageError("--port is for one server; leave it out to give each a free port")
@@ -83,7 +88,12 @@ def up(
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
     site = how.pop("site")
     terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
-    servers = _launch_all([_chosen(name, workspace, **how) for name in names], site, workspace)
+    chosen = [_chosen(name, workspace, **how) for name in names]
+    where = load_site(site, workspace=workspace) if site else None
+    if dry:
+        dry_run(chosen, where, workspace)
+        return
+    servers = _launch_all(chosen, where, workspace)
     try:
         failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
     except KeyboardInterrupt:
@@ -95,7 +105,8 @@ def up(
         click.echo(json.dumps([told(server) for server in servers], indent=1))
     elif not failures:
         for server in servers:
-            click.echo(f"{server.name}: {server.record.base_url}  model {server.record.model}")
+            where_it_is = server.record.base_url or f"job {server.record.job_id}"
+            click.echo(f"{server.name}: {where_it_is}  model {server.record.model}")
     for name, error in failures.items():
         click.secho(f"{name}: {error}", err=True, fg="red")
     if failures:
@@ -216,12 +227,10 @@ def _chosen(
     return params
 
 
-def _launch_all(chosen: list[ServerParams], site: str | None, workspace: Path) -> list[Server]:
+def _launch_all(chosen: list[ServerParams], where: SiteParams | None, workspace: Path) -> list[Server]:
     """Start all or none: what can be checked is checked first, and a start that fails ends the ones before it."""
-    from tautools.params import load_site
     from tautools.server import check_launch, launch
 
-    where = load_site(site, workspace=workspace) if site else None
     for params in chosen:
         check_launch(params, workspace=workspace, site=where)
     started: list[Server] = []

@@ -92,6 +92,7 @@ def _record(params: ServerParams, site: SiteParams, name: str, registry: Registr
         key_file=str(registry.folder.resolve() / f"{name}.key"),
         argv=job_argv(params, site, alias),
         spec=params.model_dump(mode="json"),
+        site=site.model_dump(mode="json"),
         started_at=time.time(),
         simulated=params.engine == "simulate",
         owner=getpass.getuser(),
