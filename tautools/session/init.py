@@ -11,6 +11,7 @@ from tautools.errors import FilesError, ParamsError
 from tautools.files import ensure_folder, why_not_writable, write_new
 from tautools.params import Workspace, find_params, list_params, load_site, load_sweep, shipped
 from tautools.session.agent_project import AgentProject, recognise
+from tautools.session.notebook_copy import notebook_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,14 +25,15 @@ _PATH_LINE = re.compile(r"^# path: .*$", re.MULTILINE)
 
 _README = """# A workspace of tautools, for the site {site}
 
-    tautools doctor                    what this session has and lacks
-    tautools config list               sites, servers and sweeps that can be named
-    tautools sweep plan {sweep:<14}     cells, conversations and time, before anything starts
-    tautools sweep run {sweep:<15}     run it; run it again to resume
-    tautools report --sweep {sweep:<10} tables, figures, one page
+    tautools doctor                         what this session has and lacks
+    tautools config list                    sites, servers and sweeps that can be named
+    tautools sweep plan {sweep:<18}  cells, conversations and time, before anything starts
+    tautools sweep run {sweep:<19}  run it; run it again to resume
+    tautools report --sweep {sweep:<14}  tables, figures, one page
 
-params/ holds your own copies and wins over what is shipped. logs/ and errors/ hold what servers and jobs write,
-results/ the ledgers of finished conversations, runs/ the executed notebooks, reports/ the reports.
+params/ holds your own copies and wins over what is shipped. notebooks/ are yours to edit; their parameters name this
+folder as the workspace. logs/ and errors/ hold what servers and jobs write, results/ the ledgers of finished
+conversations, runs/ the executed notebooks, reports/ the reports.
 """
 
 
@@ -120,7 +122,7 @@ def _wanted(workspace: Path, site: str, name: str, found: AgentProject | None) -
     for server in sorted(servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
-        yield Workspace(workspace).notebooks / notebook.name, notebook.read_bytes()
+        yield Workspace(workspace).notebooks / notebook.name, notebook_for(workspace, notebook.read_bytes())
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 

@@ -38,6 +38,19 @@ def test_the_local_site_brings_the_demo(tmp_path: Path) -> None:
     assert "demo" in list_params("sweeps", tmp_path)
 
 
+def test_the_notebooks_of_a_workspace_use_it_wherever_their_kernel_starts(tmp_path: Path) -> None:
+    workspace = tmp_path / 'it\'s my "work"'
+    assert called("init", str(workspace)).code == 0
+    for copy in (workspace / "notebooks").iterdir():
+        before = json.loads((shipped("notebooks") / copy.name).read_text())["cells"]
+        after = json.loads(copy.read_text())["cells"]
+        changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        assert [new["metadata"]["tags"] for _, new in changed] == [["parameters"]]
+        names: dict[str, object] = {}
+        exec("".join(changed[0][1]["source"]), names)
+        assert names["workspace"] == str(workspace)
+
+
 def test_a_second_init_changes_nothing_and_says_so(tmp_path: Path) -> None:
     called("init", str(tmp_path))
     before = listing(tmp_path)
