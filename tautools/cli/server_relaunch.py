@@ -19,7 +19,7 @@ __all__ = ["relaunch", "why"]
 
 
 @click.command(
-    epilog="\b\nExamples:\n  tautools server why qwen3-8b\n  tautools server why logs/user_vllm_12345.out errors/*12345.err"
+    epilog="\b\nExamples:\n  tautools server why qwen3-8b\n  tautools server why logs/user_1.out errors/user_1.err"
 )
 @click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
 @workspace_option

@@ -61,6 +61,8 @@ class SiteParams(Params):
     env: dict[str, str] = Field(default_factory=dict)
     host: str = "127.0.0.1"
     """Address that servers bind to."""
+    node_disk: str = "/tmp"  # noqa: S108 - a place every node has
+    """Folder on a disk of the node itself, for caches that must not lie on a shared one."""
     reach: str | None = None
     """How other nodes call a server that binds to every address: an interface such as `ib0`, a network such as
     `10.0.0.0/8`, or an address; the host name when not given."""

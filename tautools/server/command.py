@@ -1,4 +1,4 @@
-"""The command line and the environment of a server, from what a person wrote. Pure: nothing is started here.
+"""The command line and the environment of a server, from what a person wrote. Nothing is started here.
 
 A command is a list of words that no shell reads, so quotes, newlines and `$( )` in a parameter stay what they are. The
 key travels in the environment (`VLLM_API_KEY`, which both engines read), never on the command line, which every user of
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
+from tautools.server.installed import versions_beside
+from tautools.server.profiles import check_modules, choose_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,16 +69,25 @@ def server_env(
         Folder for compiled artefacts of this server alone: two servers that share one spoil each other's.
     inherited : mapping
         The launching process's environment.
+
+    Raises
+    ------
+    ParamsError
+        When Gaudi's card variable holds anything but numbers.
     """
     env = {name: value for name, value in inherited.items() if name != "VLLM_PORT"}
     env.setdefault("VLLM_CACHE_ROOT", str(cache))
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A log that is watched must not wait in a buffer.
     env.setdefault("PYTHONUNBUFFERED", "1")
+    profile = choose_profile(params, site, versions_beside(params.serve_command or site.serve_command))
+    env = profile.env | env
     variable = _CARD_VARIABLES.get(site.device)
     if params.cards and variable:
         env[variable] = ",".join(str(card) for card in params.cards)
     env |= site.env | params.env
+    if site.device == "gaudi":
+        check_modules(env)
     env[KEY_VARIABLE] = key
     return env
 

@@ -22,6 +22,7 @@ from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
 from tautools.server.cards_guard import require_cards
 from tautools.server.command import Place, server_argv, server_env
+from tautools.server.flags import check_flags
 from tautools.server.handle import Server
 from tautools.server.ports import choose_port
 from tautools.server.reach import reachable_host
@@ -88,7 +89,10 @@ def check_launch(
     name: str | None = None,
     force: bool = False,
 ) -> None:
-    """Raise what `launch` would raise, as far as it can be known before; nothing is started or written."""
+    """Raise what `launch` would raise, as far as it can be known before.
+
+    No server is started or written down; an environment that is new here is asked which flags its vLLM knows.
+    """
     site = site if site is not None else SiteParams(name="local")
     if site.scheduler == "slurm":
         from tautools.server.slurm_launch import check_job
@@ -107,6 +111,10 @@ def check_launch(
             "docs/servers.md has the recipe.",
         )
     reachable_host(site.host, site.reach)
+    if params.engine == "vllm":
+        env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
+        command = params.serve_command or site.serve_command
+        check_flags(argv, command=command, env=env, folder=registry.folder / "flags")
     require_cards(params, site, registry, force=force)
 
 

@@ -68,7 +68,7 @@ def plan_relaunch(name: str, *, workspace: Path, with_fix: bool) -> Relaunch:
         if diagnosis is None:
             raise ServerError(
                 f"Server {name!r} has not failed, so there is nothing to fix.",
-                next_step=f"See how it is with `tautools server ls`, or leave out the fix: `tautools server relaunch {name}`.",
+                next_step=f"See how it is with `tautools server ls`; `tautools server relaunch {name}` starts it anew.",
             )
         spec, changes = changed(spec, diagnosis.fix)
         if not changes:
