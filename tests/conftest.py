@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import real_slurm
 
 SYSTEM_PARTS = {
     "chromium": "Chromium, for the panels in a real browser (Debian: apt install chromium fonts-dejavu-core)",
+    "slurm": "a real Slurm, started by root (Debian: apt install slurm-wlm munge slurmdbd mariadb-server)",
     "vllm": "a real vLLM on the CPU (docs/servers.md has the recipe; name it with TAUTOOLS_TEST_VLLM)",
 }
 
@@ -18,6 +21,8 @@ SYSTEM_PARTS = {
 def _find(part: str) -> str | None:
     if part == "vllm":
         return os.environ.get("TAUTOOLS_TEST_VLLM")
+    if part == "slurm":
+        return None if real_slurm.missing() else str(real_slurm.CONF)
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -48,6 +53,20 @@ def chromium() -> str:
 def vllm_command() -> str:
     """Path of a real `vllm` command."""
     return _require("vllm")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Path]:
+    """A real Slurm that answers, by its slurm.conf; one that runs already is used and left running."""
+    _require("slurm")
+    ran = real_slurm.works()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH", "SRUN"))]:
+            patch.delenv(name)
+        patch.setenv("SLURM_CONF", str(real_slurm.start()))
+        yield real_slurm.CONF
+    if not ran:
+        real_slurm.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -146,7 +146,6 @@ def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, 
             f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
         )
     return [
-        "umask 077",
         "trap : TERM  # the end is written down too when Slurm ends the job",
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
         "",
@@ -165,7 +164,7 @@ def _address(params: ServerParams, site: SiteParams, record: ServerRecord, works
     return [
         "# A free port of this node, and the address that others reach, written down for whoever waits for it",
         f"export TAUTOOLS_RECORD={shlex.quote(told)}",
-        f"found=$(python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
+        f"found=$(umask 077; python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
         _ANNOUNCE,
         "PYTHON",
         ") || exit 1",

@@ -1,4 +1,4 @@
-"""A real Slurm on one machine: a controller, three nodes with eight cards each, accounting with accounts and QOS enforced.
+"""A real Slurm on one machine: a controller, three nodes of eight cards each, accounting with enforced account and QOS.
 
     python real_slurm.py start|stop|status
 
@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -86,7 +87,9 @@ def _write_files() -> None:
         os.mknod(FOLDER / "cards" / f"hl{number}", 0o20666, os.makedev(1, 3))
     _private("munge/key", secrets.token_bytes(128))
     password = secrets.token_hex(12)
-    _private("init.sql", f"CREATE DATABASE slurm;\nGRANT ALL ON slurm.* TO slurm@'127.0.0.1' IDENTIFIED BY '{password}';\n")
+    _private(
+        "init.sql", f"CREATE DATABASE slurm;\nGRANT ALL ON slurm.* TO slurm@'127.0.0.1' IDENTIFIED BY '{password}';\n"
+    )
     shutil.chown(FOLDER / "init.sql", "mysql", "mysql")
     _private("slurmdbd.conf", _slurmdbd_conf(password))
     (FOLDER / "gres.conf").write_text(f"NodeName=gaudi[001-003] Name=gpu Type=hl225 File={FOLDER}/cards/hl[0-7]\n")
@@ -234,15 +237,21 @@ def _run_quietly(words: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
     """Daemons keep the streams they were given, so they get a file and no pipe."""
     with (FOLDER / "log" / f"start-{words[0]}.log").open("ab") as log:
         return subprocess.run(
-            words, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=120, check=False, cwd="/"
+            words,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            timeout=120,
+            check=False,
+            cwd="/",
         )
 
 
 def _background(*words: str) -> None:
     with (FOLDER / "log" / f"start-{words[0]}.log").open("ab") as log:
-        subprocess.Popen(
-            words, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        subprocess.Popen(words, env=_environment(), **streams, start_new_session=True, cwd="/")
 
 
 def _listens(port: int | str) -> bool:
@@ -250,9 +259,9 @@ def _listens(port: int | str) -> bool:
         return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
-def _wait(what: str, condition: object, timeout_s: float = 60) -> None:
+def _wait(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not come up in {timeout_s:g} s; see {FOLDER}/log")
         time.sleep(0.2)

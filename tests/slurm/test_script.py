@@ -1,0 +1,186 @@
+"""Job scripts of servers: what a person wrote reaches the server as it is, and no shell ever reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from slurm_site import site_with
+
+from tautools.errors import ParamsError
+from tautools.params import load_server, load_site
+from tautools.params.models import ServerParams
+from tautools.server import Registry
+from tautools.server.slurm_launch import script_text
+
+HOSTILE = st.one_of(
+    st.sampled_from(
+        [
+            "$(touch pwned)",
+            "`touch pwned`",
+            "'; touch pwned; '",
+            '"; touch pwned; "',
+            "x\ntouch pwned\n",
+            "PYTHON\ntouch pwned",
+            "../../pwned",
+            "${HOME}",
+            "~",
+            "*",
+            "--port",
+            "$port",
+            "%j",
+            "-rf",
+            "a\\",
+            " ",
+            "!!",
+            "é\u2028ü",
+            "\t",
+            "#SBATCH --qos=mine",
+        ]
+    ),
+    st.text(alphabet="'\"\\$`(){}[]<>|&;*?!#~% \n\t=-aé/.", min_size=1, max_size=30),
+)
+TELL = "import json,os,sys; print('TOLD'+json.dumps([sys.argv[1:], os.environ['HOSTILE']]))"
+
+
+def run_by_bash(text: str) -> subprocess.CompletedProcess[str]:
+    checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, timeout=20, check=False)
+    assert checked.returncode == 0, checked.stderr
+    env = os.environ | {"SLURM_JOB_ID": "4711", "SLURMD_NODENAME": "gaudi001"}
+    return subprocess.run(["bash"], input=text, capture_output=True, text=True, env=env, timeout=30, check=False)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(model=HOSTILE, value=HOSTILE, argument=HOSTILE, word=HOSTILE)
+def test_hostile_words_reach_the_server_unchanged_and_no_shell(
+    model: str, value: str, argument: str, word: str
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="work $(touch pwned) 'q\" ") as folder:
+        workspace = Path(folder).resolve()
+        params = ServerParams.model_validate(
+            {
+                "name": "server",
+                "model": model,
+                "served_model_name": f"served {model}",
+                "serve_command": [sys.executable, "-c", TELL, word],
+                "env": {"HOSTILE": value},
+                "vllm": {"args": {"some_flag": argument}},
+            }
+        )
+        text = script_text(params, workspace=workspace, site=site_with())
+
+        done = run_by_bash(text)
+
+        assert done.returncode == 0, done.stderr
+        argv, told = json.loads(done.stdout.rpartition("TOLD")[2])
+        assert told == value
+        note = json.loads((workspace / "servers" / "launches" / "server.address").read_text())
+        port = note["base_url"].removeprefix("http://127.0.0.1:").removesuffix("/v1")
+        assert argv[:6] == [word, model, "--host", "127.0.0.1", "--port", port]
+        assert argv[6:8] == ["--served-model-name", f"served {model}"]
+        assert argv[-2:] == ["--some-flag", argument]
+        assert not [path for path in workspace.rglob("*") if path.name.startswith("pwned")]
+        assert Registry(workspace).get("server").spec["model"] == model
+        assert Registry(workspace).exit_code(Registry(workspace).get("server")) == 0
+
+
+def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
+    workspace = tmp_path.resolve()
+    text = script_text(
+        load_server("qwen3-32b", workspace=workspace),
+        workspace=workspace,
+        site=load_site("sol-gaudi", workspace=workspace),
+    )
+
+    directives = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert directives == [
+        "--job-name=qwen3-32b",
+        "--account=class_class59827694spring_2026",
+        "--partition=gaudi",
+        "--qos=class_gaudi",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=20",
+        "--mem=40G",
+        "--gres=gpu:hl225:1",
+        "--time=0-08:00:00",
+        f"--output={workspace}/logs/qwen3-32b_%j.out",
+        f"--error={workspace}/errors/qwen3-32b_%j.err",
+        "--no-requeue",
+    ]
+    lines = text.splitlines()
+    assert lines.index("module load mamba/latest || exit 1") < lines.index("source activate gaudi-pytorch-vllm")
+    assert '  --port "$port" \\' in lines
+    assert list(workspace.iterdir()) == []
+
+
+def test_the_log_begins_with_node_model_and_address(tmp_path: Path) -> None:
+    params = ServerParams.model_validate({"name": "user", "model": "Qwen/Qwen3-32B", "serve_command": ["true"]})
+
+    done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site_with(host="0.0.0.0")))
+
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[-1] == "=" * 36
+    assert lines[1:3] == ["Starting vllm server user on node: gaudi001", "Model: Qwen/Qwen3-32B"]
+    assert lines[3].startswith("Server base: http://")
+    assert lines[3].endswith("/v1")
+
+
+def test_the_key_is_private_and_not_in_the_script(tmp_path: Path) -> None:
+    tell_key = [sys.executable, "-c", "import os; print('KEY', os.environ['VLLM_API_KEY'])"]
+    params = ServerParams.model_validate({"name": "s", "model": "m", "serve_command": tell_key})
+    text = script_text(params, workspace=tmp_path.resolve(), site=site_with())
+
+    key = run_by_bash(text).stdout.rpartition("KEY ")[2].strip()
+
+    assert len(key) >= 24
+    assert key not in text
+    assert (tmp_path / "servers" / "s.key").read_text() == f"{key}\n"
+    assert (tmp_path / "servers" / "s.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "servers").stat().st_mode & 0o077 == 0
+
+
+def test_an_asked_for_port_that_is_taken_ends_the_job_in_words(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        params = ServerParams.model_validate({"name": "s", "model": "m", "port": taken.getsockname()[1]})
+
+        done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site_with()))
+
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "site"),
+    [
+        ({"env": {"A=B;touch pwned": "x"}}, {}),
+        ({"env": {"X": "a\0b"}}, {}),
+        ({}, {"account": "a\n#SBATCH --qos=b"}),
+        ({"vllm": {"args": {"api_key": "secret"}}}, {}),
+    ],
+)
+def test_what_no_quoting_carries_is_refused(tmp_path: Path, fields: dict[str, object], site: dict[str, object]) -> None:
+    params = ServerParams.model_validate({"name": "s", "model": "m"} | fields)
+
+    with pytest.raises(ParamsError):
+        script_text(params, workspace=tmp_path, site=site_with(**site))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workspace_that_slurm_cannot_write_logs_to_is_refused(tmp_path: Path) -> None:
+    workspace = tmp_path / "back\\slash"
+    workspace.mkdir()
+
+    with pytest.raises(ParamsError, match="backslash"):
+        script_text(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
