@@ -14,7 +14,7 @@ from tautools.params.models import SiteParams
 from tautools.server.layout import Layout, plan_layout
 from tautools.server.local import check_launch, launch
 from tautools.server.states import State
-from tautools.server.surroundings import on_this_node
+from tautools.server.surroundings import on_any_node, on_this_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,9 +85,13 @@ def plan_here(
     gpu_ids: Sequence[int] | None = None,
     force: bool = False,
 ) -> Layout:
-    """Plan the servers on this machine as it is now; nothing is started. Errors are in the layout."""
+    """Plan the servers on this machine as it is now; nothing is started, and what is wrong is in the layout.
+
+    For a Slurm site each replica is a job of its own, which gets its cards on the node.
+    """
     site = site if site is not None else SiteParams(name="local")
-    return plan_layout(servers, on_this_node(servers, site, workspace, force=force), gpu_ids=gpu_ids)
+    around = on_any_node if site.scheduler == "slurm" else on_this_node
+    return plan_layout(servers, around(servers, site, workspace, force=force), gpu_ids=gpu_ids)
 
 
 def launch_all(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams, SiteParams
 
-__all__ = ["on_site", "on_this_node"]
+__all__ = ["on_any_node", "on_site", "on_this_node"]
 
 
 def on_this_node(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> Surroundings:
@@ -44,6 +44,12 @@ def on_this_node(servers: Sequence[ServerParams], site: SiteParams, workspace: P
         taken_ports=_taken_ports(servers, site, registry),
         force=force,
     )
+
+
+def on_any_node(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> Surroundings:
+    """Return what is known of nodes that a scheduler will choose: nothing but the models."""
+    facts = {params.model: model_facts(params.model, workspace=workspace) for params in servers}
+    return Surroundings(site, known=False, facts=facts, force=force)
 
 
 def on_site(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> Surroundings:
