@@ -1,8 +1,8 @@
 """Seconds from the moment a server answers by itself to its certificate: what the proof adds to a start.
 
-The moment is taken by a watcher of its own, which asks `/health` every 10 ms; the certificate is there when `wait_ready`
-returns. Without a real vLLM the stand-in of the tests is measured, whose answers take no time: what is left is our own
-cost. With `--vllm COMMAND` (or TAUTOOLS_TEST_VLLM) a real one serves a tiny random model on the CPU.
+The moment is taken by a watcher of its own, which asks `/health` every 10 ms; the certificate is there when
+`wait_ready` returns. Without a real vLLM the stand-in of the tests is measured, whose answers take no time: what is
+left is our own cost. With `--vllm COMMAND` (or TAUTOOLS_TEST_VLLM) a real one serves a tiny random model on the CPU.
 
 A grammar is built by vLLM for its first forced call, and that alone takes it a second or more; `--strict` has it build
 one for calls that the model may choose, too, as the tests do for their random model.

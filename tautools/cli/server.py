@@ -6,7 +6,6 @@ Longer than other files because seven verbs that are read together stand togethe
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,14 @@ import click
 
 from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
+from tautools.cli.server_attach import attach
 from tautools.cli.server_export import export
 from tautools.cli.server_keep import keep_all, keep_options, terms_of
 from tautools.cli.server_relaunch import relaunch, why
 from tautools.cli.server_script import dry_run, script
+from tautools.cli.server_verify import test, verify
 from tautools.cli.server_watch import list_servers, top
-from tautools.cli.server_words import show_certificate, show_rung, told
+from tautools.cli.server_words import told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,42 +121,9 @@ command.add_command(export)
 command.add_command(click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True))
 
 
-@command.command(
-    epilog="\b\nExamples:\n  tautools server test http://localhost:8000\n"
-    "  tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY"
-)
-@click.argument("url")
-@click.option("--model", help="Name that must be served.  [default: the first it tells]")
-@click.option("--key-env", help="Environment variable that holds its key; never the key itself.")
-@json_option
-@guard
-def test(url: str, model: str | None, key_env: str | None, as_json: bool) -> None:
-    """Prove any server by its address.
-
-    Any OpenAI-compatible one: does it answer, what does it serve, is the key asked for, a chat, tool calls.
-    """
-    from tautools.server import verify_url
-
-    if key_env and key_env not in os.environ:
-        raise click.UsageError(f"--key-env {key_env}: no such environment variable in this session")
-    key = os.environ[key_env] if key_env else ""
-    show_certificate(verify_url(url, model=model, key=key, on_rung=None if as_json else show_rung), as_json=as_json)
-
-
-@command.command()
-@click.argument("name")
-@workspace_option
-@json_option
-@guard
-def verify(name: str, workspace: Path, as_json: bool) -> None:
-    """Prove a registered server again.
-
-    The whole ladder is climbed and the certificate written down; a server that fails is not ready any more.
-    """
-    from tautools.server import open_server
-
-    server = open_server(name, workspace=workspace)
-    show_certificate(server.verify(None if as_json else show_rung), as_json=as_json)
+command.add_command(attach)
+command.add_command(test)
+command.add_command(verify)
 
 
 @command.command()
@@ -199,7 +167,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     servers = [open_server(name, workspace=workspace) for name in chosen]
     for server in servers:
         server.stop(partial(_say_signal, server.name))
-        click.echo(f"{server.name}: stopped")
+        click.echo(f"{server.name}: {'detached' if server.record.how == 'attach' else 'stopped'}")
     if not servers:
         click.echo("No server is registered.")
 

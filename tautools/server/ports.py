@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,9 +16,13 @@ import psutil
 from tautools.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-__all__ = ["choose_port", "listeners", "owner_of"]
+__all__ = ["choose_port", "listeners", "owner_of", "twins"]
+
+
+_LISTENS = "0A"
+"""The kernel's number for a socket that listens."""
 
 
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
@@ -52,6 +57,43 @@ def listeners(port: int) -> list[int | None]:
     except psutil.Error:
         return []
     return [c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port]
+
+
+def twins(port: int, members: Callable[[], Collection[int]]) -> list[int | None]:
+    """Return who else listens on a server's port; None for another user's process.
+
+    Parameters
+    ----------
+    port : int
+        The server's.
+    members : callable
+        Gives the pids of the server's own processes; asked only when more than one socket listens there.
+
+    Notes
+    -----
+    The kernel's own list of sockets is read in a fraction of a millisecond; who holds them is found by looking at every
+    process, which takes a hundred times as long. So that is done only for the rare port with several sockets.
+    """
+    if _listening_sockets(port) < 2:
+        return []
+    holders = listeners(port)
+    own = set(members()) if holders else set()
+    return [holder for holder in holders if holder not in own]
+
+
+def _listening_sockets(port: int) -> int:
+    """Return how many sockets listen on `port`; 2 (look closer) where the kernel's list cannot be read."""
+    tables = [table for table in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if table.exists()]
+    end, sockets = f":{port:04X}", set()
+    try:
+        for table in tables:
+            for line in table.read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENS and fields[1].endswith(end):
+                    sockets.add(fields[9])
+    except (OSError, IndexError):
+        return 2
+    return len(sockets) if tables else 2
 
 
 def owner_of(port: int) -> str:

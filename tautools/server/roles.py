@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tautools.errors import ServerError, VerifyError
 from tautools.llm.types import Endpoint
 from tautools.server.address import as_base_url
+from tautools.server.certificate import target_of
+from tautools.server.ladder import recheck
 from tautools.server.light import Models, ask_models, nearest
 from tautools.server.registry import Registry
 from tautools.server.state import server_state
@@ -83,17 +85,25 @@ def _registered(role: RoleParams, registry: Registry, role_name: str, http: Http
     fitting = [record for record in records if role.server and role.server in {record.name, record.spec.get("name")}]
     wanted = role.model or role.server or ""
     fitting = fitting or [record for record in records if record.model == wanted]
-    states = [(record, server_state(record, workspace=registry.workspace, http=http)) for record in fitting]
-    ready = [record for record, snapshot in states if snapshot.state is State.READY]
-    if not ready:
-        told = "; ".join(f"{record.name} is {snapshot}" for record, snapshot in states)
-        raise _none_ready(wanted, told, records, role, role_name)
-    found = []
-    for record in ready:
-        key = registry.key(record)
-        answer = ask_models(record.base_url, key=key, http=http)
-        model = role.model or record.model
-        found.append(_checked(record.base_url, model, key, answer, role_name=role_name, name=record.name))
+    found: list[Endpoint] = []
+    told: list[str] = []
+    for record in fitting:
+        snapshot = server_state(record, workspace=registry.workspace, http=http)
+        if snapshot.state is not State.READY:
+            told.append(f"{record.name} is {snapshot}")
+            continue
+        # The certificate may be a day old: what costs the server nothing is proven again at each use.
+        done = recheck(target_of(record, registry.key(record)), http=http)
+        failed = next((rung for rung in done.rungs if rung.passed is False), None)
+        if failed is not None or done.models is None:
+            told.append(
+                f"{record.name} is not what was proven" + (f": {failed.name}: {failed.detail}" if failed else "")
+            )
+            continue
+        model, key = role.model or record.model, done.target.key
+        found.append(_checked(record.base_url, model, key, done.models, role_name=role_name, name=record.name))
+    if not found:
+        raise _none_ready(wanted, "; ".join(told), records, role, role_name)
     return found
 
 

@@ -7,10 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tautools.files import tail
 from tautools.server.causes import Diagnosis, diagnose
 from tautools.server.light import Models, ask_models
+from tautools.server.ports import twins
 from tautools.server.registry import Registry
 from tautools.server.slurm_state import ended_state, job_of, left_in_words, waiting_state
 from tautools.server.stages import read_stage
@@ -122,6 +124,9 @@ def _ended(record: ServerRecord, registry: Registry, age: float) -> Snapshot:
 
 
 def _silent(record: ServerRecord, answer: Models, here: bool, age: float) -> Snapshot:
+    if record.how == "attach":
+        next_step = f"See whether it still runs where it was started, or `tautools server stop {record.name}`."
+        return Snapshot(State.UNKNOWN, f"Nobody answers at its address: {answer.detail}", age, next_step=next_step)
     if not here:
         detail = f"It does not answer, and its process on {record.host or 'its host'} cannot be seen from here."
         return Snapshot(State.UNKNOWN, detail, age)
@@ -140,7 +145,17 @@ def _not_it(record: ServerRecord, answer: Models) -> str:
     missing = [name for name in (record.model, record.alias) if name and name not in answer.names]
     if missing:
         return f"Another server answers on its port: it serves {', '.join(answer.names)}, not {missing[0]}."
-    return ""
+    return _shares_port(record)
+
+
+def _shares_port(record: ServerRecord) -> str:
+    """Say who else listens on the port of a server of this machine: half of its requests go there, without a word."""
+    pid, started_at, port = record.pid, record.pid_started_at, urlsplit(record.base_url).port
+    if pid is None or started_at is None or port is None or record.host not in {"", socket.gethostname()}:
+        return ""
+    others = twins(port, lambda: group_members(pid, started_at))
+    who = ", ".join("another user" if holder is None else f"process {holder}" for holder in others)
+    return f"Its port {port} is shared with {who}, which gets a part of its requests." if who else ""
 
 
 def _answering(record: ServerRecord, answer: Models, busy: str, age: float) -> Snapshot:

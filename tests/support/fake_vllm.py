@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +38,12 @@ MODES = {
     "reuse_port": "binds as vLLM does, beside others",
     "port_lost": "finds its port taken, the first time",
     "ready_then_dies": "says that it is ready, and ends",
+    "thinks": "thinks before it answers, in the field for it",
+    "thinks_aloud": "thinks in its text",
+    "moody": "answers the same question in other words each time",
+    "crowded": "bears no more than four requests at once",
+    "cuts": "answers prompts of any length",
+    "breaks": "answers 500 to a prompt that is too long",
 }
 
 WORKER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -90,6 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--enable-auto-tool-choice", action="store_true")
     parser.add_argument("--tool-call-parser")
+    parser.add_argument("--default-chat-template-kwargs", type=json.loads, default={})
     parser.add_argument("--tensor-parallel-size", type=int)
     return parser.parse_args()
 
@@ -118,6 +126,8 @@ class Answers(BaseHTTPRequestHandler):
     modes: ClassVar[set[str]]
     given: ClassVar[argparse.Namespace]
     key: ClassVar[str]
+    running: ClassVar[list[int]] = []
+    lock: ClassVar[threading.Lock] = threading.Lock()
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_args: Any) -> None:
@@ -135,13 +145,35 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.lock:
+            self.running.append(1)
+        try:
+            self.answer(body)
+        finally:
+            with self.lock:
+                self.running.pop()
+
+    def answer(self, body: dict[str, Any]) -> None:
+        tokens = 5 + sum(len(str(message.get("content")).split()) for message in body["messages"])
+        limit = self.given.max_model_len
+        if "crowded" in self.modes:
+            time.sleep(0.3)
         if not self.allowed():
             self.send(401, {"error": "Unauthorized"})
+        elif "crowded" in self.modes and len(self.running) > 4:
+            self.send(503, {"error": {"message": "Too many requests at once.", "code": 503}})
+        elif tokens + body.get("max_tokens", 1) > limit and "cuts" not in self.modes:
+            message = f"This model's maximum context length is {limit} tokens. However, your prompt contains {tokens}."
+            status = 500 if "breaks" in self.modes else 400
+            self.send(status, {"error": {"message": message, "type": "BadRequestError", "code": status}})
         elif "tools" in body and ("no_tools" in self.modes or not self.given.tool_call_parser):
             message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
             self.send(400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        elif body.get("stream"):
+            self.stream(self.delta(body), tokens)
         else:
-            self.stream(self.delta(body))
+            message = {"role": "assistant", **self.delta(body)}
+            self.send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
     def allowed(self) -> bool:
         return "open" in self.modes or self.headers.get("Authorization") == f"Bearer {self.key}"
@@ -160,7 +192,7 @@ class Answers(BaseHTTPRequestHandler):
         if "empty" in self.modes:
             return {"content": ""}
         if "tools" not in body or body["messages"][-1]["role"] == "tool":
-            return {"content": "Ready."}
+            return self.words()
         name = body["tools"][0]["function"]["name"]
         if "wrong_parser" in self.modes and body.get("tool_choice") != "required":
             return {"content": f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'}
@@ -172,9 +204,16 @@ class Answers(BaseHTTPRequestHandler):
         }
         return {"tool_calls": [call]}
 
-    def stream(self, delta: dict[str, Any]) -> None:
+    def words(self) -> dict[str, Any]:
+        if "thinks_aloud" in self.modes:
+            return {"content": "<think>Let me see.</think>Ready."}
+        if "moody" in self.modes:
+            return {"content": f"Ready at {time.monotonic_ns()}."}
+        return {"content": "Ready."} | ({"reasoning": "Let me see."} if "thinks" in self.modes else {})
+
+    def stream(self, delta: dict[str, Any], tokens: int) -> None:
         finish = "tool_calls" if "tool_calls" in delta else "stop"
-        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        usage = {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2}
         chunks = [
             {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]},
             {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
