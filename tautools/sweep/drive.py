@@ -102,11 +102,11 @@ class Driver:
             cell = cells.popleft()
             attempt = read_cell_run(self._launcher.state_path(cell))
             if not self._progress.owes(cell):
-                self._say("cell_ended", f"{cell.cell}: done already", cell)
+                self.say("cell_ended", f"{cell.cell}: done already", cell)
             elif attempt is not None and attempt.running:
-                self._say("cell_ended", f"{cell.cell}: process {attempt.pid} on {attempt.host} works on it", cell)
+                self.say("cell_ended", f"{cell.cell}: process {attempt.pid} on {attempt.host} works on it", cell)
             else:
-                self._say("cell_started", f"{cell.cell}: started", cell)
+                self.say("cell_started", f"{cell.cell}: started", cell)
                 process = self._launcher.start(cell, partial(self._on_exit, cell.cell.index))
                 self._active[cell.cell.index] = _Working(cell, process, cells)
                 self.executed += 1
@@ -123,10 +123,10 @@ class Driver:
         try:
             index, code = self._ended.get(timeout=TICK_S)
         except queue.Empty:
-            self._say("progress", "")
+            self.say("progress", "")
             return
         working = self._active.pop(index)
-        self._say("cell_ended", self._ending(working.cell, code), working.cell)
+        self.say("cell_ended", self._ending(working.cell, code), working.cell)
         self._start_next(working.rest)
 
     def _ending(self, cell: PlannedCell, code: int) -> str:
@@ -137,7 +137,8 @@ class Driver:
         cause = cause or f"its process ended with status {code}"
         return f"{cell.cell}: not finished: {cause}"
 
-    def _say(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
+    def say(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
+        """Tell that something happened, with how far the sweep is by now."""
         self._tell(self._progress.event(kind, message, None if cell is None else cell.cell.index))
 
     def _end_all(self) -> None:
@@ -145,7 +146,7 @@ class Driver:
         if not self._active:
             return
         grace = f"conversations get {self._grace_s:g} s to finish"
-        self._say("stopping", f"Stopping {len(self._active)} notebooks; {grace}.")
+        self.say("stopping", f"Stopping {len(self._active)} notebooks; {grace}.")
         try:
             self._signal_all(self._grace_s + AFTER_GRACE_S)
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tautools.sweep.drive import Driver
@@ -74,7 +75,7 @@ def run_sweep(
         driver = Driver(plan, launcher, parallel=sweep.parallel_settings, tell=tell, interrupts=interrupts)
         try:
             with interrupts.installed():
-                _work(plan, driver, interrupts, workspace, tell)
+                _work(plan, driver, interrupts, workspace)
         except KeyboardInterrupt:
             interrupted = True
         executed = driver.executed
@@ -99,12 +100,8 @@ def _told(on_event: Callable[[SweepEvent], None] | None) -> Callable[[SweepEvent
     return tell
 
 
-def _work(
-    plan: SweepPlan, driver: Driver, interrupts: Interrupts, workspace: Path, tell: Callable[[SweepEvent], None]
-) -> None:
-    def tell_server(line: str) -> None:
-        tell(SweepEvent("server", line, done=plan.done, planned=plan.conversations))
-
+def _work(plan: SweepPlan, driver: Driver, interrupts: Interrupts, workspace: Path) -> None:
+    tell_server = partial(driver.say, "server")
     cells = [cell.cell for cell in plan.owed_cells]
     with serving(cells, workspace=workspace, site=plan.sweep.site, tell=tell_server, shield=interrupts.shielded):
         driver.run(by_setting(plan.owed_cells))

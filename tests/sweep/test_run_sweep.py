@@ -66,6 +66,10 @@ def test_events_count_conversations_and_cells(ran: Ran) -> None:
     assert (ran.events[0].kind, ran.events[0].done, ran.events[0].planned) == ("plan", 0, 4)
     last = [event for event in ran.events if event.kind == "cell_ended"][-1]
     assert (last.done, last.planned, last.cells_done, last.cells) == (4, 4, 2, 2)
+    servers = [
+        (event.done, event.planned, event.cells_done, event.cells) for event in ran.events if event.kind == "server"
+    ]
+    assert servers == [(0, 4, 0, 2)] * 4 + [(4, 4, 2, 2)] * 2
 
 
 def test_servers_are_proven_before_the_first_cell_and_stopped_after_the_last(ran: Ran) -> None:
