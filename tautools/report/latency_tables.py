@@ -54,7 +54,7 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
         (*(Column(name, number=False) for name in (*_WORDS, "what", "source")), *_FIGURES),
         tuple(rows),
         (
-            "; ".join(f"{metric.name}: {metric.meaning}" for metric in used) + ".",
+            *(["; ".join(f"{metric.name}: {metric.meaning}" for metric in used) + "."] if used else []),
             (
                 "Source: `streamed` was measured here chunk by chunk, `wall` around a whole answer (no first token), "
                 "`server` is the server's own word. Calls that failed enter no figure; n = 0 means never measured."

@@ -175,3 +175,14 @@ def test_simulated_calls_are_marked(tmp_path: Path) -> None:
     assert report.opening.simulated
     assert all("SIMULATED" in repr(table) for table in report.tables[:-1])  # the last one holds no figure
     assert all(picture.alt.endswith("SIMULATED models.") for picture in (*report.histograms, report.turn_figure))
+
+
+def test_calls_that_all_failed_make_a_report_of_n_0(tmp_path: Path) -> None:
+    plan = Plan("retail", Strategy.FC, "Qwen/Qwen3-8B", 2, (1,), 0.5, owed=(("0", 0), ("1", 0)))
+    report = latency_report(workspace=write_fixed_results(tmp_path, (plan,)))
+    assert "No request of an agent was answered (n = 0); 2 further calls failed" in report.opening.first
+    (group,) = report.groups
+    assert (group.answered, dict(group.faults)) == (0, {"server_fault": 2})
+    assert all(timing.summary.n == 0 for timing in group.timings)
+    assert all(note.strip(" .") for note in report.by_role.notes), "no note is empty"
+    assert report.to_json()["turns"] == []
