@@ -24,6 +24,7 @@ VERBS = {
     "show": "Read a conversation, finished or running.",
     "sweep": "Plan, run and watch many cells.",
     "report": "Tables, figures and pages of what was measured.",
+    "model": "Check and fetch the weights of models.",
     "simulate": "Serve a SIMULATED model in the foreground.",
     "demo": "The whole way on simulated models, in minutes.",
     "completion": "Print the completion script for your shell.",
