@@ -14,8 +14,10 @@ import click
 from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
 from tautools.cli.server_attach import attach
+from tautools.cli.server_cards import cards
 from tautools.cli.server_export import export
 from tautools.cli.server_keep import keep_all, keep_options, terms_of
+from tautools.cli.server_layout import layout_options, plan, start_asked, take_asked
 from tautools.cli.server_relaunch import relaunch, why
 from tautools.cli.server_script import dry_run, script
 from tautools.cli.server_verify import test, verify
@@ -25,8 +27,7 @@ from tautools.cli.server_words import told
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.params.models import ServerParams, SiteParams
-    from tautools.server import Server
+    from tautools.params.models import ServerParams
 
 __all__ = ["command"]
 
@@ -47,17 +48,21 @@ def command() -> None:
 
 command.add_command(why)
 command.add_command(relaunch)
+command.add_command(cards)
+command.add_command(plan)
 command.add_command(script)
 
 
 @command.command(
     epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
-    "  tautools server up sim-small --skill 0.9 --port 8007"
+    "  tautools server up sim-small --skill 0.9 --port 8007\n"
+    "  tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded"
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
 @click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
 @click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
 @click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
+@layout_options
 @site_option
 @set_option
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
@@ -78,7 +83,8 @@ def up(
 ) -> None:
     """Start servers and wait until each is proven.
 
-    NAME is a file under params/servers/ of the workspace or of the package. All are started side by side.
+    NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
+    --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
     """
     from tautools.cli.progress import watch_starts
     from tautools.params import load_site
@@ -87,14 +93,14 @@ def up(
         raise click.UsageError("--port is for one server; leave it out to give each a free port")
     if len(set(names)) < len(names):
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    site = how.pop("site")
+    site, asked = how.pop("site"), take_asked(how)
     terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
     chosen = [_chosen(name, workspace, **how) for name in names]
     where = load_site(site, workspace=workspace) if site else None
     if dry:
         dry_run(chosen, where, workspace)
         return
-    servers = _launch_all(chosen, where, workspace)
+    servers = start_asked(chosen, asked, where, workspace)
     try:
         failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
     except KeyboardInterrupt:
@@ -193,19 +199,3 @@ def _chosen(
     if params.engine != "simulate" and not (skill is speed is None):
         raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
     return params
-
-
-def _launch_all(chosen: list[ServerParams], where: SiteParams | None, workspace: Path) -> list[Server]:
-    """Start all or none: what can be checked is checked first, and a start that fails ends the ones before it."""
-    from tautools.server import check_launch, launch
-
-    for params in chosen:
-        check_launch(params, workspace=workspace, site=where)
-    started: list[Server] = []
-    try:
-        started.extend(launch(params, workspace=workspace, site=where) for params in chosen)
-    except BaseException:
-        for server in started:
-            server.stop()
-        raise
-    return started

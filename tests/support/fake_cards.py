@@ -46,7 +46,7 @@ class FakeCards:
         state = {"device": self.device, "cards": self.cards, "fail": fail}
         (self.folder / "cards.json").write_text(json.dumps(state))
 
-    def hold(self, index: int, pid: int, used: int = 50000) -> None:
+    def hold(self, index: int, pid: int, used: int | list[int] = 50000) -> None:
         """Let a process hold a card."""
         self.cards[index] |= {"used": used, "pids": [*self.cards[index]["pids"], pid]}
         self.save()
