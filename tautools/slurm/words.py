@@ -48,6 +48,7 @@ _REFUSALS = {
     "invalid partition": "There is no such partition.",
     "invalid generic resource": "The cards' type or name is not what this cluster calls them.",
     "node configuration is not available": "No node of the partition has so many cores, cards or so much memory.",
+    "--time specification": "The time limit is not one that Slurm reads.",
     "time limit specification": "The time limit is not one that Slurm reads.",
     "requested time limit is invalid": "The time limit is more than the partition allows.",
     "violates accounting/qos policy": "A limit of the account or QOS forbids it.",
