@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import TautoolsError
 from tautools.llm import ModelDoor
 from tautools.records import Role
+from tautools.run.certificates import keep_certificates
 from tautools.run.folder import claim_folder, read_setting
 from tautools.run.hold import Holder
 from tautools.run.ledger import Ledger, intact, read_events
@@ -63,6 +64,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
     differences = mixed(first.provenance, seen) if first else []
     ledger = Ledger(cell.folder)
     with contextlib.closing(Writer(cell.folder)) as writer:
+        keep_certificates(cell.cast, cell.folder, writer.name, workspace=cell.workspace)
         teller = Teller(cell.setting, writer, on_event)
         _take_damaged_back(cell, ledger, writer, teller)
         scheduler, holder = _make_scheduler(cell, ledger, writer, teller, stop)

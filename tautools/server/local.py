@@ -134,6 +134,12 @@ def require_free_name(name: str, registry: Registry) -> None:
 
         refuse_live_job(known)
         return
+    if known.how == "attach":
+        raise ServerError(
+            f"A server named {name!r} is attached in this workspace.",
+            evidence=known.base_url,
+            next_step=f"Start this one under another name, or forget that one with `tautools server stop {name}`.",
+        )
     if known.host not in {"", socket.gethostname()}:
         raise ServerError(
             f"A server named {name!r} is registered on host {known.host}.",
