@@ -66,9 +66,20 @@ def _result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
         "task_id": bench_task_id(row.task_id),
         "reward": row.reward,
         "info": _info(conversation),
-        "traj": conversation.messages,
+        "traj": _named(conversation.messages),
         "trial": row.trial,
     }
+
+
+def _named(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages as tau-bench keeps them: a tool's answer has the tool's name beside the id of the call."""
+    names: dict[str, str] = {}
+    found = []
+    for message in messages:
+        names.update({call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())})
+        answered = names.get(message.get("tool_call_id", ""))
+        found.append(message if answered is None else {**message, "name": answered})
+    return found
 
 
 def _info(conversation: Conversation) -> dict[str, Any]:
