@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
+from tautools.params.secrets import names_a_secret
 from tautools.server.installed import versions_beside
 from tautools.server.profiles import check_modules, choose_profile
 
@@ -47,11 +48,17 @@ def server_argv(params: ServerParams, site: SiteParams, place: Place) -> list[st
     Raises
     ------
     ParamsError
-        When `vllm.args` holds a flag that the launcher sets itself.
+        When `vllm.args` holds a flag that the launcher sets itself, a flag carries a secret, or the model's name would
+        be taken for a flag.
     """
     if params.engine == "simulate":
-        return _simulate_argv(params, place)
-    return _vllm_argv(params, params.serve_command or site.serve_command, place)
+        return _without_secrets(_simulate_argv(params, place))
+    if params.model.startswith("-"):
+        raise ParamsError(
+            f"The model {params.model!r} would be taken for a flag.",
+            next_step="Give it as ORGANISATION/NAME or as a path; a folder whose name begins so as ./NAME.",
+        )
+    return _without_secrets(_vllm_argv(params, params.serve_command or site.serve_command, place))
 
 
 def server_env(
@@ -90,6 +97,18 @@ def server_env(
         check_modules(env)
     env[KEY_VARIABLE] = key
     return env
+
+
+def _without_secrets(argv: list[str]) -> list[str]:
+    """Return `argv` when no flag of it carries a secret, which every user of the node could read."""
+    for word in argv:
+        name = word.partition("=")[0]
+        if name.startswith("--") and names_a_secret(name.lstrip("-")):
+            raise ParamsError(
+                f"`{name}` would show a secret to every user of the machine.",
+                next_step="Set its environment variable before tautools starts (HF_TOKEN for the hub's token).",
+            )
+    return argv
 
 
 def _simulate_argv(params: ServerParams, place: Place) -> list[str]:
