@@ -21,6 +21,7 @@ VERBS = {
     "config": "Show sites, servers, sweeps and runs as they will be used.",
     "server": "Launch, verify, watch and stop model servers.",
     "run": "Run one cell from flags; run it again to resume.",
+    "local": "Start N servers here, run the domains in turn, stop.",
     "show": "Read a conversation, finished or running.",
     "sweep": "Plan, run and watch many cells.",
     "report": "Tables, figures and pages of what was measured.",
