@@ -3,7 +3,8 @@
 Only fields that hold paths or addresses expand: `path`, `model` and `chat_template` where they look like a path,
 `base_url`, the values of `env`, the words of `serve_command` and of `vllm.args`. Shell lines (`activate`) are left to
 the shell, and what is sent to a model (`extra_body`) is left alone. Relative paths in a file count from the workspace,
-those of a flag from the current folder.
+those of a flag from the current folder. A chat template may be given by the bare name of its file; it is looked for in
+the workspace, in its `params/templates/` and among the shipped ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
+from tautools.params.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["expand_text", "expand_tree", "looks_like_path"]
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\.jinja2?")
 _UNTOUCHED = {"extra_body", "chat_template_kwargs"}
 _MUST_EXIST = {"path", "model", "chat_template"}
 
@@ -99,6 +102,8 @@ def expand_tree(data: Any, *, base: Callable[[Trail], Path], where: Callable[[Tr
         how = _how(value, trail, around) if isinstance(value, str) else _How.AS_IT_IS
         if how is _How.AS_IT_IS:
             return value
+        if how is _How.TEMPLATE:
+            return _template(value, base(trail), where(trail))
         expanded = expand_text(value, where=where(trail))
         return _existing(value, expanded, base(trail), where(trail)) if how is _How.EXISTING else expanded
 
@@ -109,6 +114,7 @@ class _How(Enum):
     AS_IT_IS = auto()
     EXPANDED = auto()
     EXISTING = auto()
+    TEMPLATE = auto()
 
 
 def _how(text: str, trail: Trail, around: dict[str, Any]) -> _How:
@@ -116,6 +122,8 @@ def _how(text: str, trail: Trail, around: dict[str, Any]) -> _How:
     last = names[-1] if names else ""
     if (names[:1] == ["env"] and len(names) == 2) or last == "base_url":
         return _How.EXPANDED
+    if last == "chat_template" and _TEMPLATE_NAME.fullmatch(text):
+        return _How.TEMPLATE
     if last == "serve_command" or names[:2] == ["vllm", "args"]:
         return _How.EXPANDED if text.startswith(("~", "$")) else _How.AS_IT_IS
     if last not in _MUST_EXIST or not (last == "path" or looks_like_path(text)):
@@ -139,6 +147,19 @@ def _existing(written: str, expanded: str, base: Path, where: str) -> str:
             next_step="Correct the path, or make what it names; relative paths in a file count from the workspace.",
         )
     return str(path)
+
+
+def _template(name: str, base: Path, where: str) -> str:
+    """Return the file of a chat template that is given by its bare name: the workspace's own, or a shipped one."""
+    folders = [base, base / "params" / "templates", shipped("params") / "templates"]
+    found = [folder / name for folder in folders if (folder / name).is_file()]
+    if not found:
+        raise ParamsError(
+            f"{where}: there is no chat template {name!r}.",
+            evidence=f"Looked in {', '.join(str(folder) for folder in folders)}.",
+            next_step="Put the file there, or write its whole path.",
+        )
+    return str(found[0].absolute())
 
 
 def _nearest_folder(path: Path) -> str:
