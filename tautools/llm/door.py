@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from tautools.llm.patience import Retry, Timeouts
 from tautools.llm.pool import Load, Pool
 from tautools.llm.stream import ask
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
+from tautools.params.secrets import names_a_secret
 from tautools.records import Party, Role, Thinking
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ class ModelDoor:
                 said = incoming.finish(asked_to_think=party.thinking is Thinking.ON)
             except ModelCallError as error:
                 incoming.ended = incoming.ended or time.perf_counter()
-                _hush(error, endpoint.key)
+                _hush(error, endpoint)
                 if isinstance(error, ConnectError):
                     place.leave()
                 self._tell(failed(question.tag, endpoint, incoming, error, **further))
@@ -188,9 +190,17 @@ class _Question:
     attempt: int = 0
 
 
-def _hush(error: ModelCallError, key: str) -> None:
-    """Take the key out of what a server echoed."""
-    if len(key) >= 4:
+def _hush(error: ModelCallError, endpoint: Endpoint) -> None:
+    """Take keys out of what a server echoed."""
+    for key in _keys(endpoint):
         error.evidence = error.evidence.replace(key, "***")
         error.problem = error.problem.replace(key, "***")
-        error.args = (error.problem,)
+    error.args = (error.problem,)
+
+
+def _keys(endpoint: Endpoint) -> list[str]:
+    """Return what must not be repeated: the endpoint's key, and what litellm may have taken from the environment."""
+    found = [endpoint.key]
+    if endpoint.provider != "openai":
+        found += [value for name, value in os.environ.items() if names_a_secret(name)]
+    return [key for key in found if len(key) >= 4]

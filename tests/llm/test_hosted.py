@@ -147,6 +147,18 @@ async def test_litellm_prints_nothing(open_door: Any, capfd: pytest.CaptureFixtu
     assert "litellm" not in capfd.readouterr().out.lower()
 
 
+async def test_a_key_from_the_environment_is_taken_out_of_what_a_provider_echoes(
+    open_door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "sk-from-the-environment")
+    echo = Say(status=401, body={"error": {"message": "Incorrect key: sk-from-the-environment."}})
+    async with ScriptedServer(echo) as server, open_door(server, endpoint=_VLLM) as opened:
+        with pytest.raises(ModelCallError) as raised:
+            await opened.ask()
+    assert "Incorrect key: ***." in raised.value.evidence
+    assert "sk-from-the-environment" not in str(vars(raised.value)) + repr(opened.records)
+
+
 def test_a_missing_key_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(ModelCallError, match="key for anthropic") as raised:
