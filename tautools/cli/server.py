@@ -16,8 +16,10 @@ from tautools.cli.options import ParamsName, json_option, set_option, site_optio
 from tautools.cli.server_attach import attach
 from tautools.cli.server_cards import cards
 from tautools.cli.server_export import export
+from tautools.cli.server_handover import handover
 from tautools.cli.server_keep import keep_all, keep_options, terms_of
 from tautools.cli.server_layout import layout_options, plan, start_asked, take_asked
+from tautools.cli.server_profile import show_advice
 from tautools.cli.server_relaunch import relaunch, why
 from tautools.cli.server_script import dry_run, script
 from tautools.cli.server_verify import test, verify
@@ -51,6 +53,7 @@ command.add_command(relaunch)
 command.add_command(cards)
 command.add_command(plan)
 command.add_command(script)
+command.add_command(handover)
 
 
 @command.command(
@@ -198,4 +201,5 @@ def _chosen(
     params = load_server(name, workspace=workspace, overrides=[*overrides, *words])
     if params.engine != "simulate" and not (skill is speed is None):
         raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
+    show_advice(params)
     return params

@@ -185,13 +185,34 @@ class Registry:
             self.add(record)
             (self.folder / f"{record.name}.json").unlink(missing_ok=True)
 
+    def take_over(self, old: ServerRecord, heir: ServerRecord) -> ServerRecord:
+        """Give a proven server the name of another one, with its key; return its new record.
+
+        Raises
+        ------
+        ServerError
+            When the heir is not proven.
+        """
+        certificate = heir.certificate and heir.certificate.model_copy(update={"server": old.name})
+        if certificate is None or not certificate.passed or not self.is_current(heir):
+            raise ServerError(
+                f"Server {heir.name!r} is not proven, so it cannot take over {old.name!r}.",
+                next_step=f"Run `tautools server verify {heir.name}`.",
+            )
+        # A key file of its own, so that one replaced file, the record, turns the name over as a whole.
+        key = self.folder.resolve() / f"{old.name}.{heir.alias}.key"
+        write_atomic(key, self.key(heir) + "\n", mode=0o600)
+        record = heir.model_copy(update={"name": old.name, "key_file": str(key), "certificate": certificate})
+        write_atomic(self.folder / f"{old.name}.json", record.model_dump_json(indent=1), mode=0o600)
+        self._forget(old)
+        self.remove(heir)
+        return record
+
     def remove(self, record: ServerRecord) -> None:
         """Forget a server and its key; nothing happens when a newer launch has its name."""
         if not self.is_current(record):
             return
-        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
-        for suffix in ("address", "sbatch", "exit", "doing", "json"):
-            self._launch_file(record.name, suffix).unlink(missing_ok=True)
+        self._forget(record)
         (self.folder / f"{record.name}.json").unlink(missing_ok=True)
 
     def is_current(self, record: ServerRecord) -> bool:
@@ -239,6 +260,14 @@ class Registry:
     def script_file(self, name: str) -> Path:
         """Return where the job script of a server on Slurm lies."""
         return self._launch_file(name, "sbatch")
+
+    def _forget(self, record: ServerRecord) -> None:
+        """Remove everything of a launch but the record of a proven server."""
+        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
+        if record.key_file and Path(record.key_file).parent == self.folder.resolve():
+            Path(record.key_file).unlink(missing_ok=True)
+        for suffix in ("address", "sbatch", "exit", "doing", "json"):
+            self._launch_file(record.name, suffix).unlink(missing_ok=True)
 
     def _launch_file(self, name: str, suffix: str) -> Path:
         return self._launches / f"{name}.{suffix}"

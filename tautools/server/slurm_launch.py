@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["check_job", "launch_job", "refuse_live_job", "script_text"]
 
 
-def launch_job(params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None) -> Server:
+def launch_job(
+    params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None, begin_in_s: int = 0
+) -> Server:
     """Submit a server's job and return its handle at once; see `launch`.
+
+    Parameters
+    ----------
+    params, workspace, site, name
+        As of `launch`.
+    begin_in_s : int
+        The job shall not begin before so many seconds from now.
 
     Raises
     ------
@@ -38,7 +47,7 @@ def launch_job(params: ServerParams, *, workspace: Path, site: SiteParams, name:
         When a value cannot stand in a job script.
     """
     check_job(params, workspace=workspace, site=site, name=name)
-    start = partial(_submit, params, site, name or params.name, Registry(workspace))
+    start = partial(_submit, params, site, name or params.name, Registry(workspace), begin_in_s=begin_in_s)
     return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
 
 
@@ -99,7 +108,9 @@ def _record(params: ServerParams, site: SiteParams, name: str, registry: Registr
     )
 
 
-def _submit(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+def _submit(
+    params: ServerParams, site: SiteParams, name: str, registry: Registry, *, begin_in_s: int = 0
+) -> ServerRecord:
     from tautools.server.local import require_free_name
 
     workspace = registry.workspace.resolve()
@@ -114,7 +125,8 @@ def _submit(params: ServerParams, site: SiteParams, name: str, registry: Registr
         registry.add(record)
         try:
             script = registry.script_file(name)
-            write_atomic(script, job_script(params, site, record, workspace=workspace), mode=0o600)
+            text = job_script(params, site, record, workspace=workspace, begin_in_s=begin_in_s)
+            write_atomic(script, text, mode=0o600)
             job_id = Slurm().submit(script.resolve())
         except BaseException:
             registry.remove(record)

@@ -88,7 +88,9 @@ def job_argv(params: ServerParams, site: SiteParams, alias: str) -> list[str]:
     return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
 
 
-def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path) -> str:
+def job_script(
+    params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path, begin_in_s: int = 0
+) -> str:
     """Return the whole text of the job script of one launch.
 
     Parameters
@@ -99,6 +101,8 @@ def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, 
         The launch; the job registers it when nobody did.
     workspace : Path
         Folder of registry and logs, which the nodes see too; absolute.
+    begin_in_s : int
+        Not before so many seconds after the submission.
 
     Raises
     ------
@@ -121,6 +125,7 @@ def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, 
         gres=site.gres,
         constraint=site.constraint,
         time_limit=site.time_limit,
+        begin_in_s=begin_in_s,
         body=[
             *_surroundings(params, site, record, workspace),
             *_address(params, site, record, workspace),
@@ -196,9 +201,9 @@ def _run(argv: list[str], record: ServerRecord, workspace: Path) -> list[str]:
         "code=$?",
         "",
         "# What is left of it: its exit status; and it is no proven server any more",
-        f"[ -e {base}.json ] || [ -e {proven} ] || exit $code  # it was stopped and forgotten",
+        f"grep -qsF {record.alias} {base}.json {proven} || exit $code  # it was stopped and forgotten",
         f"printf {shlex.quote(left)} $code > {base}.exit",
-        f"if grep -qsF {shlex.quote(record.alias)} {proven}; then mv -- {proven} {base}.json; fi",
+        f"if grep -qsF {record.alias} {proven}; then mv -- {proven} {base}.json; fi",
         "exit $code",
     ]
 

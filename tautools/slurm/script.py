@@ -41,6 +41,8 @@ class JobScript:
     gres: str | None = None
     time_limit: str | None = None
     constraint: str | None = None
+    begin_in_s: int = 0
+    """Not before so many seconds after the submission."""
     requeue: bool = False
     """Whether Slurm may start it again after a failed node; a server that comes back elsewhere must be proven anew."""
 
@@ -65,6 +67,7 @@ def render_sbatch(script: JobScript) -> str:
         "gres": script.gres,
         "constraint": script.constraint,
         "time": script.time_limit,
+        "begin": f"now+{script.begin_in_s}seconds" if script.begin_in_s else None,
         "output": script.output,
         "error": script.error,
     }
