@@ -18,7 +18,6 @@ from tautools.llm.patience import Retry, Timeouts
 from tautools.llm.pool import Load, Pool
 from tautools.llm.stream import ask
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
-from tautools.params.secrets import names_a_secret
 from tautools.records import Party, Role, Thinking
 
 if TYPE_CHECKING:
@@ -202,5 +201,7 @@ def _keys(endpoint: Endpoint) -> list[str]:
     """Return what must not be repeated: the endpoint's key, and what litellm may have taken from the environment."""
     found = [endpoint.key]
     if endpoint.provider != "openai":
+        from tautools.params.secrets import names_a_secret  # the params' models and YAML come along, for a fault only
+
         found += [value for name, value in os.environ.items() if names_a_secret(name)]
     return [key for key in found if len(key) >= 4]
