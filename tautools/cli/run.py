@@ -90,14 +90,14 @@ def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
     """Start the servers that the roles name and that are not there, and stop those again."""
     from tautools.cli.progress import watch_starts
     from tautools.params import load_server
-    from tautools.server import Registry, launch
+    from tautools.server import Registry, launch_all
 
     there = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
     wanted = dict.fromkeys(role.server for role in (run.agent, run.user) if role.server and not role.base_url)
     chosen = [load_server(name, workspace=workspace) for name in wanted if name not in there]
     started: list[Server] = []
     try:
-        started.extend(launch(params, workspace=workspace) for params in chosen)
+        started.extend(launch_all(chosen, workspace=workspace))
         for error in watch_starts(started).values():
             raise error
         yield

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import SweepError, TautoolsError
 from tautools.params import list_params, load_server, load_site
-from tautools.server import Registry, Server, State, launch, server_state
+from tautools.params.models import SimulateParams
+from tautools.server import Registry, Server, State, launch_all, server_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,8 @@ class ServerNeed:
     """What the registry's server of that name is doing; None when there is none, or none that could come back."""
     params: ServerParams | None = field(default=None, repr=False)
     """How to start it; None for a model that only a running server can give."""
+    simulate: SimulateParams | None = field(default=None, repr=False)
+    """How fast it answers, when its model is a simulated one."""
 
     @property
     def running(self) -> bool:
@@ -90,11 +93,14 @@ def _need(
     states = {record.name: server_state(record, workspace=workspace).state for record in known}
     alive = min((r for r in known if not states[r.name].final), key=lambda r: not _works(states[r.name]), default=None)
     if alive is not None:
-        return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name])
+        told = alive.spec.get("simulate") if alive.engine == "simulate" else None
+        speed = SimulateParams.model_validate(told) if told is not None else None
+        return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name], None, speed)
     params = _server_file(role, workspace)
     if params is None:
         return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
-    return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params)
+    speed = params.simulate if params.engine == "simulate" else None
+    return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params, speed)
 
 
 def _server_file(role: RoleParams, workspace: Path) -> ServerParams | None:
@@ -146,12 +152,12 @@ def serving(
     _check_startable(missing, where)
     started: list[Server] = []
     try:
-        waiting = []
+        waiting: list[Server] = []
         for need in missing:
             with shield():
-                server = _begin(need, workspace, where, started)
+                begun = _begin(need, workspace, where, started)
             tell(f"server {need.name}: starting {need.model}" if need.params else f"server {need.name}: waiting for it")
-            waiting.append(server)
+            waiting += begun
         for server in waiting:
             _prove(server, tell)
         yield needs
@@ -179,12 +185,14 @@ def _check_startable(missing: Sequence[ServerNeed], site: SiteParams) -> None:
         )
 
 
-def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[Server]) -> Server:
+def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[Server]) -> list[Server]:
     if need.params is None:
-        return Server(Registry(workspace).get(need.name), workspace=workspace)
-    server = launch(need.params, workspace=workspace, site=site)
-    started.append(server)
-    return server
+        return [Server(Registry(workspace).get(need.name), workspace=workspace)]
+    # Replicas start side by side: a staggered start would hold back an interrupt for as long as it takes.
+    at_once = need.params.model_copy(update={"stagger": None})
+    servers = launch_all([at_once], workspace=workspace, site=site)
+    started += servers
+    return servers
 
 
 def _prove(server: Server, tell: Callable[[str], None]) -> None:
