@@ -31,7 +31,6 @@ def show_profile(params: ServerParams, site: SiteParams) -> None:
             click.echo(f"#   {name}={value}", err=True)
     for note in profile.notes:
         click.echo(f"# {note}", err=True)
-    show_advice(params)
 
 
 def show_advice(params: ServerParams) -> None:

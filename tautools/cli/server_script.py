@@ -11,6 +11,7 @@ import click
 
 from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, set_option, site_option, workspace_option
+from tautools.cli.server_profile import show_profile
 
 if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams
@@ -54,14 +55,17 @@ def script(name: str, site: str | None, overrides: tuple[str, ...], out: Path | 
 def dry_run(chosen: list[ServerParams], site: SiteParams | None, workspace: Path) -> None:
     """Print what a start would do, and whether it would be taken; nothing is started or written."""
     from tautools.params.models import SiteParams
-    from tautools.server import check_launch
+    from tautools.server import Registry, check_launch
     from tautools.server.command import Place, server_argv
+    from tautools.server.preflight import check_options
     from tautools.server.slurm_launch import check_job, script_text
 
     where = site or SiteParams(name="local")
     for params in chosen:
+        show_profile(params, where)
         if where.scheduler == "slurm":
             click.echo(script_text(params, workspace=workspace, site=where))
+            check_options(params, where, Registry(workspace))
             begins = check_job(params, workspace=workspace, site=where)
             when = time.strftime(" and thinks it starts at %Y-%m-%d %H:%M", time.localtime(begins)) if begins else ""
             click.echo(f"{params.name}: Slurm would take this job{when}.", err=True)

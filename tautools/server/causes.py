@@ -143,7 +143,8 @@ def _known(lines: list[LogLine], rows: list[Failure], part: str, spec: Mapping[s
 def _told(
     row: Failure, found: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
 ) -> Diagnosis:
-    captured = {name: value.strip() for name, value in found.groupdict().items() if value}
+    # A row with two wordings numbers the second one's words: `what2` is `what`.
+    captured = {name.rstrip("2"): value.strip() for name, value in found.groupdict().items() if value}
     fix = dict(row.fix(captured, spec)) if row.fix is not None else {}
     cause, remedy = _filled(row.cause, captured), _filled(row.remedy, captured)
     return Diagnosis(row.kind, cause, remedy, evidence, row.row, tuple(also), fix)

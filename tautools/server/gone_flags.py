@@ -45,11 +45,11 @@ GONE_FLAGS = (
         "device", f"{_FORK}; elsewhere the installed platform decides", "Leave it out, and install the right build."
     ),
     GoneFlag("use-padding-aware-scheduling", _FORK, "Leave it out; the Gaudi plugin pads by its buckets."),
-    GoneFlag("num-scheduler-steps", f"{_FORK}; {_OLD_ENGINE.lower()}", "Leave it out."),
+    GoneFlag("num-scheduler-steps", f"{_FORK}. {_OLD_ENGINE}", "Leave it out."),
     GoneFlag("multi-step-stream-outputs", _OLD_ENGINE, "Leave it out."),
     GoneFlag(
         "swap-space",
-        f"{_FORK}; {_OLD_ENGINE.lower()}",
+        f"{_FORK}. {_OLD_ENGINE}",
         "Leave it out; requests that do not fit are computed again.",
     ),
     GoneFlag("use-v2-block-manager", _OLD_ENGINE, "Leave it out."),

@@ -22,9 +22,9 @@ from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
 from tautools.server.cards_guard import require_cards
 from tautools.server.command import Place, server_argv, server_env
-from tautools.server.flags import check_flags
 from tautools.server.handle import Server
 from tautools.server.ports import choose_port
+from tautools.server.preflight import check_options
 from tautools.server.reach import reachable_host
 from tautools.server.registry import Registry, check_name
 from tautools.shell import group_members, process_alive, start_detached, stop_group
@@ -111,10 +111,7 @@ def check_launch(
             "docs/servers.md has the recipe.",
         )
     reachable_host(site.host, site.reach)
-    if params.engine == "vllm":
-        env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
-        command = params.serve_command or site.serve_command
-        check_flags(argv, command=command, env=env, folder=registry.folder / "flags")
+    check_options(params, site, registry)
     require_cards(params, site, registry, force=force)
 
 

@@ -50,7 +50,8 @@ OPTIONS = (
     failure(
         "24",
         "unknown_tool_parser",
-        r"invalid tool call parser: (?P<what>[^\s(]+)(?: \(chose from \{(?P<list>[^}]*)\})?",
+        r"invalid tool call parser: (?P<what>[^\s(]+)(?: \(chose from \{(?P<list>[^}]*)\})?|"
+        r"Tool parser '(?P<what2>[^']+)' not found(?:\. Available parsers: (?P<list2>[^\"]*))?",
         "This vLLM has no tool parser named {what}.",
         "Choose one that the log line lists; Qwen3 and Hermes models use `hermes`.",
         fix=nearest_tool_parser,
@@ -58,7 +59,8 @@ OPTIONS = (
     failure(
         "25",
         "unknown_reasoning_parser",
-        r"invalid reasoning parser: (?P<what>[^\s(]+)(?: \(chose from \{(?P<list>[^}]*)\})?",
+        r"invalid reasoning parser: (?P<what>[^\s(]+)(?: \(chose from \{(?P<list>[^}]*)\})?|"
+        r"Reasoning parser '(?P<what2>[^']+)' not found(?:\. Available parsers: (?P<list2>[^\"]*))?",
         "This vLLM has no reasoning parser named {what}.",
         "Choose one that the log line lists, or leave `reasoning_parser` out.",
         fix=nearest_reasoning_parser,
