@@ -21,6 +21,8 @@ _NO_PARSER = (
     "(`hermes` for Qwen3), which also sets --enable-auto-tool-choice"
 )
 _WORD = "ready"
+_BEGINNING = 32
+"""Tokens of the answer to a tool's result: that one begins shows that the template takes such a turn."""
 _TOOL: ToolSpec = {
     "type": "function",
     "function": {
@@ -71,12 +73,14 @@ def tool_calls(state: Climb) -> Finding:
         markup = next((mark for mark in _MARKUP if mark in free.text), "")
         if markup and not free.tool_calls:
             return Finding(False, f"free call: {markup} came as text, so the parser is not the model's; {_NO_PARSER}")
-        after = ask(state.endpoint, [*_QUESTION, forced.message, *_results(forced)], tools=[_TOOL])
+        after = ask(
+            state.endpoint, [*_QUESTION, forced.message, *_results(forced)], tools=[_TOOL], max_tokens=_BEGINNING
+        )
     except ModelCallError as error:
         if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
             return Finding(False, f"{_NO_PARSER}. It said: {short(error.evidence or error.problem, 200)}")
         raise
-    if not after.text.strip() and not after.tool_calls:
+    if not (after.text.strip() or after.tool_calls or after.thinking):
         return Finding(False, "nothing was answered to the tool's result")
     chosen = "a free call was made" if free.tool_calls else "left free, the model chose to make no call"
     return Finding(True, f"forced call parsed, {chosen}, the tool's result was answered")
