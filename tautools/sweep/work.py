@@ -11,6 +11,7 @@ from tautools.sweep.drive import Driver
 from tautools.sweep.interrupts import Interrupts
 from tautools.sweep.launch import Launcher
 from tautools.sweep.plan import by_setting, plan_sweep
+from tautools.sweep.reach import check_reach
 from tautools.sweep.result import SweepEvent, SweepResult
 from tautools.sweep.servers import serving
 from tautools.sweep.status import sweep_status
@@ -70,6 +71,7 @@ def run_sweep(
     tell(_plan_event(plan))
     executed, interrupted = 0, False
     if plan.owed_cells:
+        check_reach([cell.cell for cell in plan.owed_cells], workspace=workspace)
         launcher = Launcher(sweep, workspace=workspace, notebook=notebook or run_cell_notebook())
         interrupts = Interrupts(stop)
         driver = Driver(plan, launcher, parallel=sweep.parallel_settings, tell=tell, interrupts=interrupts)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from small_sweep import processes_of, small_sweep
 
+from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.params.models import SweepParams
 from tautools.run import read_calls, read_events, read_ledger, results_of
@@ -149,6 +150,24 @@ def test_a_failed_cell_does_not_stop_the_others_and_shows_its_cause(
     assert "Nobody answers" in str(result)
     assert "Nobody answers" in sweep_status(sweep, workspace=tmp_path)[0].cause
     assert Registry(tmp_path).list() == []
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_a_sweep_of_which_nothing_can_be_done_ends_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    address = "http://127.0.0.1:9/v1" if provider == "openai" else None
+    ghost = {"model": "ghost", "provider": provider, "base_url": address}
+    sweep = small_sweep(tmp_path, grid={"agent": [ghost]})
+    before = sorted(tmp_path.rglob("*"))
+    events: list[SweepEvent] = []
+    with pytest.raises(TautoolsError, match=r"Nobody answers|key for gemini") as caught:
+        run_sweep(sweep, workspace=tmp_path, on_event=events.append)
+    assert caught.value.next_step
+    assert [event.kind for event in events] == ["plan"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_server_that_dies_is_a_fault_and_never_a_score(tmp_path: Path) -> None:
