@@ -187,9 +187,8 @@ def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str
     if own or known:
         return statistics.median(own or known)
     need = engines.get(agent_name(cell.cell.run.agent))
-    params = need.params if need is not None else None
-    if params is None or params.engine != "simulate":
+    model = need.simulate if need is not None else None
+    if model is None:
         return REAL_CONVERSATION_S
-    model = params.simulate
     call_ms = model.ttft_ms + model.prefill_ms_per_1k_tokens + TOKENS * model.itl_ms
     return 0.0 if model.speed == 0 else CALLS * call_ms / 1000 / model.speed

@@ -8,7 +8,8 @@ import pytest
 from small_sweep import server_file, small_sweep
 
 from tautools.errors import BenchError, ParamsError
-from tautools.params import load_sweep
+from tautools.params import load_server, load_sweep
+from tautools.server import launch
 from tautools.sweep import plan_sweep, sweep_status
 
 
@@ -58,6 +59,19 @@ def test_a_plan_says_what_its_estimate_rests_on(tmp_path: Path) -> None:
     # 16 calls of 1 s and 60 tokens of 0.1 s: 112 s for the conversations side by side, and the notebooks' starts.
     assert 112 < plan.estimate_s < 140
     assert f"about {round(plan.estimate_s / 60)} min" in str(plan)
+
+
+def test_a_server_that_runs_already_is_expected_to_be_as_fast_as_it_was_started(tmp_path: Path) -> None:
+    server_file(tmp_path, "slow", speed=1, ttft_ms=1000, itl_ms=100, prefill_ms_per_1k_tokens=0)
+    sweep = small_sweep(tmp_path, grid={"agent": ["slow"]})
+    before = plan_sweep(sweep, workspace=tmp_path)
+    server = launch(load_server("slow", workspace=tmp_path), workspace=tmp_path)
+    try:
+        after = plan_sweep(sweep, workspace=tmp_path)
+        assert after.servers[0].state is not None
+        assert before.estimate_s == pytest.approx(after.estimate_s, abs=5)
+    finally:
+        server.stop()
 
 
 def test_the_text_of_a_plan_shows_everything_that_is_decided_by(tmp_path: Path) -> None:
