@@ -142,7 +142,9 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     if expected is None:
         console.print("The benchmark is not at hand; expected actions are not shown.")
         return
-    table = Table("", "expected action", "actual action", title="expected beside actual", title_justify="left")
+    table = Table("", title="expected beside actual", title_justify="left")
+    for name in ("expected action", "actual action"):
+        table.add_column(name, overflow="fold")
     for pair in beside(expected, actions_of(conversation.messages, Strategy(folder.setting.strategy))):
         table.add_row(_MARKS[pair.mark], _action(pair.expected), _action(pair.actual))
     console.print(table)

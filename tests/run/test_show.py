@@ -97,6 +97,15 @@ def test_a_conversation_is_printed_with_expected_beside_actual_actions(results, 
     assert whole["conversation"]["task_id"] == "0"
 
 
+def test_no_argument_of_an_action_is_cut_off_where_the_terminal_is_narrow(results):
+    folder = results / "results/retail/fc/4B"
+    table = show(folder, "--task", "0").output.partition("expected beside actual")[2]
+    assert "…" not in table
+    columns = zip(*(line.split("│")[2:4] for line in table.splitlines() if line.startswith("│")), strict=True)
+    for each in ("".join("".join(column).split()) for column in columns):
+        assert 'find_user_id_by_name_zip(first_name="Yusuf",last_name="Rossi",zip="19122")' in each
+
+
 def test_a_conversation_that_failed_says_what_is_missing_and_different(results):
     entries = json.loads(show(results / "results/retail/fc/4B", "--json").output)
     failed = next(entry["task_id"] for entry in entries if entry["outcome"] == "failed")
