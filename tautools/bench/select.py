@@ -25,7 +25,7 @@ def select_tasks(domain: Domain, wanted: TaskParams) -> list[Task]:
         When an id does not exist (the nearest are named), or no task is left.
     """
     if wanted.ids is not None:
-        names = list(dict.fromkeys(choose(f"task in {domain.env}", name, domain.tasks) for name in wanted.ids))
+        names = list(dict.fromkeys(choose("task", name, domain.tasks, of=domain.env) for name in wanted.ids))
     else:
         end = None if wanted.end_index == -1 else wanted.end_index
         names = list(domain.tasks)[wanted.start_index : end]

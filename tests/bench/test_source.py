@@ -100,7 +100,10 @@ def test_all_tasks_are_chosen_by_default(retail: Domain) -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        ({"ids": ["0", "114"]}, ["no task in retail '114'", "Did you mean '14'"]),
+        (
+            {"ids": ["0", "114"]},
+            ["no task '114' of retail", "tasks of retail that exist: 114", "Did you mean '14'"],
+        ),
         ({"start_index": 200}, ["No task of retail is selected", "114 tasks", "'start_index': 200"]),
         ({"start_index": 5, "end_index": 5}, ["No task of retail is selected"]),
         ({"ids": []}, ["No task of retail is selected"]),

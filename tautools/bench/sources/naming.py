@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 
-def choose(kind: str, name: str, known: Collection[str]) -> str:
-    """Return `name` if it is known.
+def choose(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
+    """Return `name` if it is known; `of` says in messages whose it would be.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def choose(kind: str, name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} of them, the first {next(iter(known))!r}"
     raise BenchError(
-        f"There is no {kind} {name!r}.",
-        evidence=f"The {kind}s that exist: {listed}.",
+        f"There is no {kind} {name!r}{of and f' of {of}'}.",
+        evidence=f"The {kind}s{of and f' of {of}'} that exist: {listed}.",
         next_step=f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Choose one of the {kind}s that exist.",
     )
