@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from tautools.errors import ParamsError
 from tautools.params.check import validated
 from tautools.params.expand import expand_tree
 from tautools.params.find import Kind, find_params
@@ -160,6 +161,8 @@ def _finish(
     apply_overrides(tree, overrides)
     _spell_out_roles(tree)
     if model is RunParams:
+        if file is None:
+            _require_agent(tree)
         _default_user(tree)
 
     def base(trail: Trail) -> Path:
@@ -188,6 +191,14 @@ def _spell_out_roles(tree: Tree) -> None:
                 tree.flags[(*trail, "server")] = origin
             else:
                 tree.document.values[(*trail, "server")] = tree.document.place(trail)
+
+
+def _require_agent(tree: Tree) -> None:
+    if isinstance(tree.data, dict) and not tree.data.get("agent"):
+        raise ParamsError(
+            "No model was named for the agent.",
+            next_step="Add --server NAME (`tautools server ls` lists what runs), or --model M --base-url URL.",
+        )
 
 
 def _default_user(tree: Tree) -> None:

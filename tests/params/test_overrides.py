@@ -101,7 +101,7 @@ def test_a_user_of_its_own_is_not_mixed_with_the_agent(tmp_path: Path) -> None:
 def test_a_run_without_env_or_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="`env` is missing"):
         resolve_run({"agent.model": "M"}, workspace=tmp_path)
-    with pytest.raises(ParamsError, match="`agent` is missing"):
+    with pytest.raises(ParamsError, match="No model was named for the agent"):
         resolve_run({"env": "retail"}, workspace=tmp_path)
 
 

@@ -93,6 +93,14 @@ def test_bad_input_exits_with_2_and_the_next_step_and_changes_nothing(tmp_path, 
     assert (requests_of(server), list(tmp_path.iterdir())) == (asked, [])
 
 
+def test_without_any_model_the_error_says_which_flags_name_one(tmp_path):
+    told = run(tmp_path, "--env", "retail")
+    assert told.exit_code == 2
+    assert "No model was named for the agent." in told.stderr
+    assert "--server NAME" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_server_the_error_says_what_to_start(tmp_path):
     told = run(tmp_path, "--env", "retail", "--model", "Qwen/Qwen3-8B", "--limit", 1)
     assert told.exit_code == 1
