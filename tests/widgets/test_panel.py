@@ -121,3 +121,15 @@ def test_on_a_page_the_bundle_has_the_live_view_and_the_fallbacks(tmp_path: Path
         assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= set(bundle)
     finally:
         panel.close()
+
+
+def test_a_sweep_that_cannot_be_shown_is_told_in_its_place_with_the_next_step(tmp_path: Path) -> None:
+    board = SweepBoard("sol-gaudi-120", tmp_path)
+    try:
+        bundle = board._repr_mimebundle_()
+        assert "There is no benchmark 'tau-bench'." in bundle["text/plain"]
+        assert "Next: " in bundle["text/html"]
+        assert "There is no benchmark" in board.view.html
+        assert "There is no benchmark" in board.freeze().data
+    finally:
+        board.close()

@@ -89,7 +89,7 @@ class Panel(ABC):
     # -- what a notebook does with a panel
 
     def _repr_mimebundle_(self, **_: Any) -> Mapping[str, Any]:
-        rendered = self.render(self.snapshot())
+        rendered = self._rendered()
         fallback = {"text/plain": rendered.text, "text/html": rendered.html}
         if headless():
             return fallback
@@ -112,7 +112,7 @@ class Panel(ABC):
         from IPython.display import HTML
 
         self.close()
-        return HTML(self.render(self.snapshot()).html)
+        return HTML(self._rendered().html)
 
     def close(self) -> None:
         """Stop the writer thread; what the panel started goes on."""
@@ -175,9 +175,16 @@ class Panel(ABC):
             self._wake.wait(max(REFRESH_S, 4 * cost_s))
             self._wake.clear()
 
+    def _rendered(self) -> Rendered:
+        """Return what is shown now; what cannot be shown is told in its place, with what to do next."""
+        try:
+            return self.render(self.snapshot())
+        except TautoolsError as error:
+            return Rendered(f"<pre class='tau-error'>{escape(error)}</pre>", str(error))
+
     def _refresh(self) -> None:
         try:
-            rendered = self.render(self.snapshot())
+            rendered = self._rendered()
         except Exception as error:  # noqa: BLE001 - shown in the panel; the thread must live on
             rendered = Rendered(f"<div class='tau-error'>{escape(error)}</div>", str(error))
         self._show(rendered)
