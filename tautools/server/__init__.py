@@ -12,7 +12,8 @@ servers of a workspace is in its `Registry`; `endpoints` finds and checks the ad
 
 from __future__ import annotations
 
-from tautools.server.address import as_base_url, verify_url
+from tautools.server.address import as_base_url, verify_target, verify_url
+from tautools.server.attach import attach, attach_all
 from tautools.server.causes import Diagnosis, diagnose
 from tautools.server.fleet import launch_all
 from tautools.server.handle import Server
@@ -30,6 +31,8 @@ __all__ = [
     "Snapshot",
     "State",
     "as_base_url",
+    "attach",
+    "attach_all",
     "check_launch",
     "diagnose",
     "endpoints",
@@ -38,5 +41,6 @@ __all__ = [
     "open_server",
     "server_state",
     "server_states",
+    "verify_target",
     "verify_url",
 ]
