@@ -68,7 +68,7 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
         params = ServerParams.model_validate(
             {
                 "name": "server",
-                "model": model,
+                "model": f"./{model}",
                 "served_model_name": f"served {model}",
                 "serve_command": [sys.executable, "-c", TELL, word],
                 "env": {"HOSTILE": value},
@@ -84,11 +84,11 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
         assert told == value
         note = json.loads((workspace / "servers" / "launches" / "server.address").read_text())
         port = note["base_url"].removeprefix("http://127.0.0.1:").removesuffix("/v1")
-        assert argv[:6] == [word, model, "--host", "127.0.0.1", "--port", port]
+        assert argv[:6] == [word, f"./{model}", "--host", "127.0.0.1", "--port", port]
         assert argv[6:8] == ["--served-model-name", f"served {model}"]
         assert argv[-2:] == ["--some-flag", argument]
         assert not [path for path in workspace.rglob("*") if path.name.startswith("pwned")]
-        assert Registry(workspace).get("server").spec["model"] == model
+        assert Registry(workspace).get("server").spec["model"] == f"./{model}"
         assert Registry(workspace).exit_code(Registry(workspace).get("server")) == 0
 
 
@@ -110,7 +110,7 @@ def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
         "--ntasks=1",
         "--cpus-per-task=20",
         "--mem=40G",
-        "--gres=gpu:hl225:1",
+        "--gres=gpu:hl225:2",
         "--time=0-08:00:00",
         f"--output={workspace}/logs/qwen3-32b_%j.out",
         f"--error={workspace}/errors/qwen3-32b_%j.err",

@@ -20,6 +20,7 @@ from tautools.cli.server import command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
 from tautools.server import Registry, Server, Snapshot, State, endpoints, launch, open_server, server_states
+from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
@@ -149,7 +150,9 @@ def test_a_failed_node_is_told(workspace: Path) -> None:
         assert f"Its node failed. Job {server.record.job_id} on {node}." in server.state().detail
         assert "tautools server up sim" in server.state().next_step
     finally:
-        ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        # A node that has answered meanwhile is back already, and Slurm refuses to resume it.
+        Shell().run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], timeout_s=30)
+        wait_for(lambda: ask("sinfo", "-h", "-n", node, "-o", "%t").strip() in {"idle", "mix"})
 
 
 def test_a_second_job_of_one_name_is_refused_and_the_first_not_disturbed(workspace: Path) -> None:

@@ -159,8 +159,9 @@ def _start_all() -> None:
     files = [f"--{name}-file={munge}/{name}" for name in ("pid", "log", "seed")]
     _do("munged", f"--key-file={munge}/key", f"--socket={munge}/socket", *files)
     _do("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={FOLDER}/database", "--skip-test-db")
-    _background(
-        "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={FOLDER}/database", f"--socket={FOLDER}/socket/mysql",
+    _do(
+        "setsid", "--fork", "mariadbd", "--no-defaults", "--user=mysql",
+        f"--datadir={FOLDER}/database", f"--socket={FOLDER}/socket/mysql",
         f"--port={PORTS['database']}", "--bind-address=127.0.0.1", f"--init-file={FOLDER}/init.sql",
         "--innodb-log-file-size=16M", f"--pid-file={FOLDER}/database/pid",
     )  # fmt: skip
@@ -246,12 +247,6 @@ def _run_quietly(words: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
             check=False,
             cwd="/",
         )
-
-
-def _background(*words: str) -> None:
-    with (FOLDER / "log" / f"start-{words[0]}.log").open("ab") as log:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        subprocess.Popen(words, env=_environment(), **streams, start_new_session=True, cwd="/")
 
 
 def _listens(port: int | str) -> bool:
