@@ -13,6 +13,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
+from tautools.server.cards_job import gres_for, job_card_lines
 from tautools.server.command import KEY_VARIABLE, Place, server_argv, server_env
 from tautools.slurm import JobScript, render_sbatch
 from tautools.slurm.script import log_pattern
@@ -122,7 +123,7 @@ def job_script(
         qos=site.qos,
         cores=site.cores,
         memory_gib=site.memory_gib,
-        gres=site.gres,
+        gres=gres_for(params, site),
         constraint=site.constraint,
         time_limit=site.time_limit,
         begin_in_s=begin_in_s,
@@ -130,6 +131,7 @@ def job_script(
             *_surroundings(params, site, record, workspace),
             *_address(params, site, record, workspace),
             *_header(record),
+            *job_card_lines(params, site),
             *_run(job_argv(params, site, record.alias), record, workspace),
         ],
     )
