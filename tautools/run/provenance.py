@@ -51,11 +51,21 @@ def mixed(first: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def git_revision(root: Path) -> str | None:
-    """Return the revision of the checkout at `root`, with `-dirty` behind it; None when it is not a checkout."""
+    """Return the revision of the checkout at `root`, with `-dirty` behind it; None when it is not a checkout.
+
+    Nothing is written there: a person may be committing in it at this moment.
+    """
     if not (root / ".git").exists():
         return None
+    revision = _git(root, "describe", "--always", "--abbrev=40")
+    # `describe --dirty` would take the index's lock, and leave it behind when this process is killed.
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{revision}-dirty" if revision and changed else revision
+
+
+def _git(root: Path, *words: str) -> str | None:
     try:
-        told = Shell().run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"], timeout_s=5.0)
+        told = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
     except TautoolsError:
         return None
     return told.stdout.strip() or None if told.exit_code == 0 else None
