@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,16 @@ from tautools.shell import group_members, stop_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(vllm_command: str, tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Path:
+    """A random model of half a megabyte that often calls tools."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    python = Path(vllm_command).with_name("python")
+    maker = repo / "tests" / "support" / "make_tiny_model.py"
+    subprocess.run([python, maker, folder, "--first", "<tool_call>=0.6"], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

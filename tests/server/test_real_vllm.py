@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tautools.errors import NotReadyError, VerifyError
-from tautools.params.models import ServerParams
+from tautools.errors import NotReadyError, ParamsError, VerifyError
+from tautools.http import Http
+from tautools.params import list_params, load_server
+from tautools.params.models import ServerParams, SiteParams
 from tautools.server import Registry, State, launch, open_server, server_states, verify_url
+from tautools.server.causes import diagnose_refusal
+from tautools.server.command import Place, server_argv
+from tautools.server.flags import check_flags, installed_flags
+from tautools.server.gone_flags import GONE_FLAGS
+from tautools.server.relaunch import plan_relaunch, relaunch
 from tautools.shell import group_members
 
 if TYPE_CHECKING:
     from tautools.server import Server, Snapshot
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
+
+PLACE = Place("127.0.0.1", 8007, "launch-1")
 
 SMALL = {
     "HF_HUB_OFFLINE": "1",
@@ -30,16 +40,17 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def tiny_model(vllm_command: str, tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    python = Path(vllm_command).with_name("python")
-    maker = repo / "tests" / "support" / "make_tiny_model.py"
-    subprocess.run([python, maker, folder, "--first", "<tool_call>=0.6"], check=True, capture_output=True)
+def flags(vllm_command: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ask this vLLM for its flags once for all tests."""
+    folder = tmp_path_factory.mktemp("asked") / "flags"
+    assert installed_flags([vllm_command, "serve"], env=os.environ, folder=folder) is not None
     return folder
 
 
 @pytest.fixture
-def tiny(vllm_command: str, tiny_model: Path) -> Any:
+def tiny(vllm_command: str, tiny_model: Path, flags: Path, workspace: Path) -> Any:
+    shutil.copytree(flags, workspace / "servers" / "flags")
+
     def params(**vllm: Any) -> ServerParams:
         args = {"tool_strict_level": "parameter", "block_size": 32, "kv_cache_memory_bytes": 67108864}
         options = {
@@ -68,7 +79,7 @@ def members(server: Server) -> list[int]:
 
 
 def wait_for_line(server: Server, text: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not any(text in line for line in server.tail()):
         assert time.monotonic() < deadline, "\n".join(server.tail(20))
         time.sleep(0.1)
@@ -109,19 +120,6 @@ def test_a_real_vllm_is_stopped_while_it_starts(workspace: Path, tiny: Any, line
     assert Registry(workspace).list() == []
 
 
-def test_engines_of_a_killed_vllm_are_found_and_ended(workspace: Path, tiny: Any) -> None:
-    server = launch(tiny(), workspace=workspace).wait_ready()
-
-    os.kill(server.record.pid or 0, signal.SIGKILL)
-    time.sleep(0.5)
-
-    snapshot = open_server("tiny", workspace=workspace).state()
-    assert snapshot.state is State.FAILED
-    assert "of its workers still run" in snapshot.detail
-    server.stop()
-    assert members(server) == []
-
-
 LAUNCHER = """
 import sys
 from pathlib import Path
@@ -133,7 +131,9 @@ server.wait_ready()
 """
 
 
-def test_a_start_outlives_its_killed_launcher_and_is_proven_later(workspace: Path, tiny: Any) -> None:
+def test_a_start_outlives_its_killed_launcher_and_the_engines_of_a_killed_vllm_are_ended(
+    workspace: Path, tiny: Any
+) -> None:
     words = [sys.executable, "-c", LAUNCHER, tiny().model_dump_json(), str(workspace)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as launcher:
         assert launcher.stdout is not None
@@ -144,6 +144,15 @@ def test_a_start_outlives_its_killed_launcher_and_is_proven_later(workspace: Pat
     assert server.state().state is State.STARTING
     assert server.wait_ready().state().state is State.READY
 
+    os.kill(server.record.pid or 0, signal.SIGKILL)
+    time.sleep(0.5)
+
+    snapshot = open_server("tiny", workspace=workspace).state()
+    assert snapshot.state is State.FAILED
+    assert "of its workers still run" in snapshot.detail
+    server.stop()
+    assert members(server) == []
+
 
 def test_a_vllm_without_a_tool_parser_is_not_ready(workspace: Path, tiny: Any) -> None:
     params = tiny(tool_call_parser=None)
@@ -153,41 +162,73 @@ def test_a_vllm_without_a_tool_parser_is_not_ready(workspace: Path, tiny: Any) -
         server.wait_ready()
 
     assert "tool_call_parser" in caught.value.evidence
+    endpoint = server.endpoint()
+    tool = {"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": "hello"}], "tools": [tool]}
+    refused = diagnose_refusal(Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text)
+    assert refused is not None
+    assert refused.row == "26"
     assert server.state().state is State.DEGRADED
 
 
-@pytest.mark.parametrize(
-    ("changes", "cause"),
-    [
-        ({"args": {"no_such_flag": 1}}, "does not know --no-such-flag"),
-        ({"tool_call_parser": "nope"}, "no tool parser named nope"),
-        ({"max_model_len": 1000000}, "max_model_len 1000000 is more than the model was made for (131072)"),
-        ({"args": {"kv_cache_memory_bytes": 1048576}}, "The KV cache cannot hold one request"),
-    ],
-)
-def test_a_real_failure_is_told_by_its_first_cause(
-    workspace: Path, tiny: Any, changes: dict[str, Any], cause: str
-) -> None:
-    server = launch(tiny(**changes), workspace=workspace)
-
-    with pytest.raises(NotReadyError) as caught:
+def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(workspace: Path, tiny: Any) -> None:
+    # With the shipped template: this random model reads any.
+    template = load_server("nemotron-orchestrator-8b", workspace=workspace).vllm.chat_template
+    asked = tiny(chat_template=template, args={"kv_cache_memory_bytes": 2097152})
+    server = launch(asked, workspace=workspace)
+    with pytest.raises(NotReadyError, match="The KV cache cannot hold one request"):
         server.wait_ready()
-
-    assert cause in caught.value.problem
     assert members(server) == []
+    plan = plan_relaunch("tiny", workspace=workspace, with_fix=True)
+    length = plan.params.vllm.max_model_len
+    assert plan.diagnosis is not None
+    assert plan.diagnosis.row == "2"
+    assert str(length) in plan.diagnosis.evidence
+
+    again = relaunch(plan, workspace=workspace).wait_ready()
+
+    assert again.record.certificate is not None
+    assert again.record.certificate.max_model_len == length
+    assert again.record.changes[0].startswith(f"vllm.max_model_len: 65536 -> {length} ")
+    answers = [
+        {"model": again.record.model, "messages": [{"role": "user", "content": "word " * 65536}]},
+        {"model": "nope", "messages": [{"role": "user", "content": "hello"}]},
+    ]
+    endpoint = again.endpoint()
+    texts = [Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text for body in answers]
+    found = [diagnose_refusal(text) for text in texts]
+    assert [each.row for each in found if each] == ["C1", "C2"]
 
 
 @pytest.mark.parametrize(
-    ("model", "cause"),
+    ("changes", "told"),
     [
-        ("/no/such/folder", "neither a folder on this machine nor a name"),
-        ("some-org/some-model", "not in the local cache"),
+        ({"args": {"swap_space": 4}}, "does not know `--swap-space`"),
+        ({"tool_call_parser": "hermess"}, "Did you mean `hermes`"),
     ],
 )
-def test_a_model_that_is_not_there_is_told(workspace: Path, tiny: Any, model: str, cause: str) -> None:
-    server = launch(tiny().model_copy(update={"model": model}), workspace=workspace)
+def test_what_a_real_vllm_does_not_take_is_told_before_it_is_started(
+    workspace: Path, tiny: Any, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ParamsError, match=told):
+        launch(tiny(**changes), workspace=workspace)
 
-    with pytest.raises(NotReadyError) as caught:
-        server.wait_ready()
+    assert Registry(workspace).list() == []
 
-    assert cause in caught.value.problem
+
+def test_every_flag_of_the_shipped_server_files_is_known(flags: Path, vllm_command: str, tmp_path: Path) -> None:
+    for name in list_params("servers"):
+        params = load_server(name, workspace=tmp_path)
+        if params.engine == "vllm":
+            command = [vllm_command, "serve"]
+            argv = server_argv(params.model_copy(update={"serve_command": command}), SiteParams(name="here"), PLACE)
+            check_flags(argv, command=command, env=os.environ, folder=flags)
+
+
+def test_no_flag_that_is_called_gone_is_in_this_vllm(flags: Path, vllm_command: str) -> None:
+    known = installed_flags([vllm_command, "serve"], env=os.environ, folder=flags)
+
+    assert known is not None
+    newer = {"default-chat-template-kwargs", "tool-strict-level"}
+    assert {gone.name for gone in GONE_FLAGS} & known.names == newer
+    assert {gone.renamed.replace("_", "-") for gone in GONE_FLAGS if gone.renamed} <= known.names
