@@ -66,7 +66,7 @@ class Keeper:
         server = Server(self.record, workspace=self.workspace)
         registry = Registry(self.workspace)
         try:
-            while registry.is_current(self.record) and not server.state().state.final:
+            while registry.is_current(self.record) and not self._ended(server):
                 why = self.look()
                 if why:
                     write_note(self.record.name, self.workspace, dataclasses.replace(self._note, stopping=why))
@@ -76,6 +76,12 @@ class Keeper:
             return ""
         finally:
             forget_note(self.record, self.workspace)
+
+    def _ended(self, server: Server) -> bool:
+        """Whether the server ended otherwise; Slurm is asked only when the server itself does not answer."""
+        if self.record.how == "slurm" and self._silent_since is None:
+            return False
+        return server.state().state.final
 
     def _rest(self, registry: Registry) -> None:
         """Wait until the next look; a server that is stopped meanwhile ends the wait within a second."""
