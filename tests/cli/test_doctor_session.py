@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -206,16 +204,11 @@ def test_whatever_slurm_says_is_read_without_failing(text: str) -> None:
     assert "" not in {value for name, value in fields_of([text]).items() if not name}
 
 
-def test_on_a_real_slurm_the_shipped_site_fits(tmp_path: Path) -> None:
-    conf = os.environ.get("SLURM_CONF", "/var/lib/tautools-slurm/slurm.conf")
-    if shutil.which("sinfo") is None or not Path(conf).is_file():
-        pytest.skip("needs a real Slurm: python tests/support/real_slurm.py start")
-    env = {"PATH": os.environ["PATH"], "SLURM_CONF": conf, "USER": "root"}
-    nodes = subprocess.run(["sinfo", "-h"], env=env, capture_output=True, check=False, timeout=20)
-    if nodes.returncode != 0:
-        pytest.skip("needs a real Slurm that answers: python tests/support/real_slurm.py start")
-
-    seen = found(tmp_path, env)
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.xdist_group("slurm")
+def test_on_a_real_slurm_the_shipped_site_fits(tmp_path: Path, slurm: Path) -> None:
+    seen = found(tmp_path, {"PATH": os.environ["PATH"], "SLURM_CONF": str(slurm), "USER": "root"})
 
     assert seen["partition"].status is Status.OK, seen["partition"]
     assert seen["account"].status is Status.OK, seen["account"]
