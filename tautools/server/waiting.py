@@ -28,6 +28,9 @@ __all__ = ["wait_ready"]
 _STARTS = 3
 """Starts in all, when ports are lost."""
 
+_LOST = {"port_in_use", "internal_port_in_use"}
+"""Causes that another start does away with, because it takes other ports."""
+
 _EAGER_S = 30.0
 """So long a start is looked at often; a longer one is a matter of minutes, and half a second is nothing then."""
 
@@ -104,7 +107,7 @@ def _lost_port(server: Server, snapshot: Snapshot, certificate: Certificate | No
         return any(rung.number == 1 and rung.passed is False for rung in certificate.rungs)
     if snapshot.state is State.DEGRADED:
         return True
-    return snapshot.state is State.FAILED and cause_of(server.record, Registry(server.workspace)).kind == "port_in_use"
+    return snapshot.state is State.FAILED and cause_of(server.record, Registry(server.workspace)).kind in _LOST
 
 
 def _late(server: Server, what: str, snapshot: Snapshot) -> NotReadyError:

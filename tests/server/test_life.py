@@ -178,9 +178,10 @@ def test_a_taken_port_is_an_error_before_anything_is_started(workspace: Path) ->
     assert list(workspace.iterdir()) == []
 
 
-def test_a_port_that_is_lost_is_replaced_by_another(workspace: Path) -> None:
+@pytest.mark.parametrize("modes", ["port_lost", "inner_port_lost"])
+def test_a_port_that_is_lost_is_replaced_by_another(workspace: Path, modes: str) -> None:
     marker = workspace / "lost"
-    params = fake_vllm(modes="port_lost", env={"FAKE_VLLM_LOST": str(marker)})
+    params = fake_vllm(modes=modes, env={"FAKE_VLLM_LOST": str(marker)})
     server = launch(params, workspace=workspace)
     first = server.record
 

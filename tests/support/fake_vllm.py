@@ -37,6 +37,7 @@ MODES = {
     "empty": "answers nothing",
     "reuse_port": "binds as vLLM does, beside others",
     "port_lost": "finds its port taken, the first time",
+    "inner_port_lost": "finds a port of its own processes taken, the first time",
     "ready_then_dies": "says that it is ready, and ends",
     "thinks": "thinks before it answers, in the field for it",
     "thinks_aloud": "thinks in its text",
@@ -110,6 +111,9 @@ def serve(given: argparse.Namespace, modes: set[str]) -> None:
     Answers.modes, Answers.given = modes, given
     Answers.key = os.environ.get("VLLM_API_KEY", "")
     lost = Path(os.environ.get("FAKE_VLLM_LOST", ""))
+    if "inner_port_lost" in modes and not lost.exists():
+        lost.touch()
+        sys.exit("torch.distributed.DistNetworkError: The server socket has failed to listen. name: EADDRINUSE")
     if "port_lost" in modes and not lost.exists():
         lost.touch()
         sys.exit("OSError: [Errno 98] Address already in use")
