@@ -177,10 +177,6 @@ class LineWriter:
         self.offset += written
         return start, len(line)
 
-    def sync(self) -> None:
-        """Make what was written durable."""
-        os.fsync(self._file.fileno())
-
     def close(self) -> None:
         """Close the file; it is never opened for writing again."""
         self._file.close()

@@ -37,7 +37,6 @@ class Task:
     """The actions that solve it."""
     communicate: tuple[str, ...] = ()
     """What the agent must say to the user."""
-    scored_by: str = "DB+COMMUNICATE"
     source_task: Any = field(default=None, repr=False)
     """The source's own object, for its own scorer."""
 
