@@ -144,7 +144,7 @@ def _of_sweep(workspace: Path, name: str) -> list[ReportCell]:
     opened = {folder.id: _Pool.read(folder) for folder in results_of(workspace)}
     cells = []
     for planned in expand(load_sweep(name, workspace=workspace)):
-        cell = prepare_cell(planned.run, workspace=workspace, need_servers=False)
+        cell = prepare_cell(planned.run, workspace=workspace, need_servers=False, to_read=True)
         pool = opened.get(cell.setting.id) or opened.get(_other(cell.setting)) or _nothing(cell.setting, cell.folder)
         tasks = tuple(task.id for task in cell.tasks)
         cells.append(pool.cell(planned.run.num_trials, tasks, f"sweep {name}"))

@@ -70,7 +70,7 @@ class Cell:
         return f"{self.folder}: {len(self.done)} done, {len(self.owed)} owed"
 
 
-def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True) -> Cell:
+def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, to_read: bool = False) -> Cell:
     """Plan one cell: its tasks, its models, its setting, its folder, what is done and what is owed.
 
     Parameters
@@ -81,6 +81,8 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True) 
         Where `results/` is, or will be.
     need_servers : bool
         Whether the servers of its roles must answer now. Without them the plan goes by names alone.
+    to_read : bool
+        Whether results are only looked at: those of somebody else need not be writable.
 
     Raises
     ------
@@ -89,9 +91,10 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True) 
     ServerError, ParamsError, ModelCallError
         A server that is not there, refuses the key or serves another model.
     RunError
-        A workspace that cannot be written.
+        A workspace that cannot be written, unless `to_read`.
     """
-    check_writable(workspace / "results" / run.env / run.strategy.value)
+    if not to_read:
+        check_writable(workspace / "results" / run.env / run.strategy.value)
     source = open_source(run.bench, run.source, run.path)
     domain = source.domain(run.env, run.tasks.split)
     tasks = list(select_tasks(domain, run.tasks))

@@ -137,8 +137,12 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     )
 
 
-def plan_cells(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> list[PlannedCell]:
+def plan_cells(
+    sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None, to_read: bool = False
+) -> list[PlannedCell]:
     """Return the cells of a sweep with what the ledger says about each; asks no server.
+
+    With `to_read` the results are only looked at, and the workspace need not be writable.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def plan_cells(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     seen: set[Key] = set()
     cells = []
     for cell in pick(expand(sweep), only):
-        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False)
+        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
         keys = frozenset(prepared.key(pair) for pair in prepared.planned)
         cells.append(PlannedCell(cell, prepared, keys, len(prepared.owed), len(keys & seen)))
         seen |= keys

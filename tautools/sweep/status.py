@@ -57,15 +57,15 @@ class SweepStatus(list[CellStatus]):
 
 
 def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
-    """Return where each cell stands; reads only.
+    """Return where each cell stands; reads only, also what may not be written.
 
     Raises
     ------
-    ParamsError, BenchError, RunError
+    ParamsError, BenchError
         As `plan_sweep` does.
     """
     folder = runs_folder(workspace, sweep.name)
-    cells = plan_cells(sweep, workspace=workspace, only=only)
+    cells = plan_cells(sweep, workspace=workspace, only=only, to_read=True)
     return SweepStatus(status_of(cell, read_cell_run(folder / f"{cell.cell.name}.json")) for cell in cells)
 
 

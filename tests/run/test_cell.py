@@ -231,6 +231,15 @@ def test_a_workspace_that_cannot_be_written_is_an_error_before_any_work(tmp_path
     assert place.read_text() == ""
 
 
+def test_results_that_are_only_looked_at_need_not_be_writable(tmp_path, server):
+    run = cell_at(server.base_url, limit=1)
+    place = tmp_path / "file"
+    place.write_text("")
+    assert len(prepare_cell(run, workspace=place, need_servers=False, to_read=True).owed) == 1
+    with pytest.raises(TautoolsError, match="cannot be written"):
+        prepare_cell(run, workspace=place, need_servers=False)
+
+
 def test_both_roles_are_recorded(tmp_path, server):
     folder = run_cell(cell_at(server.base_url, limit=1), workspace=tmp_path).folder
     assert {call.role for call in read_calls(folder)} == {Role.AGENT, Role.USER}

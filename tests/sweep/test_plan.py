@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from small_sweep import server_file, small_sweep
 
-from tautools.errors import BenchError, ParamsError
+from tautools.errors import BenchError, ParamsError, RunError
 from tautools.params import load_server, load_sweep
 from tautools.server import launch
 from tautools.sweep import plan_sweep, sweep_status
@@ -50,6 +51,16 @@ def test_a_plan_and_a_status_leave_no_trace(tmp_path: Path) -> None:
     plan_sweep(sweep, workspace=tmp_path)
     sweep_status(sweep, workspace=tmp_path)
     assert _files(tmp_path) == before
+
+
+def test_the_status_of_a_workspace_that_may_only_be_read_is_shown(tmp_path: Path) -> None:
+    """Bound for everyone but root, whom no mode keeps from writing."""
+    sweep = small_sweep(tmp_path)
+    (tmp_path / "results").mkdir(mode=0o555)
+    assert [cell.state for cell in sweep_status(sweep, workspace=tmp_path)] == ["owed", "owed"]
+    if os.geteuid() != 0:
+        with pytest.raises(RunError, match="cannot be written"):
+            plan_sweep(sweep, workspace=tmp_path)
 
 
 def test_a_plan_says_what_its_estimate_rests_on(tmp_path: Path) -> None:
