@@ -22,7 +22,7 @@ from tautools.llm import ModelDoor, Retry, Timeouts
 from tautools.llm.types import CallTag, Endpoint, Reply
 from tautools.records import Party, Role, Sampling, Thinking
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
 _FLAGS = (
     "--enable-auto-tool-choice --tool-call-parser hermes --tool-strict-level parameter --max-model-len 4096 "
