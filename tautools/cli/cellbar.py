@@ -44,11 +44,15 @@ def cell_bar(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], N
     name = f"{cell.setting.env} {cell.setting.strategy.value} {cell.folder.name}"
     task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), told="")
 
+    stopping = ""
+
     def show(event: Event) -> None:
+        nonlocal stopping
         if event.kind in {"start", "done"}:
-            bar.update(task, completed=event.data["done"], told=_told(event))
+            bar.update(task, completed=event.data["done"], told=stopping or _told(event))
         elif event.kind == "interrupted":
-            bar.update(task, told="stopping: running conversations may finish; interrupt again to end at once")
+            stopping = "stopping: running conversations may finish; interrupt again to end at once"
+            bar.update(task, told=stopping)
 
     with bar, _logging_to(console, quiet=quiet):
         yield show
