@@ -10,7 +10,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 help:
 	@echo "make demo    servers up, a small sweep of real tau2 tasks, two reports (simulated models)"
 	@echo "make test    all checks and tests"
-	@echo "make lab     JupyterLab on the notebooks"
+	@echo "make lab     JupyterLab on the notebooks, in the workspace ./demo"
 	@echo "make check   lint, types, import rules, notebook rules"
 	@echo "make bench   what the harness itself costs, side by side with inspect's"
 	@echo "make lock    resolve the two lock files anew"
@@ -24,8 +24,9 @@ test: check
 	$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lab: .venv/.runtime
-	@echo "==> JupyterLab on ./notebooks (Ctrl-C twice ends it)"
-	$(PY) -m jupyterlab --LabApp.news_url= notebooks
+	@echo "==> JupyterLab on the notebooks of the workspace ./demo (Ctrl-C twice ends it)"
+	@$(PY) -m tautools init demo
+	$(PY) -m jupyterlab --LabApp.news_url= --LabApp.default_url=/lab/tree/notebooks/00_session.ipynb --ServerApp.root_dir=demo
 
 check: .venv/.dev
 	@echo "==> Style, types, import rules, notebook rules"
@@ -53,7 +54,7 @@ clean:
 	  echo "Python 3.11 or newer is needed, this is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "==> Making a virtual environment in .venv"
-	$(PYTHON) -m venv .venv || { echo "Next: install the venv module (Debian: apt install python3-venv)."; rm -rf .venv; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "Next: install the venv module (Debian: apt install python3-venv)."; rm -rf .venv; exit 2; }
 
 .venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "==> Installing the locked packages (about a minute)"

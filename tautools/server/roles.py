@@ -108,7 +108,7 @@ def _registered(role: RoleParams, registry: Registry, role_name: str, http: Http
 
 
 def _checked(base_url: str, model: str, key: str, answer: Models, *, role_name: str, name: str) -> Endpoint:
-    where = f"{name} at {base_url}" if name else base_url
+    where = f"{name} ({base_url})" if name else base_url
     if answer.status == 0:
         raise ServerError(
             f"Nobody answers for the {role_name} at {where}.",
@@ -130,7 +130,7 @@ def _checked(base_url: str, model: str, key: str, answer: Models, *, role_name: 
     if model not in answer.names:
         near = nearest(model, answer.names)
         raise VerifyError(
-            f"The server at {where} does not serve {model!r}, which the {role_name} needs.",
+            f"The server {where} does not serve {model!r}, which the {role_name} needs.",
             evidence=f"It serves: {', '.join(answer.names)}.",
             next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
         )
