@@ -136,6 +136,8 @@ class ServerParams(Params):
     """How to start the engine, in place of the site's."""
     startup_timeout_s: float = Field(900.0, gt=0)
     """Seconds without any progress in the log after which a start is given up."""
+    release_timeout_s: float = Field(240.0, ge=0)
+    """Most seconds that a stop waits for the memory of its cards to come back; on Gaudi it takes up to minutes."""
     vllm: VllmParams = VllmParams()
     simulate: SimulateParams = SimulateParams()
 

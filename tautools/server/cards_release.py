@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from tautools.server.cards import Card, CardDoor
 
-__all__ = ["wait_released"]
+__all__ = ["RELEASE_TIMEOUT_S", "wait_released"]
+
+RELEASE_TIMEOUT_S = 240.0
+"""Most seconds to wait where no server file says otherwise; on Gaudi it takes up to minutes."""
 
 _EVERY_S = 1.0
 
@@ -25,7 +28,7 @@ def wait_released(
     indices: Collection[int],
     door: CardDoor,
     *,
-    timeout_s: float = 120.0,
+    timeout_s: float = RELEASE_TIMEOUT_S,
     every_s: float = _EVERY_S,
     tell: Callable[[str], None] | None = None,
 ) -> bool:

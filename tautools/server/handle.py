@@ -37,9 +37,6 @@ class Server:
         Starts the same server on another free port and returns the new record; for the launcher itself.
     """
 
-    release_timeout_s = 120.0
-    """Most seconds that a stop waits for the memory of its cards to come back; on Gaudi it takes up to minutes."""
-
     def __init__(
         self,
         record: ServerRecord,
@@ -209,9 +206,10 @@ class Server:
         cards = record.spec.get("cards") if record.engine == "vllm" else None
         if cards:
             from tautools.server.cards import CardDoor
-            from tautools.server.cards_release import wait_released
+            from tautools.server.cards_release import RELEASE_TIMEOUT_S, wait_released
 
-            wait_released(cards, CardDoor(), timeout_s=self.release_timeout_s, tell=tell)
+            longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
+            wait_released(cards, CardDoor(), timeout_s=longest_s, tell=tell)
 
     def _reread(self) -> ServerRecord:
         """Take over what another process has proven of the same launch."""
