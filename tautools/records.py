@@ -335,6 +335,8 @@ class Certificate(Record):
     """The command that started the server, word by word, when it is ours; values of secrets are hidden."""
     env: dict[str, str] = Field(default_factory=dict)
     """Variables that its params set; values of secrets are hidden."""
+    cards: dict[str, str] = Field(default_factory=dict)
+    """The server's cards at its launch, by index: their module id on Gaudi, else their UUID or index."""
     max_model_len: int | None = None
     simulated: bool = False
 
@@ -368,6 +370,8 @@ class ServerRecord(Record):
     log_out: str = ""
     log_err: str = ""
     argv: list[str] = Field(default_factory=list)
+    cards: dict[str, str] = Field(default_factory=dict)
+    """Cards that the launch gave it, by index, as in its certificate."""
     spec: dict[str, Any] = Field(default_factory=dict)
     site: dict[str, Any] = Field(default_factory=dict)
     """The site it was started on, so that it can be started again; empty: this machine as it is."""

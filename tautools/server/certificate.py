@@ -73,6 +73,7 @@ def certificate_of(name: str, done: Climb, record: ServerRecord | None = None) -
         versions=versions,
         flags=public_flags(record.argv) if record else [],
         env=without_secrets(record.spec.get("env") or {}) if record else {},
+        cards=record.cards if record else {},
         max_model_len=length,
         simulated=done.models is not None and done.models.simulated,
     )

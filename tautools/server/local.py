@@ -169,7 +169,8 @@ def _start(params: ServerParams, site: SiteParams, name: str, registry: Registry
         key, key_file = registry.new_key(name)
         cache = (registry.folder / "cache" / name).resolve()
         env = server_env(*_shown(cards, params, site), key=key, cache=cache, inherited=os.environ)
-        return _run(_record(params, site, name, place, key_file), env, registry)
+        record = _record(params, site, name, place, key_file)
+        return _run(record.model_copy(update={"cards": _card_map(cards)}), env, registry)
 
 
 def _shown(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[ServerParams, SiteParams]:
@@ -178,6 +179,13 @@ def _shown(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[S
         return params, site
     modules = [card.module for card in cards]
     return params.model_copy(update={"cards": modules}), site.model_copy(update={"device": cards[0].device})
+
+
+def _card_map(cards: list[Card]) -> dict[str, str]:
+    """Return what a certificate tells of the cards: which of the node's, and by which name of the device's own."""
+    return {
+        str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module) for card in cards
+    }
 
 
 def _record(params: ServerParams, site: SiteParams, name: str, place: Place, key_file: Path) -> ServerRecord:

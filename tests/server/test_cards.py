@@ -18,7 +18,7 @@ from tautools.params.models import SiteParams
 from tautools.server import Registry, launch
 from tautools.server.cards import CardDoor
 from tautools.server.cards_guard import allowed_cards, assign_cards, cards_needed, require_cards
-from tautools.server.cards_release import wait_released
+from tautools.server.cards_release import RELEASE_TIMEOUT_S, wait_released
 from tautools.server.cards_stale import stale_holders, stop_stale
 from tautools.shell import process_alive
 
@@ -164,6 +164,22 @@ def test_a_server_shows_its_process_the_modules_of_its_cards(node: Any, workspac
     assert server.record.spec["cards"] == [2, 0]
 
 
+@pytest.mark.parametrize(
+    ("device", "known"),
+    [("gaudi", {"2": "3", "0": "2"}), ("cuda", {"2": "GPU-00000002", "0": "GPU-00000000"})],
+)
+def test_a_certificate_tells_the_cards_by_index_and_by_the_devices_own_name(
+    node: Any, workspace: Path, device: str, known: dict[str, str]
+) -> None:
+    node(device, [0, 0, 0])
+
+    server = launch(fake_vllm(cards=[2, 0]), workspace=workspace).wait_ready()
+
+    kept = Registry(workspace).get("fake")
+    assert kept.certificate is not None
+    assert kept.certificate.cards == server.record.cards == known
+
+
 def test_a_card_in_use_is_refused_before_anything_starts_unless_forced(
     node: Any, workspace: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
@@ -279,6 +295,19 @@ def test_a_stop_waits_until_the_memory_of_the_cards_is_back(node: Any, workspace
         "waiting until released: card 1 (30000 MiB)",
     ]
     assert Registry(workspace).list() == []
+
+
+def test_a_server_file_bounds_the_wait_for_its_cards(node: Any, workspace: Path) -> None:
+    cards = node("gaudi", [768])
+    server = launch(fake_vllm(cards=[0], release_timeout_s=0), workspace=workspace)
+    cards.cards[0]["used"] = 60000
+    cards.save()
+    told: list[str] = []
+
+    server.stop(told.append)
+
+    assert told == ["SIGTERM", "not idle after the stop: card 0 (60000 MiB)"]
+    assert fake_vllm().release_timeout_s == RELEASE_TIMEOUT_S == 240
 
 
 def test_the_wait_for_a_card_is_bounded_and_ends_at_once_when_somebody_else_holds_it(
