@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tautools.params.models import ServerParams
+from tautools.shell import group_members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tautools.server import Server
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 
@@ -27,3 +34,18 @@ def fake_vllm(name: str = "fake", modes: str = "", *, tools: bool = True, **fiel
     return ServerParams.model_validate(
         {"name": name, "model": "org/Some-4B", "serve_command": command, "env": env, "vllm": vllm} | fields
     )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return when `condition` holds; fail after half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def members(server: Server) -> list[int]:
+    """Return the processes of a server that still run."""
+    assert server.record.pid is not None
+    assert server.record.pid_started_at is not None
+    return group_members(server.record.pid, server.record.pid_started_at)
