@@ -101,7 +101,7 @@ def up(
     chosen = [_chosen(name, workspace, **how) for name in names]
     where = load_site(site, workspace=workspace) if site else None
     if dry:
-        dry_run(chosen, where, workspace)
+        dry_run(chosen, asked, where, workspace)
         return
     servers = start_asked(chosen, asked, where, workspace)
     try:

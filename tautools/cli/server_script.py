@@ -14,9 +14,13 @@ from tautools.cli.options import ParamsName, set_option, site_option, workspace_
 from tautools.cli.server_profile import show_profile
 
 if TYPE_CHECKING:
+    from tautools.cli.server_layout import Asked
     from tautools.params.models import ServerParams, SiteParams
+    from tautools.server.layout import Planned
 
 __all__ = ["dry_run", "script"]
+
+_OUT = "File to write; it must be new. With replicas FILE-0, FILE-1, …"
 
 
 @click.command(
@@ -26,50 +30,84 @@ __all__ = ["dry_run", "script"]
 @click.argument("name", type=ParamsName("servers"))
 @site_option
 @set_option
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; it must be new.")
+@click.option("--replicas", type=click.IntRange(1, 256), help="A script for each of so many servers of this model.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help=_OUT)
 @workspace_option
 @guard
-def script(name: str, site: str | None, overrides: tuple[str, ...], out: Path | None, workspace: Path) -> None:
+def script(
+    name: str, site: str | None, overrides: tuple[str, ...], replicas: int | None, out: Path | None, workspace: Path
+) -> None:
     """Print the Slurm job script of a server; nothing is submitted.
 
     Submitted by hand from the workspace, the job registers its server itself: `server ls`, `verify`, `stop` know it.
+    Replicas are jobs of their own: NAME-0, NAME-1 and so on.
     """
-    from tautools.files import ensure_folder, write_new
     from tautools.params import load_server, load_site
+    from tautools.server.fleet import arrange, plan_here
     from tautools.server.slurm_launch import script_text
 
     where = load_site(site, workspace=workspace) if site else None
     if where is None or where.scheduler != "slurm":
         raise click.UsageError("--site must name a site with Slurm, such as sol-gaudi")
-    text = script_text(load_server(name, workspace=workspace, overrides=overrides), workspace=workspace, site=where)
+    params = load_server(name, workspace=workspace, overrides=overrides)
+    asked = arrange([params], replicas={params.name: replicas} if replicas is not None else {})
+    places = plan_here(asked, workspace=workspace, site=where).require().places
+    texts = {
+        place.name: script_text(place.params, workspace=workspace, site=where, name=place.name) for place in places
+    }
     if out is None:
-        click.echo(text, nl=False)
+        click.echo("\n".join(texts.values()), nl=False)
         return
-    if not write_new(out, text):
-        raise click.UsageError(f"{out} exists already")
+    _write(texts, out, workspace)
+
+
+def _write(texts: dict[str, str], out: Path, workspace: Path) -> None:
+    """Write one script to `out`, several beside it with their number before the ending."""
+    from tautools.files import ensure_folder, write_new
+
+    several = len(texts) > 1
+    files = [out.with_name(f"{out.stem}-{number}{out.suffix}") if several else out for number in range(len(texts))]
+    there = [file for file in files if file.exists()]
+    if there:
+        raise click.UsageError(f"{there[0]} exists already")
     for folder in ("logs", "errors"):  # Slurm ends a job without a word when it cannot write these
         ensure_folder(workspace / folder)
-    click.echo(f"Written to {out}. Submit it with: sbatch {shlex.quote(str(out))}")
+    for file, text in zip(files, texts.values(), strict=True):
+        if not write_new(file, text):
+            raise click.UsageError(f"{file} exists already")
+        click.echo(f"Written to {file}. Submit it with: sbatch {shlex.quote(str(file))}")
 
 
-def dry_run(chosen: list[ServerParams], site: SiteParams | None, workspace: Path) -> None:
-    """Print what a start would do, and whether it would be taken; nothing is started or written."""
+def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, workspace: Path) -> None:
+    """Print what a start would do, each replica for itself, and whether it would be taken; nothing is started."""
     from tautools.params.models import SiteParams
-    from tautools.server import Registry, check_launch
-    from tautools.server.command import Place, server_argv
+    from tautools.server.fleet import plan_here
+
+    where = site or SiteParams(name="local")
+    servers = asked.arranged(chosen)
+    for params in servers:
+        show_profile(params, where)
+    layout = plan_here(servers, workspace=workspace, site=where, gpu_ids=asked.gpu_ids, force=asked.force)
+    show = _show_job if where.scheduler == "slurm" else _show_command
+    for place in layout.require().places:
+        show(place, where, workspace, asked.force)
+
+
+def _show_job(place: Planned, site: SiteParams, workspace: Path, _force: bool) -> None:
+    from tautools.server import Registry
     from tautools.server.preflight import check_options
     from tautools.server.slurm_launch import check_job, script_text
 
-    where = site or SiteParams(name="local")
-    for params in chosen:
-        show_profile(params, where)
-        if where.scheduler == "slurm":
-            click.echo(script_text(params, workspace=workspace, site=where))
-            check_options(params, where, Registry(workspace))
-            begins = check_job(params, workspace=workspace, site=where)
-            when = time.strftime(" and thinks it starts at %Y-%m-%d %H:%M", time.localtime(begins)) if begins else ""
-            click.echo(f"{params.name}: Slurm would take this job{when}.", err=True)
-        else:
-            check_launch(params, workspace=workspace, site=where)
-            place = Place(where.host, params.port or 0, alias="launch-…")
-            click.echo(shlex.join(server_argv(params, where, place)))
+    click.echo(script_text(place.params, workspace=workspace, site=site, name=place.name))
+    check_options(place.params, site, Registry(workspace))
+    begins = check_job(place.params, workspace=workspace, site=site, name=place.name)
+    when = time.strftime(" and thinks it starts at %Y-%m-%d %H:%M", time.localtime(begins)) if begins else ""
+    click.echo(f"{place.name}: Slurm would take this job{when}.", err=True)
+
+
+def _show_command(place: Planned, site: SiteParams, workspace: Path, force: bool) -> None:
+    from tautools.server import check_launch
+    from tautools.server.command import Place, server_argv
+
+    check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
+    click.echo(shlex.join(server_argv(place.params, site, Place(site.host, place.params.port or 0, alias="launch-…"))))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slurm_site import site_with
 
+from tautools.cli.server import command
 from tautools.errors import ParamsError
 from tautools.params import load_server, load_site
 from tautools.params.models import ServerParams
@@ -185,3 +188,28 @@ def test_a_workspace_that_slurm_cannot_write_logs_to_is_refused(tmp_path: Path) 
 
     with pytest.raises(ParamsError, match="backslash"):
         script_text(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
+
+
+def test_replicas_have_a_script_each_under_their_own_name(tmp_path: Path) -> None:
+    words = ["script", "qwen3-8b", "--site", "sol-gaudi", "--replicas", "3", "--workspace", str(tmp_path)]
+
+    shown = CliRunner().invoke(command, words)
+    written = CliRunner().invoke(command, [*words, "-o", str(tmp_path / "agent.sh")])
+
+    names = ["qwen3-8b-0", "qwen3-8b-1", "qwen3-8b-2"]
+    assert shown.exit_code == written.exit_code == 0, shown.output + written.output
+    assert re.findall(r"--job-name=(\S+)", shown.stdout) == names
+    files = [tmp_path / f"agent-{number}.sh" for number in range(3)]
+    assert [re.findall(r"--job-name=(\S+)", file.read_text()) for file in files] == [[name] for name in names]
+    assert [f"sbatch {file}" in written.stdout for file in files] == [True] * 3
+    assert CliRunner().invoke(command, [*words, "-o", str(tmp_path / "agent.sh")]).exit_code == 2
+
+
+def test_a_dry_run_shows_each_replica_with_its_port(tmp_path: Path) -> None:
+    words = ["up", "sim-small", "--replicas", "2", "--start-port", "47310", "--dry-run", "--workspace", str(tmp_path)]
+
+    shown = CliRunner().invoke(command, words)
+
+    assert shown.exit_code == 0, shown.output
+    assert re.findall(r"--port (\d+)", shown.stdout) == ["47310", "47311"]
+    assert list(tmp_path.iterdir()) == []
