@@ -81,13 +81,18 @@ def _write(texts: dict[str, str], out: Path, workspace: Path) -> None:
 def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, workspace: Path) -> None:
     """Print what a start would do, each replica for itself, and whether it would be taken; nothing is started."""
     from tautools.params.models import SiteParams
-    from tautools.server.fleet import plan_here
+    from tautools.server.cards import CardDoor
+    from tautools.server.layout import plan_layout
+    from tautools.server.surroundings import on_any_node, on_this_node
 
     where = site or SiteParams(name="local")
     servers = asked.arranged(chosen)
     for params in servers:
         show_profile(params, where)
-    layout = plan_here(servers, workspace=workspace, site=where, gpu_ids=asked.gpu_ids, force=asked.force)
+    # A command for a node with cards can be read on one without.
+    away = where.scheduler == "slurm" or CardDoor(where.device).device is None
+    around = (on_any_node if away else on_this_node)(servers, where, workspace, force=asked.force)
+    layout = plan_layout(servers, around, gpu_ids=asked.gpu_ids)
     show = _show_job if where.scheduler == "slurm" else _show_command
     for place in layout.require().places:
         show(place, where, workspace, asked.force)
