@@ -70,7 +70,24 @@ class Http:
         return self._ask("GET", url, None, key=key, timeout_s=timeout_s)
 
     def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> Answer:
-        """Return the answer to a POST of `body` as JSON; raises as `get` does."""
+        """Return the answer to a POST of `body` as JSON; raises as `get` does.
+
+        Parameters
+        ----------
+        url : str
+            The address.
+        body : object
+            What is sent, as JSON; None sends no body.
+        key : str, optional
+            Sent as `Authorization: Bearer`.
+        timeout_s : float
+            For connecting, and for each wait for data [s].
+
+        Raises
+        ------
+        ModelCallError
+            When nobody answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
+        """
         return self._ask("POST", url, body, key=key, timeout_s=timeout_s)
 
     def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> Answer:

@@ -18,7 +18,26 @@ __all__ = ["chat_body", "sampling_fields", "task_field"]
 def chat_body(
     endpoint: Endpoint, party: Party, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
 ) -> dict[str, Any]:
-    """Return the request for an OpenAI-compatible server; the party's `extra_body` has the last word."""
+    """Return the request for an OpenAI-compatible server; the party's `extra_body` has the last word.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Whose served model is asked; only a simulated one is told which task it plays.
+    party : Party
+        Sampling and thinking of the role. What it leaves open is not sent, and the server's default holds.
+    tag : CallTag
+        The request's place in its conversation; its seed is sent when there is one.
+    messages : sequence of Message
+        The history as the model sees it.
+    tools : sequence of ToolSpec, optional
+        What it may call; None and an empty sequence send no `tools`.
+
+    Returns
+    -------
+    dict
+        Streamed, with usage at the stream's end, unless `extra_body` says otherwise.
+    """
     body: dict[str, Any] = {
         "model": endpoint.model,
         "messages": list(messages),

@@ -70,6 +70,17 @@ def check_hosted_key(provider: str, model: str) -> None:
 async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incoming, timeouts: Timeouts) -> None:
     """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `incoming`.
 
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Provider and model; an address or key in it goes before those that litellm knows.
+    body : dict
+        As `chat_body` makes it. `seed` is left out for a provider that has none.
+    incoming : Incoming
+        Takes the answer, its times and what it cost.
+    timeouts : Timeouts
+        How long each part of the answer is waited for.
+
     Raises
     ------
     ModelCallError

@@ -17,14 +17,37 @@ __all__ = ["failed", "finished", "gap_summary"]
 
 
 def finished(tag: CallTag, endpoint: Endpoint, incoming: Incoming, said: Said, **further: Any) -> CallRecord:
-    """Return the record of a call that succeeded; `further` holds started_at, queue_s, attempt and keep_itl."""
+    """Return the record of a call that succeeded.
+
+    Parameters
+    ----------
+    tag : CallTag
+        The request's place in its conversation.
+    endpoint : Endpoint
+        Who was asked.
+    incoming : Incoming
+        What arrived, and when.
+    said : Said
+        What it says; of its thinking only the length [characters] is kept.
+    **further
+        `keep_itl`: whether each gap between chunks [s] is kept, not only their summary; and fields of the record that
+        the caller knows: `started_at`, `queue_s`, `attempt`.
+    """
     return _record(
         tag, endpoint, incoming, finish_reason=said.finish_reason, thinking_chars=len(said.thinking), **further
     )
 
 
 def failed(tag: CallTag, endpoint: Endpoint, incoming: Incoming, error: ModelCallError, **further: Any) -> CallRecord:
-    """Return the record of a call that failed, with what had arrived by then."""
+    """Return the record of a call that failed, with what had arrived by then.
+
+    Parameters
+    ----------
+    tag, endpoint, incoming, **further
+        As in `finished`.
+    error : ModelCallError
+        Why it failed; its status counts before the one that arrived.
+    """
     told: dict[str, Any] = {
         "fault": error.fault.value,
         "status": error.status or incoming.status,

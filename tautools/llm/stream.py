@@ -25,6 +25,19 @@ async def ask(
 ) -> None:
     """Send `body` and take the whole answer into `incoming`.
 
+    Parameters
+    ----------
+    http : StreamHttp
+        The open session.
+    endpoint : Endpoint
+        Address and key.
+    body : dict
+        As `chat_body` makes it.
+    incoming : Incoming
+        Takes the answer and its times.
+    timeouts : Timeouts
+        How long each part of the answer is waited for.
+
     Raises
     ------
     ModelCallError
