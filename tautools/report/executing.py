@@ -19,6 +19,17 @@ TIMEOUT_S = 1800
 def execute(notebook: Path, out: Path, *, parameters: Mapping[str, str], folder: Path) -> None:
     """Execute `notebook` in `folder` and keep it, with its results, as `out`.
 
+    Parameters
+    ----------
+    notebook : Path
+        The notebook; it is only read.
+    out : Path
+        Where the executed one goes.
+    parameters : mapping of str to str
+        Values for the names in its cell tagged `parameters`.
+    folder : Path
+        Working folder of its kernel.
+
     Raises
     ------
     RunError

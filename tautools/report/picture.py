@@ -84,7 +84,20 @@ def blank(name: str, why: str) -> Picture:
 
 
 def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of that size [inch] with a grid of axes that share their y axis."""
+    """Return a figure of that size [inch] with a grid of axes that share their y axis.
+
+    Parameters
+    ----------
+    width_in, height_in : float
+        Size of the whole figure [inch]; drawn with `DPI` dots to the inch.
+    rows, columns : int
+        Shape of the grid.
+
+    Returns
+    -------
+    tuple
+        The figure, and its axes as `rows` lists of `columns`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
@@ -97,7 +110,26 @@ def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 
 
 
 def finish(figure: Figure, name: str, alt: str, *, title: str, simulated: bool) -> Picture:
-    """Return the drawn figure as a picture; with simulated figures in it, it says so across its whole face."""
+    """Return the drawn figure as a picture; with simulated figures in it, it says so across its whole face.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure, drawn.
+    name : str
+        File name without `.png`.
+    alt : str
+        What is to be seen, in words; also kept in the PNG as its description.
+    title : str
+        Set above the axes.
+    simulated : bool
+        Whether a simulated model had a part in it; then title and `alt` say it too.
+
+    Returns
+    -------
+    Picture
+        Shown with 96 px to the inch of the figure's width.
+    """
     if simulated:
         title += "  (SIMULATED)"
         figure.text(

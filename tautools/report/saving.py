@@ -30,6 +30,22 @@ class Saved(tuple[Path, ...]):
 def save(out: str | Path, json_name: str, data: dict[str, Any], pictures: Iterable[Picture]) -> Saved:
     """Write `data` and the pictures into the folder `out`; with an empty `out` write nothing.
 
+    Parameters
+    ----------
+    out : str or Path
+        The folder; it is made when it is not there.
+    json_name : str
+        Name of the JSON file in it.
+    data : dict
+        Every figure of the report, in what JSON can hold.
+    pictures : iterable of Picture
+        Each goes to `<name>.png`; those without a PNG are left out.
+
+    Returns
+    -------
+    Saved
+        The paths that were written, the JSON file first.
+
     Raises
     ------
     FilesError

@@ -71,7 +71,31 @@ class CellScore:
 
 
 def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: Floor, seed: int = 0) -> CellScore:
-    """Compute everything about one cell; a cell with no scored conversation has no estimates at all."""
+    """Compute everything about one cell; a cell with no scored conversation has no estimates at all.
+
+    Parameters
+    ----------
+    cell : ReportCell
+        The cell, with the conversations that are finished.
+    label : str
+        Its name in the report.
+    nested_in : int, optional
+        Trials of the widest cell of the same setting; None when this is that one.
+    floor : Floor
+        What doing nothing scores on the same tasks.
+    seed : int
+        Of the bootstrap behind the intervals; the same seed gives the same intervals.
+
+    Returns
+    -------
+    CellScore
+        Scores in [0, 1], as means over tasks.
+
+    Notes
+    -----
+    Formulas and their sources are in `tautools.stats`: `pass_k` (estimators and both conventions), `intervals`,
+    `variance`.
+    """
     tasks = _counts(cell)
     counts = list(tasks.values())
     ks = range(1, largest_k(counts) + 1)

@@ -109,6 +109,18 @@ def task_bootstrap(
 def interval(values: Sequence[float], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
     """Return the interval for the mean of one value a task, in [0, 1], by the method that can be trusted.
 
+    Parameters
+    ----------
+    values : (n_tasks,) sequence of float in [0, 1]
+        One estimate a task, such as its pass^k.
+    draws, seed, level
+        As in `task_bootstrap`; Wilson's interval has no use for the first two.
+
+    Returns
+    -------
+    Interval
+        By the bootstrap when at least `FEW` tasks lie above 0 and as many below 1, by Wilson otherwise.
+
     Raises
     ------
     StatsError

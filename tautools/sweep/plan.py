@@ -142,7 +142,16 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Return the cells of a sweep with what the ledger says about each; asks no server.
 
-    With `to_read` the results are only looked at, and the workspace need not be writable.
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep.
+    workspace : Path
+        Where its results are, or will be.
+    only : sequence of int, optional
+        Indices of the cells to look at; all when not given.
+    to_read : bool
+        Whether results are only looked at; then the workspace need not be writable.
 
     Raises
     ------
