@@ -104,6 +104,20 @@ def resolve(
 ) -> Resolved[P]:
     """Find params by name, lay overrides over them, expand and check them.
 
+    Parameters
+    ----------
+    kind : {"sites", "servers", "sweeps"}
+        What is looked for.
+    model : type
+        The model of that kind, which checks them.
+    name : str or Path
+        A path to a YAML file, or a bare name; the params get the file's name where they give none.
+    workspace : Path, optional
+        Its files come before the shipped ones, and relative paths in them count from it; from the working folder
+        without one. Those in `overrides` always count from the working folder.
+    overrides : sequence of str
+        `key=value` texts of `--set`, the last one wins.
+
     Raises
     ------
     ParamsError

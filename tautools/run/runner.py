@@ -40,7 +40,24 @@ __all__ = ["finished_result", "start_run"]
 
 
 def start_run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> Future[CellResult]:
-    """Start a run in a thread of its own; `on_event` is called in that thread."""
+    """Start a run in a thread of its own; `on_event` is called in that thread.
+
+    Parameters
+    ----------
+    cell : Cell
+        What to run; its owed conversations are held.
+    stop : Stop
+        Set from outside to end the run in good order.
+    on_event : callable
+        Told what happens, in the run's thread.
+    retry : Retry
+        How often a model call is tried, and the waits between.
+
+    Returns
+    -------
+    Future
+        Of the result, or of the error that ended the run.
+    """
     executor = ThreadPoolExecutor(1, thread_name_prefix="tautools-run")
     try:
         return executor.submit(lambda: asyncio.run(_run(cell, stop, on_event, retry)))

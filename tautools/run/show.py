@@ -56,6 +56,18 @@ def choose_folders(
 ) -> list[SettingFolder]:
     """Return the folders of results that fit; a model fits by its name or by its folder's name.
 
+    Parameters
+    ----------
+    workspace : Path
+        Whose results are looked through.
+    env, strategy, model : str, optional
+        What a folder must be of; None fits all. A setting's id is taken for `model` too.
+
+    Returns
+    -------
+    list of SettingFolder
+        All of them when nothing is asked for, which may be none.
+
     Raises
     ------
     ParamsError

@@ -44,7 +44,19 @@ class Teller:
         self._name = f"{setting.env} {setting.strategy.value} {setting.agent.model}"
 
     def tell(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
-        """Keep an event in the events file and pass it on."""
+        """Keep an event in the events file and pass it on.
+
+        Parameters
+        ----------
+        kind : str
+            What happened, one word.
+        message : str
+            The same for people.
+        at : (str, int), optional
+            Task and trial (from 0) that it happened to; None when it concerns the whole run.
+        **data
+            What belongs to it, in what JSON can hold.
+        """
         event = self._event(kind, message, at, data)
         self._writer.event(event)
         self._on_event(event)

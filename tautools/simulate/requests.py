@@ -16,7 +16,19 @@ __all__ = ["ApiError", "ChatRequest", "TaskField", "read_request"]
 
 
 class ApiError(Exception):
-    """A refusal, with the status and the body that vLLM would send."""
+    """A refusal, with the status and the body that vLLM would send.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    message : str
+        What is refused, and why.
+    kind : str
+        The error's `type` in the body.
+    param : str, optional
+        The field of the request that is refused.
+    """
 
     def __init__(self, status: int, message: str, *, kind: str = "BadRequestError", param: str | None = None) -> None:
         super().__init__(message)

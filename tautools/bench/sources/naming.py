@@ -16,6 +16,17 @@ __all__ = ["choose"]
 def choose(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
     """Return `name` if it is known; `of` says in messages whose it would be.
 
+    Parameters
+    ----------
+    kind : str
+        What is named, as messages call it: `env`, `task`.
+    name : str
+        The name, as it was given.
+    known : collection of str
+        All names that exist.
+    of : str
+        Whose name it would be, for messages; empty when that goes without saying.
+
     Raises
     ------
     BenchError
