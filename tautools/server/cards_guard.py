@@ -116,6 +116,19 @@ def require_cards(
 ) -> list[Card]:
     """Return the cards that the server asks for, each known to be free; an empty list when it asks for none.
 
+    Parameters
+    ----------
+    params : ServerParams
+        The server; `cards` are the indices it asks for.
+    site : SiteParams
+        Says which kind of cards the node has.
+    registry : Registry
+        The workspace's servers, whose cards are promised.
+    force : bool
+        Take cards that are in use.
+    door : CardDoor, optional
+        How cards are read; the site's program by default.
+
     Raises
     ------
     ServerError

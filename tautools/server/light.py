@@ -41,7 +41,24 @@ class Models:
 
 
 def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -> Models:
-    """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer; never raises for what it says."""
+    """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer; never raises for what it says.
+
+    Parameters
+    ----------
+    base_url : str
+        The address; ends in `/v1`.
+    key : str
+        Sent as `Authorization: Bearer`; empty sends none.
+    http : Http
+        The door.
+    timeout_s : float
+        For connecting, and for each wait for data [s].
+
+    Returns
+    -------
+    Models
+        With status 0 when nobody answered; `detail` says why there are no names.
+    """
     try:
         answer = http.get(f"{base_url}/models", key=key, timeout_s=timeout_s)
     except ModelCallError as error:

@@ -92,6 +92,16 @@ def check_launch(
     """Raise what `launch` would raise, as far as it can be known before.
 
     No server is started or written down; an environment that is new here is asked which flags its vLLM knows.
+
+    Parameters
+    ----------
+    params, workspace, site, name, force
+        As `launch`.
+
+    Raises
+    ------
+    ServerError, ParamsError
+        As `launch`; a command that is not installed is a ServerError here.
     """
     site = site if site is not None else SiteParams(name="local")
     if site.scheduler == "slurm":

@@ -27,6 +27,17 @@ __all__ = ["on_any_node", "on_site", "on_this_node"]
 def on_this_node(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> Surroundings:
     """Return what there is here: cards with their holders, promised cards, taken ports, models on disk.
 
+    Parameters
+    ----------
+    servers : sequence of ServerParams
+        What shall be planned.
+    site : SiteParams
+        Says which kind of cards the node has, and the address whose ports count.
+    workspace : Path
+        Whose servers hold cards and ports; a relative model folder counts from it.
+    force : bool
+        Whether cards in use may be given out when they are asked for.
+
     Raises
     ------
     ServerError
@@ -47,7 +58,13 @@ def on_this_node(servers: Sequence[ServerParams], site: SiteParams, workspace: P
 
 
 def on_any_node(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> Surroundings:
-    """Return what is known of nodes that a scheduler will choose: nothing but the models."""
+    """Return what is known of nodes that a scheduler will choose: nothing but the models.
+
+    Parameters
+    ----------
+    servers, site, workspace, force
+        As in `on_this_node`.
+    """
     facts = {params.model: model_facts(params.model, workspace=workspace) for params in servers}
     return Surroundings(site, known=False, facts=facts, force=force)
 

@@ -45,7 +45,24 @@ def wait_ready(
     on_progress: Callable[[Snapshot], None] | None,
     on_rung: Callable[[Rung], None] | None,
 ) -> None:
-    """Wait until the server is READY; see `Server.wait_ready` for what is raised when it does not become so."""
+    """Wait until the server is READY; see `Server.wait_ready` for what is raised when it does not become so.
+
+    Parameters
+    ----------
+    server : Server
+        Its handle; a start that lost its port is made again, and the handle is then of the new process.
+    timeout_s : float, optional
+        Most seconds to wait; None waits for as long as there is progress.
+    on_progress : callable, optional
+        Told each new state.
+    on_rung : callable, optional
+        Told each rung of the ladder.
+
+    Raises
+    ------
+    NotReadyError, VerifyError
+        As `Server.wait_ready` says.
+    """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     # What the ladder needs is loaded while the server loads its weights, not when it answers.
     for module in ("aiohttp", "tautools.llm"):

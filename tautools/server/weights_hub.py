@@ -87,6 +87,17 @@ def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) 
 def download(model: str, environ: Mapping[str, str], *, cache: Path, ignored: tuple[str, ...]) -> Path:
     """Bring a model into the cache and return its folder; what is there already is not fetched again.
 
+    Parameters
+    ----------
+    model : str
+        Hub id.
+    environ : mapping of str to str
+        Where `HF_ENDPOINT` and `HF_TOKEN` are looked up.
+    cache : Path
+        The hub's cache folder.
+    ignored : tuple of str
+        Patterns of files that are not fetched.
+
     Raises
     ------
     OSError, huggingface_hub.errors.HfHubHTTPError

@@ -48,5 +48,19 @@ class Failure:
 
 
 def failure(row: str, kind: str, pattern: str, cause: str, remedy: str, **more: Any) -> Failure:
-    """Return a row; `pattern` is a regular expression that is searched in a line without its prefix."""
+    """Return a row; `pattern` is a regular expression that is searched in a line without its prefix.
+
+    Parameters
+    ----------
+    row : str
+        Its name in the table.
+    kind : str
+        A word for programs.
+    pattern : str
+        Regular expression, searched in a line without its prefix.
+    cause, remedy : str
+        For people; both may name what the pattern captures, in braces.
+    **more
+        `part`, `fix` and `evidence` of `Failure`.
+    """
     return Failure(row, kind, re.compile(pattern), cause, remedy, **more)
