@@ -12,6 +12,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tautools.errors import ModelCallError
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from tautools.http import Http
 
 __all__ = ["Climb", "Finding", "Target", "climb", "recheck"]
+
+
+_CONNECTIONS = 16
+"""Connections by which a server on another node is asked whether it is alone on its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +219,30 @@ def _identity(state: Climb) -> Finding:
             near = nearest(name, models.names)
             hint = f"; did you mean {near!r}?" if near and name == state.model else ""
             return Finding(False, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
+    if target.pid is None and (target.alias or target.key) and (other := _other_answer(state, models)):
+        return Finding(False, f"another server shares its port: {other}; start it again on another port")
     length = models.length_of(state.model)
     if target.max_model_len is not None and length is not None and length != target.max_model_len:
         return Finding(False, f"it serves {length} tokens of context, {target.max_model_len} were asked for")
     told = f", {length} tokens of context" if length else ""
     proof = " and this launch's own name" if target.alias else ""
     return Finding(True, f"serves {state.model}{proof}{told}")
+
+
+def _other_answer(state: Climb, first: Models) -> str:
+    """Return what another server says that shares the port on a node whose listeners cannot be seen from here.
+
+    The kernel shares new connections out among them, and each question opens one: with half of them a twin stays unseen
+    once in thousands of climbs. Only an answer counts; a question that a busy server lets time out does not.
+    """
+    ask = partial(ask_models, state.target.base_url, key=state.target.key, http=state.http, timeout_s=10.0)
+    with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
+        for models in pool.map(lambda _number: ask(), range(_CONNECTIONS)):
+            if models.status in {401, 403}:
+                return f"one answer of {_CONNECTIONS} refuses the key"
+            if models.status == 200 and models.names != first.names:
+                return f"one answer of {_CONNECTIONS} serves {', '.join(models.names) or 'nothing'}"
+    return ""
 
 
 def _key(state: Climb) -> Finding:

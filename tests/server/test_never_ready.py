@@ -96,6 +96,18 @@ def test_a_twin_that_gives_the_very_same_answers(workspace: Path, stranger: Call
     assert "fake is degraded" in refused(workspace)
 
 
+def test_a_twin_on_a_node_whose_processes_cannot_be_seen(workspace: Path, stranger: Callable[..., int]) -> None:
+    port = free_port()
+    stranger(port, "org/Some-4B", "launch-ours", key="ours")
+    url, asked = f"http://127.0.0.1:{port}/v1", {"key": "ours", "alias": "launch-ours"}
+    assert verify_url(url, **asked).passed
+
+    stranger(port, "org/Some-4B", "launch-theirs", key="theirs")
+
+    # One question would meet ours half of the time.
+    assert {rung.passed for _ in range(8) for rung in verify_url(url, **asked).rungs if rung.number == 3} == {False}
+
+
 def test_a_dead_process_whose_log_says_ready(workspace: Path) -> None:
     server = launch(fake_vllm(modes="ready_then_dies"), workspace=workspace)
 
