@@ -21,6 +21,7 @@ from tautools.cli.server_keep import keep_all, keep_options, terms_of
 from tautools.cli.server_layout import layout_options, plan, start_asked, take_asked
 from tautools.cli.server_profile import show_advice
 from tautools.cli.server_relaunch import relaunch, why
+from tautools.cli.server_resubmit import check_resubmit, resubmit_option, wait_and_resubmit
 from tautools.cli.server_script import dry_run, script
 from tautools.cli.server_verify import test, verify
 from tautools.cli.server_watch import list_servers, top
@@ -71,6 +72,7 @@ command.add_command(handover)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
 @click.option("--dry-run", "dry", is_flag=True, help="Print the job script or command and check it; start nothing.")
+@resubmit_option
 @keep_options
 @workspace_option
 @json_option
@@ -89,23 +91,27 @@ def up(
     NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
     --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
     """
-    from tautools.cli.progress import watch_starts
     from tautools.params import load_site
 
     if how["port"] is not None and len(names) > 1:
         raise click.UsageError("--port is for one server; leave it out to give each a free port")
     if len(set(names)) < len(names):
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    site, asked = how.pop("site"), take_asked(how)
+    site, tries, asked = how.pop("site"), how.pop("tries"), take_asked(how)
     terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
     chosen = [_chosen(name, workspace, **how) for name in names]
     where = load_site(site, workspace=workspace) if site else None
+    check_resubmit(tries, where, no_wait=no_wait)
     if dry:
         dry_run(chosen, asked, where, workspace)
         return
     servers = start_asked(chosen, asked, where, workspace)
     try:
-        failures = {} if no_wait else watch_starts(servers, timeout_s=timeout_s, quiet=as_json)
+        failures = (
+            {}
+            if no_wait
+            else wait_and_resubmit(servers, tries, workspace=workspace, timeout_s=timeout_s, quiet=as_json)
+        )
     except KeyboardInterrupt:
         click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
         raise

@@ -51,29 +51,36 @@ def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  tautools server relaunch qwen3-8b\n  tautools server relaunch qwen3-8b --with-fix --yes"
+    epilog="\b\nExamples:\n  tautools server relaunch qwen3-8b\n  tautools server relaunch qwen3-8b --with-fix --yes\n"
+    "  tautools server relaunch qwen3-32b --exclude gaudi003"
 )
 @click.argument("name")
 @click.option("--with-fix", is_flag=True, help="Change what its log asks for; shown before it is done.")
+@click.option(
+    "--exclude", metavar="[NODE]", is_flag=False, flag_value="", help="Not on this node.  [NODE: the log's held one]"
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far it is.")
 @workspace_option
 @guard
-def relaunch(name: str, with_fix: bool, yes: bool, no_wait: bool, workspace: Path) -> None:
-    """Start a server again as it was started, or with what mends it.
+def relaunch(name: str, with_fix: bool, exclude: str | None, yes: bool, no_wait: bool, workspace: Path) -> None:
+    """Start a server again as it was started, or with what mends it, or away from a node.
 
     A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
     """
     from tautools.cli.progress import watch_starts
+    from tautools.server.cards_elsewhere import away_from
     from tautools.server.relaunch import plan_relaunch
     from tautools.server.relaunch import relaunch as start_again
 
     plan = plan_relaunch(name, workspace=workspace, with_fix=with_fix)
+    if exclude is not None:
+        plan = away_from(plan, exclude)
     if plan.diagnosis is not None:
         _show(plan.diagnosis)
     for change in plan.changes:
         click.secho(f"  {change}", bold=True)
-    if plan.changes and not yes:
+    if with_fix and plan.changes and not yes:
         click.confirm("Start it with this change?", abort=True, err=True)
     server = start_again(plan, workspace=workspace)
     failures = {} if no_wait else watch_starts([server], timeout_s=None, quiet=False)

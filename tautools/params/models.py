@@ -49,6 +49,8 @@ class SiteParams(Params):
     """Slurm's form: `D-HH`, `D-HH:MM:SS` or `HH:MM:SS`."""
     constraint: str | None = None
     """Features that a node must have, as `sbatch --constraint` takes them."""
+    exclude: list[str] = Field(default_factory=list)
+    """Nodes that no job shall run on, each as `sbatch --exclude` takes it."""
     device: Literal["cuda", "gaudi", "cpu", "none"] = "none"
     modules: list[str] = Field(default_factory=list)
     """`module load` arguments, one per line of the job script."""

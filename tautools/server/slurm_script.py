@@ -125,6 +125,7 @@ def job_script(
         memory_gib=site.memory_gib,
         gres=gres_for(params, site),
         constraint=site.constraint,
+        exclude=site.exclude,
         time_limit=site.time_limit,
         begin_in_s=begin_in_s,
         body=[

@@ -41,6 +41,8 @@ class JobScript:
     gres: str | None = None
     time_limit: str | None = None
     constraint: str | None = None
+    exclude: Sequence[str] = ()
+    """Nodes that it must not run on."""
     begin_in_s: int = 0
     """Not before so many seconds after the submission."""
     requeue: bool = False
@@ -66,6 +68,7 @@ def render_sbatch(script: JobScript) -> str:
         "mem": None if script.memory_gib is None else f"{script.memory_gib}G",
         "gres": script.gres,
         "constraint": script.constraint,
+        "exclude": ",".join(script.exclude) or None,
         "time": script.time_limit,
         "begin": f"now+{script.begin_in_s}seconds" if script.begin_in_s else None,
         "output": script.output,

@@ -12,8 +12,13 @@ import pytest
 from fake_cards import FakeCards
 from serving import fake_vllm, simulated
 
+from tautools.errors import ServerError
 from tautools.params.models import SiteParams
+from tautools.records import ServerRecord
+from tautools.server.cards_elsewhere import away_from, held_node
 from tautools.server.cards_job import gres_for, job_card_lines
+from tautools.server.relaunch import Relaunch
+from tautools.server.slurm_launch import script_text
 
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 
@@ -33,6 +38,11 @@ def run(
 
 def model(across: int, **fields: Any) -> Any:
     return fake_vllm(vllm={"tensor_parallel_size": across}, **fields)
+
+
+def job_record(log: Path, **site: Any) -> ServerRecord:
+    spec, told = model(2).model_dump(mode="json"), SITE.model_copy(update=site).model_dump(mode="json")
+    return ServerRecord(name="fake", how="slurm", model="m", base_url="", log_err=str(log), spec=spec, site=told)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +70,33 @@ def test_a_job_whose_cards_are_held_ends_before_the_engine_and_names_the_node_to
     assert "ERROR: 2 idle cards are needed" in done.stderr
     assert "1 of 2 are idle; in use: card 1 (60000 MiB)" in done.stderr
     assert "--exclude=gaudi003" in done.stderr
+
+
+def test_the_node_to_leave_out_is_read_from_the_jobs_log_and_joins_those_left_out_before(tmp_path: Path) -> None:
+    done = run(tmp_path, model(2), [768, 60000], SLURM_JOB_GPUS="0,1", SLURMD_NODENAME="gaudi003")
+    (tmp_path / "job.err").write_text(f"before\n{done.stderr}after\n")
+    record = job_record(tmp_path / "job.err", exclude=["gaudi001"])
+
+    plan = away_from(Relaunch(record, model(2), [], None))
+
+    assert held_node(record) == "gaudi003"
+    assert plan.record.site["exclude"] == ["gaudi001", "gaudi003"]
+    assert plan.changes == ["site.exclude: gaudi001 -> gaudi001,gaudi003"]
+    assert away_from(plan, "gaudi001").changes == plan.changes
+    script = script_text(model(2), workspace=tmp_path, site=SiteParams.model_validate(plan.record.site))
+    assert "#SBATCH --exclude=gaudi001,gaudi003\n" in script
+
+
+@pytest.mark.parametrize(("node", "said"), [("", "names no node"), ("a b", "cannot be the name"), ("-x", "cannot be")])
+def test_a_node_that_is_not_known_or_no_name_is_refused(tmp_path: Path, node: str, said: str) -> None:
+    (tmp_path / "job.err").write_text("ERROR: something else\n")
+    record = job_record(tmp_path / "job.err")
+
+    assert held_node(record) is None
+    with pytest.raises(ServerError, match=said):
+        away_from(Relaunch(record, model(2), [], None), node)
+    with pytest.raises(ServerError, match="no job of Slurm"):
+        away_from(Relaunch(record.model_copy(update={"how": "local"}), model(2), [], None), "gaudi003")
 
 
 def test_a_node_without_hl_smi_is_left_as_it_is(tmp_path: Path) -> None:
