@@ -24,7 +24,7 @@ from tautools.server.cards_guard import require_cards
 from tautools.server.command import Place, server_argv, server_env
 from tautools.server.handle import Server
 from tautools.server.ports import choose_port
-from tautools.server.preflight import check_options
+from tautools.server.preflight import check_model, check_options, look_for_model
 from tautools.server.reach import reachable_host
 from tautools.server.registry import Registry, check_name
 from tautools.shell import group_members, process_alive, start_detached, stop_group
@@ -64,7 +64,8 @@ def launch(
     Raises
     ------
     ServerError
-        When a server of that name still runs, the asked-for port is taken, or an asked-for card is in use.
+        When a server of that name still runs, the asked-for port is taken, an asked-for card is in use, or the model
+        is nowhere.
     ShellError
         When the command cannot be started.
     ParamsError
@@ -108,6 +109,7 @@ def check_launch(
         from tautools.server.slurm_launch import check_job
 
         check_job(params, workspace=workspace, site=site, name=name)
+        look_for_model(params, site, Registry(workspace))
         return
     name, registry = check_name(name or params.name), Registry(workspace)
     require_free_name(name, registry)
@@ -121,6 +123,7 @@ def check_launch(
             "docs/servers.md has the recipe.",
         )
     reachable_host(site.host, site.reach)
+    check_model(params, site, registry)
     check_options(params, site, registry)
     require_cards(params, site, registry, force=force)
 

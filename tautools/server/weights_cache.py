@@ -19,7 +19,7 @@ from tautools.errors import ParamsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Copy", "cache_folder", "check_model_id", "free_bytes", "local_copy"]
+__all__ = ["Copy", "cache_folder", "check_model_id", "free_bytes", "hub_home", "local_copy"]
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _MODEL_ID = re.compile(rf"{_PART}(?:/{_PART})?")
@@ -61,8 +61,14 @@ def check_model_id(model: str) -> str:
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder in which the hub's client, and with it vLLM, keeps models."""
-    home = environ.get("HF_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".cache" / "huggingface")
-    return Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(named or hub_home(environ) / "hub").expanduser()
+
+
+def hub_home(environ: Mapping[str, str]) -> Path:
+    """Return the folder in which the hub's client keeps its token and, unless told otherwise, its cache."""
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    return Path(environ.get("HF_HOME") or Path(caches) / "huggingface").expanduser()
 
 
 def free_bytes(folder: Path) -> int:

@@ -12,6 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tautools.server.weights_cache import hub_home
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -68,7 +70,7 @@ def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    api = HfApi(endpoint=environ.get("HF_ENDPOINT") or None, token=environ.get("HF_TOKEN") or None)
+    api = HfApi(endpoint=environ.get("HF_ENDPOINT") or None, token=_token(environ))
     try:
         told = api.model_info(model, files_metadata=True, timeout=timeout_s)
     except GatedRepoError as error:
@@ -109,10 +111,19 @@ def download(model: str, environ: Mapping[str, str], *, cache: Path, ignored: tu
         model,
         cache_dir=cache,
         endpoint=environ.get("HF_ENDPOINT") or None,
-        token=environ.get("HF_TOKEN") or None,
+        token=_token(environ),
         ignore_patterns=list(ignored),
     )
     return Path(str(folder))
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    """Return the account's token as the server would find it; None leaves the search to the hub's client."""
+    file = Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser()
+    try:
+        return environ.get("HF_TOKEN") or file.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _may_have(api: HfApi, model: str) -> bool:

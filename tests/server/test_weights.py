@@ -14,7 +14,7 @@ from small_hub import COMMIT, model_files, safetensors, small_hub
 
 from tautools.errors import ParamsError, ServerError
 from tautools.server.weights import check_weights, fetch_weights
-from tautools.server.weights_cache import check_model_id, local_copy
+from tautools.server.weights_cache import cache_folder, check_model_id, local_copy
 
 MODEL = "Qwen/Qwen3-8B"
 
@@ -204,3 +204,17 @@ def test_a_hostile_name_is_refused_and_nothing_is_asked(name: str, tmp_path: Pat
                 look(name, environ=environ)
 
     assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"HOME": "/h"}, "/h/.cache/huggingface/hub"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "/x", "HF_HOME": "/hf"}, "/hf/hub"),
+        ({"HF_HOME": "/hf", "HUGGINGFACE_HUB_CACHE": "/old"}, "/old"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"}, "/new"),
+    ],
+)
+def test_the_cache_is_where_the_hubs_client_has_it(environ: dict[str, str], folder: str) -> None:
+    assert str(cache_folder(environ)) == folder
