@@ -138,51 +138,53 @@ def plan(
 ) -> None:
     """Show which card holds what, and what cannot be; nothing is started.
 
-    On this node as it is now; for a Slurm site, on one of its nodes as its file describes them.
+    On this node as it is now; for a Slurm site, on nodes as its file describes them, as few as it takes.
     """
     from tautools.params import load_server, load_site
     from tautools.params.models import SiteParams
+    from tautools.server.cards import CardDoor
     from tautools.server.layout import plan_layout
+    from tautools.server.spread import plan_nodes
+    from tautools.server.surroundings import on_site, on_this_node
 
     asked = take_asked(options)
     where = load_site(site, workspace=workspace) if site else SiteParams(name="local")
     servers = asked.arranged([load_server(name, workspace=workspace, overrides=overrides) for name in names])
-    around = _surroundings(servers, where, workspace, force=asked.force)
-    layout = plan_layout(servers, around, gpu_ids=asked.gpu_ids)
+    away = where.scheduler != "none" and CardDoor(where.device).device is None
+    around = on_site(servers, where, workspace) if away else on_this_node(servers, where, workspace, force=asked.force)
+    spread = away and asked.gpu_ids is None
+    layouts = plan_nodes(servers, around) if spread else [plan_layout(servers, around, gpu_ids=asked.gpu_ids)]
     if as_json:
-        click.echo(json.dumps(_told(layout, around), indent=1))
+        click.echo(json.dumps(_told(layouts, around), indent=1))
     else:
-        _show(layout, around)
-    if layout.problems:
+        _show_all(layouts, around)
+    if any(layout.problems for layout in layouts):
         raise SystemExit(EXIT_FAILED)
 
 
-def _surroundings(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> Surroundings:
-    from tautools.server.cards import CardDoor
-    from tautools.server.surroundings import on_site, on_this_node
-
-    away = site.scheduler != "none" and CardDoor(site.device).device is None
-    return on_site(servers, site, workspace) if away else on_this_node(servers, site, workspace, force=force)
-
-
-def _told(layout: Layout, around: Surroundings) -> dict[str, Any]:
-    holders = {index: place.name for place in layout.places for index in place.cards}
+def _told(layouts: Sequence[Layout], around: Surroundings) -> dict[str, Any]:
     return {
-        "fits": not layout.problems,
-        "servers": [_row(place) for place in layout.places],
-        "cards": [
-            {
-                "index": card.index,
-                "used_mib": card.used_mib,
-                "total_mib": card.total_mib,
-                "server": holders.get(card.index) or around.promised.get(card.index),
-                "in_use": card.why_busy or None,
-            }
-            for card in around.cards
-        ],
-        "problems": layout.problems,
-        "notes": layout.notes,
+        "fits": not any(layout.problems for layout in layouts),
+        "nodes": len(layouts),
+        "servers": [_row(place) | {"node": n} for n, layout in enumerate(layouts, 1) for place in layout.places],
+        "cards": [row | {"node": n} for n, layout in enumerate(layouts, 1) for row in _card_rows(layout, around)],
+        "problems": [problem for layout in layouts for problem in layout.problems],
+        "notes": [note for layout in layouts for note in layout.notes],
     }
+
+
+def _card_rows(layout: Layout, around: Surroundings) -> list[dict[str, Any]]:
+    holders = {index: place.name for place in layout.places for index in place.cards}
+    return [
+        {
+            "index": card.index,
+            "used_mib": card.used_mib,
+            "total_mib": card.total_mib,
+            "server": holders.get(card.index) or around.promised.get(card.index),
+            "in_use": card.why_busy or None,
+        }
+        for card in around.cards
+    ]
 
 
 def _row(place: Planned) -> dict[str, Any]:
@@ -197,6 +199,15 @@ def _row(place: Planned) -> dict[str, Any]:
         "attention_heads": place.facts.heads,
         "weights_gib_per_card": None if weights is None else round(weights / across, 2),
     }
+
+
+def _show_all(layouts: Sequence[Layout], around: Surroundings) -> None:
+    for number, layout in enumerate(layouts, 1):
+        if len(layouts) > 1:
+            click.secho(f"Node {number} of {len(layouts)}", bold=True)
+        _show(layout, around)
+    if len(layouts) > 1:
+        click.echo("Each server is a job of its own; Slurm chooses the nodes, and may put them otherwise.")
 
 
 def _show(layout: Layout, around: Surroundings) -> None:

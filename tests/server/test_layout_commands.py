@@ -160,6 +160,35 @@ def test_a_plan_for_a_cluster_site_is_made_from_its_file(call: Any, monkeypatch:
     assert [row["cards"] for row in told["servers"]] == [[0], [1], [2], [3], [4, 5]]
 
 
+def test_a_plan_of_more_than_a_node_of_the_site_holds_is_spread(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    words = ("plan", "qwen3-8b", "qwen3-32b", "--site", "sol-gaudi", "--start-port", "1900")
+
+    told = json.loads(call(*words, "--replicas", "qwen3-8b=7", "--replicas", "qwen3-32b=2", "--json").stdout)
+    shown = call(*words, "--replicas", "qwen3-8b=7", "--replicas", "qwen3-32b=2").stdout
+
+    assert (told["fits"], told["nodes"]) == (True, 2)
+    assert [(row["name"], row["node"], row["cards"], row["port"]) for row in told["servers"]] == [
+        *((f"qwen3-8b-{number}", 1, [number], 1900 + number) for number in range(7)),
+        ("qwen3-32b-0", 2, [0, 1], 1907),
+        ("qwen3-32b-1", 2, [2, 3], 1908),
+    ]
+    assert len(told["cards"]) == 16
+    assert "Node 2 of 2" in shown
+    assert "Slurm chooses the nodes" in shown
+
+
+def test_a_plan_is_not_spread_where_more_nodes_would_not_help(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    words = ("plan", "qwen3-8b", "--site", "sol-gaudi", "--json")
+
+    wide = json.loads(call(*words, "--set", "vllm.tensor_parallel_size=16", status=1).stdout)
+    chosen = json.loads(call(*words, "--replicas", "3", "--gpu-ids", "0,1", status=1).stdout)
+
+    assert (wide["nodes"], wide["problems"]) == (1, ["qwen3-8b: needs 16 cards, and the node has 8"])
+    assert chosen["nodes"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
