@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tautools.errors import CallFault, ModelCallError
+from tautools.server.causes import diagnose_answer
 from tautools.server.ladder import Climb, Finding
 from tautools.server.probe import ask, short
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["chat", "tool_calls"]
 
-_MARKUP = ("<tool_call>", "<function=", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call", '{"name":')
 _NO_PARSER = (
     "the server reads no tool calls; start it with `tool_call_parser` in its server file "
     "(`hermes` for Qwen3), which also sets --enable-auto-tool-choice"
@@ -50,9 +50,8 @@ def chat(state: Climb) -> Finding:
     reply = ask(state.endpoint, messages)
     said = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
     if not reply.text.strip():
-        why = (
-            "all tokens went into thinking; switch thinking off or allow more" if reply.thinking else "an empty answer"
-        )
+        silent = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
+        why = f"{silent.cause} {silent.remedy}" if silent is not None else "an empty answer"
         return Finding(False, f"{why} (finish reason {reply.finish_reason or 'none'})")
     if not reply.finish_reason:
         return Finding(False, f"{said}: the answer did not end properly")
@@ -70,9 +69,9 @@ def tool_calls(state: Climb) -> Finding:
         problem = _call_problem(forced)
         if problem:
             return Finding(False, f"forced call: {problem}")
-        markup = next((mark for mark in _MARKUP if mark in free.text), "")
-        if markup and not free.tool_calls:
-            return Finding(False, f"free call: {markup} came as text, so the parser is not the model's; {_NO_PARSER}")
+        odd = diagnose_answer(free.text, tool_calls=len(free.tool_calls))
+        if odd is not None:
+            return Finding(False, f"free call: it came as text, {short(odd.evidence)}. {odd.cause} {_NO_PARSER}")
         after = ask(
             state.endpoint, [*_QUESTION, forced.message, *_results(forced)], tools=[_TOOL], max_tokens=_BEGINNING
         )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from tautools.errors import ModelCallError
 from tautools.llm.types import Endpoint
 from tautools.records import Rung, Thinking
+from tautools.server.causes import diagnose_refusal
 from tautools.server.light import Models, ask_models, nearest, root_of
 from tautools.server.ports import listeners
 from tautools.shell import group_members, process_alive
@@ -155,9 +156,18 @@ def _try(step: _Step, state: Climb) -> Rung:
     try:
         found = probe(state)
     except ModelCallError as error:
-        found = Finding(False, " ".join(part for part in (error.problem, error.evidence) if part))
+        found = Finding(False, _refused(error, state.target))
     took_s = round(time.perf_counter() - began, 4)
     return Rung(number=number, name=name, passed=found.passed, detail=found.detail, took_s=took_s)
+
+
+def _refused(error: ModelCallError, target: Target) -> str:
+    """Say what was seen, and what it means where the table of failures knows it."""
+    pid, started_at = target.pid, target.pid_started_at
+    alive = None if pid is None or started_at is None else process_alive(pid, started_at)
+    known = diagnose_refusal(f"{error.problem} {error.evidence}", server_alive=alive)
+    means = (known.cause, known.remedy) if known is not None else ()
+    return " ".join(part for part in (error.problem, error.evidence, *means) if part)
 
 
 def _alive(state: Climb) -> Finding:

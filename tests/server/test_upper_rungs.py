@@ -116,6 +116,15 @@ def test_a_server_that_does_not_bear_the_load_is_degraded(workspace: Path, modes
     assert server.state().state is State.DEGRADED
 
 
+def test_a_refused_request_is_told_with_what_it_means(workspace: Path) -> None:
+    server = launch(fake_vllm(vllm={"max_model_len": 256}), workspace=workspace)
+
+    with pytest.raises(VerifyError) as caught:
+        server.wait_ready()
+
+    assert "server's context of 256 tokens. Give the server a longer `max_model_len`" in caught.value.evidence
+
+
 def test_other_words_each_time_are_noted_and_no_failure(workspace: Path) -> None:
     server = launch(fake_vllm(modes="moody"), workspace=workspace).wait_ready()
 

@@ -34,7 +34,7 @@ MODES = {
     "short": "serves a shorter context than it was asked to",
     "no_tools": "has no tool parser",
     "wrong_parser": "leaves tool calls in the text",
-    "empty": "answers nothing",
+    "empty": "answers nothing; with `thinks` beside, it only thinks",
     "reuse_port": "binds as vLLM does, beside others",
     "port_lost": "finds its port taken, the first time",
     "inner_port_lost": "finds a port of its own processes taken, the first time",
@@ -194,7 +194,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def delta(self, body: dict[str, Any]) -> dict[str, Any]:
         if "empty" in self.modes:
-            return {"content": ""}
+            return {"content": ""} | ({"reasoning": "Let me see."} if "thinks" in self.modes else {})
         if "tools" not in body or body["messages"][-1]["role"] == "tool":
             return self.words()
         name = body["tools"][0]["function"]["name"]
