@@ -79,7 +79,7 @@ def diagnose(
         or _first_error(line for line in plain if line.level == "ERROR" and line.process.startswith(_ENGINE))
         or _first_error(reversed(plain))
         or _known(told, rows, "wrapper", spec)
-        or _by_exit(told, exit_code)
+        or _by_exit(told, exit_code, job_state)
     )
 
 
@@ -163,9 +163,11 @@ def _first_error(lines: Iterable[LogLine]) -> Diagnosis | None:
     return None
 
 
-def _by_exit(lines: list[LogLine], exit_code: int | None) -> Diagnosis:
+def _by_exit(lines: list[LogLine], exit_code: int | None, job_state: str) -> Diagnosis:
     last = lines[-1].text if lines else ""
-    if exit_code is not None and exit_code < 0:
+    if job_state not in {"", "FAILED", "COMPLETED"}:
+        cause = f"Slurm ended its job: {job_state}."
+    elif exit_code is not None and exit_code < 0:
         cause = f"It was ended by signal {-exit_code}."
     elif exit_code is not None:
         cause = f"It ended with status {exit_code}."

@@ -72,7 +72,7 @@ def _of_job(
     record = registry.find(record.name) or record
     job = job_of(record, jobs)
     if job is not None and job.state.ended:
-        return ended_state(record, job, age) or _ended(record, registry, age)
+        return ended_state(record, job, age) or _ended(record, registry, age, job_state=job.state.name)
     if job is None and registry.exit_code(record) is not None:
         return _ended(record, registry, age)
     waiting = waiting_state(record, job, age) if job is not None else None
@@ -88,9 +88,23 @@ def _of_job(
     return replace(seen, detail=left_in_words(job)) if seen.state is State.READY else seen
 
 
-def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
-    """Return why a server whose process has ended did so, as its log tells."""
-    return diagnose(log_lines(record, 4000), exit_code=registry.exit_code(record), spec=record.spec)
+def cause_of(record: ServerRecord, registry: Registry, *, job_state: str | None = None) -> Diagnosis:
+    """Return why a server whose process or job has ended did so, as its log and Slurm tell.
+
+    Parameters
+    ----------
+    record : ServerRecord
+        The launch that is meant.
+    registry : Registry
+        Where it is registered.
+    job_state : str, optional
+        What Slurm said of its job, such as `OUT_OF_MEMORY`; it is asked when not given.
+    """
+    if job_state is None:
+        job = job_of(record, None)
+        job_state = job.state.name if job is not None and job.state.ended else ""
+    exit_code = registry.exit_code(record)
+    return diagnose(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
 
 
 def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:
@@ -112,11 +126,11 @@ def _runs(record: ServerRecord) -> bool:
     )
 
 
-def _ended(record: ServerRecord, registry: Registry, age: float) -> Snapshot:
+def _ended(record: ServerRecord, registry: Registry, age: float, *, job_state: str = "") -> Snapshot:
     orphans = group_members(record.pid, record.pid_started_at) if record.pid and record.pid_started_at else []
     if registry.exit_code(record) == 0 and not orphans:
         return Snapshot(State.STOPPED, "It ended by itself.", age)
-    why = cause_of(record, registry)
+    why = cause_of(record, registry, job_state=job_state)
     if orphans:
         detail = f"{why.cause} {len(orphans)} of its workers still run."
         return Snapshot(State.FAILED, detail, age, next_step=f"End them with `tautools server stop {record.name}`.")

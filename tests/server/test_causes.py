@@ -85,3 +85,11 @@ def test_harmless_lines_are_no_cause() -> None:
 def test_without_a_log_the_exit_status_is_told() -> None:
     assert diagnose([], exit_code=3).cause == "It ended with status 3."
     assert diagnose([]).cause == "Its process is gone."
+
+
+def test_slurms_word_tells_what_the_log_and_the_exit_status_leave_open() -> None:
+    log = ["INFO loading weights", "/var/spool/slurmd/job00007/slurm_script: line 98: 4711 Killed   vllm serve"]
+
+    assert diagnose(log, exit_code=1, job_state="FAILED").kind == "unknown"
+    assert diagnose(log, job_state="OUT_OF_MEMORY").kind == "host_out_of_memory"
+    assert diagnose(["INFO loading weights"], job_state="NODE_FAIL").cause == "Slurm ended its job: NODE_FAIL."
