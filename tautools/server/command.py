@@ -80,8 +80,14 @@ def server_env(
     Raises
     ------
     ParamsError
-        When Gaudi's card variable holds anything but numbers.
+        When Gaudi's card variable holds anything but numbers, or cards are named for a job that Slurm gives its cards.
     """
+    if params.cards and site.scheduler == "slurm" and site.gres:
+        raise ParamsError(
+            f"Server {params.name!r} names cards, and Slurm gives a job its cards; those of other jobs are not ours.",
+            evidence=f"cards {', '.join(map(str, params.cards))}; gres {site.gres}",
+            next_step="Leave out `cards` and --gpu-ids: a job asks for as many cards as its server takes.",
+        )
     env = {name: value for name, value in inherited.items() if name != "VLLM_PORT"}
     env.setdefault("VLLM_CACHE_ROOT", str(cache))
     env.setdefault("VLLM_NO_USAGE_STATS", "1")

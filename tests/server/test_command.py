@@ -159,3 +159,15 @@ def test_cards_are_named_as_the_device_wants_them(device: str, variable: str) ->
 
     assert env(site, cards=[2, 3])[variable] == "2,3"
     assert variable not in env(site)
+
+
+def test_cards_named_for_a_job_that_slurm_gives_its_cards_are_refused() -> None:
+    params = ServerParams(name="s", model="m", cards=[5])
+    job = SiteParams(name="here", scheduler="slurm", device="cuda", gres="gpu:1")
+
+    with pytest.raises(ParamsError, match="Slurm gives a job its cards") as caught:
+        server_env(params, job, key="k", cache=Path("c"), inherited={})
+
+    assert "--gpu-ids" in caught.value.next_step
+    by_hand = job.model_copy(update={"gres": None})
+    assert server_env(params, by_hand, key="k", cache=Path("c"), inherited={})["CUDA_VISIBLE_DEVICES"] == "5"
