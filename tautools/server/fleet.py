@@ -190,7 +190,8 @@ def _watch(former: Server, params: ServerParams, *, until: float | None) -> None
         if until is None and _loaded(snapshot):
             return
         now = (snapshot.stage, _written(former))
-        if now != progress:
+        # A queue is no standstill.
+        if now != progress or snapshot.state is State.QUEUED:
             progress, changed_at = now, time.monotonic()
         if until is None and time.monotonic() - changed_at > params.startup_timeout_s:
             raise NotReadyError(
