@@ -14,6 +14,7 @@ from tautools.cli.options import (
     run_flags,
     run_options,
     set_option,
+    site_option,
     workspace_option,
 )
 from tautools.params import (
@@ -39,6 +40,7 @@ Examples:
   tautools config list
   tautools config sweep demo --set agent.temperature=0.2
   tautools config server qwen3-4b --json
+  tautools config server qwen3-8b --site sol-gaudi
   tautools config run --env retail --model M --limit 2
 """
 
@@ -96,8 +98,26 @@ def _by_name(kind: Any, resolve: Callable[..., Resolved[Any]]) -> None:
 
 
 _by_name("sites", resolve_site)
-_by_name("servers", resolve_server)
 _by_name("sweeps", resolve_sweep)
+
+
+@command.command("server")
+@click.argument("name", type=ParamsName("servers"))
+@site_option
+@set_option
+@workspace_option
+@json_option
+@guard
+def server_command(name: str, site: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+    """Show one server as it will be used, by name or path, with the profile of the site's cards."""
+    from tautools.cli.server_profile import show_profile
+    from tautools.params import load_site
+    from tautools.params.models import SiteParams
+
+    resolved = resolve_server(name, workspace=workspace, overrides=overrides)
+    show(resolved, as_json=as_json)
+    if not as_json:
+        show_profile(resolved.params, load_site(site, workspace=workspace) if site else SiteParams(name="local"))
 
 
 @command.command("run")

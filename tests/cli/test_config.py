@@ -62,3 +62,12 @@ def test_what_can_be_named_is_listed_with_its_place(tmp_path: Path) -> None:
     assert all(
         kind == "sites" for kind in {line.split()[0] for line in called("config", "list", "sites").out.splitlines()}
     )
+
+
+def test_a_server_is_shown_with_the_profile_of_the_sites_cards() -> None:
+    here, cluster = (called("config", "server", "qwen3-8b", *words) for words in ((), ("--site", "sol-gaudi")))
+
+    assert "# qwen3-8b: profile none" in here.err
+    assert "# qwen3-8b: profile gaudi" in cluster.err
+    assert "PT_HPU_LAZY_MODE=0" in cluster.err
+    assert cluster.out == here.out
