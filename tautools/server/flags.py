@@ -44,7 +44,21 @@ _ALWAYS_THERE = {
     "reasoning-parser",
     "chat-template",
     "enforce-eager",
+    "download-dir",
+    "enable-prefix-caching",
+    "generation-config",
+    "kv-cache-dtype",
+    "load-format",
+    "max-num-batched-tokens",
+    "quantization",
+    "revision",
+    "seed",
+    "tokenizer",
+    "trust-remote-code",
 }
+
+_THERE_IN = {"0.32": {"default-chat-template-kwargs", "speculative-config"}}
+"""Newer flags of our own server files, by the version whose help was read: most first starts need no question then."""
 
 _OPTION = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)")
 _CHOICES = re.compile(r" \{[^}]*\}.*")
@@ -117,7 +131,7 @@ def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str
     """
     words = argv[len(command) :]
     asked = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
-    if set(asked) <= _ALWAYS_THERE:
+    if set(asked) <= _ALWAYS_THERE | _there_in(command):
         return
     known = installed_flags(command, env=env, folder=folder)
     if known is None:
@@ -132,6 +146,11 @@ def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str
             next_step=" ".join(_instead(name) for name in unknown),
         )
     _check_parser(words, known)
+
+
+def _there_in(command: Sequence[str]) -> set[str]:
+    version = versions_beside(command).get("vllm", "")
+    return _THERE_IN.get(".".join(version.split(".")[:2]), set())
 
 
 def _check_parser(words: Sequence[str], known: KnownFlags) -> None:

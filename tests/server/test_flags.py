@@ -102,6 +102,19 @@ def test_flags_that_every_version_has_are_not_asked_for(tmp_path: Path) -> None:
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.parametrize(("version", "asked"), [("0.32.0+cpu", False), ("0.31.1", True), ("0.3", True), ("", True)])
+def test_flags_of_our_own_files_are_asked_for_unless_that_version_is_known_to_have_them(
+    tmp_path: Path, version: str, asked: bool
+) -> None:
+    command = vllm(tmp_path, text=NEW + "  --default-chat-template-kwargs KWARGS\n  --max-num-seqs N\n")
+    if version:
+        (tmp_path / "lib" / "python3.11" / "site-packages" / f"vllm-{version}.dist-info").mkdir(parents=True)
+
+    check(command, tmp_path, "--default-chat-template-kwargs", "{}", "--max-num-seqs", "4")
+
+    assert (tmp_path / "asked").exists() is asked
+
+
 def test_the_answer_is_kept_until_the_environment_changes(tmp_path: Path) -> None:
     command = vllm(tmp_path)
     for _ in range(3):
