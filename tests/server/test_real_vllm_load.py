@@ -46,15 +46,24 @@ def _ask(server: Server, tokens: int) -> None:
     assert Http().post(f"{end.base_url}/chat/completions", body, key=end.key, timeout_s=120).status == 200
 
 
+def _keep_asking(server: Server, enough: threading.Event) -> None:
+    """Give the server work until it was seen at it, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not enough.is_set() and time.monotonic() < deadline:
+        _ask(server, 2000)
+
+
 def test_a_real_vllm_at_work_shows_its_load_and_ends_when_idle(server: Server, workspace: Path) -> None:
     _ask(server, 5)
     before = look(workspace)
-    asking = threading.Thread(target=_ask, args=(server, 400))
+    seen_at_work = threading.Event()
+    asking = threading.Thread(target=_keep_asking, args=(server, seen_at_work))
     asking.start()
     busy: Watched | None = None
     while asking.is_alive() and busy is None:
         (seen,) = watch_servers(workspace)
         busy = seen if seen.load.running and seen.load.output_tokens_s else None
+    seen_at_work.set()
     asking.join()
     (after,) = look(workspace, before)
 

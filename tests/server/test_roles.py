@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from serving import fake_vllm, simulated
+from serving import fake_vllm, members, simulated, wait_for
 
 from tautools.errors import ModelCallError, ServerError, VerifyError
 from tautools.llm.types import Endpoint
@@ -107,6 +107,7 @@ def test_a_server_that_still_starts_is_not_used(workspace: Path) -> None:
 def test_a_dead_server_is_not_used(workspace: Path, served: Endpoint) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
     os.kill(server.record.pid or 0, signal.SIGKILL)
+    wait_for(lambda: members(server) == [])  # until then it is "degraded": it runs and does not answer
 
     with pytest.raises(ServerError, match="No server for the agent is ready: sim is failed"):
         ask(workspace, server="sim")
