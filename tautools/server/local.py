@@ -59,7 +59,7 @@ def launch(
     name : str, optional
         Name in the registry; the one of `params` by default. Several servers of one file need a name each.
     force : bool
-        Start on cards that are in use.
+        Start on cards that are in use; of a job of Slurm it changes nothing, which looks at its own cards.
 
     Raises
     ------

@@ -216,3 +216,19 @@ def test_replicas_go_up_on_chosen_cards_one_after_the_other(call: Any, gaudi: Fa
     stopped = call("stop", "--all").stdout
     assert "agent-0: waiting until released: card 3 (60000 MiB)" in stopped
     assert Registry(workspace).list() == []
+
+
+def test_four_models_on_three_nodes_get_the_ports_and_cards_of_the_docs(workspace: Path, call: Any) -> None:
+    site = {"name": "h100", "scheduler": "slurm", "device": "cuda", "gres": "gpu:1", "cards_per_node": 8}
+    (workspace / "params" / "sites").mkdir(parents=True)
+    (workspace / "params" / "sites" / "h100.yaml").write_text(json.dumps(site))
+
+    def ports(first: int, *names: str) -> list[int]:
+        words = ["--replicas", "4", "--start-port", str(first), "--site", "h100", "--json"]
+        told = json.loads(call("plan", *names, *words).stdout)
+        assert told["problems"] == []
+        return [server["port"] for server in told["servers"]]
+
+    assert ports(1900, "nemotron-orchestrator-8b", "qwen3-32b-fp8") == list(range(1900, 1908))
+    assert ports(1910, "gpt-oss-20b") == list(range(1910, 1914))
+    assert ports(1920, "qwen3-next-80b-a3b-fp8") == list(range(1920, 1924))
