@@ -11,29 +11,15 @@ import click
 
 from tautools.cli.errors import guard
 from tautools.cli.options import json_option, workspace_option
-from tautools.cli.server_words import age_of, public
+from tautools.cli.server_words import public
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console
-    from rich.table import Table
-
     from tautools.server.watch import Watched
 
 __all__ = ["list_servers", "top"]
-
-_COLOURS = {
-    "ready": "green",
-    "starting": "cyan",
-    "verifying": "cyan",
-    "queued": "cyan",
-    "stopping": "yellow",
-    "degraded": "yellow",
-    "unknown": "yellow",
-    "stopped": "bright_black",
-}
 
 
 @click.command("ls", epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'")
@@ -80,6 +66,7 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
 def _watch(seen: Sequence[Watched], workspace: Path, *, every_s: float, as_json: bool) -> None:
     from rich.live import Live
 
+    from tautools.cli.server_table import server_table, table_console
     from tautools.server.watch import look
 
     if as_json:
@@ -87,9 +74,10 @@ def _watch(seen: Sequence[Watched], workspace: Path, *, every_s: float, as_json:
             click.echo(json.dumps(_rows(seen, workspace)))
             time.sleep(every_s)
             seen = look(workspace, seen)
-    with Live(_table(seen, workspace), console=_console(), auto_refresh=False) as live:
+    console = table_console()
+    with Live(server_table(seen, workspace, width=console.width), console=console, auto_refresh=False) as live:
         while True:
-            live.update(_table(seen, workspace), refresh=True)
+            live.update(server_table(seen, workspace, width=console.width), refresh=True)
             time.sleep(every_s)
             seen = look(workspace, seen)
 
@@ -100,15 +88,10 @@ def _show(seen: Sequence[Watched], workspace: Path, *, as_json: bool) -> None:
     elif not seen:
         click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
     else:
-        _console().print(_table(seen, workspace))
+        from tautools.cli.server_table import server_table, table_console
 
-
-def _console() -> Console:
-    """Return a console as wide as the terminal; a pipe or a file gets lines of any length."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=400)
+        console = table_console()
+        console.print(server_table(seen, workspace, width=console.width))
 
 
 def _rows(seen: Sequence[Watched], workspace: Path) -> list[dict[str, Any]]:
@@ -122,57 +105,3 @@ def _rows(seen: Sequence[Watched], workspace: Path) -> list[dict[str, Any]]:
         row |= {"health_age_s": each.health_age_s, "load": asdict(each.load)}
         rows.append(row | {"keeper": str(note) if note is not None else ""})
     return rows
-
-
-def _table(seen: Sequence[Watched], workspace: Path) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tautools.server.keeping import kept
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("state", overflow="fold")
-    table.add_column("age", no_wrap=True)
-    for title in ("run", "wait", "KV", "prefix", "tok/s in", "out"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("model", "address"):
-        table.add_column(title, overflow="fold")
-    for each in seen:
-        record, colour = each.record, _COLOURS.get(each.snapshot.state.value, "red")
-        mark = " SIMULATED" if record.simulated else ""
-        note = kept(record, workspace=workspace)
-        table.add_row(
-            escape(record.name),
-            f"[{colour}]{escape(str(each.snapshot))}[/]{_stale(each)}" + (f"\n{escape(str(note))}" if note else ""),
-            age_of(each.snapshot.age),
-            *_figures(each),
-            escape(record.model + mark),
-            escape(record.base_url),
-        )
-    return table
-
-
-def _stale(each: Watched) -> str:
-    """Say how old the figures are, when they are not of this look."""
-    return f" (figures {age_of(each.health_age_s)} old)" if each.health_age_s else ""
-
-
-def _figures(each: Watched) -> tuple[str, ...]:
-    load = each.load
-    return (
-        _number(load.running),
-        _number(load.waiting),
-        _share(load.kv_usage),
-        _share(load.prefix_hit_rate),
-        _number(load.prompt_tokens_s),
-        _number(load.output_tokens_s),
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"

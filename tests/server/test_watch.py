@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,9 +12,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from command_line import called
+from rich.console import Console
 from serving import fake_vllm, simulated
 
+from tautools.cli.server_table import server_table
 from tautools.http import Http
 from tautools.server import Registry, State, launch
 from tautools.server.watch import look, watch_servers
@@ -88,6 +92,21 @@ def test_top_once_prints_one_table_or_json_and_ends(workspace: Path) -> None:
     table = called(*words).out
     assert "tok/s" in table
     assert "SIMULATED" in table
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_names_and_addresses_stay_whole_in_narrow_and_wide_terminals(workspace: Path, width: int) -> None:
+    server = launch(simulated("agent-of-a-long-name-1"), workspace=workspace)
+    server.wait_ready()
+    printed = io.StringIO()
+    Console(width=width, file=printed).print(server_table(watch_servers(workspace), workspace, width=width))
+    shown = printed.getvalue()
+
+    assert shown.splitlines()[0].split()[:3] == ["name", "state", "age"]
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    assert len(shown.splitlines()) <= 5
+    for word in ("ready", "agent-of-a-long-name-1-model SIMULATED", server.record.base_url):
+        assert word in shown
 
 
 def test_top_goes_on_until_it_is_interrupted(workspace: Path) -> None:
