@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 
 from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
 from tautools.cli.options import json_option, new_workspace_option, set_option, site_option
+from tautools.cli.server_keep import keep_all
 from tautools.cli.server_layout import Asked, CardList, StaggerType
 
 if TYPE_CHECKING:
@@ -163,10 +165,14 @@ def _check(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace
 
 @contextlib.contextmanager
 def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, Any], *, quiet: bool) -> Iterator[None]:
-    """Start the servers and prove them; stop all of them at the end, whatever happened."""
+    """Start the servers and prove them; stop all of them at the end, whatever happened.
+
+    If this process is killed, a keeper of each stops it.
+    """
     from tautools.cli.progress import watch_starts
     from tautools.params import load_site
     from tautools.server import launch_all
+    from tautools.server.keeping import Terms, owner_process
 
     if not servers:
         yield
@@ -176,6 +182,7 @@ def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, An
         servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], tell=_say(quiet=quiet)
     )
     try:
+        keep_all(started, Terms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0))
         if how["log_dir"] is not None:
             _link_logs(started, how["log_dir"])
         for error in watch_starts(started, timeout_s=how["server_timeout"], quiet=quiet).values():

@@ -20,6 +20,7 @@ from tautools.errors import ParamsError
 from tautools.params import load_server
 from tautools.params.models import RoleParams
 from tautools.server import Registry, launch
+from tautools.shell import process_alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,3 +149,20 @@ def test_a_customer_is_a_server_a_hosted_model_or_the_agent(workspace: Path) -> 
     launch(fake_vllm("own", "hangs"), workspace=workspace)
     assert user_role("own", agent, workspace=workspace) == (RoleParams(server="own"), None)
     assert user_role("org/Some-4B", agent, workspace=workspace) == (RoleParams(model="org/Some-4B"), None)
+
+
+def test_a_command_that_is_killed_leaves_no_server_behind(workspace: Path) -> None:
+    words = [sys.executable, "-m", "tautools", "local", "--agent-model", "sim-small", "--domains", "retail"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as command:
+        deadline = time.monotonic() + 60
+        while not list((workspace / "results").rglob("*.jsonl")):
+            assert time.monotonic() < deadline, "the run never began"
+            time.sleep(0.1)
+        server, *_ = Registry(workspace).list()
+        command.kill()
+    assert server.pid is not None
+
+    while Registry(workspace).list():
+        assert time.monotonic() < deadline + 60, "the server was not stopped"
+        time.sleep(0.2)
+    assert not process_alive(server.pid, server.pid_started_at or 0.0)
