@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,22 @@ def test_a_secret_in_a_server_file_is_refused_before_anything_starts(workspace: 
 
     assert "secret" not in str(refused.value).replace("a secret", "")
     assert list(workspace.iterdir()) == []
+
+
+def test_a_key_is_in_no_listing_traceback_or_report(workspace: Path) -> None:
+    server = launch(simulated(), workspace=workspace).wait_ready()
+    key, place = server.endpoint().key, ("--workspace", str(workspace))
+    told = [called("server", *words, *place).out for words in (("ls", "--json"), ("ls",), ("export",), ("logs", "sim"))]
+    server.stop()
+    told += [called("doctor", *words, *place).out for words in (("--json",), ("--paste",), ())]
+    try:
+        server.verify()
+    except TautoolsError:
+        told.append(traceback.format_exc())
+
+    assert len(key) >= 32
+    assert len(told) == 8
+    assert all(text and key not in text for text in told)
 
 
 def test_a_hostile_value_of_a_file_is_told_and_starts_nothing(workspace: Path) -> None:
