@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
@@ -19,7 +20,6 @@ from tautools.server.profiles import check_modules, choose_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tautools.params.models import ServerParams, SiteParams
 
@@ -89,7 +89,8 @@ def server_env(
             next_step="Leave out `cards` and --gpu-ids: a job asks for as many cards as its server takes.",
         )
     env = {name: value for name, value in inherited.items() if name != "VLLM_PORT"}
-    env.setdefault("VLLM_CACHE_ROOT", str(cache))
+    # A root that the session has set is shared by all that start from it; each server gets a folder of its own in it.
+    env["VLLM_CACHE_ROOT"] = str(Path(env["VLLM_CACHE_ROOT"]) / cache.name if "VLLM_CACHE_ROOT" in env else cache)
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A log that is watched must not wait in a buffer.
     env.setdefault("PYTHONUNBUFFERED", "1")

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Relaunch", "changed", "plan_relaunch", "relaunch"]
 
+_FAILED = {State.FAILED, State.OUT_OF_MEMORY, State.TIMEOUT, State.PREEMPTED, State.NODE_FAIL}
+"""States with a cause: the server did not end because it was asked to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relaunch:
@@ -61,13 +64,13 @@ def plan_relaunch(name: str, *, workspace: Path, with_fix: bool) -> Relaunch:
     """
     registry = Registry(workspace)
     record = registry.get(name)
-    failed = server_state(record, workspace=workspace).state is State.FAILED
-    diagnosis = cause_of(record, registry) if failed else None
+    state = server_state(record, workspace=workspace).state
+    diagnosis = cause_of(record, registry) if state in _FAILED else None
     spec, changes = dict(record.spec), list[str]()
     if with_fix:
         if diagnosis is None:
             raise ServerError(
-                f"Server {name!r} has not failed, so there is nothing to fix.",
+                f"Server {name!r} has not failed, so there is nothing to fix: it is {state.value}.",
                 next_step=f"See how it is with `tautools server ls`; `tautools server relaunch {name}` starts it anew.",
             )
         spec, changes = changed(spec, diagnosis.fix)

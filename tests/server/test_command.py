@@ -133,6 +133,7 @@ def test_the_key_is_in_the_environment_and_not_in_the_command() -> None:
 
 def test_each_server_has_a_cache_of_its_own_unless_one_is_named() -> None:
     assert env()["VLLM_CACHE_ROOT"] == "/ws/cache/s"
+    assert env(inherited={"VLLM_CACHE_ROOT": "/shared"})["VLLM_CACHE_ROOT"] == "/shared/s"
     assert env(env={"VLLM_CACHE_ROOT": "/fast"})["VLLM_CACHE_ROOT"] == "/fast"
 
 
