@@ -69,6 +69,14 @@ def slurm() -> Iterator[Path]:
         real_slurm.stop()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all tests of the one Slurm on one worker: whoever started it stops it at its end, and nodes are shared."""
+    for item in items:
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy, no workspace and no key of the person who runs the tests reaches a test."""
