@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import real_slurm
 
+SLURM_RAN = pytest.StashKey[bool]()
 SYSTEM_PARTS = {
     "chromium": "Chromium, for the panels in a real browser (Debian: apt install chromium fonts-dejavu-core)",
     "slurm": "a real Slurm, started by root (Debian: apt install slurm-wlm munge slurmdbd mariadb-server)",
@@ -59,22 +60,43 @@ def vllm_command() -> str:
 def slurm() -> Iterator[Path]:
     """A real Slurm that answers, by its slurm.conf; one that runs already is used and left running."""
     _require("slurm")
-    ran = real_slurm.works()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH", "SRUN"))]:
             patch.delenv(name)
         patch.setenv("SLURM_CONF", str(real_slurm.start()))
         yield real_slurm.CONF
-    if not ran:
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember whether a Slurm ran before; only the process that began the tests does, so no worker ends it early."""
+    session.config.stash[SLURM_RAN] = _is_worker(session.config) or bool(real_slurm.missing()) or real_slurm.works()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the Slurm that these tests started, when all workers are done."""
+    if not session.config.stash.get(SLURM_RAN, True):
         real_slurm.stop()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all tests of the one Slurm on one worker: whoever started it stops it at its end, and nodes are shared."""
+    """Keep all tests of the one Slurm on one worker: they share its nodes."""
     for item in items:
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run when the groups are not kept (a pytest that pytest-xdist does not know), rather than fail by chance."""
+    if not (_is_worker(session.config) and session.config.getvalue("loadgroup")):
+        return
+    lost = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+    if lost:
+        pytest.exit(f"pytest-xdist does not keep the groups of {len(lost)} tests, such as {lost[0]}.", returncode=4)
 
 
 @pytest.fixture(autouse=True)

@@ -206,7 +206,6 @@ def test_whatever_slurm_says_is_read_without_failing(text: str) -> None:
 
 @pytest.mark.slurm
 @pytest.mark.slow
-@pytest.mark.xdist_group("slurm")
 def test_on_a_real_slurm_the_shipped_site_fits(tmp_path: Path, slurm: Path) -> None:
     seen = found(tmp_path, {"PATH": os.environ["PATH"], "SLURM_CONF": str(slurm), "USER": "root"})
 

@@ -19,7 +19,7 @@ from tautools.server import Registry, State, endpoints, launch, open_server
 from tautools.server.slurm_handover import hand_over
 from tautools.slurm import JobState, Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm]
 
 
 def files_of(workspace: Path) -> list[str]:

@@ -15,7 +15,7 @@ from slurm_site import site_with
 from tautools.cli.server import command
 from tautools.server import Registry
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm]
 
 HL_SMI = """#!/bin/bash
 # The first node that asks has held cards, all others are idle.

@@ -23,7 +23,7 @@ from tautools.server import Registry, Server, Snapshot, State, endpoints, launch
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm]
 
 
 def left_in(workspace: Path) -> list[str]:

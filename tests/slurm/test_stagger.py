@@ -17,7 +17,7 @@ from tautools.slurm import JobState, Slurm
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm]
 
 
 def test_a_queue_longer_than_the_patience_with_a_log_ends_no_staggered_start(workspace: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -19,14 +18,7 @@ from tautools.slurm.script import log_pattern
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.xdist_group("slurm"),
-    # Passes alone; after the other Slurm tests the controller has been found gone, and why is not known yet.
-    pytest.mark.skipif(
-        os.environ.get("TAUTOOLS_TEST_TIME_LIMIT") != "1", reason="run alone: TAUTOOLS_TEST_TIME_LIMIT=1"
-    ),
-]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 TASKS = 12
 
