@@ -14,7 +14,7 @@ from tautools.errors import ParamsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.server.weights import Weights
+    from tautools.server.weights.find import Weights
 
 __all__ = ["command"]
 
@@ -45,7 +45,7 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 
     MODEL is a name at the hub, a folder, or a server file, whose model is meant.
     """
-    from tautools.server.weights import check_weights
+    from tautools.server.weights.find import check_weights
 
     found = [check_weights(_model_of(each, workspace)) for each in models]
     _show(found, as_json=as_json)
@@ -58,7 +58,7 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 @guard
 def fetch(model: str, workspace: Path, as_json: bool) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
-    from tautools.server.weights import fetch_weights
+    from tautools.server.weights.find import fetch_weights
 
     _show([fetch_weights(_model_of(model, workspace))], as_json=as_json)
 

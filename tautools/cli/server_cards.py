@@ -14,8 +14,8 @@ from tautools.cli.options import json_option, workspace_option
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.server.cards import Card
-    from tautools.server.holders import Holder
+    from tautools.server.cards.holders import Holder
+    from tautools.server.cards.node import Card
     from tautools.server.registry import Registry
 
 __all__ = ["cards"]
@@ -45,8 +45,8 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
     Another user's process is never touched, and nothing of yours without its name and start time.
     """
     from tautools.server import Registry
-    from tautools.server.cards import CardDoor
-    from tautools.server.cards_guard import assign_cards
+    from tautools.server.cards.guard import assign_cards
+    from tautools.server.cards.node import CardDoor
 
     if confirmed and not stop_stale:
         raise click.UsageError("--confirm goes with --stop-stale")
@@ -66,8 +66,8 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
 
 
 def _stop_stale(confirmed: tuple[str, ...], found: list[Card], registry: Registry) -> None:
-    from tautools.server.cards_release import wait_released
-    from tautools.server.cards_stale import stale_holders, stop_stale
+    from tautools.server.cards.release import wait_released
+    from tautools.server.cards.stale import stale_holders, stop_stale
 
     if not confirmed:
         stale = stale_holders(found, registry)
@@ -79,7 +79,7 @@ def _stop_stale(confirmed: tuple[str, ...], found: list[Card], registry: Registr
         else:
             click.echo("No process of yours holds a card without being a server of this workspace.")
         return
-    from tautools.server.cards import CardDoor
+    from tautools.server.cards.node import CardDoor
 
     stopped = stop_stale(confirmed, found, registry, tell=lambda holder: click.echo(f"process {holder.pid}: stopped"))
     gone = {holder.pid for holder in stopped}
@@ -94,8 +94,8 @@ def _cards_of(holder: Holder, found: list[Card]) -> str:
 
 
 def _rows(found: list[Card], registry: Registry) -> list[dict[str, Any]]:
-    from tautools.server.cards_guard import promised_cards
-    from tautools.server.cards_stale import stale_holders
+    from tautools.server.cards.guard import promised_cards
+    from tautools.server.cards.stale import stale_holders
 
     promised = promised_cards(registry)
     stale = {holder.pid for holder in stale_holders(found, registry)}

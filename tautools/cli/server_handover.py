@@ -32,7 +32,7 @@ def handover(name: str, lead: float, workspace: Path) -> None:
     It begins LEAD minutes before the time limit of the running job, is proven, gets the name, and the old job ends.
     Interrupted, it goes on where it was when it is called again.
     """
-    from tautools.server.slurm_handover import hand_over
+    from tautools.server.on_slurm.handover import hand_over
 
     def tell(seen: Snapshot) -> None:
         click.echo(f"{name}.next: {seen}", err=True)

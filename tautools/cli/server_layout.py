@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.server import Server
-    from tautools.server.layout import Layout, Planned, Surroundings
+    from tautools.server.layout.plan import Layout, Planned, Surroundings
 
 __all__ = ["Asked", "CardList", "StaggerType", "layout_options", "plan", "start_asked", "take_asked"]
 
@@ -75,8 +75,8 @@ class Asked:
     force: bool = False
 
     def arranged(self, servers: Sequence[ServerParams]) -> list[ServerParams]:
-        """Return the servers with it; errors as `tautools.server.fleet.arrange`."""
-        from tautools.server.fleet import arrange
+        """Return the servers with it; errors as `tautools.server.layout.fleet.arrange`."""
+        from tautools.server.layout.fleet import arrange
 
         counts: dict[str, int] = {}
         for text in self.replicas:
@@ -142,10 +142,10 @@ def plan(
     """
     from tautools.params import load_server, load_site
     from tautools.params.models import SiteParams
-    from tautools.server.cards import CardDoor
-    from tautools.server.layout import plan_layout
-    from tautools.server.spread import plan_nodes
-    from tautools.server.surroundings import on_site, on_this_node
+    from tautools.server.cards.node import CardDoor
+    from tautools.server.layout.plan import plan_layout
+    from tautools.server.layout.spread import plan_nodes
+    from tautools.server.layout.surroundings import on_site, on_this_node
 
     asked = take_asked(options)
     where = load_site(site, workspace=workspace) if site else SiteParams(name="local")

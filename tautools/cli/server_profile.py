@@ -17,9 +17,9 @@ __all__ = ["show_advice", "show_profile"]
 def show_profile(params: ServerParams, site: SiteParams) -> None:
     """Print the profile and the variables that the server gets and this session has not, on the error stream."""
     from tautools.params.secrets import without_secrets
-    from tautools.server.command import KEY_VARIABLE, server_env
-    from tautools.server.installed import versions_beside
-    from tautools.server.profiles import choose_profile
+    from tautools.server.vllm.command import KEY_VARIABLE, server_env
+    from tautools.server.vllm.installed import versions_beside
+    from tautools.server.vllm.profiles import choose_profile
 
     versions = versions_beside(params.serve_command or site.serve_command)
     profile = choose_profile(params, site, versions)

@@ -69,7 +69,7 @@ def relaunch(name: str, with_fix: bool, exclude: str | None, yes: bool, no_wait:
     A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
     """
     from tautools.cli.progress import watch_starts
-    from tautools.server.cards_elsewhere import away_from
+    from tautools.server.cards.elsewhere import away_from
     from tautools.server.relaunch import plan_relaunch
     from tautools.server.relaunch import relaunch as start_again
 

@@ -48,7 +48,7 @@ def wait_and_resubmit(
         As of `watch_starts`.
     """
     from tautools.cli.progress import watch_starts
-    from tautools.server.cards_elsewhere import held_node, resubmit
+    from tautools.server.cards.elsewhere import held_node, resubmit
 
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
     for number in range(1, tries + 1):

@@ -16,7 +16,7 @@ from tautools.cli.server_profile import show_profile
 if TYPE_CHECKING:
     from tautools.cli.server_layout import Asked
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.server.layout import Planned
+    from tautools.server.layout.plan import Planned
 
 __all__ = ["dry_run", "script"]
 
@@ -43,8 +43,8 @@ def script(
     Replicas are jobs of their own: NAME-0, NAME-1 and so on.
     """
     from tautools.params import load_server, load_site
-    from tautools.server.fleet import arrange, plan_here
-    from tautools.server.slurm_launch import script_text
+    from tautools.server.layout.fleet import arrange, plan_here
+    from tautools.server.on_slurm.launch import script_text
 
     where = load_site(site, workspace=workspace) if site else None
     if where is None or where.scheduler != "slurm":
@@ -81,9 +81,9 @@ def _write(texts: dict[str, str], out: Path, workspace: Path) -> None:
 def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, workspace: Path) -> None:
     """Print what a start would do, each replica for itself, and whether it would be taken; nothing is started."""
     from tautools.params.models import SiteParams
-    from tautools.server.cards import CardDoor
-    from tautools.server.layout import plan_layout
-    from tautools.server.surroundings import on_any_node, on_this_node
+    from tautools.server.cards.node import CardDoor
+    from tautools.server.layout.plan import plan_layout
+    from tautools.server.layout.surroundings import on_any_node, on_this_node
 
     where = site or SiteParams(name="local")
     servers = asked.arranged(chosen)
@@ -100,8 +100,8 @@ def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, w
 
 def _show_job(place: Planned, site: SiteParams, workspace: Path, _force: bool) -> None:
     from tautools.server import Registry
+    from tautools.server.on_slurm.launch import check_job, script_text
     from tautools.server.preflight import check_options
-    from tautools.server.slurm_launch import check_job, script_text
 
     click.echo(script_text(place.params, workspace=workspace, site=site, name=place.name))
     check_options(place.params, site, Registry(workspace))
@@ -112,7 +112,7 @@ def _show_job(place: Planned, site: SiteParams, workspace: Path, _force: bool) -
 
 def _show_command(place: Planned, site: SiteParams, workspace: Path, force: bool) -> None:
     from tautools.server import check_launch
-    from tautools.server.command import Place, server_argv
+    from tautools.server.vllm.command import Place, server_argv
 
     check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
     click.echo(shlex.join(server_argv(place.params, site, Place(site.host, place.params.port or 0, alias="launch-…"))))

@@ -100,7 +100,7 @@ def key_from(variable: str | None) -> str:
 def _at_address(url: str, **asked: Any) -> None:
     from tautools.records import Thinking
     from tautools.server.address import verify_target
-    from tautools.server.ladder import Target
+    from tautools.server.proof.ladder import Target
 
     target = Target(
         url,

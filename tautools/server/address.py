@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.errors import ParamsError
-from tautools.server.certificate import certificate_of
-from tautools.server.ladder import Target, climb
+from tautools.server.proof.certificate import certificate_of
+from tautools.server.proof.ladder import Target, climb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

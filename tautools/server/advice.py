@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tautools.server.families import first_release_of, tool_parser_of
+from tautools.server.vllm.families import first_release_of, tool_parser_of
 
 if TYPE_CHECKING:
     from tautools.params.models import ServerParams

@@ -14,8 +14,8 @@ from tautools.files import write_atomic
 from tautools.records import ServerRecord
 from tautools.server.address import as_base_url
 from tautools.server.handle import Server
-from tautools.server.light import ask_models
 from tautools.server.model_config import short_name
+from tautools.server.proof.light import ask_models
 from tautools.server.registry import Registry, check_name
 
 if TYPE_CHECKING:

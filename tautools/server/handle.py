@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import NotReadyError, ServerError
 from tautools.llm.types import Endpoint
-from tautools.server.certificate import certificate_of, target_of
-from tautools.server.ladder import climb
+from tautools.server.proof.certificate import certificate_of, target_of
+from tautools.server.proof.ladder import climb
 from tautools.server.registry import Registry
 from tautools.server.state import log_lines, server_state
 from tautools.shell import stop_group
@@ -205,8 +205,8 @@ class Server:
     def _wait_for_cards(self, record: ServerRecord, tell: Callable[[str], None] | None) -> None:
         cards = record.spec.get("cards") if record.engine == "vllm" else None
         if cards:
-            from tautools.server.cards import CardDoor
-            from tautools.server.cards_release import RELEASE_TIMEOUT_S, wait_released
+            from tautools.server.cards.node import CardDoor
+            from tautools.server.cards.release import RELEASE_TIMEOUT_S, wait_released
 
             longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
             wait_released(cards, CardDoor(), timeout_s=longest_s, tell=tell)

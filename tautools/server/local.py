@@ -20,20 +20,20 @@ from tautools.errors import ServerError
 from tautools.files import ensure_folder
 from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
-from tautools.server.cards_guard import require_cards
-from tautools.server.command import Place, server_argv, server_env
+from tautools.server.cards.guard import require_cards
 from tautools.server.handle import Server
-from tautools.server.ports import choose_port
+from tautools.server.layout.ports import choose_port
 from tautools.server.preflight import check_model, check_options, look_for_model
 from tautools.server.reach import reachable_host
 from tautools.server.registry import Registry, check_name
+from tautools.server.vllm.command import Place, server_argv, server_env
 from tautools.shell import group_members, process_alive, start_detached, stop_group
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import ServerParams
-    from tautools.server.cards import Card
+    from tautools.server.cards.node import Card
 
 __all__ = ["check_launch", "launch", "require_free_name"]
 
@@ -73,7 +73,7 @@ def launch(
     """
     site = site if site is not None else SiteParams(name="local")
     if site.scheduler == "slurm":
-        from tautools.server.slurm_launch import launch_job
+        from tautools.server.on_slurm.launch import launch_job
 
         return launch_job(params, workspace=workspace, site=site, name=name)
     check_launch(params, workspace=workspace, site=site, name=name, force=force)
@@ -106,7 +106,7 @@ def check_launch(
     """
     site = site if site is not None else SiteParams(name="local")
     if site.scheduler == "slurm":
-        from tautools.server.slurm_launch import check_job
+        from tautools.server.on_slurm.launch import check_job
 
         check_job(params, workspace=workspace, site=site, name=name)
         look_for_model(params, site, Registry(workspace))
@@ -140,7 +140,7 @@ def require_free_name(name: str, registry: Registry) -> None:
     if known is None:
         return
     if known.how == "slurm":
-        from tautools.server.slurm_launch import refuse_live_job
+        from tautools.server.on_slurm.launch import refuse_live_job
 
         refuse_live_job(known)
         return

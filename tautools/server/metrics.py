@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tautools.errors import ModelCallError
-from tautools.server.light import root_of
+from tautools.server.proof.light import root_of
 
 if TYPE_CHECKING:
     from tautools.http import Http

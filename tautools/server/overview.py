@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tautools.server.handle import Server
+from tautools.server.on_slurm.state import ask_jobs
 from tautools.server.registry import Registry
-from tautools.server.slurm_state import ask_jobs
 from tautools.server.state import server_state
 
 if TYPE_CHECKING:

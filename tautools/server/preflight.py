@@ -8,9 +8,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
-from tautools.server.command import Place, server_argv, server_env
-from tautools.server.flags import check_flags
-from tautools.server.weights_here import require_weights
+from tautools.server.vllm.command import Place, server_argv, server_env
+from tautools.server.vllm.flags import check_flags
+from tautools.server.weights.here import require_weights
 
 if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams

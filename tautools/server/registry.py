@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from tautools.errors import ParamsError, RecordError, ServerError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import ServerRecord
-from tautools.server.slurm_address import located
+from tautools.server.on_slurm.address import located
 from tautools.shell import process_alive, this_process
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.records import ServerRecord
-    from tautools.server.causes import Diagnosis
+    from tautools.server.failures.causes import Diagnosis
     from tautools.server.handle import Server
 
 __all__ = ["Relaunch", "changed", "plan_relaunch", "relaunch"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tautools.errors import ServerError, VerifyError
 from tautools.llm.types import Endpoint
 from tautools.server.address import as_base_url
-from tautools.server.certificate import target_of
-from tautools.server.ladder import recheck
-from tautools.server.light import Models, ask_models, nearest
+from tautools.server.proof.certificate import target_of
+from tautools.server.proof.ladder import recheck
+from tautools.server.proof.light import Models, ask_models, nearest
 from tautools.server.registry import Registry
 from tautools.server.state import server_state
 from tautools.server.states import State

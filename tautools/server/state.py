@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.files import tail
-from tautools.server.causes import Diagnosis, diagnose
-from tautools.server.light import Models, ask_models
-from tautools.server.ports import twins
+from tautools.server.failures.causes import Diagnosis, diagnose
+from tautools.server.layout.ports import twins
+from tautools.server.on_slurm.state import ended_state, job_of, left_in_words, waiting_state
+from tautools.server.proof.light import Models, ask_models
 from tautools.server.registry import Registry
-from tautools.server.slurm_state import ended_state, job_of, left_in_words, waiting_state
-from tautools.server.stages import read_stage
 from tautools.server.states import Snapshot, State
+from tautools.server.vllm.stages import read_stage
 from tautools.shell import group_members, process_alive
 
 if TYPE_CHECKING:

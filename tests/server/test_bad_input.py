@@ -22,8 +22,8 @@ from tautools.params import find_params, load_server
 from tautools.params.models import ServerParams, SiteParams, SweepParams
 from tautools.run import model_slug
 from tautools.server import Registry, State, launch
-from tautools.server.command import Place, server_argv
 from tautools.server.keeping import note_file
+from tautools.server.vllm.command import Place, server_argv
 from tautools.shell import Shell
 
 PIECES = ["$(touch X)", "`touch X`", "; touch X;", "|", "&", "'", '"', "\\", "\n", "\r", " ", "..", "/", "~", "*", "-",

@@ -16,10 +16,10 @@ from serving import fake_vllm, simulated
 from tautools.errors import ParamsError, ServerError
 from tautools.params.models import SiteParams
 from tautools.server import Registry, launch
-from tautools.server.cards import CardDoor
-from tautools.server.cards_guard import allowed_cards, assign_cards, cards_needed, require_cards
-from tautools.server.cards_release import RELEASE_TIMEOUT_S, wait_released
-from tautools.server.cards_stale import stale_holders, stop_stale
+from tautools.server.cards.guard import allowed_cards, assign_cards, cards_needed, require_cards
+from tautools.server.cards.node import CardDoor
+from tautools.server.cards.release import RELEASE_TIMEOUT_S, wait_released
+from tautools.server.cards.stale import stale_holders, stop_stale
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:

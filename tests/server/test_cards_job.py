@@ -15,10 +15,10 @@ from serving import fake_vllm, simulated
 from tautools.errors import ServerError
 from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
-from tautools.server.cards_elsewhere import away_from, held_node
-from tautools.server.cards_job import gres_for, job_card_lines
+from tautools.server.cards.elsewhere import away_from, held_node
+from tautools.server.cards.job import gres_for, job_card_lines
+from tautools.server.on_slurm.launch import script_text
 from tautools.server.relaunch import Relaunch
-from tautools.server.slurm_launch import script_text
 
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tautools.server.causes import diagnose
+from tautools.server.failures.causes import diagnose
 
 WRAPPER = (
     "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"

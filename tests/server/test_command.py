@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tautools.errors import ParamsError
 from tautools.params.models import ServerParams, SiteParams
-from tautools.server.command import Place, server_argv, server_env
+from tautools.server.vllm.command import Place, server_argv, server_env
 
 PLACE = Place("127.0.0.1", 8007, "launch-1")
 SITE = SiteParams(name="here", serve_command=["apptainer", "run", "vllm.sif", "vllm", "serve"])

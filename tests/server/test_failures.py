@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tautools.params.models import ServerParams
-from tautools.server.causes import diagnose, diagnose_answer, diagnose_refusal
 from tautools.server.failures import CLIENT, FAILURES
+from tautools.server.failures.causes import diagnose, diagnose_answer, diagnose_refusal
 from tautools.server.relaunch import changed
 
 WRAPPER = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

@@ -12,7 +12,7 @@ from serving import fake_vllm
 
 from tautools.errors import ParamsError
 from tautools.server import Registry, launch
-from tautools.server.flags import check_flags, installed_flags, parse_help
+from tautools.server.vllm.flags import check_flags, installed_flags, parse_help
 
 NEW = """usage: vllm serve [model_tag] [options]
 

@@ -18,7 +18,7 @@ from tautools.errors import NotReadyError, ServerError
 from tautools.params.models import RoleParams, RunParams
 from tautools.run import read_calls, run_cell
 from tautools.server import Registry, Server, endpoints
-from tautools.server.fleet import launch_all
+from tautools.server.layout.fleet import launch_all
 
 if TYPE_CHECKING:
     from pathlib import Path

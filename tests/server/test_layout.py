@@ -11,12 +11,12 @@ from serving import fake_vllm, simulated
 
 from tautools.errors import ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
-from tautools.server.cards import Card
-from tautools.server.fit import ModelFacts, model_facts, why_not_fit
-from tautools.server.fleet import arrange
-from tautools.server.layout import Layout, Surroundings, plan_layout
+from tautools.server.cards.node import Card
+from tautools.server.layout.fleet import arrange
+from tautools.server.layout.plan import Layout, Surroundings, plan_layout
+from tautools.server.layout.surroundings import on_site
 from tautools.server.reach import node_addresses, reachable_host
-from tautools.server.surroundings import on_site
+from tautools.server.vllm.fit import ModelFacts, model_facts, why_not_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

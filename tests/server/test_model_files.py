@@ -12,7 +12,7 @@ import pytest
 from tautools.errors import ParamsError
 from tautools.params import list_params, load_server
 from tautools.params.models import SiteParams
-from tautools.server.command import Place, server_argv
+from tautools.server.vllm.command import Place, server_argv
 
 TEMPLATE = "llama31_headers_hermes_calls.jinja"
 

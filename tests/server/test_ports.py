@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tautools.errors import ServerError
-from tautools.server.ports import choose_port, listeners
+from tautools.server.layout.ports import choose_port, listeners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

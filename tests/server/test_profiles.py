@@ -11,10 +11,10 @@ from tautools.errors import ParamsError
 from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
 from tautools.server.advice import advice
-from tautools.server.command import server_env
-from tautools.server.families import tool_parser_of
-from tautools.server.installed import versions_beside
-from tautools.server.profiles import Profile, choose_profile
+from tautools.server.vllm.command import server_env
+from tautools.server.vllm.families import tool_parser_of
+from tautools.server.vllm.installed import versions_beside
+from tautools.server.vllm.profiles import Profile, choose_profile
 
 PLUGIN = {"vllm": "0.24.0", "vllm_gaudi": "0.24.0", "habana_torch_plugin": "1.24.1"}
 FORK = {"vllm": "0.9.0.1+Gaudi-1.22.0", "habana_torch_plugin": "1.22.0"}

@@ -18,11 +18,11 @@ from tautools.http import Http
 from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
 from tautools.server import Registry, State, launch, open_server, server_states, verify_url
-from tautools.server.causes import diagnose_refusal
-from tautools.server.command import Place, server_argv
-from tautools.server.flags import check_flags, installed_flags
-from tautools.server.gone_flags import GONE_FLAGS
+from tautools.server.failures.causes import diagnose_refusal
 from tautools.server.relaunch import plan_relaunch, relaunch
+from tautools.server.vllm.command import Place, server_argv
+from tautools.server.vllm.flags import check_flags, installed_flags
+from tautools.server.vllm.gone_flags import GONE_FLAGS
 from tautools.shell import group_members
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tautools.server.stages import read_stage
+from tautools.server.vllm.stages import read_stage
 
 VLLM = [
     "(APIServer pid=1) INFO 11-21 02:00:00 [utils.py:302] vLLM API server version 0.32.0",

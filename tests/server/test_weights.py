@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small_hub import COMMIT, model_files, safetensors, small_hub
 
 from tautools.errors import ParamsError, ServerError
-from tautools.server.weights import check_weights, fetch_weights
-from tautools.server.weights_cache import cache_folder, check_model_id, local_copy
+from tautools.server.weights.cache import cache_folder, check_model_id, local_copy
+from tautools.server.weights.find import check_weights, fetch_weights
 
 MODEL = "Qwen/Qwen3-8B"
 

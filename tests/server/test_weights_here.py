@@ -14,7 +14,7 @@ from tautools.errors import ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.server import Registry, check_launch, launch
 from tautools.server.preflight import look_for_model
-from tautools.server.weights_here import require_weights
+from tautools.server.weights.here import require_weights
 
 MODEL = "Qwen/Qwen3-8B"
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9"}

@@ -16,7 +16,7 @@ from tautools.errors import NotReadyError, ServerError
 from tautools.params.models import RoleParams, RunParams, ServerParams
 from tautools.run import CellResult, run_cell
 from tautools.server import Registry, State, endpoints, launch, open_server
-from tautools.server.slurm_handover import hand_over
+from tautools.server.on_slurm.handover import hand_over
 from tautools.slurm import JobState, Slurm
 
 pytestmark = [pytest.mark.slurm]

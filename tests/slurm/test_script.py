@@ -21,7 +21,7 @@ from tautools.errors import ParamsError
 from tautools.params import load_server, load_site
 from tautools.params.models import ServerParams
 from tautools.server import Registry
-from tautools.server.slurm_launch import script_text
+from tautools.server.on_slurm.launch import script_text
 
 HOSTILE = st.one_of(
     st.sampled_from(

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tautools.params.nearest import nearest
-from tautools.server.families import tool_parser_of
-from tautools.server.gone_flags import gone_flag
+from tautools.server.vllm.families import tool_parser_of
+from tautools.server.vllm.gone_flags import gone_flag
 
 __all__ = [
     "add_tool_parser",

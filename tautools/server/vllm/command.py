@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
 from tautools.params.secrets import names_a_secret
-from tautools.server.installed import versions_beside
-from tautools.server.profiles import check_modules, choose_profile
+from tautools.server.vllm.installed import versions_beside
+from tautools.server.vllm.profiles import check_modules, choose_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

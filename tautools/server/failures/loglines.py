@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tautools.server.stages import plain_lines
+from tautools.server.vllm.stages import plain_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

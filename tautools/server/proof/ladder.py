@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from tautools.errors import ModelCallError
 from tautools.llm.types import Endpoint
 from tautools.records import Rung, Thinking
-from tautools.server.causes import diagnose_refusal
-from tautools.server.light import Models, ask_models, nearest, root_of
-from tautools.server.ports import listeners
+from tautools.server.failures.causes import diagnose_refusal
+from tautools.server.layout.ports import listeners
+from tautools.server.proof.light import Models, ask_models, nearest, root_of
 from tautools.shell import group_members, process_alive
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def climb(target: Target, *, http: Http, on_rung: Callable[[Rung], None] | None 
     on_rung : callable, optional
         Told each rung as it is done, in order.
     """
-    from tautools.server.conversation import chat, tool_calls
-    from tautools.server.endurance import length_limit, many_at_once, same_twice
-    from tautools.server.thinking_state import thinking_state
+    from tautools.server.proof.conversation import chat, tool_calls
+    from tautools.server.proof.endurance import length_limit, many_at_once, same_twice
+    from tautools.server.proof.thinking import thinking_state
 
     state = Climb(target, http, model=target.model)
     working: list[_Step] = [(4, "key", _key), (5, "chat", chat)]

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
-from tautools.server.cards_guard import cards_needed
-from tautools.server.fit import ModelFacts, why_not_fit
+from tautools.server.cards.guard import cards_needed
+from tautools.server.vllm.fit import ModelFacts, why_not_fit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.server.cards import Card
+    from tautools.server.cards.node import Card
 
 __all__ = ["Layout", "Planned", "Surroundings", "plan_layout"]
 

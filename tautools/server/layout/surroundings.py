@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.errors import ServerError
-from tautools.server.cards import Card, Device
-from tautools.server.cards_guard import allowed_cards, promised_cards, site_cards
-from tautools.server.fit import model_facts
-from tautools.server.layout import Surroundings
-from tautools.server.ports import choose_port
+from tautools.server.cards.guard import allowed_cards, promised_cards, site_cards
+from tautools.server.cards.node import Card, Device
+from tautools.server.layout.plan import Surroundings
+from tautools.server.layout.ports import choose_port
 from tautools.server.registry import Registry
+from tautools.server.vllm.fit import model_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
-from tautools.server.weights_cache import Copy, cache_folder, free_bytes, local_copy
-from tautools.server.weights_hub import HubAnswer, HubState, ask_hub, download
+from tautools.server.weights.cache import Copy, cache_folder, free_bytes, local_copy
+from tautools.server.weights.hub import HubAnswer, HubState, ask_hub, download
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

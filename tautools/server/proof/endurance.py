@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.server.ladder import Climb, Finding
-from tautools.server.light import root_of
-from tautools.server.probe import ask, ask_at_once, short
+from tautools.server.proof.ladder import Climb, Finding
+from tautools.server.proof.light import root_of
+from tautools.server.proof.probe import ask, ask_at_once, short
 
 if TYPE_CHECKING:
     from tautools.llm.types import Message

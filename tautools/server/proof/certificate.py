@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import tautools
 from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
 from tautools.records import Certificate
-from tautools.server.ladder import Target
-from tautools.server.thinking_state import asked_thinking
+from tautools.server.proof.ladder import Target
+from tautools.server.proof.thinking import asked_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.records import ServerRecord
-    from tautools.server.ladder import Climb
+    from tautools.server.proof.ladder import Climb
 
 __all__ = ["certificate_of", "public_flags", "target_of"]
 

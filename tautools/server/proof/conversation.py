@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.server.causes import diagnose_answer
-from tautools.server.ladder import Climb, Finding
-from tautools.server.probe import ask, short
+from tautools.server.failures.causes import diagnose_answer
+from tautools.server.proof.ladder import Climb, Finding
+from tautools.server.proof.probe import ask, short
 
 if TYPE_CHECKING:
     from tautools.llm.types import Endpoint, Message, Reply, ToolSpec

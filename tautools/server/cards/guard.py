@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
-from tautools.server.cards import Card, CardDoor, Device, visible_to
+from tautools.server.cards.node import Card, CardDoor, Device, visible_to
 from tautools.shell import group_members
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
-from tautools.server.cards_job import gres_for, job_card_lines
-from tautools.server.command import KEY_VARIABLE, Place, server_argv, server_env
+from tautools.server.cards.job import gres_for, job_card_lines
+from tautools.server.vllm.command import KEY_VARIABLE, Place, server_argv, server_env
 from tautools.slurm import JobScript, render_sbatch
 from tautools.slurm.script import log_pattern
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tautools.records import Thinking
-from tautools.server.ladder import Climb, Finding
-from tautools.server.probe import short
+from tautools.server.proof.ladder import Climb, Finding
+from tautools.server.proof.probe import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

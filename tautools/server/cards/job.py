@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tautools.server.cards_guard import cards_needed
+from tautools.server.cards.guard import cards_needed
 
 if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams

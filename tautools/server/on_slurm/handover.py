@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tautools.errors import ServerError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.server.handle import Server
+from tautools.server.on_slurm.launch import launch_job
 from tautools.server.overview import open_server
 from tautools.server.registry import Registry
-from tautools.server.slurm_launch import launch_job
 from tautools.server.states import Snapshot, State
 from tautools.slurm import Slurm
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tautools.server.weights_cache import hub_home
+from tautools.server.weights.cache import hub_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tautools.errors import NotReadyError, ParamsError
 from tautools.params.models import SiteParams
-from tautools.server.layout import Layout, plan_layout
+from tautools.server.layout.plan import Layout, plan_layout
+from tautools.server.layout.surroundings import on_any_node, on_this_node
 from tautools.server.local import check_launch, launch
 from tautools.server.states import State
-from tautools.server.surroundings import on_any_node, on_this_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tautools.server.cards_guard import cards_needed
-from tautools.server.layout import Layout, plan_layout
+from tautools.server.cards.guard import cards_needed
+from tautools.server.layout.plan import Layout, plan_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.params.models import ServerParams
-    from tautools.server.layout import Surroundings
+    from tautools.server.layout.plan import Surroundings
 
 __all__ = ["plan_nodes"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tautools.server.failures import CLIENT, FAILURES
-from tautools.server.loglines import LogLine, read_lines
+from tautools.server.failures.loglines import LogLine, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

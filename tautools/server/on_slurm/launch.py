@@ -12,9 +12,9 @@ from tautools.errors import ServerError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import ServerRecord
 from tautools.server.handle import Server
+from tautools.server.on_slurm.script import job_argv, job_script
+from tautools.server.on_slurm.state import job_of
 from tautools.server.registry import Registry, check_name
-from tautools.server.slurm_script import job_argv, job_script
-from tautools.server.slurm_state import job_of
 from tautools.slurm import Slurm
 
 if TYPE_CHECKING:

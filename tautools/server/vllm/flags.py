@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from tautools.errors import ParamsError, ShellError
 from tautools.files import ensure_folder, write_atomic
 from tautools.params.nearest import did_you_mean
-from tautools.server.gone_flags import gone_flag
-from tautools.server.installed import packages_folders, versions_beside
+from tautools.server.vllm.gone_flags import gone_flag
+from tautools.server.vllm.installed import packages_folders, versions_beside
 from tautools.shell import Shell
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tautools.errors import TautoolsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from tautools.server.cards import Card, CardDoor
+    from tautools.server.cards.node import Card, CardDoor
 
 __all__ = ["RELEASE_TIMEOUT_S", "wait_released"]
 

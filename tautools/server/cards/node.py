@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from tautools.errors import ServerError
-from tautools.server.cards_read import (
+from tautools.server.cards.holders import Holder, device_pids, holder_of
+from tautools.server.cards.read import (
     HL_FIELDS,
     NVIDIA_APP_FIELDS,
     NVIDIA_FIELDS,
@@ -24,7 +25,6 @@ from tautools.server.cards_read import (
     nvidia_pids,
     nvidia_rows,
 )
-from tautools.server.holders import Holder, device_pids, holder_of
 from tautools.shell import Shell
 
 __all__ = ["Card", "CardDoor", "Device", "visible_to"]

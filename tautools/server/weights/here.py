@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
-from tautools.server.weights import check_weights
-from tautools.server.weights_cache import cache_folder, check_model_id, local_copy
+from tautools.server.weights.cache import cache_folder, check_model_id, local_copy
+from tautools.server.weights.find import check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.params.models import ServerParams
-    from tautools.server.weights import Weights
+    from tautools.server.weights.find import Weights
 
 __all__ = ["require_weights"]
 

@@ -16,8 +16,8 @@ from tautools.shell import group_members, stop_process
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tautools.server.cards import Card
-    from tautools.server.holders import Holder
+    from tautools.server.cards.holders import Holder
+    from tautools.server.cards.node import Card
     from tautools.server.registry import Registry
 
 __all__ = ["stale_holders", "stop_stale"]

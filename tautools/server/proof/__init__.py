@@ -1,0 +1,1 @@
+"""The ladder of probes and its rungs: from "a process runs" to a certificate."""

@@ -1,0 +1,1 @@
+"""A model's weights: on this machine's disk, at the hub, and fetched."""
