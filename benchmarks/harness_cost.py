@@ -117,6 +117,7 @@ async def ours(base_url: str, names: list[str], strategy_name: str, cut: str) ->
     """Return what one conversation costs on average, all of them held `CONCURRENT` at a time."""
     from tautools.bench import conversation_seed, converse
     from tautools.bench.sources.inspect_tau2 import Tau2Domain
+    from tautools.bench.types import Approach
     from tautools.llm import ModelDoor
     from tautools.llm.types import Endpoint
     from tautools.records import CallRecord, Limits, Party, Role, Strategy
@@ -131,7 +132,9 @@ async def ours(base_url: str, names: list[str], strategy_name: str, cut: str) ->
             seed = conversation_seed(0, name, 0)
             task, limits = domain.tasks[name], Limits()
             strategy = Strategy(strategy_name)
-            held = await converse(domain, task, strategy=strategy, door=door, limits=limits, trial=0, seed=seed)
+            held = await converse(
+                domain, task, approach=Approach(strategy), door=door, limits=limits, trial=0, seed=seed
+            )
             assert held.reward == 1.0, (name, held.outcome, held.reward_info)
 
     async with ModelDoor(lambda _: [Endpoint(base_url, cut)], parties, on_call=seen.append) as door:

@@ -33,6 +33,7 @@ __all__ = [
     "Setting",
     "Strategy",
     "Thinking",
+    "UserStrategy",
     "canonical_json",
     "setting_id",
 ]
@@ -62,6 +63,24 @@ class Strategy(StrEnum):
     FC = "fc"
     ACT = "act"
     REACT = "react"
+    FEW_SHOT = "few-shot"
+    """Tool calling with solved examples in the system prompt; tau-bench v1's own."""
+    EXPERTS = "experts"
+    """An orchestrating model that calls expert models as tools."""
+
+
+class UserStrategy(StrEnum):
+    """How the customer is played; all but `llm` come from tau-bench v1."""
+
+    LLM = "llm"
+    REACT = "react"
+    """A thought before each answer, which the agent does not see."""
+    VERIFY = "verify"
+    """Drafts, judged by the same model until one is satisfactory."""
+    REFLECTION = "reflection"
+    """As verify, with a reflection on what was wrong before the next draft."""
+    HUMAN = "human"
+    """A person answers."""
 
 
 class Thinking(StrEnum):
@@ -154,6 +173,11 @@ class Setting(Record):
     strategy: Strategy
     agent: Party
     user: Party
+    user_strategy: UserStrategy = UserStrategy.LLM
+    experts: dict[str, Party] = Field(default_factory=dict)
+    """The expert models by name, for the strategy `experts`."""
+    judge: Party | None = None
+    """Who decides natural-language assertions; without one they are not part of the reward."""
     prompts: dict[str, str] = Field(default_factory=dict)
     """Name of a prompt to the sha256 of its text: policy, guidelines, agent instructions."""
     limits: Limits = Limits()
@@ -247,6 +271,8 @@ class CallRecord(Record):
     """One attempt at one model request, whether it succeeded or not."""
 
     role: Role
+    expert: str = ""
+    """Which expert, for the role `expert`."""
     env: str = ""
     task_id: str = ""
     trial: int = 0

@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run when the groups are not kept (a pytest that pytest-xdist does not know): fail at once, not by chance."""
+    """Refuse to run when the groups are not kept, by a pytest that pytest-xdist does not know: no failure by chance."""
     if not (_is_worker(session.config) and session.config.getvalue("loadgroup")):
         return
     lost = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]

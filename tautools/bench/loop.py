@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tautools.bench.agents import make_agent
-from tautools.bench.users import make_user
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import CallTag
 from tautools.records import Conversation, Outcome, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from tautools.bench.agents.move import Move, Speaker
-    from tautools.bench.types import Domain, Observation, Task
-    from tautools.llm.types import Door, Message, Reply
-    from tautools.records import Limits, Strategy
+    from tautools.bench.agents.move import Ask, Move, Speaker
+    from tautools.bench.types import Approach, Domain, Observation, Task
+    from tautools.llm.types import Door, Message, Reply, ToolSpec
+    from tautools.records import Limits
 
 __all__ = ["converse"]
 
@@ -35,7 +34,7 @@ async def converse(  # noqa: PLR0913 - everything that makes one conversation wh
     domain: Domain,
     task: Task,
     *,
-    strategy: Strategy,
+    approach: Approach,
     door: Door,
     limits: Limits,
     trial: int,
@@ -49,8 +48,8 @@ async def converse(  # noqa: PLR0913 - everything that makes one conversation wh
     ----------
     domain, task
         The env and one of its tasks.
-    strategy : Strategy
-        How the agent's model is prompted and read.
+    approach : Approach
+        How both sides are played.
     door : Door
         The way to the models of both roles.
     limits : Limits
@@ -79,14 +78,14 @@ async def converse(  # noqa: PLR0913 - everything that makes one conversation wh
         env=domain.env,
         task_id=task.id,
         trial=trial,
-        strategy=str(strategy),
+        strategy=str(approach.strategy),
         split=domain.split,
         bench=domain.bench,
         setting_id=setting_id,
         conversation=f"{setting_id}/{task.id}/{trial}",
         seed=seed,
     )
-    talk = _Talk(domain, task, strategy, limits, door, tag, on_message)
+    talk = _Talk(domain, task, approach, limits, door, tag, on_message)
     return await talk.hold()
 
 
@@ -104,13 +103,16 @@ class _Talk:
 
     domain: Domain
     task: Task
-    strategy: Strategy
+    approach: Approach
     limits: Limits
     door: Door
     tag: CallTag
     on_message: Callable[[Message], None] | None
     said: list[str] = field(default_factory=list)
-    steps: dict[Role, int] = field(default_factory=lambda: {Role.AGENT: 0, Role.USER: 0})
+    steps: Counter[Role] = field(default_factory=Counter)
+    """Requests so far, by whose they are."""
+    moves: int = 0
+    """Moves of the agent so far."""
     errors: int = 0
     told: int = 0
     simulated: bool = False
@@ -120,8 +122,8 @@ class _Talk:
 
     def __post_init__(self) -> None:
         self.world = self.domain.world(self.task)
-        self.agent = make_agent(self.domain, self.strategy)
-        self.user = make_user(self.domain, self.task)
+        self.agent = self.domain.agent(self.approach, self.tag.seed or 0)
+        self.user = self.domain.user(self.task, self.approach)
         if self.domain.protocol.agent_opening:
             self.agent.messages.append({"role": "assistant", "content": self.domain.protocol.agent_opening})
             self.said.append(self.domain.protocol.agent_opening)
@@ -153,47 +155,72 @@ class _Talk:
         rounds = min(self.limits.max_rounds, protocol.max_rounds)
         self._tell()
         for turn in range(rounds):
-            words = await self._speak(self.user, Role.USER, turn)
+            words = await self._speak(self.user, Role.USER, turn) or ""
             self.agent.hear(words)
             self._tell()
             if any(stop in words for stop in protocol.stop_words):
                 return
             answer = await self._speak(self.agent, Role.AGENT, turn)
+            if answer is None:
+                return
             self.said.append(answer)
             self.user.hear(answer)
         raise _Ended(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
-    async def _speak(self, speaker: Speaker, role: Role, turn: int) -> str:
-        """Let one party act until it says something to the other; return its words."""
+    async def _speak(self, speaker: Speaker, role: Role, turn: int) -> str | None:
+        """Let one party act until it says something to the other; return its words, None when it ended the talk."""
+        ask = self._asker(role, turn)
         while True:
-            reply = await self._ask(speaker, role, turn)
-            move = speaker.read(reply)
+            move = await self._move(speaker, role, ask)
             if role is Role.USER:
                 self._check_user(move)
             observations = await self._act(move, role)
-            speaker.acted(reply, observations)
+            speaker.acted(move, observations)
             if role is Role.AGENT:
                 self._tell()
+                if any(call.name in self.domain.protocol.terminal_tools for call in move.calls):
+                    return None
                 self._count_errors(move, observations)
             if not move.calls:
                 return move.said
 
-    async def _ask(self, speaker: Speaker, role: Role, turn: int) -> Reply:
-        step = self.steps[role]
-        if role is Role.AGENT and step >= self.limits.max_steps:
-            raise _Ended(Outcome.STEP_LIMIT, f"No end within {step} requests of the agent.")
-        self.steps[role] = step + 1
+    async def _move(self, speaker: Speaker, role: Role, ask: Ask) -> Move:
+        """Let a party come to its next move; a move is one step of the agent, however many requests it takes."""
+        if role is Role.AGENT:
+            limit = min(self.limits.max_steps, self.domain.protocol.max_steps or self.limits.max_steps)
+            if self.moves >= limit:
+                raise _Ended(Outcome.STEP_LIMIT, f"No end within {limit} requests of the agent.")
+            self.moves += 1
+        return await speaker.move(ask)
+
+    def _asker(self, role: Role, turn: int) -> Ask:
+        """Return the way in which one party asks its models during one turn."""
+
+        async def ask(
+            messages: Sequence[Message],
+            tools: Sequence[ToolSpec] | None = None,
+            *,
+            purpose: str = "chat",
+            expert: str = "",
+        ) -> Reply:
+            asked = Role.EXPERT if expert else role
+            tag = replace(self.tag, role=asked, turn=turn, step=self.steps[asked], purpose=purpose, expert=expert)
+            self.steps[asked] += 1
+            return await self._ask(tag, messages, tools)
+
+        return ask
+
+    async def _ask(self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None) -> Reply:
         try:
-            tag = replace(self.tag, role=role, turn=turn, step=step)
-            reply = await self.door.complete(tag, speaker.messages, speaker.tools)
+            reply = await self.door.complete(tag, messages, tools)
         except asyncio.CancelledError as cancelled:
             self.trouble = cancelled.__cause__
             raise
         except ModelCallError as error:
             if error.fault is not CallFault.CONTEXT_OVERFLOW:
                 raise
-            outcome = Outcome.CONTEXT_OVERFLOW if role is Role.AGENT else Outcome.USER_ERROR
-            raise _Ended(outcome, f"The {role}'s prompt no longer fits: {error.problem}") from error
+            outcome = Outcome.USER_ERROR if tag.role is Role.USER else Outcome.CONTEXT_OVERFLOW
+            raise _Ended(outcome, f"The {tag.role}'s prompt no longer fits: {error.problem}") from error
         self.simulated = self.simulated or reply.record.simulated
         self._give_back(reply.lost_s)
         return reply

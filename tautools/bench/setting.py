@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
-from tautools.bench.agents import agent_instructions
-from tautools.records import LOOP_VERSION, Setting, Strategy
+from tautools.records import LOOP_VERSION, Party, Setting
 
 if TYPE_CHECKING:
-    from tautools.bench.types import Domain, Source
+    from collections.abc import Mapping
+
+    from tautools.bench.types import Approach, Domain, Source
     from tautools.params.models import RunParams
-    from tautools.records import Party
 
 __all__ = ["build_setting"]
 
 
+_PERSON = Party(model="human", provider="human")
+
+
 def build_setting(
-    run: RunParams, domain: Domain, source: Source, agent: Party, user: Party, simulated: bool
+    run: RunParams,
+    domain: Domain,
+    source: Source,
+    approach: Approach,
+    *,
+    parties: Mapping[str, Party],
+    simulated: bool,
 ) -> Setting:
     """Return the setting of a run.
 
@@ -27,8 +35,10 @@ def build_setting(
         What a person asked for.
     domain, source
         The env and where it was loaded from.
-    agent, user : Party
-        The models as they will be asked.
+    approach : Approach
+        How both sides are played.
+    parties : mapping of str to Party
+        The models as they will be asked: `agent`, `user`, `judge`, `expert:<name>`. A person has no model.
     simulated : bool
         Whether any of them is simulated.
     """
@@ -41,20 +51,14 @@ def build_setting(
         env=domain.env,
         split=domain.split,
         strategy=run.strategy,
-        agent=agent,
-        user=user,
-        prompts=_prompts(domain, run.strategy),
+        agent=parties["agent"],
+        user=parties.get("user", _PERSON),
+        user_strategy=run.user_strategy,
+        experts={part.removeprefix("expert:"): each for part, each in parties.items() if part.startswith("expert:")},
+        judge=parties.get("judge"),
+        prompts=dict(domain.instructions(approach)),
         limits=run.limits,
         seed=run.seed,
         simulated=simulated,
         loop_version=LOOP_VERSION,
     )
-
-
-def _prompts(domain: Domain, strategy: Strategy) -> dict[str, str]:
-    """Return the hashes of the texts that this strategy's models are shown."""
-    own = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in agent_instructions(strategy).items()}
-    shown = {
-        name: digest for name, digest in domain.prompts.items() if strategy is Strategy.FC or name != "agent_system"
-    }
-    return shown | own

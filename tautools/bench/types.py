@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tautools.records import UserStrategy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tautools.bench.agents.move import Speaker
     from tautools.llm.types import ToolSpec
+    from tautools.records import Strategy
 
-__all__ = ["Action", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
+__all__ = ["Action", "Approach", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Task:
     """The actions that solve it."""
     communicate: tuple[str, ...] = ()
     """What the agent must say to the user."""
+    assertions: tuple[str, ...] = ()
+    """What a judge decides about the conversation, in natural language."""
     source_task: Any = field(default=None, repr=False)
     """The source's own object, for its own scorer."""
 
@@ -75,6 +81,18 @@ class Protocol_:  # noqa: N801 - `Protocol` is typing's
     stop_words: tuple[str, ...]
     """Any of them in the user's words ends the conversation."""
     max_rounds: int
+    max_steps: int | None = None
+    """The bench's own limit on requests of the agent; the lower of it and the run's counts."""
+    terminal_tools: tuple[str, ...] = ()
+    """Tools of the agent whose call ends the conversation at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How both sides are played."""
+
+    strategy: Strategy
+    user_strategy: UserStrategy = UserStrategy.LLM
 
 
 class World(Protocol):
@@ -102,6 +120,8 @@ class Domain(Protocol):
     """Such as `tau2`."""
     env: str
     split: str
+    strategies: Sequence[Strategy]
+    user_strategies: Sequence[UserStrategy]
     tasks: Mapping[str, Task]
     """By id, in the benchmark's order."""
     tools: Sequence[ToolSpec]
@@ -116,6 +136,18 @@ class Domain(Protocol):
 
     def world(self, task: Task) -> World:
         """Return a fresh world for one conversation of `task`."""
+        ...
+
+    def agent(self, approach: Approach, seed: int) -> Speaker:
+        """Return the agent of one conversation, its system prompt in place; `seed` is the conversation's."""
+        ...
+
+    def user(self, task: Task, approach: Approach) -> Speaker:
+        """Return the customer of one conversation, its system prompt in place and the opening heard."""
+        ...
+
+    def instructions(self, approach: Approach) -> Mapping[str, str]:
+        """Return, by name, the texts of `prompts` and of the approach itself that models are shown, as sha256."""
         ...
 
 

@@ -93,7 +93,7 @@ def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
     from tautools.server import Registry, launch_all
 
     there = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
-    wanted = dict.fromkeys(role.server for role in (run.agent, run.user) if role.server and not role.base_url)
+    wanted = dict.fromkeys(role.server for role in run.roles.values() if role.server and not role.base_url)
     chosen = [load_server(name, workspace=workspace) for name in wanted if name not in there]
     started: list[Server] = []
     try:

@@ -18,7 +18,7 @@ from tautools.llm.patience import Retry, Timeouts
 from tautools.llm.pool import Load, Pool
 from tautools.llm.stream import ask
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
-from tautools.records import Party, Role, Thinking
+from tautools.records import Party, Thinking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +37,11 @@ class ModelDoor:
 
     Parameters
     ----------
-    resolve : Callable[[Role], Sequence[Endpoint]]
-        Gives a role's endpoints; called in a thread, and again when none of them can be reached any more.
-    parties : Mapping[Role, Party]
-        How each role's model is asked.
+    resolve : Callable[[str], Sequence[Endpoint]]
+        Gives the endpoints of a part, which `CallTag.part` names; called in a thread, and again when none of them can
+        be reached any more.
+    parties : Mapping[str, Party]
+        How the model of each part is asked.
     on_call : Callable[[CallRecord], None], optional
         Takes the record of each attempt.
     on_retry : Callable[[CallTag, float, ModelCallError], None], optional
@@ -56,7 +57,7 @@ class ModelDoor:
     """
 
     resolve: Resolve = field(repr=False)
-    parties: Mapping[Role, Party]
+    parties: Mapping[str, Party]
     _: KW_ONLY
     on_call: Callable[[CallRecord], None] | None = None
     on_retry: Callable[[CallTag, float, ModelCallError], None] | None = None
@@ -67,7 +68,7 @@ class ModelDoor:
 
     def __post_init__(self) -> None:
         self._http = StreamHttp(connect_timeout_s=self.timeouts.connect_s)
-        self._pools: dict[Role, Pool] = {}
+        self._pools: dict[str, Pool] = {}
         self._loads: dict[str, Load] = {}
 
     async def __aenter__(self) -> Self:
@@ -98,9 +99,9 @@ class ModelDoor:
         asyncio.CancelledError
             When cancelled; its cause is the fault of the attempt before, if there was one.
         """
-        party = self._party(tag.role)
-        pool = self._pools.get(tag.role) or self._pools.setdefault(
-            tag.role, Pool(tag.role, self.resolve, self._loads, self.max_in_flight)
+        party = self._party(tag.part)
+        pool = self._pools.get(tag.part) or self._pools.setdefault(
+            tag.part, Pool(tag.part, self.resolve, self._loads, self.max_in_flight)
         )
         question = _Question(tag, messages, tools)
         trouble: list[ModelCallError] = []
@@ -133,14 +134,14 @@ class ModelDoor:
                     self.on_retry(question.tag, wait_s, error)
             await asyncio.sleep(wait_s)
 
-    def _party(self, role: Role) -> Party:
+    def _party(self, part: str) -> Party:
         try:
-            return self.parties[role]
+            return self.parties[part]
         except KeyError:
             raise ModelCallError(
-                f"No model is given for the {role.value}.",
+                f"No model is given for the {part}.",
                 fault=CallFault.REFUSED,
-                next_step=f"Give the {role.value} a model in the params.",
+                next_step=f"Give the {part} a model in the params.",
             ) from None
 
     async def _attempt(self, pool: Pool, party: Party, question: _Question) -> Reply:

@@ -79,6 +79,7 @@ def _percentile(ranked: Sequence[float], share: float) -> float:
 def _record(tag: CallTag, endpoint: Endpoint, incoming: Incoming, *, keep_itl: bool, **further: Any) -> CallRecord:
     return CallRecord(
         role=tag.role,
+        expert=tag.expert,
         env=tag.env,
         task_id=tag.task_id,
         trial=tag.trial,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from tautools.llm.types import Endpoint, Resolve
-    from tautools.records import Role
 
 __all__ = ["Load", "Place", "Pool"]
 
@@ -79,8 +78,8 @@ class Pool:
 
     Parameters
     ----------
-    role : Role
-        The role.
+    part : str
+        Whose models they are, as `CallTag.part` names it.
     resolve : Resolve
         Gives the role's endpoints; called in a thread, since it may ask the network.
     loads : dict
@@ -89,8 +88,8 @@ class Pool:
         Requests at a time for one address.
     """
 
-    def __init__(self, role: Role, resolve: Resolve, loads: dict[str, Load], max_in_flight: int | None) -> None:
-        self._role = role
+    def __init__(self, part: str, resolve: Resolve, loads: dict[str, Load], max_in_flight: int | None) -> None:
+        self._part = part
         self._resolve = resolve
         self._loads = loads
         self._max_in_flight = max_in_flight
@@ -139,7 +138,7 @@ class Pool:
         place = self._choose(conversation)
         if place is None:
             raise ModelCallError(
-                f"There is no server for the {self._role.value}.",
+                f"There is no server for the {self._part}.",
                 fault=CallFault.UNREACHABLE,
                 next_step=NEXT_STEPS[CallFault.UNREACHABLE],
             )
@@ -147,7 +146,7 @@ class Pool:
 
     async def _ask(self) -> Sequence[Endpoint]:
         try:
-            return await asyncio.to_thread(self._resolve, self._role)
+            return await asyncio.to_thread(self._resolve, self._part)
         except ModelCallError:
             raise
         except TautoolsError as error:

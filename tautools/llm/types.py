@@ -35,8 +35,8 @@ class Endpoint:
     max_model_len: int | None = None
 
 
-Resolve: TypeAlias = "Callable[[Role], Sequence[Endpoint]]"
-"""How the door learns the endpoints of a role; asked again after a server was lost."""
+Resolve: TypeAlias = "Callable[[str], Sequence[Endpoint]]"
+"""How the door learns the endpoints of a part (`CallTag.part`); asked again after a server was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,13 @@ class CallTag:
     conversation: str = ""
     """Key of the conversation; requests with the same key stay on one replica."""
     seed: int | None = None
+    expert: str = ""
+    """Which expert, for the role `expert`."""
+
+    @property
+    def part(self) -> str:
+        """Whose model is asked: the role's name, and for an expert `expert:<name>`."""
+        return f"{self.role.value}:{self.expert}" if self.expert else self.role.value
 
 
 @dataclass(frozen=True, slots=True)

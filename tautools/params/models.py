@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tautools.records import Limits, Sampling, Strategy, Thinking
+from tautools.records import Limits, Sampling, Strategy, Thinking, UserStrategy
 
 __all__ = [
     "Grid",
@@ -14,6 +14,7 @@ __all__ = [
     "RoleParams",
     "RunParams",
     "ServerParams",
+    "SharedRunParams",
     "SimulateParams",
     "SiteParams",
     "SweepParams",
@@ -218,18 +219,24 @@ class TaskParams(Params):
         return [str(item) for item in value] if isinstance(value, list) else value
 
 
-class RunParams(Params):
-    """One sweep cell: everything needed to run it."""
+class SharedRunParams(Params):
+    """What a run has, and what all cells of a sweep share."""
 
     bench: Literal["tau2", "tau-bench"] = "tau2"
-    source: str = "inspect-evals"
+    source: str | None = None
+    """Where the benchmark is loaded from; its usual place when not given."""
     path: str | None = None
     """Checkout of the benchmark, for sources that need one."""
-    env: str = Field(pattern=NAME)
-    strategy: Strategy = Strategy.FC
-    agent: RoleParams
+    python: str | None = None
+    """Interpreter of the checkout's own environment, for sources that run in one."""
     user: RoleParams
-    num_trials: int = Field(1, ge=1)
+    user_strategy: UserStrategy = UserStrategy.LLM
+    judge: RoleParams | None = None
+    """Model that decides natural-language assertions; without one they are left out, and reports say so."""
+    experts: dict[Annotated[str, Field(pattern=NAME)], RoleParams] = Field(default_factory=dict)
+    """Expert models by name, for the strategy `experts`."""
+    few_shot_displays: str | None = None
+    """File of solved examples for the strategy `few-shot`; the checkout's own when not given."""
     tasks: TaskParams = TaskParams()
     limits: Limits = Limits()
     concurrency: int = Field(8, ge=1)
@@ -237,8 +244,29 @@ class RunParams(Params):
     seed: int = 0
     grace_s: float = Field(30.0, ge=0)
     """Seconds that running conversations get to finish after an interrupt."""
+
+
+class RunParams(SharedRunParams):
+    """One sweep cell: everything needed to run it."""
+
+    env: str = Field(pattern=NAME)
+    strategy: Strategy = Strategy.FC
+    agent: RoleParams
+    persona: str | None = Field(None, pattern=NAME)
+    """Name of a file under `params/personas/`: how the customer behaves."""
+    num_trials: int = Field(1, ge=1)
     keep_itl: bool = False
     """Keep every inter-token gap in the call records."""
+
+    @property
+    def roles(self) -> dict[str, RoleParams]:
+        """Every model that the run needs, by part: `agent`, `user`, `judge`, `expert:<name>`; a person needs none."""
+        found = {"agent": self.agent}
+        if self.user_strategy is not UserStrategy.HUMAN:
+            found["user"] = self.user
+        if self.judge is not None:
+            found["judge"] = self.judge
+        return found | {f"expert:{name}": role for name, role in self.experts.items()}
 
 
 class Grid(Params):
@@ -257,23 +285,14 @@ class Grid(Params):
         return value
 
 
-class SweepParams(Params):
+class SweepParams(SharedRunParams):
     """Many cells: the grid, and what all cells share."""
 
     name: str = Field(pattern=NAME)
     description: str = ""
     site: str = "local"
-    bench: Literal["tau2", "tau-bench"] = "tau2"
-    source: str = "inspect-evals"
-    path: str | None = None
     grid: Grid
-    user: RoleParams
-    tasks: TaskParams = TaskParams()
-    limits: Limits = Limits()
-    concurrency: int = Field(8, ge=1)
     parallel_settings: int = Field(2, ge=1)
     """Settings worked on at a time."""
-    seed: int = 0
-    grace_s: float = Field(30.0, ge=0)
     share_trials: bool = True
     """Cells that differ only in `num_trials` are views on one pool of trials."""

@@ -44,9 +44,7 @@ def keep_certificates(cast: Cast, folder: Path, writer: str, *, workspace: Path)
         When the file cannot be written.
     """
     registry = Registry(workspace)
-    found = {
-        role.value: [_proof(endpoint, registry) for endpoint in each] for role, each in cast.endpoints.items() if each
-    }
+    found = {role: [_proof(endpoint, registry) for endpoint in each] for role, each in cast.endpoints.items() if each}
     if found:
         path = ensure_folder(folder / FOLDER) / f"{writer}.json"
         write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -113,7 +113,7 @@ class Holder:
         return await converse(
             cell.domain,
             cell.domain.tasks[task_id],
-            strategy=cell.run.strategy,
+            approach=cell.approach,
             door=door,
             limits=cell.run.limits,
             trial=trial,

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tautools.bench import build_setting, open_source, select_tasks
+from tautools.bench import build_setting, check_approach, open_source, select_tasks
+from tautools.bench.types import Approach
 from tautools.errors import RunError
 from tautools.run.folder import find_folder, read_setting
 from tautools.run.ledger import read_ledger
@@ -36,6 +37,7 @@ class Cell:
     domain: Domain = field(repr=False)
     tasks: list[Task] = field(repr=False)
     cast: Cast = field(repr=False)
+    approach: Approach
     setting: Setting
     folder: Path
     """Where its results are, or will be."""
@@ -97,14 +99,18 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
         check_writable(workspace / "results" / run.env / run.strategy.value)
     source = open_source(run.bench, run.source, run.path)
     domain = source.domain(run.env, run.tasks.split)
+    approach = Approach(run.strategy, run.user_strategy)
+    check_approach(domain, approach)
     tasks = list(select_tasks(domain, run.tasks))
     cast = cast_roles(run, workspace=workspace, need_servers=need_servers)
-    settings = [build_setting(run, domain, source, cast.agent, cast.user, each) for each in cast.simulated]
+    settings = [
+        build_setting(run, domain, source, approach, parties=cast.parties, simulated=each) for each in cast.simulated
+    ]
     folders = [find_folder(workspace / "results", each) for each in settings]
     # With a server that cannot be asked, the setting that has results already is the one that is meant.
     index = next((index for index, folder in enumerate(folders) if read_setting(folder) is not None), 0)
     setting, folder = settings[index], folders[index]
-    return Cell(run, workspace, domain, tasks, cast, setting, folder, _known(folder, setting))
+    return Cell(run, workspace, domain, tasks, cast, approach, setting, folder, _known(folder, setting))
 
 
 def _known(folder: Path, setting: Setting) -> dict[Key, CommitRow]:

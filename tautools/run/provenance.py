@@ -32,12 +32,12 @@ def observe(cast: Cast) -> dict[str, Any]:
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
         "packages": {name: _installed(name) for name in _PACKAGES},
         "endpoints": {
-            role.value: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
+            role: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
             for role, each in cast.endpoints.items()
         },
-        "server_version": {role.value: ask_version(endpoint) for role, endpoint in found if endpoint.base_url},
-        "served_length": {role.value: endpoint.max_model_len for role, endpoint in found},
-        "simulated": sorted({role.value for role, endpoint in found if endpoint.simulated}),
+        "server_version": {role: ask_version(endpoint) for role, endpoint in found if endpoint.base_url},
+        "served_length": {role: endpoint.max_model_len for role, endpoint in found},
+        "simulated": sorted({role for role, endpoint in found if endpoint.simulated}),
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
 from tautools.params import load_server
-from tautools.records import Party, Role
+from tautools.records import Party
 from tautools.server import Registry, endpoints
 
 if TYPE_CHECKING:
@@ -29,17 +29,12 @@ __all__ = ["Cast", "cast_roles"]
 class Cast:
     """The parties of a run."""
 
-    agent: Party
-    user: Party
+    parties: Mapping[str, Party]
+    """Every model by its part: `agent`, `user`, `judge`, `expert:<name>`."""
     simulated: tuple[bool, ...]
-    """Whether any of the two is simulated; both answers, the likelier first, when no server could be asked."""
-    endpoints: Mapping[Role, Sequence[Endpoint]] = field(default_factory=dict)
-    """Where each role answers; empty when servers were not needed."""
-
-    @property
-    def parties(self) -> dict[Role, Party]:
-        """The parties by role."""
-        return {Role.AGENT: self.agent, Role.USER: self.user}
+    """Whether any of them is simulated; both answers, the likelier first, when no server could be asked."""
+    endpoints: Mapping[str, Sequence[Endpoint]] = field(default_factory=dict)
+    """Where each part answers; empty when servers were not needed."""
 
 
 def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
@@ -50,13 +45,12 @@ def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
     TautoolsError
         When servers are needed and one of them is not there, refuses the key or serves another model.
     """
-    roles = {Role.AGENT: run.agent, Role.USER: run.user}
+    roles = run.roles
     if not need_servers:
         return _cast_by_name(roles, workspace)
-    found = {role: endpoints(params, workspace=workspace, role_name=role.value) for role, params in roles.items()}
+    found = {part: endpoints(params, workspace=workspace, role_name=part) for part, params in roles.items()}
     return Cast(
-        agent=_party(run.agent, found[Role.AGENT][0].model),
-        user=_party(run.user, found[Role.USER][0].model),
+        parties={part: _party(params, found[part][0].model) for part, params in roles.items()},
         simulated=(any(endpoint.simulated for each in found.values() for endpoint in each),),
         endpoints=found,
     )
@@ -68,12 +62,11 @@ def _party(params: RoleParams, model: str) -> Party:
     )
 
 
-def _cast_by_name(roles: Mapping[Role, RoleParams], workspace: Path) -> Cast:
-    named = {role: _named(params, workspace) for role, params in roles.items()}
+def _cast_by_name(roles: Mapping[str, RoleParams], workspace: Path) -> Cast:
+    named = {part: _named(params, workspace) for part, params in roles.items()}
     known = [simulated for _, simulated in named.values()]
     return Cast(
-        agent=_party(roles[Role.AGENT], named[Role.AGENT][0]),
-        user=_party(roles[Role.USER], named[Role.USER][0]),
+        parties={part: _party(params, named[part][0]) for part, params in roles.items()},
         simulated=(True,) if True in known else (False, True) if None in known else (False,),
     )
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
 from tautools.llm import ModelDoor
-from tautools.records import Role
 from tautools.run.certificates import keep_certificates
 from tautools.run.folder import claim_folder, read_setting
 from tautools.run.hold import Holder
@@ -166,16 +165,15 @@ def _sum_up(cell: Cell, ledger: Ledger) -> CellResult:
 
 
 class _Places:
-    """Where a role's servers are: those found before the start; asked again, those that are ready then."""
+    """Where the servers of a part are: those found before the start; asked again, those that are ready then."""
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._found = dict(cell.cast.endpoints)
 
-    def __call__(self, role: Role) -> Sequence[Endpoint]:
-        if role in self._found:
-            return self._found.pop(role)
-        params = {Role.AGENT: self._cell.run.agent, Role.USER: self._cell.run.user}[role]
+    def __call__(self, part: str) -> Sequence[Endpoint]:
+        if part in self._found:
+            return self._found.pop(part)
         with contextlib.suppress(TautoolsError):
-            return endpoints(params, workspace=self._cell.workspace, role_name=role.value)
-        return self._cell.cast.endpoints[role]  # still gone: what was there may come back
+            return endpoints(self._cell.run.roles[part], workspace=self._cell.workspace, role_name=part)
+        return self._cell.cast.endpoints[part]  # still gone: what was there may come back

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
-from tautools.params.models import RunParams
+from tautools.params.models import RunParams, SharedRunParams
 from tautools.run import model_slug
 
 if TYPE_CHECKING:
@@ -58,23 +58,17 @@ def expand(sweep: SweepParams) -> list[SweepCell]:
         a seed of its own, so that cells which differ only in it have no conversation in common.
     """
     grid = sweep.grid
+    shared = {name: getattr(sweep, name) for name in SharedRunParams.model_fields if name != "seed"}
     axes = itertools.product(grid.env, grid.strategy, grid.agent, grid.num_trials)
     cells = []
     for index, (env, strategy, agent, num_trials) in enumerate(axes):
         run = RunParams(
-            bench=sweep.bench,
-            source=sweep.source,
-            path=sweep.path,
+            **shared,
             env=env,
             strategy=strategy,
             agent=agent,
-            user=sweep.user,
             num_trials=num_trials,
-            tasks=sweep.tasks,
-            limits=sweep.limits,
-            concurrency=sweep.concurrency,
             seed=sweep.seed if sweep.share_trials else _own_seed(sweep.seed, num_trials),
-            grace_s=sweep.grace_s,
         )
         name = f"{index}_{_safe(env)}_{strategy.value}_{model_slug(agent_name(agent))}_{num_trials}"
         cells.append(SweepCell(index, run, name))

@@ -36,7 +36,7 @@ def check_reach(cells: Sequence[SweepCell], *, workspace: Path) -> None:
 
 
 def _error_of(cell: SweepCell, workspace: Path, tried: dict[str, TautoolsError | None]) -> TautoolsError | None:
-    for name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
+    for name, role in cell.run.roles.items():
         if role.base_url is None and role.provider == "openai":
             continue
         key = f"{name} {role.model_dump_json()}"

@@ -68,7 +68,7 @@ def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerN
     """
     wanted: dict[str, tuple[RoleParams, dict[str, None], list[int]]] = {}
     for cell in cells:
-        for role_name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
+        for role_name, role in cell.run.roles.items():
             if role.base_url is not None or role.provider != "openai":
                 continue
             _, roles, indices = wanted.setdefault(role.server or str(role.model), (role, {}, []))

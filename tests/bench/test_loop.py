@@ -10,7 +10,8 @@ from inspect_oracle import samples_of
 from scripted_door import ScriptedDoor, action
 
 from tautools.bench import conversation_seed, converse
-from tautools.bench.types import Domain, Task
+from tautools.bench.agents import STRATEGIES
+from tautools.bench.types import Approach, Domain, Task
 from tautools.llm.types import Message
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
@@ -20,7 +21,14 @@ async def hold(
 ) -> Conversation:
     """Hold one conversation with a scripted door."""
     return await converse(
-        domain, task, strategy=strategy, door=door, limits=Limits(**limits), trial=2, seed=77, setting_id="abc"
+        domain,
+        task,
+        approach=Approach(strategy),
+        door=door,
+        limits=Limits(**limits),
+        trial=2,
+        seed=77,
+        setting_id="abc",
     )
 
 
@@ -34,7 +42,7 @@ def reference_script(task: Task, strategy: Strategy) -> list[Any]:
 
 async def test_following_the_reference_passes_under_every_strategy(domain: Domain) -> None:
     for task in list(domain.tasks.values())[:12]:
-        for strategy in Strategy:
+        for strategy in STRATEGIES:
             door = ScriptedDoor(reference_script(task, strategy))
             held = await hold(domain, task, door, strategy)
             assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), f"{task.id} {strategy} {held.reward_info}"
@@ -135,7 +143,7 @@ async def test_every_message_is_told_once_and_in_order(retail: Domain) -> None:
     held = await converse(
         retail,
         retail.tasks["5"],
-        strategy=Strategy.FC,
+        approach=Approach(Strategy.FC),
         door=door,
         limits=Limits(),
         trial=0,

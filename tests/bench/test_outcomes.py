@@ -9,7 +9,7 @@ import pytest
 from scripted_door import ScriptedDoor, action, fault
 
 from tautools.bench import converse
-from tautools.bench.types import Domain
+from tautools.bench.types import Approach, Domain
 from tautools.errors import CallFault, ModelCallError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
@@ -17,7 +17,9 @@ from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 async def hold(domain: Domain, door: ScriptedDoor, strategy: Strategy = Strategy.FC, **limits: Any) -> Conversation:
     """Hold a conversation of the first task."""
     task = next(iter(domain.tasks.values()))
-    return await converse(domain, task, strategy=strategy, door=door, limits=Limits(**limits), trial=0, seed=0)
+    return await converse(
+        domain, task, approach=Approach(strategy), door=door, limits=Limits(**limits), trial=0, seed=0
+    )
 
 
 @pytest.mark.parametrize("stop", ["###STOP###", "Thanks! ###OUT-OF-SCOPE###", "###TRANSFER### bye"])
@@ -37,7 +39,7 @@ async def test_the_round_limit_gives_nothing_even_where_the_scorer_would(retail:
     nothing = next(task for task in retail.tasks.values() if retail.world(task).reward([]).value == 1)
     door = ScriptedDoor(["Wait."], ["Hello."])
     held = await converse(
-        retail, nothing, strategy=Strategy.FC, door=door, limits=Limits(max_rounds=3), trial=0, seed=0
+        retail, nothing, approach=Approach(Strategy.FC), door=door, limits=Limits(max_rounds=3), trial=0, seed=0
     )
     assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
     assert held.reward_info["scorer_reward"] == 1.0

@@ -13,7 +13,7 @@ import pytest
 from inspect_oracle import samples_of
 
 from tautools.bench import build_setting, open_source, select_tasks
-from tautools.bench.types import Domain
+from tautools.bench.types import Approach, Domain
 from tautools.errors import BenchError
 from tautools.params.models import RunParams, TaskParams
 from tautools.records import Party, Setting, Strategy
@@ -121,7 +121,9 @@ def test_a_choice_of_no_task_or_an_unknown_one_is_refused(
 def setting_of(domain: Domain, **params: Any) -> Setting:
     """Return the setting of a run with two fixed models."""
     run = RunParams(env=domain.env, agent={"model": "a"}, user={"model": "u"}, **params)
-    return build_setting(run, domain, open_source(), Party(model="a"), Party(model="u"), simulated=False)
+    approach = Approach(run.strategy, run.user_strategy)
+    parties = {"agent": Party(model="a"), "user": Party(model="u")}
+    return build_setting(run, domain, open_source(), approach, parties=parties, simulated=False)
 
 
 def test_a_setting_holds_what_makes_conversations_comparable(retail: Domain) -> None:

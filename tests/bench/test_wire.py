@@ -17,7 +17,7 @@ from inspect_oracle import samples_of
 from scripted_server import Request, Say, ScriptedServer
 
 from tautools.bench import converse
-from tautools.bench.types import Domain, Task
+from tautools.bench.types import Approach, Domain, Task
 from tautools.llm import ModelDoor
 from tautools.llm.types import Endpoint
 from tautools.records import Conversation, Limits, Outcome, Party, Role, Strategy
@@ -57,7 +57,7 @@ async def ours(domain: Domain, task: Task, server: ScriptedServer, strategy: Str
     """Hold a conversation through the real door."""
     parties = {role: Party(model=server.model) for role in (Role.AGENT, Role.USER)}
     async with ModelDoor(lambda _: [Endpoint(server.base_url, server.model)], parties) as door:
-        return await converse(domain, task, strategy=strategy, door=door, limits=Limits(), trial=0, seed=9)
+        return await converse(domain, task, approach=Approach(strategy), door=door, limits=Limits(), trial=0, seed=9)
 
 
 async def theirs(env: str, task_id: str, server: ScriptedServer) -> None:

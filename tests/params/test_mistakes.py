@@ -48,7 +48,7 @@ def test_the_example_itself_is_right(tmp_path: Path) -> None:
     [
         ("user:", "usr:", ":7:1", "unknown key `usr`. Did you mean `user`?"),
         ("{server: sim-user}", "{server: sim-user, temprature: 1}", ":7:26", "`user`. Did you mean `temperature`?"),
-        ("[fc]", "[fc, recat]", ":4:18", '"recat"; it must be one of fc, act, react. Did you mean `react`?'),
+        ("[fc]", "[fc, recat]", ":4:18", '"recat"; it must be one of fc, act, react, few-shot, experts. Did you mean `react`?'),
         ("num_trials: [1]", "num_trials: [-1]", ":6:15", "num_trials must be 1 or more"),
         ("num_trials: [1]", "num_trials: 3", ":6:15", "it must be a list"),
         ("{server: sim-user}", "{server: sim-user, temperature: hot}", ":7:39", '"hot"; it must be a number at'),
@@ -83,7 +83,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     error = _refused(tmp_path, SWEEP + "concurency: 3\nseed: x\n")
     assert "unknown key `concurency`" in str(error)
     assert '`seed` is "x"; it must be a whole number' in str(error)
-    assert "Keys: name" in error.evidence
+    assert "Keys: bench" in error.evidence
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n", "3\n"])

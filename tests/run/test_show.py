@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from scripted_server import Say
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
+from tautools.bench.agents import STRATEGIES
 from tautools.bench.types import Action
 from tautools.cli.show import command
 from tautools.records import Strategy
@@ -24,7 +25,7 @@ def show(*args):
 def results(tmp_path_factory):
     workspace = tmp_path_factory.mktemp("shown")
     with simulated_model(skill=0.5) as server:
-        for strategy in Strategy:
+        for strategy in STRATEGIES:
             run_cell(cell_at(server.base_url, strategy=strategy, limit=6), workspace=workspace)
     return workspace
 
@@ -72,7 +73,7 @@ def test_an_empty_workspace_says_so(tmp_path):
 def test_the_overview_has_a_line_for_each_setting(results):
     told = show("--workspace", results)
     assert told.exit_code == 0
-    for strategy in Strategy:
+    for strategy in STRATEGIES:
         assert f"retail  {strategy.value:<8}  sim-4B SIMULATED" in told.output
     entries = json.loads(show("--workspace", results, "--json").output)
     assert [entry["finished"] for entry in entries] == [6, 6, 6]
@@ -85,7 +86,7 @@ def test_a_setting_lists_its_conversations(results):
     assert len(json.loads(show(results / "results/retail/fc/4B", "--json").output)) == 6
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_conversation_is_printed_with_expected_beside_actual_actions(results, strategy):
     told = show("--workspace", results, "--env", "retail", "--strategy", strategy, "--model", "4B", "--task", "0")
     assert told.exit_code == 0

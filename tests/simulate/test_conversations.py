@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 
 from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
+from tautools.bench.agents import STRATEGIES
+from tautools.bench.types import Approach
 from tautools.errors import ParamsError
 from tautools.llm import ModelDoor
 from tautools.llm.types import Endpoint
@@ -42,7 +44,7 @@ class Table:
         return await converse(
             domain,
             domain.tasks[task_id],
-            strategy=strategy,
+            approach=Approach(strategy),
             door=self.door,
             limits=Limits(),
             trial=trial,
@@ -80,7 +82,7 @@ def test_the_tasks_whose_own_reference_fails_are_the_listed_ones(env: str) -> No
     assert failing == REFERENCES_THAT_FAIL[env]
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("env", ENVS)
 async def test_skill_one_passes_every_task_whose_reference_passes(env: str, strategy: Strategy) -> None:
     domain = open_source().domain(env)
@@ -93,7 +95,7 @@ async def test_skill_one_passes_every_task_whose_reference_passes(env: str, stra
     assert all(call.simulated for call in seated.calls)
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("env", ENVS)
 async def test_skill_zero_scores_what_doing_nothing_scores_task_by_task(env: str, strategy: Strategy) -> None:
     domain = open_source().domain(env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from tautools.bench.agents.fc import ToolCaller
@@ -10,18 +11,24 @@ from tautools.records import Strategy
 
 if TYPE_CHECKING:
     from tautools.bench.agents.move import Speaker
-    from tautools.bench.types import Domain
+    from tautools.bench.types import Approach, Domain
 
-__all__ = ["agent_instructions", "make_agent"]
+__all__ = ["STRATEGIES", "agent_instructions", "make_agent"]
+
+STRATEGIES = (Strategy.FC, Strategy.ACT, Strategy.REACT)
+"""What `make_agent` can play."""
 
 
-def make_agent(domain: Domain, strategy: Strategy) -> Speaker:
-    """Return the agent of one conversation, its system prompt in place."""
-    if strategy is Strategy.FC:
+def make_agent(domain: Domain, approach: Approach) -> Speaker:
+    """Return an agent of tau2: tool calling as the bench does it, or `act` and `react` in our own words."""
+    if approach.strategy is Strategy.FC:
         return ToolCaller(domain.agent_system, domain.tools)
-    return TextAgent(domain, strategy)
+    return TextAgent(domain, approach.strategy)
 
 
-def agent_instructions(strategy: Strategy) -> dict[str, str]:
-    """Return the texts that a strategy adds to the bench's own, by name and version; fc adds none."""
-    return {} if strategy is Strategy.FC else instructions_of(strategy)
+def agent_instructions(domain: Domain, approach: Approach) -> dict[str, str]:
+    """Return the sha256 of each text that an agent of `make_agent` and its customer are shown."""
+    if approach.strategy is Strategy.FC:
+        return dict(domain.prompts)
+    own = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in instructions_of(approach.strategy).items()}
+    return {name: digest for name, digest in domain.prompts.items() if name != "agent_system"} | own

@@ -9,8 +9,9 @@ from tautools.bench.agents.move import Move
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tautools.bench.agents.move import Ask
     from tautools.bench.types import Observation
-    from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
+    from tautools.llm.types import Message, ToolCall, ToolSpec
 
 __all__ = ["ToolCaller"]
 
@@ -30,16 +31,17 @@ class ToolCaller:
         """Take in what the other party said."""
         self.messages.append({"role": "user", "content": text})
 
-    def read(self, reply: Reply) -> Move:
-        """Return the calls when there are any, else the words."""
+    async def move(self, ask: Ask) -> Move:
+        """Ask once; return the calls when there are any, else the words."""
+        reply = await ask(self.messages, self.tools)
         if reply.tool_calls:
-            return Move(calls=reply.tool_calls)
-        return Move(said=reply.text, unusable=not reply.text.strip())
+            return Move(calls=reply.tool_calls, wrote=reply.text)
+        return Move(said=reply.text, unusable=not reply.text.strip(), wrote=reply.text)
 
-    def acted(self, reply: Reply, observations: Sequence[Observation]) -> None:
+    def acted(self, move: Move, observations: Sequence[Observation]) -> None:
         """Append the answer and one tool message for each call."""
-        pairs = list(zip(reply.tool_calls, observations, strict=True))
-        message: Message = {"role": "assistant", "content": reply.text}
+        pairs = list(zip(move.calls, observations, strict=True))
+        message: Message = {"role": "assistant", "content": move.wrote}
         if pairs:
             message["tool_calls"] = [_echo(call, seen) for call, seen in pairs]
         results = [{"role": "tool", "tool_call_id": call.id, "content": seen.text} for call, seen in pairs]

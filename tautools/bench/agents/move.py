@@ -11,35 +11,50 @@ if TYPE_CHECKING:
     from tautools.bench.types import Observation
     from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 
-__all__ = ["Move", "Speaker"]
+__all__ = ["Ask", "Move", "Speaker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One answer, read: either calls, or words for the other party."""
+    """What a party does next: either calls, or words for the other party."""
 
     said: str = ""
     calls: tuple[ToolCall, ...] = ()
     unusable: bool = False
     """Empty, or meant as a call and not readable as one."""
+    wrote: str = ""
+    """The answer's text as the model wrote it, thinking removed."""
+
+
+class Ask(Protocol):
+    """One model request of a party, counted and recorded by the loop; raises what ends the conversation."""
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] | None = None,
+        *,
+        purpose: str = "chat",
+        expert: str = "",
+    ) -> Reply:
+        """Ask the party's own model, or the expert of that name."""
+        ...
 
 
 class Speaker(Protocol):
-    """One party of a conversation: its history as its model sees it, and how its answers are read."""
+    """One party of a conversation: its history as its model sees it, and how it comes to its next move."""
 
     messages: list[Message]
-    """What is sent, system prompt first."""
-    tools: Sequence[ToolSpec] | None
-    """What is offered to the model; None sends no `tools` at all."""
+    """Its history, system prompt first."""
 
     def hear(self, text: str) -> None:
         """Take in what the other party said."""
         ...
 
-    def read(self, reply: Reply) -> Move:
-        """Say what an answer means; change nothing."""
+    async def move(self, ask: Ask) -> Move:
+        """Come to the next move, by as many requests as that takes."""
         ...
 
-    def acted(self, reply: Reply, observations: Sequence[Observation]) -> None:
-        """Take in an answer and what its calls gave back, in their order; a party without calls gets none."""
+    def acted(self, move: Move, observations: Sequence[Observation]) -> None:
+        """Take in the move and what its calls gave back, in their order; a move without calls gets none."""
         ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.instructions import TEMPLATES, VERSION
@@ -22,8 +23,9 @@ from tautools.llm.types import ToolCall
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tautools.bench.agents.move import Ask
     from tautools.bench.types import Domain, Observation
-    from tautools.llm.types import Message, Reply, ToolSpec
+    from tautools.llm.types import Message
     from tautools.records import Strategy
 
 __all__ = ["RESPOND", "TextAgent", "instructions_of", "read_action"]
@@ -38,8 +40,6 @@ _FENCE = re.compile(r"\s*(?:```[a-z]*)?\s*")
 class TextAgent:
     """An agent that reads its tools in the system prompt and writes its actions as text."""
 
-    tools: Sequence[ToolSpec] | None = None
-
     def __init__(self, domain: Domain, strategy: Strategy) -> None:
         self.messages: list[Message] = [{"role": "system", "content": system_prompt(domain, strategy)}]
 
@@ -47,13 +47,14 @@ class TextAgent:
         """Take in what the user said."""
         self.messages.append({"role": "user", "content": text})
 
-    def read(self, reply: Reply) -> Move:
-        """Return the first action that can be read; without one, the words."""
-        return read_action(reply.text)
+    async def move(self, ask: Ask) -> Move:
+        """Ask once; return the first action that can be read, and without one the words."""
+        reply = await ask(self.messages)
+        return replace(read_action(reply.text), wrote=reply.text)
 
-    def acted(self, reply: Reply, observations: Sequence[Observation]) -> None:
+    def acted(self, move: Move, observations: Sequence[Observation]) -> None:
         """Append the answer as it was written and, for a tool, its output as a user message."""
-        self.messages.append({"role": "assistant", "content": reply.text})
+        self.messages.append({"role": "assistant", "content": move.wrote})
         self.messages += [{"role": "user", "content": f"API output: {seen.text}"} for seen in observations]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["benchmarks", "open_source"]
 
 _SOURCES = {"tau2": ("inspect-evals",)}
+"""The places of each benchmark, the usual one first."""
 
 
 def benchmarks() -> tuple[str, ...]:
@@ -21,15 +22,15 @@ def benchmarks() -> tuple[str, ...]:
     return tuple(_SOURCES)
 
 
-def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | None = None) -> Source:
+def open_source(bench: str = "tau2", source: str | None = None, path: str | None = None) -> Source:
     """Return the place that a benchmark's tasks come from; the same one each time.
 
     Parameters
     ----------
     bench : str
         `tau2`.
-    source : str
-        `inspect-evals`, the PyPI package.
+    source : str, optional
+        `inspect-evals`, the PyPI package; the benchmark's usual place when not given.
     path : str, optional
         Folder of a checkout, for sources that are one.
 
@@ -39,7 +40,7 @@ def open_source(bench: str = "tau2", source: str = "inspect-evals", path: str | 
         When there is no such bench or source, or the source is not installed.
     """
     choose("benchmark", bench, _SOURCES)
-    choose("source", source, _SOURCES[bench])
+    source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
     if path is not None:
         raise BenchError(
             f"The source {source} is a package and takes no path.",

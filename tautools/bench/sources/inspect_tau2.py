@@ -11,19 +11,23 @@ import hashlib
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from tautools.bench.agents import STRATEGIES, agent_instructions, make_agent
 from tautools.bench.sources.inspect_env import ENVS, changes, expected_changes, load_env, load_tasks, split_names
 from tautools.bench.sources.inspect_texts import user_guidelines, user_opening
 from tautools.bench.sources.naming import choose
 from tautools.bench.types import Observation, Protocol_, Reward
+from tautools.bench.users import make_user
 from tautools.errors import BenchError
-from tautools.records import canonical_json
+from tautools.records import UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from tautools.bench.agents.move import Speaker
     from tautools.bench.sources.inspect_env import Changes
-    from tautools.bench.types import Task
+    from tautools.bench.types import Approach, Task
     from tautools.llm.types import ToolSpec
+    from tautools.records import Strategy
 
 __all__ = ["InspectTau2", "Tau2Domain", "Tau2World"]
 
@@ -91,6 +95,8 @@ class Tau2Domain:
     """One env of tau2 with the tasks of one split."""
 
     bench = "tau2"
+    strategies: Sequence[Strategy] = STRATEGIES
+    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
 
     def __init__(self, env: str, split: str) -> None:
         self.env = env
@@ -108,6 +114,18 @@ class Tau2Domain:
     def world(self, task: Task) -> Tau2World:
         """Return a fresh world for one conversation of `task`."""
         return Tau2World(self, task)
+
+    def agent(self, approach: Approach, seed: int) -> Speaker:  # noqa: ARG002 - nothing is drawn here
+        """Return the agent of one conversation."""
+        return make_agent(self, approach)
+
+    def user(self, task: Task, approach: Approach) -> Speaker:  # noqa: ARG002 - there is one way only
+        """Return the customer of one conversation."""
+        return make_user(self, task)
+
+    def instructions(self, approach: Approach) -> Mapping[str, str]:
+        """Return the hashes of the texts that models are shown."""
+        return agent_instructions(self, approach)
 
     def expected(self, task: Task) -> Changes | None:
         """Return what the reference actions change; None when the task does not score the database."""
