@@ -48,7 +48,7 @@ def test_the_example_itself_is_right(tmp_path: Path) -> None:
     [
         ("user:", "usr:", ":7:1", "unknown key `usr`. Did you mean `user`?"),
         ("{server: sim-user}", "{server: sim-user, temprature: 1}", ":7:26", "`user`. Did you mean `temperature`?"),
-        ("[fc]", "[fc, recat]", ":4:18", '"recat"; it must be one of fc, act, react, few-shot, experts. Did you mean `re'),
+        ("[fc]", "[fc, recat]", ":4:18", '"recat"; it must be one of fc, act, react, few-shot, experts. Did you'),
         ("num_trials: [1]", "num_trials: [-1]", ":6:15", "num_trials must be 1 or more"),
         ("num_trials: [1]", "num_trials: 3", ":6:15", "it must be a list"),
         ("{server: sim-user}", "{server: sim-user, temperature: hot}", ":7:39", '"hot"; it must be a number at'),
