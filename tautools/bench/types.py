@@ -7,7 +7,7 @@ A `Source` knows envs and splits; a `Domain` is one env loaded once per process 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tautools.records import UserStrategy
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from tautools.llm.types import ToolSpec
     from tautools.records import Strategy
 
-__all__ = ["Action", "Approach", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
+__all__ = ["Action", "Approach", "Changes", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
+
+Changes: TypeAlias = "Mapping[tuple[str, str], str | None]"
+"""(table, key) to the canonical JSON of each entity that differs from the database as loaded; None: it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,10 @@ class World(Protocol):
         """Score the state reached and what the agent said to the user, by the bench's rules."""
         ...
 
+    def changes(self) -> Changes:
+        """Return what the conversation has changed in the database so far."""
+        ...
+
 
 class Domain(Protocol):
     """One env of a source, loaded once per process."""
@@ -136,6 +143,14 @@ class Domain(Protocol):
 
     def world(self, task: Task) -> World:
         """Return a fresh world for one conversation of `task`."""
+        ...
+
+    def expected(self, task: Task) -> Changes | None:
+        """Return what the reference actions change; None when the task does not score the database."""
+        ...
+
+    def as_loaded(self, table: str, key: str) -> str | None:
+        """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         ...
 
     def agent(self, approach: Approach, seed: int) -> Speaker:

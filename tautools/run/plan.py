@@ -97,7 +97,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     """
     if not to_read:
         check_writable(workspace / "results" / run.env / run.strategy.value)
-    source = open_source(run.bench, run.source, run.path)
+    source = open_source(run.bench, run.source, run.path, run.python)
     domain = source.domain(run.env, run.tasks.split)
     approach = Approach(run.strategy, run.user_strategy)
     check_approach(domain, approach)

@@ -22,7 +22,9 @@ def benchmarks() -> tuple[str, ...]:
     return tuple(_SOURCES)
 
 
-def open_source(bench: str = "tau2", source: str | None = None, path: str | None = None) -> Source:
+def open_source(
+    bench: str = "tau2", source: str | None = None, path: str | None = None, python: str | None = None
+) -> Source:
     """Return the place that a benchmark's tasks come from; the same one each time.
 
     Parameters
@@ -33,6 +35,8 @@ def open_source(bench: str = "tau2", source: str | None = None, path: str | None
         `inspect-evals`, the PyPI package; the benchmark's usual place when not given.
     path : str, optional
         Folder of a checkout, for sources that are one.
+    python : str, optional
+        Interpreter of the checkout's own environment, for sources that run in one.
 
     Raises
     ------
@@ -41,11 +45,12 @@ def open_source(bench: str = "tau2", source: str | None = None, path: str | None
     """
     choose("benchmark", bench, _SOURCES)
     source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
-    if path is not None:
+    given = {name: value for name, value in (("path", path), ("python", python)) if value is not None}
+    if given:
         raise BenchError(
-            f"The source {source} is a package and takes no path.",
-            evidence=f"path: {path}",
-            next_step="Leave `path` out.",
+            f"The source {source} is a package and takes no {next(iter(given))}.",
+            evidence=", ".join(f"{name}: {value}" for name, value in given.items()),
+            next_step=f"Leave `{next(iter(given))}` out.",
         )
     return _inspect_tau2()
 

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ENVS", "Changes", "LoadedEnv", "changes", "expected_changes", "load_env", "load_tasks", "split_names"]
+    from tautools.bench.types import Changes
+
+__all__ = ["ENVS", "LoadedEnv", "changes", "expected_changes", "load_env", "load_tasks", "split_names"]
 
 _PACKAGE = "inspect_evals.tau2"
-
-Changes = dict[tuple[str, str], str | None]
-"""(table, key) to the canonical text of each entity that differs from the database as loaded."""
 
 
 class _Env(NamedTuple):

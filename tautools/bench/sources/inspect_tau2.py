@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tautools.bench.agents.move import Speaker
-    from tautools.bench.sources.inspect_env import Changes
-    from tautools.bench.types import Approach, Task
+    from tautools.bench.types import Approach, Changes, Task
     from tautools.llm.types import ToolSpec
     from tautools.records import Strategy
 
@@ -133,6 +132,10 @@ class Tau2Domain:
             self._expected[task.id] = expected_changes(self.shared, task)
         return self._expected[task.id]
 
+    def as_loaded(self, table: str, key: str) -> str | None:
+        """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
+        return self.shared.tables[table].canonical(key) if table in self.shared.tables else None
+
     def _hashes(self) -> Mapping[str, str]:
         texts = {
             "agent_system": self.agent_system,
@@ -165,7 +168,7 @@ class Tau2World:
         The package reads the user's side of the conversation, its opening message included.
         """
         expected = self._domain.expected(self._task)
-        actual = changes(self._toolkit)
+        actual = self.changes()
         different = [] if expected is None else _differences(expected, actual)
         heard = "\n".join([self._domain.protocol.user_opening or "", *agent_texts]).lower().replace(",", "")
         missing = [info for info in self._task.communicate if info.lower() not in heard]
@@ -176,6 +179,10 @@ class Tau2World:
             "different": different,
         }
         return Reward(0.0 if different or missing else 1.0, info)
+
+    def changes(self) -> Changes:
+        """Return what the conversation has changed so far."""
+        return changes(self._toolkit)
 
 
 def _differences(expected: Changes, actual: Changes) -> list[str]:
