@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ __all__ = [
     "CommitRow",
     "Conversation",
     "ConversationPlace",
+    "Deed",
     "Event",
     "Limits",
     "Outcome",
@@ -211,6 +212,22 @@ class ConversationPlace(BaseModel):
     sha256: str
 
 
+class Deed(BaseModel):
+    """One thing that was done in a conversation and that its score rests on: a tool call, or words for the user."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    by: Literal["assistant", "user"] = "assistant"
+    call: str = ""
+    """Name of the tool that was called; empty for words."""
+    arguments: str = ""
+    """Of the call, as its model wrote them."""
+    error: bool = False
+    """Whether the tool refused the call."""
+    said: str = ""
+    """What the agent said to the user."""
+
+
 class Conversation(Record):
     """One finished (task, trial) under one setting, with its messages."""
 
@@ -226,6 +243,8 @@ class Conversation(Record):
     """The whole conversation in the order it happened, OpenAI roles seen from the agent; tool results included."""
     user_messages: list[dict[str, Any]] = Field(default_factory=list)
     """The same conversation as the user model saw it, system prompt first."""
+    deeds: list[Deed] = Field(default_factory=list)
+    """The calls of both sides and the agent's words to the user, as they happened: enough to score it again."""
     seed: int
     started_at: float
     """Unix time [s]."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tautools.errors import BenchError
+from tautools.bench.replay import run_now
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from tautools.bench.types import Domain, Observation, Reward, Task
+    from tautools.bench.types import Domain, Reward, Task
 
 __all__ = ["do_nothing_floor", "reference_reward"]
 
@@ -28,19 +26,5 @@ def reference_reward(domain: Domain, task: Task) -> Reward:
     """
     world = domain.world(task)
     for action in task.reference:
-        _result(world.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
+        run_now(world.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
     return world.reward(list(task.communicate))
-
-
-def _result(call: Coroutine[Any, Any, Observation]) -> Observation:
-    """Run a tool's coroutine to its end without an event loop, so that this works inside one too."""
-    try:
-        call.send(None)
-    except StopIteration as done:
-        found: Observation = done.value
-        return found
-    call.close()
-    raise BenchError(
-        "A tool of the benchmark waits for something.",
-        next_step="Replay its reference in an event loop instead; please report this bench and source.",
-    )

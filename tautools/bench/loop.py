@@ -11,11 +11,11 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import CallTag
-from tautools.records import Conversation, Outcome, Role
+from tautools.records import Conversation, Deed, Outcome, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ class _Talk:
     door: Door
     tag: CallTag
     on_message: Callable[[Message], None] | None
-    said: list[str] = field(default_factory=list)
+    deeds: list[Deed] = field(default_factory=list)
     steps: Counter[Role] = field(default_factory=Counter)
     """Requests so far, by whose they are."""
     moves: int = 0
@@ -126,7 +126,7 @@ class _Talk:
         self.user = self.domain.user(self.task, self.approach)
         if self.domain.protocol.agent_opening:
             self.agent.messages.append({"role": "assistant", "content": self.domain.protocol.agent_opening})
-            self.said.append(self.domain.protocol.agent_opening)
+            self.deeds.append(Deed(said=self.domain.protocol.agent_opening))
 
     async def hold(self) -> Conversation:
         """Talk to the end and return the record."""
@@ -163,7 +163,7 @@ class _Talk:
             answer = await self._speak(self.agent, Role.AGENT, turn)
             if answer is None:
                 return
-            self.said.append(answer)
+            self.deeds.append(Deed(said=answer))
             self.user.hear(answer)
         raise _Ended(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
@@ -232,8 +232,13 @@ class _Talk:
             self.clock.reschedule(ends_at + lost_s)
 
     async def _act(self, move: Move, role: Role) -> list[Observation]:
-        requestor = "assistant" if role is Role.AGENT else "user"
-        return [await self.world.call(call.name, call.arguments, requestor) for call in move.calls]
+        by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
+        seen = [await self.world.call(call.name, call.arguments, by) for call in move.calls]
+        self.deeds += [
+            Deed(by=by, call=call.name, arguments=call.arguments, error=each.error)
+            for call, each in zip(move.calls, seen, strict=True)
+        ]
+        return seen
 
     def _check_user(self, move: Move) -> None:
         if move.calls and not self.domain.user_tools:
@@ -253,7 +258,7 @@ class _Talk:
         self.told = len(self.agent.messages)
 
     def _record(self, outcome: Outcome | None, reason: str, started_at: float) -> Conversation:
-        scored = self.world.reward(self.said)
+        scored = self.world.reward([deed.said for deed in self.deeds if not deed.call])
         reward: float | None = scored.value
         info = dict(scored.info)
         if outcome is None:
@@ -272,6 +277,7 @@ class _Talk:
             reward_info=info,
             messages=self.agent.messages,
             user_messages=self.user.messages,
+            deeds=self.deeds,
             seed=self.tag.seed or 0,
             started_at=started_at,
             finished_at=time.time(),

@@ -1,0 +1,151 @@
+"""Why a conversation failed: fields, actions, words; and what other rules would have said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tautools.bench import open_source
+from tautools.bench.anatomy import Fate, dissect
+from tautools.bench.anatomy.fields import ABSENT, Wrong
+from tautools.bench.replay import replay
+from tautools.bench.rules import Rules, judge_by
+from tautools.bench.types import Action, Domain, Task
+from tautools.records import Deed, Outcome
+
+WRITES = ("cancel", "exchange", "modify", "return", "book", "update", "send")
+
+
+@pytest.fixture(scope="module")
+def airline() -> Domain:
+    """The airline env."""
+    return open_source().domain("airline")
+
+
+def deeds_of(task: Task, **instead: Any) -> list[Deed]:
+    """Return the reference's deeds and words; `instead` gives a tool other arguments."""
+    calls = [
+        Deed(call=each.name, arguments=json.dumps({**each.arguments, **instead.get(each.name, {})}))
+        for each in task.reference
+    ]
+    return [*calls, Deed(said="Done: " + ", ".join(task.communicate))]
+
+
+def writes(task: Task) -> list[Action]:
+    """Return the reference actions that change the database."""
+    return [each for each in task.reference if each.name.startswith(WRITES)]
+
+
+def test_the_reference_has_nothing_wrong_in_any_task(domain: Domain) -> None:
+    for task in list(domain.tasks.values())[:40]:
+        found = dissect(domain, task, deeds_of(task))
+        assert found.causes == (), f"{task.id}: {found}"
+        assert found.fields == found.unsaid == found.unasked == ()
+        assert found.missed == (), task.id
+
+
+def test_doing_nothing_misses_every_action_and_leaves_every_field_as_it_was(domain: Domain) -> None:
+    tasks = [task for task in domain.tasks.values() if domain.expected(task)]
+    for task in tasks[:25]:
+        found = dissect(domain, task, [])
+        assert [each.fate for each in found.actions] == [Fate.MISSING] * len(task.reference)
+        assert found.fields, task.id
+        assert {each.wrong for each in found.fields} == {Wrong.NOT_CHANGED}
+        assert found.unsaid == task.communicate
+        assert "database" in found.causes
+
+
+def test_another_argument_is_named_with_both_values_and_the_field_it_changed(retail: Domain) -> None:
+    task = next(t for t in retail.tasks.values() if any(a.name == "cancel_pending_order" for a in t.reference))
+    wanted = next(a for a in task.reference if a.name == "cancel_pending_order")
+    other = "ordered by mistake" if wanted.arguments["reason"] != "ordered by mistake" else "no longer needed"
+    found = dissect(retail, task, deeds_of(task, cancel_pending_order={"reason": other}))
+    fate = next(each for each in found.missed if each.name == "cancel_pending_order")
+    assert fate.fate is Fate.OTHER_ARGUMENTS
+    assert fate.differs == {"reason": (wanted.arguments["reason"], other)}
+    field = next(each for each in found.fields if each.field == "cancel_reason")
+    assert (field.table, field.key) == ("orders", wanted.arguments["order_id"])
+    assert (field.expected, field.actual, field.wrong) == (wanted.arguments["reason"], other, Wrong.OTHERWISE)
+
+
+def test_a_second_try_with_the_right_arguments_is_the_action_and_the_first_is_an_unasked_write(retail: Domain) -> None:
+    task = next(t for t in retail.tasks.values() if any(a.name == "modify_pending_order_address" for a in t.reference))
+    wanted = next(a for a in task.reference if a.name == "modify_pending_order_address")
+    wrong = Deed(call=wanted.name, arguments=json.dumps({**wanted.arguments, "city": "Nowhere"}))
+    found = dissect(retail, task, [wrong, *deeds_of(task)])
+    assert found.causes == ()
+    assert all(each.fate is Fate.MADE for each in found.actions)
+    assert len(found.unasked) == 1
+    assert "Nowhere" in found.unasked[0]
+
+
+def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) -> None:
+    task = next(t for t in airline.tasks.values() if not writes(t))
+    booking = next(iter(airline.shared.tables["reservations"].entities))  # type: ignore[attr-defined]
+    cancel = Deed(call="cancel_reservation", arguments=json.dumps({"reservation_id": booking}))
+    found = dissect(airline, task, [*deeds_of(task), cancel])
+    assert found.causes == ("database",)
+    assert {(each.table, each.key) for each in found.fields} == {("reservations", booking)}
+    status = next(each for each in found.fields if each.field == "status")
+    assert (status.wrong, status.actual, status.expected) == (Wrong.CHANGED, "cancelled", status.loaded)
+    assert found.unasked == (f"cancel_reservation({cancel.arguments})",)
+
+
+def test_a_call_that_the_tool_refused_is_told_with_its_answer(retail: Domain) -> None:
+    task = next(t for t in retail.tasks.values() if any(a.name == "cancel_pending_order" for a in t.reference))
+    twice = [*deeds_of(task), *deeds_of(task)[:-1]]
+    assert dissect(retail, task, twice).causes == ()
+    bogus = Deed(call="cancel_pending_order", arguments='{"order_id": "#W0", "reason": "no longer needed"}')
+    found = dissect(retail, task, [bogus])
+    fate = next(each for each in found.missed if each.name == "cancel_pending_order")
+    assert fate.fate is Fate.OTHER_ARGUMENTS
+    assert "not found" in fate.answer
+
+
+def test_unreadable_arguments_and_unknown_tools_break_nothing(domain: Domain) -> None:
+    task = next(task for task in domain.tasks.values() if task.reference)
+    junk = [Deed(call="no_such_tool", arguments="{}"), Deed(call=task.reference[0].name, arguments="{not json")]
+    found = dissect(domain, task, junk)
+    assert json.loads(json.dumps(found.as_dict()))["scorer_reward"] == found.scorer_reward
+
+
+def test_an_entity_that_is_not_there_is_told_as_a_whole(airline: Domain) -> None:
+    task = next(t for t in airline.tasks.values() if any(a.name == "book_reservation" for a in t.reference))
+    booked = [each for each in dissect(airline, task, []).fields if each.table == "reservations" and not each.field]
+    assert booked, task.id
+    assert booked[0].actual == booked[0].loaded == ABSENT
+    assert booked[0].wrong is Wrong.NOT_CHANGED
+
+
+@pytest.mark.parametrize("rules", Rules)
+def test_every_rule_passes_the_reference_and_fails_what_was_not_said(retail: Domain, rules: Rules) -> None:
+    task = next(t for t in retail.tasks.values() if t.communicate)
+    right = judge_by(rules, retail, task, replay(retail, task, deeds_of(task)), Outcome.PASSED)
+    assert (right.reward, right.lost_by) == (1.0, ())
+    silent = judge_by(rules, retail, task, replay(retail, task, deeds_of(task)[:-1]), Outcome.FAILED)
+    assert silent.lost_by[0] == "information"
+
+
+def said(retail: Domain, words: str, *wanted: str) -> dict[Rules, float]:
+    """Return what each rule says of an agent that said `words` where `wanted` was to be said."""
+    plain = next(t for t in retail.tasks.values() if not writes(t))
+    task = Task(plain.id, plain.user_system, plain.reference, wanted, source_task=plain.source_task)
+    done = replay(retail, task, [*deeds_of(plain)[:-1], Deed(said=words), Deed(said="in two parts")])
+    return {rules: judge_by(rules, retail, task, done, Outcome.FAILED).reward for rules in Rules}
+
+
+def test_ten_is_found_in_a_hundred_by_all_but_the_exact_rule(retail: Domain) -> None:
+    assert said(retail, "It costs $100.", "10") == {Rules.V1: 1, Rules.V2: 1, Rules.INSPECT: 1, Rules.EXACT: 0}
+    assert set(said(retail, "There are 10.", "10").values()) == {1.0}
+    assert set(said(retail, "It costs $1,010.50.", "1010.50").values()) == {1.0}
+    assert said(retail, "It costs 10.50", "10")[Rules.EXACT] == 0.0
+
+
+def test_a_limit_is_scored_by_inspect_alone(retail: Domain) -> None:
+    task = next(t for t in retail.tasks.values() if not t.communicate)
+    done = replay(retail, task, deeds_of(task))
+    found = {rules: judge_by(rules, retail, task, done, Outcome.STEP_LIMIT) for rules in Rules}
+    assert {rules for rules, verdict in found.items() if verdict.reward} == {Rules.INSPECT}
+    assert found[Rules.V1].lost_by == ("end",)
