@@ -12,7 +12,7 @@ from tautools.session.findings import Finding, Status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tautools.params.models import RoleParams
+    from tautools.params.models import RoleParams, SweepParams
     from tautools.session.surroundings import Surroundings
 
 __all__ = ["check_proxies", "check_roles", "check_vllm"]
@@ -46,15 +46,24 @@ def check_roles(around: Surroundings) -> Iterator[Finding]:
         except TautoolsError as error:
             yield Finding(f"sweep {name}", Status.FAIL, error.problem, error.next_step)
             continue
-        wrong = [each for role in (*sweep.grid.agent, sweep.user) if (each := _role(role, around)) is not None]
-        if sweep.source != "inspect-evals" and sweep.path is None:
-            wrong.append((f"source {sweep.source} needs a checkout, and no `path` is given",
-                          "Write `path:` into the sweep, or `--set path=FOLDER`."))  # fmt: skip
+        roles = (*sweep.grid.agent, sweep.user, *([sweep.judge] if sweep.judge else []), *sweep.experts.values())
+        wrong = [each for role in roles if (each := _role(role, around)) is not None] + _benchmark(sweep)
         if wrong:
             found, remedy = wrong[0]
             yield Finding(f"sweep {name}", Status.FAIL, found, remedy)
         else:
             yield Finding(f"sweep {name}", Status.OK, "can be read; its models have a server file, an address or a key")
+
+
+def _benchmark(sweep: SweepParams) -> list[tuple[str, str]]:
+    from tautools.bench import open_source
+
+    try:
+        open_source(sweep.bench, sweep.source, sweep.path, sweep.python)
+    except TautoolsError as error:
+        where = "" if sweep.path else " A checkout is named by `path:` in the sweep, or by `--set path=FOLDER`."
+        return [(error.problem, f"{error.next_step}{where}")]
+    return []
 
 
 def _role(role: RoleParams, around: Surroundings) -> tuple[str, str] | None:
