@@ -125,6 +125,11 @@ class Domain(Protocol):
 
     bench: str
     """Such as `tau2`."""
+    source: str
+    """Name of the source that it was loaded from."""
+    path: str
+    """Folder of the checkout, for `open_source`; empty for a source that is a package, as is `python`."""
+    python: str
     env: str
     split: str
     strategies: Sequence[Strategy]

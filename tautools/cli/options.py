@@ -139,6 +139,7 @@ _RUN_HELP: dict[str, tuple[Any, str]] = {
     "bench": (str, "tau2 or tau-bench."),
     "source": (str, "Where the benchmark is loaded from."),
     "path": (str, "Checkout of the benchmark, for sources that need one."),
+    "python": (str, "Interpreter of the checkout's own environment, for sources that run in one."),
 }
 
 

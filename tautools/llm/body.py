@@ -71,8 +71,10 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
 
 def task_field(tag: CallTag) -> dict[str, Any]:
     """Return the field from which a simulated server learns which task it plays; real servers never get it."""
+    place = {"source": tag.source, "path": tag.path, "python": tag.python}
     return {
         "bench": tag.bench,
+        **{name: value for name, value in place.items() if value},
         "env": tag.env,
         "split": tag.split,
         "task_id": tag.task_id,

@@ -35,6 +35,7 @@ RUN_OPTIONS = {
     "bench": "--bench",
     "source": "--source",
     "path": "--path",
+    "python": "--python",
     "env": "--env",
     "strategy": "--strategy",
     "agent.server": "--server",

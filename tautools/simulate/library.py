@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tautools.errors import TautoolsError
 from tautools.simulate.requests import ApiError
@@ -20,19 +20,31 @@ if TYPE_CHECKING:
     from tautools.bench.types import Domain, Task
     from tautools.simulate.requests import TaskField
 
-__all__ = ["USUAL_ENVS", "Library"]
+__all__ = ["USUAL_ENVS", "Library", "Place"]
 
 _log = logging.getLogger(__name__)
 
-USUAL_ENVS = (("tau2", "retail", ""), ("tau2", "airline", ""))
-"""Bench, env and split (the default one) of what most runs ask for."""
+
+class Place(NamedTuple):
+    """One env and the place that it is loaded from; what is empty is as usual."""
+
+    bench: str
+    env: str
+    split: str = ""
+    source: str = ""
+    path: str = ""
+    python: str = ""
+
+
+USUAL_ENVS = (Place("tau2", "retail"), Place("tau2", "airline"))
+"""What most runs ask for."""
 
 
 class Library:
     """Finds the task that a request names."""
 
     def __init__(self) -> None:
-        self._loads: dict[tuple[str, str, str], asyncio.Task[Domain]] = {}
+        self._loads: dict[Place, asyncio.Task[Domain]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def find(self, field: TaskField) -> tuple[Domain, Task]:
@@ -44,7 +56,9 @@ class Library:
             400 when there is no such bench, env, split or task.
         """
         try:
-            domain = await self._domain((field.bench, field.env, field.split))
+            domain = await self._domain(
+                Place(field.bench, field.env, field.split, field.source, field.path, field.python)
+            )
         except TautoolsError as error:
             raise ApiError(400, f"tautools_task: {error.problem}", param="tautools_task") from error
         task = domain.tasks.get(field.task_id)
@@ -53,15 +67,15 @@ class Library:
             raise ApiError(400, told, param="tautools_task")
         return domain, task
 
-    async def warm(self, places: Sequence[tuple[str, str, str]] = USUAL_ENVS) -> None:
+    async def warm(self, places: Sequence[Place] = USUAL_ENVS) -> None:
         """Load envs before they are asked for; what cannot be loaded is told in the log."""
         for place in places:
             try:
                 await self._domain(place)
             except TautoolsError as error:
-                _log.warning("%s cannot be loaded: %s", place[1], error)
+                _log.warning("%s cannot be loaded: %s", place.env, error)
 
-    async def _domain(self, place: tuple[str, str, str]) -> Domain:
+    async def _domain(self, place: Place) -> Domain:
         if place not in self._loads:
             self._loads[place] = asyncio.create_task(self._load(place))
         try:
@@ -71,12 +85,12 @@ class Library:
             self._loads.pop(place, None)
             raise
 
-    async def _load(self, place: tuple[str, str, str]) -> Domain:
+    async def _load(self, place: Place) -> Domain:
         async with self._one_at_a_time:
             return await _load_beside(place)
 
 
-async def _load_beside(place: tuple[str, str, str]) -> Domain:
+async def _load_beside(place: Place) -> Domain:
     """Load an env in a thread that nobody waits for when the server is told to end."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[Domain] = loop.create_future()
@@ -92,17 +106,18 @@ async def _load_beside(place: tuple[str, str, str]) -> Domain:
     def work() -> None:
         domain, fault = None, None
         try:
-            domain = _load(*place)
+            domain = _load(place)
         except Exception as error:  # noqa: BLE001 - handed over to the coroutine that waits
             fault = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, domain, fault)
 
-    threading.Thread(target=work, name=f"load {place[1]}", daemon=True).start()
+    threading.Thread(target=work, name=f"load {place.env}", daemon=True).start()
     return await loaded
 
 
-def _load(bench: str, env: str, split: str) -> Domain:
+def _load(place: Place) -> Domain:
     from tautools.bench import open_source
 
-    return open_source(bench).domain(env, split or None)
+    source = open_source(place.bench, place.source or None, place.path or None, place.python or None)
+    return source.domain(place.env, place.split or None)

@@ -51,6 +51,10 @@ class TaskField:
     role: Role
     strategy: str
     seed: int | None
+    source: str = ""
+    """Where the benchmark is loaded from, its usual place when empty; `path` and `python` are of a checkout."""
+    path: str = ""
+    python: str = ""
 
     @property
     def conversation(self) -> str:
@@ -157,6 +161,9 @@ def _task_field(value: object) -> TaskField | None:
             role=Role(value["role"]),
             strategy=str(value.get("strategy") or ""),
             seed=value.get("seed"),
+            source=str(value.get("source") or ""),
+            path=str(value.get("path") or ""),
+            python=str(value.get("python") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, f"The field tautools_task cannot be read: {error}", param="tautools_task") from error

@@ -93,6 +93,14 @@ async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any,
     assert record.simulated
 
 
+async def test_a_simulated_server_learns_where_the_benchmark_was_loaded_from(open_door: Any, hello: Any) -> None:
+    place = {"source": "tau2-bench", "path": "/checkout", "python": "/checkout/.venv/bin/python"}
+    tag = CallTag(role=Role.USER, bench="tau2", env="retail", **place)
+    async with ScriptedServer() as server, open_door(server, endpoint={"simulated": True}) as opened:
+        await opened.door.complete(tag, hello)
+    assert place.items() <= server.requests[0].body["tautools_task"].items()
+
+
 async def test_the_record_says_where_in_the_conversation_the_call_was_made(open_door: Any) -> None:
     where = {"env": "retail", "task_id": "7", "trial": 2, "turn": 3, "step": 5, "setting_id": "abc", "purpose": "probe"}
     async with ScriptedServer() as server, open_door(server) as opened:

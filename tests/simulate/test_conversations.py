@@ -203,6 +203,8 @@ async def post(server: SimulatedServer, body: dict[str, Any]) -> tuple[int, dict
         ({"env": "retial"}, "retial"),
         ({"split": "nope"}, "nope"),
         ({"bench": "tau9"}, "tau9"),
+        ({"source": "inspect_evals"}, "no source 'inspect_evals'"),
+        ({"source": "inspect-evals", "path": "/somewhere"}, "takes no path"),
     ],
 )
 async def test_a_field_that_names_no_task_is_refused_and_says_what_is_wrong(wrong: dict[str, str], told: str) -> None:

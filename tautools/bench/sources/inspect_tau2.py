@@ -94,6 +94,8 @@ class Tau2Domain:
     """One env of tau2 with the tasks of one split."""
 
     bench = "tau2"
+    source = "inspect-evals"
+    path = python = ""
     strategies: Sequence[Strategy] = STRATEGIES
     user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
 
