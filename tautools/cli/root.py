@@ -23,6 +23,8 @@ VERBS = {
     "run": "Run one cell from flags; run it again to resume.",
     "local": "Start N servers here, run the domains in turn, stop.",
     "show": "Read a conversation, finished or running.",
+    "failures": "Say why conversations did not pass.",
+    "rescore": "Score stored conversations by other rules.",
     "sweep": "Plan, run and watch many cells.",
     "report": "Tables, figures and pages of what was measured.",
     "model": "Check and fetch the weights of models.",

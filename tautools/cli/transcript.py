@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tautools.records import Strategy
+from tautools.cli.anatomy import print_anatomy
+from tautools.errors import TautoolsError
 from tautools.run.count import is_tool_output
+from tautools.run.failures import anatomy_of
 from tautools.run.ledger import read_conversation, read_ledger
 from tautools.run.show import actions_of, beside, expected_of, missing_info, passed_and_scored
 
@@ -132,22 +134,30 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {row.duration_s:.1f} s")
     if conversation.error:
         console.print(escape(conversation.error))
-    missing = missing_info(conversation)
-    if missing:
-        console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
-    for different in conversation.reward_info.get("different") or ():
-        told = different if isinstance(different, str) else _plain(different)
-        console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
-    expected = expected_of(folder.setting, row.task_id)
+    _print_causes(console, folder, row, conversation)
+    expected = expected_of(folder, row.task_id)
     if expected is None:
         console.print("The benchmark is not at hand; expected actions are not shown.")
         return
     table = Table("", title="expected beside actual", title_justify="left")
     for name in ("expected action", "actual action"):
         table.add_column(name, overflow="fold")
-    for pair in beside(expected, actions_of(conversation.messages, Strategy(folder.setting.strategy))):
+    for pair in beside(expected, actions_of(conversation, folder.setting)):
         table.add_row(_MARKS[pair.mark], _action(pair.expected), _action(pair.actual))
     console.print(table)
+
+
+def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
+    """Print what the score was lost by: from a replay, or as the record has it when the benchmark is not at hand."""
+    try:
+        print_anatomy(anatomy_of(folder, row))
+    except TautoolsError:
+        missing = missing_info(conversation)
+        if missing:
+            console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
+        for different in conversation.reward_info.get("different") or ():
+            told = different if isinstance(different, str) else _plain(different)
+            console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
 
 
 def _action(did: Did | None) -> str:
@@ -155,7 +165,8 @@ def _action(did: Did | None) -> str:
         return ""
     said = did.arguments
     inside = ", ".join(f"{name}={_plain(value)}" for name, value in said.items()) if isinstance(said, dict) else said
-    return escape(f"{did.name}({inside})")
+    who = "" if did.by == "assistant" else f"{did.by}: "
+    return escape(f"{who}{did.name}({inside})")
 
 
 def _plain(value: Any) -> str:

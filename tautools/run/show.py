@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench import open_source
-from tautools.bench.agents.text import read_action
-from tautools.errors import BenchError, ParamsError
-from tautools.records import Outcome, Strategy, canonical_json
+from tautools.errors import BenchError, ParamsError, RecordError
+from tautools.records import Outcome, canonical_json
+from tautools.run.benchmark import domain_of, task_of
+from tautools.run.deeds import deeds_of
 from tautools.run.folder import read_setting, results_of
 from tautools.run.ledger import read_conversation, read_ledger
 
@@ -27,11 +27,13 @@ __all__ = ["Beside", "Did", "actions_of", "beside", "choose_folders", "choose_ro
 
 @dataclass(frozen=True, slots=True)
 class Did:
-    """One tool call of the agent, as it was made."""
+    """One tool call, as it was made."""
 
     name: str
     arguments: Any
     """Parsed, or the text when it cannot be parsed."""
+    by: str = "assistant"
+    """`assistant`, or `user` for a call of the customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +140,26 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
     )
 
 
-def actions_of(messages: Sequence[dict[str, Any]], strategy: Strategy) -> list[Did]:
-    """Return the tool calls of a conversation, in order, under any strategy."""
-    if strategy is Strategy.FC:
-        calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
-        return [Did(call["name"], _parsed(call["arguments"])) for call in calls]
-    said = [str(message["content"]) for message in messages if message["role"] == "assistant"]
-    return [Did(call.name, _parsed(call.arguments)) for text in said for call in read_action(text).calls]
-
-
-def expected_of(setting: Setting, task_id: str) -> list[Action] | None:
-    """Return a task's reference actions of the agent; None when the benchmark is not at hand as it was then."""
+def actions_of(conversation: Conversation, setting: Setting) -> list[Did]:
+    """Return the tool calls of a conversation, in order, under any strategy; none when their order is not recorded."""
     try:
-        domain = open_source(setting.bench, setting.source).domain(setting.env, setting.split)
-        return [action for action in domain.tasks[task_id].reference if action.requestor == "assistant"]
-    except (BenchError, KeyError):
+        deeds = deeds_of(conversation, setting)
+    except RecordError:
+        return []
+    return [Did(deed.call, _parsed(deed.arguments), deed.by) for deed in deeds if deed.call]
+
+
+def expected_of(folder: SettingFolder, task_id: str) -> list[Action] | None:
+    """Return a task's reference actions; None when the benchmark is not at hand as it was then."""
+    try:
+        return list(task_of(domain_of(folder), task_id).reference)
+    except BenchError:
         return None
 
 
 def beside(expected: Sequence[Action], actual: Sequence[Did]) -> list[Beside]:
     """Set actual actions beside the expected ones, in order: equal ones first, then those of one name."""
-    wanted = [Did(action.name, dict(action.arguments)) for action in expected]
+    wanted = [Did(action.name, dict(action.arguments), action.requestor) for action in expected]
     pairs: list[Beside] = []
     matcher = SequenceMatcher(None, [_exact(did) for did in wanted], [_exact(did) for did in actual], autojunk=False)
     for _, start, end, first, last in matcher.get_opcodes():
@@ -169,20 +170,20 @@ def beside(expected: Sequence[Action], actual: Sequence[Did]) -> list[Beside]:
 def told(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
     """Return everything about one conversation as a program reads it."""
     conversation = read_conversation(folder.path, row)
-    expected = expected_of(folder.setting, row.task_id)
+    expected = expected_of(folder, row.task_id)
+    wanted = [_as_dict(each.name, each.arguments, each.requestor) for each in expected or ()]
     return {
         "folder": str(folder.path),
         "setting": folder.setting.model_dump(mode="json"),
         "row": row.model_dump(mode="json"),
         "conversation": conversation.model_dump(mode="json"),
-        "expected": None
-        if expected is None
-        else [{"name": each.name, "arguments": each.arguments} for each in expected],
-        "actual": [
-            {"name": did.name, "arguments": did.arguments}
-            for did in actions_of(conversation.messages, folder.setting.strategy)
-        ],
+        "expected": None if expected is None else wanted,
+        "actual": [_as_dict(did.name, did.arguments, did.by) for did in actions_of(conversation, folder.setting)],
     }
+
+
+def _as_dict(name: str, arguments: Any, by: str) -> dict[str, Any]:
+    return {"name": name, "arguments": arguments} | ({} if by == "assistant" else {"by": by})
 
 
 def passed_and_scored(rows: Sequence[CommitRow]) -> tuple[int, int]:
@@ -197,7 +198,7 @@ def missing_info(conversation: Conversation) -> list[str]:
 
 
 def _by_name(expected: Sequence[Did], actual: Sequence[Did]) -> list[Beside]:
-    matcher = SequenceMatcher(None, [did.name for did in expected], [did.name for did in actual], autojunk=False)
+    matcher = SequenceMatcher(None, [_tool(did) for did in expected], [_tool(did) for did in actual], autojunk=False)
     pairs: list[Beside] = []
     for kind, start, end, first, last in matcher.get_opcodes():
         if kind == "equal":
@@ -213,7 +214,11 @@ def _same(one: Did, other: Did) -> bool:
 
 
 def _exact(did: Did) -> str:
-    return f"{did.name} {canonical_json(did.arguments)}"
+    return f"{_tool(did)} {canonical_json(did.arguments)}"
+
+
+def _tool(did: Did) -> str:
+    return f"{did.by} {did.name}"
 
 
 def _parsed(arguments: str) -> Any:

@@ -12,9 +12,8 @@ from served_cells import STOP, cell_at, scripted_cell, simulated_model
 from tautools.bench.agents import STRATEGIES
 from tautools.bench.types import Action
 from tautools.cli.show import command
-from tautools.records import Strategy
 from tautools.run import run_cell
-from tautools.run.show import Did, actions_of, beside
+from tautools.run.show import Did, beside
 
 
 def show(*args):
@@ -50,18 +49,6 @@ def test_equal_actions_stand_beside_each_other_and_the_rest_is_named():
 
 def test_nothing_expected_and_nothing_done_is_an_empty_table():
     assert beside([], []) == []
-
-
-def test_actions_are_read_under_every_strategy():
-    call = {"function": {"name": "look", "arguments": '{"id": 1}'}}
-    fc = [{"role": "assistant", "content": "", "tool_calls": [call]}]
-    text = [{"role": "assistant", "content": 'Thought:\nhm\nAction:\n{"name": "look", "arguments": {"id": 1}}'}]
-    assert actions_of(fc, Strategy.FC) == actions_of(text, Strategy.REACT) == [Did("look", {"id": 1})]
-
-
-def test_arguments_that_cannot_be_read_are_shown_as_they_were_written():
-    call = {"function": {"name": "look", "arguments": '{"id": '}}
-    assert actions_of([{"role": "assistant", "tool_calls": [call]}], Strategy.FC) == [Did("look", '{"id": ')]
 
 
 def test_an_empty_workspace_says_so(tmp_path):
