@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tautools.report.causes import cause_table, causes_of
 from tautools.report.cells import find_cells, pools
 from tautools.report.draw_scores import draw_pass_at, draw_pass_hat
 from tautools.report.floor import Floors
@@ -59,6 +60,11 @@ class PassReport:
         """How conversations ended, what is owed, what was lost."""
         return outcome_table(self.scores)
 
+    @cached_property
+    def causes(self) -> Table:
+        """What conversations that did not pass were lost by."""
+        return cause_table(self.scores, [causes_of(each.cell) for each in self.scores])
+
     @property
     def steadiness(self) -> Table:
         """Standard error over tasks, intraclass correlation, tasks that flip."""
@@ -72,7 +78,7 @@ class PassReport:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables, in the order of the report."""
-        return self.pass_hat_k, self.pass_at_k, self.outcomes, self.steadiness, self.sources
+        return self.pass_hat_k, self.pass_at_k, self.outcomes, self.causes, self.steadiness, self.sources
 
     @cached_property
     def pass_hat_figure(self) -> Picture:

@@ -32,8 +32,8 @@ _OUTCOMES = (
 )
 _ALWAYS = {Outcome.PASSED, Outcome.FAILED}
 _SPREAD = (
-    "ICC is the share of the variance that lies between tasks; a task flips when it passed in some trials and failed "
-    "in others. A dash: too few tasks or trials to tell."
+    "ICC is the share of the variance that lies between tasks; a task with several trials flips when some of "
+    "them passed and others did not. A dash: too few tasks or trials to tell."
 )
 _SOURCES = "Every figure of a cell is computed from the rows of ledger/*.jsonl in its folder with a trial below trials."
 _HEAD = (Column("env", number=False), Column("strategy", number=False), Column("model", number=False))

@@ -30,8 +30,8 @@ class Spread:
     """Standard error of pass^1 over task means; needs two tasks."""
     icc: float | None
     """Share of the variance that lies between tasks; needs two tasks, repeated trials and some variance."""
-    flips: float
-    """Share of tasks that passed in some trials and failed in others, in [0, 1]."""
+    flips: float | None
+    """Share of the tasks with several trials that passed in some and failed in others, in [0, 1]; needs one such."""
 
 
 def spread(counts: Sequence[TaskCounts]) -> Spread:
@@ -45,8 +45,12 @@ def spread(counts: Sequence[TaskCounts]) -> Spread:
     if not counts:
         raise StatsError("There is no task to look at (n = 0).", next_step="Run the cell first.")
     means = [task.passed / task.trials for task in counts]
-    flips = sum(0 < task.passed < task.trials for task in counts) / len(counts)
-    return Spread(_clustered_se(means), _icc(counts, means), flips)
+    return Spread(_clustered_se(means), _icc(counts, means), _flips(counts))
+
+
+def _flips(counts: Sequence[TaskCounts]) -> float | None:
+    repeated = [task for task in counts if task.trials > 1]
+    return sum(0 < task.passed < task.trials for task in repeated) / len(repeated) if repeated else None
 
 
 def _clustered_se(means: list[float]) -> float | None:

@@ -32,3 +32,8 @@ def test_what_the_counts_do_not_allow_is_none() -> None:
     assert spread([TaskCounts(3, 3), TaskCounts(3, 3)]).icc is None
     with pytest.raises(StatsError, match="n = 0"):
         spread([])
+
+
+def test_single_trials_tell_nothing_about_flips() -> None:
+    assert spread([TaskCounts(1, 1), TaskCounts(1, 0)]).flips is None
+    assert spread([TaskCounts(1, 1), TaskCounts(2, 1)]).flips == 1.0
