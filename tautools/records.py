@@ -154,6 +154,8 @@ class Limits(BaseModel):
     """Agent requests over the whole conversation; tau2-bench has 200 steps."""
     max_errors: int = Field(10, ge=1)
     """Unusable agent answers (empty, or a call that cannot be read) before the conversation is an agent_error."""
+    max_user_calls: int = Field(50, ge=1)
+    """Answers of a customer with tools that are calls, in a row without a word, before it is a user_error."""
     time_s: float | None = Field(None, gt=0)
     """Seconds of wall time for one conversation."""
 

@@ -173,10 +173,12 @@ class _Talk:
     async def _speak(self, speaker: Speaker, role: Role, turn: int) -> str | None:
         """Let one party act until it says something to the other; return its words, None when it ended the talk."""
         ask = self._asker(role, turn)
+        made = 0
         while True:
             move = await self._move(speaker, role, ask)
+            made += 1
             if role is Role.USER:
-                self._check_user(move)
+                self._check_user(move, made)
             observations = await self._act(move, role)
             speaker.acted(move, observations)
             if role is Role.AGENT:
@@ -243,9 +245,12 @@ class _Talk:
         ]
         return seen
 
-    def _check_user(self, move: Move) -> None:
+    def _check_user(self, move: Move, made: int) -> None:
+        """Refuse what no customer does; `made` counts its moves since the agent spoke."""
         if move.calls and not self.domain.user_tools:
             raise _Ended(Outcome.USER_ERROR, f"The user called the tool {move.calls[0].name!r} and has no tools.")
+        if move.calls and made >= self.limits.max_user_calls:
+            raise _Ended(Outcome.USER_ERROR, f"The user called tools {made} times in a row and said nothing.")
         if move.unusable:
             raise _Ended(Outcome.USER_ERROR, "The user said nothing.")
 

@@ -47,7 +47,7 @@ def build_setting(
         source=source.name,
         source_version=source.version,
         protocol=domain.protocol.name,
-        reward_basis=source.reward_basis,
+        reward_basis=domain.reward_basis,
         env=domain.env,
         split=domain.split,
         strategy=run.strategy,

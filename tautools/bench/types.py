@@ -69,7 +69,9 @@ class Reward:
 
     value: float
     info: Mapping[str, Any]
-    """`db`: bool, `communicate`: bool, `missing_info`, `different`: entities that differ from the expected ones."""
+    """What the value rests on, as far as the task scores it. `db`: bool, `different`: entities that differ from the
+    expected ones. `communicate`: bool, `missing_info`. `assertions`: each of the environment with `assertion` in words
+    and `met`. `missing_actions`: required ones that nobody made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Domain(Protocol):
     policy: str
     agent_system: str
     """The agent's system prompt under tool calling, as the bench writes it."""
+    reward_basis: str
+    """What the reward rests on, such as `DB+COMMUNICATE`."""
     protocol: Protocol_
     prompts: Mapping[str, str]
     """Name to sha256 of every text that models are shown."""
@@ -151,7 +155,7 @@ class Domain(Protocol):
         ...
 
     def expected(self, task: Task) -> Changes | None:
-        """Return what the reference actions change; None when the task does not score the database."""
+        """Return what the reference actions change; None when there is no reference to compare with."""
         ...
 
     def as_loaded(self, table: str, key: str) -> str | None:
@@ -176,7 +180,6 @@ class Source(Protocol):
 
     name: str
     version: str
-    reward_basis: str
 
     def envs(self) -> Sequence[str]:
         """Names of the envs."""

@@ -1,4 +1,4 @@
-"""One env of inspect's tau2, loaded: tools, database, policy, prompts, tasks.
+"""An env of inspect's tau2 whose state is one database, loaded: tools, database, policy, prompts; and any env's tasks.
 
 The package's scorer rebuilds the expected database at every score and hashes both whole. Here the changes that the
 reference makes are computed once per task, by the same calls, as the canonical JSON of each entity that they change.
@@ -24,9 +24,20 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Changes
 
-__all__ = ["ENVS", "LoadedEnv", "changes", "expected_changes", "load_env", "load_tasks", "split_names"]
+__all__ = [
+    "ENVS",
+    "PACKAGE",
+    "LoadedEnv",
+    "changes",
+    "data_folder",
+    "expected_changes",
+    "load_env",
+    "load_tasks",
+    "methods_of",
+    "split_names",
+]
 
-_PACKAGE = "inspect_evals.tau2"
+PACKAGE = "inspect_evals.tau2"
 
 
 class _Env(NamedTuple):
@@ -38,6 +49,7 @@ class _Env(NamedTuple):
 ENVS = {
     "airline": _Env("AirlineAgentTools", "FlightDB", "AirlineAgent"),
     "retail": _Env("RetailAgentTools", "RetailDB", "RetailAgent"),
+    "telecom": _Env("TelecomAgentTools", "TelecomDB", "TelecomAgent"),
 }
 
 
@@ -61,46 +73,47 @@ class LoadedEnv(NamedTuple):
 def load_env(env: str) -> LoadedEnv:
     """Load an env: the slow part, once per process."""
     names = ENVS[env]
-    tools = import_module(f"{_PACKAGE}.{env}.tools")
-    tool_class = getattr(import_module(f"{_PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
-    database = getattr(import_module(f"{_PACKAGE}.{env}.data_model"), names.db_class)
+    tools = import_module(f"{PACKAGE}.{env}.tools")
+    tool_class = getattr(import_module(f"{PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
+    database = getattr(import_module(f"{PACKAGE}.{env}.data_model"), names.db_class)
     # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
-    loaded = database.model_validate(_read_json(_folder(env) / "db.json.gz"))
+    loaded = database.model_validate(_read_json(data_folder(env) / "db.json.gz"))
     return LoadedEnv(
         tools=load_tools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
-        toolkit_class=_without_store(tool_class),
+        toolkit_class=methods_of(tool_class),
         tables={name: SharedTable(getattr(loaded, name)) for name in database.model_fields},
-        policy=(_folder(env) / "policy.txt").read_text(encoding="utf-8"),
-        agent_system=agent_system_prompt(import_module(f"{_PACKAGE}.{env}.agents"), names.instance),
+        policy=(data_folder(env) / "policy.txt").read_text(encoding="utf-8"),
+        agent_system=agent_system_prompt(import_module(f"{PACKAGE}.{env}.agents"), names.instance),
     )
 
 
-def _without_store(tool_class: type) -> type:
+def methods_of(tool_class: type) -> type:
     """Return a class with the package's own methods and nothing of the store model they live on."""
     methods = {
         name: value
         for name, value in vars(tool_class).items()
-        if isinstance(value, FunctionType) and not name.startswith(("__", "model_"))
+        if isinstance(value, FunctionType | property) and not name.startswith(("__", "model_"))
     }
     return type(tool_class.__name__, (), methods)
 
 
 def split_names(env: str) -> list[str]:
     """Return the names of an env's splits."""
-    return list(_read_json(_folder(env) / "split_tasks.json"))
+    return list(_read_json(data_folder(env) / "split_tasks.json"))
 
 
 def load_tasks(env: str, split: str) -> dict[str, Task]:
     """Return the tasks of a split by id, in the benchmark's order."""
-    dataset = import_module(f"{_PACKAGE}.{env}.dataset")
+    dataset = import_module(f"{PACKAGE}.{env}.dataset")
     to_sample = dataset.get_record_to_sample(ENVS[env].instance)
-    wanted = set(_read_json(_folder(env) / "split_tasks.json")[split])
-    records = _read_json(_folder(env) / "tasks.json")
+    wanted = set(_read_json(data_folder(env) / "split_tasks.json")[split])
+    plain = data_folder(env) / "tasks.json"
+    records = _read_json(plain if plain.exists() else plain.with_name("tasks.json.gz"))
     return {str(record["id"]): _task(to_sample(record)) for record in records if str(record["id"]) in wanted}
 
 
 def _task(sample: Any) -> Task:
-    source = import_module(f"{_PACKAGE}.data_model.tasks").Task.model_validate(sample.metadata["task"])
+    source = import_module(f"{PACKAGE}.data_model.tasks").Task.model_validate(sample.metadata["task"])
     criteria = source.evaluation_criteria
     actions = () if criteria is None else criteria.actions or ()
     return Task(
@@ -138,8 +151,9 @@ def changes(toolkit: Any) -> Changes:
     return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
 
 
-def _folder(env: str) -> Path:
-    found: Path = import_module(f"{_PACKAGE}.utils").TAU2_DATA_DIR
+def data_folder(env: str) -> Path:
+    """Return the folder in which the package keeps an env's data."""
+    found: Path = import_module(f"{PACKAGE}.utils").TAU2_DATA_DIR
     return found / "domains" / env
 
 

@@ -1,4 +1,4 @@
-"""tau2 from the PyPI package `inspect-evals`: airline and retail.
+"""tau2 from the PyPI package `inspect-evals`: airline, retail and telecom.
 
 Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. What is ours
 is how the database is held: see `copy_on_touch`.
@@ -7,39 +7,36 @@ is how the database is held: see `copy_on_touch`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from tautools.bench.agents import STRATEGIES, agent_instructions, make_agent
-from tautools.bench.sources.inspect_env import ENVS, changes, expected_changes, load_env, load_tasks, split_names
-from tautools.bench.sources.inspect_texts import user_guidelines, user_opening
+from tautools.bench.sources.inspect_domain import SOURCE, InspectDomain
+from tautools.bench.sources.inspect_env import ENVS, changes, expected_changes, load_env, split_names
+from tautools.bench.sources.inspect_telecom import TelecomDomain
 from tautools.bench.sources.naming import choose
-from tautools.bench.types import Observation, Protocol_, Reward
-from tautools.bench.users import make_user
+from tautools.bench.types import Observation, Reward
 from tautools.errors import BenchError
-from tautools.records import UserStrategy, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tautools.bench.agents.move import Speaker
-    from tautools.bench.types import Approach, Changes, Task
-    from tautools.llm.types import ToolSpec
-    from tautools.records import Strategy
+    from tautools.bench.types import Changes, Task
 
 __all__ = ["InspectTau2", "Tau2Domain", "Tau2World"]
 
 _DEFAULT_SPLIT = "base"
-_MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT
-_STOP_WORDS = ("###STOP###", "###OUT-OF-SCOPE###", "###TRANSFER###")
+_BANKING = (
+    "Its agent searches a knowledge base of documents in one of three ways (grep, full_kb, no_knowledge), customer and "
+    "agent change one database, and tools are handed out during the talk: none of that is built here."
+)
+_NOT_PLAYED = {"banking": _BANKING, "banking_knowledge": _BANKING}
+"""Domains of the package that have no source here, and what they would need."""
 
 
 class InspectTau2:
     """The source `inspect-evals`."""
 
-    name = "inspect-evals"
-    reward_basis = "DB+COMMUNICATE"
+    name = SOURCE
 
     def __init__(self) -> None:
         try:
@@ -49,7 +46,7 @@ class InspectTau2:
                 "The package inspect-evals is not installed.",
                 next_step="Install it in this environment: pip install 'inspect-evals>=0.26'.",
             ) from error
-        self._domains: dict[tuple[str, str], Tau2Domain] = {}
+        self._domains: dict[tuple[str, str], InspectDomain] = {}
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs."""
@@ -57,12 +54,22 @@ class InspectTau2:
 
     def splits(self, env: str) -> Sequence[str]:
         """Return the names of an env's splits, the default one first."""
-        choose("env", env, ENVS)
+        self._check(env)
         with _as_expected(self.version):
             names = split_names(env)
         return sorted(names, key=lambda name: (name != _DEFAULT_SPLIT, name))
 
-    def domain(self, env: str, split: str | None = None) -> Tau2Domain:
+    def _check(self, env: str) -> None:
+        if env in _NOT_PLAYED:
+            raise BenchError(
+                f"tautools does not play tau2's {env}.",
+                evidence=f"inspect-evals {self.version} has it as `tau2_banking`. {_NOT_PLAYED[env]}",
+                next_step=f"Choose another env ({', '.join(ENVS)}); inspect's own command plays banking: "
+                "inspect eval inspect_evals/tau2_banking.",
+            )
+        choose("env", env, ENVS)
+
+    def domain(self, env: str, split: str | None = None) -> InspectDomain:
         """Return an env with its tasks, loaded once.
 
         Raises
@@ -73,8 +80,12 @@ class InspectTau2:
         split = choose("split", split or _DEFAULT_SPLIT, self.splits(env))
         if (env, split) not in self._domains:
             with _as_expected(self.version):
-                self._domains[env, split] = Tau2Domain(env, split)
+                self._domains[env, split] = _load(env, split)
         return self._domains[env, split]
+
+
+def _load(env: str, split: str) -> InspectDomain:
+    return TelecomDomain(split) if env == "telecom" else Tau2Domain(env, split)
 
 
 @contextlib.contextmanager
@@ -90,43 +101,19 @@ def _as_expected(version: str) -> Iterator[None]:
         ) from error
 
 
-class Tau2Domain:
-    """One env of tau2 with the tasks of one split."""
+class Tau2Domain(InspectDomain):
+    """Airline or retail with the tasks of one split."""
 
-    bench = "tau2"
-    source = "inspect-evals"
-    path = python = ""
-    strategies: Sequence[Strategy] = STRATEGIES
-    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
+    reward_basis = "DB+COMMUNICATE"
 
     def __init__(self, env: str, split: str) -> None:
-        self.env = env
-        self.split = split
         self.shared = load_env(env)
-        self.tools: Sequence[ToolSpec] = self.shared.tools.specs
-        self.user_tools: Sequence[ToolSpec] = ()
-        self.policy = self.shared.policy
-        self.agent_system = self.shared.agent_system
-        self.tasks: Mapping[str, Task] = load_tasks(env, split)
-        self.protocol = Protocol_("inspect-tau2", user_opening(), None, _STOP_WORDS, _MAX_ROUNDS)
-        self.prompts = self._hashes()
+        super().__init__(env, split, self.shared)
         self._expected: dict[str, Changes | None] = {}
 
     def world(self, task: Task) -> Tau2World:
         """Return a fresh world for one conversation of `task`."""
         return Tau2World(self, task)
-
-    def agent(self, approach: Approach, seed: int) -> Speaker:  # noqa: ARG002 - nothing is drawn here
-        """Return the agent of one conversation."""
-        return make_agent(self, approach)
-
-    def user(self, task: Task, approach: Approach) -> Speaker:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation."""
-        return make_user(self, task)
-
-    def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        return agent_instructions(self, approach)
 
     def expected(self, task: Task) -> Changes | None:
         """Return what the reference actions change; None when the task does not score the database."""
@@ -137,17 +124,6 @@ class Tau2Domain:
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         return self.shared.tables[table].canonical(key) if table in self.shared.tables else None
-
-    def _hashes(self) -> Mapping[str, str]:
-        texts = {
-            "agent_system": self.agent_system,
-            "policy": self.policy,
-            "tasks": canonical_json({task.id: task.user_system for task in self.tasks.values()}),
-            "tools": canonical_json(self.tools),
-            "user_guidelines": user_guidelines(),
-            "user_opening": self.protocol.user_opening or "",
-        }
-        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 class Tau2World:

@@ -76,7 +76,7 @@ class InspectTools:
         ]
 
     async def call(self, toolkit: Any, name: str, arguments: str) -> Observation:
-        """Call one tool on `toolkit`, the conversation's own instance of the env's tool class."""
+        """Call one tool on `toolkit`, the conversation's own instance of the env's tool class or what holds it."""
         from inspect_ai.model._call_tools import parse_tool_call
 
         call = parse_tool_call("", name, arguments, self._infos)
@@ -134,7 +134,9 @@ def _coerce(parameters: Sequence[_Parameter], arguments: dict[str, Any]) -> dict
     return coerced
 
 
-def load_tools(makers: Sequence[Callable[[], Any]], getter: str) -> InspectTools:
+def load_tools(
+    makers: Sequence[Callable[[], Any]], getter: str, find: Callable[[Any], Any] = lambda toolkit: toolkit
+) -> InspectTools:
     """Prepare an env's tools.
 
     Parameters
@@ -143,27 +145,30 @@ def load_tools(makers: Sequence[Callable[[], Any]], getter: str) -> InspectTools
         The package's `all_<env>_tools`.
     getter : str
         Name of the function by which the tool functions find their tool class, such as `get_retail_tools`.
+    find : callable
+        Does what that function does, given what `InspectTools.call` is given as `toolkit`.
     """
     from inspect_ai.tool import ToolDef
     from inspect_ai.tool._tool_info import ToolInfo
 
     bound: ContextVar[Any] = ContextVar(getter)
     definitions = [ToolDef(make()) for make in makers]
-    tools = {definition.name: _prepare(definition, getter, bound) for definition in definitions}
+    names = {getter: lambda: find(bound.get())}
+    tools = {definition.name: _prepare(definition, names) for definition in definitions}
     infos = [
         ToolInfo(name=found.name, description=found.description, parameters=found.parameters) for found in definitions
     ]
     return InspectTools(tools, infos, bound)
 
 
-def _prepare(definition: Any, getter: str, bound: ContextVar[Any]) -> _Tool:
+def _prepare(definition: Any, names: Mapping[str, Any]) -> _Tool:
     with without_iri_grammar():
         from jsonschema import Draft7Validator
 
     function = definition.tool
     return _Tool(
         name=definition.name,
-        run=_rebind(function, {getter: bound.get}),
+        run=_rebind(function, names),
         validator=Draft7Validator(definition.parameters.model_dump(exclude_none=True)),
         parameters=_plan(function),
         max_output=definition.max_output,
