@@ -8,6 +8,7 @@
     ├── ShellError         a process could not be started or stopped
     ├── RecordError        a record on disk is not what it should be
     ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
+    │   └── NotHereError   it was not named and is not installed
     ├── ModelCallError     one model request went wrong; `fault` says how
     ├── SlurmError         Slurm refused, or did not answer
     ├── ServerError        a server could not be started, found, proven or stopped
@@ -31,6 +32,7 @@ __all__ = [
     "CallFault",
     "FilesError",
     "ModelCallError",
+    "NotHereError",
     "NotReadyError",
     "ParamsError",
     "RecordError",
@@ -97,6 +99,10 @@ class RecordError(TautoolsError):
 
 class BenchError(TautoolsError):
     """The benchmark's source is missing, or does not have what was asked of it."""
+
+
+class NotHereError(BenchError):
+    """The benchmark was not named by a path and is not installed."""
 
 
 class CallFault(StrEnum):

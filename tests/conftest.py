@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 import real_slurm
 
+collect_ignore = ["support"]
+"""Among it is a benchmark whose tasks lie in files named like tests."""
+
 SLURM_RAN = pytest.StashKey[bool]()
+PERSONAL = {
+    "OPENAI_API_BASE",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "TAUTOOLS_TAU_BENCH_PATH",  # tests that want a checkout have read it by then
+    "TAUTOOLS_WORKSPACE",
+    "VLLM_API_KEY",
+    "VLLM_PORT",
+}
+"""Variables of the person who runs the tests."""
 SYSTEM_PARTS = {
     "chromium": "Chromium, for the panels in a real browser (Debian: apt install chromium fonts-dejavu-core)",
     "slurm": "a real Slurm, started by root (Debian: apt install slurm-wlm munge slurmdbd mariadb-server)",
@@ -103,7 +116,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy, no workspace and no key of the person who runs the tests reaches a test."""
     for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name in {"TAUTOOLS_WORKSPACE", "VLLM_API_KEY", "VLLM_PORT"}:
+        if name.lower().endswith("_proxy") or name in PERSONAL:
             monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 

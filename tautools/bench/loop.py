@@ -161,7 +161,7 @@ class _Talk:
             words = await self._speak(self.user, Role.USER, turn) or ""
             self.agent.hear(words)
             self._tell()
-            if any(stop in words for stop in protocol.stop_words):
+            if any(stop in words for stop in protocol.stop_words) and (turn or protocol.opening_may_stop):
                 return
             answer = await self._speak(self.agent, Role.AGENT, turn)
             if answer is None:
@@ -183,7 +183,7 @@ class _Talk:
             speaker.acted(move, observations)
             if role is Role.AGENT:
                 self._tell()
-                if any(call.name in self.domain.protocol.terminal_tools for call in move.calls):
+                if self._has_ended_it(move, observations):
                     return None
                 self._count_errors(move, observations)
             if not move.calls:
@@ -245,6 +245,12 @@ class _Talk:
         ]
         return seen
 
+    def _has_ended_it(self, move: Move, observations: list[Observation]) -> bool:
+        terminal = self.domain.protocol.terminal_tools
+        return any(
+            call.name in terminal and not seen.unreadable for call, seen in zip(move.calls, observations, strict=True)
+        )
+
     def _check_user(self, move: Move, made: int) -> None:
         """Refuse what no customer does; `made` counts its moves since the agent spoke."""
         if move.calls and not self.domain.user_tools:
@@ -252,7 +258,8 @@ class _Talk:
         if move.calls and made >= self.limits.max_user_calls:
             raise _Ended(Outcome.USER_ERROR, f"The user called tools {made} times in a row and said nothing.")
         if move.unusable:
-            raise _Ended(Outcome.USER_ERROR, "The user said nothing.")
+            wrote = f"The user's answer cannot be read: {move.wrote[:300]!r}" if move.wrote.strip() else ""
+            raise _Ended(Outcome.USER_ERROR, wrote or "The user said nothing.")
 
     def _count_errors(self, move: Move, observations: list[Observation]) -> None:
         self.errors += move.unusable + sum(seen.unreadable for seen in observations)

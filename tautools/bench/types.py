@@ -90,6 +90,8 @@ class Protocol_:  # noqa: N801 - `Protocol` is typing's
     """The bench's own limit on requests of the agent; the lower of it and the run's counts."""
     terminal_tools: tuple[str, ...] = ()
     """Tools of the agent whose call ends the conversation at once."""
+    opening_may_stop: bool = True
+    """Whether a stop word in the user's first words ends the conversation before the agent was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Approach:
 
     strategy: Strategy
     user_strategy: UserStrategy = UserStrategy.LLM
+    few_shot_displays: str | None = None
+    """File of solved examples for the strategy `few-shot`; the benchmark's own when not given."""
 
 
 class World(Protocol):

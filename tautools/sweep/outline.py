@@ -1,4 +1,4 @@
-"""What can be said of a sweep whose benchmark this version cannot load: everything but the number of tasks."""
+"""What can be said of a sweep whose benchmark is not at hand: everything but the number of tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench import benchmarks
+from tautools.bench import open_source
+from tautools.errors import NotHereError
 from tautools.sweep.cells import agent_name, expand, pick
 from tautools.sweep.servers import server_needs
 from tautools.sweep.view import servers_text
@@ -35,9 +36,10 @@ class SweepOutline:
     trials_unshared: int
     """What one task of each env would cost if cells did not share trials."""
     servers: tuple[ServerNeed, ...]
+    why_not: NotHereError
+    """What opening the benchmark ended in."""
 
     def __str__(self) -> str:
-        known = ", ".join(benchmarks())
         each = ", ".join(f"{number} for each task of {env}" for env, number in self.trials.items())
         saved = self.trials_unshared - sum(self.trials.values())
         shared = f"; sharing trials saves {saved} for a task of each" if saved else ""
@@ -45,9 +47,10 @@ class SweepOutline:
             f"Sweep {self.sweep.name}: {len(self.cells)} cells in {self.settings} settings",
             f"Conversations: {each}{shared}",
             f"Servers: {servers_text(self.servers)}",
-            f"Not known: tasks, what is done, time: {self.sweep.bench} ({self.sweep.source}) cannot be loaded.",
-            f"This version plays {known}; `tautools sweep run` refuses this sweep.",
-            "Next: plan the same cells on what it plays with --set bench=tau2 --set source=inspect-evals.",
+            f"Not known: tasks, what is done, time. {self.why_not.problem}",
+            f"Next: {self.why_not.next_step} Here that is `--set path=FOLDER`."
+            if self.sweep.bench == "tau-bench"
+            else f"Next: {self.why_not.next_step}",
         )
         return "\n".join(lines)
 
@@ -58,21 +61,34 @@ class SweepOutline:
             "conversations": None,
             "trials_per_task": dict(self.trials),
             "trials_per_task_unshared": self.trials_unshared,
-            "why_not": f"this version cannot load {self.sweep.bench} ({self.sweep.source})",
+            "why_not": self.why_not.problem,
             "cells": [_cell_row(cell) for cell in self.cells],
         }
 
 
 def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepOutline | None:
-    """Say what is known of a sweep whose benchmark cannot be loaded; None when it can, and a plan says more.
+    """Say what is known of a sweep whose benchmark is not here; None when it is, and a plan says more.
 
     Raises
     ------
     ParamsError
         A server file or cell that does not exist.
+    BenchError
+        A source that does not exist, or a path that leads to none.
     """
-    if sweep.bench in benchmarks():
-        return None
+    why_not = _why_not(sweep)
+    return None if why_not is None else _outline(sweep, why_not, workspace=workspace, only=only)
+
+
+def _why_not(sweep: SweepParams) -> NotHereError | None:
+    try:
+        open_source(sweep.bench, sweep.source, sweep.path, sweep.python)
+    except NotHereError as error:
+        return error
+    return None
+
+
+def _outline(sweep: SweepParams, why_not: NotHereError, *, workspace: Path, only: Sequence[int] | None) -> SweepOutline:
     cells = pick(expand(sweep), only)
     pools: dict[tuple[str, str], int] = {}
     for cell in cells:
@@ -88,6 +104,7 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
         trials=trials,
         trials_unshared=sum(cell.run.num_trials for cell in cells),
         servers=tuple(server_needs(cells, workspace=workspace)),
+        why_not=why_not,
     )
 
 

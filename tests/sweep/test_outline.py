@@ -1,4 +1,4 @@
-"""A sweep whose benchmark cannot be loaded is still counted, as far as that goes."""
+"""A sweep whose benchmark is not here is still counted, as far as that goes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from small_sweep import small_sweep
+from v1_original import STAND_IN
 
 from tautools.cli import cli
 from tautools.params import load_sweep
@@ -19,7 +20,8 @@ def test_the_120_cells_are_counted_although_their_benchmark_cannot_be_loaded(tmp
     assert (len(outline.cells), outline.settings) == (120, 24)
     assert (outline.trials, outline.trials_unshared) == ({"airline": 12 * 5, "retail": 12 * 5}, 24 * 15)
     assert {need.name for need in outline.servers} == {"qwen3-4b", "qwen3-8b", "qwen3-14b", "qwen3-32b"}
-    assert "tau-bench (checkout) cannot be loaded" in str(outline)
+    assert "tau-bench is not here" in str(outline)
+    assert "--set path=FOLDER" in str(outline)
 
 
 def test_trials_that_are_not_shared_cost_the_same_either_way(tmp_path: Path) -> None:
@@ -44,9 +46,24 @@ def test_the_plan_of_the_120_cells_says_what_it_cannot_know(tmp_path: Path) -> N
 def test_running_them_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     told = CliRunner().invoke(cli, ["sweep", "run", "sol-gaudi-120", "--workspace", str(tmp_path)])
     assert told.exit_code == 2
-    assert "The benchmarks that exist: tau2." in told.output
+    assert "tau-bench is not here." in told.output
+    assert "TAUTOOLS_TAU_BENCH_PATH" in told.output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_whose_benchmark_can_be_loaded_needs_no_outline(tmp_path: Path) -> None:
     assert outline_sweep(small_sweep(tmp_path), workspace=tmp_path) is None
+
+
+def test_a_path_that_leads_to_no_checkout_is_refused(tmp_path: Path) -> None:
+    words = ["sweep", "plan", "sol-gaudi-120", "--workspace", str(tmp_path), "--set", f"path={tmp_path}"]
+    told = CliRunner().invoke(cli, words)
+    assert told.exit_code == 2
+    assert f"{tmp_path} is not a checkout of tau-bench" in told.output
+
+
+def test_the_plan_of_the_120_cells_counts_conversations_where_the_checkout_is_here(tmp_path: Path) -> None:
+    words = ["sweep", "plan", "sol-gaudi-120", "--workspace", str(tmp_path), "--set", f"path={STAND_IN}", "--json"]
+    row = json.loads(CliRunner().invoke(cli, words).output)
+    assert len(row["cells"]) == 120
+    assert (row["conversations"], row["shared"]) == (12 * 5 * (3 + 6), 12 * 10 * (3 + 6))

@@ -9,11 +9,13 @@ from tautools.bench.sources.naming import choose
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tautools.bench.types import Source
 
 __all__ = ["benchmarks", "open_source"]
 
-_SOURCES = {"tau2": ("inspect-evals",)}
+_SOURCES = {"tau2": ("inspect-evals",), "tau-bench": ("tau-bench",)}
 """The places of each benchmark, the usual one first."""
 
 
@@ -30,11 +32,12 @@ def open_source(
     Parameters
     ----------
     bench : str
-        `tau2`.
+        `tau2`, or `tau-bench`, which is v1.
     source : str, optional
-        `inspect-evals`, the PyPI package; the benchmark's usual place when not given.
+        `inspect-evals`, the PyPI package, for tau2; the benchmark's usual place when not given.
     path : str, optional
-        Folder of a checkout, for sources that are one.
+        Folder of a checkout, for sources that are one; for tau-bench, else TAUTOOLS_TAU_BENCH_PATH or where the package
+        `tau_bench` is installed.
     python : str, optional
         Interpreter of the checkout's own environment, for sources that run in one.
 
@@ -45,14 +48,29 @@ def open_source(
     """
     choose("benchmark", bench, _SOURCES)
     source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
-    given = {name: value for name, value in (("path", path), ("python", python)) if value is not None}
-    if given:
-        raise BenchError(
-            f"The source {source} is a package and takes no {next(iter(given))}.",
-            evidence=", ".join(f"{name}: {value}" for name, value in given.items()),
-            next_step=f"Leave `{next(iter(given))}` out.",
-        )
+    if source == "tau-bench":
+        from tautools.bench.sources.tau_bench_checkout import find_checkout
+
+        _refuse(f"The source {source} runs in this process", python=python)
+        return _tau_bench(find_checkout(path))
+    _refuse(f"The source {source} is a package", path=path, python=python)
     return _inspect_tau2()
+
+
+def _refuse(what: str, **given: str | None) -> None:
+    """Refuse what a source has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise BenchError(
+                f"{what} and takes no {name}.", evidence=f"{name}: {value}", next_step=f"Leave `{name}` out."
+            )
+
+
+@functools.cache
+def _tau_bench(root: Path) -> Source:
+    from tautools.bench.sources.tau_bench import TauBench
+
+    return TauBench(root)
 
 
 @functools.cache

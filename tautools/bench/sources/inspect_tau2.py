@@ -15,7 +15,7 @@ from tautools.bench.sources.inspect_env import ENVS, changes, expected_changes, 
 from tautools.bench.sources.inspect_telecom import TelecomDomain
 from tautools.bench.sources.naming import choose
 from tautools.bench.types import Observation, Reward
-from tautools.errors import BenchError
+from tautools.errors import BenchError, NotHereError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class InspectTau2:
         try:
             self.version = metadata.version("inspect-evals")
         except metadata.PackageNotFoundError as error:
-            raise BenchError(
+            raise NotHereError(
                 "The package inspect-evals is not installed.",
                 next_step="Install it in this environment: pip install 'inspect-evals>=0.26'.",
             ) from error

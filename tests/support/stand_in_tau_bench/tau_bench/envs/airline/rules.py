@@ -1,0 +1,1 @@
+RULES = ["Never promise a seat that is not free."]

@@ -1,0 +1,9 @@
+import json
+from pathlib import Path
+from typing import Any
+
+TABLES = ("orders", "users")
+
+
+def load_data() -> dict[str, Any]:
+    return {name: json.loads((Path(__file__).parent / f"{name}.json").read_text()) for name in TABLES}

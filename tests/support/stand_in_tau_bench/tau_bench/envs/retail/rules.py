@@ -1,0 +1,1 @@
+RULES = ["Know who writes before you change anything.", "One tool at a time."]
