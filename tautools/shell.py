@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import psutil
 
@@ -29,15 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Completed",
+    "Piped",
     "Process",
     "Shell",
     "group_members",
     "process_alive",
     "start_detached",
+    "start_piped",
     "stop_group",
     "stop_process",
     "this_process",
 ]
+
+Piped: TypeAlias = "subprocess.Popen[bytes]"
+"""A program whose streams are ours, as `start_piped` starts it."""
 
 START_TOLERANCE_S = 2.0
 """Start times are compared loosely: the kernel's boot time, which they are counted from, flickers by a second."""
@@ -138,6 +143,21 @@ def start_detached(
     # The thread also reaps the process, which would stay behind as a zombie for as long as we live.
     threading.Thread(target=_reap, args=(process, on_exit), name=f"reap-{process.pid}", daemon=True).start()
     return Process(process.pid, started_at if started_at is not None else time.time())
+
+
+def start_piped(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Piped:
+    """Start `argv` with all three of its streams as unbuffered pipes, and return at once.
+
+    It leads a session of its own, so that an interrupt at the terminal is ours alone. A program that ends when its
+    input does ends with this process, however that comes about.
+
+    Raises
+    ------
+    ShellError
+        When the command is not there or may not be run.
+    """
+    pipe = subprocess.PIPE
+    return _popen(argv, env=env, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def process_alive(pid: int, started_at: float) -> bool:

@@ -115,7 +115,7 @@ class _Talk:
     steps: Counter[Role] = field(default_factory=Counter)
     """Requests so far, by whose they are."""
     moves: int = 0
-    """Moves of the agent so far."""
+    """Steps so far: moves of the agent, or messages where the bench counts those."""
     errors: int = 0
     told: int = 0
     simulated: bool = False
@@ -161,6 +161,7 @@ class _Talk:
             words = await self._speak(self.user, Role.USER, turn) or ""
             self.agent.hear(words)
             self._tell()
+            self._check_messages()
             if any(stop in words for stop in protocol.stop_words) and (turn or protocol.opening_may_stop):
                 return
             answer = await self._speak(self.agent, Role.AGENT, turn)
@@ -168,6 +169,7 @@ class _Talk:
                 return
             self.deeds.append(Deed(said=answer))
             self.user.hear(answer)
+            self._check_messages()
         raise _Ended(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
     async def _speak(self, speaker: Speaker, role: Role, turn: int) -> str | None:
@@ -185,14 +187,15 @@ class _Talk:
                 self._tell()
                 if self._has_ended_it(move, observations):
                     return None
-                self._count_errors(move, observations)
+            self._count(move, observations, role)
             if not move.calls:
                 return move.said
+            self._check_messages()
 
     async def _move(self, speaker: Speaker, role: Role, ask: Ask) -> Move:
         """Let a party come to its next move; a move is one step of the agent, however many requests it takes."""
-        if role is Role.AGENT:
-            limit = min(self.limits.max_steps, self.domain.protocol.max_steps or self.limits.max_steps)
+        if role is Role.AGENT and not self.domain.protocol.counts_messages:
+            limit = self._max_steps()
             if self.moves >= limit:
                 raise _Ended(Outcome.STEP_LIMIT, f"No end within {limit} requests of the agent.")
             self.moves += 1
@@ -238,6 +241,8 @@ class _Talk:
 
     async def _act(self, move: Move, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
+        if move.calls and by == "assistant" and move.wrote.strip() and self.domain.protocol.counts_messages:
+            self.deeds.append(Deed(said=move.wrote))
         seen = [await self.world.call(call.name, call.arguments, by) for call in move.calls]
         self.deeds += [
             Deed(by=by, call=call.name, arguments=call.arguments, error=each.error)
@@ -261,10 +266,28 @@ class _Talk:
             wrote = f"The user's answer cannot be read: {move.wrote[:300]!r}" if move.wrote.strip() else ""
             raise _Ended(Outcome.USER_ERROR, wrote or "The user said nothing.")
 
-    def _count_errors(self, move: Move, observations: list[Observation]) -> None:
-        self.errors += move.unusable + sum(seen.unreadable for seen in observations)
-        if self.errors >= self.limits.max_errors:
-            raise _Ended(Outcome.AGENT_ERROR, f"{self.errors} answers of the agent could not be used.")
+    def _max_steps(self) -> int:
+        return min(self.limits.max_steps, self.domain.protocol.max_steps or self.limits.max_steps)
+
+    def _count(self, move: Move, observations: list[Observation], role: Role) -> None:
+        """Count steps and errors in the bench's way; where it counts messages, `_check_messages` compares them."""
+        if self.domain.protocol.counts_messages:
+            self.moves += 1 + bool(move.calls)
+            self.errors += move.unusable + sum(seen.error for seen in observations)
+        elif role is Role.AGENT:
+            self.errors += move.unusable + sum(seen.unreadable for seen in observations)
+            if self.errors >= self.limits.max_errors:
+                raise _Ended(Outcome.AGENT_ERROR, f"{self.errors} answers of the agent could not be used.")
+
+    def _check_messages(self) -> None:
+        """End at a limit, looked at whenever no call waits for its result, and before what the last words mean."""
+        protocol = self.domain.protocol
+        if not protocol.counts_messages:
+            return
+        if self.errors >= min(self.limits.max_errors, protocol.max_errors or self.limits.max_errors):
+            raise _Ended(Outcome.AGENT_ERROR, f"{self.errors} calls were refused or could not be read.")
+        if self.moves >= self._max_steps():
+            raise _Ended(Outcome.STEP_LIMIT, f"No end within {self._max_steps()} messages.")
 
     def _tell(self) -> None:
         if self.on_message is not None:

@@ -87,11 +87,16 @@ class Protocol_:  # noqa: N801 - `Protocol` is typing's
     """Any of them in the user's words ends the conversation."""
     max_rounds: int
     max_steps: int | None = None
-    """The bench's own limit on requests of the agent; the lower of it and the run's counts."""
+    """The bench's own limit on steps; the lower of it and the run's counts. A step is a request of the agent."""
     terminal_tools: tuple[str, ...] = ()
     """Tools of the agent whose call ends the conversation at once."""
     opening_may_stop: bool = True
     """Whether a stop word in the user's first words ends the conversation before the agent was asked."""
+    counts_messages: bool = False
+    """tau2-bench's way to count: a step is a message of either party or the results of its calls, an error is a call
+    that was refused, of either party; what the agent writes beside a call counts as said."""
+    max_errors: int | None = None
+    """The bench's own limit on errors; the lower of it and the run's counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tautools.errors import FilesError, ModelCallError
+from tautools.errors import BenchError, FilesError, ModelCallError
 from tautools.run.count import DeadServerWatch
 from tautools.run.expect import Expectation
 from tautools.run.hold import NotHeld
@@ -168,7 +168,7 @@ class Scheduler:
             )
 
     def _faulted(self, job: Job, error: Exception) -> None:
-        fault = error.fault.value if isinstance(error, ModelCallError) else "internal"
+        fault = _fault_of(error)
         self.faults[fault] += 1
         self.last_fault = str(error)
         again = job.attempt < REPEATS_AFTER_FAULT
@@ -197,3 +197,10 @@ class Scheduler:
         while True:
             await asyncio.sleep(TOUCH_S)
             await self._holder.touch_claims()
+
+
+def _fault_of(error: Exception) -> str:
+    """Return how a conversation was lost: by a model's server, by the benchmark's own process, or by us."""
+    if isinstance(error, ModelCallError):
+        return error.fault.value
+    return "bench" if isinstance(error, BenchError) else "internal"

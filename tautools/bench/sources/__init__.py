@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 from tautools.bench.sources.naming import choose
+from tautools.bench.sources.tau2_bench.checkout import PATH_VARIABLE, PYTHON_VARIABLE
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["benchmarks", "open_source"]
 
-_SOURCES = {"tau2": ("inspect-evals",), "tau-bench": ("tau-bench",)}
+_SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
 """The places of each benchmark, the usual one first."""
 
 
@@ -34,12 +36,13 @@ def open_source(
     bench : str
         `tau2`, or `tau-bench`, which is v1.
     source : str, optional
-        `inspect-evals`, the PyPI package, for tau2; the benchmark's usual place when not given.
+        For tau2 `inspect-evals`, the PyPI package, or `tau2-bench`, a checkout; the usual place when not given.
     path : str, optional
         Folder of a checkout, for sources that are one; for tau-bench, else TAUTOOLS_TAU_BENCH_PATH or where the package
-        `tau_bench` is installed.
+        `tau_bench` is installed, for tau2-bench, else TAUTOOLS_TAU2_BENCH_PATH.
     python : str, optional
-        Interpreter of the checkout's own environment, for sources that run in one.
+        Interpreter of the checkout's own environment, for sources that run in one: tau2-bench, else
+        TAUTOOLS_TAU2_BENCH_PYTHON or the checkout's `.venv`.
 
     Raises
     ------
@@ -48,6 +51,8 @@ def open_source(
     """
     choose("benchmark", bench, _SOURCES)
     source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
+    if source == "tau2-bench":
+        return _tau2_bench(path or os.environ.get(PATH_VARIABLE), python or os.environ.get(PYTHON_VARIABLE))
     if source == "tau-bench":
         from tautools.bench.sources.tau_bench_checkout import find_checkout
 
@@ -78,3 +83,10 @@ def _inspect_tau2() -> Source:
     from tautools.bench.sources.inspect_tau2 import InspectTau2
 
     return InspectTau2()
+
+
+@functools.cache
+def _tau2_bench(path: str | None, python: str | None) -> Source:
+    from tautools.bench.sources.tau2_bench import Tau2Bench
+
+    return Tau2Bench(path, python)

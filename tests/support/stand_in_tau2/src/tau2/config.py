@@ -1,0 +1,4 @@
+"""The limits."""
+
+DEFAULT_MAX_STEPS = 20
+DEFAULT_MAX_ERRORS = 3

@@ -1,0 +1,5 @@
+"""What ends a conversation."""
+
+STOP = "###STOP###"
+TRANSFER = "###TRANSFER###"
+OUT_OF_SCOPE = "###OUT-OF-SCOPE###"
