@@ -414,6 +414,8 @@ class ServerRecord(Record):
     host: str = ""
     job_id: str = ""
     """The Slurm job, of a server that is one."""
+    shares_job: bool = False
+    """Whether that job holds several servers, so that one of them may end while the job goes on."""
     log_out: str = ""
     log_err: str = ""
     argv: list[str] = Field(default_factory=list)

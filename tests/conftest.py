@@ -14,7 +14,6 @@ import real_slurm
 collect_ignore = ["support"]
 """Among it is a benchmark whose tasks lie in files named like tests."""
 
-SLURM_RAN = pytest.StashKey[bool]()
 PERSONAL = {
     "OPENAI_API_BASE",
     "OPENAI_API_KEY",
@@ -76,19 +75,15 @@ def slurm() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH", "SRUN"))]:
             patch.delenv(name)
-        patch.setenv("SLURM_CONF", str(real_slurm.start()))
-        yield real_slurm.CONF
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember whether a Slurm ran before; only the process that began the tests does, so no worker ends it early."""
-    session.config.stash[SLURM_RAN] = _is_worker(session.config) or bool(real_slurm.missing()) or real_slurm.works()
+        with real_slurm.used():
+            patch.setenv("SLURM_CONF", str(real_slurm.start(for_tests=True)))
+            yield real_slurm.CONF
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop the Slurm that these tests started, when all workers are done."""
-    if not session.config.stash.get(SLURM_RAN, True):
-        real_slurm.stop()
+    """Stop a Slurm that was started for tests, when all workers are done and no other run of tests uses it."""
+    if not _is_worker(session.config):
+        real_slurm.stop_unused()
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -182,11 +182,15 @@ def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, An
         servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], tell=_say(quiet=quiet)
     )
     try:
-        keep_all(started, Terms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0))
+        terms = Terms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
+        keep_all(started, terms)
+        aliases = [server.record.alias for server in started]
         if how["log_dir"] is not None:
             _link_logs(started, how["log_dir"])
         for error in watch_starts(started, timeout_s=how["server_timeout"], quiet=quiet).values():
             raise error
+        # One that lost its port and was started again is another launch, which has no keeper yet.
+        keep_all([each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias], terms)
         yield
     finally:
         for server in started:

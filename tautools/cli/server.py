@@ -101,7 +101,7 @@ def up(
     terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
     chosen = [_chosen(name, workspace, **how) for name in names]
     where = load_site(site, workspace=workspace) if site else None
-    check_resubmit(tries, where, no_wait=no_wait)
+    check_resubmit(tries, where, no_wait=no_wait, one_job=asked.one_job)
     if dry:
         dry_run(chosen, asked, where, workspace)
         return

@@ -73,6 +73,7 @@ class Asked:
     start_port: int | None = None
     stagger: float | Literal["loaded"] | None = None
     force: bool = False
+    one_job: bool = False
 
     def arranged(self, servers: Sequence[ServerParams]) -> list[ServerParams]:
         """Return the servers with it; errors as `tautools.server.layout.fleet.arrange`."""
@@ -94,6 +95,7 @@ def layout_options(function: F) -> F:
         click.option("--gpu-ids", type=CardList(), help="Use these cards only, such as 0,1,2,3 or 0-3."),
         click.option("--start-port", type=click.IntRange(1, 65535), help="First port; the others follow."),
         click.option("--stagger", type=StaggerType(), help="Start the next after SECONDS, or when one has `loaded`."),
+        click.option("--one-job", is_flag=True, help="With Slurm: all in one job on one node, not a job each."),
         click.option("--force", is_flag=True, help="Use cards that are in use."),
     )
     for option in reversed(options):
@@ -103,15 +105,22 @@ def layout_options(function: F) -> F:
 
 def take_asked(options: dict[str, Any]) -> Asked:
     """Take the options of `layout_options` out of a command's."""
-    return Asked(**{name: options.pop(name) for name in ("replicas", "gpu_ids", "start_port", "stagger", "force")})
+    names = ("replicas", "gpu_ids", "start_port", "stagger", "force", "one_job")
+    return Asked(**{name: options.pop(name) for name in names})
 
 
 def start_asked(
     servers: Sequence[ServerParams], asked: Asked, site: SiteParams | None, workspace: Path
 ) -> list[Server]:
     """Start all or none; errors as `tautools.server.launch_all`."""
-    from tautools.server import launch_all
+    from tautools.params.models import SiteParams
+    from tautools.server import launch_all, launch_one_job
 
+    if asked.one_job:
+        if asked.gpu_ids is not None:
+            raise click.UsageError("--gpu-ids: Slurm chooses the cards of a job; leave it out")
+        site = site or SiteParams(name="local")
+        return launch_one_job(asked.arranged(servers), workspace=workspace, site=site)
     return launch_all(
         asked.arranged(servers),
         workspace=workspace,
@@ -143,6 +152,7 @@ def plan(
     from tautools.params import load_server, load_site
     from tautools.params.models import SiteParams
     from tautools.server.cards.node import CardDoor
+    from tautools.server.layout.fleet import plan_one_job
     from tautools.server.layout.plan import plan_layout
     from tautools.server.layout.spread import plan_nodes
     from tautools.server.layout.surroundings import on_site, on_this_node
@@ -153,7 +163,10 @@ def plan(
     away = where.scheduler != "none" and CardDoor(where.device).device is None
     around = on_site(servers, where, workspace) if away else on_this_node(servers, where, workspace, force=asked.force)
     spread = away and asked.gpu_ids is None
-    layouts = plan_nodes(servers, around) if spread else [plan_layout(servers, around, gpu_ids=asked.gpu_ids)]
+    if asked.one_job:
+        layouts = [plan_one_job(servers, workspace=workspace, site=where)]
+    else:
+        layouts = plan_nodes(servers, around) if spread else [plan_layout(servers, around, gpu_ids=asked.gpu_ids)]
     if as_json:
         click.echo(json.dumps(_told(layouts, around), indent=1))
     else:
@@ -207,7 +220,9 @@ def _show_all(layouts: Sequence[Layout], around: Surroundings) -> None:
             click.secho(f"Node {number} of {len(layouts)}", bold=True)
         _show(layout, around)
     if len(layouts) > 1:
-        click.echo("Each server is a job of its own; Slurm chooses the nodes, and may put them otherwise.")
+        click.echo(
+            "Each server is a job of its own (or --one-job); Slurm chooses the nodes, and may put them otherwise."
+        )
 
 
 def _show(layout: Layout, around: Surroundings) -> None:

@@ -25,8 +25,10 @@ resubmit_option = click.option(
 )
 
 
-def check_resubmit(tries: int, site: SiteParams | None, *, no_wait: bool) -> None:
-    """Raise a usage error where nobody would be there to submit again."""
+def check_resubmit(tries: int, site: SiteParams | None, *, no_wait: bool, one_job: bool = False) -> None:
+    """Raise a usage error where nobody would be there to submit again, or several servers share the job."""
+    if tries and one_job:
+        raise click.UsageError("--resubmit is for a job of one server; leave out --one-job")
     if tries and no_wait:
         raise click.UsageError("--resubmit waits for the jobs; leave out --no-wait")
     if tries and (site is None or site.scheduler != "slurm"):

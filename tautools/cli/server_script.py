@@ -89,6 +89,9 @@ def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, w
     servers = asked.arranged(chosen)
     for params in servers:
         show_profile(params, where)
+    if asked.one_job:
+        _show_one_job(servers, where, workspace)
+        return
     # A command for a node with cards can be read on one without.
     away = where.scheduler == "slurm" or CardDoor(where.device).device is None
     around = (on_any_node if away else on_this_node)(servers, where, workspace, force=asked.force)
@@ -96,6 +99,24 @@ def dry_run(chosen: list[ServerParams], asked: Asked, site: SiteParams | None, w
     show = _show_job if where.scheduler == "slurm" else _show_command
     for place in layout.require().places:
         show(place, where, workspace, asked.force)
+
+
+def _show_one_job(servers: list[ServerParams], site: SiteParams, workspace: Path) -> None:
+    from tautools.server import Registry
+    from tautools.server.layout.fleet import plan_one_job
+    from tautools.server.on_slurm.together import check_together, together_text, without_cards
+    from tautools.server.preflight import check_options
+
+    places = plan_one_job(servers, workspace=workspace, site=site).require().places
+    click.echo(together_text(places, workspace=workspace, site=site))
+    for place in places:
+        check_options(without_cards(place), site, Registry(workspace))
+    begins = check_together(places, workspace=workspace, site=site)
+    click.echo(f"{', '.join(place.name for place in places)}: Slurm would take this job{_when(begins)}.", err=True)
+
+
+def _when(begins: float | None) -> str:
+    return time.strftime(" and thinks it starts at %Y-%m-%d %H:%M", time.localtime(begins)) if begins else ""
 
 
 def _show_job(place: Planned, site: SiteParams, workspace: Path, _force: bool) -> None:
@@ -106,8 +127,7 @@ def _show_job(place: Planned, site: SiteParams, workspace: Path, _force: bool) -
     click.echo(script_text(place.params, workspace=workspace, site=site, name=place.name))
     check_options(place.params, site, Registry(workspace))
     begins = check_job(place.params, workspace=workspace, site=site, name=place.name)
-    when = time.strftime(" and thinks it starts at %Y-%m-%d %H:%M", time.localtime(begins)) if begins else ""
-    click.echo(f"{place.name}: Slurm would take this job{when}.", err=True)
+    click.echo(f"{place.name}: Slurm would take this job{_when(begins)}.", err=True)
 
 
 def _show_command(place: Planned, site: SiteParams, workspace: Path, force: bool) -> None:

@@ -16,7 +16,7 @@ from tautools.server.address import as_base_url, verify_target, verify_url
 from tautools.server.attach import attach, attach_all
 from tautools.server.failures.causes import Diagnosis, diagnose
 from tautools.server.handle import Server
-from tautools.server.layout.fleet import launch_all
+from tautools.server.layout.fleet import launch_all, launch_one_job
 from tautools.server.local import check_launch, launch
 from tautools.server.overview import open_server, server_states
 from tautools.server.registry import Registry
@@ -38,6 +38,7 @@ __all__ = [
     "endpoints",
     "launch",
     "launch_all",
+    "launch_one_job",
     "open_server",
     "server_state",
     "server_states",

@@ -23,7 +23,8 @@ def advice(params: ServerParams) -> list[str]:
     if meant is not None:
         said.append(
             f"The hub has no repository {params.model}: the 2507 release has no model of this size. "
-            f"{meant} with `chat_template_kwargs: {{enable_thinking: false}}` is the nearest that exists."
+            f"{meant} with `chat_template_kwargs: {{enable_thinking: false}}` is the nearest that exists "
+            f"(server file `{meant.rpartition('/')[2].lower()}`)."
         )
     usual = tool_parser_of(params.model)
     parser = params.vllm.tool_call_parser

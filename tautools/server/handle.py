@@ -190,13 +190,12 @@ class Server:
         self._registry.remove(record)
 
     def _cancel(self, record: ServerRecord, tell: Callable[[str], None] | None) -> None:
-        from tautools.slurm import Slurm
+        from tautools.server.on_slurm.stop import end_job, end_one_of
 
         self._registry.begin(record, "stopping")
         try:
-            if tell is not None:
-                tell(f"scancel {record.job_id}")
-            Slurm().cancel(record.job_id)
+            end = end_one_of if self._registry.neighbours(record) else end_job
+            end(record, self._registry, tell or (lambda _text: None))
         except BaseException:
             self._registry.end(record)
             raise

@@ -142,7 +142,7 @@ def require_free_name(name: str, registry: Registry) -> None:
     if known.how == "slurm":
         from tautools.server.on_slurm.launch import refuse_live_job
 
-        refuse_live_job(known)
+        refuse_live_job(known, registry)
         return
     if known.how == "attach":
         raise ServerError(

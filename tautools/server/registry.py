@@ -10,6 +10,7 @@
       launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
       launches/<name>.sbatch   the script of its job on Slurm
       launches/<name>.address  where its job says that it answers
+      launches/<name>.stop     asks a job that holds several servers to end this one; the job takes it away when it has
 
 Programs that only want servers in working order read `servers/*.json`. Each file is replaced whole. A record names
 one launch by its alias; who removes or proves a record compares the alias first, so an old handle never touches the
@@ -38,7 +39,7 @@ from tautools.server.on_slurm.address import located
 from tautools.shell import process_alive, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Doing", "Registry", "check_name"]
 
@@ -261,12 +262,26 @@ class Registry:
         """Return where the job script of a server on Slurm lies."""
         return self._launch_file(name, "sbatch")
 
+    def stop_note(self, name: str) -> Path:
+        """Return where the job of several servers is asked to end this one."""
+        return self._launch_file(name, "stop")
+
+    def neighbours(self, record: ServerRecord) -> Sequence[ServerRecord]:
+        """Return the other servers of the same job that have not ended by themselves."""
+        if not record.shares_job:
+            return []
+        return [
+            other
+            for other in self.list()
+            if other.job_id == record.job_id and other.name != record.name and self.exit_code(other) is None
+        ]
+
     def _forget(self, record: ServerRecord) -> None:
         """Remove everything of a launch but the record of a proven server."""
         (self.folder / f"{record.name}.key").unlink(missing_ok=True)
         if record.key_file and Path(record.key_file).parent == self.folder.resolve():
             Path(record.key_file).unlink(missing_ok=True)
-        for suffix in ("address", "sbatch", "exit", "doing", "json"):
+        for suffix in ("address", "sbatch", "exit", "doing", "stop", "json"):
             self._launch_file(record.name, suffix).unlink(missing_ok=True)
 
     def _launch_file(self, name: str, suffix: str) -> Path:

@@ -73,7 +73,7 @@ def _of_job(
     job = job_of(record, jobs)
     if job is not None and job.state.ended:
         return ended_state(record, job, age) or _ended(record, registry, age, job_state=job.state.name)
-    if job is None and registry.exit_code(record) is not None:
+    if (job is None or record.shares_job) and registry.exit_code(record) is not None:
         return _ended(record, registry, age)
     waiting = waiting_state(record, job, age) if job is not None else None
     if waiting is not None:

@@ -1,7 +1,8 @@
 """The servers that cells need: which are there, which must be started, and that what was started is stopped again.
 
 A server starts once, however many cells it serves. One that is ready in the registry is used and left alone at the end;
-only what was started here is stopped here, also after an error or an interrupt.
+only what was started here is stopped here, also after an error or an interrupt. If this process is killed, a keeper of
+each stops it once nothing has asked it for a while: the next run may still use it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from tautools.errors import SweepError, TautoolsError
 from tautools.params import list_params, load_server, load_site
 from tautools.params.models import SimulateParams
 from tautools.server import Registry, Server, State, launch_all, server_state
+from tautools.server.keeping import Terms, keep
+from tautools.shell import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from tautools.sweep.cells import SweepCell
 
 __all__ = ["ServerNeed", "server_needs", "serving"]
+
+QUIET_S = 120.0
+"""So long without a request, a server of a sweep that was killed is stopped; a run that is begun anew keeps it [s]."""
 
 _ON_ITS_WAY = {State.QUEUED, State.STARTING, State.VERIFYING}
 
@@ -192,11 +198,20 @@ def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[Se
     at_once = need.params.model_copy(update={"stagger": None})
     servers = launch_all([at_once], workspace=workspace, site=site)
     started += servers
+    for server in servers:
+        _lease(server)
     return servers
 
 
+def _lease(server: Server) -> None:
+    keep(server, Terms(owner=this_process(), quiet_s=QUIET_S))
+
+
 def _prove(server: Server, tell: Callable[[str], None]) -> None:
+    alias = server.record.alias
     server.wait_ready()
+    if server.record.alias != alias:  # it lost its port and was started again: another launch, which has no keeper yet
+        _lease(server)
     tell(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 

@@ -16,6 +16,7 @@ from tautools.errors import ServerError
 from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
 from tautools.server.cards.elsewhere import away_from, held_node
+from tautools.server.cards.guard import cards_needed
 from tautools.server.cards.job import gres_for, job_card_lines
 from tautools.server.on_slurm.launch import script_text
 from tautools.server.relaunch import Relaunch
@@ -128,4 +129,4 @@ def test_a_job_given_fewer_cards_than_the_server_takes_says_so(tmp_path: Path) -
     ],
 )
 def test_a_job_asks_for_as_many_cards_as_its_server_takes(gres: str | None, across: int, asked: str | None) -> None:
-    assert gres_for(model(across), SITE.model_copy(update={"gres": gres})) == asked
+    assert gres_for(SITE.model_copy(update={"gres": gres}), cards_needed(model(across), SITE)) == asked

@@ -193,6 +193,85 @@ STAGED = [
         "srun: fatal: SLURM_MEM_PER_CPU, SLURM_MEM_PER_GPU, and SLURM_MEM_PER_NODE are mutually exclusive.",
     ),
     Staged("53", "too_many_at_once", "AssertionError: actual_blocks_needed=900 exceeds total KV blocks 800"),
+    Staged(
+        "54",
+        "batch_below_length",
+        "  Value error, max_num_batched_tokens (512) is smaller than max_model_len (4096). This effectively",
+        {"vllm.args.max_num_batched_tokens": 4096},
+    ),
+    Staged(
+        "55",
+        "batch_below_requests",
+        "  Value error, max_num_batched_tokens (64) must be greater than or equal to max_num_seqs (128). [type=value",
+        {"vllm.max_num_seqs": 64},
+    ),
+    Staged(
+        "56",
+        "unknown_quantization",
+        "  Value error, Unknown quantization method: nosuch. Must be one of ['awq', 'fp8']",
+        {"vllm.args.quantization": None},
+    ),
+    Staged(
+        "57",
+        "weights_damaged",
+        "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata",
+    ),
+    Staged(
+        "58", "config_damaged", "OSError: It looks like the config file at '/m/config.json' is not a valid JSON file."
+    ),
+    Staged(
+        "59",
+        "weights_of_another_model",
+        "ValueError: Following weights were not initialized from checkpoint: {'model.layers.2.self_attn.q'}",
+    ),
+    Staged("60", "address_not_here", "OSError: [Errno 99] Cannot assign requested address"),
+    Staged(
+        "61",
+        "host_memory_held",
+        "ValueError: Available memory on node 0 (6.00/10.00 GiB) on startup is less than desired CPU memory utiliz "
+        "(0.99, 9.49 GiB). On the CPU backend, the",
+        {"vllm.gpu_memory_utilization": 0.58},
+    ),
+    Staged(
+        "62",
+        "host_memory_for_kv",
+        "ValueError: Available memory on node 0 (8.38/9.59 GiB) on kv cache allocation is less than reque",
+    ),
+    Staged(
+        "63",
+        "too_few_cpu_nodes",
+        "AssertionError: Not enough allowed NUMA nodes to bind threads of 3 local CPUWorkers. Allowed NUMA no",
+        {"vllm.tensor_parallel_size": 1},
+    ),
+    Staged("64", "block_size", "ValueError: No common block size for 7 (CPU_ATTN: [MultipleOf(32)])."),
+    Staged("65", "unknown_draft", "NotImplementedError: Unsupported speculative method: 'mtp'"),
+    Staged("66", "no_adapter", "ValueError: Loading lora a failed: No adapter found for /no/such"),
+    Staged("67", "unknown_rope", "ValueError: Unknown RoPE scaling type nosuch"),
+    Staged("68", "driver_too_old", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)."),
+    Staged(
+        "69",
+        "dtype_not_supported",
+        "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla V100 GPU",
+        {"vllm.dtype": "float16"},
+    ),
+    Staged("70", "cards_do_not_talk", "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO"),
+    Staged(
+        "71",
+        "too_few_cards",
+        "  Value error, World size (4) is larger than the number of available GPUs (1) in th",
+    ),
+    Staged("72", "too_many_files", "OSError: [Errno 24] Too many open files: '/dev/shm/x'"),
+    Staged("73", "no_permission", "PermissionError: [Errno 13] Permission denied: '/scratch/hf'"),
+    Staged("74", "command_missing", "/var/spool/slurmd/job00007/slurm_script: line 30: vllm: command not found"),
+    Staged("75", "module_unknown", 'Lmod has detected the following error: The following module(s) are unknown: "m"'),
+    Staged("76", "environment_unknown", "EnvironmentNameNotFound: Could not find conda environment: gaudi-vllm"),
+    Staged("77", "preempted", "slurmstepd: error: *** JOB 7 ON gaudi001 CANCELLED AT 2026 DUE TO PREEMPTION ***"),
+    Staged("78", "node_failed", "slurmstepd: error: *** JOB 7 ON gaudi001 CANCELLED AT 2026 DUE TO NODE FAILURE"),
+    Staged("79", "no_such_partition", "sbatch: error: invalid partition specified: gaudy"),
+    Staged("80", "over_a_limit", "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy"),
+    Staged("81", "time_limit_refused", "sbatch: error: Batch job submission failed: Requested time limit is invalid"),
+    Staged("82", "slurm_silent", "sbatch: error: Unable to contact slurm controller (connect failure)"),
+    Staged("83", "name_not_known", "socket.gaierror: [Errno -2] Name or service not known"),
     Staged("-", "module_missing", "ModuleNotFoundError: No module named 'vllm'"),
 ]
 
@@ -202,7 +281,11 @@ SPEC = ServerParams.model_validate(
         "model": "Qwen/Qwen3-8B",
         "port": 8007,
         "env": {"VLLM_PORT": "1", "VLLM_FULL_WARMUP": "1", "HABANA_VISIBLE_MODULES": "all"},
-        "vllm": {"max_model_len": 40961, "tensor_parallel_size": 3, "args": {"swap_space": 16}},
+        "vllm": {
+            "max_model_len": 40961,
+            "tensor_parallel_size": 3,
+            "args": {"swap_space": 16, "quantization": "nosuch"},
+        },
     }
 ).model_dump(mode="json")
 
@@ -228,10 +311,11 @@ def test_a_row_is_told_through_prefix_wrapper_colour_and_progress(staged: Staged
 
 
 def test_every_row_of_the_table_has_a_staged_line() -> None:
-    tested = {each.row for each in STAGED} | {"W1", "W2", "W3", "B1", "B2", "B3", "B4", "C1", "C2", "C3", "C4", "C5"}
+    tested = {each.row for each in STAGED} | {"W1", "W2", "W3", "B1", "B2", "B3", "B4", "B5"}
+    tested |= {f"C{number}" for number in range(1, 8)}
 
     assert {row.row for row in (*FAILURES, *CLIENT)} == tested
-    assert {str(number) for number in range(1, 54)} <= tested
+    assert {str(number) for number in range(1, 84)} <= tested
 
 
 HARMLESS = [
@@ -239,6 +323,7 @@ HARMLESS = [
     "WARNING 11-21 02:00:00 [platform.py:372] Pin memory is not supported on HPU.",
     "WARNING 11-21 02:00:00 [utils.py:1] We must use the `spawn` multiprocessing start method. Overriding VLLM_WOR",
     "ImportError: torchvision is not available. No module named 'torchvision'",
+    "WARNING 11-26 14:55:52 [x.py:255] Found ulimit of 9 and failed to automatically increase: `Too many open files`.",
     "WARNING 11-21 02:00:00 [hpu.py:3643] Configuration: ('prompt', 1, 128, 0) was not warmed-up!",
 ]
 
@@ -326,6 +411,8 @@ def test_a_renamed_flag_keeps_its_value() -> None:
         ("Connection reset by peer", True, None),
         ("Connection reset by peer", None, None),
         ('"auto" tool choice requires --enable-auto-tool-choice', True, "no_tool_parser"),
+        ("Unauthorized", True, "wrong_key"),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", True, "template_refuses"),
         ("I am a teapot", True, None),
     ],
 )

@@ -16,6 +16,7 @@ from tautools.server import diagnose
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
+KV = ["--kv-cache-memory-bytes", "67108864"]
 SMALL = ["--host", "127.0.0.1", "--max-model-len", "4096", "--enforce-eager", "--dtype", "float32"]
 ROWS = {
     "4": ("length_above_model", {"vllm.max_model_len": 131072}),
@@ -33,6 +34,16 @@ ROWS = {
     "39": ("no_weights", {}),
     "40": ("port_in_use", {"port": None}),
     "42": ("vllm_port_set", {"env.VLLM_PORT": None}),
+    "54": ("batch_below_length", {"vllm.args.max_num_batched_tokens": 4096}),
+    "55": ("batch_below_requests", {"vllm.max_num_seqs": 64}),
+    "56": ("unknown_quantization", {}),
+    "57": ("weights_damaged", {}),
+    "58": ("config_damaged", {}),
+    "59": ("weights_of_another_model", {}),
+    "60": ("address_not_here", {}),
+    "62": ("host_memory_for_kv", {}),
+    "64": ("block_size", {}),
+    "67": ("unknown_rope", {}),
 }
 SPEC = {"model": "Qwen/Qwen3-8B", "port": 8007, "env": {"VLLM_PORT": "x"}, "vllm": {"args": {"swap_space": 4}}}
 
@@ -43,6 +54,15 @@ def changed_model(model: Path, name: str, **config: Any) -> str:
     shutil.copytree(model, folder, ignore=None if config else shutil.ignore_patterns("*.safetensors"))
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return str(folder)
+
+
+def damaged(model: Path, name: str) -> str:
+    """Copy a model with one of its files cut off."""
+    folder = model.with_name(f"damaged-{name}")
+    shutil.copytree(model, folder)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
     return str(folder)
 
 
@@ -61,9 +81,19 @@ def cases(model: Path, port: int) -> dict[str, list[str]]:
         "31": [changed_model(model, "type", model_type="brandnew"), *SMALL],
         "35": ["/no/such/folder", *SMALL],
         "37": ["some-org/some-model", *SMALL],
-        "39": [changed_model(model, "weightless"), *SMALL, "--kv-cache-memory-bytes", "67108864"],
+        "39": [changed_model(model, "weightless"), *SMALL, *KV],
         "40": [tiny, *SMALL, "--port", str(port)],
-        "42": [tiny, *SMALL, "--kv-cache-memory-bytes", "67108864"],
+        "42": [tiny, *SMALL, *KV],
+        "54": [tiny, *SMALL, "--max-num-batched-tokens", "512", "--no-enable-chunked-prefill"],
+        "55": [tiny, *SMALL, "--max-num-batched-tokens", "64", "--max-num-seqs", "128"],
+        "56": [tiny, *SMALL, "--quantization", "nosuch"],
+        "57": [damaged(model, "model.safetensors"), *SMALL, *KV],
+        "58": [damaged(model, "config.json"), *SMALL],
+        "59": [changed_model(model, "deeper", num_hidden_layers=3, layer_types=None), *SMALL, *KV],
+        "60": [tiny, *SMALL, *KV, "--host", "10.255.255.1"],
+        "62": [tiny, *SMALL],
+        "64": [tiny, *SMALL, *KV, "--block-size", "7"],
+        "67": [tiny, *SMALL, *KV, "--hf-overrides", '{"rope_scaling": {"rope_type": "nosuch", "factor": 4.0}}'],
     }
 
 
@@ -78,7 +108,9 @@ def provoked(
         taken.listen()
         rows = cases(tiny_model, taken.getsockname()[1])
         asked = [{"row": row, "argv": argv, "log": str(logs / row)} for row, argv in rows.items()]
-        next(case for case in asked if case["row"] == "42")["env"] = {"VLLM_PORT": "tcp://10.0.0.1:80"}
+        env_of = {"42": {"VLLM_PORT": "tcp://10.0.0.1:80"}, "62": {"VLLM_CPU_KVCACHE_SPACE": "900"}}
+        for case in asked:
+            case["env"] = env_of.get(case["row"], {})
         env = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         words = [Path(vllm_command).with_name("python"), repo / "tests" / "support" / "provoke_vllm.py"]
         done = subprocess.run(

@@ -82,6 +82,7 @@ def test_offline_it_is_said_what_cannot_be_known(tmp_path: Path) -> None:
 
     assert (found.state, found.usable) == ("offline", False)
     assert "whether the hub has it is not known: HF_HUB_OFFLINE is set" in str(found)
+    assert "The 2507 release has no model of this size. Next: use Qwen/Qwen3-8B" in str(found)
 
 
 def test_a_hub_that_does_not_answer_is_said(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_name_that_the_hub_has_not_is_said_with_the_one_that_it_has(tmp_path: 
 
     assert (found.state, found.near) == ("absent", MODEL)
     assert "not at the hub" in str(found)
-    assert "Did you mean Qwen/Qwen3-8B?" in refused.value.evidence
+    assert "use Qwen/Qwen3-8B, which is what exists" in refused.value.evidence
     assert list(tmp_path.iterdir()) == []
 
 

@@ -59,7 +59,7 @@ def test_a_name_that_the_hub_does_not_know_is_refused_with_the_nearest_one(tmp_p
     with small_hub({MODEL: model_files()}) as hub, pytest.raises(ServerError) as caught:
         require(tmp_path, "Qwen/Qwen3-8B-Instruct-2507", {"HF_ENDPOINT": hub.address})
 
-    assert "Did you mean Qwen/Qwen3-8B?" in caught.value.evidence
+    assert "use Qwen/Qwen3-8B, which is what exists" in caught.value.evidence
 
 
 def test_a_model_that_the_hub_has_is_not_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

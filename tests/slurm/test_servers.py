@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from real_slurm import URGENT
 from serving import FAKE_VLLM, fake_vllm, simulated
 from slurm_site import ask, site_with, wait_for
 
@@ -20,6 +21,7 @@ from tautools.cli.server import command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
 from tautools.server import Registry, Server, Snapshot, State, endpoints, launch, open_server, server_states
+from tautools.server.state import cause_of
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
@@ -154,6 +156,26 @@ def test_a_failed_node_is_told(workspace: Path) -> None:
         # A node that has answered meanwhile is back already, and Slurm refuses to resume it.
         Shell().run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], timeout_s=30)
         wait_for(lambda: ask("sinfo", "-h", "-n", node, "-o", "%t").strip() in {"idle", "mix"})
+
+
+def test_a_job_that_has_to_make_way_is_preempted_and_says_so(workspace: Path) -> None:
+    server = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()
+    urgent = ["--account=class_class59827694spring_2026", "--parsable", "--time=5", f"--partition={URGENT}"]
+    urgent += ["--gres=gpu:hl225:8", f"--nodelist={server.record.host}", "--output=/dev/null"]
+
+    other = ask("sbatch", *urgent, "--wrap", "sleep 60").strip()
+    try:
+        wait_for(lambda: server.state().state is State.PREEMPTED)
+        seen = server.state()
+        assert f"had to make way for another one. Job {server.record.job_id}" in seen.detail
+        assert "tautools server up sim" in seen.next_step
+        assert not (workspace / "servers" / "sim.json").exists()
+        wait_for(lambda: processes_of(server) == [])
+        assert cause_of(server.record, Registry(workspace)).kind == "preempted"
+    finally:
+        ask("scancel", other)
+    again = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()
+    assert again.record.job_id != server.record.job_id
 
 
 def test_a_second_job_of_one_name_is_refused_and_the_first_not_disturbed(workspace: Path) -> None:

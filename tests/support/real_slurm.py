@@ -19,15 +19,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
-FOLDER = Path("/var/lib/tautools-slurm")
+FOLDER = Path(os.environ.get("TAUTOOLS_TEST_SLURM", "/var/lib/tautools-slurm"))
 CONF = FOLDER / "slurm.conf"
+FOR_TESTS = FOLDER / "for-tests"
+USERS = FOLDER.with_name(f"{FOLDER.name}.users")
+"""Runs of tests that use it hold this file's lock; it lies beside the folder, which is removed as a whole."""
 ACCOUNT = "class_class59827694spring_2026"
 QOS = "class_gaudi"
+URGENT = "urgent"
+"""A hidden partition over the same nodes, whose jobs push those of the other one out."""
 NODES = ("gaudi001", "gaudi002", "gaudi003")
 COMMANDS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacctmgr")
 PORTS = {"database": 16806, "slurmdbd": 16819, "slurmctld": 16817, "slurmd": "[17001-17003]"}
@@ -42,8 +47,11 @@ def missing() -> str:
     return "" if os.geteuid() == 0 else "root is needed"
 
 
-def start() -> Path:
-    """Bring Slurm up, or leave it alone when it is; return its slurm.conf."""
+def start(*, for_tests: bool = False) -> Path:
+    """Bring Slurm up, or leave it alone when it is; return its slurm.conf.
+
+    One that was started for tests ends with the last of them; one that a person asked for stays.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -51,7 +59,30 @@ def start() -> Path:
             _stop_all()
             _write_files()
             _start_all()
+            FOR_TESTS.touch()
+        if not for_tests:
+            FOR_TESTS.unlink(missing_ok=True)
     return CONF
+
+
+@contextlib.contextmanager
+def used() -> Iterator[None]:
+    """Hold a Slurm in use, so that no other run of tests ends it meanwhile."""
+    with USERS.open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield
+
+
+def stop_unused() -> None:
+    """Stop a Slurm that was started for tests, unless another run of tests uses it; that one will stop it."""
+    if not FOR_TESTS.exists():
+        return
+    with USERS.open("a") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        stop()
 
 
 def stop() -> None:
@@ -120,6 +151,8 @@ ReturnToService=2
 MpiDefault=none
 KillWait=5
 MinJobAge=300
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 StateSaveLocation={FOLDER}/state
@@ -130,7 +163,8 @@ SlurmctldLogFile={FOLDER}/log/slurmctld.log
 SlurmdLogFile={FOLDER}/log/slurmd-%n.log
 {store if accounting else ""}NodeName=gaudi[001-003] NodeHostname={host} NodeAddr=127.0.0.1 Port={PORTS["slurmd"]} \
 CPUs=40 RealMemory=163840 Gres=gpu:hl225:8
-PartitionName=gaudi Nodes=gaudi[001-003] Default=YES MaxTime=INFINITE State=UP
+PartitionName=gaudi Nodes=gaudi[001-003] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL
+PartitionName={URGENT} Nodes=gaudi[001-003] MaxTime=INFINITE State=UP PriorityTier=9 Hidden=YES
 """
     )
 

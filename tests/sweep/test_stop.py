@@ -16,6 +16,7 @@ from tautools.errors import ServerError
 from tautools.params.models import SweepParams
 from tautools.run import read_ledger, results_of
 from tautools.server import Registry, Server, State
+from tautools.shell import process_alive
 from tautools.sweep import SweepEvent, run_sweep, sweep_status
 from tautools.sweep.background import find_runner, start_sweep, stop_sweep
 
@@ -35,6 +36,13 @@ def _start(workspace: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tautools", "sweep", "run", "small", "--workspace", str(workspace)]
     environment = {**os.environ, "TAUTOOLS_TEST_MARK": str(workspace)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _start_impatient(workspace: Path) -> subprocess.Popen[str]:
+    """Start the same, but so that its servers wait a few seconds only for the next run."""
+    lines = "import tautools.sweep.servers as s; s.QUIET_S = 2.0; from tautools.cli import main; main()"
+    command = [sys.executable, "-c", lines, "sweep", "run", "small", "--workspace", str(workspace)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
 
 def _finished(workspace: Path) -> int:
@@ -87,6 +95,20 @@ def test_a_killed_sweep_takes_its_notebooks_along_and_its_servers_serve_the_next
             server.stop()
 
 
+def test_servers_of_a_killed_sweep_end_when_no_next_run_uses_them(tmp_path: Path) -> None:
+    _slow_sweep(tmp_path)
+    process = _start_impatient(tmp_path)
+    wait_until(lambda: _calls_begun(tmp_path))
+    servers = Registry(tmp_path).list()
+    assert [server.name for server in servers] == ["customer", "quick"]
+    process.kill()
+    process.communicate(timeout=30)
+
+    wait_until(lambda: Registry(tmp_path).list() == [], timeout_s=90)
+    wait_until(lambda: processes_of(tmp_path) == [], timeout_s=10)
+    assert not any(process_alive(server.pid or 0, server.pid_started_at or 0.0) for server in servers)
+
+
 def test_another_thread_can_ask_for_the_end(tmp_path: Path) -> None:
     sweep = _slow_sweep(tmp_path)
     stop = threading.Event()
@@ -108,7 +130,7 @@ def test_a_server_that_does_not_start_ends_the_sweep_before_any_cell_and_stops_t
     with pytest.raises(ServerError, match="customer"):
         run_sweep(sweep, workspace=tmp_path)
     assert [record.name for record in Registry(tmp_path).list()] == ["customer"], "its log can still be read by name"
-    assert processes_of(tmp_path) == []
+    wait_until(lambda: processes_of(tmp_path) == [], timeout_s=10)
     assert not (tmp_path / "results").exists()
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from tautools.server.cards.guard import cards_needed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tautools.params.models import ServerParams, SiteParams
 
-__all__ = ["gres_for", "job_card_lines"]
+__all__ = ["gres_for", "job_card_lines", "job_share_lines"]
 
 _CHOOSE = r"""
 import os, socket, subprocess, sys
@@ -38,12 +40,12 @@ print(",".join(idle[:count]))
 """.strip()
 
 
-def gres_for(params: ServerParams, site: SiteParams) -> str | None:
-    """Return what a job asks for: the site's cards, or as many of the kind as the server takes when that is more."""
+def gres_for(site: SiteParams, needed: int) -> str | None:
+    """Return what a job asks for: the site's cards, or as many of the kind as its servers take when that is more."""
     counted = re.fullmatch(r"(gpu(?::[\w.-]+)?:)(\d+)", site.gres or "")
     if counted is None:
         return site.gres
-    return f"{counted[1]}{max(int(counted[2]), cards_needed(params, site))}"
+    return f"{counted[1]}{max(int(counted[2]), needed)}"
 
 
 def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
@@ -54,11 +56,41 @@ def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
     needed = cards_needed(params, site)
     if site.device != "gaudi" or needed == 0:
         return []
-    asked = ",".join(str(index) for index in params.cards)
+    return _choose_modules(needed, ",".join(str(index) for index in params.cards))
+
+
+def job_share_lines(
+    needed: Sequence[int], site: SiteParams, errors: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the lines by which a job of several servers looks at its cards, and those that give each server its own.
+
+    Parameters
+    ----------
+    needed : sequence of int
+        How many cards each server takes, in the order of their start.
+    site : SiteParams
+        Whose device says by which variable a server sees its cards.
+    errors : sequence of str
+        Bash words for the servers' files of errors, where it is told too when the cards are in use.
+    """
+    variable = {"gaudi": "HABANA_VISIBLE_MODULES", "cuda": "CUDA_VISIBLE_DEVICES"}.get(site.device)
+    if variable is None or not sum(needed):
+        return [], [[] for _ in needed]
+    # Looked at once, before the first server starts: afterwards its cards would no longer be idle.
+    chosen = _choose_modules(sum(needed), "", f" 2> >(tee -a {' '.join(errors)} >&2)") if site.device == "gaudi" else []
+    shares, first = [], 1
+    for count in needed:
+        part = f'"$(cut -d, -f{first}-{first + count - 1} <<< "${variable}")"'
+        shares.append([f'[ -z "${{{variable}:-}}" ] || export {variable}={part}', ""] if count else [])
+        first += count
+    return chosen, shares
+
+
+def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
     return [
         "# The modules of this job's cards on this node, if they are idle",
         "if command -v hl-smi > /dev/null; then",
-        f"HABANA_VISIBLE_MODULES=$(python3 - {needed} '{asked}' <<'PYTHON'",
+        f"HABANA_VISIBLE_MODULES=$(python3 - {needed} '{asked}'{redirect} <<'PYTHON'",
         _CHOOSE,
         "PYTHON",
         ") || exit 1",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tautools.server.failures.cards import CARDS
 from tautools.server.failures.client import CLIENT
+from tautools.server.failures.jobs import JOBS
 from tautools.server.failures.machine import MACHINE
 from tautools.server.failures.memory import MEMORY
 from tautools.server.failures.options import OPTIONS
@@ -16,4 +17,4 @@ from tautools.server.failures.wrappers import HARMLESS, WRAPPERS
 
 __all__ = ["CLIENT", "FAILURES", "Evidence", "Failure"]
 
-FAILURES: tuple[Failure, ...] = (*HARMLESS, *WRAPPERS, *OPTIONS, *MEMORY, *CARDS, *WEIGHTS, *MACHINE)
+FAILURES: tuple[Failure, ...] = (*HARMLESS, *WRAPPERS, *OPTIONS, *MEMORY, *CARDS, *WEIGHTS, *MACHINE, *JOBS)

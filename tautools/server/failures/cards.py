@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tautools.server.failures.fixes import divisor_of_heads, other_environment
+from tautools.server.failures.fixes import divisor_of_heads, half_precision, one_worker, other_environment
 from tautools.server.failures.row import failure
 
 __all__ = ["CARDS"]
@@ -92,5 +92,42 @@ CARDS = (
         "Gaudi's software may not write its log folder.",
         "Set HABANA_LOGS to a folder of your own.",
         fix=other_environment(HABANA_LOGS="/tmp/habana_logs"),  # noqa: S108 - a place every node has
+    ),
+    failure(
+        "63",
+        "too_few_cpu_nodes",
+        r"Not enough allowed NUMA nodes to bind threads of (?P<cards>\d+) local CPUWorkers",
+        "The machine's processor cannot be shared by {cards} workers.",
+        "Set `tensor_parallel_size: 1`, or bind the threads by hand (VLLM_CPU_OMP_THREADS_BIND).",
+        fix=one_worker,
+    ),
+    failure(
+        "68",
+        "driver_too_old",
+        r"NVIDIA driver on your system is too old|CUDA driver version is insufficient|no kernel image is available",
+        "The node's driver, or its card, is older than what this vLLM was built for.",
+        "Take another node, or an environment with a vLLM built for this driver and card.",
+    ),
+    failure(
+        "69",
+        "dtype_not_supported",
+        r"[Bb]float16 is only supported on GPUs with compute capability of at least (?P<least>[\d.]+)",
+        "This card is too old for the number format bfloat16: it begins with capability {least}.",
+        "Set `dtype: float16`.",
+        fix=half_precision,
+    ),
+    failure(
+        "70",
+        "cards_do_not_talk",
+        r"NCCL error|nccl(?:System|UnhandledCuda|Internal|Remote)Error|HCCL.*(?:[Ee]rror|[Ff]ailed)",
+        "The cards of this server could not talk to each other.",
+        "Look at the first error of a worker; try another node, or fewer cards (`tensor_parallel_size`).",
+    ),
+    failure(
+        "71",
+        "too_few_cards",
+        r"World size \((?P<cards>\d+)\) is larger than the number of available (?:GPUs|HPUs|devices) \((?P<most>\d+)\)",
+        "The server wants {cards} cards and sees {most}.",
+        "Ask for {cards} cards (`gres` of the site, `cards` of the server), or lower `tensor_parallel_size`.",
     ),
 )

@@ -93,7 +93,7 @@ def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosi
     server_alive : bool, optional
         Whether the server still runs; a connection that ended means a dead server only when it does not.
     """
-    rows = [row for row in CLIENT if row.row in {"C1", "C2"} or (row.row == "C3" and server_alive is False)]
+    rows = [row for row in CLIENT if row.row in {"C1", "C2", "C6", "C7"} or (row.row == "C3" and server_alive is False)]
     rows += [row for row in FAILURES if row.kind == "no_tool_parser"]
     for row in rows:
         if found := row.pattern.search(text):

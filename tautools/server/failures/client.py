@@ -49,4 +49,20 @@ CLIENT = (
         "Switch thinking off (`chat_template_kwargs: {enable_thinking: false}`), or raise `max_tokens` of the role.",
         part="client",
     ),
+    failure(
+        "C6",
+        "wrong_key",
+        r"\bUnauthorized\b|(?i:invalid|incorrect) api key",
+        "The server refuses the key.",
+        "Use the server by its name, which finds its key; or set the variable that `api_key_env` names.",
+        part="client",
+    ),
+    failure(
+        "C7",
+        "template_refuses",
+        r"roles must alternate|System role not supported|TemplateError|chat template.*(?:rais|refus)",
+        "The model's chat template refuses the conversation.",
+        "Give a template that takes system and tool messages with `chat_template`, or another model.",
+        part="client",
+    ),
 )

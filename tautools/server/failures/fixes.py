@@ -15,15 +15,20 @@ from tautools.server.vllm.gone_flags import gone_flag
 
 __all__ = [
     "add_tool_parser",
+    "batch_from_log",
     "divisor_of_heads",
     "drop_flags",
     "free_port",
+    "half_precision",
     "length_from_log",
     "nearest_reasoning_parser",
     "nearest_tool_parser",
     "no_swap",
+    "one_worker",
     "other_environment",
+    "requests_from_log",
     "share_that_is_free",
+    "without",
 ]
 
 Words = Mapping[str, str]
@@ -109,6 +114,36 @@ def other_environment(**values: str | None) -> Any:
     def fix(_words: Words, spec: Spec) -> dict[str, Any]:
         env = spec.get("env") or {}
         return {f"env.{name}": value for name, value in values.items() if value is not None or name in env}
+
+    return fix
+
+
+def batch_from_log(words: Words, _spec: Spec) -> dict[str, Any]:
+    """Let a batch hold a whole prompt."""
+    return {"vllm.args.max_num_batched_tokens": int(words["most"])} if words.get("most") else {}
+
+
+def requests_from_log(words: Words, _spec: Spec) -> dict[str, Any]:
+    """Run as many requests at once as a batch has tokens."""
+    return {"vllm.max_num_seqs": int(words["most"])} if words.get("most") else {}
+
+
+def half_precision(_words: Words, _spec: Spec) -> dict[str, Any]:
+    """Use the number format that every card has."""
+    return {"vllm.dtype": "float16"}
+
+
+def one_worker(_words: Words, _spec: Spec) -> dict[str, Any]:
+    """Spread the model over nothing."""
+    return {"vllm.tensor_parallel_size": 1}
+
+
+def without(option: str) -> Any:
+    """Return a fix that leaves an option out, when the server file has it under `vllm.args`."""
+
+    def fix(_words: Words, spec: Spec) -> dict[str, Any]:
+        written = _as_written(option, spec)
+        return {f"vllm.args.{written}": None} if written is not None else {}
 
     return fix
 

@@ -45,6 +45,21 @@ MEMORY = (
         fix=share_that_is_free,
     ),
     failure(
+        "61",
+        "host_memory_held",
+        r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired",
+        "Of the {total} GiB of the machine's memory only {free} are free, and this server on the CPU wants more.",
+        "Ask for less with `gpu_memory_utilization` (on the CPU it means the machine's memory), or end what holds it.",
+        fix=share_that_is_free,
+    ),
+    failure(
+        "62",
+        "host_memory_for_kv",
+        r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on kv cache allocation is less",
+        "The KV cache that is asked for is more than the {free} GiB of memory that are free.",
+        "Lower `kv_cache_memory_bytes` under `vllm.args`, or VLLM_CPU_KVCACHE_SPACE.",
+    ),
+    failure(
         "9",
         "out_of_memory",
         r"PT_DEVMEM Allocation failed",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from tautools.server.failures.fixes import (
     add_tool_parser,
+    batch_from_log,
     drop_flags,
     length_from_log,
     nearest_reasoning_parser,
     nearest_tool_parser,
+    requests_from_log,
+    without,
 )
 from tautools.server.failures.row import Evidence, failure
 
@@ -95,5 +98,59 @@ OPTIONS = (
         r"The supplied chat template \((?P<what>[^)]*)\).*(?:doesn't|does not) exist",
         "The chat template file is not where the server looks.",
         "Correct `chat_template`, or bind its folder into the container.",
+    ),
+    failure(
+        "54",
+        "batch_below_length",
+        r"max_num_batched_tokens \((?P<asked>\d+)\) is smaller than max_model_len \((?P<most>\d+)\)",
+        "A batch may hold {asked} tokens, fewer than the {most} of one whole prompt.",
+        "Set `max_num_batched_tokens` under `vllm.args` to {most} or more, or leave it out.",
+        fix=batch_from_log,
+    ),
+    failure(
+        "55",
+        "batch_below_requests",
+        r"max_num_batched_tokens \((?P<most>\d+)\) must be greater than or equal to max_num_seqs \((?P<asked>\d+)\)",
+        "A batch may hold {most} tokens, fewer than the {asked} requests that may run at once.",
+        "Lower `max_num_seqs` to {most}, or raise `max_num_batched_tokens` under `vllm.args`.",
+        fix=requests_from_log,
+    ),
+    failure(
+        "56",
+        "unknown_quantization",
+        r"Unknown quantization method: (?P<what>[\w-]+)",
+        "This vLLM knows no quantization {what}.",
+        "Leave `quantization` out: a quantized model names its own method.",
+        fix=without("quantization"),
+    ),
+    failure(
+        "64",
+        "block_size",
+        r"No common block size for (?P<what>\d+)",
+        "The cache cannot be kept in blocks of {what} tokens on this device.",
+        "Leave `block_size` out, or choose a multiple of 32.",
+        fix=without("block_size"),
+    ),
+    failure(
+        "65",
+        "unknown_draft",
+        r"Unsupported speculative method: '(?P<what>[^']+)'",
+        "This model cannot draft by {what}.",
+        "Leave `speculative_config` out, or name a method that the model brings.",
+        fix=without("speculative_config"),
+    ),
+    failure(
+        "66",
+        "no_adapter",
+        r"LoRAAdapterNotFoundError|No adapter found for (?P<what>\S+)",
+        "The adapter's folder holds no adapter.",
+        "Correct its path in `lora_modules` under `vllm.args`; it must hold an adapter_config.json.",
+    ),
+    failure(
+        "67",
+        "unknown_rope",
+        r"Unknown RoPE scaling type (?P<what>\S+)",
+        "This vLLM cannot stretch positions by {what}.",
+        "Correct `rope_scaling` in `hf_overrides`, or use a newer vLLM.",
     ),
 )

@@ -95,4 +95,26 @@ WEIGHTS = (
         "Install it there, or point `serve_command` at the right environment.",
         part="late",
     ),
+    failure(
+        "57",
+        "weights_damaged",
+        r"SafetensorError|Error while deserializing header|MetadataIncompleteBuffer",
+        "A file of weights is cut off or no file of weights at all.",
+        "Run `tautools model check` on it and fetch it again; a pointer of Git LFS is no file of weights.",
+    ),
+    failure(
+        "58",
+        "config_damaged",
+        r"config file at '(?P<what>[^']+)' is not a valid JSON file",
+        "The model's configuration {what} is damaged.",
+        "Fetch it again with `tautools model fetch`.",
+    ),
+    failure(
+        "59",
+        "weights_of_another_model",
+        r"weights were not initialized from checkpoint|There is no module or parameter named|size mismatch for|"
+        r"start \(\d+\) \+ length \(\d+\) exceeds dimension size|Attempted to load weight",
+        "The weights do not fit the model's configuration.",
+        "Weights and config.json must come from one repository; fetch both anew.",
+    ),
 )

@@ -63,6 +63,14 @@ HARMLESS = (
         part="harmless",
     ),
     failure(
+        "B5",
+        "harmless",
+        r"Found ulimit of \d+ and failed to automatically increase",
+        "The limit of open files could not be raised; it matters only when it is reached.",
+        "Nothing needs to be done.",
+        part="harmless",
+    ),
+    failure(
         "B4",
         "cold_shape",
         r"was not warmed-up!",

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from tautools.errors import NotReadyError, ParamsError
 from tautools.params.models import SiteParams
 from tautools.server.layout.plan import Layout, plan_layout
-from tautools.server.layout.surroundings import on_any_node, on_this_node
+from tautools.server.layout.surroundings import on_any_node, on_site, on_this_node
 from tautools.server.local import check_launch, launch
+from tautools.server.preflight import look_for_model
+from tautools.server.registry import Registry
 from tautools.server.states import State
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tautools.server.handle import Server
     from tautools.server.states import Snapshot
 
-__all__ = ["arrange", "launch_all", "launch_layout", "plan_here"]
+__all__ = ["arrange", "launch_all", "launch_layout", "launch_one_job", "plan_here", "plan_one_job"]
 
 _LOADED_PERCENT = 50
 """Where a log says that the weights are loaded; see `stages`."""
@@ -94,6 +96,34 @@ def plan_here(
     return plan_layout(servers, around(servers, site, workspace, force=force), gpu_ids=gpu_ids)
 
 
+def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: SiteParams) -> Layout:
+    """Plan the servers on one node of a Slurm site, for one job; nothing is started.
+
+    The site's `cards_per_node` says what a node has. The cards are numbered from 0 as if the whole node were the job's;
+    on the node the job hands out, in the same order, the ones that it was given.
+
+    Raises
+    ------
+    ParamsError
+        When the site has no Slurm, or cards are chosen by hand.
+    """
+    if site.scheduler != "slurm":
+        raise ParamsError(
+            f"Servers of site {site.name!r} start as processes of this machine, so there is no job for them to share.",
+            next_step="Leave --one-job out, or name a site with Slurm.",
+        )
+    by_hand = [params.name for params in servers if params.cards]
+    if by_hand:
+        raise ParamsError(
+            f"Server {by_hand[0]!r} names its cards, and Slurm chooses those of a job.",
+            next_step="Leave `cards` out of its file.",
+        )
+    around = on_any_node(servers, site, workspace, force=False)
+    if site.cards_per_node is not None:
+        around = on_site(servers, site, workspace)
+    return plan_layout(servers, around)
+
+
 def launch_all(
     servers: Sequence[ServerParams],
     *,
@@ -127,6 +157,35 @@ def launch_all(
     """
     layout = plan_here(servers, workspace=workspace, site=site, gpu_ids=gpu_ids, force=force)
     return launch_layout(layout, workspace=workspace, site=site, force=force, tell=tell)
+
+
+def launch_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: SiteParams) -> list[Server]:
+    """Start the servers with all their replicas in one job of Slurm, on one node; returns at once.
+
+    The job hands its cards out and starts the servers one after the other where they are staggered.
+
+    Parameters
+    ----------
+    servers : sequence of ServerParams
+        In the order of their start.
+    workspace, site
+        As `launch`; the site's cores and memory count for each server.
+
+    Raises
+    ------
+    ServerError
+        When the layout does not fit a node; nothing is started then.
+    ParamsError
+        As `plan_one_job`.
+    SlurmError
+        When Slurm does not take the job; nothing is left behind then.
+    """
+    from tautools.server.on_slurm.together import launch_together, without_cards
+
+    places = plan_one_job(servers, workspace=workspace, site=site).require().places
+    for place in places:
+        look_for_model(without_cards(place), site, Registry(workspace))
+    return launch_together(places, workspace=workspace, site=site)
 
 
 def launch_layout(

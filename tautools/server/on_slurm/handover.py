@@ -88,6 +88,11 @@ def _left(record: ServerRecord, seen: Snapshot) -> float:
             f"{'a job of Slurm' if record.how == 'slurm' else 'no job of Slurm'}.",
             next_step=f"Start it with `tautools server up {record.spec.get('name', record.name)} --site SITE`.",
         )
+    if record.shares_job:
+        raise ServerError(
+            f"Server {record.name!r} shares job {record.job_id} with others, which a successor could not end alone.",
+            next_step="Start servers that shall be handed over without --one-job.",
+        )
     left_s = Slurm().time_left(record.job_id)
     if left_s is None:
         raise ServerError(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams, SiteParams
 
-__all__ = ["check_job", "launch_job", "refuse_live_job", "script_text"]
+__all__ = ["check_job", "launch_job", "new_record", "refuse_live_job", "script_text"]
 
 
 def launch_job(
@@ -68,18 +68,20 @@ def script_text(params: ServerParams, *, workspace: Path, site: SiteParams, name
         When a value cannot stand in a job script.
     """
     registry = Registry(workspace.resolve())
-    record = _record(params, site, check_name(name or params.name), registry)
+    record = new_record(params, site, check_name(name or params.name), registry)
     return job_script(params, site, record, workspace=registry.workspace)
 
 
-def refuse_live_job(record: ServerRecord) -> None:
-    """Raise when the job of a registered server waits or runs.
+def refuse_live_job(record: ServerRecord, registry: Registry) -> None:
+    """Raise when the job of a registered server waits or runs, unless the server was one of several and has ended.
 
     Raises
     ------
     ServerError
         With the job and what to do.
     """
+    if record.shares_job and registry.exit_code(record) is not None:
+        return
     job = job_of(record, None)
     if job is not None and not job.state.ended:
         raise ServerError(
@@ -89,7 +91,8 @@ def refuse_live_job(record: ServerRecord) -> None:
         )
 
 
-def _record(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+def new_record(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+    """Return the record of a launch that is to be submitted."""
     alias = f"launch-{secrets.token_hex(8)}"
     return ServerRecord(
         name=name,
@@ -120,7 +123,7 @@ def _submit(
         if old is not None:
             registry.remove(old)
         logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
-        record = _record(params, site, name, registry)
+        record = new_record(params, site, name, registry)
         registry.new_key(name)
         registry.add(record)
         try:

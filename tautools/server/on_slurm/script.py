@@ -13,18 +13,20 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
+from tautools.server.cards.guard import cards_needed
 from tautools.server.cards.job import gres_for, job_card_lines
 from tautools.server.vllm.command import KEY_VARIABLE, Place, server_argv, server_env
 from tautools.slurm import JobScript, render_sbatch
 from tautools.slurm.script import log_pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
 
-__all__ = ["job_argv", "job_script"]
+__all__ = ["checked_text", "environment_lines", "job_argv", "job_script", "log_patterns", "server_lines"]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PORT = 0
@@ -110,7 +112,7 @@ def job_script(
     ParamsError
         When a value cannot stand in a job script.
     """
-    out, err = (log_pattern(workspace / kind, record.name, end) for kind, end in (("logs", "out"), ("errors", "err")))
+    out, err = log_patterns(record.name, workspace)
     record = record.model_copy(update={"log_out": out, "log_err": err})
     job = JobScript(
         name=record.name,
@@ -123,25 +125,65 @@ def job_script(
         qos=site.qos,
         cores=site.cores,
         memory_gib=site.memory_gib,
-        gres=gres_for(params, site),
+        gres=gres_for(site, cards_needed(params, site)),
         constraint=site.constraint,
         exclude=site.exclude,
         time_limit=site.time_limit,
         begin_in_s=begin_in_s,
-        body=[
-            *_surroundings(params, site, record, workspace),
-            *_address(params, site, record, workspace),
-            *_header(record),
-            *job_card_lines(params, site),
-            *_run(job_argv(params, site, record.alias), record, workspace),
-        ],
+        body=server_lines(params, site, record, workspace, cards=job_card_lines(params, site)),
     )
+    return checked_text(job)
+
+
+def log_patterns(name: str, workspace: Path) -> tuple[str, str]:
+    """Return Slurm's patterns for a server's output and errors."""
+    return log_pattern(workspace / "logs", name, "out"), log_pattern(workspace / "errors", name, "err")
+
+
+def server_lines(
+    params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path, *, cards: Sequence[str]
+) -> list[str]:
+    """Return what a job does for one server, in bash; it ends with the server's exit status.
+
+    Parameters
+    ----------
+    params, site, record, workspace
+        As of `job_script`; the record tells its logs as patterns.
+    cards : sequence of str
+        Lines that give the server its cards.
+    """
+    return [
+        *_surroundings(params, site, record, workspace),
+        *_address(params, site, record, workspace),
+        *_header(record),
+        *cards,
+        *_run(job_argv(params, site, record.alias), record, workspace),
+    ]
+
+
+def checked_text(job: JobScript) -> str:
+    """Return the text of a job script.
+
+    Raises
+    ------
+    ParamsError
+        When a value cannot stand in one.
+    """
     text = render_sbatch(job)
     if "\0" in text:
         raise ParamsError(
-            f"Server {record.name!r} has a NUL byte in one of its values.", next_step="Remove it from its file."
+            f"Server {job.name!r} has a NUL byte in one of its values.", next_step="Remove it from its file."
         )
     return text
+
+
+def environment_lines(site: SiteParams) -> list[str]:
+    """Return the lines that load the environment of a site's servers."""
+    return [
+        "# The environment of the servers",
+        *(f"module load {' '.join(shlex.quote(word) for word in module.split())} || exit 1" for module in site.modules),
+        *site.activate,
+    ]
 
 
 def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
@@ -157,9 +199,7 @@ def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, 
         "trap : TERM  # the end is written down too when Slurm ends the job",
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
         "",
-        "# The environment of the servers",
-        *(f"module load {' '.join(shlex.quote(word) for word in module.split())} || exit 1" for module in site.modules),
-        *site.activate,
+        *environment_lines(site),
         "unset VLLM_PORT",
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
         "",

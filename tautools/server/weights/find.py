@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
+from tautools.server.vllm.families import first_release_of
 from tautools.server.weights.cache import Copy, cache_folder, free_bytes, local_copy
 from tautools.server.weights.hub import HubAnswer, HubState, ask_hub, download
 
@@ -95,6 +96,9 @@ class Weights:
     def _remedy(self) -> list[str]:
         if self.usable or self.hub is None:
             return []
+        meant = first_release_of(self.model)
+        if meant is not None and self.copy is None and self.hub.state is not HubState.THERE:
+            return [f"  The 2507 release has no model of this size. Next: use {meant}, which is what exists."]
         remedies = {
             "fetchable": f"`tautools model fetch {self.model}`",
             "no_room": "Free space, or set HF_HOME to a larger disk.",
