@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tautools.bench.anatomy import Fate
-from tautools.bench.anatomy.fields import ABSENT
+from tautools.bench.anatomy.fields import ABSENT, Wrong
 from tautools.run.failures import count_causes, count_fields, count_missed
 from tautools.run.show import passed_and_scored, rows_of
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
 
-    from tautools.bench.anatomy import ActionFate, Anatomy
+    from tautools.bench.anatomy import ActionFate, Anatomy, FieldDifference
     from tautools.run.failures import Failure
     from tautools.run.folder import SettingFolder
 
@@ -74,22 +74,20 @@ def print_anatomy(anatomy: Anatomy) -> None:
     for each in anatomy.unmet:
         console.print(f"[red]does not hold:[/] {escape(each)}")
     if anatomy.fields:
-        console.print(_fields(anatomy))
+        console.print("[red]the database is not as it should be:[/]")
+    for field in anatomy.fields:
+        console.print(f"  {_field(field)}")
     for one in anatomy.missed:
         console.print(f"[red]{one.fate.value}:[/] {escape(_fate(one))}")
     for call in anatomy.unasked:
         console.print(f"[red]changed the database, not asked for:[/] {escape(_cut(call, 3 * _SHORT))}")
 
 
-def _fields(anatomy: Anatomy) -> Table:
-    table = Table(title="the database, where it is not as it should be", title_justify="left", box=None, pad_edge=False)
-    for name in ("entity", "field", "before", "expected", "actual", "it was"):
-        table.add_column(name, overflow="fold")
-    for each in anatomy.fields:
-        values = (_value(value) for value in (each.loaded, each.expected, each.actual))
-        place = f"{each.table}/{each.key}"
-        table.add_row(*map(escape, (place, each.field or "(all of it)", *values, each.wrong.value)))
-    return table
+def _field(each: FieldDifference) -> str:
+    before, expected, actual = (escape(_value(value)) for value in (each.before, each.expected, each.actual))
+    place = escape(f"{each.table}/{each.key} {each.field}".rstrip())
+    is_now = f"is {actual}" if each.wrong is Wrong.NOT_CHANGED else f"is {actual}, was {before}"
+    return f"[bold]{place}[/]: {each.wrong.value}; expected {expected}, {is_now}"
 
 
 def _fate(one: ActionFate) -> str:

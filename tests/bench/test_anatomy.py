@@ -89,7 +89,7 @@ def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) 
     assert found.causes == ("database",)
     assert {(each.table, each.key) for each in found.fields} == {("reservations", booking)}
     status = next(each for each in found.fields if each.field == "status")
-    assert (status.wrong, status.actual, status.expected) == (Wrong.CHANGED, "cancelled", status.loaded)
+    assert (status.wrong, status.actual, status.expected) == (Wrong.CHANGED, "cancelled", status.before)
     assert found.unasked == (f"cancel_reservation({cancel.arguments})",)
 
 
@@ -115,8 +115,19 @@ def test_an_entity_that_is_not_there_is_told_as_a_whole(airline: Domain) -> None
     task = next(t for t in airline.tasks.values() if any(a.name == "book_reservation" for a in t.reference))
     booked = [each for each in dissect(airline, task, []).fields if each.table == "reservations" and not each.field]
     assert booked, task.id
-    assert booked[0].actual == booked[0].loaded == ABSENT
+    assert booked[0].actual == booked[0].before == ABSENT
     assert booked[0].wrong is Wrong.NOT_CHANGED
+
+
+def test_what_a_task_sets_up_is_where_the_conversation_starts() -> None:
+    telecom = open_source().domain("telecom")
+    task = next(t for t in telecom.tasks.values() if any(a.name == "toggle_airplane_mode" for a in t.reference))
+    found = dissect(telecom, task, [])
+    plane = next(each for each in found.fields if each.field == "airplane_mode")
+    assert (plane.before, plane.expected, plane.actual, plane.wrong) == (True, False, True, Wrong.NOT_CHANGED)
+    assert {each.by for each in found.missed} >= {"user"}
+    assert found.unmet
+    assert "environment" in found.causes
 
 
 @pytest.mark.parametrize("rules", Rules)

@@ -69,10 +69,10 @@ def dissect(domain: Domain, task: Task, deeds: Sequence[Deed]) -> Anatomy:
         What was done, in order: `Conversation.deeds`.
     """
     done = replay(domain, task, deeds)
-    expected = domain.expected(task)
+    start, expected = dict(domain.world(task).changes()), domain.expected(task)
     info = done.reward.info
     return Anatomy(
-        fields=() if expected is None else field_differences(domain, expected, done.changes),
+        fields=() if expected is None else field_differences(domain, start, expected, done.changes),
         actions=action_fates(task.reference, done.steps, _refused_anyway(domain, task)),
         unasked=tuple(
             f"{step.deed.call}({step.deed.arguments})" for step in unasked_writes(task.reference, done.steps)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tautools.bench.types import Changes, Domain
 
@@ -38,7 +38,7 @@ class FieldDifference:
     """Of the entity in its table."""
     field: str
     """Path within the entity, such as `items.0.price`; empty for the entity as a whole."""
-    loaded: Any
+    before: Any
     """The value before the conversation; `ABSENT` where there was none."""
     expected: Any
     actual: Any
@@ -46,18 +46,22 @@ class FieldDifference:
     @property
     def wrong(self) -> Wrong:
         """In which way."""
-        if _text(self.actual) == _text(self.loaded):
+        if _text(self.actual) == _text(self.before):
             return Wrong.NOT_CHANGED
-        return Wrong.CHANGED if _text(self.expected) == _text(self.loaded) else Wrong.OTHERWISE
+        return Wrong.CHANGED if _text(self.expected) == _text(self.before) else Wrong.OTHERWISE
 
 
-def field_differences(domain: Domain, expected: Changes, actual: Changes) -> tuple[FieldDifference, ...]:
+def field_differences(
+    domain: Domain, start: Changes, expected: Changes, actual: Changes
+) -> tuple[FieldDifference, ...]:
     """Return the fields in which two states of the database differ, by table, key and field.
 
     Parameters
     ----------
     domain : Domain
         Knows what was loaded.
+    start : Changes
+        What the task itself had changed of it before the first word.
     expected, actual : Changes
         What each state changed of it.
     """
@@ -65,17 +69,17 @@ def field_differences(domain: Domain, expected: Changes, actual: Changes) -> tup
         FieldDifference(table, key, path, *values)
         for table, key in sorted(expected.keys() | actual.keys())
         if expected.get((table, key), "as loaded") != actual.get((table, key), "as loaded")
-        for path, values in _entity(domain, table, key, expected, actual)
+        for path, values in _entity(domain, (table, key), (start, expected, actual))
     )
 
 
 def _entity(
-    domain: Domain, table: str, key: str, expected: Changes, actual: Changes
+    domain: Domain, place: tuple[str, str], states: Sequence[Changes]
 ) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-    text = domain.as_loaded(table, key)
+    text = domain.as_loaded(*place)
     loaded = ABSENT if text is None else json.loads(text)
-    wanted, found = (_state(changes, (table, key), loaded) for changes in (expected, actual))
-    yield from _leaves("", loaded, wanted, found)
+    before, wanted, found = (_state(changes, place, loaded) for changes in states)
+    yield from _leaves("", before, wanted, found)
 
 
 def _state(changes: Changes, place: tuple[str, str], loaded: Any) -> Any:
@@ -85,18 +89,18 @@ def _state(changes: Changes, place: tuple[str, str], loaded: Any) -> Any:
     return ABSENT if text is None else json.loads(text)
 
 
-def _leaves(path: str, loaded: Any, expected: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
+def _leaves(path: str, before: Any, expected: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
     """Walk down where both sides have the same kind of thing; yield the innermost values that differ."""
     if _text(expected) == _text(actual):
         return
     if isinstance(expected, dict) and isinstance(actual, dict):
         for name in dict.fromkeys([*expected, *actual]):
-            yield from _leaves(_join(path, name), *(_get(each, name) for each in (loaded, expected, actual)))
+            yield from _leaves(_join(path, name), *(_get(each, name) for each in (before, expected, actual)))
     elif isinstance(expected, list) and isinstance(actual, list) and _of_objects(expected, actual):
         for index in range(max(len(expected), len(actual))):
-            yield from _leaves(_join(path, index), *(_at(each, index) for each in (loaded, expected, actual)))
+            yield from _leaves(_join(path, index), *(_at(each, index) for each in (before, expected, actual)))
     else:
-        yield path, (loaded, expected, actual)
+        yield path, (before, expected, actual)
 
 
 def _of_objects(expected: list[Any], actual: list[Any]) -> bool:
