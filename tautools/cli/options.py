@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from tautools.params import RUN_OPTIONS, list_params, workspace_path
 from tautools.params.workspace import VARIABLE
-from tautools.records import Strategy
+from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,12 +114,17 @@ def site_option(function: F) -> F:
 _RUN_HELP: dict[str, tuple[Any, str]] = {
     "env": (str, "Environment: airline, retail, …"),
     "strategy": (str, f"How the agent is prompted: {', '.join(each.value for each in Strategy)}."),
-    "agent.model": (str, "Served model name of the agent."),
+    "agent.model": (
+        str,
+        "Served model name of the agent, at a registered server or at OPENAI_API_BASE.",
+    ),
     "agent.server": (str, "Server of the agent: a running one, or a file of params/servers/."),
     "agent.base_url": (str, "Address of the agent's server, ending in /v1."),
     "agent.api_key_env": (str, "Environment variable that holds the key of the agent's server."),
     "agent.provider": (str, "openai (any compatible server), or a hosted provider of litellm's."),
     "agent.temperature": (float, "Sampling temperature of the agent."),
+    "few_shot_displays": (str, "File of solved examples for few-shot.  [default: the checkout's own]"),
+    "user_strategy": (str, f"How the customer is played: {', '.join(each.value for each in UserStrategy)}."),
     "user.model": (str, "Served model name of the customer.  [default: the agent's]"),
     "user.server": (str, "Server of the customer."),
     "user.base_url": (str, "Address of the customer's server, ending in /v1."),

@@ -1,10 +1,10 @@
 """`~` and environment variables in paths and addresses; a path that must exist and does not is an error that says so.
 
-Only fields that hold paths or addresses expand: `path`, `model` and `chat_template` where they look like a path,
-`base_url`, the values of `env`, the words of `serve_command` and of `vllm.args`. Shell lines (`activate`) are left to
-the shell, and what is sent to a model (`extra_body`) is left alone. Relative paths in a file count from the workspace,
-those of a flag from the current folder. A chat template may be given by the bare name of its file; it is looked for in
-the workspace, in its `params/templates/` and among the shipped ones.
+Only fields that hold paths or addresses expand: `path`, `few_shot_displays`, `model` and `chat_template` where they
+look like a path, `base_url`, the values of `env`, the words of `serve_command` and of `vllm.args`. Shell lines
+(`activate`) are left to the shell, and what is sent to a model (`extra_body`) is left alone. Relative paths in a file
+count from the workspace, those of a flag from the current folder. A chat template may be given by the bare name of its
+file; it is looked for in the workspace, in its `params/templates/` and among the shipped ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ __all__ = ["expand_text", "expand_tree", "looks_like_path"]
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\.jinja2?")
 _UNTOUCHED = {"extra_body", "chat_template_kwargs"}
-_MUST_EXIST = {"path", "model", "chat_template"}
+_PATHS = {"path", "few_shot_displays"}
+_MUST_EXIST = {*_PATHS, "model", "chat_template"}
 
 
 def looks_like_path(text: str) -> bool:
@@ -126,7 +127,7 @@ def _how(text: str, trail: Trail, around: dict[str, Any]) -> _How:
         return _How.TEMPLATE
     if last == "serve_command" or names[:2] == ["vllm", "args"]:
         return _How.EXPANDED if text.startswith(("~", "$")) else _How.AS_IT_IS
-    if last not in _MUST_EXIST or not (last == "path" or looks_like_path(text)):
+    if last not in _MUST_EXIST or not (last in _PATHS or looks_like_path(text)):
         return _How.AS_IT_IS
     # With an address or a hosted provider, `model` is the name that a server elsewhere serves, not a folder here.
     elsewhere = last == "model" and (around.get("base_url") or around.get("provider", "openai") != "openai")

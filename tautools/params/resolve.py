@@ -44,6 +44,8 @@ RUN_OPTIONS = {
     "agent.api_key_env": "--key-env",
     "agent.provider": "--provider",
     "agent.temperature": "--temperature",
+    "few_shot_displays": "--few-shot-displays",
+    "user_strategy": "--user-strategy",
     "user.server": "--user-server",
     "user.model": "--user-model",
     "user.base_url": "--user-base-url",

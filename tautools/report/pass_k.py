@@ -137,7 +137,7 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
             cell,
             label=labels[cell.setting_id],
             nested_in=widest[cell.setting_id] if cell.num_trials < widest[cell.setting_id] else None,
-            floor=floors.of(cell.setting, scored_tasks(cell) or cell.tasks),
+            floor=floors.of(cell.setting, scored_tasks(cell) or cell.tasks, cell.folder),
         )
         for cell in cells
     )

@@ -1,7 +1,11 @@
-"""The benchmark that stored results were made with, opened again."""
+"""The benchmark that stored results were made with, opened again.
+
+A checkout is looked for where it was then; when it is gone from there, where one is named or installed now.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.bench import open_source
@@ -22,8 +26,11 @@ def domain_of(folder: SettingFolder) -> Domain:
     BenchError
         When it is not there any more.
     """
-    setting = folder.setting
-    return open_source(setting.bench, setting.source).domain(setting.env, setting.split)
+    setting, then = folder.setting, folder.provenance.get("benchmark") or {}
+    path, python = (str(then[name]) if name in then else None for name in ("path", "python"))
+    if path is not None and not Path(path).is_dir():
+        path = python = None
+    return open_source(setting.bench, setting.source, path, python).domain(setting.env, setting.split)
 
 
 def task_of(domain: Domain, task_id: str) -> Task:

@@ -99,7 +99,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
         check_writable(workspace / "results" / run.env / run.strategy.value)
     source = open_source(run.bench, run.source, run.path, run.python)
     domain = source.domain(run.env, run.tasks.split)
-    approach = Approach(run.strategy, run.user_strategy)
+    approach = Approach(run.strategy, run.user_strategy, run.few_shot_displays)
     check_approach(domain, approach)
     tasks = list(select_tasks(domain, run.tasks))
     cast = cast_roles(run, workspace=workspace, need_servers=need_servers)

@@ -15,6 +15,7 @@ from tautools.run.metrics import ask_version
 from tautools.shell import Shell
 
 if TYPE_CHECKING:
+    from tautools.bench.types import Domain
     from tautools.run.roles import Cast
 
 __all__ = ["mixed", "observe"]
@@ -24,12 +25,13 @@ _COMPARED = ("tautools", "git_revision", "packages", "server_version", "served_l
 """A server's address may change from run to run without changing what is measured; these may not, silently."""
 
 
-def observe(cast: Cast) -> dict[str, Any]:
+def observe(cast: Cast, domain: Domain) -> dict[str, Any]:
     """Return what can be seen now: never a key."""
     found = [(role, endpoint) for role, each in cast.endpoints.items() for endpoint in each]
     return {
         "tautools": tautools.__version__,
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
+        "benchmark": {name: text for name, text in (("path", domain.path), ("python", domain.python)) if text},
         "packages": {name: _installed(name) for name in _PACKAGES},
         "endpoints": {
             role: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]

@@ -13,6 +13,7 @@ from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.records import Party
 from tautools.server import Registry, endpoints
+from tautools.server.roles import fitting, usual_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams, RunParams
-    from tautools.records import ServerRecord
 
 __all__ = ["Cast", "cast_roles"]
 
@@ -78,19 +78,15 @@ def _named(params: RoleParams, workspace: Path) -> tuple[str, bool | None]:
         return wanted, False
     if params.base_url is not None:
         return wanted, _answers_simulated(params, workspace)
-    registered = _registered(params, workspace)
+    registered = fitting(params, Registry(workspace).list())
     if registered:
         return params.model or registered[0].model, registered[0].simulated
+    if usual_address(params) is not None:
+        return wanted, _answers_simulated(params, workspace)
     if params.server is None or "/" in params.server:
         return wanted, None
     server = load_server(params.server, workspace=workspace)
     return params.model or server.serves, server.engine == "simulate"
-
-
-def _registered(params: RoleParams, workspace: Path) -> list[ServerRecord]:
-    records = Registry(workspace).list()
-    by_name = [each for each in records if params.server and params.server in {each.name, each.spec.get("name")}]
-    return by_name or [each for each in records if each.model == (params.model or params.server)]
 
 
 def _answers_simulated(params: RoleParams, workspace: Path) -> bool | None:

@@ -74,7 +74,7 @@ def finished_result(cell: Cell) -> CellResult:
 
 async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:
     stop.attach()
-    seen = observe(cell.cast)
+    seen = observe(cell.cast, cell.domain)
     cell = replace(cell, folder=claim_folder(cell.workspace / "results", cell.setting, seen))
     first = read_setting(cell.folder)
     differences = mixed(first.provenance, seen) if first else []

@@ -16,13 +16,18 @@ from tautools.server.state import server_state
 from tautools.server.states import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tautools.http import Http
     from tautools.params.models import RoleParams
     from tautools.records import ServerRecord
 
-__all__ = ["endpoints"]
+__all__ = ["endpoints", "fitting", "usual_address"]
+
+_USUAL_ADDRESS = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+_USUAL_KEY = "OPENAI_API_KEY"
+"""Goes only to the address that stands beside it."""
 
 
 def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endpoint]:
@@ -55,9 +60,31 @@ def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endp
 
     if role.provider != "openai":
         return [_hosted(role, role_name)]
+    registry, http = Registry(workspace), Http()
     if role.base_url is not None:
-        return [_at_address(role, Registry(workspace), role_name, Http())]
-    return _registered(role, Registry(workspace), role_name, Http())
+        return [_at_address(role, role.base_url, registry, role_name=role_name, http=http)]
+    usual = None if fitting(role, registry.list()) else usual_address(role)
+    if usual is not None:
+        return [_at_address(role, usual, registry, role_name=role_name, http=http)]
+    return _registered(role, registry, role_name, http)
+
+
+def fitting(role: RoleParams, records: Sequence[ServerRecord]) -> list[ServerRecord]:
+    """Return the registered servers that a role means: by the server's name, else by the model it serves."""
+    by_name = [each for each in records if role.server and role.server in {each.name, each.spec.get("name")}]
+    wanted = role.model or role.server or ""
+    return by_name or [each for each in records if each.model == wanted]
+
+
+def usual_address(role: RoleParams) -> str | None:
+    """Return where a model is asked that is named alone and that no registered server serves.
+
+    Those who come from tau-bench have the address in `OPENAI_API_BASE`, as litellm reads it, or in the openai package's
+    `OPENAI_BASE_URL`.
+    """
+    if role.provider != "openai" or role.base_url is not None or role.server is not None:
+        return None
+    return next((address for name in _USUAL_ADDRESS if (address := os.environ.get(name))), None)
 
 
 def _hosted(role: RoleParams, role_name: str) -> Endpoint:
@@ -70,9 +97,11 @@ def _hosted(role: RoleParams, role_name: str) -> Endpoint:
     return Endpoint(role.base_url or "", model, key=key, provider=role.provider)
 
 
-def _at_address(role: RoleParams, registry: Registry, role_name: str, http: Http) -> Endpoint:
-    base_url = as_base_url(role.base_url or "")
+def _at_address(role: RoleParams, address: str, registry: Registry, *, role_name: str, http: Http) -> Endpoint:
+    base_url = as_base_url(address)
     key = _key_from_env(role, role_name)
+    if role.base_url is None and not key:
+        key = os.environ.get(_USUAL_KEY, "")
     known = next((record for record in registry.list() if record.base_url == base_url), None)
     if known is not None and not role.api_key_env:
         key = registry.key(known)
@@ -82,12 +111,10 @@ def _at_address(role: RoleParams, registry: Registry, role_name: str, http: Http
 
 def _registered(role: RoleParams, registry: Registry, role_name: str, http: Http) -> list[Endpoint]:
     records = registry.list()
-    fitting = [record for record in records if role.server and role.server in {record.name, record.spec.get("name")}]
     wanted = role.model or role.server or ""
-    fitting = fitting or [record for record in records if record.model == wanted]
     found: list[Endpoint] = []
     told: list[str] = []
-    for record in fitting:
+    for record in fitting(role, records):
         snapshot = server_state(record, workspace=registry.workspace, http=http)
         if snapshot.state is not State.READY:
             told.append(f"{record.name} is {snapshot}")
@@ -163,6 +190,6 @@ def _none_ready(wanted: str, told: str, records: list[ServerRecord], role: RoleP
     return ServerError(
         f"No running server serves {wanted!r}, which the {role_name} needs.",
         evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
-        next_step=f"Start it with `tautools server up {start}`, or give its address with `base_url`"
+        next_step=f"Start it with `tautools server up {start}`, or give its address with `base_url` or OPENAI_API_BASE"
         + (f"; did you mean {near!r}?" if near else "."),
     )

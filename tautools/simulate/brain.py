@@ -68,7 +68,7 @@ class Brain:
         domain, task = await self.library.find(field)
         tools = {str(tool["function"]["name"]) for tool in domain.tools}
         if is_solved(self.skill, self.seed, field.conversation):
-            steps = solved(task, tools)
+            steps = solved(task, tools, domain.protocol.terminal_tools)
         else:
             steps = given_up(task, tools, _draw(f"style/{self.seed}/{field.conversation}"))
         place = place_in(steps, moves_of(request, field.strategy))

@@ -55,7 +55,9 @@ _PERSON = (
 
 
 def customer_words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the customer says next.
+    """Return what the customer's model answers next.
+
+    v1 asks it for more than words: with a thought before them, or what it thinks of a draft of its own.
 
     Parameters
     ----------
@@ -63,6 +65,20 @@ def customer_words(messages: Sequence[Mapping[str, Any]]) -> str:
         The conversation as the user model sees it: its scenario as system prompt, the agent's words with role `user`.
     """
     scenario = "\n".join(str(item.get("content") or "") for item in messages if item["role"] == "system")
+    if [item["role"] for item in messages] == ["user"]:
+        return _verdict(str(messages[-1].get("content") or ""))
+    words = _words(scenario, messages)
+    return f"Thought:\nI say what I came for.\n\nUser Response:\n{words}" if "User Response:" in scenario else words
+
+
+def _verdict(asked: str) -> str:
+    """Judge a draft of the customer's own: it is good; where a better one is wanted, other words."""
+    if asked.rstrip().endswith("Classification:"):
+        return "true"
+    return "Reflection:\nIt could be shorter.\n\nResponse:\nPlease go on."
+
+
+def _words(scenario: str, messages: Sequence[Mapping[str, Any]]) -> str:
     heard = [str(item.get("content") or "") for item in messages if item["role"] == "user"]
     spoken = sum(item["role"] == "assistant" for item in messages)
     if spoken == 0:
@@ -83,7 +99,7 @@ def _sentences(text: str) -> list[str]:
 
 def _opening(scenario: str) -> str:
     # A customer opens with the matter and does not read the whole scenario out.
-    reason = " ".join(_sentences(_part(scenario, "Reason for call"))[:2])
+    reason = " ".join(_sentences(_part(scenario, "Reason for call") or _instruction(scenario))[:2])
     return f"Hi! {first_person(reason)}" if reason else "Hi! I need some help with my account, please."
 
 
@@ -93,10 +109,16 @@ def _answer(scenario: str, heard: str, spoken: int) -> str:
     for phrases, reply in _REPLIES:
         if any(phrase in heard for phrase in phrases):
             return reply
-    known = _part(scenario, "Known info")
+    known = _part(scenario, "Known info") or _instruction(scenario)
     if known and "?" in heard:
         return first_person(known)
     return "Yes, that would be good." if "?" in heard else "All right, thank you. Please go on."
+
+
+def _instruction(scenario: str) -> str:
+    """Return the whole scenario of v1, which has no parts."""
+    found = re.search(r"^Instruction: (.*)$", scenario, flags=re.MULTILINE)
+    return found.group(1).strip() if found else ""
 
 
 def _part(scenario: str, name: str) -> str:

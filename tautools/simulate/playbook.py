@@ -42,9 +42,9 @@ def reads_only(name: str) -> bool:
     return name.startswith(_READ_PREFIXES)
 
 
-def solved(task: Task, tools: Collection[str]) -> tuple[Step, ...]:
-    """Return the steps that follow the task's reference."""
-    actions = [action for action in task.reference if action.requestor == "assistant"]
+def solved(task: Task, tools: Collection[str], ending: Collection[str] = ()) -> tuple[Step, ...]:
+    """Return the steps that follow the task's reference; a call of a tool in `ending` ends the talk and comes last."""
+    actions = [each for each in task.reference if each.requestor == "assistant" and each.name not in ending]
     steps: list[Step] = [Say(_GREETING)]
     known: set[str] = set()
     if not any(reads_only(action.name) for action in actions):
@@ -56,8 +56,10 @@ def solved(task: Task, tools: Collection[str]) -> tuple[Step, ...]:
             steps.append(Say(_CONSENT))
             asked = True
         steps.append(Do(action.name, action.arguments))
-    steps.append(Say(_last_words(task, actions)))
-    return tuple(steps)
+    last = [Do(each.name, each.arguments) for each in task.reference if each.name in ending][-1:]
+    if task.communicate or not last:
+        steps.append(Say(_last_words(task, actions)))
+    return (*steps, *last)
 
 
 def given_up(task: Task, tools: Collection[str], style: int) -> tuple[Step, ...]:

@@ -107,7 +107,7 @@ async def test_requests_and_rewards_are_those_of_the_original(
             assert held.reward == expected.reward, (held.reward_info, held.error)
             assert (held.outcome is Outcome.STEP_LIMIT) <= (expected.reward == 0)
         ended.append(expected.reward)
-    assert sum(each is not None for each in ended) >= 2
+    assert sum(each is not None for each in ended) >= (2 if root == STAND_IN else 1)
 
 
 def _compare(sent: Sequence[Any], expected: Sequence[Any]) -> None:
