@@ -268,6 +268,8 @@ class CommitRow(Record):
     finished_at: float
     agent_calls: int = 0
     user_calls: int = 0
+    expert_calls: int = 0
+    judge_calls: int = 0
     tool_calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -281,6 +283,11 @@ class CommitRow(Record):
     def key(self) -> tuple[str, str, int]:
         """Setting id, task id, trial: what is counted once."""
         return (self.setting_id, self.task_id, self.trial)
+
+    @property
+    def model_calls(self) -> int:
+        """Answered requests to models of every role."""
+        return self.agent_calls + self.user_calls + self.expert_calls + self.judge_calls
 
     @property
     def duration_s(self) -> float:

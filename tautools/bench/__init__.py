@@ -6,7 +6,7 @@ Tasks, tools, databases, policies and prompts come from the benchmark's own pack
 
 from __future__ import annotations
 
-from tautools.bench.approach import check_approach
+from tautools.bench.approach import approach_of, check_approach
 from tautools.bench.floor import do_nothing_floor, reference_reward
 from tautools.bench.loop import converse
 from tautools.bench.seeds import conversation_seed
@@ -15,6 +15,7 @@ from tautools.bench.setting import build_setting
 from tautools.bench.sources import benchmarks, open_source
 
 __all__ = [
+    "approach_of",
     "benchmarks",
     "build_setting",
     "check_approach",

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from tautools.llm.types import ToolSpec
     from tautools.records import Strategy
 
-__all__ = ["Action", "Approach", "Changes", "Domain", "Observation", "Protocol_", "Reward", "Source", "Task", "World"]
+__all__ = [
+    "Action",
+    "Approach",
+    "Changes",
+    "Domain",
+    "Expert",
+    "Observation",
+    "Protocol_",
+    "Reward",
+    "Source",
+    "Task",
+    "World",
+]
 
 Changes: TypeAlias = "Mapping[tuple[str, str], str | None]"
 """(table, key) to the canonical JSON of each entity that differs from the database as loaded; None: it is gone."""
@@ -100,6 +112,17 @@ class Protocol_:  # noqa: N801 - `Protocol` is typing's
 
 
 @dataclass(frozen=True, slots=True)
+class Expert:
+    """A model that an orchestrating agent can hand its move to."""
+
+    name: str
+    description: str = ""
+    """What the agent is told about it."""
+    thinks: bool = False
+    """Whether it was asked to think before it answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Approach:
     """How both sides are played."""
 
@@ -107,6 +130,8 @@ class Approach:
     user_strategy: UserStrategy = UserStrategy.LLM
     few_shot_displays: str | None = None
     """File of solved examples for the strategy `few-shot`; the benchmark's own when not given."""
+    experts: tuple[Expert, ...] = ()
+    """Whom the agent can call under the strategy `experts`."""
 
 
 class World(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from tautools.errors import ParamsError
 from tautools.params import RUN_OPTIONS, list_params, workspace_path
 from tautools.params.workspace import VARIABLE
 from tautools.records import Strategy, UserStrategy
@@ -131,6 +132,7 @@ _RUN_HELP: dict[str, tuple[Any, str]] = {
     "user.api_key_env": (str, "Environment variable that holds the key of the customer's server."),
     "user.provider": (str, "Provider of the customer's model."),
     "user.temperature": (float, "Sampling temperature of the customer."),
+    "experts": (str, "NAME=SERVER: an expert for the strategy experts; several times."),
     "num_trials": (int, "Trials of each task."),
     "tasks.split": (str, "Split of the tasks."),
     "tasks.ids": (str, "Task ids, separated by commas."),
@@ -148,20 +150,37 @@ _RUN_HELP: dict[str, tuple[Any, str]] = {
 }
 
 
+_SEVERAL = {"experts"}
+
+
 def run_options(function: F) -> F:
     """Add the options of one run; `run_flags` makes them into what `resolve_run` takes."""
     for name in reversed(_RUN_HELP):
         kind, text = _RUN_HELP[name]
-        function = click.option(RUN_OPTIONS[name], _variable(name), type=kind, default=None, help=text)(function)
+        several = {"multiple": True, "metavar": "NAME=SERVER"} if name in _SEVERAL else {"default": None}
+        function = click.option(RUN_OPTIONS[name], _variable(name), type=kind, help=text, **several)(function)
     return function
 
 
 def run_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options of `run_options` by the name of the params they set."""
     flags = {name: options[_variable(name)] for name in RUN_OPTIONS if options.get(_variable(name)) is not None}
+    if experts := dict(_expert(text) for text in flags.pop("experts", ())):
+        flags["experts"] = experts
     if "tasks.ids" in flags:
         flags["tasks.ids"] = [part.strip() for part in flags["tasks.ids"].split(",") if part.strip()]
     return flags
+
+
+def _expert(text: str) -> tuple[str, str]:
+    name, equals, server = text.partition("=")
+    if not (name and equals and server):
+        raise ParamsError(
+            f"--expert {text}: this does not read NAME=SERVER.",
+            next_step="Write it like --expert strong=qwen3-32b-fp8; the rest of a role can be --set "
+            "experts.strong.thinking=off.",
+        )
+    return name, server
 
 
 def _variable(name: str) -> str:

@@ -35,6 +35,8 @@ Examples:
   tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\
       --key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4
   tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5
+  tautools run --env retail --strategy experts --server sim-small --user-server sim-user \\
+      --expert quick=sim-small --expert strong=sim-large --start-servers --limit 2
   tautools run --env retail --model M --task-ids 3,17 --set agent.top_p=0.9 --dry-run
 \b
 Exit codes: 0 all done, 2 bad input, 3 work is still owed (run it again), 130 interrupted.

@@ -59,17 +59,18 @@ class Transcript:
         )
 
     def message(self, message: Mapping[str, Any]) -> None:
-        """Print one message; what a tool gave back and the system prompt are shortened."""
+        """Print one message, an expert's under its name; tool results and the system prompt are shortened."""
         role = "tool" if is_tool_output(message) else str(message["role"])
         text = str(message.get("content") or "")
         if role in {"tool", "system"} and not self._full:
             text = _shortened(text)
         style = _STYLES.get(role, "")
+        who = escape(str(message.get("expert") or role))
         if text:
-            self._console.print(f"[bold {style}]{role:>9}[/]  [{style}]{escape(text)}[/]")
+            self._console.print(f"[bold {style}]{who:>9}[/]  [{style}]{escape(text)}[/]")
         for call in message.get("tool_calls") or ():
             said = call["function"]
-            self._console.print(f"[bold {style}]{role:>9}[/]  → {escape(said['name'])}({escape(said['arguments'])})")
+            self._console.print(f"[bold {style}]{who:>9}[/]  → {escape(said['name'])}({escape(said['arguments'])})")
 
 
 def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
@@ -115,7 +116,7 @@ def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
             str(row.trial),
             row.outcome.value,
             _figure(row.reward),
-            str(row.agent_calls + row.user_calls),
+            str(row.model_calls),
             str(row.tool_calls),
             str(row.output_tokens),
             f"{row.duration_s:.1f} s",

@@ -176,6 +176,8 @@ class RoleParams(Params):
     max_tokens: int | None = Field(None, ge=1)
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: Thinking = Thinking.DEFAULT
+    description: str = ""
+    """What an orchestrating agent is told about this model, when it is an expert."""
 
     @model_validator(mode="before")
     @classmethod
@@ -266,7 +268,9 @@ class RunParams(SharedRunParams):
             found["user"] = self.user
         if self.judge is not None:
             found["judge"] = self.judge
-        return found | {f"expert:{name}": role for name, role in self.experts.items()}
+        if self.strategy is Strategy.EXPERTS:
+            found |= {f"expert:{name}": role for name, role in self.experts.items()}
+        return found
 
 
 class Grid(Params):

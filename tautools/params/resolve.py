@@ -52,6 +52,7 @@ RUN_OPTIONS = {
     "user.api_key_env": "--user-key-env",
     "user.provider": "--user-provider",
     "user.temperature": "--user-temperature",
+    "experts": "--expert",
     "num_trials": "--num-trials",
     "tasks.split": "--split",
     "tasks.ids": "--task-ids",
@@ -196,7 +197,10 @@ def _spell_out_roles(tree: Tree) -> None:
         return
     grid = data.get("grid")
     agents = grid.get("agent") if isinstance(grid, dict) else None
-    spots: list[tuple[Any, Any, Trail]] = [(data, "user", ("user",)), (data, "agent", ("agent",))]
+    spots: list[tuple[Any, Any, Trail]] = [(data, name, (name,)) for name in ("user", "agent", "judge")]
+    experts = data.get("experts")
+    if isinstance(experts, dict):
+        spots += [(experts, name, ("experts", name)) for name in experts]
     if isinstance(agents, list):
         spots += [(agents, index, ("grid", "agent", index)) for index in range(len(agents))]
     for around, key, trail in spots:

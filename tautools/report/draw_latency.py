@@ -25,8 +25,9 @@ _SHOWN = ("ttft_s", "decode_s", "tpot_s", "e2e_s")
 
 
 def draw_calls(group: CallGroup) -> Picture:
-    """Draw TTFT, decode, TPOT and E2E of one role and model."""
-    name = f"latency_{_safe(group.role)}_{_safe(group.model)}"
+    """Draw TTFT, decode, TPOT and E2E of one role, expert and model."""
+    whose = (group.role, group.expert, group.model) if group.expert else (group.role, group.model)
+    name = f"latency_{'_'.join(map(_safe, whose))}"
     shown = [group.timing(column) for column in _SHOWN if group.timing(column).histogram is not None]
     if not shown:
         return blank(name, f"No latency of {group.name}: n = 0.")

@@ -33,6 +33,7 @@ _CALL_COLUMNS = [
     "step",
     "attempt",
     "role",
+    "expert",
     "model",
     "source",
     "simulated",
@@ -65,6 +66,8 @@ _CONVERSATION_COLUMNS = [
     "duration_s",
     "agent_calls",
     "user_calls",
+    "expert_calls",
+    "judge_calls",
     "tool_calls",
     "prompt_tokens",
     "cached_tokens",
@@ -127,8 +130,8 @@ def event_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
 def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame:
     """Return what a customer waits for: one row for each turn of the agent in a finished conversation.
 
-    `turn_s` runs from the first request of the turn to the end of its last one: tool loops, retries and waits between
-    them are in it [s]. Requests outside the time of the finished conversation belong to an attempt that was lost.
+    `turn_s` runs from the first request of the turn to the end of its last one: tool loops, experts, retries and waits
+    between them are in it [s]. Requests outside the time of the finished conversation belong to a lost attempt.
 
     Parameters
     ----------
@@ -140,7 +143,7 @@ def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame
     import pandas as pd
 
     finished = conversation_frame(cells)[["setting_id", "task_id", "trial", "started_at", "finished_at"]]
-    agent = calls[calls["role"] == Role.AGENT.value]
+    agent = calls[calls["role"].isin([Role.AGENT.value, Role.EXPERT.value])]
     joined = agent.merge(finished, on=["setting_id", "task_id", "trial"], suffixes=("", "_conversation"))
     inside = joined[
         (joined["started_at"] >= joined["started_at_conversation"] - 1e-3)

@@ -139,14 +139,19 @@ def latency_report(*, workspace: str | Path = ".", sweep: str = "") -> LatencyRe
 def _group_json(group: CallGroup) -> dict[str, Any]:
     return {
         "role": group.role,
+        "expert": group.expert,
         "model": group.model,
         "simulated": group.simulated,
         "answered": group.answered,
-        "where": f"role = {group.role} and model = {group.model} and fault is empty",
+        "where": f"role = {group.role} and {_expert(group)}model = {group.model} and fault is empty",
         "metrics": {each.metric.column: _timing_json(each) for each in group.timings},
         "tokens": asdict(group.tokens),
         "faults": dict(group.faults),
     }
+
+
+def _expert(group: CallGroup) -> str:
+    return f"expert = {group.expert} and " if group.expert else ""
 
 
 def _timing_json(timing: Timing) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
     """Return every metric of every role and model with its percentiles and the share under 5 s."""
     rows: list[tuple[Entry, ...]] = [
         (
-            group.role,
+            _who(group),
             (_short(group.model), "SIMULATED" if group.simulated else ""),
             f"{timing.metric.name} [{timing.metric.unit}]",
             tuple(timing.source.split(", ")),
@@ -113,7 +113,7 @@ def token_table(groups: Sequence[CallGroup]) -> Table:
     """Return token totals, answered calls and faults of every role and model."""
     rows = [
         (
-            group.role,
+            _who(group),
             (_short(group.model), "SIMULATED" if group.simulated else ""),
             count(group.answered),
             count(group.tokens.prompt),
@@ -156,6 +156,11 @@ def _figures(summary: LatencySummary, scale: float) -> tuple[str, ...]:
     values = (measured(None if value is None else value * scale) for value in found)
     promised = percent(summary.share_under) if scale == 1.0 else "–"
     return count(summary.n), *values, promised
+
+
+def _who(group: CallGroup) -> str | tuple[str, str]:
+    """Write whose calls they are: the role, and an expert's name under it."""
+    return (group.role, group.expert) if group.expert else group.role
 
 
 def _marked(name: str, part: pd.DataFrame) -> tuple[str, str]:

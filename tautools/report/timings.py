@@ -1,4 +1,4 @@
-"""Latencies by role and model: one group of calls, its metrics, its tokens, its faults."""
+"""Latencies by role, expert and model: one group of calls, its metrics, its tokens, its faults."""
 
 from __future__ import annotations
 
@@ -75,9 +75,11 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class CallGroup:
-    """Every call of one role to one model."""
+    """Every call of one role, or of one expert, to one model."""
 
     role: str
+    expert: str
+    """Which expert, for the role `expert`."""
     model: str
     answered: int
     simulated: bool
@@ -88,8 +90,8 @@ class CallGroup:
 
     @property
     def name(self) -> str:
-        """Role and model, as they stand in tables."""
-        return f"{self.role}, {self.model}"
+        """Role, expert and model, as they stand in tables."""
+        return ", ".join(part for part in (self.role, self.expert, self.model) if part)
 
     def timing(self, column: str) -> Timing:
         """Return the timing of one metric; of n = 0 when nothing was measured."""
@@ -97,10 +99,13 @@ class CallGroup:
 
 
 def call_groups(calls: pd.DataFrame) -> list[CallGroup]:
-    """Return one group for each role and model, agents first, in the order of their names."""
+    """Return one group for each role, expert and model, agents first, in the order of their names."""
     order = {"agent": 0, "user": 1}
-    groups = [_group(str(role), str(model), part) for (role, model), part in calls.groupby(["role", "model"])]
-    return sorted(groups, key=lambda group: (order.get(group.role, 2), group.role, group.model))
+    groups = [
+        _group((str(role), str(expert), str(model)), part)
+        for (role, expert, model), part in calls.groupby(["role", "expert", "model"])
+    ]
+    return sorted(groups, key=lambda group: (order.get(group.role, 2), group.role, group.expert, group.model))
 
 
 def timing(metric: Metric, answered: pd.DataFrame) -> Timing:
@@ -115,10 +120,12 @@ def timing(metric: Metric, answered: pd.DataFrame) -> Timing:
     )
 
 
-def _group(role: str, model: str, part: pd.DataFrame) -> CallGroup:
+def _group(whose: tuple[str, str, str], part: pd.DataFrame) -> CallGroup:
+    role, expert, model = whose
     answered = part[part["fault"] == ""]
     return CallGroup(
         role=role,
+        expert=expert,
         model=model,
         answered=len(answered),
         simulated=bool(part["simulated"].any()),

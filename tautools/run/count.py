@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HOPELESS", "CallCounts", "DeadServerWatch", "is_tool_output", "tool_calls"]
 
-_CALLS = {Role.AGENT: "agent_calls", Role.USER: "user_calls"}
+_CALLS = {
+    Role.AGENT: "agent_calls",
+    Role.USER: "user_calls",
+    Role.EXPERT: "expert_calls",
+    Role.JUDGE: "judge_calls",
+}
 
 HOPELESS = frozenset({CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED})
 """Faults that the next conversation will meet too: few of them in a row are enough to stop."""
@@ -58,7 +63,7 @@ class CallCounts:
 
 
 class DeadServerWatch:
-    """Notices that a role's server no longer answers: many faulted conversations and no answered call between.
+    """Notices that a role's or expert's server no longer answers: many faulted conversations, no answered call between.
 
     Parameters
     ----------
@@ -71,23 +76,24 @@ class DeadServerWatch:
     def __init__(self, *, hopeless_limit: int, limit: int) -> None:
         self._hopeless_limit = hopeless_limit
         self._limit = limit
-        self._hopeless: Counter[Role] = Counter()
-        self._any: Counter[Role] = Counter()
-        self._last_fault: dict[tuple[str, int], Role] = {}
+        self._hopeless: Counter[str] = Counter()
+        self._any: Counter[str] = Counter()
+        self._last_fault: dict[tuple[str, int], str] = {}
 
     def call(self, record: CallRecord) -> None:
         """Note one call."""
+        part = f"{record.role.value} {record.expert}".strip()
         if record.fault:
-            self._last_fault[record.task_id, record.trial] = record.role
+            self._last_fault[record.task_id, record.trial] = part
         else:
-            self._hopeless[record.role] = self._any[record.role] = 0
+            self._hopeless[part] = self._any[part] = 0
 
     def faulted(self, pair: tuple[str, int], fault: str) -> str:
         """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
-        role = self._last_fault.pop(pair, Role.AGENT)
-        self._any[role] += 1
-        self._hopeless[role] += fault in {each.value for each in HOPELESS}
-        if self._hopeless[role] >= self._hopeless_limit or self._any[role] >= self._limit:
-            lost = self._any[role]
-            return f"The {role.value} model's server does not answer: {lost} conversations in a row ended in {fault}"
+        part = self._last_fault.pop(pair, Role.AGENT.value)
+        self._any[part] += 1
+        self._hopeless[part] += fault in {each.value for each in HOPELESS}
+        if self._hopeless[part] >= self._hopeless_limit or self._any[part] >= self._limit:
+            lost = self._any[part]
+            return f"The {part} model's server does not answer: {lost} conversations in a row ended in {fault}"
         return ""

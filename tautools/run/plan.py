@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tautools.bench import build_setting, check_approach, open_source, select_tasks
-from tautools.bench.types import Approach
+from tautools.bench import approach_of, build_setting, check_approach, open_source, select_tasks
 from tautools.errors import RunError
 from tautools.run.folder import find_folder, read_setting
 from tautools.run.ledger import read_ledger
@@ -16,7 +15,7 @@ from tautools.run.roles import cast_roles
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.bench.types import Domain, Task
+    from tautools.bench.types import Approach, Domain, Task
     from tautools.params.models import RunParams
     from tautools.records import CommitRow, Setting
     from tautools.run.ledger import Key
@@ -99,7 +98,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
         check_writable(workspace / "results" / run.env / run.strategy.value)
     source = open_source(run.bench, run.source, run.path, run.python)
     domain = source.domain(run.env, run.tasks.split)
-    approach = Approach(run.strategy, run.user_strategy, run.few_shot_displays)
+    approach = approach_of(run)
     check_approach(domain, approach)
     tasks = list(select_tasks(domain, run.tasks))
     cast = cast_roles(run, workspace=workspace, need_servers=need_servers)

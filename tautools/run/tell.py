@@ -84,7 +84,7 @@ class Teller:
             row.outcome.value,
             _figure(row.reward),
             row.duration_s,
-            row.agent_calls + row.user_calls,
+            row.model_calls,
             data["done"],
             data["planned"],
         )

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tautools.bench.agents.expert_words import TOOL
 from tautools.records import Role
 from tautools.simulate.customer import customer_words
 from tautools.simulate.library import Library
 from tautools.simulate.playbook import CLOSING, given_up, place_in, reads_only, solved
 from tautools.simulate.probe import forced_call, probe_answer
-from tautools.simulate.speech import Do, Say, Speech, moves_of, render
+from tautools.simulate.speech import Do, Say, Speech, called_last, hand_over, moves_of, render, render_tagged
 
 if TYPE_CHECKING:
     from tautools.simulate.requests import ChatRequest, TaskField
@@ -60,7 +61,7 @@ class Brain:
             return Speech(text=customer_words(request.messages))
         if request.forced_tool is not None:
             return forced_call(request)
-        if field is not None and field.role is Role.AGENT:
+        if field is not None and field.role in {Role.AGENT, Role.EXPERT}:
             return await self._agent(request, field)
         return probe_answer(request)
 
@@ -73,7 +74,19 @@ class Brain:
             steps = given_up(task, tools, _draw(f"style/{self.seed}/{field.conversation}"))
         place = place_in(steps, moves_of(request, field.strategy))
         step = steps[place] if place < len(steps) else _afterwards(steps)
-        return render(step, _thought(step), field.strategy)
+        if field.role is Role.EXPERT:
+            return render_tagged(step)
+        expert = _expert_for(request, f"{self.seed}/{field.conversation}/{place}")
+        return hand_over(expert) if expert else render(step, _thought(step), field.strategy)
+
+
+def _expert_for(request: ChatRequest, draw: str) -> str:
+    """Return the expert that takes this step, drawn from all whom the request offers and the agent itself; or none."""
+    offered = [tool["function"] for tool in request.tools if tool["function"]["name"] == TOOL]
+    if not offered or called_last(request.messages) == TOOL:
+        return ""  # nobody to ask, or the one who was asked could not help
+    names = offered[0]["parameters"]["properties"]["expert"]["enum"]
+    return str(["", *names][_draw(f"expert/{draw}") % (len(names) + 1)])
 
 
 def _afterwards(steps: tuple[Step, ...]) -> Step:

@@ -7,12 +7,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tautools.bench.agents.expert_words import TOOL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.simulate.requests import ChatRequest
 
-__all__ = ["Do", "Say", "Speech", "Step", "moves_of", "render"]
+__all__ = ["Do", "Say", "Speech", "Step", "called_last", "hand_over", "moves_of", "render", "render_tagged"]
 
 _ACTION = re.compile(r"Action:\s*(\{.*\})", re.DOTALL)
 
@@ -62,6 +64,19 @@ def render(step: Step, thought: str, strategy: str) -> Speech:
     return Speech(text=text)
 
 
+def render_tagged(step: Step) -> Speech:
+    """Write a step as an expert does: words or a call between tags."""
+    if isinstance(step, Say):
+        return Speech(text=f"<message>{step.text}</message>")
+    action = {"name": step.name, "arguments": dict(step.arguments)}
+    return Speech(text=f"<tool_call>{json.dumps(action)}</tool_call>")
+
+
+def hand_over(expert: str) -> Speech:
+    """Call an expert, as an orchestrating agent does."""
+    return Speech(tool=TOOL, arguments=json.dumps({"expert": expert}))
+
+
 def moves_of(request: ChatRequest, strategy: str) -> list[str]:
     """Return what the agent did so far: names of tools, and empty text where it spoke to the user.
 
@@ -74,6 +89,12 @@ def moves_of(request: ChatRequest, strategy: str) -> list[str]:
         if opened and message["role"] == "assistant":
             moves.append(_move(message, strategy))
     return moves
+
+
+def called_last(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the tool whose answer is the last message; empty text when the last is something else."""
+    called = [message for message in messages if message.get("tool_calls")]
+    return _move(called[-1], "") if called and messages[-1]["role"] == "tool" else ""
 
 
 def _move(message: Mapping[str, Any], strategy: str) -> str:

@@ -35,7 +35,7 @@ async def hold(
 def reference_script(task: Task, strategy: Strategy) -> list[Any]:
     """Return an agent that does what the reference does and says what must be said."""
     said = "It is done: " + ", ".join(task.communicate)
-    if strategy is Strategy.FC:
+    if strategy in {Strategy.FC, Strategy.EXPERTS}:
         return [*([(found.name, json.dumps(dict(found.arguments)))] for found in task.reference), said]
     return [*(action(found.name, **found.arguments) for found in task.reference), action("respond", content=said)]
 

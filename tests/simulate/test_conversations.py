@@ -12,7 +12,7 @@ import pytest
 
 from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
 from tautools.bench.agents import STRATEGIES
-from tautools.bench.types import Approach
+from tautools.bench.types import Approach, Expert
 from tautools.errors import ParamsError
 from tautools.llm import ModelDoor
 from tautools.llm.types import Endpoint
@@ -32,6 +32,9 @@ REFERENCES_THAT_FAIL: dict[str, list[str]] = {"retail": [], "airline": []}
 """Tasks whose own reference actions the benchmark's scorer does not accept; docs/simulated.md says why."""
 
 
+EXPERTS = (Expert("quick"), Expert("strong", "likes hard cases"))
+
+
 class Table:
     """A simulated server and the door to it, for both roles."""
 
@@ -44,7 +47,7 @@ class Table:
         return await converse(
             domain,
             domain.tasks[task_id],
-            approach=Approach(strategy),
+            approach=Approach(strategy, experts=EXPERTS if strategy is Strategy.EXPERTS else ()),
             door=self.door,
             limits=Limits(),
             trial=trial,
@@ -68,7 +71,7 @@ class Table:
 async def table(skill: float, *, names_tasks: bool = True) -> AsyncIterator[Table]:
     """Serve a simulated model at once; `names_tasks` False leaves the request field out, as to a real server."""
     calls: list[CallRecord] = []
-    parties = {role: Party(model="m") for role in (Role.AGENT, Role.USER)}
+    parties = {part: Party(model="m") for part in ("agent", "user", *(f"expert:{each.name}" for each in EXPERTS))}
     async with SimulatedServer(SimulateParams(skill=skill, speed=0), model="m", key="k") as server:
         endpoint = Endpoint(server.base_url, "m", key="k", simulated=names_tasks)
         async with ModelDoor(lambda _role: [endpoint], parties, on_call=calls.append) as door:
@@ -93,6 +96,18 @@ async def test_skill_one_passes_every_task_whose_reference_passes(env: str, stra
     assert failed == REFERENCES_THAT_FAIL[env]
     assert all(talk.simulated for talk in talks)
     assert all(call.simulated for call in seated.calls)
+
+
+async def test_agent_and_experts_share_the_moves_of_a_conversation() -> None:
+    domain = open_source().domain("retail")
+    async with table(1) as seated:
+        talks = await seated.talk_all(domain, Strategy.EXPERTS, ids=list(domain.tasks)[:10])
+    asked = [call for call in seated.calls if call.role is Role.EXPERT]
+    assert {call.expert for call in asked} == {"quick", "strong"}
+    moves = [message for talk in talks for message in talk.messages if message["role"] == "assistant"]
+    assert sum("expert" in message for message in moves) == len(asked)
+    assert 0 < len(asked) < len(moves), "the agent moves itself too"
+    assert all("call_expert" not in str(message.get("tool_calls")) for message in moves)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

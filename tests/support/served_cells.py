@@ -41,8 +41,10 @@ def requests_of(server: SimulatedServer) -> int:
 
 
 def cell_at(base_url: str, model: str = "sim-4B", **fields: Any) -> RunParams:
-    """Return a small cell of retail whose two roles are played by the model at one address."""
+    """Return a small cell of retail whose roles are played by the model at one address."""
     role = {"model": model, "base_url": base_url}
+    if fields.get("strategy") == "experts":
+        fields.setdefault("experts", {"quick": role, "strong": role})
     tasks = {"limit": fields.pop("limit", 2)} | fields.pop("tasks", {})
     return RunParams.model_validate({"env": "retail", "agent": role, "user": role, "tasks": tasks} | fields)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from tautools.bench.agents.experts import Orchestrator, expert_texts
 from tautools.bench.agents.fc import ToolCaller
 from tautools.bench.agents.text import TextAgent, instructions_of
 from tautools.records import Strategy
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["STRATEGIES", "agent_instructions", "make_agent"]
 
-STRATEGIES = (Strategy.FC, Strategy.ACT, Strategy.REACT)
+STRATEGIES = (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.EXPERTS)
 """What `make_agent` can play."""
 
 
 def make_agent(domain: Domain, approach: Approach) -> Speaker:
-    """Return an agent of tau2: tool calling as the bench does it, or `act` and `react` in our own words."""
+    """Return an agent of tau2: tool calling as the bench does it, with experts, or by text in our own words."""
     if approach.strategy is Strategy.FC:
         return ToolCaller(domain.agent_system, domain.tools)
+    if approach.strategy is Strategy.EXPERTS:
+        return Orchestrator(domain.agent_system, domain.tools, approach.experts)
     return TextAgent(domain, approach.strategy)
 
 
@@ -30,5 +33,7 @@ def agent_instructions(domain: Domain, approach: Approach) -> dict[str, str]:
     """Return the sha256 of each text that an agent of `make_agent` and its customer are shown."""
     if approach.strategy is Strategy.FC:
         return dict(domain.prompts)
+    if approach.strategy is Strategy.EXPERTS:
+        return dict(domain.prompts) | expert_texts(approach.experts)
     own = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in instructions_of(approach.strategy).items()}
     return {name: digest for name, digest in domain.prompts.items() if name != "agent_system"} | own

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from tautools.bench.agents.move import Ask
     from tautools.bench.types import Observation
-    from tautools.llm.types import Message, ToolCall, ToolSpec
+    from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 
-__all__ = ["ToolCaller"]
+__all__ = ["ToolCaller", "called", "plainly_answered"]
 
 
 class ToolCaller:
@@ -33,19 +33,27 @@ class ToolCaller:
 
     async def move(self, ask: Ask) -> Move:
         """Ask once; return the calls when there are any, else the words."""
-        reply = await ask(self.messages, self.tools)
-        if reply.tool_calls:
-            return Move(calls=reply.tool_calls, wrote=reply.text)
-        return Move(said=reply.text, unusable=not reply.text.strip(), wrote=reply.text)
+        return called(await ask(self.messages, self.tools))
 
     def acted(self, move: Move, observations: Sequence[Observation]) -> None:
         """Append the answer and one tool message for each call."""
-        pairs = list(zip(move.calls, observations, strict=True))
-        message: Message = {"role": "assistant", "content": move.wrote}
-        if pairs:
-            message["tool_calls"] = [_echo(call, seen) for call, seen in pairs]
-        results = [{"role": "tool", "tool_call_id": call.id, "content": seen.text} for call, seen in pairs]
-        self.messages += [message, *results]
+        self.messages += plainly_answered(move, observations)
+
+
+def called(reply: Reply) -> Move:
+    """Return what an answer means under tool calling: its calls when there are any, else its words."""
+    if reply.tool_calls:
+        return Move(calls=reply.tool_calls, wrote=reply.text)
+    return Move(said=reply.text, unusable=not reply.text.strip(), wrote=reply.text)
+
+
+def plainly_answered(move: Move, observations: Sequence[Observation]) -> list[Message]:
+    """Return a move as messages of a history: the answer, and one tool message for each of its calls."""
+    pairs = list(zip(move.calls, observations, strict=True))
+    message: Message = {"role": "assistant", "content": move.wrote}
+    if pairs:
+        message["tool_calls"] = [_echo(call, seen) for call, seen in pairs]
+    return [message, *({"role": "tool", "tool_call_id": call.id, "content": seen.text} for call, seen in pairs)]
 
 
 def _echo(call: ToolCall, seen: Observation) -> Message:
