@@ -27,6 +27,7 @@ VERBS = {
     "rescore": "Score stored conversations by other rules.",
     "sweep": "Plan, run and watch many cells.",
     "report": "Tables, figures and pages of what was measured.",
+    "fidelity": "Compare the loop with tau-bench's own.",
     "model": "Check and fetch the weights of models.",
     "simulate": "Serve a SIMULATED model in the foreground.",
     "demo": "The whole way on simulated models, in minutes.",

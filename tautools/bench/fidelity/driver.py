@@ -1,0 +1,292 @@
+"""Drives tau-bench's own agents, users and envs by a script, and writes down every request that they make.
+
+Run as a program of its own, by any interpreter that can import the checkout: it imports nothing of ours. It reads one
+JSON object from standard input and writes one JSON line per conversation. `litellm` is a stand-in whose `completion`
+answers from the script, so no network and no litellm are needed. Who asks is told by the function that calls, never by
+what is asked. Two things are remembered that the original works out again for each conversation, without any change of
+what it finds: the database as read from its files, and the text of each entity that its hash is made of. And the tasks
+are put back before each conversation, so that each is the first one of its process: the original's own replay of a
+reference can change the arguments of that reference for the conversations after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import importlib
+import json
+import marshal
+import random
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+ROLES = {
+    "solve": "agent",
+    "generate_next_step": "agent",
+    "generate_next_message": "user",
+    "verify": "check",
+    "reflect": "check",
+}
+"""Calling function to role; `check` is what a user model is asked about its own draft."""
+CONSTRUCTOR = {"user": "User Response:\nHello.", "check": "true"}
+"""What is answered while an env is made: the original asks its user model then, about no task."""
+AGENT_MODEL, USER_MODEL = "agent-model", "user-model"
+
+
+class Message:
+    """An answer as litellm gives it, with what the original uses of it: its fields, its dump and its text."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.role = "assistant"
+        self.content = answer["content"]
+        self.tool_calls = answer.get("tool_calls")
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return the message as it enters a history."""
+        fields = {"content": self.content, "role": self.role, "tool_calls": self.tool_calls}
+        return {**fields, "function_call": None, "provider_specific_fields": None}
+
+    def __str__(self) -> str:
+        """Return what litellm's message is when it is put into a text, as the verifying user does with its draft."""
+        fields = (f"{name}={value!r}" for name, value in self.model_dump().items())
+        return f"Message({', '.join(fields)})"
+
+
+class Script:
+    """Answers each role by the number of its request, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.begin({}, {})
+
+    def begin(self, answers: dict[str, list[dict[str, Any]]], after: dict[str, dict[str, Any]]) -> None:
+        """Start a conversation: the answers of each role, and what each says when they are used up."""
+        self.answers, self.after = answers, after
+        self.asked: dict[str, int] = {}
+        self.requests: list[dict[str, Any]] = []
+        self.constructing = False
+
+    def completion(self, **request: Any) -> Any:
+        """Stand in for `litellm.completion`."""
+        role = who_asks()
+        self.requests.append(self._kept(role, request))
+        answer = {"content": CONSTRUCTOR[role]} if self.constructing else self._next(role)
+        return types.SimpleNamespace(
+            choices=[types.SimpleNamespace(message=Message(answer))], _hidden_params={"response_cost": 0.0}
+        )
+
+    def _next(self, role: str) -> dict[str, Any]:
+        index = self.asked.get(role, 0)
+        self.asked[role] = index + 1
+        told = self.answers.get(role, [])
+        return told[index] if index < len(told) else self.after[role]
+
+    def _kept(self, role: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a request, its messages and tools as JSON of now: the original goes on with its lists."""
+        messages = [json.dumps(message) for message in request.pop("messages")]
+        tools = json.dumps(request.pop("tools")) if "tools" in request else None
+        return {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools, **request}
+
+
+SCRIPT = Script()
+PRISTINE: dict[int, list[Any]] = {}
+"""The tasks as they were loaded, by the identity of their list."""
+
+
+def who_asks() -> str:
+    """Return the role of the function that asks, by the nearest caller that has one."""
+    frame = sys._getframe(2)  # noqa: SLF001 - who asks, without looking at what is asked
+    while frame.f_code.co_name not in ROLES:
+        if frame.f_back is None:
+            raise SystemExit("The original asks a model in a place that is not known here.")
+        frame = frame.f_back
+    return ROLES[frame.f_code.co_name]
+
+
+def main() -> None:
+    """Play every case of the job on standard input."""
+    gc.disable()  # it would walk over each copy of the database, and there are no cycles to find
+    job = json.load(sys.stdin)
+    get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
+    sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
+    write = Writer()
+    for case in job["cases"]:
+        write(play(job, case, get_env))
+
+
+def prepare(checkout: Path, env: str, domain_path: str | None) -> Any:
+    """Import the original with our `litellm` in place and return its `get_env`."""
+    litellm = types.ModuleType("litellm")
+    litellm.completion = SCRIPT.completion  # type: ignore[attr-defined]
+    litellm.provider_list = ["openai"]  # type: ignore[attr-defined]
+    sys.modules["litellm"] = litellm
+    sys.path.insert(0, str(checkout))
+    envs = importlib.import_module("tau_bench.envs")
+    for name in ("base", "user"):
+        importlib.import_module(f"tau_bench.envs.{name}")
+    if domain_path:  # the original's machinery on the tasks, tools and data of another package of its shape
+        envs.__path__ = [str(Path(domain_path) / "tau_bench" / "envs")]
+        sys.modules.pop("tau_bench.envs.tool")
+    remember_data(importlib.import_module(f"tau_bench.envs.{env}.env"))
+    remember_hashes(importlib.import_module("tau_bench.envs.base"))
+    return envs.get_env
+
+
+def remember_data(module: Any) -> None:
+    """Read the database once; each conversation gets an equal one of its own, and a constructor needs none."""
+    read = module.load_data()
+    kept = marshal.dumps(read)
+    if marshal.loads(kept) != read:  # noqa: S302 - our own bytes
+        raise SystemExit("The database does not survive being copied; its load cannot be remembered.")
+    module.load_data = lambda: read if SCRIPT.constructing else marshal.loads(kept)  # noqa: S302 - our own bytes
+
+
+def remember_hashes(base: Any) -> None:
+    """Let the original hash each entity of a database once, and put the texts together as it would."""
+    original, checked = base.Env.get_data_hash, False
+    known: dict[bytes, str] = {}
+
+    def text_of(entity: Any) -> str:
+        key = marshal.dumps(entity, 2)
+        if key not in known:
+            known[key] = repr(base.to_hashable(entity))
+        return known[key]
+
+    def as_tuple(parts: list[str]) -> str:
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+
+    def table_of(table: Any) -> str:
+        if not isinstance(table, dict):
+            return text_of(table)
+        return as_tuple([f"({key!r}, {text_of(each)})" for key, each in sorted(table.items())])
+
+    def get_data_hash(self: Any) -> str:
+        found = as_tuple([f"({name!r}, {table_of(table)})" for name, table in sorted(self.data.items())])
+        self.hashes = [*getattr(self, "hashes", []), hashlib.sha256(found.encode("utf-8")).hexdigest()]
+        nonlocal checked
+        if not checked and original(self) != self.hashes[-1]:
+            raise SystemExit("The original hashes a database in another way than is known here.")
+        checked = True
+        return str(self.hashes[-1])
+
+    base.Env.get_data_hash = get_data_hash
+
+
+def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, Any]:
+    """Hold one conversation as the original's `run` does, and return its requests and its end."""
+    SCRIPT.begin(case["answers"], case["after"])
+    random.seed(case["seed"])
+    end: dict[str, Any] = {}
+    SCRIPT.constructing = True
+    env = get_env(
+        job["env"], job["user_strategy"], USER_MODEL, job["split"], user_provider="openai", task_index=case["index"]
+    )
+    SCRIPT.constructing = False
+    put_back(env)
+    agent = make_agent(job, env)
+    try:
+        solved = agent.solve(env=env, task_index=case["index"])
+        end = {"reward": solved.reward, "reward_info": solved.info.get("reward_info"), "messages": solved.messages}
+    except Exception as error:  # noqa: BLE001 - the original's `run` makes a reward of 0 of any
+        end = {"reward": 0.0, "reward_info": None, "messages": [], "error": f"{type(error).__name__}: {error}"}
+    hashes = getattr(env, "hashes", [])
+    return {"case": case["name"], "requests": SCRIPT.requests, "db": len(set(hashes)) == 1 if hashes else None, **end}
+
+
+def put_back(env: Any) -> None:
+    """Give an env's tasks the arguments that they had at first."""
+    pristine = PRISTINE.setdefault(id(env.tasks), [copy.deepcopy(task) for task in env.tasks])
+    env.tasks[env.task_index] = env.task = copy.deepcopy(pristine[env.task_index])
+
+
+def make_agent(job: dict[str, Any], env: Any) -> Any:
+    """Return the original's agent for a strategy."""
+    common = {"tools_info": env.tools_info, "wiki": env.wiki, "model": AGENT_MODEL, "provider": "openai"}
+    strategy = job["strategy"]
+    if strategy == "fc":
+        return importlib.import_module("tau_bench.agents.tool_calling_agent").ToolCallingAgent(**common)
+    if strategy == "few-shot":
+        module = importlib.import_module("tau_bench.agents.few_shot_agent")
+        return module.FewShotToolCallingAgent(**common, few_shot_displays=job["displays"])
+    module = importlib.import_module("tau_bench.agents.chat_react_agent")
+    return module.ChatReActAgent(**common, use_reasoning=strategy == "react")
+
+
+def fixed_texts() -> dict[str, list[str]]:
+    """Return the original's own words around what differs between conversations, in pieces, by what they are for."""
+    user = importlib.import_module("tau_bench.envs.user")
+    prompts = {"user llm": user.LLMUserSimulationEnv, "user react": user.ReactUserSimulationEnv}
+    texts = {name: prompt_of(kind).split("\0") for name, kind in prompts.items()}
+    texts |= agent_texts()
+    SCRIPT.begin({}, {"check": {"content": "Response: true"}, "user": {"content": "Hello."}})
+    for name in ("verify", "reflect"):
+        asked = checked(getattr(user, name), [{"role": "\1", "content": ""}])
+        texts[name] = asked.replace("\1: ", "\0").split("\0")
+    roles = ("system", "user", "assistant")
+    said = checked(user.verify, [{"role": role, "content": "\1"} for role in roles])
+    texts["labels"] = re.findall("(.*): \x01", said)
+    texts["opening"] = [user.LLMUserSimulationEnv(USER_MODEL, "openai").messages[1]["content"]]
+    return texts
+
+
+def prompt_of(kind: Any) -> str:
+    """Return a customer's system prompt, without letting its constructor ask a model."""
+    return str(kind.build_system_prompt(kind.__new__(kind), instruction="\0"))
+
+
+def checked(ask: Any, messages: list[dict[str, Any]]) -> str:
+    """Return what a user model is asked about a draft."""
+    ask(USER_MODEL, "openai", "\0", messages)
+    return first_words(SCRIPT.requests[-1])
+
+
+def first_words(request: dict[str, Any]) -> str:
+    """Return the content of a request's first message."""
+    return str(json.loads(request["messages"][0])["content"])
+
+
+def agent_texts() -> dict[str, list[str]]:
+    """Return the agents' own words around wiki, tools and examples."""
+    react = importlib.import_module("tau_bench.agents.chat_react_agent").ChatReActAgent
+    texts = {}
+    for name, reasons in (("act", False), ("react", True)):
+        agent = react(["\1"], "\0", AGENT_MODEL, "openai", use_reasoning=reasons)
+        texts[f"agent {name}"] = agent.prompt.replace(json.dumps(["\1"]), "\0").split("\0")
+    few = importlib.import_module("tau_bench.agents.few_shot_agent").FewShotToolCallingAgent
+    opening = types.SimpleNamespace(observation="", info=types.SimpleNamespace(model_dump=dict))
+    SCRIPT.begin({}, {"agent": {"content": ""}})
+    try:
+        agent = few([], "", AGENT_MODEL, "openai", few_shot_displays=["\0"], num_few_shots=1)
+        agent.solve(types.SimpleNamespace(reset=lambda **_: opening))
+    except AttributeError:  # the env has no step: all that is wanted is the first request
+        texts["example"] = [first_words(SCRIPT.requests[-1]).split("\0")[0].strip().removesuffix(" 1:")]
+    return texts
+
+
+class Writer:
+    """Writes one line per conversation; a message or a list of tools is written out the first time that it is met."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+
+    def __call__(self, played: dict[str, Any]) -> None:
+        """Write a conversation."""
+        texts: dict[str, str] = {}
+        for request in played["requests"]:
+            request["messages"] = [self._intern(message, texts) for message in request["messages"]]
+            request["tools"] = None if request["tools"] is None else self._intern(request["tools"], texts)
+        played["messages"] = [self._intern(json.dumps(message), texts) for message in played["messages"]]
+        sys.stdout.write(json.dumps({**played, "texts": texts}) + "\n")
+
+    def _intern(self, text: str, texts: dict[str, str]) -> str:
+        if text not in self.known:
+            self.known[text] = str(len(self.known))
+            texts[self.known[text]] = text
+        return self.known[text]
+
+
+if __name__ == "__main__":
+    main()
