@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tautools.records import Conversation, Setting
 
-__all__ = ["deeds_of"]
+__all__ = ["deeds_in", "deeds_of"]
 
 _TEXT = {Strategy.ACT, Strategy.REACT}
 
@@ -38,17 +38,18 @@ def deeds_of(conversation: Conversation, setting: Setting) -> list[Deed]:
             next_step="Run it anew with this version, which records it.",
         )
     said = (message for message in conversation.messages if message["role"] == "assistant")
-    return [deed for message in said for deed in _read(message, setting)]
+    return [deed for message in said for deed in deeds_in(message, setting.strategy, setting.bench)]
 
 
-def _read(message: Mapping[str, Any], setting: Setting) -> Iterator[Deed]:
+def deeds_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> Iterator[Deed]:
+    """Yield what one message of an agent did, by the rules of its benchmark."""
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     text = str(message.get("content") or "")
     if calls:
         yield from (Deed(call=call["name"], arguments=call["arguments"]) for call in calls)
-    elif setting.strategy not in _TEXT:
+    elif strategy not in _TEXT:
         yield Deed(said=text)
-    elif setting.bench == "tau-bench":
+    elif bench == "tau-bench":
         yield _read_v1(text)
     else:
         move = read_action(text)
