@@ -9,6 +9,7 @@
     ├── RecordError        a record on disk is not what it should be
     ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
     │   └── NotHereError   it was not named and is not installed
+    ├── PersonaError       a persona did not reach the customer's model as its setting says
     ├── ModelCallError     one model request went wrong; `fault` says how
     ├── SlurmError         Slurm refused, or did not answer
     ├── ServerError        a server could not be started, found, proven or stopped
@@ -35,6 +36,7 @@ __all__ = [
     "NotHereError",
     "NotReadyError",
     "ParamsError",
+    "PersonaError",
     "RecordError",
     "RunError",
     "ServerError",
@@ -103,6 +105,10 @@ class BenchError(TautoolsError):
 
 class NotHereError(BenchError):
     """The benchmark was not named by a path and is not installed."""
+
+
+class PersonaError(TautoolsError):
+    """A persona did not reach the customer's model as its setting says: an error of the run and never a result."""
 
 
 class CallFault(StrEnum):

@@ -186,6 +186,9 @@ class Setting(Record):
     limits: Limits = Limits()
     seed: int = 0
     persona: str | None = None
+    """The customer's persona, such as `anger` or, at another intensity than its usual one, `anger-strong`."""
+    intensity: str | None = None
+    """Of the persona; its text is in `prompts` by its hash."""
     simulated: bool = False
     """Whether any model of it is simulated; such figures are marked SIMULATED everywhere."""
     loop_version: int = 1

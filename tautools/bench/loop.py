@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from tautools.bench.persona import check_worn, put_on
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import CallTag
 from tautools.records import Conversation, Deed, Outcome, Role
@@ -127,6 +128,8 @@ class _Talk:
         self.world = self.domain.world(self.task)
         self.agent = self.domain.agent(self.approach, self.tag.seed or 0)
         self.user = self.domain.user(self.task, self.approach)
+        if self.approach.persona is not None:
+            put_on(self.user, self.approach.persona)
         if self.domain.protocol.agent_opening:
             self.agent.messages.append({"role": "assistant", "content": self.domain.protocol.agent_opening})
             self.deeds.append(Deed(said=self.domain.protocol.agent_opening))
@@ -212,6 +215,8 @@ class _Talk:
             expert: str = "",
         ) -> Reply:
             asked = Role.EXPERT if expert else role
+            if asked is Role.USER and self.approach.persona is not None:
+                check_worn(messages, self.approach.persona, first=not self.steps[asked])
             tag = replace(self.tag, role=asked, turn=turn, step=self.steps[asked], purpose=purpose, expert=expert)
             self.steps[asked] += 1
             return await self._ask(tag, messages, tools)

@@ -42,6 +42,7 @@ def build_setting(
     simulated : bool
         Whether any of them is simulated.
     """
+    persona = approach.persona
     return Setting(
         bench=domain.bench,
         source=source.name,
@@ -56,9 +57,11 @@ def build_setting(
         user_strategy=run.user_strategy,
         experts={part.removeprefix("expert:"): each for part, each in parties.items() if part.startswith("expert:")},
         judge=parties.get("judge"),
-        prompts=dict(domain.instructions(approach)),
+        prompts=dict(domain.instructions(approach)) | ({"persona": persona.sha256} if persona else {}),
         limits=run.limits,
         seed=run.seed,
+        persona=persona.label if persona else None,
+        intensity=(persona.intensity or None) if persona else None,
         simulated=simulated,
         loop_version=LOOP_VERSION,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tautools.bench.agents.move import Speaker
     from tautools.llm.types import ToolSpec
+    from tautools.params.personas import Persona
     from tautools.records import Strategy
 
 __all__ = [
@@ -132,6 +133,8 @@ class Approach:
     """File of solved examples for the strategy `few-shot`; the benchmark's own when not given."""
     experts: tuple[Expert, ...] = ()
     """Whom the agent can call under the strategy `experts`."""
+    persona: Persona | None = None
+    """What is added to the customer's system prompt; None when nothing is."""
 
 
 class World(Protocol):

@@ -22,6 +22,7 @@ from tautools.params import (
     Resolved,
     find_params,
     list_params,
+    resolve_persona,
     resolve_run,
     resolve_server,
     resolve_site,
@@ -41,6 +42,7 @@ Examples:
   tautools config sweep demo --set agent.temperature=0.2
   tautools config server qwen3-4b --json
   tautools config server qwen3-8b --site sol-gaudi
+  tautools config persona anger
   tautools config run --env retail --model M --limit 2
 """
 
@@ -61,7 +63,7 @@ def show(resolved: Resolved[Any], *, as_json: bool = False) -> None:
 
 @click.group("config", epilog=_EPILOG)
 def command() -> None:
-    """Show sites, servers, sweeps and runs as they will be used; nothing is started."""
+    """Show sites, servers, sweeps, personas and runs as they will be used; nothing is started."""
 
 
 @command.command("list")
@@ -99,6 +101,7 @@ def _by_name(kind: Any, resolve: Callable[..., Resolved[Any]]) -> None:
 
 _by_name("sites", resolve_site)
 _by_name("sweeps", resolve_sweep)
+_by_name("personas", resolve_persona)
 
 
 @command.command("server")
@@ -136,4 +139,4 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)

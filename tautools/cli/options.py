@@ -133,6 +133,7 @@ _RUN_HELP: dict[str, tuple[Any, str]] = {
     "user.provider": (str, "Provider of the customer's model."),
     "user.temperature": (float, "Sampling temperature of the customer."),
     "experts": (str, "NAME=SERVER: an expert for the strategy experts; several times."),
+    "persona": (str, "How the customer behaves: anger, or anger:strong; `tautools persona list` shows all."),
     "num_trials": (int, "Trials of each task."),
     "tasks.split": (str, "Split of the tasks."),
     "tasks.ids": (str, "Task ids, separated by commas."),

@@ -1,4 +1,4 @@
-"""What people write, and where it is found: sites, servers, sweeps, runs in YAML.
+"""What people write, and where it is found: sites, servers, sweeps, personas, runs in YAML.
 
 Reading is strict: an unknown key is an error that names the nearest known one with file and line, and nothing is
 guessed. Precedence: default < file < flag. Every value can tell where it came from (`Resolved`).
@@ -8,34 +8,41 @@ from __future__ import annotations
 
 from tautools.params.find import KINDS, Kind, find_params, list_params
 from tautools.params.load import (
+    load_persona,
     load_server,
     load_site,
     load_sweep,
+    resolve_persona,
     resolve_server,
     resolve_site,
     resolve_sweep,
 )
 from tautools.params.models import Params
 from tautools.params.overrides import Override, parse_override
+from tautools.params.personas import CONTROL, Persona
 from tautools.params.resolve import RUN_OPTIONS, ConfigRow, Resolved, resolve_run
 from tautools.params.shipped import shipped
 from tautools.params.workspace import Workspace, workspace_path
 
 __all__ = [
+    "CONTROL",
     "KINDS",
     "RUN_OPTIONS",
     "ConfigRow",
     "Kind",
     "Override",
     "Params",
+    "Persona",
     "Resolved",
     "Workspace",
     "find_params",
     "list_params",
+    "load_persona",
     "load_server",
     "load_site",
     "load_sweep",
     "parse_override",
+    "resolve_persona",
     "resolve_run",
     "resolve_server",
     "resolve_site",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "find_params", "list_params", "params_folders"]
 
-Kind: TypeAlias = Literal["sites", "servers", "sweeps"]
+Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -39,7 +39,7 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
 
     Parameters
     ----------
-    kind : {"sites", "servers", "sweeps"}
+    kind : {"sites", "servers", "sweeps", "personas"}
         What is looked for.
     name : str or Path
         A path to a YAML file (it holds a `/` or ends in `.yaml`), or a bare name.

@@ -1,4 +1,4 @@
-"""Sites, servers and sweeps by name."""
+"""Sites, servers, sweeps and personas by name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 from tautools.errors import ParamsError
 from tautools.params.find import find_params
 from tautools.params.models import ServerParams, SiteParams, SweepParams
+from tautools.params.personas import PersonaParams, choose_level
 from tautools.params.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tautools.params.personas import Persona
+
 __all__ = [
+    "load_persona",
     "load_server",
     "load_site",
     "load_sweep",
+    "resolve_persona",
     "resolve_server",
     "resolve_site",
     "resolve_sweep",
@@ -49,6 +54,25 @@ def resolve_sweep(
             f"{resolved.tree.where(('site',))}: {error.problem}", evidence=error.evidence, next_step=error.next_step
         ) from error
     return resolved
+
+
+def resolve_persona(
+    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
+) -> Resolved[PersonaParams]:
+    """Return a persona's params with where each value came from; errors as `load_persona`."""
+    return resolve("personas", PersonaParams, name, workspace=workspace, overrides=overrides)
+
+
+def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:
+    """Return a persona at an intensity, chosen as `anger` or `anger:strong`.
+
+    Raises
+    ------
+    ParamsError
+        When there is none of that name or intensity, or something in its file is wrong; with file and line.
+    """
+    name, _, level = chosen.partition(":")
+    return choose_level(resolve_persona(name, workspace=workspace).params, level or None)
 
 
 def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SiteParams:

@@ -26,6 +26,9 @@ __all__ = [
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
 
+PERSONA = NAME.removesuffix("$") + r"(:[a-z0-9][a-z0-9-]{0,29})?$"
+"""A persona's name, and behind a colon its intensity."""
+
 
 class Params(BaseModel):
     """A value that a person writes."""
@@ -254,8 +257,8 @@ class RunParams(SharedRunParams):
     env: str = Field(pattern=NAME)
     strategy: Strategy = Strategy.FC
     agent: RoleParams
-    persona: str | None = Field(None, pattern=NAME)
-    """Name of a file under `params/personas/`: how the customer behaves."""
+    persona: str | None = Field(None, pattern=PERSONA)
+    """Name of a file under `params/personas/`, `anger` or `anger:strong`: how the customer behaves."""
     num_trials: int = Field(1, ge=1)
     keep_itl: bool = False
     """Keep every inter-token gap in the call records."""
@@ -279,6 +282,8 @@ class Grid(Params):
     env: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
     strategy: list[Strategy] = Field(min_length=1)
     agent: list[RoleParams] = Field(min_length=1)
+    persona: list[Annotated[str, Field(pattern=PERSONA)]] = Field(default_factory=list)
+    """Personas of the customer, each `anger` or `anger:strong`; an axis only when given."""
     num_trials: list[int] = Field(min_length=1)
 
     @field_validator("num_trials")

@@ -16,6 +16,7 @@ from tautools.params.expand import expand_tree
 from tautools.params.find import Kind, find_params
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
 from tautools.params.overrides import apply_flags, apply_overrides
+from tautools.params.personas import PersonaParams
 from tautools.params.secrets import without_secrets
 from tautools.params.tree import Origin, OriginKind, Tree, dotted
 from tautools.params.yaml_tree import Document, read_document
@@ -29,7 +30,12 @@ __all__ = ["RUN_OPTIONS", "ConfigRow", "Resolved", "resolve", "resolve_run"]
 
 P = TypeVar("P", bound=BaseModel)
 
-MODELS: dict[Kind, type[BaseModel]] = {"sites": SiteParams, "servers": ServerParams, "sweeps": SweepParams}
+MODELS: dict[Kind, type[BaseModel]] = {
+    "sites": SiteParams,
+    "servers": ServerParams,
+    "sweeps": SweepParams,
+    "personas": PersonaParams,
+}
 
 RUN_OPTIONS = {
     "bench": "--bench",
@@ -53,6 +59,7 @@ RUN_OPTIONS = {
     "user.provider": "--user-provider",
     "user.temperature": "--user-temperature",
     "experts": "--expert",
+    "persona": "--persona",
     "num_trials": "--num-trials",
     "tasks.split": "--split",
     "tasks.ids": "--task-ids",
@@ -110,7 +117,7 @@ def resolve(
 
     Parameters
     ----------
-    kind : {"sites", "servers", "sweeps"}
+    kind : {"sites", "servers", "sweeps", "personas"}
         What is looked for.
     model : type
         The model of that kind, which checks them.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tautools.bench import approach_of, build_setting, check_approach, open_source, select_tasks
+from tautools.bench.persona_facts import refuse_facts
 from tautools.errors import RunError
+from tautools.params import load_persona
 from tautools.run.folder import find_folder, read_setting
 from tautools.run.ledger import read_ledger
 from tautools.run.roles import cast_roles
@@ -89,6 +91,8 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     ------
     BenchError
         An env, split or task that the benchmark does not have.
+    ParamsError
+        A persona that does not exist, or that names facts of the tasks.
     ServerError, ParamsError, ModelCallError
         A server that is not there, refuses the key or serves another model.
     RunError
@@ -100,6 +104,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     domain = source.domain(run.env, run.tasks.split)
     approach = approach_of(run)
     check_approach(domain, approach)
+    approach = _with_persona(approach, run, domain, workspace)
     tasks = list(select_tasks(domain, run.tasks))
     cast = cast_roles(run, workspace=workspace, need_servers=need_servers)
     settings = [
@@ -110,6 +115,15 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     index = next((index for index, folder in enumerate(folders) if read_setting(folder) is not None), 0)
     setting, folder = settings[index], folders[index]
     return Cell(run, workspace, domain, tasks, cast, approach, setting, folder, _known(folder, setting))
+
+
+def _with_persona(approach: Approach, run: RunParams, domain: Domain, workspace: Path) -> Approach:
+    """Add the run's persona; one that adds nothing is none, and the setting stays what it is without."""
+    if run.persona is None:
+        return approach
+    persona = load_persona(run.persona, workspace=workspace)
+    refuse_facts(persona, domain)
+    return replace(approach, persona=persona) if persona.block else approach
 
 
 def _known(folder: Path, setting: Setting) -> dict[Key, CommitRow]:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tautools.errors import BenchError, FilesError, ModelCallError
+from tautools.errors import BenchError, FilesError, ModelCallError, PersonaError
 from tautools.run.count import DeadServerWatch
 from tautools.run.expect import Expectation
 from tautools.run.hold import NotHeld
@@ -77,8 +77,8 @@ class Scheduler:
         self.cause = ""
         """Why the run ended before its work was done, when it did."""
         self.last_fault = ""
-        self.broken: FilesError | None = None
-        """The disk no longer takes results."""
+        self.broken: FilesError | PersonaError | None = None
+        """The disk no longer takes results, or what would be recorded is not what the setting says."""
         self._holder = holder
         self._concurrency = cell.run.concurrency
         self._grace_s = cell.run.grace_s
@@ -144,7 +144,7 @@ class Scheduler:
         error = task.exception()
         if error is None:
             self._held(job, task.result())
-        elif isinstance(error, FilesError):
+        elif isinstance(error, FilesError | PersonaError):
             self.broken, self.cause = error, error.problem
         elif isinstance(error, Exception):
             self._faulted(job, error)

@@ -10,6 +10,7 @@ from tautools.bench.agents.expert_words import TOOL
 from tautools.records import Role
 from tautools.simulate.customer import customer_words
 from tautools.simulate.library import Library
+from tautools.simulate.mood import in_mood
 from tautools.simulate.playbook import CLOSING, given_up, place_in, reads_only, solved
 from tautools.simulate.probe import forced_call, probe_answer
 from tautools.simulate.speech import Do, Say, Speech, called_last, hand_over, moves_of, render, render_tagged
@@ -58,7 +59,7 @@ class Brain:
     async def _speech(self, request: ChatRequest) -> Speech:
         field = request.task
         if field is not None and field.role is Role.USER:
-            return Speech(text=customer_words(request.messages))
+            return Speech(text=in_mood(request.messages, customer_words(request.messages)))
         if request.forced_tool is not None:
             return forced_call(request)
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:

@@ -36,11 +36,12 @@ class SweepCell:
     """Its place in the sweep, from 0."""
     run: RunParams
     name: str
-    """`<index>_<env>_<strategy>_<model slug>_<num_trials>`: the name of its executed notebook."""
+    """`<index>_<env>_<strategy>_<model slug>[+<persona>]_<num_trials>`: the name of its executed notebook."""
 
     def __str__(self) -> str:
         run = self.run
-        return f"cell {self.index}: {run.env} {run.strategy.value} {agent_name(run.agent)}, {run.num_trials} trials"
+        who = f"{agent_name(run.agent)}{f' +{run.persona}' if run.persona else ''}"
+        return f"cell {self.index}: {run.env} {run.strategy.value} {who}, {run.num_trials} trials"
 
 
 def expand(sweep: SweepParams) -> list[SweepCell]:
@@ -54,23 +55,27 @@ def expand(sweep: SweepParams) -> list[SweepCell]:
     Returns
     -------
     list of SweepCell
-        Environment slowest, then strategy, agent, num_trials. With `share_trials: false` each number of trials gets
-        a seed of its own, so that cells which differ only in it have no conversation in common.
+        Environment slowest, then strategy, agent, persona where there is that axis, num_trials. With
+        `share_trials: false` each number of trials gets a seed of its own, so that cells which differ only in it have
+        no conversation in common.
     """
     grid = sweep.grid
     shared = {name: getattr(sweep, name) for name in SharedRunParams.model_fields if name != "seed"}
-    axes = itertools.product(grid.env, grid.strategy, grid.agent, grid.num_trials)
+    personas: list[str | None] = [*grid.persona] or [None]
+    axes = itertools.product(grid.env, grid.strategy, grid.agent, personas, grid.num_trials)
     cells = []
-    for index, (env, strategy, agent, num_trials) in enumerate(axes):
+    for index, (env, strategy, agent, persona, num_trials) in enumerate(axes):
         run = RunParams(
             **shared,
             env=env,
             strategy=strategy,
             agent=agent,
+            persona=persona,
             num_trials=num_trials,
             seed=sweep.seed if sweep.share_trials else _own_seed(sweep.seed, num_trials),
         )
-        name = f"{index}_{_safe(env)}_{strategy.value}_{model_slug(agent_name(agent))}_{num_trials}"
+        who = f"{model_slug(agent_name(agent))}{f'+{_safe(persona)}' if persona else ''}"
+        name = f"{index}_{_safe(env)}_{strategy.value}_{who}_{num_trials}"
         cells.append(SweepCell(index, run, name))
     return cells
 

@@ -59,8 +59,9 @@ class PlannedCell:
 
     @property
     def model(self) -> str:
-        """The agent's model."""
-        return str(self.prepared.setting.agent.model)
+        """The agent's model, and behind it the customer's persona where it has one."""
+        setting = self.prepared.setting
+        return f"{setting.agent.model}{f' +{setting.persona}' if setting.persona else ''}"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tautools.params import KINDS, list_params, load_server, load_site, load_sweep, shipped
+from tautools.params import KINDS, list_params, load_persona, load_server, load_site, load_sweep, shipped
 from tautools.sweep import expand
 
 
 def test_every_shipped_file_can_be_read(tmp_path: Path) -> None:
-    readers = {"sites": load_site, "servers": load_server, "sweeps": load_sweep}
+    readers = {"sites": load_site, "servers": load_server, "sweeps": load_sweep, "personas": load_persona}
     for kind in KINDS:
         for name in list_params(kind, tmp_path):
             assert readers[kind](name, workspace=tmp_path).name == name

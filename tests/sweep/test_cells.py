@@ -82,3 +82,18 @@ def test_what_names_no_cells_is_refused(text: str) -> None:
 def test_a_cell_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"no cell 2, 9(.|\n)*0 to 1"):
         pick(expand(small_sweep(tmp_path)), [0, 9, 2])
+
+
+def test_a_persona_is_an_axis_only_when_given_and_varies_before_the_trials() -> None:
+    plain = load_sweep("demo")
+    grid = plain.grid.model_copy(update={"persona": ["control", "anger:strong"]})
+    cells = expand(plain.model_copy(update={"grid": grid}))
+    assert [cell.run.persona for cell in expand(plain)] == [None] * len(expand(plain))
+    assert len(cells) == 2 * len(expand(plain))
+    assert [(cell.run.persona, cell.run.num_trials) for cell in cells[:4]] == [
+        ("control", 1),
+        ("control", 2),
+        ("anger:strong", 1),
+        ("anger:strong", 2),
+    ]
+    assert cells[3].name == "3_airline_act_sim-small+anger-strong_2"

@@ -64,6 +64,11 @@ class _Customer:
         """Take in what the agent said."""
         self._heard = text
 
+    def wear(self, text: str) -> None:
+        """Have `text` behind the system prompt, which v1 makes when the conversation begins."""
+        plain = self._original.build_system_prompt
+        self._original.build_system_prompt = lambda instruction: f"{plain(instruction=instruction)}{text}"
+
     async def move(self, ask: Ask) -> Move:
         """Come to the next words, by as many requests as v1 makes for them."""
         before = self._state()
