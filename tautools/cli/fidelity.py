@@ -29,6 +29,7 @@ Examples:
   tautools fidelity --path ~/tau-bench --jobs 4           all of it
   tautools fidelity --path ~/tau-bench --env airline --strategy react --tasks 3,17
   tautools fidelity --path ~/tau-bench --write            keep the hashes of the original's requests anew
+  tautools fidelity --path ~/tau-bench --replay historical_trajectories/gpt-4o-airline.json
 
 \b
 The original runs in a process of its own and needs pydantic there, not litellm. No model is asked.
@@ -54,6 +55,8 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes of the original.")
 @click.option("--truth", type=click.Path(dir_okay=False, path_type=Path),
               help="File of kept hashes.  [default: the one that comes with tautools]")  # fmt: skip
+@click.option("--replay", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Replay a result file of tau-bench instead; may be given several times.")  # fmt: skip
 @click.option("--write", is_flag=True, help="Write the hashes of the original's requests to that file.")
 @json_option
 @guard
@@ -62,7 +65,25 @@ def command(**given: Any) -> None:
 
     Both sides hear the same scripted answers: one that follows the reference of a task, one strewn with oddities, one
     that the original does not live through. Intended deviations are counted by kind; docs/fidelity.md has the reasons.
+    With --replay, the actions that tau-bench recorded are done again, and the rewards compared.
     """
+    if given["files"]:
+        return _replay(given)
+    return _check(given)
+
+
+def _replay(given: Mapping[str, Any]) -> None:
+    from tautools.cli.fidelity_replay import show_replay
+    from tautools.run.recorded import replay_file
+
+    source = _opened(given["path"])
+    found = {str(path): replay_file(path, source) for path in given["files"]}
+    show_replay(found, as_json=given["as_json"])
+    if not all(each.explained for reruns in found.values() for each in reruns):
+        raise SystemExit(EXIT_FAILED)
+
+
+def _check(given: Mapping[str, Any]) -> None:
     from tautools.bench.fidelity import SHIPPED, Truth
     from tautools.cli.fidelity_table import show
 

@@ -45,7 +45,9 @@ def deeds_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> Iter
     """Yield what one message of an agent did, by the rules of its benchmark."""
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     text = str(message.get("content") or "")
-    if calls:
+    if calls and bench == "tau-bench":
+        yield _called_v1(calls[0])
+    elif calls:
         yield from (Deed(call=call["name"], arguments=call["arguments"]) for call in calls)
     elif strategy not in _TEXT:
         yield Deed(said=text)
@@ -56,6 +58,17 @@ def deeds_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> Iter
         yield from (Deed(call=call.name, arguments=call.arguments) for call in move.calls)
         if not move.calls:
             yield Deed(said=move.said)
+
+
+def _called_v1(call: Mapping[str, Any]) -> Deed:
+    """Read a call as tau-bench does: one of `respond`, which is no tool, is words."""
+    made = Deed(call=call["name"], arguments=call["arguments"])
+    if made.call != RESPOND:
+        return made
+    try:
+        return Deed(said=str(json.loads(made.arguments)["content"]))
+    except (ValueError, TypeError, KeyError):
+        return made
 
 
 def _read_v1(text: str) -> Deed:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.bench.replay import replay
 from tautools.bench.types import Action, Task
-from tautools.errors import RecordError
+from tautools.errors import BenchError
 from tautools.records import Strategy
 from tautools.run.deeds import deeds_in
 
@@ -65,7 +65,12 @@ class Rerun:
     @property
     def explained(self) -> bool:
         """Whether the row is as it was recorded, or could not be."""
-        return self.fate is not Fate.DIFFERENT
+        return self.fate not in {Fate.DIFFERENT, Fate.UNKNOWN_TASK}
+
+    @property
+    def reward(self) -> float:
+        """The reward here; the recorded one where v1 scored nothing."""
+        return self.recorded if self.replayed is None else self.replayed
 
 
 def replay_file(path: Path, source: Source) -> list[Rerun]:
@@ -80,7 +85,7 @@ def replay_file(path: Path, source: Source) -> list[Rerun]:
 
     Raises
     ------
-    RecordError
+    BenchError
         When the file is not such a list of rows.
     """
     domains = [source.domain(env, split) for env in source.envs() for split in source.splits(env)]
@@ -97,7 +102,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             if not {"task_id", "reward", "info", "traj", "trial"} <= row.keys():
                 raise ValueError(f"a row has the fields {', '.join(sorted(row))}")
     except (OSError, ValueError, AttributeError) as error:
-        raise RecordError(
+        raise BenchError(
             f"{path} is not a result file of tau-bench v1.",
             evidence=str(error),
             next_step="Name a JSON list of {task_id, reward, info, traj, trial}, as tau-bench's run.py writes it.",
@@ -134,12 +139,19 @@ def _scored(rerun: Rerun, row: Mapping[str, Any], deeds: Sequence[Deed], domain:
         observations=len(told),
         other_observations=len(others) + abs(len(told) - len(seen)),
     )
+    first = f"recorded {_piece(*others[0])}, now {_piece(*others[0][::-1])}" if others else ""
     if found.reward.value == rerun.recorded:
-        return replace(rerun, fate=Fate.SAME)
+        return replace(rerun, fate=Fate.SAME, why=first)
     if own != task and replay(domain, own, deeds).reward.value == rerun.recorded:
         return replace(rerun, fate=Fate.SAME_BY_ITS_OWN_REFERENCE, why="The task's reference has changed since.")
-    first = f"recorded {others[0][0][:100]!r}, now {others[0][1][:100]!r}" if others else ""
     return replace(rerun, fate=Fate.DIFFERENT, why=first or json.dumps(dict(found.reward.info), default=str)[:300])
+
+
+def _piece(text: str, other: str) -> str:
+    """Return a text around the place where it leaves another one."""
+    both = zip(text, other, strict=False)
+    start = max(0, next((place for place, (a, b) in enumerate(both) if a != b), len(text)) - 20)
+    return repr(text[start : start + 60])
 
 
 def _as_recorded(task: Task, told: Mapping[str, Any]) -> Task:

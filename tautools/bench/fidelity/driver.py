@@ -92,8 +92,8 @@ class Script:
 
 
 SCRIPT = Script()
-PRISTINE: dict[int, list[Any]] = {}
-"""The tasks as they were loaded, by the identity of their list."""
+PRISTINE: dict[int, Any] = {}
+"""Tasks as they were loaded, by their index; what a conversation gets is a copy."""
 
 
 def who_asks() -> str:
@@ -198,8 +198,8 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
 
 def put_back(env: Any) -> None:
     """Give an env's tasks the arguments that they had at first."""
-    pristine = PRISTINE.setdefault(id(env.tasks), [copy.deepcopy(task) for task in env.tasks])
-    env.tasks[env.task_index] = env.task = copy.deepcopy(pristine[env.task_index])
+    pristine = PRISTINE.setdefault(env.task_index, env.task)
+    env.tasks[env.task_index] = env.task = copy.deepcopy(pristine)
 
 
 def make_agent(job: dict[str, Any], env: Any) -> Any:
