@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tautools.bench.approach import approach_of, check_approach
 from tautools.bench.floor import do_nothing_floor, reference_reward
+from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts
 from tautools.bench.loop import converse
 from tautools.bench.seeds import conversation_seed
 from tautools.bench.select import select_tasks
@@ -16,13 +17,17 @@ from tautools.bench.sources import benchmarks, open_source
 
 __all__ = [
     "approach_of",
+    "ask_judge",
     "benchmarks",
     "build_setting",
     "check_approach",
     "conversation_seed",
     "converse",
     "do_nothing_floor",
+    "judge_texts",
+    "needs_judge",
     "open_source",
     "reference_reward",
     "select_tasks",
+    "with_verdicts",
 ]

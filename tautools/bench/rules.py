@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tautools.bench.replay import Replayed
     from tautools.bench.types import Action, Changes, Domain, Task
 
-__all__ = ["Rules", "Verdict", "judge_by"]
+__all__ = ["Rules", "Verdict", "judge_by", "with_judge"]
 
 
 class Rules(StrEnum):
@@ -46,7 +46,7 @@ class Verdict:
 
     reward: float
     lost_by: tuple[str, ...] = ()
-    """Why it is not 1: `end`, `database`, `information`, `environment`, `actions`."""
+    """Why it is not 1: `end`, `database`, `information`, `environment`, `actions`, `judge`."""
     unjudged: int = 0
     """Natural-language assertions that these rules ask a judge for and that nobody judged."""
 
@@ -79,6 +79,15 @@ def judge_by(rules: Rules, domain: Domain, task: Task, done: Replayed, outcome: 
     lost = tuple(name for name, kept in parts.items() if name in asked and not kept)
     unjudged = len(task.assertions) if "NL_ASSERTION" in basis and rules is Rules.V2 else 0
     return Verdict(0.0 if lost else 1.0, lost, unjudged)
+
+
+def with_judge(verdict: Verdict, judged: Sequence[Mapping[str, Any]] | None) -> Verdict:
+    """Return a verdict with what a judge said of the assertions that its rules ask for; None: nobody was asked."""
+    if not judged or not verdict.unjudged:
+        return verdict
+    if all(each["met"] for each in judged):
+        return replace(verdict, unjudged=0)
+    return Verdict(0.0, (*verdict.lost_by, "judge"))
 
 
 _PARTS = {"DB": "database", "COMMUNICATE": "information", "ENV_ASSERTION": "environment", "ACTION": "actions"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tautools.bench.judge import BASIS, judge_texts
 from tautools.records import LOOP_VERSION, Party, Setting
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def build_setting(
         Whether any of them is simulated.
     """
     persona = approach.persona
+    judge = parties.get("judge")
     return Setting(
         bench=domain.bench,
         source=source.name,
         source_version=source.version,
         protocol=domain.protocol.name,
-        reward_basis=domain.reward_basis,
+        reward_basis=f"{domain.reward_basis}+{BASIS}" if judge else domain.reward_basis,
         env=domain.env,
         split=domain.split,
         strategy=run.strategy,
@@ -56,8 +58,10 @@ def build_setting(
         user=parties.get("user", _PERSON),
         user_strategy=run.user_strategy,
         experts={part.removeprefix("expert:"): each for part, each in parties.items() if part.startswith("expert:")},
-        judge=parties.get("judge"),
-        prompts=dict(domain.instructions(approach)) | ({"persona": persona.sha256} if persona else {}),
+        judge=judge,
+        prompts=dict(domain.instructions(approach))
+        | ({"persona": persona.sha256} if persona else {})
+        | (judge_texts(domain) if judge else {}),
         limits=run.limits,
         seed=run.seed,
         persona=persona.label if persona else None,

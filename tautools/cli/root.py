@@ -25,6 +25,7 @@ VERBS = {
     "show": "Read a conversation, finished or running.",
     "failures": "Say why conversations did not pass.",
     "rescore": "Score stored conversations by other rules.",
+    "judge": "Ask a judge about conversations that are finished.",
     "sweep": "Plan, run and watch many cells.",
     "report": "Tables, figures and pages of what was measured.",
     "fidelity": "Compare the loop with tau-bench's own.",

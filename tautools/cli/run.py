@@ -109,6 +109,8 @@ def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
 
 
 def _print_plan(cell: Cell, *, as_json: bool) -> None:
+    from tautools.run.coverage import assertions_judged
+
     plan = {
         "folder": str(cell.folder),
         "setting_id": cell.setting.id,
@@ -118,6 +120,7 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         "planned": len(cell.planned),
         "done": len(cell.done),
         "owed": len(cell.owed),
+        "unjudged": assertions_judged(cell.setting, cell.tasks),
     }
     if as_json:
         click.echo(json.dumps(plan, indent=1))
@@ -128,6 +131,8 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         f"{len(cell.tasks)} tasks x {cell.run.num_trials} trials = {len(cell.planned)} conversations\n"
         f"{len(cell.done)} done, {len(cell.owed)} owed\nresults in {cell.folder} (setting {cell.setting.id})"
     )
+    if plan["unjudged"]:
+        click.echo(plan["unjudged"])
 
 
 def _told(result: CellResult) -> dict[str, Any]:
@@ -143,6 +148,7 @@ def _told(result: CellResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "cause": result.cause,
         "mixed": result.mixed,
+        "unjudged": result.unjudged,
         "setting_id": result.setting.id,
         "simulated": result.setting.simulated,
         "folder": str(result.folder),

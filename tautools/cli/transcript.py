@@ -13,6 +13,7 @@ from rich.table import Table
 from tautools.cli.anatomy import print_anatomy
 from tautools.errors import TautoolsError
 from tautools.run.count import is_tool_output
+from tautools.run.coverage import folder_judged
 from tautools.run.failures import anatomy_of
 from tautools.run.ledger import read_conversation, read_ledger
 from tautools.run.show import actions_of, beside, expected_of, missing_info, passed_and_scored
@@ -126,6 +127,8 @@ def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     console.print(table)
     marked = "; SIMULATED" if folder.setting.simulated else ""
     console.print(f"{len(rows)} finished, {passed} of {scored} passed{marked}")
+    if unjudged := folder_judged(folder, {row.task_id for row in rows}):
+        console.print(unjudged)
 
 
 def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
@@ -136,6 +139,7 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     if conversation.error:
         console.print(escape(conversation.error))
     _print_causes(console, folder, row, conversation)
+    _print_verdicts(console, folder, row, conversation)
     expected = expected_of(folder, row.task_id)
     if expected is None:
         console.print("The benchmark is not at hand; expected actions are not shown.")
@@ -159,6 +163,15 @@ def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conve
         for different in conversation.reward_info.get("different") or ():
             told = different if isinstance(different, str) else _plain(different)
             console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
+
+
+def _print_verdicts(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
+    """Print what the judge decided, or that nobody was asked."""
+    for each in conversation.reward_info.get("nl_assertions") or ():
+        style, word = ("green", "met") if each["met"] else ("red", "not met")
+        console.print(f"[{style}]{word}:[/] {escape(each['assertion'])} – {escape(each['reason'])}")
+    if unjudged := folder_judged(folder, [row.task_id]):
+        console.print(unjudged)
 
 
 def _action(did: Did | None) -> str:

@@ -12,6 +12,7 @@ from tautools.report.cells import find_cells, pools
 from tautools.report.draw_scores import draw_pass_at, draw_pass_hat
 from tautools.report.floor import Floors
 from tautools.report.frames import conversation_frame
+from tautools.report.judged import unjudged_of
 from tautools.report.pass_tables import outcome_table, pass_at_table, pass_hat_table, source_table, spread_table
 from tautools.report.pass_words import pass_opening
 from tautools.report.saving import save
@@ -48,7 +49,12 @@ class PassReport:
     @property
     def pass_hat_k(self) -> Table:
         """pass^k for every cell, both conventions, with coverage and floor."""
-        return pass_hat_table(self.scores)
+        return pass_hat_table(self.scores, self.unjudged)
+
+    @cached_property
+    def unjudged(self) -> list[str]:
+        """What tasks assert in natural language and nobody judged, a sentence for each env."""
+        return unjudged_of([each.cell for each in self.scores if each.nested_in is None])
 
     @property
     def pass_at_k(self) -> Table:
@@ -103,6 +109,7 @@ class PassReport:
             "sweep": self.sweep,
             "simulated": any(each.cell.simulated for each in self.scores),
             "opening": [self.opening.first, self.opening.second],
+            "unjudged": self.unjudged,
             "cells": [_cell_json(each) for each in self.scores],
             "tables": [table.to_markdown() for table in self.tables],
         }

@@ -40,8 +40,8 @@ _HEAD = (Column("env", number=False), Column("strategy", number=False), Column("
 _EMPTY = "n = 0: no conversation is finished."
 
 
-def pass_hat_table(scores: Sequence[CellScore]) -> Table:
-    """Return pass^k for every cell: value, interval, and v1's convention below it."""
+def pass_hat_table(scores: Sequence[CellScore], notes: Sequence[str] = ()) -> Table:
+    """Return pass^k for every cell: value, interval, and v1's convention below it; `notes` stand below the table."""
     most = max((score.cell.num_trials for score in scores), default=0)
     rows = tuple(
         (*_head(score), *_basis(score), *(_pass_hat_entry(score, k) for k in range(1, most + 1))) for score in scores
@@ -54,6 +54,7 @@ def pass_hat_table(scores: Sequence[CellScore]) -> Table:
             _CONVENTIONS,
             _FLOOR,
             *_marks(scores, lambda score: score.pass_hat),
+            *notes,
         ),
         _EMPTY,
     )

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
-from tautools.bench import conversation_seed, converse
+from tautools.bench import ask_judge, conversation_seed, converse, needs_judge, with_verdicts
 from tautools.records import Outcome
 from tautools.run.claims import Claims
 from tautools.run.count import CallCounts, tool_calls
+from tautools.run.unjudged import Unjudged, read_unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +72,7 @@ class Holder:
         self._writer = writer
         self._teller = teller
         self._user_errors = Counter(user_errors)
+        self._unjudged = read_unjudged(cell.folder, cell.setting.id) if cell.setting.judge else {}
         self._claims = Claims(cell.folder, writer.name)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tautools-disk")
 
@@ -94,7 +96,12 @@ class Holder:
             return await self._on_disk(self._finished_elsewhere, self._cell.key(pair)) or NotHeld.ELSEWHERE
         try:
             known = await self._on_disk(self._finished_elsewhere, self._cell.key(pair))
-            return known or await self._keep(pair, await self._converse(pair, claim, door))
+            if known is not None:
+                return known
+            held = self._unjudged.get(pair) or await self._kept_for_the_judge(
+                pair, await self._converse(pair, claim, door)
+            )
+            return await self._keep(pair, await self._judged(held, door))
         finally:
             self.counts.pop(pair)
             self._disk.submit(self._claims.release, claim)
@@ -122,13 +129,35 @@ class Holder:
             on_message=claim.write,
         )
 
-    async def _keep(self, pair: Pair, conversation: Conversation) -> Held:
+    async def _kept_for_the_judge(self, pair: Pair, conversation: Conversation) -> Unjudged:
+        """Return a conversation with what it cost; when a judge is to be asked, it is on the disk before that."""
+        held = Unjudged(conversation=conversation, counts=self.counts.pop(pair))
+        if self._asks_judge(conversation):
+            await asyncio.shield(self._on_disk(self._writer.unjudged, held.conversation, held.counts))
+            self._unjudged[pair] = held
+        return held
+
+    def _asks_judge(self, conversation: Conversation) -> bool:
+        task = self._cell.domain.tasks[conversation.task_id]
+        return self._cell.setting.judge is not None and needs_judge(task, conversation.outcome)
+
+    async def _judged(self, held: Unjudged, door: Door) -> Unjudged:
+        """Return a conversation with its verdicts, where it needs any."""
+        conversation = held.conversation
+        if not self._asks_judge(conversation):
+            return held
+        domain = self._cell.domain
+        verdicts = await ask_judge(domain, domain.tasks[conversation.task_id], conversation, door)
+        return held.model_copy(update={"conversation": with_verdicts(conversation, verdicts)})
+
+    async def _keep(self, pair: Pair, held: Unjudged) -> Held:
+        conversation = held.conversation
         if conversation.outcome is Outcome.USER_ERROR and self._user_errors[pair] < REPEATS_AFTER_USER_ERROR:
             self._user_errors[pair] += 1
             said = conversation.error or "The user model failed."
             self._teller.tell("user_error", said, at=pair, times=self._user_errors[pair])
             return NotHeld.USER_ERROR
-        counts = self.counts.pop(pair) | {"tool_calls": tool_calls(conversation)}
+        counts = dict(Counter(held.counts) + Counter(self.counts.pop(pair))) | {"tool_calls": tool_calls(conversation)}
         conversation = conversation.model_copy(update={"simulated": self._cell.setting.simulated})
         committing = asyncio.ensure_future(self._on_disk(self._writer.commit, conversation, counts))
         try:

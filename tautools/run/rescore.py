@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.replay import replay
-from tautools.bench.rules import judge_by
+from tautools.bench.rules import judge_by, with_judge
 from tautools.run.benchmark import domain_of, task_of
 from tautools.run.deeds import deeds_of
 from tautools.run.ledger import read_conversation
@@ -77,8 +77,10 @@ def rescore(folder: SettingFolder, rules: Sequence[Rules]) -> Iterator[Rescored]
     domain = domain_of(folder)
     for row in rows_of(folder):
         task = task_of(domain, row.task_id)
-        done = replay(domain, task, deeds_of(read_conversation(folder.path, row), folder.setting))
-        verdicts = {each: judge_by(each, domain, task, done, row.outcome) for each in rules}
+        conversation = read_conversation(folder.path, row)
+        done = replay(domain, task, deeds_of(conversation, folder.setting))
+        judged = conversation.reward_info.get("nl_assertions")
+        verdicts = {each: with_judge(judge_by(each, domain, task, done, row.outcome), judged) for each in rules}
         yield Rescored(row, verdicts, done.reward.value)
 
 

@@ -39,6 +39,8 @@ class CellResult:
     """Why work is left, when it is known."""
     mixed: list[str] = field(default_factory=list)
     """Facts observed now that differ from those when the setting was first run, such as a version."""
+    unjudged: str = ""
+    """What tasks assert in natural language and nobody judged, in a sentence."""
     view: Path | None = None
     """`num_trials-<n>.json`."""
 
@@ -71,6 +73,8 @@ class CellResult:
             lines.append(self.cause)
         if self.repeats:
             lines.append(f"{self.repeats} repeated conversations in the ledger are not counted")
+        if self.unjudged:
+            lines.append(self.unjudged)
         lines.extend(f"Mixed under one setting: {difference}" for difference in self.mixed)
         lines.append(f"{self.model_calls} model calls; results in {self.folder}")
         return lines

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams, RunParams
 
-__all__ = ["Cast", "cast_roles"]
+__all__ = ["Cast", "cast_roles", "party_of"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
         return _cast_by_name(roles, workspace)
     found = {part: endpoints(params, workspace=workspace, role_name=part) for part, params in roles.items()}
     return Cast(
-        parties={part: _party(params, found[part][0].model) for part, params in roles.items()},
+        parties={part: party_of(params, found[part][0].model) for part, params in roles.items()},
         simulated=(any(endpoint.simulated for each in found.values() for endpoint in each),),
         endpoints=found,
     )
 
 
-def _party(params: RoleParams, model: str) -> Party:
+def party_of(params: RoleParams, model: str) -> Party:
+    """Return how the model of a role is asked."""
     return Party(
         model=params.model or model, provider=params.provider, sampling=params.sampling, thinking=params.thinking
     )
@@ -66,7 +67,7 @@ def _cast_by_name(roles: Mapping[str, RoleParams], workspace: Path) -> Cast:
     named = {part: _named(params, workspace) for part, params in roles.items()}
     known = [simulated for _, simulated in named.values()]
     return Cast(
-        parties={part: _party(params, named[part][0]) for part, params in roles.items()},
+        parties={part: party_of(params, named[part][0]) for part, params in roles.items()},
         simulated=(True,) if True in known else (False, True) if None in known else (False,),
     )
 

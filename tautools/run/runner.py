@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import TautoolsError
 from tautools.llm import ModelDoor
 from tautools.run.certificates import keep_certificates
+from tautools.run.coverage import assertions_judged, waiting_for_judge
 from tautools.run.folder import claim_folder, read_setting
 from tautools.run.hold import Holder
 from tautools.run.ledger import Ledger, intact, read_events
@@ -161,6 +162,7 @@ def _sum_up(cell: Cell, ledger: Ledger) -> CellResult:
         outcomes=tally.outcomes,
         model_calls=0,
         repeats=ledger.repeats(),
+        unjudged=assertions_judged(cell.setting, cell.tasks, waiting_for_judge(cell.folder, cell.setting.id)),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from tautools.files import LineWriter, ensure_folder
 from tautools.records import CommitRow, Conversation, ConversationPlace
 from tautools.run.ledger import Void
+from tautools.run.unjudged import Unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tautools.records import CallRecord, Event
 
 __all__ = ["Writer", "writer_name"]
+
+KINDS = ("conversations", "ledger", "calls", "events", "unjudged")
 
 _SHARED = frozenset(CommitRow.model_fields) & frozenset(Conversation.model_fields)
 """What a commit row repeats of its conversation."""
@@ -55,7 +58,7 @@ class Writer:
         self._files: dict[str, LineWriter] = {}
         self._calls: list[bytes] = []
         # One lock for each kind: a model call is noted without waiting for the disk that syncs a conversation.
-        self._locks = {kind: threading.Lock() for kind in ("conversations", "ledger", "calls", "events")}
+        self._locks = {kind: threading.Lock() for kind in KINDS}
 
     def commit(self, conversation: Conversation, counts: Mapping[str, int]) -> CommitRow:
         """Write a finished conversation and its row; when this returns, both are on the disk.
@@ -82,6 +85,12 @@ class Writer:
         row = CommitRow(**shared, **counts, place=place, writer=self.name)
         self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row
+
+    def unjudged(self, conversation: Conversation, counts: Mapping[str, int]) -> None:
+        """Keep a conversation that owes its verdict; when this returns, it is on the disk."""
+        self.flush_calls()
+        line = Unjudged(conversation=conversation, counts=dict(counts))
+        self._append("unjudged", line.model_dump_json().encode(), sync=True)
 
     def void(self, row: CommitRow, reason: str) -> None:
         """Take back a row whose conversation is damaged."""

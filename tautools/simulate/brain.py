@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tautools.bench.agents.expert_words import TOOL
+from tautools.bench.judge_words import STATEMENTS
 from tautools.records import Role
 from tautools.simulate.customer import customer_words
 from tautools.simulate.library import Library
@@ -58,6 +61,8 @@ class Brain:
 
     async def _speech(self, request: ChatRequest) -> Speech:
         field = request.task
+        if field is not None and field.role is Role.JUDGE:
+            return self._judge(request, field)
         if field is not None and field.role is Role.USER:
             return Speech(text=in_mood(request.messages, customer_words(request.messages)))
         if request.forced_tool is not None:
@@ -65,6 +70,14 @@ class Brain:
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:
             return await self._agent(request, field)
         return probe_answer(request)
+
+    def _judge(self, request: ChatRequest, field: TaskField) -> Speech:
+        """Say of each statement that it is met, with the probability `skill`, the same each time."""
+        asked = str(request.messages[1].get("content") if len(request.messages) > 1 else "")
+        count = len(re.findall(r"^\d+\. ", asked.rpartition(STATEMENTS)[2], re.MULTILINE))
+        draws = [is_solved(self.skill, self.seed, f"judge/{field.conversation}/{number}") for number in range(count)]
+        told = [{"number": at, "met": met, "reason": "SIMULATED"} for at, met in enumerate(draws, start=1)]
+        return Speech(text=json.dumps({"verdicts": told}))
 
     async def _agent(self, request: ChatRequest, field: TaskField) -> Speech:
         domain, task = await self.library.find(field)

@@ -33,6 +33,7 @@ class ScriptedDoor:
     agent: list[Line]
     user: list[Line] = field(default_factory=lambda: ["Hello, please help me.", "###STOP###"])
     expert: list[Line] = field(default_factory=list)
+    judge: list[Line] = field(default_factory=list)
     slow_s: float = 0.0
     simulated: bool = False
     requests: list[Request] = field(default_factory=list)
@@ -45,7 +46,7 @@ class ScriptedDoor:
         self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
     ) -> Reply:
         """Answer with the next line of the role's script."""
-        lines = {Role.AGENT: self.agent, Role.EXPERT: self.expert}.get(tag.role, self.user)
+        lines = {Role.AGENT: self.agent, Role.EXPERT: self.expert, Role.JUDGE: self.judge}.get(tag.role, self.user)
         line = lines[min(len(self.of(tag.role)), len(lines) - 1)]
         sent = copy.deepcopy(list(messages))
         self.requests.append(Request(tag, sent, None if tools is None else list(tools)))

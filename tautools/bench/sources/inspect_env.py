@@ -121,6 +121,7 @@ def _task(sample: Any) -> Task:
         user_system=sample.input[0].text,
         reference=tuple(Action(found.name, found.arguments, str(found.requestor)) for found in actions),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
+        assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
         source_task=source,
     )
 

@@ -1,0 +1,141 @@
+"""A judge decides what a task asserts about a conversation in natural language.
+
+Asked after the conversation has ended by the benchmark's rules, once for all its assertions. The answer is strict JSON;
+one that is not is asked for again, a bounded number of times. A judge that gives no verdict is a fault of the
+infrastructure: the conversation keeps its words, and the verdict stays owed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tautools.bench.judge_words import SYSTEM, VERSION, again_text, question
+from tautools.errors import CallFault, ModelCallError
+from tautools.llm.types import CallTag
+from tautools.records import Outcome, Role, canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tautools.bench.types import Domain, Task
+    from tautools.llm.types import Door, Message
+    from tautools.records import Conversation
+
+__all__ = ["BASIS", "Verdict", "ask_judge", "judge_texts", "needs_judge", "with_verdicts"]
+
+BASIS = "NL_ASSERTION"
+"""What a judge adds to the reward basis; tau2's name for it."""
+
+REPAIRS = 2
+"""How often a judge is asked again for an answer that can be read."""
+
+_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge decided of one assertion."""
+
+    assertion: str
+    met: bool
+    reason: str = ""
+
+
+def needs_judge(task: Task, outcome: Outcome) -> bool:
+    """Whether a judge has something to decide: the benchmark ended the conversation, and the task asserts something."""
+    return bool(task.assertions) and outcome in {Outcome.PASSED, Outcome.FAILED}
+
+
+def judge_texts(domain: Domain) -> dict[str, str]:
+    """Return the sha256 of what a judge is shown beside conversations, by versioned name."""
+    asserted = canonical_json({task.id: list(task.assertions) for task in domain.tasks.values() if task.assertions})
+    texts = {f"judge-v{VERSION}": SYSTEM, "assertions": asserted}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+async def ask_judge(domain: Domain, task: Task, conversation: Conversation, door: Door) -> list[Verdict]:
+    """Return the judge's verdict on each assertion of a task, in order.
+
+    Raises
+    ------
+    ModelCallError
+        When the judge cannot be asked, or gave no verdict that can be read (`MALFORMED`).
+    """
+    messages: list[Message] = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": question(conversation.messages, task.assertions)},
+    ]
+    problem, wrote = "", ""
+    for step in range(1 + REPAIRS):
+        reply = await door.complete(_tag(domain, conversation, step), messages)
+        wrote = reply.text
+        try:
+            return _read(wrote, task.assertions)
+        except ValueError as error:
+            problem = str(error)
+        messages += [{"role": "assistant", "content": wrote}, {"role": "user", "content": again_text(problem)}]
+    raise ModelCallError(
+        f"The judge gave no verdict that can be read in {1 + REPAIRS} answers: {problem}.",
+        fault=CallFault.MALFORMED,
+        evidence=wrote[:400],
+        next_step="Choose a judge that writes JSON; the conversation is kept, and only its verdict is owed.",
+    )
+
+
+def with_verdicts(conversation: Conversation, verdicts: list[Verdict]) -> Conversation:
+    """Return a conversation with its verdicts; it passes when the benchmark says so and every assertion is met."""
+    told = [{"assertion": each.assertion, "met": each.met, "reason": each.reason} for each in verdicts]
+    info = conversation.reward_info | {"nl_assertions": told, "reward_without_judge": conversation.reward}
+    met = all(each.met for each in verdicts)
+    changed: dict[str, Any] = {"reward_info": info}
+    if not met:
+        changed |= {"reward": 0.0, "outcome": Outcome.FAILED}
+    return conversation.model_copy(update=changed)
+
+
+def _tag(domain: Domain, conversation: Conversation, step: int) -> CallTag:
+    setting_id, task_id, trial = conversation.setting_id, conversation.task_id, conversation.trial
+    return CallTag(
+        role=Role.JUDGE,
+        env=domain.env,
+        task_id=task_id,
+        trial=trial,
+        step=step,
+        split=domain.split,
+        bench=domain.bench,
+        source=domain.source,
+        path=domain.path,
+        python=domain.python,
+        setting_id=setting_id,
+        purpose="verdict" if step == 0 else "repair",
+        conversation=f"{setting_id}/{task_id}/{trial}",
+        seed=conversation.seed,
+    )
+
+
+def _read(text: str, assertions: tuple[str, ...]) -> list[Verdict]:
+    """Read the judge's answer; raise `ValueError` with what is wrong with it."""
+    found = _OBJECT.search(text)
+    if found is None:
+        raise ValueError("there is no JSON object in it")
+    try:
+        verdicts = json.loads(found.group(), strict=False)["verdicts"]
+        by_number = {each["number"]: each for each in verdicts}
+    except (KeyError, TypeError) as error:
+        raise ValueError("it has not the form that was asked for") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    wanted = list(range(1, len(assertions) + 1))
+    if len(verdicts) != len(wanted) or sorted(by_number, key=str) != sorted(wanted, key=str):
+        raise ValueError(f"it must have one verdict for each of the numbers {', '.join(map(str, wanted))}")
+    return [_verdict(by_number[number], said) for number, said in zip(wanted, assertions, strict=True)]
+
+
+def _verdict(each: Mapping[str, Any], assertion: str) -> Verdict:
+    if not any(each.get("met") is allowed for allowed in (True, False)):
+        raise ValueError("`met` must be true or false")
+    return Verdict(assertion, each["met"], str(each.get("reason") or ""))
