@@ -14,73 +14,13 @@ from hypothesis import strategies as st
 from inspect_ai.tool import ToolDef
 from inspect_evals.tau2.utils import get_dict_hash
 from inspect_oracle import PackageWorld, base_hash, expected_hash, loaded_database, tools_of
+from random_calls import UNREADABLE, mutated
 
 from tautools.bench import open_source
 from tautools.bench.sources.inspect_tau2 import Tau2World
 from tautools.bench.types import Domain, Task
 
 pytestmark = pytest.mark.usefixtures("bearable_package")
-
-ODD = st.sampled_from(
-    [
-        0,
-        1,
-        2,
-        -1,
-        2.0,
-        2.5,
-        -3.0,
-        1e3,
-        10**20,
-        float("inf"),
-        "",
-        "2",
-        "2.0",
-        "x",
-        "é\n",
-        True,
-        False,
-        None,
-        [],
-        {},
-        [2.0],
-    ]
-)
-UNREADABLE = st.sampled_from(
-    [
-        "",
-        "{",
-        '{"order_id": ',
-        "#W123",
-        "[1, 2]",
-        "null",
-        '{"a": 1}{"b": 2}',
-        '{}""',
-        "true",
-        "2.0",
-        '{"a": NaN}',
-        "{'a': 1}",
-    ]
-)
-
-
-def _mutated(draw: st.DrawFn, value: Any) -> Any:
-    """Change one place of a value: a leaf, a key more, a key less."""
-    if isinstance(value, dict) and value and draw(st.integers(0, 5)):
-        key = draw(st.sampled_from(sorted(value)))
-        kind = draw(st.sampled_from(["deeper", "deeper", "deeper", "drop", "add"]))
-        if kind == "drop":
-            return {name: kept for name, kept in value.items() if name != key}
-        if kind == "add":
-            return value | {"surplus": draw(ODD)}
-        return value | {key: _mutated(draw, value[key])}
-    if isinstance(value, list) and value and draw(st.integers(0, 3)):
-        index = draw(st.integers(0, len(value) - 1))
-        return [*value[:index], _mutated(draw, value[index]), *value[index + 1 :]]
-    if isinstance(value, int) and draw(st.booleans()):
-        return draw(st.sampled_from([float(value), str(value), value + 1, value + 0.5]))
-    return draw(ODD)
-
 
 BOOKING: dict[str, Any] = {
     "user_id": "mia_li_3668",
@@ -141,7 +81,7 @@ def _walks(draw: st.DrawFn, env: str) -> tuple[str, list[tuple[str, str]]]:
         name, arguments = draw(st.sampled_from(known))
         kind = draw(st.sampled_from(["as it is"] * 3 + ["mutated"] * 5 + ["unreadable", "unknown"]))
         if kind == "mutated":
-            arguments = _mutated(draw, arguments)
+            arguments = mutated(draw, arguments)
         if kind == "unknown":
             name = draw(st.sampled_from(["get_order", "respond", "", "find_user"]))
         walk.append((name, draw(UNREADABLE) if kind == "unreadable" else json.dumps(arguments)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import inspect_wire  # gives inspect the model provider `wire`
@@ -15,8 +15,9 @@ from inspect_ai.util import Store
 from inspect_ai.util._store import init_subtask_store
 from inspect_oracle import samples_of
 from scripted_server import Request, Say, ScriptedServer
+from telecom_oracle import PackageTelecom
 
-from tautools.bench import converse
+from tautools.bench import converse, open_source
 from tautools.bench.types import Approach, Domain, Task
 from tautools.llm import ModelDoor
 from tautools.llm.types import Endpoint
@@ -35,7 +36,7 @@ AGENT = [
 USER = [Say("Hi, it is about my order."), Say("Cancel it, please. é"), Say("Thank you. ###STOP###")]
 
 
-def playing(agent: list[Say], user: list[Say]) -> Callable[[Request], Say]:
+def playing(agent: Sequence[Say], user: Sequence[Say]) -> Callable[[Request], Say]:
     """Return a model of both roles, each with answers of its own, told apart by their system prompts."""
     given = {"agent": 0, "user": 0}
 
@@ -60,9 +61,24 @@ async def ours(domain: Domain, task: Task, server: ScriptedServer, strategy: Str
         return await converse(domain, task, approach=Approach(strategy), door=door, limits=Limits(), trial=0, seed=9)
 
 
+async def both(
+    domain: Domain, task_id: str, agent: Sequence[Say], user: Sequence[Say]
+) -> tuple[Conversation, list[Request], list[Request]]:
+    """Return our conversation, what we sent and what inspect sends, for the same answers."""
+    async with ScriptedServer(playing(agent, user)) as server:
+        held = await ours(domain, domain.tasks[task_id], server)
+        sent = list(server.requests)
+    async with ScriptedServer(playing(agent, user)) as server:
+        await theirs(domain.env, task_id, server)
+        return held, sent, list(server.requests)
+
+
 async def theirs(env: str, task_id: str, server: ScriptedServer) -> None:
     """Let inspect's own agent and simulated user hold the same conversation."""
-    init_subtask_store(Store())
+    if env == "telecom":
+        await PackageTelecom(task_id).start()
+    else:
+        init_subtask_store(Store())
     model = get_model(f"{inspect_wire.PROVIDER}/{server.model}", base_url=server.base_url, memoize=False)
     init_active_model(model, GenerateConfig())
     agent = import_module(f"inspect_evals.tau2.{env}.agents").get_user_agent(f"{env.title()}Agent")
@@ -72,18 +88,46 @@ async def theirs(env: str, task_id: str, server: ScriptedServer) -> None:
 
 @pytest.mark.usefixtures("bearable_package")
 async def test_under_fc_every_request_carries_the_messages_and_tools_that_inspect_sends(retail: Domain) -> None:
-    async with ScriptedServer(playing(AGENT, USER)) as server:
-        held = await ours(retail, retail.tasks["0"], server)
-        sent = list(server.requests)
-    async with ScriptedServer(playing(AGENT, USER)) as server:
-        await theirs("retail", "0", server)
-        expected = list(server.requests)
+    held, sent, expected = await both(retail, "0", AGENT, USER)
     assert held.outcome is Outcome.FAILED
     assert [role_of(request) for request in sent] == [role_of(request) for request in expected]
     assert len(sent) == len(AGENT) + len(USER)
     for mine, original in zip(sent, expected, strict=True):
         assert mine.body["messages"] == original.body["messages"]
         assert mine.body.get("tools") == original.body.get("tools")
+
+
+PHONE_USER = [
+    Say("My data does not work."),
+    Say("One moment.", calls=[("check_status_bar", {}), ("toggle_data", {"surplus": 1}), ("run_speed_test", {})]),
+    Say(calls=[("grant_app_permission", '{"app_name": '), ("get_customer_by_id", {"customer_id": "C1001"})]),
+    Say(calls=[("grant_app_permission", {"app_name": "messaging", "permission": "camera"})]),
+    Say("It says that the camera is not tracked. é"),
+    Say(calls=[("check_payment_request", {}), ("make_payment", {}), ("set_apn_settings", {"apn_settings": {}})]),
+    Say("I have paid. ###STOP###"),
+]
+PHONE_AGENT = [
+    Say(calls=[("get_customer_by_phone", {"phone_number": "555-123-2002"}), ("toggle_data", {})]),
+    Say("Please look at your phone."),
+    Say(calls=[("send_payment_request", {"customer_id": "C1001", "bill_id": "B1002"}), ("no_tool", {})]),
+    Say("Please pay the bill."),
+]
+
+
+@pytest.mark.usefixtures("bearable_package")
+async def test_a_customer_with_tools_is_sent_what_inspect_sends_it_call_by_call() -> None:
+    telecom = open_source().domain("telecom")
+    task_id = next(iter(telecom.tasks))
+    held, sent, expected = await both(telecom, task_id, PHONE_AGENT, PHONE_USER)
+    assert held.outcome is Outcome.FAILED
+    assert [role_of(request) for request in sent] == [role_of(request) for request in expected]
+    assert len(sent) == len(PHONE_AGENT) + len(PHONE_USER)
+    for mine, original in zip(sent, expected, strict=True):
+        assert mine.body["messages"] == original.body["messages"]
+        assert mine.body["tools"] == original.body["tools"]
+    said = [message for message in held.user_messages if message["role"] == "tool"]
+    assert [message["content"].startswith("Error") for message in said[:5]] == [False, True, False, True, True]
+    assert "Payment of 150.0 USD has been made for bill B1002." in [message["content"] for message in said]
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ACT, Strategy.REACT])

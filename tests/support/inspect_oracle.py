@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -90,32 +91,45 @@ class PackageWorld:
         """Run one call as inspect's model loop does and return what its provider sends."""
         self.enter()
         tools = tools_of(self.env)
-        infos = [_info(self.env, index) for index in range(len(tools))]
-        call = parse_tool_call("call", name, arguments, infos)
-        message = ChatMessageAssistant(content="", tool_calls=[call])
-        try:
-            messages, _ = await execute_tools([message], list(tools))
-        except Exception as error:
-            answer = Answer(f"Error: {error}", call.arguments, failed=True, crashed=True)
-        else:
-            sent = await openai_chat_message(messages[0])
-            return Answer(str(sent["content"]), call.arguments, messages[0].error is not None)
-        with warnings.catch_warnings():
-            # The package leaves its streams open when a tool crashes; collected here, they disturb no other test.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
-        return answer
+        return await run_call(message_of(tools, name, arguments), tools)
 
     def hash(self) -> str:
         """Return the package's full hash of the database."""
         return str(self.store.get(self._db_key).get_hash())
 
 
+def message_of(tools: Sequence[Any], name: str, arguments: str) -> ChatMessageAssistant:
+    """Return the message of one call, its arguments read as inspect reads them."""
+    return ChatMessageAssistant(content="", tool_calls=[parse_tool_call("call", name, arguments, infos_of(tools))])
+
+
+async def run_call(message: ChatMessageAssistant, tools: Sequence[Any]) -> Answer:
+    """Run the one call of a message in the current store and return what inspect's provider sends."""
+    assert message.tool_calls
+    (call,) = message.tool_calls
+    try:
+        messages, _ = await execute_tools([message], list(tools))
+    except Exception as error:
+        answer = Answer(f"Error: {error}", call.arguments, failed=True, crashed=True)
+    else:
+        sent = await openai_chat_message(messages[0])
+        return Answer(str(sent["content"]), call.arguments, messages[0].error is not None)
+    with warnings.catch_warnings():
+        # The package leaves its streams open when a tool crashes; collected here, they disturb no other test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    return answer
+
+
+def infos_of(tools: Sequence[Any]) -> list[Any]:
+    """Return the tools as inspect tells a provider about them."""
+    return [_info(tool) for tool in tools]
+
+
 @functools.cache
-def _info(env: str, index: int) -> Any:
+def _info(tool: Any) -> Any:
     from inspect_ai.tool import ToolDef, ToolInfo
 
-    tool = tools_of(env)[index]
     assert parse_tool_info(tool) is not None
     found = ToolDef(tool)
     return ToolInfo(name=found.name, description=found.description, parameters=found.parameters)
