@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tautools.bench.agents.expert_words import TOOL
 from tautools.bench.judge_words import STATEMENTS
 from tautools.records import Role
-from tautools.simulate.customer import customer_words
+from tautools.simulate.errands import customer_answer
 from tautools.simulate.library import Library
 from tautools.simulate.mood import in_mood
 from tautools.simulate.playbook import CLOSING, given_up, place_in, reads_only, solved
@@ -64,7 +64,8 @@ class Brain:
         if field is not None and field.role is Role.JUDGE:
             return self._judge(request, field)
         if field is not None and field.role is Role.USER:
-            return Speech(text=in_mood(request.messages, customer_words(request.messages)))
+            speech = customer_answer(request.messages, request.tools)
+            return replace(speech, text=in_mood(request.messages, speech.text)) if speech.text else speech
         if request.forced_tool is not None:
             return forced_call(request)
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:

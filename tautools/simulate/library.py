@@ -36,7 +36,7 @@ class Place(NamedTuple):
     python: str = ""
 
 
-USUAL_ENVS = (Place("tau2", "retail"), Place("tau2", "airline"))
+USUAL_ENVS = (Place("tau2", "retail"), Place("tau2", "airline"), Place("tau2", "telecom"))
 """What most runs ask for."""
 
 

@@ -1,8 +1,8 @@
 """What the agent does in one conversation: all steps of a solved one, all steps of one that is given up.
 
-Solved: ask who calls, read, ask for consent, follow the reference actions, say what must be said. Given up: perhaps
-read something, change nothing, say nothing that scores. The steps follow from the task and a seed alone, so the agent
-finds its place from the messages it is sent and keeps no memory.
+Solved: ask who calls, read, ask for consent, follow the reference actions (the customer's by asking it for them), say
+what must be said. Given up: perhaps read something, change nothing, say nothing that scores. The steps follow from the
+task and a seed alone, so the agent finds its place from the messages it is sent and keeps no memory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tautools.simulate.errands import asking
 from tautools.simulate.speech import Do, Say, Step
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ __all__ = ["CLOSING", "given_up", "place_in", "reads_only", "solved"]
 _READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_")
 # Which tool looks up what an argument names.
 _LOOK_UP = {"reservation_id": "get_reservation_details", "order_id": "get_order_details", "user_id": "get_user_details"}
-_USER_ID = re.compile(r"\b[a-z]+_[a-z]+_\d{4}\b")
+# How a caller is found: tool, argument, and what the argument looks like in a scenario.
+_FIRST_LOOKS = (
+    ("get_user_details", "user_id", re.compile(r"\b[a-z]+_[a-z]+_\d{4}\b")),
+    ("get_customer_by_phone", "phone_number", re.compile(r"\b\d{3}-\d{3}-\d{4}\b")),
+)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 CLOSING = "Is there anything else I can help you with?"
 _GREETING = "I am happy to help with that. May I have your user id, or your name and zip code or email?"
+_GREETING_BY_PHONE = "I am happy to help with that. May I have your name and your phone number?"
 _CONSENT = "Thank you. I have what I need and can make the changes you asked for. Shall I go ahead?"
 _TRANSFER = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
 # Apologies that share as few letter runs as possible: one of them is free of any text that would score.
@@ -44,13 +50,17 @@ def reads_only(name: str) -> bool:
 
 def solved(task: Task, tools: Collection[str], ending: Collection[str] = ()) -> tuple[Step, ...]:
     """Return the steps that follow the task's reference; a call of a tool in `ending` ends the talk and comes last."""
-    actions = [each for each in task.reference if each.requestor == "assistant" and each.name not in ending]
-    steps: list[Step] = [Say(_GREETING)]
+    reference = [each for each in task.reference if each.name not in ending]
+    actions = [each for each in reference if each.requestor == "assistant"]
+    steps: list[Step] = [Say(_greeting(tools))]
     known: set[str] = set()
     if not any(reads_only(action.name) for action in actions):
         steps += _first_look(task, tools)
     asked = False
-    for action in actions:
+    for action in reference:
+        if action.requestor != "assistant":
+            steps.append(Say(asking(action)))
+            continue
         steps += _look_up(action, tools, known)
         if not asked and not reads_only(action.name) and action.name != "transfer_to_human_agents":
             steps.append(Say(_CONSENT))
@@ -64,9 +74,9 @@ def solved(task: Task, tools: Collection[str], ending: Collection[str] = ()) -> 
 
 def given_up(task: Task, tools: Collection[str], style: int) -> tuple[Step, ...]:
     """Return the steps of a conversation that is not solved; `style` chooses how soon it is given up."""
-    reads: list[Step] = [Do(action.name, action.arguments) for action in task.reference if reads_only(action.name)]
+    reads: list[Step] = [Do(action.name, action.arguments) for action in task.reference if _looks_up(action)]
     reads = (reads or _first_look(task, tools))[: style % 4]
-    greeting: list[Step] = [Say(_silent(_GREETING, task))] if style % 2 else []
+    greeting: list[Step] = [Say(_silent(_greeting(tools), task))] if style % 2 else []
     return (*greeting, *reads, Say(_silent(_APOLOGIES[style % len(_APOLOGIES)], task)))
 
 
@@ -87,11 +97,20 @@ def _name(step: Step) -> str:
     return step.name if isinstance(step, Do) else ""
 
 
+def _greeting(tools: Collection[str]) -> str:
+    return _GREETING_BY_PHONE if "get_customer_by_phone" in tools else _GREETING
+
+
+def _looks_up(action: Action) -> bool:
+    return action.requestor == "assistant" and reads_only(action.name)
+
+
 def _first_look(task: Task, tools: Collection[str]) -> list[Step]:
-    found = _USER_ID.search(task.user_system)
-    if found is None or "get_user_details" not in tools:
-        return []
-    return [Do("get_user_details", {"user_id": found.group()})]
+    for tool, argument, pattern in _FIRST_LOOKS:
+        found = pattern.search(task.user_system)
+        if found is not None and tool in tools:
+            return [Do(tool, {argument: found.group()})]
+    return []
 
 
 def _look_up(action: Action, tools: Collection[str], known: set[str]) -> list[Step]:

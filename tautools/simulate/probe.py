@@ -11,7 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from tautools.simulate.customer import customer_words
+from tautools.simulate.errands import customer_answer
 from tautools.simulate.schema_value import SchemaFiller
 from tautools.simulate.speech import Speech
 
@@ -39,6 +39,8 @@ def probe_answer(request: ChatRequest) -> Speech:
     """Answer a request without a task."""
     last = request.messages[-1]
     said = _text(last)
+    if _SCENARIO in _instructions(request):
+        return customer_answer(request.messages, request.tools)
     if last["role"] == "tool":
         return Speech(text=f"The tool answered: {said[:400]}")
     tool = _tool_asked(said, request.tools)
@@ -48,14 +50,16 @@ def probe_answer(request: ChatRequest) -> Speech:
 
 
 def _words(request: ChatRequest, said: str) -> str:
-    instructions = " ".join(_text(message) for message in request.messages if message["role"] == "system")
-    if _SCENARIO in instructions:
-        return customer_words(request.messages)
+    instructions = _instructions(request)
     asked = _WORD_ASKED.search(said) if len(said) <= _LONGEST_PROBE else None
     # Somebody who was given a role hears customers, who seldom ask for a word.
     if asked and (not instructions or _PLAINLY_ASKED.search(asked.group())):
         return asked.group(1)
     return _NO_TASK if instructions else _PLAIN
+
+
+def _instructions(request: ChatRequest) -> str:
+    return " ".join(_text(message) for message in request.messages if message["role"] == "system")
 
 
 def forced_call(request: ChatRequest) -> Speech:

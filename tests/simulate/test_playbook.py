@@ -22,7 +22,7 @@ STYLES = range(12)
 
 @functools.cache
 def all_tasks() -> list[tuple[str, str]]:
-    return [(env, name) for env in ("retail", "airline") for name in open_source().domain(env).tasks]
+    return [(env, name) for env in ("retail", "airline", "telecom") for name in open_source().domain(env).tasks]
 
 
 def task_of(env: str, name: str) -> tuple[Task, set[str]]:
@@ -34,18 +34,18 @@ def ends_the_talk(words: str) -> bool:
     return "###" in customer_words([{"role": "assistant", "content": "Hi!"}, {"role": "user", "content": words}])
 
 
-@pytest.mark.parametrize("env", ["retail", "airline"])
+@pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_a_solved_conversation_makes_the_references_calls_in_order_and_only_reads_beside_them(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         steps = solved(task, task_of(env, task.id)[1])
         calls = [(step.name, dict(step.arguments)) for step in steps if isinstance(step, Do)]
-        reference = [(action.name, dict(action.arguments)) for action in task.reference]
+        reference = [(each.name, dict(each.arguments)) for each in task.reference if each.requestor == "assistant"]
         left = iter(calls)
         assert all(call in left for call in reference)
         assert all(reads_only(name) for name, arguments in calls if (name, arguments) not in reference)
 
 
-@pytest.mark.parametrize("env", ["retail", "airline"])
+@pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_a_solved_conversation_looks_before_it_changes_anything_and_ends_after_what_must_be_said(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         steps = solved(task, task_of(env, task.id)[1])
@@ -58,7 +58,7 @@ def test_a_solved_conversation_looks_before_it_changes_anything_and_ends_after_w
         assert not any(ends_the_talk(step.text) for step in steps[:-1] if isinstance(step, Say))
 
 
-@pytest.mark.parametrize("env", ["retail", "airline"])
+@pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_a_conversation_that_is_given_up_changes_nothing_and_says_nothing_that_scores(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         for style in STYLES:
