@@ -28,7 +28,7 @@ from tautools.bench.types import Domain, Task
 
 pytestmark = pytest.mark.usefixtures("bearable_package", "_one_bill_id")
 
-WALKS = int(os.environ.get("TAUTOOLS_RANDOM_WALKS", "200"))
+WALKS = int(os.environ.get("TAUTOOLS_RANDOM_WALKS", "100"))
 Call = tuple[str, str, str]
 """Who calls what with which arguments."""
 
