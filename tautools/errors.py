@@ -16,6 +16,7 @@
     │   ├── NotReadyError
     │   └── VerifyError
     ├── RunError           a cell cannot run
+    │   └── NobodyThereError   the person who plays the customer does not answer
     ├── SweepError         a sweep cannot run, or some of its cells failed
     └── StatsError         there is nothing to compute from
 
@@ -33,6 +34,7 @@ __all__ = [
     "CallFault",
     "FilesError",
     "ModelCallError",
+    "NobodyThereError",
     "NotHereError",
     "NotReadyError",
     "ParamsError",
@@ -190,6 +192,10 @@ class VerifyError(ServerError):
 
 class RunError(TautoolsError):
     """A cell cannot run."""
+
+
+class NobodyThereError(RunError):
+    """The person who plays the customer does not answer; the conversation is owed."""
 
 
 class SweepError(TautoolsError):

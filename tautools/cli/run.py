@@ -18,12 +18,14 @@ from tautools.cli.options import (
     show_config_option,
 )
 from tautools.params import resolve_run
+from tautools.records import UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tautools.params.models import RunParams
+    from tautools.records import Event
     from tautools.run import Cell, CellResult
     from tautools.server import Server
 
@@ -79,12 +81,20 @@ def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_js
 
 
 def _run(run: RunParams, workspace: Path, *, quiet: bool) -> CellResult:
+    from tautools.bench.users.person import answered_by
     from tautools.cli.cellbar import cell_bar
+    from tautools.cli.person import TerminalPerson
     from tautools.run import prepare_cell, run_cell
 
     cell = prepare_cell(run, workspace=workspace, need_servers=False)
-    with cell_bar(cell, quiet=quiet) as show:
-        return run_cell(cell, on_event=show)
+    by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
+    with answered_by(TerminalPerson()), cell_bar(cell, quiet=quiet or by_person) as show:
+        return run_cell(cell, on_event=_tell_person if by_person and not quiet else show)
+
+
+def _tell_person(event: Event) -> None:
+    if event.kind == "done":
+        click.echo(f"\n{event.message}")
 
 
 @contextlib.contextmanager

@@ -305,3 +305,9 @@ class SweepParams(SharedRunParams):
     """Settings worked on at a time."""
     share_trials: bool = True
     """Cells that differ only in `num_trials` are views on one pool of trials."""
+
+    @model_validator(mode="after")
+    def _has_models(self) -> SweepParams:
+        if self.user_strategy is UserStrategy.HUMAN:
+            raise ValueError("nobody sits beside the cells of a sweep; play the customer in `tautools run`")
+        return self

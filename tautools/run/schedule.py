@@ -14,7 +14,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tautools.errors import BenchError, FilesError, ModelCallError, PersonaError
+from tautools.errors import BenchError, FilesError, ModelCallError, NobodyThereError, PersonaError
+from tautools.records import UserStrategy
 from tautools.run.count import DeadServerWatch
 from tautools.run.expect import Expectation
 from tautools.run.hold import NotHeld
@@ -80,7 +81,8 @@ class Scheduler:
         self.broken: FilesError | PersonaError | None = None
         """The disk no longer takes results, or what would be recorded is not what the setting says."""
         self._holder = holder
-        self._concurrency = cell.run.concurrency
+        # A person holds one conversation at a time.
+        self._concurrency = 1 if cell.approach.user_strategy is UserStrategy.HUMAN else cell.run.concurrency
         self._grace_s = cell.run.grace_s
         self._teller = teller
         self._stop = stop
@@ -146,6 +148,8 @@ class Scheduler:
             self._held(job, task.result())
         elif isinstance(error, FilesError | PersonaError):
             self.broken, self.cause = error, error.problem
+        elif isinstance(error, NobodyThereError):
+            self.cause = str(error)
         elif isinstance(error, Exception):
             self._faulted(job, error)
         else:

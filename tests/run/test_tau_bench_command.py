@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,30 @@ def test_a_checkout_without_its_data_says_so(tmp_path: Path) -> None:
     assert ended.exit_code == 2
     assert f"The tau-bench in {checkout} is not the one that tautools knows" in ended.output
     assert "orders.json" in ended.output
+
+
+def test_a_person_at_the_terminal_plays_the_customer_and_may_leave(tmp_path: Path, agent: Any) -> None:
+    words = ["--path", str(STAND_IN), "--env", "retail", "--user-strategy", "human", "--task-ids", "0,4", *at(agent)]
+    typed = subprocess.run(
+        [sys.executable, "-m", "tautools", "run", "--bench", "tau-bench", "--workspace", str(tmp_path), *words],
+        input="Please cancel #T100.\n\nada@tea.example\nyes\nno ###STOP###\nHello\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert typed.returncode == 3, typed.stderr
+    assert "Task 0: you are the customer" in typed.stdout
+    assert "Agent  I am happy to help with that." in typed.stdout
+    assert "task 0 trial 0: passed, reward 1" in typed.stdout
+    assert "1 done, 1 owed" in typed.stdout
+    assert "The person who plays the customer has left." in typed.stdout
+    (folder,) = results_of(tmp_path)
+    assert folder.setting.user.model == "human"
+
+
+def test_no_sweep_has_a_person_beside_it(tmp_path: Path) -> None:
+    told = CliRunner().invoke(
+        cli, ["sweep", "plan", "demo", "--workspace", str(tmp_path), "--set", "user_strategy=human"]
+    )
+    assert told.exit_code == 2
+    assert "nobody sits beside the cells of a sweep" in told.output

@@ -137,7 +137,7 @@ class TauBenchDomain:
 
     def user(self, task: Task, approach: Approach) -> Speaker:
         """Return the customer of one conversation."""
-        return make_tau_bench_user(self.checkout, task, approach)
+        return make_tau_bench_user(self.checkout, task, approach, _STOP_WORD)
 
     def instructions(self, approach: Approach) -> Mapping[str, str]:
         """Return the hashes of the texts that models are shown."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.move import Move
 from tautools.bench.sources.standing_in import Asked, answered, play
+from tautools.bench.users.person import PersonCustomer
 from tautools.records import UserStrategy
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ _CLASSES = {
 }
 
 
-def make_tau_bench_user(checkout: Checkout, task: Task, approach: Approach) -> Speaker:
+def make_tau_bench_user(checkout: Checkout, task: Task, approach: Approach, stop_word: str) -> Speaker:
     """Return the customer of one conversation."""
+    if approach.user_strategy is UserStrategy.HUMAN:
+        return PersonCustomer(task.id, task.source_task.instruction, stop_word)
     return _Customer(_original(checkout, approach.user_strategy), task.source_task.instruction)
 
 

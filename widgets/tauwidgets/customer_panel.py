@@ -1,0 +1,139 @@
+"""CustomerPanel: a person plays the customer in a notebook, with the part to play and the talk so far."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+
+from tautools.bench.users.person import answered_by
+from tautools.errors import NobodyThereError, ParamsError
+from tautools.records import UserStrategy
+from tautools.run import Stop, run_cell
+from tauwidgets.panel import Notice, Panel, Rendered, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tautools.bench.users.person import Question
+    from tautools.params.models import RunParams
+
+__all__ = ["CustomerPanel"]
+
+LOOK_S = 0.2
+"""How long a line is waited for before looking whether anybody still wants it [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """What the panel shows."""
+
+    question: Question | None
+    said: tuple[tuple[str, str], ...]
+    """Who and what, in order."""
+    notice: Notice
+
+
+class CustomerPanel(Panel):
+    """One run in which a person answers for the customer; what is finished is kept, whenever the person leaves.
+
+    Parameters
+    ----------
+    run : RunParams
+        With the user strategy `human`.
+    workspace : path, optional
+        The folder that holds results; the current one by default.
+
+    Raises
+    ------
+    ParamsError
+        When a model is to play the customer.
+    """
+
+    def __init__(self, run: RunParams, workspace: str | Path = ".") -> None:
+        if run.user_strategy is not UserStrategy.HUMAN:
+            raise ParamsError(
+                f"The customer of this run is played by {run.user_strategy.value}, not by a person.",
+                next_step="Set user_strategy to human.",
+            )
+        super().__init__()
+        self._run = run
+        self._workspace = Path(workspace)
+        self._question: Question | None = None
+        self._said: list[tuple[str, str]] = []
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._start = ipywidgets.Button(description="Start", icon="play", button_style="primary")
+        self._leave = ipywidgets.Button(description="Leave", icon="stop")
+        self._line = ipywidgets.Text(placeholder="What you say", layout={"width": "60%"})
+        self._send = ipywidgets.Button(description="Say it", icon="comment")
+        self._start.on_click(lambda _: self.act("Playing", self._play, self._start))
+        self._leave.on_click(lambda _: self._lines.put(""))
+        self._send.on_click(lambda _: self._say_it())
+        self._line.on_msg(lambda _, content, __: self._say_it() if content.get("event") == "submit" else None)
+        widgets = {"start": self._start, "leave": self._leave, "line": self._line, "say": self._send}
+        for name, widget in widgets.items():
+            widget.add_class(f"tau-{name}")
+
+    def controls(self) -> Sequence[Any]:
+        """Return the buttons and the line to write."""
+        return [ipywidgets.HBox([self._start, self._leave]), ipywidgets.HBox([self._line, self._send])]
+
+    def snapshot(self) -> _Talk:
+        """Read what was said so far."""
+        return _Talk(self._question, tuple(self._said), self.notice)
+
+    def render(self, snapshot: _Talk) -> Rendered:
+        """Turn the talk into HTML and text."""
+        part = snapshot.question
+        head = "Nobody asks yet: press Start." if part is None else f"Task {part.task_id}: you are the customer"
+        told = "" if part is None else f"{part.instruction} Write {part.stop_word} when you have what you want."
+        lines = [head, told, *(f"{who}: {what}" for who, what in snapshot.said), snapshot.notice.text]
+        rows = "".join(f"<p><b>{escape(who)}</b> {escape(what)}</p>" for who, what in snapshot.said)
+        kind = "tau-error" if snapshot.notice.error else "tau-notice"
+        notice = f"<pre class='{kind}'>{escape(snapshot.notice.text)}</pre>" if snapshot.notice.text else ""
+        page = f"<h3>{escape(head)}</h3><p><i>{escape(told)}</i></p>{rows}{notice}"
+        return Rendered(page, "\n".join(line for line in lines if line))
+
+    def close(self) -> None:
+        """Leave, and stop the writer thread."""
+        self._lines.put("")
+        super().close()
+
+    # -- what happens
+
+    def ask(self, question: Question, gone: threading.Event) -> str:
+        """Show what the agent said and wait for the person's line."""
+        if question is not self._question:
+            if question.heard is None:
+                self._said = []
+            else:
+                self._said.append(("Agent", question.heard))
+            self._question = question
+        while not gone.is_set() and threading.main_thread().is_alive():
+            try:
+                line = self._lines.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue
+            if not line:
+                raise NobodyThereError(
+                    "The person who plays the customer has left.",
+                    next_step="Press Start to go on: what is finished is kept, the conversation left open is owed.",
+                )
+            self._said.append(("You", line))
+            return line
+        return ""
+
+    def _play(self) -> str:
+        while not self._lines.empty():
+            self._lines.get()
+        with answered_by(self.ask):
+            return str(run_cell(self._run, workspace=self._workspace, stop=Stop()))
+
+    def _say_it(self) -> None:
+        line, self._line.value = self._line.value.strip(), ""
+        if line:
+            self._lines.put(line)
