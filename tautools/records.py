@@ -34,6 +34,7 @@ __all__ = [
     "Setting",
     "Strategy",
     "Thinking",
+    "ThinkingSwitch",
     "UserStrategy",
     "canonical_json",
     "setting_id",
@@ -92,6 +93,19 @@ class Thinking(StrEnum):
     OFF = "off"
 
 
+class ThinkingSwitch(StrEnum):
+    """How a model is told to think or not to."""
+
+    TEMPLATE = "template"
+    """A variable of its chat template, sent as `chat_template_kwargs`."""
+    NO_THINK = "no_think"
+    """Qwen3's `/no_think` and `/think` at the end of each user message."""
+    REASONING_EFFORT = "reasoning_effort"
+    """The field of that name, for models that always think: `low` for off."""
+    NONE = "none"
+    """Nothing is sent: it does as it is asked anyway."""
+
+
 class Outcome(StrEnum):
     """How a conversation ended; the table of DESIGN decision 3."""
 
@@ -141,6 +155,8 @@ class Party(BaseModel):
     """`openai` is any OpenAI-compatible server (vLLM); other names are litellm's."""
     sampling: Sampling = Sampling()
     thinking: Thinking = Thinking.DEFAULT
+    thinking_switch: ThinkingSwitch = ThinkingSwitch.TEMPLATE
+    """How it is told what `thinking` asks of it."""
 
 
 class Limits(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tautools.records import Thinking
+from tautools.llm.switches import marked, switch_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def chat_body(
     tag : CallTag
         The request's place in its conversation; its seed is sent when there is one.
     messages : sequence of Message
-        The history as the model sees it.
+        The history as the model sees it, but for Qwen3's `/no_think` where that switches its thinking.
     tools : sequence of ToolSpec, optional
         What it may call; None and an empty sequence send no `tools`.
 
@@ -40,7 +40,7 @@ def chat_body(
     """
     body: dict[str, Any] = {
         "model": endpoint.model,
-        "messages": list(messages),
+        "messages": marked(messages, party.thinking, party.thinking_switch),
         "stream": True,
         "stream_options": {"include_usage": True},
         **sampling_fields(party.sampling),
@@ -50,9 +50,11 @@ def chat_body(
     if tag.seed is not None:
         body["seed"] = tag.seed
     extra = dict(party.sampling.extra_body)
-    if party.thinking is not Thinking.DEFAULT:
-        switch = {"enable_thinking": party.thinking is Thinking.ON}
-        extra["chat_template_kwargs"] = {**switch, **extra.get("chat_template_kwargs", {})}
+    switch = switch_fields(endpoint.model, party.thinking, party.thinking_switch)
+    if "chat_template_kwargs" in switch:
+        switch["chat_template_kwargs"] |= extra.get("chat_template_kwargs", {})
+        extra.pop("chat_template_kwargs", None)
+    extra = {**switch, **extra}
     if endpoint.simulated:
         body["tautools_task"] = task_field(tag)
     return {**body, **extra}

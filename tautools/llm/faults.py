@@ -86,6 +86,8 @@ def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | 
     """
     fault = fault_of(status, text)
     step = {"next_step": NEXT_STEPS[fault]} if fault in NEXT_STEPS else {}
+    if fault is CallFault.REFUSED and "chat_template_kwargs" in text:
+        step = {"next_step": "This server has no template switch: set `thinking_switch: no_think` in the role."}
     said = {
         CallFault.AUTH: "refuses the key",
         CallFault.CONTEXT_OVERFLOW: "says that the prompt no longer fits its context",

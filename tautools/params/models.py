@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tautools.records import Limits, Sampling, Strategy, Thinking, UserStrategy
+from tautools.records import Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
 
 __all__ = [
     "Grid",
@@ -179,6 +179,8 @@ class RoleParams(Params):
     max_tokens: int | None = Field(None, ge=1)
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: Thinking = Thinking.DEFAULT
+    thinking_switch: ThinkingSwitch | None = None
+    """How the model is told to think or not to; its family's way when not given."""
     description: str = ""
     """What an orchestrating agent is told about this model, when it is an expert."""
 

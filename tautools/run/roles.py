@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
+from tautools.llm.switches import switch_of
 from tautools.params import load_server
 from tautools.records import Party
 from tautools.server import Registry, endpoints
@@ -57,9 +58,14 @@ def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
 
 
 def party_of(params: RoleParams, model: str) -> Party:
-    """Return how the model of a role is asked."""
+    """Return how the model of a role is asked; raise `ParamsError` when it cannot think as it shall."""
+    name = params.model or model
     return Party(
-        model=params.model or model, provider=params.provider, sampling=params.sampling, thinking=params.thinking
+        model=name,
+        provider=params.provider,
+        sampling=params.sampling,
+        thinking=params.thinking,
+        thinking_switch=switch_of(name, params.thinking, params.thinking_switch),
     )
 
 

@@ -106,9 +106,18 @@ def read_request(raw: bytes) -> ChatRequest:
         stream=bool(body.get("stream")),
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         max_tokens=_max_tokens(body),
-        thinking=template.get("enable_thinking") is True,
+        thinking=_thinks(template, messages),
         task=_task_field(body.get("tautools_task")),
     )
+
+
+def _thinks(template: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the model is to think: by the template's variable or, with the last word, by Qwen3's `/think`."""
+    last = next((str(each.get("content") or "") for each in reversed(messages) if each["role"] == "user"), "")
+    for mark, thinks in (("/no_think", False), ("/think", True)):
+        if last.endswith(mark):
+            return thinks
+    return any(template.get(name) is True for name in ("enable_thinking", "thinking"))
 
 
 def _body(raw: bytes) -> dict[str, Any]:

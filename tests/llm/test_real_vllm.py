@@ -20,7 +20,7 @@ from tautools.errors import CallFault, ModelCallError
 from tautools.http import Http
 from tautools.llm import ModelDoor, Retry, Timeouts
 from tautools.llm.types import CallTag, Endpoint, Reply
-from tautools.records import Party, Role, Sampling, Thinking
+from tautools.records import Party, Role, Sampling, Thinking, ThinkingSwitch
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
@@ -103,6 +103,9 @@ async def test_a_real_vllm_is_understood(vllm: tuple[Endpoint, subprocess.Popen[
     plain = await _ask(endpoint)
     quiet = await _ask(endpoint, thinking=Thinking.OFF)
     assert plain.record.prompt_tokens != quiet.record.prompt_tokens
+    marked = await _ask(endpoint, thinking=Thinking.OFF, thinking_switch=ThinkingSwitch.NO_THINK)
+    assert marked.record.prompt_tokens == (await _ask(endpoint, "Hello. /no_think")).record.prompt_tokens
+    assert (await _ask(endpoint, thinking=Thinking.OFF, thinking_switch=ThinkingSwitch.REASONING_EFFORT)).finish_reason
 
     called = await _ask(endpoint, tools=[tool], sampling={"extra_body": {"tool_choice": "required"}})
     assert {call.name for call in called.tool_calls} == {"get_order"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scripted_server import ScriptedServer
+from scripted_server import Say, ScriptedServer
 
+from tautools.errors import CallFault, ModelCallError, ParamsError
+from tautools.llm.switches import switch_of
 from tautools.llm.types import CallTag
-from tautools.records import Party, Role, Sampling, Thinking
+from tautools.records import Party, Role, Sampling, Thinking, ThinkingSwitch
 
 
 def _nulls(value: Any) -> bool:
@@ -68,6 +70,74 @@ async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: di
         await opened.ask()
     for request in server.requests:
         assert request.body.get("chat_template_kwargs") == sent
+
+
+@pytest.mark.parametrize(
+    ("thinking", "mark"), [(Thinking.OFF, " /no_think"), (Thinking.ON, " /think"), (Thinking.DEFAULT, "")]
+)
+async def test_qwens_mark_ends_every_user_message_and_no_history(
+    open_door: Any, hello: Any, thinking: Thinking, mark: str
+) -> None:
+    party = Party(model="scripted", thinking=thinking, thinking_switch=ThinkingSwitch.NO_THINK)
+    said = [{"role": "system", "content": "Be kind."}, *hello, {"role": "assistant", "content": "Hi."}, *hello]
+    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+        await opened.door.complete(CallTag(role=Role.AGENT), said)
+        await opened.door.complete(CallTag(role=Role.AGENT), said[:1])
+    first, alone = (request.body for request in server.requests)
+    assert [each["content"] for each in first["messages"]] == ["Be kind.", f"Hello.{mark}", "Hi.", f"Hello.{mark}"]
+    assert alone["messages"][0]["content"] == f"Be kind.{mark}", "without a user message it ends the system prompt"
+    assert "chat_template_kwargs" not in first
+    assert said[1] == {"role": "user", "content": "Hello."}
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "sent"),
+    [
+        ("openai/gpt-oss-20b", Thinking.OFF, {"reasoning_effort": "low"}),
+        ("openai/gpt-oss-20b", Thinking.ON, {"reasoning_effort": "medium"}),
+        ("openai/gpt-oss-20b", Thinking.DEFAULT, {}),
+        ("Qwen/Qwen3-32B-FP8", Thinking.OFF, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("nvidia/Nemotron-Orchestrator-8B", Thinking.OFF, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("deepseek-ai/DeepSeek-V3.1", Thinking.ON, {"chat_template_kwargs": {"thinking": True}}),
+        ("ibm-granite/granite-3.3-8b-instruct", Thinking.OFF, {"chat_template_kwargs": {"thinking": False}}),
+        ("Qwen/Qwen3-4B-Instruct-2507", Thinking.OFF, {}),
+        ("Qwen/Qwen3-Next-80B-A3B-Instruct-FP8", Thinking.OFF, {}),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507", Thinking.ON, {}),
+        ("/data/ckpt/mine", Thinking.OFF, {"chat_template_kwargs": {"enable_thinking": False}}),
+    ],
+)
+async def test_each_family_is_switched_in_its_own_way(
+    open_door: Any, model: str, thinking: Thinking, sent: dict[str, Any]
+) -> None:
+    party = Party(model=model, thinking=thinking, thinking_switch=switch_of(model, thinking))
+    async with ScriptedServer(model=model) as server, open_door(server, party=party) as opened:
+        await opened.ask()
+    body = server.requests[0].body
+    assert {name: body[name] for name in ("chat_template_kwargs", "reasoning_effort") if name in body} == sent
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "told"),
+    [
+        ("Qwen/Qwen3-4B-Instruct-2507", Thinking.ON, "never thinks"),
+        ("Qwen/Qwen3-4B-Thinking-2507", Thinking.OFF, "always thinks"),
+        ("Qwen/QwQ-32B", Thinking.OFF, "always thinks"),
+    ],
+)
+def test_what_a_family_cannot_do_is_said_before_anything_is_asked(model: str, thinking: Thinking, told: str) -> None:
+    with pytest.raises(ParamsError, match=told):
+        switch_of(model, thinking)
+    assert switch_of(model, thinking, ThinkingSwitch.NO_THINK) is ThinkingSwitch.NO_THINK, "the role has the last word"
+
+
+async def test_a_server_that_refuses_the_template_switch_names_the_other_one(open_door: Any) -> None:
+    refused = Say(status=400, body='{"error": {"message": "Unrecognized argument: chat_template_kwargs"}}')
+    party = Party(model="scripted", thinking=Thinking.OFF)
+    async with ScriptedServer(refused) as server, open_door(server, party=party) as opened:
+        with pytest.raises(ModelCallError) as caught:
+            await opened.ask()
+    assert caught.value.fault is CallFault.REFUSED
+    assert "thinking_switch: no_think" in caught.value.next_step
 
 
 async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any, hello: Any) -> None:
