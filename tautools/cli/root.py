@@ -27,6 +27,7 @@ VERBS = {
     "rescore": "Score stored conversations by other rules.",
     "judge": "Ask a judge about conversations that are finished.",
     "sweep": "Plan, run and watch many cells.",
+    "persona": "Moods of the customer: list, show, prove, compare.",
     "report": "Tables, figures and pages of what was measured.",
     "fidelity": "Compare the loop with tau-bench's own.",
     "model": "Check and fetch the weights of models.",

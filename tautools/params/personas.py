@@ -12,13 +12,16 @@ from tautools.errors import ParamsError
 from tautools.params.models import NAME, Params
 from tautools.params.nearest import did_you_mean
 
-__all__ = ["CONTROL", "RULES", "Persona", "PersonaParams", "choose_level"]
+__all__ = ["CONTROL", "HEADING", "RULES", "Persona", "PersonaParams", "choose_level"]
 
 CONTROL = "control"
 """The persona that adds nothing."""
 
 _TEXT = Annotated[str, Field(max_length=4000)]
 _LEVEL = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,29}$")]
+
+HEADING = "\n\n# Your mood in this conversation: "
+"""What a persona's text begins with."""
 
 RULES = """\
 This is about your manner alone. Your request, your facts and what you agree to are those of the scenario above: change
@@ -83,7 +86,7 @@ class Persona:
         if not self.words:
             return ""
         degree = f" ({self.intensity})" if self.intensity else ""
-        return f"\n\n# Your mood in this conversation: {self.mood}{degree}\n\n{self.words}\n\n{RULES}\n"
+        return f"{HEADING}{self.mood}{degree}\n\n{self.words}\n\n{RULES}\n"
 
     @property
     def sha256(self) -> str:

@@ -70,6 +70,7 @@ def finished_result(cell: Cell) -> CellResult:
     view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
     if not view.exists():
         _write_view(cell, Ledger(cell.folder).refresh())
+    _certify_persona(cell)
     return replace(_sum_up(cell, Ledger(cell.folder).refresh()), view=view)
 
 
@@ -105,7 +106,18 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         teller.tell("stop", str(result), done=result.done, owed=result.owed, model_calls=result.model_calls)
     if scheduler.broken:
         raise scheduler.broken
+    _certify_persona(cell)
     return result
+
+
+def _certify_persona(cell: Cell) -> None:
+    """Write a persona's certificate beside its results; a text that is not in the records is an error of the run."""
+    folder = read_setting(cell.folder)
+    if cell.setting.persona is None or folder is None:
+        return
+    from tautools.run.personas import keep_certificate
+
+    keep_certificate(cell.workspace, folder).raise_if_ineffective()
 
 
 async def _hold_all(cell: Cell, scheduler: Scheduler, teller: Teller, retry: Retry) -> None:

@@ -13,7 +13,7 @@ from tautools.bench.judge_words import STATEMENTS
 from tautools.records import Role
 from tautools.simulate.errands import customer_answer
 from tautools.simulate.library import Library
-from tautools.simulate.mood import in_mood
+from tautools.simulate.mood import in_mood, label_of
 from tautools.simulate.playbook import CLOSING, given_up, place_in, reads_only, solved
 from tautools.simulate.probe import forced_call, probe_answer
 from tautools.simulate.speech import Do, Say, Speech, called_last, hand_over, moves_of, render, render_tagged
@@ -70,7 +70,8 @@ class Brain:
             return forced_call(request)
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:
             return await self._agent(request, field)
-        return probe_answer(request)
+        mood = label_of(request.messages) if field is not None and field.role is Role.JUDGE else None
+        return Speech(text=mood) if mood else probe_answer(request)
 
     def _judge(self, request: ChatRequest, field: TaskField) -> Speech:
         """Say of each statement that it is met, with the probability `skill`, the same each time."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["in_mood", "name_mood"]
+__all__ = ["in_mood", "label_of"]
 
 _HEADING = re.compile(r"^# Your mood in this conversation: (.+?)(?: \(([a-z0-9-]+)\))?$", re.MULTILINE)
+_QUESTION = re.compile(r"^Moods: (.+)$.*?^What the customer said:$(.*)", re.MULTILINE | re.DOTALL)
 _DEGREES = {"mild": 1, "moderate": 2, "strong": 3}
 _USUAL_DEGREE = 2
 _AFTER_THOUGHT = "User Response:\n"
@@ -69,8 +70,15 @@ def in_mood(messages: Sequence[Mapping[str, Any]], answer: str) -> str:
     return f"{thought}{mark}{_styled(said, style, _DEGREES.get(found[2] or '', _USUAL_DEGREE), turn)}{stop}{rest}"
 
 
-def name_mood(said: str, moods: Sequence[str]) -> str:
-    """Return which of `moods` a customer's words show, by their own phrases; the first that is none of them else."""
+def label_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the mood that a simulated judge sees in a customer's words; None when it is asked something else."""
+    asked = str(messages[-1].get("content") or "")
+    found = _QUESTION.search(asked)
+    return _name(found[2], [name.strip() for name in found[1].split(",")]) if found else None
+
+
+def _name(said: str, moods: Sequence[str]) -> str:
+    """Return which of `moods` shows by the phrases above; one that has no such phrases when none does."""
     counts = {name: sum(said.count(words) for words in style.before + style.after) for name, style in _STYLES.items()}
     best = max((name for name in moods if name in counts), key=lambda name: counts[name], default="")
     if best and counts[best]:

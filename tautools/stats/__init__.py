@@ -4,8 +4,10 @@ The sampling unit is the task: trials of one task are alike, so nothing here poo
 nothing to be computed from is a `StatsError` or says n = 0; it is never 0.
 """
 
+from tautools.stats.binomial import exact_interval, tail
 from tautools.stats.intervals import Interval, interval, intervals, task_bootstrap, wilson
 from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, percentile, summarize
+from tautools.stats.paired import PairedEffect, paired_effect
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
 from tautools.stats.variance import Spread, spread
 
@@ -15,18 +17,22 @@ __all__ = [
     "Histogram",
     "Interval",
     "LatencySummary",
+    "PairedEffect",
     "Spread",
     "TaskCounts",
+    "exact_interval",
     "histogram",
     "interval",
     "intervals",
     "largest_k",
     "mean_over_tasks",
+    "paired_effect",
     "pass_at_k",
     "pass_hat_k",
     "percentile",
     "spread",
     "summarize",
+    "tail",
     "task_bootstrap",
     "task_values",
     "v1_counts",
