@@ -87,17 +87,14 @@ def print_comparison(found: Comparison) -> None:
     what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}"
     console.rule(f"{escape(what)}{marked}", align="left")
     console.print(_scores(found))
-    for names in (
-        ("turns", "prompt tokens", "output tokens", "facts told"),
-        ("apologies", "clarifications", "transfers"),
-    ):
-        console.print(_differences(found.personas, names))
+    console.print(_differences(found.personas, ("turns", "prompt tokens", "output tokens", "facts told")))
+    console.print(_differences(found.personas, ("apologies", "clarifications", "transfers")))
     console.print(_words(found.personas))
     if not found.has_control:
         console.print("[yellow]Control was not run: nothing to compare with. Run the same without --persona.[/]")
     console.print(
         "Differences are to control (whose own means are shown) on the same tasks and trials: means over tasks, below "
-        "them 95 % intervals by drawing tasks.",
+        "them 95 % intervals by drawing tasks. Wording: per message; capitals and words of the mood per 100 words.",
         style="dim",
     )
 
@@ -125,7 +122,7 @@ def _differences(personas: Sequence[Compared], names: Sequence[str]) -> Table:
 def _words(personas: Sequence[Compared]) -> Table:
     """Return the differences in wording; the last column is of the persona's own mood."""
     names = ("words per message", "questions per message", "exclamations per message", "capitals per 100 words")
-    table = _table(*names, "own mood's words per 100")
+    table = _table("words", "questions", "exclamations", "capitals", "words of its mood")
     for each in personas:
         if each.certificate is None:
             continue

@@ -62,7 +62,8 @@ class Brain:
     async def _speech(self, request: ChatRequest) -> Speech:
         field = request.task
         if field is not None and field.role is Role.JUDGE:
-            return self._judge(request, field)
+            mood = label_of(request.messages)
+            return Speech(text=mood) if mood else self._judge(request, field)
         if field is not None and field.role is Role.USER:
             speech = customer_answer(request.messages, request.tools)
             return replace(speech, text=in_mood(request.messages, speech.text)) if speech.text else speech
@@ -70,8 +71,7 @@ class Brain:
             return forced_call(request)
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:
             return await self._agent(request, field)
-        mood = label_of(request.messages) if field is not None and field.role is Role.JUDGE else None
-        return Speech(text=mood) if mood else probe_answer(request)
+        return probe_answer(request)
 
     def _judge(self, request: ChatRequest, field: TaskField) -> Speech:
         """Say of each statement that it is met, with the probability `skill`, the same each time."""

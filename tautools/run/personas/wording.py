@@ -25,7 +25,8 @@ MEASURES = (
 )
 """Names of the figures of `wording`, in their order."""
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z']*")
+_WORD = re.compile(r"\b[A-Za-z][A-Za-z']*\b")
+"""Ids such as `#W123` are no words."""
 _LOUD = re.compile(r"(?<![\w#-])[A-Z]{3,}(?![\w-])")
 _MARK = re.compile(r"###[A-Z-]+###")
 _AFTER_THOUGHT = "User Response:"
