@@ -40,6 +40,7 @@ bench: .venv/.dev
 	@echo "==> What the harness costs"
 	$(PY) benchmarks/stream_cost.py
 	$(PY) benchmarks/harness_cost.py
+	$(PY) benchmarks/v1_cost.py
 
 lock:
 	$(PYTHON) -m pip install --quiet uv
