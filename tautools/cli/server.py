@@ -23,8 +23,10 @@ from tautools.cli.server_profile import show_advice
 from tautools.cli.server_relaunch import relaunch, why
 from tautools.cli.server_resubmit import check_resubmit, resubmit_option, wait_and_resubmit
 from tautools.cli.server_script import dry_run, script
+from tautools.cli.server_shapes import shapes
 from tautools.cli.server_verify import test, verify
 from tautools.cli.server_watch import list_servers, top
+from tautools.cli.server_when import when
 from tautools.cli.server_words import told
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ command.add_command(cards)
 command.add_command(plan)
 command.add_command(script)
 command.add_command(handover)
+command.add_command(shapes)
+command.add_command(when)
 
 
 @command.command(

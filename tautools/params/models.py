@@ -69,6 +69,8 @@ class SiteParams(Params):
     """Address that servers bind to."""
     node_disk: str = "/tmp"  # noqa: S108 - a place every node has
     """Folder on a disk of the node itself, for caches that must not lie on a shared one."""
+    recipe_store: str | None = None
+    """Shared folder that compiled graphs of Gaudi servers are brought from before a start, and new ones taken to."""
     reach: str | None = None
     """How other nodes call a server that binds to every address: an interface such as `ib0`, a network such as
     `10.0.0.0/8`, or an address; the host name when not given."""

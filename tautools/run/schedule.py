@@ -1,8 +1,9 @@
 """Which conversation runs when: longest expected first over all trials, no barrier between trials.
 
 A conversation lost to the infrastructure is tried again at the end, a bounded number of times, and stays owed after
-that; it never becomes a score. A dead server ends the run early, with its cause. What another process holds is waited
-for, and taken over when that process dies.
+that; it never becomes a score. A dead server ends the run early, with its cause. Near the time limit of the run's own
+Slurm job nothing is begun that would be cut off. What another process holds is waited for, and taken over when that
+process dies.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tautools.records import UserStrategy
 from tautools.run.count import DeadServerWatch
 from tautools.run.expect import Expectation
 from tautools.run.hold import NotHeld
+from tautools.run.jobtime import JobTime
 from tautools.run.tally import Tally
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Scheduler:
         self._asked_elsewhere_at = 0.0
         self._running: dict[asyncio.Task[Held], Job] = {}
         self._started_at = time.monotonic()
+        self._job_time = JobTime()
 
     def on_call(self, record: CallRecord) -> None:
         """Take one model call, finished or failed."""
@@ -127,8 +130,24 @@ class Scheduler:
             self._elsewhere.clear()
             self._asked_elsewhere_at = now
         while self._queue and len(self._running) < self._concurrency:
-            job = heapq.heappop(self._queue)
-            self._running[asyncio.create_task(self._holder.hold(job.pair, door))] = job
+            found = self._next()
+            if found is None:
+                if not self._running:
+                    self.cause = "Its job ends before another conversation could: run it again in a new one to go on."
+                return
+            self._running[asyncio.create_task(self._holder.hold(found.pair, door))] = found
+
+    def _next(self) -> Job | None:
+        """Take the next job that can end before this process's own Slurm job does; None when there is none."""
+        for job in [self._queue[0]] if self._fits(self._queue[0]) else sorted(self._queue):
+            if self._fits(job):
+                self._queue.remove(job)
+                heapq.heapify(self._queue)
+                return job
+        return None
+
+    def _fits(self, job: Job) -> bool:
+        return self._job_time.allows(self._expect.seconds(job.pair[0]))
 
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait for a conversation to end, a request to stop, or the time."""

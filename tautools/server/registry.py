@@ -10,6 +10,7 @@
       launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
       launches/<name>.sbatch   the script of its job on Slurm
       launches/<name>.address  where its job says that it answers
+      starts.jsonl             how long former starts took
       launches/<name>.stop     asks a job that holds several servers to end this one; the job takes it away when it has
 
 Programs that only want servers in working order read `servers/*.json`. Each file is replaced whole. A record names
@@ -261,6 +262,10 @@ class Registry:
     def script_file(self, name: str) -> Path:
         """Return where the job script of a server on Slurm lies."""
         return self._launch_file(name, "sbatch")
+
+    def address_file(self, name: str) -> Path:
+        """Return where the job of a server says that it answers, and when it began."""
+        return self._launch_file(name, "address")
 
     def stop_note(self, name: str) -> Path:
         """Return where the job of several servers is asked to end this one."""

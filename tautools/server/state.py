@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tautools.files import tail
 from tautools.server.failures.causes import Diagnosis, diagnose
+from tautools.server.history import left_of_start
 from tautools.server.layout.ports import twins
 from tautools.server.on_slurm.state import ended_state, job_of, left_in_words, waiting_state
 from tautools.server.proof.light import Models, ask_models
@@ -61,7 +62,11 @@ def server_state(
     answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
     if answer.status == 0:
         # It may have ended while it was asked; the process has the last word.
-        return _ended(record, registry, age) if here and not _runs(record) else _silent(record, answer, here, age)
+        return (
+            _ended(record, registry, age)
+            if here and not _runs(record)
+            else _silent(record, registry, answer, here, age)
+        )
     return _answering(record, answer, busy, age)
 
 
@@ -82,7 +87,7 @@ def _of_job(
         return Snapshot(State.UNKNOWN, f"Slurm tells nothing of its job {record.job_id}.", age)
     answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
     if answer.status == 0:
-        return _silent(record, answer, job is not None, age)
+        return _silent(record, registry, answer, job is not None, age)
     doing = registry.doing(record)
     seen = _answering(record, answer, doing.what if doing is not None else "", age)
     return replace(seen, detail=left_in_words(job)) if seen.state is State.READY else seen
@@ -137,7 +142,7 @@ def _ended(record: ServerRecord, registry: Registry, age: float, *, job_state: s
     return Snapshot(State.FAILED, why.cause, age, next_step=why.remedy)
 
 
-def _silent(record: ServerRecord, answer: Models, here: bool, age: float) -> Snapshot:
+def _silent(record: ServerRecord, registry: Registry, answer: Models, here: bool, age: float) -> Snapshot:
     if record.how == "attach":
         next_step = f"See whether it still runs where it was started, or `tautools server stop {record.name}`."
         return Snapshot(State.UNKNOWN, f"Nobody answers at its address: {answer.detail}", age, next_step=next_step)
@@ -148,7 +153,9 @@ def _silent(record: ServerRecord, answer: Models, here: bool, age: float) -> Sna
         next_step = f"Read its log with `tautools server logs {record.name}`."
         return Snapshot(State.DEGRADED, f"It runs and does not answer: {answer.detail}", age, next_step=next_step)
     stage = read_stage(log_lines(record, 400))
-    return Snapshot(State.STARTING, stage.name, age, stage=stage.name, percent=stage.percent)
+    left = left_of_start(record, registry, stage.percent)
+    detail = f"{stage.name}, {left}" if left else stage.name
+    return Snapshot(State.STARTING, detail, age, stage=stage.name, percent=stage.percent)
 
 
 def _not_it(record: ServerRecord, answer: Models) -> str:

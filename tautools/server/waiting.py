@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import NotReadyError, VerifyError
+from tautools.server.history import remember_start
 from tautools.server.registry import Registry
 from tautools.server.state import cause_of
 from tautools.server.states import Snapshot, State
@@ -71,6 +72,8 @@ def wait_ready(
         snapshot = _wait_answer(server, deadline, on_progress)
         certificate = server.verify(on_rung) if snapshot.stage == "answering" else server.record.certificate
         if snapshot.state is State.READY or (snapshot.stage == "answering" and certificate and certificate.passed):
+            if snapshot.stage == "answering":
+                remember_start(server.record, Registry(server.workspace))
             return
         if server.start_again is None or not _lost_port(server, snapshot, certificate):
             break

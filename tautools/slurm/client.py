@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import ShellError, SlurmError
 from tautools.shell import Completed, Shell
 from tautools.slurm.jobs import SACCT_FIELDS, SQUEUE_FORMAT, Job, JobState, parse_moment, parse_sacct, parse_squeue
+from tautools.slurm.nodes import NODE_FORMAT, Node, parse_nodes
 from tautools.slurm.words import refusal_in_words
 
 if TYPE_CHECKING:
@@ -125,6 +126,18 @@ class Slurm:
         """Return the seconds until a job's time limit; None when it does not run or has none."""
         job = self.jobs([job_id]).get(job_id)
         return job.left_s if job is not None and job.state is JobState.RUNNING else None
+
+    def nodes(self, partition: str | None) -> list[Node]:
+        """Return the nodes of a partition with their cards, all nodes when none is named; nothing when none is known.
+
+        Raises
+        ------
+        SlurmError
+            When Slurm does not answer.
+        """
+        where = [f"--partition={partition}"] if partition else []
+        done = self._run("sinfo", "--noheader", "--Node", *where, f"--Format={NODE_FORMAT}")
+        return parse_nodes(done.stdout) if done.exit_code == 0 else []
 
     def _accounted(self, job_ids: Collection[str]) -> dict[str, Job]:
         """Return what the accounting knows; nothing where there is none."""

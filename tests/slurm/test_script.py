@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,9 @@ from tautools.errors import ParamsError
 from tautools.params import load_server, load_site
 from tautools.params.models import ServerParams
 from tautools.server import Registry
+from tautools.server.layout.fleet import plan_one_job
 from tautools.server.on_slurm.launch import script_text
+from tautools.server.on_slurm.together import together_text
 
 HOSTILE = st.one_of(
     st.sampled_from(
@@ -213,3 +217,83 @@ def test_a_dry_run_shows_each_replica_with_its_port(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert re.findall(r"--port (\d+)", shown.stdout) == ["47310", "47311"]
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(model=HOSTILE, value=HOSTILE, word=HOSTILE, store=HOSTILE, module=HOSTILE)
+def test_hostile_words_reach_the_servers_of_one_job_unchanged_and_no_shell(
+    model: str, value: str, word: str, store: str, module: str
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="work $(touch pwned) 'q\" ") as folder:
+        workspace = Path(folder).resolve()
+        for name in ("logs", "errors"):
+            (workspace / name).mkdir()
+        one, two = (
+            ServerParams.model_validate(
+                {
+                    "name": name,
+                    "model": f"./{model}",
+                    "serve_command": [sys.executable, "-c", TELL, word],
+                    "env": {"HOSTILE": value},
+                    "stagger": 0,
+                }
+            )
+            for name in ("one", "two")
+        )
+        site = site_with(device="gaudi", recipe_store=f"{workspace}/{store}", env={"SITE": module})
+        text = together_text(
+            plan_one_job([one, two], workspace=workspace, site=site).places, workspace=workspace, site=site
+        )
+
+        done = run_by_bash(text)
+
+        assert done.returncode == 0, done.stderr
+        for name in ("one", "two"):
+            argv, told = json.loads((workspace / "logs" / f"{name}_4711.out").read_text().rpartition("TOLD")[2])
+            assert (argv[:2], told) == ([word, f"./{model}"], value)
+            assert Registry(workspace).get(name).shares_job
+        assert not [path for path in workspace.rglob("*") if path.name.startswith("pwned")]
+
+
+def test_compiled_graphs_lie_on_the_nodes_disk_by_software_and_go_to_the_store(tmp_path: Path) -> None:
+    workspace, installed = tmp_path / "ws", tmp_path / "site-packages"
+    workspace.mkdir()
+    for name, version in (("vllm", "0.21.0"), ("vllm_gaudi", "0.21.0"), ("habana_torch_plugin", "1.24.0.5")):
+        (installed / f"{name}-{version}.dist-info").mkdir(parents=True)
+        (installed / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    store = tmp_path / "my store"
+    named = "1.24.0.5-0.21.0-0.21.0-tp2-bfloat16"
+    (store / named).mkdir(parents=True)
+    (store / named / "old.recipe").write_text("old")
+    compiles = (
+        'd=${PT_HPU_RECIPE_CACHE_CONFIG%%,*}; ls "$d"; echo "cfg $PT_HPU_RECIPE_CACHE_CONFIG"; touch "$d/new.recipe"'
+    )
+    params = ServerParams.model_validate(
+        {
+            "name": "s",
+            "model": "m",
+            "serve_command": ["bash", "-c", compiles],
+            "vllm": {"tensor_parallel_size": 2, "dtype": "bfloat16"},
+        }
+    )
+    activate = [f"export PYTHONPATH={shlex.quote(str(installed))}"]
+    fields = {"device": "gaudi", "node_disk": str(tmp_path / "disk"), "recipe_store": str(store), "activate": activate}
+
+    done = run_by_bash(script_text(params, workspace=workspace.resolve(), site=site_with(**fields)))
+
+    assert done.returncode == 0, done.stderr
+    folder = f"{tmp_path}/disk/tautools-{getpass.getuser()}/recipes/{named}"
+    assert done.stdout.endswith(f"old.recipe\ncfg {folder},false,16384\n")
+    assert sorted(path.name for path in (store / named).iterdir()) == ["new.recipe", "old.recipe"]
+    assert Registry(workspace).exit_code(Registry(workspace).get("s")) == 0
+
+
+def test_without_a_vllm_in_the_jobs_environment_no_graphs_are_kept(tmp_path: Path) -> None:
+    tells = {"serve_command": ["bash", "-c", 'echo "cfg ${PT_HPU_RECIPE_CACHE_CONFIG:-none}"']}
+    params = ServerParams.model_validate({"name": "s", "model": "m"} | tells)
+    site = site_with(device="gaudi", node_disk=str(tmp_path / "disk"), activate=["export PATH=/usr/bin:/bin"])
+
+    done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site))
+
+    assert done.stdout.endswith("cfg none\n"), done.stderr
+    assert not (tmp_path / "disk").exists()

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tautools.records import Rung
+from tautools.server import State
 from tautools.sweep.status import CellStatus
 from tauwidgets.board_view import BoardSnapshot, render_board
 from tauwidgets.panel import Notice
@@ -105,6 +106,19 @@ def test_a_simulated_server_is_marked_and_a_rung_has_unit_and_verdict() -> None:
     assert ">12<" in page
     for verdict in ("✔ passed", "✖ failed", "not asked"):
         assert verdict in page
+
+
+def test_every_state_that_a_server_does_not_come_back_from_is_no_state_on_its_way() -> None:
+    for state in State:
+        page = render_servers(_servers(_row(state.value))).html
+        assert ("tau-busy" in page) is (state in {State.QUEUED, State.STARTING, State.VERIFYING, State.STOPPING}), state
+
+
+def test_a_ready_server_shows_the_code_that_uses_it() -> None:
+    page = render_servers(_servers(_row("ready"))).html
+    assert "open_server(&#x27;a&#x27;, workspace=Path(&#x27;.&#x27;)).endpoint()" in page
+    assert "open_server" not in render_servers(_servers(_row("starting"))).html
+    assert "<script" not in render_servers(_servers(_row("ready", name=HOSTILE), chosen=HOSTILE)).html
 
 
 def test_without_a_server_the_panel_says_what_to_do() -> None:

@@ -20,6 +20,9 @@ GLYPHS = {
     "failed": ("✖", "tau-bad"),
     "degraded": ("!", "tau-bad"),
     "timeout": ("✖", "tau-bad"),
+    "preempted": ("✖", "tau-bad"),
+    "out_of_memory": ("✖", "tau-bad"),
+    "node_fail": ("✖", "tau-bad"),
     "stopped": ("○", ""),
     "unknown": ("?", ""),
 }
@@ -61,6 +64,8 @@ def render_servers(snapshot: ServerSnapshot) -> Rendered:
     if snapshot.notice.text:
         kind = "tau-error" if snapshot.notice.error else "tau-meta"
         parts.append(f"<div class='{kind} tau-said'>{escape(snapshot.notice.text)}</div>")
+    if any(row.name == snapshot.chosen and row.state == "ready" for row in snapshot.rows):
+        parts.append(_code(snapshot.chosen))
     if snapshot.rungs:
         parts.append(_ladder(snapshot.chosen, snapshot.rungs))
     if snapshot.log:
@@ -91,6 +96,16 @@ def _state(row: ServerRow) -> str:
     glyph, kind = GLYPHS.get(row.state, ("…", "tau-busy"))
     detail = f" <span class='tau-meta'>{escape(row.detail)}</span>" if row.detail else ""
     return f"<span class='{kind}'>{glyph} {escape(row.state.upper())}</span>{detail}"
+
+
+def _code(name: str) -> str:
+    """Return what a person pastes into a cell to use the server; its key is found by its name."""
+    imports = "from pathlib import Path\nfrom tautools.server import open_server\n"
+    code = f"{imports}open_server({name!r}, workspace=Path('.')).endpoint()"
+    return (
+        f"<div class='tau-meta'>{escape(name)} in a cell:</div>"
+        f"<pre class='tau-log' aria-label='code that uses {escape(name)}'>{escape(code)}</pre>"
+    )
 
 
 def _ladder(name: str, rungs: Sequence[Rung]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import ParamsError
 from tautools.server.cards.guard import cards_needed
 from tautools.server.cards.job import gres_for, job_card_lines
+from tautools.server.on_slurm.recipes import recipe_lines
 from tautools.server.vllm.command import KEY_VARIABLE, Place, server_argv, server_env
 from tautools.slurm import JobScript, render_sbatch
 from tautools.slurm.script import log_pattern
@@ -152,12 +153,15 @@ def server_lines(
     cards : sequence of str
         Lines that give the server its cards.
     """
+    env = _environment(params, site, record, workspace)
+    before, after = recipe_lines(params, site, env)
     return [
-        *_surroundings(params, site, record, workspace),
+        *_surroundings(site, env, workspace),
         *_address(params, site, record, workspace),
         *_header(record),
         *cards,
-        *_run(job_argv(params, site, record.alias), record, workspace),
+        *before,
+        *_run(job_argv(params, site, record.alias), record, workspace, after),
     ]
 
 
@@ -186,7 +190,8 @@ def environment_lines(site: SiteParams) -> list[str]:
     ]
 
 
-def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
+def _environment(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> dict[str, str]:
+    """Return the variables that the script sets; the key is read by the job itself."""
     cache = workspace / "servers" / "cache" / record.name
     env = server_env(params, site, key="", cache=cache, inherited={})
     del env[KEY_VARIABLE]
@@ -195,6 +200,10 @@ def _surroundings(params: ServerParams, site: SiteParams, record: ServerRecord, 
         raise ParamsError(
             f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
         )
+    return env
+
+
+def _surroundings(site: SiteParams, env: dict[str, str], workspace: Path) -> list[str]:
     return [
         "trap : TERM  # the end is written down too when Slurm ends the job",
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
@@ -233,7 +242,7 @@ def _header(record: ServerRecord) -> list[str]:
     ]
 
 
-def _run(argv: list[str], record: ServerRecord, workspace: Path) -> list[str]:
+def _run(argv: list[str], record: ServerRecord, workspace: Path, after: list[str]) -> list[str]:
     words = ['"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
              for before, word in zip(["", *argv], argv, strict=False)]  # fmt: skip
     base = shlex.quote(str(workspace / "servers" / "launches" / record.name))
@@ -242,6 +251,7 @@ def _run(argv: list[str], record: ServerRecord, workspace: Path) -> list[str]:
     return [
         " \\\n  ".join(_by_flag(words)),
         "code=$?",
+        *after,
         "",
         "# What is left of it: its exit status; and it is no proven server any more",
         f"grep -qsF {record.alias} {base}.json {proven} || exit $code  # it was stopped and forgotten",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams, SiteParams
 
-__all__ = ["Profile", "check_modules", "choose_profile"]
+__all__ = ["RECIPES_MB", "RECIPES_VARIABLE", "Profile", "check_modules", "choose_profile", "own_folder"]
 
-_RECIPES_MB = 16384
+RECIPES_VARIABLE = "PT_HPU_RECIPE_CACHE_CONFIG"
+RECIPES_MB = 16384
 """Size that the cache of compiled graphs may grow to [MB]."""
 
 _FIRST_COMPILE_S = 600
@@ -77,7 +78,7 @@ def _gaudi(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) 
     env = {
         "PT_HPU_LAZY_MODE": "1" if lazy else "0",
         "PT_HPU_WEIGHT_SHARING": "0",
-        "HABANA_LOGS": f"{_own_folder(site)}/habana_logs",
+        "HABANA_LOGS": f"{own_folder(site)}/habana_logs",
         "VLLM_RPC_TIMEOUT": str(_FIRST_COMPILE_S * 1000),
         "VLLM_ENGINE_ITERATION_TIMEOUT_S": str(_FIRST_COMPILE_S),
     }
@@ -91,7 +92,7 @@ def _gaudi(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) 
         env["VLLM_DECODE_BS_BUCKET_MAX"] = str(params.vllm.max_num_seqs)
     recipes = _recipes(params, site, versions)
     if recipes:
-        env["PT_HPU_RECIPE_CACHE_CONFIG"] = f"{recipes},false,{_RECIPES_MB}"
+        env[RECIPES_VARIABLE] = f"{recipes},false,{RECIPES_MB}"
     return Profile("gaudi-fork" if fork else "gaudi", env, _gaudi_notes(params, site, fork=fork, recipes=recipes))
 
 
@@ -109,10 +110,11 @@ def _recipes(params: ServerParams, site: SiteParams, versions: Mapping[str, str]
         return ""
     cards = params.vllm.tensor_parallel_size
     key = "-".join([*(each for each in software if each), f"tp{cards}", params.vllm.dtype or "auto"])
-    return f"{_own_folder(site)}/recipes/{re.sub(r'[^A-Za-z0-9._+-]', '_', key)}"
+    return f"{own_folder(site)}/recipes/{re.sub(r'[^A-Za-z0-9._+-]', '_', key)}"
 
 
-def _own_folder(site: SiteParams) -> str:
+def own_folder(site: SiteParams) -> str:
+    """Return this user's folder on the node's own disk."""
     return f"{site.node_disk.rstrip('/')}/tautools-{getpass.getuser()}"
 
 
