@@ -161,11 +161,8 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
     from tautools.server.state import log_lines
 
     record = Registry(workspace).get(name)
-    for line in log_lines(record, lines):
+    for line in follow(record, workspace=workspace, lines=lines) if keep_on else log_lines(record, lines):
         click.echo(line)
-    if keep_on:
-        for line in follow(record, workspace=workspace):
-            click.echo(line)
 
 
 @command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")

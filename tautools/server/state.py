@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tautools.records import ServerRecord
     from tautools.slurm import Job
 
-__all__ = ["cause_of", "log_lines", "server_state"]
+__all__ = ["cause_of", "has_ended", "log_lines", "server_state"]
 
 
 def server_state(
@@ -91,6 +91,21 @@ def _of_job(
     doing = registry.doing(record)
     seen = _answering(record, answer, doing.what if doing is not None else "", age)
     return replace(seen, detail=left_in_words(job)) if seen.state is State.READY else seen
+
+
+def has_ended(record: ServerRecord, *, workspace: Path) -> bool:
+    """Whether a server's process or job has ended or it was forgotten; its address is not asked, which would be logged.
+
+    Of a process on another host, and of a server that was attached, nothing is known: no.
+    """
+    registry = Registry(workspace)
+    if not registry.is_current(record):
+        return True
+    if record.how == "slurm":
+        job = job_of(record, None)
+        ended = job is not None and job.state.ended
+        return ended or ((job is None or record.shares_job) and registry.exit_code(record) is not None)
+    return record.how == "local" and record.host in {"", socket.gethostname()} and not _runs(record)
 
 
 def cause_of(record: ServerRecord, registry: Registry, *, job_state: str | None = None) -> Diagnosis:

@@ -90,7 +90,11 @@ class Job:
 
 def job_state(word: str) -> JobState:
     """Return the state that Slurm's word means; a word that is not known is UNKNOWN."""
-    first = word.strip().split(" ")[0].rstrip("+").upper()
+    first = word.strip().split(" ")[0].upper()
+    if first.endswith("+"):  # cut off by a column that is too narrow, as `sacct` does by itself
+        first = next(
+            (name for name in (*(s.name for s in JobState), *_ALSO) if name.startswith(first[:-1])), first[:-1]
+        )
     if first in _ALSO:
         return _ALSO[first]
     try:

@@ -272,6 +272,7 @@ STAGED = [
     Staged("81", "time_limit_refused", "sbatch: error: Batch job submission failed: Requested time limit is invalid"),
     Staged("82", "slurm_silent", "sbatch: error: Unable to contact slurm controller (connect failure)"),
     Staged("83", "name_not_known", "socket.gaierror: [Errno -2] Name or service not known"),
+    Staged("84", "host_out_of_memory", "slurmstepd: error: StepId=7.batch exceeded memory limit (2 > 1), being killed"),
     Staged("-", "module_missing", "ModuleNotFoundError: No module named 'vllm'"),
 ]
 
@@ -315,7 +316,7 @@ def test_every_row_of_the_table_has_a_staged_line() -> None:
     tested |= {f"C{number}" for number in range(1, 8)}
 
     assert {row.row for row in (*FAILURES, *CLIENT)} == tested
-    assert {str(number) for number in range(1, 84)} <= tested
+    assert {str(number) for number in range(1, 85)} <= tested
 
 
 HARMLESS = [

@@ -178,6 +178,19 @@ def test_a_job_that_has_to_make_way_is_preempted_and_says_so(workspace: Path) ->
     assert again.record.job_id != server.record.job_id
 
 
+def test_a_job_that_takes_more_memory_than_it_asked_for_says_so(workspace: Path) -> None:
+    eats = "import time; held = bytearray(1400 << 20); time.sleep(120)"
+    greedy = fake_vllm().model_copy(update={"serve_command": [sys.executable, "-c", eats]})
+    server = launch(greedy, workspace=workspace, site=site_with(memory_gib=1))
+
+    # Without cgroups Slurm calls such a job FAILED; only its log knows why.
+    with pytest.raises(NotReadyError, match="is failed: The job took more memory than it had asked for"):
+        server.wait_ready()
+
+    assert "Raise `memory_gib` in the site file" in server.state().next_step
+    wait_for(lambda: processes_of(server) == [])
+
+
 def test_a_second_job_of_one_name_is_refused_and_the_first_not_disturbed(workspace: Path) -> None:
     first = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()
 

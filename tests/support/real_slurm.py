@@ -147,6 +147,7 @@ SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
 ReturnToService=2
 MpiDefault=none
 KillWait=5

@@ -100,6 +100,13 @@ MEMORY = (
         evidence=_KILLED,
     ),
     failure(
+        "84",
+        "host_out_of_memory",
+        r"exceeded memory limit \(\d+ > \d+\), being killed|Exceeded job memory limit",
+        "The job took more memory than it had asked for, and Slurm ended it.",
+        "Raise `memory_gib` in the site file: the weights pass through the node's memory.",
+    ),
+    failure(
         "53",
         "too_many_at_once",
         r"actual_blocks_needed.*exceeds total KV blocks|AssertionError:? .*req_id:|req_id:.*AssertionError",
