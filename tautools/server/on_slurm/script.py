@@ -33,6 +33,12 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PORT = 0
 """Stands for the port in the command until the job has chosen one."""
 
+_KERNELS = """
+# A login shell sets this, a job's shell does not; without it Gaudi's compiler fails with synStatus=26
+kernels=/usr/lib/habanalabs/libtpc_kernels.so
+if [ -z "${GC_KERNEL_PATH:-}" ] && [ -e "$kernels" ]; then export GC_KERNEL_PATH="$kernels"; fi
+""".strip()
+
 _ANNOUNCE = r"""
 import json, os, random, secrets, socket, sys, time
 folder, bind, asked = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -209,6 +215,7 @@ def _surroundings(site: SiteParams, env: dict[str, str], workspace: Path) -> lis
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
         "",
         *environment_lines(site),
+        *([_KERNELS] if site.device == "gaudi" else []),
         "unset VLLM_PORT",
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
         "",

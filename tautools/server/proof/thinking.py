@@ -36,7 +36,7 @@ def asked_thinking(spec: Mapping[str, Any]) -> Thinking:
 def thinking_state(state: Climb) -> Finding:
     """Ask a plain question and see whether there is thinking, and whether it is kept out of the text."""
     body = {"model": state.model, "messages": _QUESTION, "temperature": 0, "max_tokens": 64}
-    answer = state.http.post(f"{state.target.base_url}/chat/completions", body, key=state.target.key, timeout_s=120.0)
+    answer = state.http.post(f"{state.target.base_url}/chat/completions", body, key=state.target.key, timeout_s=600.0)
     if answer.status != 200:
         return Finding(False, f"the question was answered {answer.status}: {short(answer.text, 200)}")
     try:
