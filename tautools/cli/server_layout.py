@@ -220,9 +220,7 @@ def _show_all(layouts: Sequence[Layout], around: Surroundings) -> None:
             click.secho(f"Node {number} of {len(layouts)}", bold=True)
         _show(layout, around)
     if len(layouts) > 1:
-        click.echo(
-            "Each server is a job of its own (or --one-job); Slurm chooses the nodes, and may put them otherwise."
-        )
+        click.echo("Each server is a job of its own; Slurm chooses the nodes, and may put them otherwise.")
 
 
 def _show(layout: Layout, around: Surroundings) -> None:
