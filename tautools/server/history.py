@@ -1,6 +1,6 @@
 """How long former starts took: what a start like this one may still need.
 
-Kept in `servers/starts.jsonl` of the workspace. Starts are alike when model, cards, device and engine are; the median
+Kept in `servers/cache/starts.jsonl` of the workspace. Starts are alike when model, cards, device and engine are; the median
 of the last few counts, because the first start of a model downloads and compiles what later ones find.
 """
 
@@ -39,6 +39,7 @@ def remember_start(record: ServerRecord, registry: Registry) -> None:
     # A proven server is no less proven because this could not be kept.
     with contextlib.suppress(FilesError):
         ensure_folder(registry.folder, mode=0o700)
+        ensure_folder(_file(registry).parent)
         write_atomic(_file(registry), text, mode=0o600)
 
 
@@ -83,7 +84,7 @@ def _rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 def _file(registry: Registry) -> Path:
-    return registry.folder / "starts.jsonl"
+    return registry.folder / "cache" / "starts.jsonl"
 
 
 def _words(seconds: float) -> str:

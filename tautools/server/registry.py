@@ -10,7 +10,7 @@
       launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
       launches/<name>.sbatch   the script of its job on Slurm
       launches/<name>.address  where its job says that it answers
-      starts.jsonl             how long former starts took
+      cache/starts.jsonl       how long former starts took
       launches/<name>.stop     asks a job that holds several servers to end this one; the job takes it away when it has
 
 Programs that only want servers in working order read `servers/*.json`. Each file is replaced whole. A record names

@@ -49,7 +49,7 @@ def test_another_number_of_cards_is_another_start(tmp_path: Path) -> None:
 def test_a_damaged_history_is_no_history(tmp_path: Path, damage: str) -> None:
     registry = Registry(tmp_path)
     remember_start(record(600), registry)
-    with (tmp_path / "servers" / "starts.jsonl").open("a") as file:
+    with (tmp_path / "servers" / "cache" / "starts.jsonl").open("a") as file:
         file.write(damage)
 
     assert left_of_start(record(1), registry, 20).startswith("about ")
@@ -57,7 +57,7 @@ def test_a_damaged_history_is_no_history(tmp_path: Path, damage: str) -> None:
 
 def test_a_proven_start_is_remembered_and_told_of_the_next(tmp_path: Path) -> None:
     launch(fake_vllm(), workspace=tmp_path).wait_ready().stop()
-    (row,) = [json.loads(line) for line in (tmp_path / "servers" / "starts.jsonl").read_text().splitlines()]
+    (row,) = [json.loads(line) for line in (tmp_path / "servers" / "cache" / "starts.jsonl").read_text().splitlines()]
     assert 0 < row["took_s"] < 120
 
     slow = launch(fake_vllm(modes="hangs"), workspace=tmp_path)
@@ -79,4 +79,4 @@ def test_a_verified_again_server_is_no_start(tmp_path: Path) -> None:
     finally:
         server.stop()
 
-    assert len((tmp_path / "servers" / "starts.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "servers" / "cache" / "starts.jsonl").read_text().splitlines()) == 1

@@ -19,11 +19,14 @@ from tautools.server import Registry, State, endpoints, launch, open_server
 from tautools.server.on_slurm.handover import hand_over
 from tautools.slurm import JobState, Slurm
 
+KEPT = {".lock", "starts.jsonl"}
+"""What of a registry stays when no server is left: how long their starts took."""
+
 pytestmark = [pytest.mark.slurm]
 
 
 def files_of(workspace: Path) -> list[str]:
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
 
 
 def test_a_cell_goes_on_while_its_server_is_handed_over(workspace: Path) -> None:

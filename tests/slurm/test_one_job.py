@@ -20,6 +20,9 @@ from tautools.server import Registry, Server, State, launch, launch_one_job
 from tautools.server.on_slurm.handover import hand_over
 from tautools.slurm import JobState, Slurm
 
+KEPT = {".lock", "starts.jsonl"}
+"""What of a registry stays when no server is left: how long their starts took."""
+
 pytestmark = [pytest.mark.slurm]
 
 HL_SMI = """#!/bin/bash
@@ -48,7 +51,7 @@ def living(server: Server) -> list[str]:
 
 
 def left_in(workspace: Path) -> list[str]:
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
 
 
 def test_servers_of_one_job_share_its_cards_and_are_stopped_one_by_one(workspace: Path, tmp_path: Path) -> None:

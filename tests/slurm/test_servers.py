@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from tautools.server.state import cause_of
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
+KEPT = {".lock", "starts.jsonl"}
+"""What of a registry stays when no server is left: how long their starts took."""
+
 pytestmark = [pytest.mark.slurm]
 
 
 def left_in(workspace: Path) -> list[str]:
     """Return the files of the registry, without the lock."""
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
 
 
 def processes_of(server: Server) -> list[str]:
@@ -109,11 +113,15 @@ def test_a_job_that_waits_is_queued_with_the_reason_in_words_and_starts_when_it_
         wait_for(lambda: "Slurm thinks it starts at" in server.state().detail)
         with pytest.raises(NotReadyError, match="it is at: queued"):
             server.wait_ready(timeout_s=0.5)
+        states: list[Snapshot] = []
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting = pool.submit(server.wait_ready, on_progress=states.append)
+            wait_for(lambda: states)
+            ask("scancel", *holders)
+            waiting.result()
     finally:
         ask("scancel", *holders)
 
-    states: list[Snapshot] = []
-    server.wait_ready(on_progress=states.append)
     assert [states[0].state, server.state().state] == [State.QUEUED, State.READY]
 
 
