@@ -1,7 +1,7 @@
 """How long former starts took: what a start like this one may still need.
 
-Kept in `servers/cache/starts.jsonl` of the workspace. Starts are alike when model, cards, device and engine are; the median
-of the last few counts, because the first start of a model downloads and compiles what later ones find.
+Kept in `servers/cache/starts.jsonl` of the workspace. Starts are alike when model, cards, device and engine are; the
+median of the last few counts, because the first start of a model downloads and compiles what later ones find.
 """
 
 from __future__ import annotations

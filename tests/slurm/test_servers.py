@@ -120,7 +120,8 @@ def test_a_job_that_waits_is_queued_with_the_reason_in_words_and_starts_when_it_
             ask("scancel", *holders)
             waiting.result()
     finally:
-        ask("scancel", *holders)
+        for holder in holders:
+            Slurm().cancel(holder)
 
     assert [states[0].state, server.state().state] == [State.QUEUED, State.READY]
 
