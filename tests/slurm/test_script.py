@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from slurm_site import site_with
 
 from tautools.cli.server import command
 from tautools.errors import ParamsError
 from tautools.params import load_server, load_site
-from tautools.params.models import ServerParams
+from tautools.params.models import ServerParams, SiteParams
 from tautools.server import Registry
 from tautools.server.layout.fleet import plan_one_job
 from tautools.server.on_slurm.launch import script_text
@@ -297,3 +298,39 @@ def test_without_a_vllm_in_the_jobs_environment_no_graphs_are_kept(tmp_path: Pat
 
     assert done.stdout.endswith("cfg none\n"), done.stderr
     assert not (tmp_path / "disk").exists()
+
+
+def hostile_of(field: str, value: str) -> object:
+    """Return a hostile value of the field's kind; None for a field that holds no text."""
+    kind = str(SiteParams.model_fields[field].annotation)
+    if "Literal" in kind or "str" not in kind:
+        return None
+    return {"HOSTILE": value} if "dict" in kind else [value] if "list" in kind else value
+
+
+# `activate` is shell by its nature: its lines are taken as they are, and the docs say so.
+FIELDS = [name for name in SiteParams.model_fields if name != "activate" and hostile_of(name, "x") is not None]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", ["$(touch pwned)", "'; touch pwned; '", "`touch pwned`\n#SBATCH --qos=x", 'a" b\\'])
+def test_no_text_of_a_site_file_reaches_the_shell_of_a_job(tmp_path: Path, field: str, value: str) -> None:
+    params = ServerParams.model_validate({"name": "s", "model": "m", "serve_command": ["true"]})
+    plain = site_with(device="gaudi")
+    try:
+        site = SiteParams.model_validate(plain.model_dump() | {field: hostile_of(field, value)})
+        text = script_text(params, workspace=tmp_path.resolve(), site=site)
+    except (ParamsError, ValidationError):
+        return
+
+    run_by_bash(text)
+
+    def directives(script: str) -> set[str]:
+        head = script.partition("\n\n")[0].splitlines()
+        return {line.partition("=")[0] for line in head if line.startswith("#SBATCH")}
+
+    assert directives(text) - directives(script_text(params, workspace=tmp_path, site=plain)) <= {
+        f"#SBATCH --{field}".replace("_", "-")
+    }
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("pwned")]
+    assert not Path("pwned").exists()
