@@ -178,7 +178,7 @@ def test_a_job_that_has_to_make_way_is_preempted_and_says_so(workspace: Path) ->
         seen = server.state()
         assert f"had to make way for another one. Job {server.record.job_id}" in seen.detail
         assert "tautools server up sim" in seen.next_step
-        assert not (workspace / "servers" / "sim.json").exists()
+        wait_for(lambda: not (workspace / "servers" / "sim.json").exists())
         wait_for(lambda: processes_of(server) == [])
         assert cause_of(server.record, Registry(workspace)).kind == "preempted"
     finally:
