@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "Adopted",
     "CallRecord",
     "Certificate",
     "CommitRow",
@@ -249,6 +250,25 @@ class Deed(BaseModel):
     """What the agent said to the user."""
 
 
+class Adopted(BaseModel):
+    """Where a conversation comes from that was not held here: a row of another program's file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    file: str
+    """Name of the file."""
+    sha256: str
+    """Of the file's bytes as they lay there."""
+    format: str
+    """Such as `tau-bench`, `tau2-bench`, `inspect`, `tautools`."""
+    row: int
+    """Place in the file, from 0."""
+    at: float
+    """Unix time at which it was adopted [s]."""
+    timed: bool = False
+    """Whether the file says when the conversation was held; if not, its times are those of its adoption."""
+
+
 class Conversation(Record):
     """One finished (task, trial) under one setting, with its messages."""
 
@@ -272,6 +292,8 @@ class Conversation(Record):
     finished_at: float
     error: str = ""
     simulated: bool = False
+    adopted: Adopted | None = None
+    """Where it was adopted from; None when it was held here."""
 
 
 class CommitRow(Record):
@@ -297,6 +319,7 @@ class CommitRow(Record):
     writer: str
     error: str = ""
     simulated: bool = False
+    adopted: Adopted | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -309,8 +332,10 @@ class CommitRow(Record):
         return self.agent_calls + self.user_calls + self.expert_calls + self.judge_calls
 
     @property
-    def duration_s(self) -> float:
-        """Wall time of the conversation [s]."""
+    def duration_s(self) -> float | None:
+        """Wall time of the conversation [s]; None when it was adopted from a file that does not tell."""
+        if self.adopted is not None and not self.adopted.timed:
+            return None
         return self.finished_at - self.started_at
 
 

@@ -22,6 +22,7 @@ VERBS = {
     "server": "Launch, verify, watch and stop model servers.",
     "run": "Run one cell from flags; run it again to resume.",
     "local": "Start N servers here, run the domains in turn, stop.",
+    "adopt": "Take over results of tau-bench, tau2-bench, inspect.",
     "show": "Read a conversation, finished or running.",
     "failures": "Say why conversations did not pass.",
     "rescore": "Score stored conversations by other rules.",

@@ -84,7 +84,8 @@ def _overview(folders: list[SettingFolder], *, as_json: bool) -> None:
         told: list[dict[str, Any]] = []
         for each, rows in found:
             passed, scored = passed_and_scored(rows)
-            counts = {"finished": len(rows), "passed": passed, "scored": scored}
+            adopted = sum(row.adopted is not None for row in rows)
+            counts = {"finished": len(rows), "passed": passed, "scored": scored, "adopted": adopted}
             told.append(
                 {"folder": str(each.path), "id": each.id, **counts, "setting": each.setting.model_dump(mode="json")}
             )

@@ -21,7 +21,7 @@ from tautools.run.show import actions_of, beside, expected_of, missing_info, pas
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tautools.records import CommitRow, Conversation
+    from tautools.records import Adopted, CommitRow, Conversation
     from tautools.run.folder import SettingFolder
     from tautools.run.show import Did
 
@@ -95,14 +95,22 @@ def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
 
 def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
     """Print one line for each setting."""
-    table = Table("env", "strategy", "model", "finished", "passed", box=None, pad_edge=False)
+    taken = [_adopted(rows) for _, rows in found]
+    heads = ("env", "strategy", "model", "finished", *(["adopted"] if any(taken) else []), "passed")
+    table = Table(*heads, box=None, pad_edge=False)
     table.add_column("folder", overflow="fold")
-    for folder, rows in found:
+    for (folder, rows), adopted in zip(found, taken, strict=True):
         passed, scored = passed_and_scored(rows)
         model = folder.setting.agent.model + (" SIMULATED" if folder.setting.simulated else "")
         rate = f"{passed}/{scored}" if scored else "n = 0"
         names = (folder.setting.env, folder.setting.strategy.value, model)
-        table.add_row(*map(escape, names), str(len(rows)), rate, escape(_short(folder.path)))
+        table.add_row(
+            *map(escape, names),
+            str(len(rows)),
+            *([str(adopted)] if any(taken) else []),
+            rate,
+            escape(_short(folder.path)),
+        )
     _console().print(table)
 
 
@@ -119,14 +127,14 @@ def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
             _figure(row.reward),
             str(row.model_calls),
             str(row.tool_calls),
-            str(row.output_tokens),
-            f"{row.duration_s:.1f} s",
+            "–" if row.adopted and not row.output_tokens else str(row.output_tokens),
+            _took(row),
         )
     console = _console()
     passed, scored = passed_and_scored(rows)
     console.print(table)
     marked = "; SIMULATED" if folder.setting.simulated else ""
-    console.print(f"{len(rows)} finished, {passed} of {scored} passed{marked}")
+    console.print(f"{_finished(rows)} finished, {passed} of {scored} passed{marked}")
     if unjudged := folder_judged(folder, {row.task_id for row in rows}):
         console.print(unjudged)
 
@@ -135,7 +143,9 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     console = _console()
     console.rule()
     style = "green" if row.reward else "red"
-    console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {row.duration_s:.1f} s")
+    console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {_took(row)}")
+    if row.adopted:
+        console.print(escape(_origin(row.adopted)))
     if conversation.error:
         console.print(escape(conversation.error))
     _print_causes(console, folder, row, conversation)
@@ -195,6 +205,24 @@ def _short(path: Path) -> str:
     """Return the path as seen from the current folder, when it lies in it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _finished(rows: Sequence[CommitRow]) -> str:
+    adopted = _adopted(rows)
+    return f"{len(rows)} ({adopted} adopted)" if adopted else str(len(rows))
+
+
+def _adopted(rows: Sequence[CommitRow]) -> int:
+    return sum(row.adopted is not None for row in rows)
+
+
+def _origin(adopted: Adopted) -> str:
+    times = "" if adopted.timed else "; it does not tell when"
+    return f"adopted from {adopted.file}, row {adopted.row} ({adopted.format}, sha256 {adopted.sha256[:12]}…){times}"
+
+
+def _took(row: CommitRow) -> str:
+    return "not told" if row.duration_s is None else f"{row.duration_s:.1f} s"
 
 
 def _figure(reward: float | None) -> str:

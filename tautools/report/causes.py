@@ -68,7 +68,7 @@ def cause_table(scores: Sequence[CellScore], causes: Sequence[CellCauses]) -> Ta
         (
             score.cell.setting.env,
             score.cell.setting.strategy.value,
-            (score.cell.model, "SIMULATED" if score.cell.simulated else ""),
+            (score.cell.model, *score.cell.marks),
             count(score.scored),
             count(each.failed),
             *(("–",) if each.why_not else (count(each.by_cause[cause]),) for cause in _CAUSES),

@@ -61,6 +61,12 @@ class ReportCell:
         return self.setting.simulated or any(row.simulated for row in self.rows)
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """What must stand beside its model: simulated, adopted from other programs' files."""
+        adopted = sum(row.adopted is not None for row in self.rows)
+        return (*(["SIMULATED"] if self.simulated else []), *([f"{adopted} adopted"] if adopted else []))
+
+    @property
     def place(self) -> str:
         """The folder as seen from the workspace: `results/<env>/<strategy>/<slug>`."""
         return "/".join(self.folder.parts[-4:])

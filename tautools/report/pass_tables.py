@@ -158,7 +158,7 @@ _BASIS = (Column("trials"), Column("finished"), Column("tasks scored"), Column("
 
 def _head(score: CellScore) -> tuple[str | tuple[str, ...], ...]:
     cell = score.cell
-    return cell.setting.env, cell.setting.strategy.value, (cell.model, "SIMULATED" if cell.simulated else "")
+    return cell.setting.env, cell.setting.strategy.value, (cell.model, *cell.marks)
 
 
 def _benchmark(setting: Setting) -> str:

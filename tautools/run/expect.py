@@ -36,7 +36,8 @@ class Expectation:
 
     def learn(self, row: CommitRow) -> None:
         """Take one more finished conversation into account."""
-        self._took.setdefault(row.task_id, []).append(max(row.duration_s, 0.0))
+        if row.adopted is None and row.duration_s is not None:  # adopted ones were held by other servers
+            self._took.setdefault(row.task_id, []).append(max(row.duration_s, 0.0))
 
     def seconds(self, task_id: str) -> float:
         """Return the expected length of one conversation [s]; before anything is known, in steps."""

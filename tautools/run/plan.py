@@ -10,6 +10,7 @@ from tautools.bench import approach_of, build_setting, check_approach, open_sour
 from tautools.bench.persona_facts import refuse_facts
 from tautools.errors import RunError
 from tautools.params import load_persona
+from tautools.run.adopted import adopted_setting, goes_on
 from tautools.run.folder import find_folder, read_setting
 from tautools.run.ledger import read_ledger
 from tautools.run.roles import cast_roles
@@ -97,6 +98,8 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
         A server that is not there, refuses the key or serves another model.
     RunError
         A workspace that cannot be written, unless `to_read`.
+    ParamsError
+        A source `adopted:…` of which nothing was adopted that fits.
     """
     if not to_read:
         check_writable(workspace / "results" / run.env / run.strategy.value)
@@ -107,9 +110,11 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     approach = _with_persona(approach, run, domain, workspace)
     tasks = list(select_tasks(domain, run.tasks))
     cast = cast_roles(run, workspace=workspace, need_servers=need_servers)
-    settings = [
-        build_setting(run, domain, source, approach, parties=cast.parties, simulated=each) for each in cast.simulated
-    ]
+    settings = (
+        [adopted_setting(run, cast, split=domain.split, workspace=workspace)]
+        if goes_on(run)
+        else [build_setting(run, domain, source, approach, parties=cast.parties, simulated=x) for x in cast.simulated]
+    )
     folders = [find_folder(workspace / "results", each) for each in settings]
     # With a server that cannot be asked, the setting that has results already is the one that is meant.
     index = next((index for index, folder in enumerate(folders) if read_setting(folder) is not None), 0)

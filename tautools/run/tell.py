@@ -83,7 +83,7 @@ class Teller:
             row.trial,
             row.outcome.value,
             _figure(row.reward),
-            row.duration_s,
+            row.finished_at - row.started_at,
             row.model_calls,
             data["done"],
             data["planned"],

@@ -94,4 +94,6 @@ def _info(conversation: Conversation) -> dict[str, Any]:
     }
     if conversation.error:
         info["error"] = conversation.error
+    if conversation.adopted:
+        info["adopted"] = conversation.adopted.model_dump(mode="json")
     return info

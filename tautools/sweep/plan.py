@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import SweepParams
+    from tautools.records import CommitRow
     from tautools.run import Cell, Key
     from tautools.sweep.cells import SweepCell
     from tautools.sweep.servers import ServerNeed
@@ -182,8 +183,8 @@ def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[
     groups = by_setting(cell for cell in cells if cell.owed)
     if not groups:
         return 0.0, "nothing is owed"
-    done = {key: row.duration_s for cell in cells for key, row in cell.prepared.done.items()}
-    known = list(done.values())
+    done = {key: row for cell in cells for key, row in cell.prepared.done.items()}
+    known = _took(done.values())
     engines = {need.name: need for need in needs}
     costs = []
     for group in groups:
@@ -197,7 +198,7 @@ def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[
 
 
 def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str, ServerNeed]) -> float:
-    own = [row.duration_s for row in cell.prepared.known.values()]
+    own = _took(cell.prepared.known.values())
     if own or known:
         return statistics.median(own or known)
     need = engines.get(agent_name(cell.cell.run.agent))
@@ -206,3 +207,8 @@ def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str
         return REAL_CONVERSATION_S
     call_ms = model.ttft_ms + model.prefill_ms_per_1k_tokens + TOKENS * model.itl_ms
     return 0.0 if model.speed == 0 else CALLS * call_ms / 1000 / model.speed
+
+
+def _took(rows: Iterable[CommitRow]) -> list[float]:
+    """Return how long conversations took that were held here [s]; adopted ones say nothing about these servers."""
+    return [row.duration_s for row in rows if row.adopted is None and row.duration_s is not None]

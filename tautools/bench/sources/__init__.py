@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Source
 
-__all__ = ["benchmarks", "open_source"]
+__all__ = ["ADOPTED", "benchmarks", "open_source", "source_behind"]
+
+ADOPTED = "adopted:"
+"""Before the name of who made results that were adopted: such settings never mix with those of a source."""
 
 _SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
 """The places of each benchmark, the usual one first."""
@@ -24,6 +27,14 @@ _SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)
 def benchmarks() -> tuple[str, ...]:
     """Return the benchmarks that this version can play."""
     return tuple(_SOURCES)
+
+
+def source_behind(source: str) -> str | None:
+    """Return the source that plays what a name stands for: of adopted results that of their benchmark, if it is one."""
+    if not source.startswith(ADOPTED):
+        return source
+    made_by = source.removeprefix(ADOPTED)
+    return made_by if any(made_by in names for names in _SOURCES.values()) else None
 
 
 def open_source(
@@ -50,6 +61,7 @@ def open_source(
         When there is no such bench or source, or the source is not installed.
     """
     choose("benchmark", bench, _SOURCES)
+    source = None if source is None else source_behind(source)
     source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
     if source == "tau2-bench":
         return _tau2_bench(path or os.environ.get(PATH_VARIABLE), python or os.environ.get(PYTHON_VARIABLE))
