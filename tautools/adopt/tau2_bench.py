@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments_text", "is_results", "read_simulation", "references", "results_facts", "why_foreign"]
 
+_PARTS = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
 _USUAL = ("llm_agent", "user_simulator")
 _ENDED = {
     "max_steps": Outcome.STEP_LIMIT,
@@ -48,13 +49,12 @@ def results_facts(value: Mapping[str, Any]) -> Facts:
     info = value["info"]
     agent, user, env = (_part(info, name) for name in ("agent_info", "user_info", "environment_info"))
     played = tuple(str(each.get("implementation") or usual) for each, usual in zip((agent, user), _USUAL, strict=True))
-    bases = {"+".join(basis) for basis in _bases(value)}
     return Facts(
         bench="tau2",
         harness="tau2-bench",
         protocol="tau2-bench" if played == _USUAL else f"tau2-bench {played[0]} {played[1]}",
         source_version=str(info.get("git_commit") or "unknown"),
-        reward_basis=bases.pop() if len(bases) == 1 else "by task" if bases else "unknown",
+        reward_basis=_basis(value),
         env=str(env["domain_name"]) if env.get("domain_name") else None,
         split="base",
         strategy=Strategy.FC,
@@ -189,12 +189,12 @@ def _counts(said: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def _bases(value: Mapping[str, Any]) -> Iterator[list[str]]:
-    for each in value.get("simulations") or ():
-        scored = each.get("reward_info") if isinstance(each, dict) else None
-        basis = scored.get("reward_basis") if isinstance(scored, dict) else None
-        if isinstance(basis, list):
-            yield [str(part) for part in basis]
+def _basis(value: Mapping[str, Any]) -> str:
+    """Return all that rewards in the file are made of; each task names its own part of it."""
+    scored = [each.get("reward_info") for each in value.get("simulations") or () if isinstance(each, dict)]
+    bases = [each.get("reward_basis") for each in scored if isinstance(each, dict)]
+    named = {str(part) for basis in bases if isinstance(basis, list) for part in basis}
+    return "+".join([*(part for part in _PARTS if part in named), *sorted(named.difference(_PARTS))]) or "unknown"
 
 
 def _part(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tautools.bench.sources import ADOPTED
 from tautools.errors import BenchError
 from tautools.run.benchmark import domain_of
 from tautools.run.ledger import read_ledger
@@ -34,7 +35,8 @@ def assertions_judged(setting: Setting, tasks: Iterable[Task], waiting: int = 0)
     """
     every = list(tasks)
     asserting = sum(bool(task.assertions) for task in every)
-    if setting.judge is None and asserting:
+    judged_there = setting.source.startswith(ADOPTED) and "NL_ASSERTION" in setting.reward_basis
+    if setting.judge is None and asserting and not judged_there:
         return (
             f"{asserting} of {len(every)} tasks have natural-language assertions that nobody judged; "
             "they are no part of the reward"
