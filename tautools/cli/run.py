@@ -97,6 +97,12 @@ def _tell_person(event: Event) -> None:
         click.echo(f"\n{event.message}")
 
 
+def _outgrown(cell: Cell) -> list[str]:
+    from tautools.run.context import context_forecasts
+
+    return [str(each) for each in context_forecasts(cell) if each.exceeding]
+
+
 @contextlib.contextmanager
 def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
     """Start the servers that the roles name and that are not there, and stop those again."""
@@ -131,6 +137,7 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         "done": len(cell.done),
         "owed": len(cell.owed),
         "unjudged": assertions_judged(cell.setting, cell.tasks),
+        "context": _outgrown(cell),
     }
     if as_json:
         click.echo(json.dumps(plan, indent=1))
@@ -141,8 +148,9 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         f"{len(cell.tasks)} tasks x {cell.run.num_trials} trials = {len(cell.planned)} conversations\n"
         f"{len(cell.done)} done, {len(cell.owed)} owed\nresults in {cell.folder} (setting {cell.setting.id})"
     )
-    if plan["unjudged"]:
-        click.echo(plan["unjudged"])
+    for line in (plan["unjudged"], *_outgrown(cell)):
+        if line:
+            click.echo(line)
 
 
 def _told(result: CellResult) -> dict[str, Any]:

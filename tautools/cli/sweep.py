@@ -176,6 +176,7 @@ def _plan_row(made: SweepPlan) -> dict[str, Any]:
         "owed": made.owed,
         "estimate_s": round(made.estimate_s, 1),
         "basis": made.basis,
+        "context": [str(each) for each in made.context],
         "servers": [
             {"name": need.name, "model": need.model, "roles": need.roles, "cells": need.cells, "running": need.running}
             for need in made.servers

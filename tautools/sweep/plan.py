@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.run import prepare_cell
+from tautools.run.context import context_forecasts
 from tautools.sweep.cells import agent_name, expand, pick
 from tautools.sweep.servers import server_needs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tautools.params.models import SweepParams
     from tautools.records import CommitRow
     from tautools.run import Cell, Key
+    from tautools.run.context import ContextForecast
     from tautools.sweep.cells import SweepCell
     from tautools.sweep.servers import ServerNeed
 
@@ -83,6 +85,8 @@ class SweepPlan:
     """Wall time of what is owed [s]."""
     basis: str
     """What the estimate rests on."""
+    context: tuple[ContextForecast, ...] = ()
+    """Models that some tasks are likely to outgrow, one forecast for each env, strategy and model."""
 
     @property
     def done(self) -> int:
@@ -136,6 +140,7 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         servers=tuple(needs),
         estimate_s=estimate_s,
         basis=basis,
+        context=tuple(_outgrown(cells)),
     )
 
 
@@ -176,6 +181,12 @@ def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:
     for cell in cells:
         groups.setdefault(cell.prepared.setting.id, []).append(cell)
     return [sorted(group, key=lambda cell: (cell.cell.run.num_trials, cell.cell.index)) for group in groups.values()]
+
+
+def _outgrown(cells: Sequence[PlannedCell]) -> Iterator[ContextForecast]:
+    """Yield a forecast for each model that some task of a setting with work left is likely to outgrow."""
+    for group in by_setting(cell for cell in cells if cell.owed):
+        yield from (each for each in context_forecasts(group[-1].prepared) if each.exceeding)
 
 
 def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[ServerNeed]) -> tuple[float, str]:

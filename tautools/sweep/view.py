@@ -52,6 +52,7 @@ def plan_lines(plan: SweepPlan) -> list[str]:
     if plan.owed:
         lines.append(f"Servers: {servers_text(plan.servers)}")
         lines.append(f"Time: about {duration(plan.estimate_s)} ({plan.basis})")
+        lines += dict.fromkeys(str(each) for each in plan.context)
     else:
         lines.append("Nothing to do: no server is needed and no model call will be made.")
     return lines
