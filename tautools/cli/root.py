@@ -29,6 +29,7 @@ VERBS = {
     "judge": "Ask a judge about conversations that are finished.",
     "sweep": "Plan, run and watch many cells.",
     "persona": "Moods of the customer: list, show, prove, compare.",
+    "export": "Write results in tau2-bench's or tau-bench's own format.",
     "report": "Tables, figures and pages of what was measured.",
     "fidelity": "Compare the loop with tau-bench's own.",
     "model": "Check and fetch the weights of models.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tautools.records import CommitRow, Conversation
 
-__all__ = ["bench_task_id", "write_view"]
+__all__ = ["bench_task_id", "view_of", "write_view"]
 
 
 def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int, order: Sequence[str]) -> Path:
@@ -37,13 +37,20 @@ def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int, orde
     order : sequence of str
         Task ids in the benchmark's order; within a trial, results follow it.
     """
-    place = {task_id: index for index, task_id in enumerate(order)}
-    shown = [row for row in rows if row.trial < num_trials]
-    shown.sort(key=lambda row: (row.trial, place.get(row.task_id, len(place)), row.task_id))
     path = folder / f"num_trials-{num_trials}.json"
-    results = [entry for row in shown if (entry := _result(folder, row)) is not None]
+    results = view_of(folder, rows, num_trials=num_trials, order=order)
     write_atomic(path, orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
     return path
+
+
+def view_of(
+    folder: Path, rows: Iterable[CommitRow], *, num_trials: int, order: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return what `write_view` writes."""
+    place = {task_id: index for index, task_id in enumerate(order)}
+    shown = [row for row in rows if row.trial < num_trials]
+    shown.sort(key=lambda row: (row.trial, place.get(row.task_id, len(place)), row.task_id.zfill(8)))
+    return [entry for row in shown if (entry := _result(folder, row)) is not None]
 
 
 def bench_task_id(task_id: str) -> int | str:

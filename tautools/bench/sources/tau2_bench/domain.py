@@ -168,9 +168,9 @@ def _protocol(told: Mapping[str, Any]) -> Protocol_:
 
 
 def _basis(tasks: Mapping[str, Task]) -> str:
-    """Return all that the rewards of the tasks are made of; each task names its own part of it."""
-    named = {name for task in tasks.values() for name in task.source_task.basis}
-    order = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
+    """Return all that the rewards of the tasks are made of without a judge; each task names its own part of it."""
+    named = {name for task in tasks.values() for name in task.source_task.basis} - {"NL_ASSERTION"}
+    order = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE")
     return "+".join([*(name for name in order if name in named), *sorted(named.difference(order))])
 
 
