@@ -63,7 +63,9 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
         )
     domain = domain_of(folder)
     calls = _calls_by_conversation(folder, rows)
-    conversations = [read_conversation(folder.path, row) for row in rows]
+    place = {task_id: index for index, task_id in enumerate(domain.tasks)}
+    in_order = sorted(rows, key=lambda row: (row.trial, place.get(row.task_id, len(place))))
+    conversations = [read_conversation(folder.path, row) for row in in_order]
     ids = dict.fromkeys(each.task_id for each in conversations)
     return {
         "timestamp": iso_time(time.time()),
