@@ -81,6 +81,11 @@ class Original:
         vars(litellm)["completion"] = self._completion
         self.package = PrivateImport(root, "tau_bench", {"litellm": litellm})
 
+    def env(self, name: str, split: str, index: int, user_strategy: str = "human") -> Any:
+        """Make an env."""
+        get_env = self.package.module("tau_bench.envs").get_env
+        return get_env(name, user_strategy, "user", split, "openai", index)
+
     def solve(
         self,
         place: tuple[str, str, int],
@@ -89,13 +94,11 @@ class Original:
         lines: tuple[Sequence[Line], Sequence[Line]],
     ) -> Solved:
         """Let the agent that `agent` makes for an env solve a task; what constructors ask is not kept."""
-        name, split, index = place
         self.script = _Script(["Hi"], ["Thought: true"])
-        get_env = self.package.module("tau_bench.envs").get_env
-        env = get_env(name, user_strategy, "user", split, "openai", index)
+        env = self.env(*place, user_strategy)
         self.script = _Script(*lines)
         try:
-            reward = agent(env).solve(env=env, task_index=index).reward
+            reward = agent(env).solve(env=env, task_index=place[2]).reward
         except Exception as error:
             return Solved(self.script.requests, None, f"{type(error).__name__}: {error}")
         return Solved(self.script.requests, reward)
