@@ -62,7 +62,8 @@ async def converse(  # noqa: PLR0913 - everything that makes one conversation wh
     setting_id : str
         Id of the setting, for the records.
     on_message : callable, optional
-        Told of each message as the agent's side sees it, the system prompt first.
+        Told of each message as the agent's side sees it, the system prompt first; and, as `by: user`, of the calls of
+        a customer with tools and what they gave back.
 
     Returns
     -------
@@ -185,7 +186,10 @@ class _Talk:
             if role is Role.USER:
                 self._check_user(move, made)
             observations = await self._act(move, role)
+            known = len(speaker.messages)
             speaker.acted(move, observations)
+            if role is Role.USER and move.calls:
+                self._tell_calls(speaker.messages[known:])
             if role is Role.AGENT:
                 self._tell()
                 if self._has_ended_it(move, observations):
@@ -293,6 +297,12 @@ class _Talk:
             raise _Ended(Outcome.AGENT_ERROR, f"{self.errors} calls were refused or could not be read.")
         if self.moves >= self._max_steps():
             raise _Ended(Outcome.STEP_LIMIT, f"No end within {self._max_steps()} messages.")
+
+    def _tell_calls(self, messages: Sequence[Message]) -> None:
+        """Tell of the customer's own calls, which the agent's messages do not hold."""
+        if self.on_message is not None:
+            for message in messages:
+                self.on_message({**message, "by": "user"})
 
     def _tell(self) -> None:
         if self.on_message is not None:

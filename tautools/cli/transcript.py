@@ -15,6 +15,7 @@ from tautools.errors import TautoolsError
 from tautools.run.count import is_tool_output
 from tautools.run.coverage import folder_judged
 from tautools.run.failures import anatomy_of
+from tautools.run.interleave import interleaved, is_customers
 from tautools.run.ledger import read_conversation, read_ledger
 from tautools.run.show import actions_of, beside, expected_of, missing_info, passed_and_scored
 
@@ -30,6 +31,8 @@ __all__ = ["Transcript", "print_conversation", "print_outcome", "print_overview"
 SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""
 
+_SHORT_NAME = 30
+"""Characters of a task's id that fit into a heading; telecom has ids of 250."""
 _STYLES = {"system": "bright_black", "user": "cyan", "assistant": "green", "tool": "yellow"}
 _MARKS = {
     "same": "[green]same[/]",
@@ -54,19 +57,24 @@ class Transcript:
         """Print what conversation this is."""
         setting = folder.setting
         marked = " [bold red]SIMULATED[/]" if setting.simulated else ""
-        self._console.rule(
-            f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}  "
-            f"task {escape(task_id)}, trial {trial}{marked}"
-        )
+        task = f"task {escape(task_id)}, trial {trial}"
+        short = len(task_id) <= _SHORT_NAME
+        of = f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}"
+        self._console.rule(f"{of}  {task}{marked}" if short else of + marked)
+        if not short:
+            self._console.print(task)
 
     def message(self, message: Mapping[str, Any]) -> None:
-        """Print one message, an expert's under its name; tool results and the system prompt are shortened."""
+        """Print one message, an expert's under its name; tool results and the system prompt are shortened.
+
+        What a customer with tools calls stands as `user` with an arrow, what came back as `user tool`.
+        """
         role = "tool" if is_tool_output(message) else str(message["role"])
         text = str(message.get("content") or "")
         if role in {"tool", "system"} and not self._full:
             text = _shortened(text)
-        style = _STYLES.get(role, "")
-        who = escape(str(message.get("expert") or role))
+        style = _STYLES.get("user" if is_customers(message) else role, "")
+        who = escape(_who(message, role))
         if text:
             self._console.print(f"[bold {style}]{who:>9}[/]  [{style}]{escape(text)}[/]")
         for call in message.get("tool_calls") or ():
@@ -74,12 +82,18 @@ class Transcript:
             self._console.print(f"[bold {style}]{who:>9}[/]  → {escape(said['name'])}({escape(said['arguments'])})")
 
 
+def _who(message: Mapping[str, Any], role: str) -> str:
+    if is_customers(message):
+        return "user tool" if role == "tool" else "user"
+    return str(message.get("expert") or role)
+
+
 def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
     """Print a finished conversation, then what it came to."""
     transcript = Transcript(full=full)
     transcript.head(folder, row.task_id, row.trial)
     conversation = read_conversation(folder.path, row)
-    for message in conversation.messages:
+    for message in interleaved(conversation):
         transcript.message(message)
     _print_result(folder, row, conversation)
 
@@ -116,9 +130,10 @@ def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -
 
 def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     """Print one line for each finished conversation of a setting."""
-    table = Table(
-        "task", "trial", "outcome", "reward", "calls", "tools", "output tokens", "took", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task", overflow="fold")
+    for name in ("trial", "outcome", "reward", "calls", "tools", "output tokens", "took"):
+        table.add_column(name)
     for row in rows:
         table.add_row(
             escape(row.task_id),

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tautools.run.claims import running
+from tautools.run.interleave import interleaved
 from tautools.run.ledger import read_conversation, read_ledger
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ def _ended(folder: SettingFolder, which: Running) -> list[dict[str, Any]]:
     row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
     if row is None or row.writer != which.owner.get("writer"):
         return []
-    return read_conversation(folder.path, row).messages
+    return interleaved(read_conversation(folder.path, row))
