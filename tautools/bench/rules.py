@@ -31,7 +31,8 @@ class Rules(StrEnum):
     """Whose rules."""
 
     V1 = "v1"
-    """tau-bench: the database, and each required information as a part of one answer; at a limit or a fault 0."""
+    """tau-bench: the database, and each required information as a part of one answer; at a limit or a fault 0. A task
+    that does not score the database (telecom, which tau-bench has not) keeps the parts that it names."""
     V2 = "v2"
     """tau2-bench: the parts that the task's reward basis names; 0 unless the user or the agent ended it."""
     INSPECT = "inspect"
@@ -70,11 +71,13 @@ def judge_by(rules: Rules, domain: Domain, task: Task, done: Replayed, outcome: 
         "database": _same_database(domain.expected(task), done.changes),
         "information": _all_said(_SAYS[rules], task.communicate, done.said),
     }
-    basis = _basis(task) if rules in {Rules.V2, Rules.INSPECT} else {"DB", "COMMUNICATE"}
-    if rules in {Rules.V2, Rules.INSPECT}:
-        parts["environment"] = all(bool(each.get("met")) for each in _assertions(done.reward.info))
-    if rules is Rules.V2:
-        parts["actions"] = _all_made(task.reference, done)
+    basis = basis_of(task)
+    if rules not in {Rules.V2, Rules.INSPECT} and "DB" in basis:
+        basis = {"DB", "COMMUNICATE"}
+    parts["environment"] = all(bool(each.get("met")) for each in _assertions(done.reward.info))
+    # inspect asks for the required actions where its scorer looked for them, which it tells.
+    made = _all_made(task.reference, done) if rules is Rules.V2 else not done.reward.info.get("missing_actions")
+    parts["actions"] = made
     asked = {"end"} | {_PARTS[name] for name in basis if name in _PARTS}
     lost = tuple(name for name, kept in parts.items() if name in asked and not kept)
     unjudged = len(task.assertions) if "NL_ASSERTION" in basis and rules is Rules.V2 else 0
@@ -93,7 +96,7 @@ def with_judge(verdict: Verdict, judged: Sequence[Mapping[str, Any]] | None) -> 
 _PARTS = {"DB": "database", "COMMUNICATE": "information", "ENV_ASSERTION": "environment", "ACTION": "actions"}
 
 
-def _basis(task: Task) -> set[str]:
+def basis_of(task: Task) -> set[str]:
     """Return what a task's reward is made of; a source without the notion has the database and the information."""
     criteria = getattr(task.source_task, "evaluation_criteria", None)
     named = getattr(criteria, "reward_basis", None)

@@ -41,7 +41,10 @@ def print_failures(folder: SettingFolder, found: Sequence[Failure], *, most: int
     _counts(console, ("lost by",), {(name,): n for name, n in count_causes(found).items()}, most)
     _counts(console, ("reference action", "it was"), count_missed(found), most)
     _counts(console, ("field of the database", "it was"), count_fields(found), most)
-    table = Table("task", "trial", "outcome", "lost by", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task", overflow="fold")
+    for name in ("trial", "outcome", "lost by"):
+        table.add_column(name)
     table.add_column("actions not made", overflow="fold")
     table.add_column("not said", overflow="fold")
     for each in found:
@@ -73,8 +76,11 @@ def print_anatomy(anatomy: Anatomy) -> None:
         console.print(f"[red]never told to the user:[/] {escape(', '.join(anatomy.unsaid))}")
     for each in anatomy.unmet:
         console.print(f"[red]does not hold:[/] {escape(each)}")
+    for action in anatomy.unmade:
+        console.print(f"[red]required and not made:[/] {escape(action)}")
     if anatomy.fields:
-        console.print("[red]the database is not as it should be:[/]")
+        scored = "[red]the database is not as it should be:[/]"
+        console.print(scored if anatomy.scores_database else "not as the reference leaves it (not scored as such):")
     for field in anatomy.fields:
         console.print(f"  {_field(field)}")
     for one in anatomy.missed:

@@ -62,7 +62,7 @@ class Transcript:
         of = f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}"
         self._console.rule(f"{of}  {task}{marked}" if short else of + marked)
         if not short:
-            self._console.print(task)
+            self._console.print(task, soft_wrap=True)
 
     def message(self, message: Mapping[str, Any]) -> None:
         """Print one message, an expert's under its name; tool results and the system prompt are shortened.

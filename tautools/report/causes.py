@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CellCauses", "cause_table", "causes_of"]
 
-_CAUSES = ("database", "information", "environment", "end")
+_CAUSES = ("database", "information", "environment", "actions", "end")
 _NOTE = (
     "A conversation may be lost by several: the database is not as the reference leaves it, information was not said, "
-    "an assertion about the environment does not hold, or a limit ended it. The action is the one that most did not "
-    "make; reading actions are left out. `tautools failures` tells each conversation, `tautools show` one in full."
+    "an assertion about the environment does not hold, a required action was not made, or a limit ended it. The last "
+    "column names the action that most did not make; reading actions are left out. `tautools failures` tells each "
+    "conversation, `tautools show` one in full."
 )
 _READS = ("get_", "find_", "search_", "list_", "calculate", "check_", "think")
 _EMPTY = "n = 0: no conversation is finished."

@@ -160,3 +160,33 @@ def test_a_limit_is_scored_by_inspect_alone(retail: Domain) -> None:
     found = {rules: judge_by(rules, retail, task, done, Outcome.STEP_LIMIT) for rules in Rules}
     assert {rules for rules, verdict in found.items() if verdict.reward} == {Rules.INSPECT}
     assert found[Rules.V1].lost_by == ("end",)
+
+
+def test_telecom_is_lost_by_assertions_and_required_actions_and_not_by_its_database() -> None:
+    telecom = open_source().domain("telecom")
+    causes = set()
+    for task in telecom.tasks.values():
+        found = dissect(telecom, task, [])
+        causes.add(found.causes)
+        assert not found.scores_database
+        assert {each.wrong for each in found.fields} <= {Wrong.NOT_CHANGED}
+        wanted = judge_by(Rules.INSPECT, telecom, task, replay(telecom, task, []), Outcome.FAILED)
+        assert (set(wanted.lost_by), wanted.reward) == (set(found.causes), 0)
+        assert found.scorer_reward == 0
+    assert causes == {("environment",), ("actions",)}
+
+
+def test_the_customers_part_of_a_reference_is_told_as_the_customers() -> None:
+    telecom = open_source().domain("telecom")
+    task = next(
+        each for each in telecom.tasks.values() if {a.requestor for a in each.reference} == {"user", "assistant"}
+    )
+    done = [
+        Deed(by=each.requestor, call=each.name, arguments=json.dumps(dict(each.arguments)))  # type: ignore[arg-type]
+        for each in task.reference
+    ]
+    assert dissect(telecom, task, done).causes == ()
+    mine = [deed for deed in done if deed.by == "assistant"]
+    found = dissect(telecom, task, mine)
+    assert {each.by for each in found.missed} == {"user"}
+    assert {each.table for each in found.fields} == {"user"}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from scripted_server import Say
+from scripted_server import Say, serve_in_thread
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
 from tautools.bench.agents import STRATEGIES
@@ -154,3 +154,69 @@ def test_a_running_conversation_is_followed_to_its_end(tmp_path):
     places = [told.output.find(part) for part in wanted]
     assert places == sorted(places)
     assert places[0] >= 0
+
+
+@pytest.fixture(scope="module")
+def telecom_results(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("telecom")
+    with simulated_model(skill=1) as server:
+        run_cell(cell_at(server.base_url, env="telecom", limit=1), workspace=workspace)
+        run_cell(cell_at(server.base_url, env="telecom", limit=1, strategy="act"), workspace=workspace)
+    return workspace
+
+
+@pytest.mark.parametrize("strategy", ["fc", "act"])
+def test_a_customers_own_calls_stand_where_it_made_them_and_marked_as_its(telecom_results, strategy):
+    (task,) = (each["task_id"] for each in json.loads(_told(telecom_results, strategy, "--json")))
+    lines = [line.rstrip() for line in _told(telecom_results, strategy, "--task", task).splitlines()]
+    assert f"task {task}, trial 0" in lines
+    asked = next(index for index, line in enumerate(lines) if "toggle airplane mode" in line)
+    assert lines.index("     user  → toggle_airplane_mode({})") > asked
+    tool = next(index for index, line in enumerate(lines) if line.startswith("user tool  Airplane Mode is now OFF."))
+    said = next(
+        index for index, line in enumerate(lines) if line.startswith("     user  I did that. It says: Airplane")
+    )
+    assert lines.index("     user  → toggle_airplane_mode({})") == tool - 1
+    assert tool < said
+    assert any("user: toggle_airplane_mode()" in line and "same" in line for line in lines)
+
+
+def test_a_long_task_id_is_never_cut_off_in_a_list(telecom_results):
+    (task,) = (each["task_id"] for each in json.loads(_told(telecom_results, "fc", "--json")))
+    column = [line[:21].strip() for line in _told(telecom_results, "fc").splitlines()[1:-1]]
+    assert "".join(column) == task
+
+
+def _told(workspace, strategy, *more):
+    return show("--workspace", workspace, "--env", "telecom", "--strategy", strategy, *more).output
+
+
+def test_a_running_customers_calls_are_followed_as_they_are_made(tmp_path):
+    heard = threading.Event()
+
+    def user(request):
+        last = request.body["messages"][-1]
+        if last["role"] == "tool":
+            heard.wait(20)
+            return Say(f"It shows bars. {STOP}", first_s=0.5)
+        said = any(message["role"] == "assistant" for message in request.body["messages"])
+        return Say(calls=[("check_status_bar", {})]) if said else "Hi."
+
+    def both(request):
+        return user(request) if "<scenario>" in request.body["messages"][0]["content"] else "Hello."
+
+    with serve_in_thread(both, model="scripted-4B") as server:
+        run = cell_at(server.base_url, "scripted-4B", env="telecom", limit=1)
+        running = threading.Thread(target=run_cell, args=(run,), kwargs={"workspace": tmp_path})
+        running.start()
+        while len(server.requests) < 4:
+            time.sleep(0.02)
+            assert running.is_alive()
+        threading.Timer(0.5, heard.set).start()
+        shown = show("--workspace", tmp_path, "--follow").output
+        running.join()
+    wanted = ("Hi.", "Hello.", "→ check_status_bar", "user tool", "It shows bars.", "expected action")
+    places = [shown.find(part) for part in wanted]
+    assert places == sorted(places)
+    assert places[0] >= 0
+    assert shown.count("→ check_status_bar") == 1

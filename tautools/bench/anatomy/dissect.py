@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.anatomy.actions import ActionFate, Fate, action_fates, unasked_writes
 from tautools.bench.anatomy.fields import FieldDifference, field_differences
 from tautools.bench.replay import replay
+from tautools.bench.rules import basis_of
 from tautools.records import Deed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Anatomy:
     """Why a conversation got its reward."""
 
     fields: tuple[FieldDifference, ...]
-    """Of the database, where it differs from the expected one; empty where the task does not score it."""
+    """Of the database, where it differs from the one that the reference leaves, whether the task scores it or not."""
     actions: tuple[ActionFate, ...]
     """Every reference action and what became of it."""
     unasked: tuple[str, ...]
@@ -34,6 +35,10 @@ class Anatomy:
     """What the user should have been told and was not."""
     unmet: tuple[str, ...]
     """Assertions about the environment that do not hold."""
+    unmade: tuple[str, ...]
+    """Reference actions that the task's score asks for and that nobody made."""
+    scores_database: bool
+    """Whether the task's score rests on the database; in telecom it does not."""
     scorer_reward: float
     """The bench's verdict on the state reached and the words said."""
 
@@ -44,8 +49,13 @@ class Anatomy:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What the score was lost by: of `database`, `information`, `environment`; empty when the scorer passes it."""
-        found = {"database": self.fields, "information": self.unsaid, "environment": self.unmet}
+        """What the score was lost by: of `database`, `information`, `environment`, `actions`; empty when it passes."""
+        found = {
+            "database": self.fields if self.scores_database else (),
+            "information": self.unsaid,
+            "environment": self.unmet,
+            "actions": self.unmade,
+        }
         return tuple(name for name, each in found.items() if each)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +89,8 @@ def dissect(domain: Domain, task: Task, deeds: Sequence[Deed]) -> Anatomy:
         ),
         unsaid=tuple(str(each) for each in info.get("missing_info") or ()),
         unmet=tuple(_unmet(info.get("assertions") or ())),
+        unmade=tuple(str(each) for each in info.get("missing_actions") or ()),
+        scores_database="DB" in basis_of(task),
         scorer_reward=done.reward.value,
     )
 
