@@ -104,7 +104,7 @@ def _code(name: str) -> str:
     code = f"{imports}open_server({name!r}, workspace=Path('.')).endpoint()"
     return (
         f"<div class='tau-meta'>{escape(name)} in a cell:</div>"
-        f"<pre class='tau-log' aria-label='code that uses {escape(name)}'>{escape(code)}</pre>"
+        f"<pre class='tau-code' aria-label='code that uses {escape(name)}'>{escape(code)}</pre>"
     )
 
 
