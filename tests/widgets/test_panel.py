@@ -127,9 +127,9 @@ def test_a_sweep_that_cannot_be_shown_is_told_in_its_place_with_the_next_step(tm
     board = SweepBoard("sol-gaudi-120", tmp_path)
     try:
         bundle = board._repr_mimebundle_()
-        assert "There is no benchmark 'tau-bench'." in bundle["text/plain"]
+        assert "tau-bench is not here." in bundle["text/plain"]
         assert "Next: " in bundle["text/html"]
-        assert "There is no benchmark" in board.view.html
-        assert "There is no benchmark" in board.freeze().data
+        assert "tau-bench is not here" in board.view.html
+        assert "tau-bench is not here" in board.freeze().data
     finally:
         board.close()

@@ -49,7 +49,7 @@ def test_a_person_launches_a_simulated_server_sees_it_verified_and_stops_it(tmp_
         expect(page.locator(".tau-ladder")).not_to_contain_text("failed")
         expect(page.locator(".tau-servers")).to_contain_text("SIMULATED")
         expect(page.locator(".tau-log")).not_to_be_empty()
-        expect(page.locator(".tau-code")).to_contain_text("open_server('sim-small'")
+        expect(page.locator(".tau-code")).to_contain_text("open_server('sim-small', workspace=Path('work'))")
         _shot(page, "server-panel")
         page.locator(".tau-stop").click()
         expect(page.locator(".tau-stop")).to_contain_text("Really stop?")

@@ -115,8 +115,8 @@ def test_every_state_that_a_server_does_not_come_back_from_is_no_state_on_its_wa
 
 
 def test_a_ready_server_shows_the_code_that_uses_it() -> None:
-    page = render_servers(_servers(_row("ready"))).html
-    assert "open_server(&#x27;a&#x27;, workspace=Path(&#x27;.&#x27;)).endpoint()" in page
+    page = render_servers(_servers(_row("ready"), workspace="my work")).html
+    assert "open_server(&#x27;a&#x27;, workspace=Path(&#x27;my work&#x27;)).endpoint()" in page
     assert "open_server" not in render_servers(_servers(_row("starting"))).html
     assert "<script" not in render_servers(_servers(_row("ready", name=HOSTILE), chosen=HOSTILE)).html
 

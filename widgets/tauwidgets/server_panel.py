@@ -87,6 +87,7 @@ class ServerPanel(Panel):
             log_path=shown.log_out if shown else "",
             notice=self.notice,
             as_of=time.time(),
+            workspace=str(self._workspace),
         )
 
     def render(self, snapshot: ServerSnapshot) -> Rendered:

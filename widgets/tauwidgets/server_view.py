@@ -56,6 +56,8 @@ class ServerSnapshot:
     notice: Notice
     as_of: float
     """Unix time [s]."""
+    workspace: str = "."
+    """As the panel was given it."""
 
 
 def render_servers(snapshot: ServerSnapshot) -> Rendered:
@@ -65,7 +67,7 @@ def render_servers(snapshot: ServerSnapshot) -> Rendered:
         kind = "tau-error" if snapshot.notice.error else "tau-meta"
         parts.append(f"<div class='{kind} tau-said'>{escape(snapshot.notice.text)}</div>")
     if any(row.name == snapshot.chosen and row.state == "ready" for row in snapshot.rows):
-        parts.append(_code(snapshot.chosen))
+        parts.append(_code(snapshot.chosen, snapshot.workspace))
     if snapshot.rungs:
         parts.append(_ladder(snapshot.chosen, snapshot.rungs))
     if snapshot.log:
@@ -98,10 +100,10 @@ def _state(row: ServerRow) -> str:
     return f"<span class='{kind}'>{glyph} {escape(row.state.upper())}</span>{detail}"
 
 
-def _code(name: str) -> str:
+def _code(name: str, workspace: str) -> str:
     """Return what a person pastes into a cell to use the server; its key is found by its name."""
     imports = "from pathlib import Path\nfrom tautools.server import open_server\n"
-    code = f"{imports}open_server({name!r}, workspace=Path('.')).endpoint()"
+    code = f"{imports}open_server({name!r}, workspace=Path({workspace!r})).endpoint()"
     return (
         f"<div class='tau-meta'>{escape(name)} in a cell:</div>"
         f"<pre class='tau-code' aria-label='code that uses {escape(name)}'>{escape(code)}</pre>"
