@@ -73,8 +73,9 @@ class ReportCell:
 
     @property
     def model(self) -> str:
-        """The agent model, without its owner."""
-        return self.setting.agent.model.rstrip("/").rsplit("/", 1)[-1]
+        """The agent model, without its owner, and behind it the customer's persona where it has one."""
+        name = self.setting.agent.model.rstrip("/").rsplit("/", 1)[-1]
+        return f"{name} +{self.setting.persona}" if self.setting.persona else name
 
 
 def find_cells(workspace: Path, sweep: str | None = None) -> list[ReportCell]:

@@ -165,6 +165,7 @@ def _cell_json(each: CellScore) -> dict[str, Any]:
         "strategy": cell.setting.strategy.value,
         "agent_model": cell.setting.agent.model,
         "user_model": cell.setting.user.model,
+        "persona": cell.setting.persona,
         "setting_id": cell.setting_id,
         "num_trials": cell.num_trials,
         "nested_in": each.nested_in,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from scripted_door import ScriptedDoor
+from stand_in import stand_in
 
 from tautools.bench import converse
 from tautools.bench.persona_facts import facts_in, refuse_facts
@@ -53,6 +54,22 @@ async def test_the_agent_never_sees_it(domain: Domain) -> None:
     seen = [request.messages for request in with_it.of(Role.AGENT)]
     assert seen == [request.messages for request in without.of(Role.AGENT)]
     assert "mood" not in str(seen)
+
+
+async def test_a_tau2_bench_checkouts_customer_wears_it_too() -> None:
+    source = stand_in()
+    try:
+        for env in source.envs():
+            scripted, plainly = door(), door()
+            worn = await talk(source.domain(env), scripted, ANGER)
+            plain = await talk(source.domain(env), plainly, None)
+            assert worn.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
+            assert all(ANGER.block in request.messages[0]["content"] for request in scripted.of(Role.USER))
+            assert [each.messages for each in scripted.of(Role.AGENT)] == [
+                each.messages for each in plainly.of(Role.AGENT)
+            ]
+    finally:
+        source.process.close()
 
 
 class Forgetful:

@@ -29,7 +29,7 @@ def conversations(folder):
 
 @pytest.mark.parametrize("chosen", VARIANTS)
 @pytest.mark.parametrize("strategy", ["fc", "act", "react"])
-@pytest.mark.parametrize("env", ["retail", "airline"])
+@pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_every_persona_reaches_the_model_and_no_reward_changes(tmp_path, server, env, strategy, chosen):
     result = run_cell(cell_at(server.base_url, env=env, strategy=strategy, persona=chosen), workspace=tmp_path)
     persona = load_persona(chosen)
