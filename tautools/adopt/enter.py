@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import tautools
+from tautools.adopt.plan import plan_adoption
+from tautools.adopt.read import read_files
 from tautools.records import Event
 from tautools.run.folder import claim_folder
 from tautools.run.ledger import read_events, read_ledger
@@ -15,12 +17,45 @@ from tautools.run.view import write_view
 from tautools.run.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tautools.adopt.plan import Adoption, Group, Place
+    from tautools.adopt.settle import Wish
 
-__all__ = ["carry_out"]
+__all__ = ["adopt", "carry_out"]
+
+
+def adopt(paths: Sequence[Path], wish: Wish, *, dry_run: bool = False) -> Adoption:
+    """Adopt files and folders of results.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    wish : Wish
+        The workspace, the flags that tell what files do not, and whether the rows compare with conversations held here.
+    dry_run : bool
+        Whether only to say what would be adopted.
+
+    Returns
+    -------
+    Adoption
+        What was kept and why the rest was not; it prints itself.
+
+    Raises
+    ------
+    ParamsError
+        Before anything is written: a file that is not there or of no known format, something that nobody tells, or a
+        contradiction.
+    BenchError, RunError, FilesError
+        As in `plan_adoption` and `carry_out`.
+    """
+    files, refused = read_files(paths)
+    adoption = plan_adoption(files, wish, refused)
+    if not dry_run:
+        carry_out(adoption, wish.workspace)
+    return adoption
 
 
 def carry_out(adoption: Adoption, workspace: Path, on_row: Callable[[], None] = lambda: None) -> list[Path]:

@@ -88,7 +88,7 @@ class Group:
         return sum((task, trial) not in done for task in self.tasks for trial in range(self.num_trials))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Adoption:
     """What will be adopted."""
 
@@ -98,6 +98,13 @@ class Adoption:
     """More about why rows are not kept."""
     refused: Mapping[Path, ParamsError] = field(default_factory=dict)
     """Files of folders that are of no known format."""
+
+    def __str__(self) -> str:
+        from tautools.adopt.tell import in_words
+
+        return in_words(self, dry_run=False)
+
+    __repr__ = __str__
 
     @property
     def kept(self) -> int:

@@ -67,6 +67,8 @@ def read_files(paths: Sequence[Path]) -> tuple[list[SourceFile], dict[Path, Para
 def _files(given: Path) -> Iterable[Path]:
     if given.is_file():
         return [given]
+    if not given.exists() and (matching := sorted(given.parent.glob(given.name))):
+        return [each for name in matching for each in _files(name)]
     if not given.is_dir():
         raise ParamsError(f"There is no file {given}.", next_step="Check the path; a folder is read with all below it.")
     found = sorted(path for path in given.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())

@@ -96,7 +96,8 @@ def _run_of(file: SourceFile, env: str, wish: Wish) -> RunParams:
     named = {"agent.model": ("agent.server",), "user.model": ("user.server",)}
     missing = [name for name in _REQUIRED if not any(each in flags for each in (name, *named.get(name, ())))]
     overridden = {text.partition("=")[0] for text in wish.overrides}
-    missing = [name for name in missing if name not in overridden]
+    nobody = {"user.model"} if flags.get("user_strategy") == "human" else set()
+    missing = [name for name in missing if name not in overridden | nobody]
     if missing:
         raise ParamsError(
             f"{file.path.name} does not tell {_words(missing)}.",

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tautools.adopt import Fate, carry_out, plan_adoption, read_files
+from tautools.adopt import adopt as take
 from tautools.adopt.settle import Wish
 from tautools.errors import ParamsError
 from tautools.records import Outcome
@@ -103,6 +104,14 @@ def test_a_file_that_has_grown_gives_what_is_new(tmp_path):
     write(path, [v1_row(0, words="another"), v1_row(1)])
     assert fates(adopt(tmp_path / "w", path)) == {Fate.ALREADY: 1, Fate.KEPT: 1}
     assert ledger(tmp_path / "w")["0", 0][1].messages[1]["content"] == "Hi."
+
+
+def test_from_python_an_adoption_prints_itself(tmp_path):
+    path = write(tmp_path / "r.json", [v1_row(0), v1_row(1)])
+    wish = Wish(tmp_path / "w", CAST)
+    assert repr(take([path], wish, dry_run=True)) == repr(take([path], wish))
+    assert "2 adopted, 0 there before, 0 owed of 2" in str(planned(tmp_path / "other", path))
+    assert len(ledger(tmp_path / "w")) == 2
 
 
 def test_a_dry_run_and_a_mistake_write_nothing(tmp_path):

@@ -150,6 +150,13 @@ def test_a_folder_gives_its_result_files_and_reports_the_rest(tmp_path):
     assert [path.name for path in refused] == ["summary.json"]
 
 
+def test_a_pattern_that_no_shell_expanded_is_expanded(tmp_path):
+    write(tmp_path / "a.json", ROWS)
+    write(tmp_path / "b.json", ROWS)
+    files, _ = read_files([tmp_path / "*.json"])
+    assert [file.path.name for file in files] == ["a.json", "b.json"]
+
+
 def test_a_path_that_is_not_there_and_a_folder_without_results_are_errors(tmp_path):
     with pytest.raises(ParamsError, match="There is no file"):
         read_files([tmp_path / "none.json"])
