@@ -9,13 +9,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.bench import open_source
-from tautools.errors import BenchError
+from tautools.errors import BenchError, NotHereError
+from tautools.run.folder import results_of
 
 if TYPE_CHECKING:
-    from tautools.bench.types import Domain, Task
+    from tautools.bench.types import Domain, Source, Task
+    from tautools.params.models import RunParams
     from tautools.run.folder import SettingFolder
 
-__all__ = ["domain_of", "task_of"]
+__all__ = ["domain_of", "open_as_run", "task_of"]
+
+
+def open_as_run(run: RunParams, workspace: Path) -> Source:
+    """Return the benchmark of a run whose results are only looked at: where it says, else where any of them were made.
+
+    Raises
+    ------
+    BenchError
+        When it is in neither place.
+    """
+    try:
+        return open_source(run.bench, run.source, run.path, run.python)
+    except NotHereError:
+        for folder in results_of(workspace):
+            place = _place_of(folder)
+            if folder.setting.bench == run.bench and "path" in place:
+                return open_source(run.bench, run.source, **place)
+        raise
 
 
 def domain_of(folder: SettingFolder) -> Domain:
@@ -26,11 +46,15 @@ def domain_of(folder: SettingFolder) -> Domain:
     BenchError
         When it is not there any more.
     """
-    setting, then = folder.setting, folder.provenance.get("benchmark") or {}
-    path, python = (str(then[name]) if name in then else None for name in ("path", "python"))
-    if path is not None and not Path(path).is_dir():
-        path = python = None
-    return open_source(setting.bench, setting.source, path, python).domain(setting.env, setting.split)
+    setting = folder.setting
+    return open_source(setting.bench, setting.source, **_place_of(folder)).domain(setting.env, setting.split)
+
+
+def _place_of(folder: SettingFolder) -> dict[str, str]:
+    """Return what is recorded of the place: `path` and `python`, when that path is still there."""
+    then = folder.provenance.get("benchmark") or {}
+    place = {name: str(then[name]) for name in ("path", "python") if name in then}
+    return place if Path(place.get("path", "/")).is_dir() else {}
 
 
 def task_of(domain: Domain, task_id: str) -> Task:

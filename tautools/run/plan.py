@@ -11,6 +11,7 @@ from tautools.bench.persona_facts import refuse_facts
 from tautools.errors import RunError
 from tautools.params import load_persona
 from tautools.run.adopted import adopted_setting, goes_on
+from tautools.run.benchmark import open_as_run
 from tautools.run.folder import find_folder, read_setting
 from tautools.run.ledger import read_ledger
 from tautools.run.roles import cast_roles
@@ -103,7 +104,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     """
     if not to_read:
         check_writable(workspace / "results" / run.env / run.strategy.value)
-    source = open_source(run.bench, run.source, run.path, run.python)
+    source = open_as_run(run, workspace) if to_read else open_source(run.bench, run.source, run.path, run.python)
     domain = source.domain(run.env, run.tasks.split)
     approach = approach_of(run)
     check_approach(domain, approach)

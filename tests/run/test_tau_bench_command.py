@@ -148,3 +148,25 @@ def test_no_sweep_has_a_person_beside_it(tmp_path: Path) -> None:
     )
     assert told.exit_code == 2
     assert "nobody sits beside the cells of a sweep" in told.output
+
+
+def test_status_and_report_find_the_checkout_where_results_were_made(tmp_path: Path, agent: Any) -> None:
+    sweep = {
+        "name": "small",
+        "bench": "tau-bench",
+        "grid": {
+            "env": ["retail"],
+            "strategy": ["act"],
+            "agent": [{"model": "sim-4B", "base_url": agent.base_url}],
+            "num_trials": [1],
+        },
+        "user": {"model": "sim-4B", "base_url": agent.base_url},
+    }
+    (tmp_path / "params/sweeps").mkdir(parents=True)
+    (tmp_path / "params/sweeps/small.yaml").write_text(json.dumps(sweep))
+    status = ["sweep", "status", "small", "--workspace", str(tmp_path), "--json"]
+    assert "tau-bench is not here" in CliRunner().invoke(cli, status).output
+    run(tmp_path, "--path", str(STAND_IN), "--env", "retail", "--strategy", "act", *at(agent))
+    (cell,) = json.loads(CliRunner().invoke(cli, status).output)
+    assert (cell["done"], cell["planned"]) == (6, 6)
+    assert pass_report(workspace=tmp_path, sweep="small").scores[0].floor.value == pytest.approx(1 / 6)
