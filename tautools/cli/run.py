@@ -17,8 +17,9 @@ from tautools.cli.options import (
     set_option,
     show_config_option,
 )
+from tautools.errors import ParamsError
 from tautools.params import resolve_run
-from tautools.records import UserStrategy
+from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,11 @@ def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_js
     """
     resolved = resolve_run(run_flags(options), workspace=workspace, file=file, overrides=overrides)
     run = resolved.params
+    if options["experts"] and run.strategy is not Strategy.EXPERTS:
+        raise ParamsError(
+            f"--expert names experts, and the strategy is {run.strategy.value}.",
+            next_step="Add --strategy experts, or leave --expert out.",
+        )
     if options["show_config"]:
         from tautools.cli.config import show
 

@@ -51,6 +51,13 @@ def test_a_flag_that_names_nothing_says_how_it_is_written(text: str) -> None:
     assert "NAME=SERVER" in done.err
 
 
+def test_experts_under_another_strategy_are_a_mistake(tmp_path: Path) -> None:
+    words = ("--env", "retail", "--model", "m", "--expert", "a=sim-small", "--dry-run", "--workspace", str(tmp_path))
+    done = called("run", *words)
+    assert done.code == 2
+    assert "Add --strategy experts" in done.err
+
+
 def test_the_strategy_without_experts_is_refused_and_other_strategies_need_none(tmp_path: Path) -> None:
     run = resolve_run({"env": "retail", "strategy": "experts", "agent.model": "m"}, workspace=tmp_path).params
     with pytest.raises(BenchError, match="no experts"):

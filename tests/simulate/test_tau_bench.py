@@ -11,15 +11,15 @@ import pytest
 from v1_original import ROOTS
 
 from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
-from tautools.bench.types import Approach, Domain
+from tautools.bench.types import Approach, Domain, Expert
 from tautools.llm import ModelDoor
 from tautools.llm.types import Endpoint
 from tautools.params.models import SimulateParams
-from tautools.records import Conversation, Limits, Outcome, Party, Role, Strategy, UserStrategy
+from tautools.records import Conversation, Limits, Outcome, Party, Strategy, UserStrategy
 from tautools.simulate import SimulatedServer
 
 PLACES = [("retail", "test"), ("airline", "test"), ("retail", "dev"), ("retail", "train")]
-STRATEGIES = [Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT]
+APPROACHES = [Approach(each, experts=(Expert("quick"),) if each is Strategy.EXPERTS else ()) for each in Strategy]
 USERS = [UserStrategy.REACT, UserStrategy.VERIFY, UserStrategy.REFLECTION]
 AT_ONCE = 16
 
@@ -27,7 +27,7 @@ AT_ONCE = 16
 @asynccontextmanager
 async def simulated(skill: float) -> AsyncIterator[ModelDoor]:
     """A door to a simulated server that plays both roles and answers at once."""
-    parties = {role: Party(model="m") for role in (Role.AGENT, Role.USER)}
+    parties = {part: Party(model="m") for part in ("agent", "user", "expert:quick")}
     async with SimulatedServer(SimulateParams(skill=skill, speed=0), model="m") as server:
         endpoint = Endpoint(server.base_url, "m", simulated=True)
         async with ModelDoor(lambda _: [endpoint], parties) as door:
@@ -47,16 +47,16 @@ async def talk_all(domain: Domain, approach: Approach, door: ModelDoor) -> list[
 
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("approach", APPROACHES, ids=lambda each: each.strategy.value)
 async def test_skill_one_passes_every_task_and_skill_zero_what_doing_nothing_passes(
-    root: Path, place: tuple[str, str], strategy: Strategy
+    root: Path, place: tuple[str, str], approach: Approach
 ) -> None:
     domain = open_source("tau-bench", path=str(root)).domain(*place)
     assert all(reference_reward(domain, task).value == 1 for task in domain.tasks.values())
     async with simulated(1) as door:
-        assert {talk.outcome for talk in await talk_all(domain, Approach(strategy), door)} == {Outcome.PASSED}
+        assert {talk.outcome for talk in await talk_all(domain, approach, door)} == {Outcome.PASSED}
     async with simulated(0) as door:
-        talks = await talk_all(domain, Approach(strategy), door)
+        talks = await talk_all(domain, approach, door)
     assert {talk.task_id: talk.reward for talk in talks} == do_nothing_floor(domain)
     assert {talk.outcome for talk in talks} <= {Outcome.PASSED, Outcome.FAILED}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tautools.bench.agents.experts import Orchestrator
 from tautools.bench.agents.move import Move
 from tautools.bench.sources.standing_in import Asked, answered
 from tautools.errors import BenchError
@@ -32,7 +33,9 @@ _one_draws = threading.Lock()
 
 
 def make_tau_bench_agent(domain: TauBenchDomain, approach: Approach, seed: int) -> Speaker:
-    """Return the agent of one conversation."""
+    """Return the agent of one conversation: v1's own, or an orchestrator of experts, which v1 does not have."""
+    if approach.strategy is Strategy.EXPERTS:
+        return Orchestrator(domain.policy, domain.tools, approach.experts)
     shared = {"tools_info": domain.tools, "wiki": domain.policy, "model": "agent", "provider": "openai"}
     if approach.strategy is Strategy.FC:
         agent = domain.checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from tautools.bench.agents.experts import expert_texts
 from tautools.bench.agents.tau_bench import Displays, make_tau_bench_agent
 from tautools.bench.sources.naming import choose
 from tautools.bench.sources.tau_bench_checkout import Checkout
@@ -89,7 +90,7 @@ class TauBenchDomain:
     source = _SOURCE
     python = ""
     reward_basis = "DB+OUTPUTS"
-    strategies: Sequence[Strategy] = (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT)
+    strategies: Sequence[Strategy] = tuple(Strategy)
     user_strategies: Sequence[UserStrategy] = tuple(UserStrategy)
 
     def __init__(self, checkout: Checkout, place: tuple[str, str], original: Any, loaded: LoadedData) -> None:
@@ -147,7 +148,8 @@ class TauBenchDomain:
         }
         if approach.strategy is Strategy.FEW_SHOT:
             texts["agent_system"] = canonical_json(Displays.of(self, approach).texts)
-        return {**self.prompts, **{name: _sha256(text) for name, text in texts.items()}}
+        own = expert_texts(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
+        return {**self.prompts, **{name: _sha256(text) for name, text in texts.items()}, **own}
 
     def expected(self, task: Task) -> Changes:
         """Return what the reference actions change."""
