@@ -2,11 +2,12 @@
 
 Retail tasks whose reference has five to seven calls are held by a scripted server that runs in a process of its own and
 answers at once: the user asks, the agent makes the reference's calls one by one and says it is done, the user stops.
-That is about ten model calls. Processor time of this process is taken over all of them, rewards included, each task's
-expected database computed inside the measured time. Then the same conversations with answers cut in many chunks: the
-slope is what a chunk costs. inspect runs a few of the same tasks under its own `eval`, without streaming, through a
-model that converts with inspect's functions and posts with httpx; what `eval` takes for no conversation is left out by
-taking the difference between one sample and several.
+That is about ten model calls; in telecom more, as the customer does its part by calls of its own when the agent asks.
+Processor time of this process is taken over all of them, rewards included, each task's expected database computed
+inside the measured time. Then the same conversations with answers cut in many chunks: the slope is what a chunk costs.
+inspect runs a few of the same tasks under its own `eval`, without streaming, through a model that converts with
+inspect's functions and posts with httpx; what `eval` takes for no conversation is left out by taking the difference
+between one sample and several.
 
 Run `python benchmarks/harness_cost.py [--json] [--no-inspect]`.
 """
@@ -49,11 +50,12 @@ class Cost(NamedTuple):
 
 
 def scripts(tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
-    """Return, by task id, what the server needs to play it."""
+    """Return, by task id, what the server needs to play it; of tasks that tell their customers the same, one."""
+    tasks = {task.id: task for task in {task.user_system: task for task in tasks.values()}.values()}
     return {
         task.id: {
             "user_system": task.user_system,
-            "calls": [[action.name, dict(action.arguments)] for action in task.reference],
+            "calls": [[action.requestor, action.name, dict(action.arguments)] for action in task.reference],
             "said": "It is all done now. " + " ".join(task.communicate),
         }
         for task in tasks.values()
@@ -74,19 +76,30 @@ async def serve(played: dict[str, dict[str, Any]]) -> None:
         turns = sum(message["role"] == "assistant" for message in messages)
         name = by_system.get(messages[0]["content"])
         if name is not None:
-            return Say("###STOP###" if turns else f"Please solve task {name} for me.", **form)
+            said = customers_line(name, played[name], turns)
+            return Say(said, **form) if isinstance(said, str) else Say(calls=[said], **form)
         if (script := played.get(messages[1]["content"].split()[3])) is None:
             return Say("Hello.", **form)  # v1's constructors ask about no task
         as_text = not request.body.get("tools")
         if turns >= len(script["calls"]):
             return Say(_action("respond", {"content": script["said"]}) if as_text else script["said"], **form)
-        tool, arguments = script["calls"][turns]
+        by, tool, arguments = script["calls"][turns]
+        if by == "user":
+            said = f"Please do this on your side: {tool}"
+            return Say(_action("respond", {"content": said}) if as_text else said, **form)
         return Say(_action(tool, arguments), **form) if as_text else Say(calls=[(tool, arguments)], **form)
 
     async with ScriptedServer(answer) as server:
         server.requests = _Forgetful()
         print("READY", server.port, flush=True)
         await asyncio.Event().wait()
+
+
+def customers_line(name: str, script: dict[str, Any], turns: int) -> str | tuple[str, dict[str, Any]]:
+    """Return what the customer does next: its task, each of its own calls and that it is done, and the stop word."""
+    own = [(tool, arguments) for by, tool, arguments in script["calls"] if by == "user"]
+    lines = [f"Please solve task {name} for me.", *(line for call in own for line in (call, "Done.")), "###STOP###"]
+    return lines[turns]
 
 
 class _Forgetful(list[Any]):
@@ -149,6 +162,13 @@ def tau2_retail() -> Domain:
     return Tau2Domain("retail", "base")
 
 
+def tau2_telecom() -> Domain:
+    """Return tau2's telecom, a new one."""
+    from tautools.bench.sources.inspect_telecom import TelecomDomain
+
+    return TelecomDomain("base")
+
+
 def lowest(make: Callable[[], Domain], base_url: str, names: list[str], strategy: str, cut: str) -> Cost:
     """Return the lowest of several measurements: other work on the machine only ever adds."""
     return min(asyncio.run(ours(make(), base_url, names, strategy, cut)) for _ in range(ROUNDS))
@@ -190,6 +210,9 @@ def measure(with_inspect: bool) -> dict[str, Any]:
         costs = {strategy: lowest(tau2_retail, base_url, names, strategy, "whole") for strategy in strategies}
         cut = {mode: lowest(tau2_retail, base_url, names, "fc", mode) for mode in ("spaced", "burst")}
         original = inspects(base_url, names) if with_inspect else math.nan
+    with server(telecom := scripts(open_source().domain("telecom").tasks)) as base_url:
+        asyncio.run(ours(tau2_telecom(), base_url, list(telecom), "fc", "whole"))  # warm
+        costs["fc, telecom"] = lowest(tau2_telecom, base_url, list(telecom), "fc", "whole")
     chunk_us = {
         mode: (cost.cpu_ms - costs["fc"].cpu_ms) * 1000 / (cost.chunks - costs["fc"].chunks)
         for mode, cost in cut.items()
@@ -205,7 +228,7 @@ def measure(with_inspect: bool) -> dict[str, Any]:
 
 def tell(found: dict[str, Any]) -> None:
     """Print the figures as a table."""
-    print(f"processor time per conversation, {found['tasks']} retail tasks, rewards included")
+    print(f"processor time per conversation, {found['tasks']} retail tasks or telecom's, rewards included")
     print(f"{'harness':<24}{'model calls':>12}{'ms':>10}")
     for strategy, ms in found["conversation_ms"].items():
         print(f"{'tautools, ' + strategy:<24}{found['calls'][strategy]:>12}{ms:>10}")
