@@ -24,4 +24,5 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     limits = Limits()
     assert f"{limits.max_steps} requests of the agent (`limits.max_steps`" in PAGE
     assert f"{limits.max_errors} unusable answers (`limits.max_errors`" in PAGE
+    assert f"{limits.max_user_calls} times in a row with calls (`limits.max_user_calls`)" in PAGE
     assert f"its {limits.max_rounds} rounds end" in PAGE
