@@ -38,8 +38,9 @@ def print_certificate(found: PersonaCertificate) -> None:
     """Print what one persona's records prove."""
     console = Console(highlight=False)
     marked = _SIMULATED if found.simulated else ""
-    title = f"{escape(found.persona)}: {found.conversations} conversations, setting {found.setting_id}"
-    console.rule(f"{title}{marked}", align="left")
+    place = f"{found.env} {found.strategy}{_kind(found.user_strategy)} {found.persona}"
+    title = f"{escape(place)}: {found.conversations} conversations, setting {found.setting_id}"
+    console.print(f"\n[bold]{title}[/]{marked}")  # a rule would cut the mark off
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in found.checks:
         table.add_row(_MARKS[check.passed], check.name, escape(check.detail))
@@ -55,6 +56,10 @@ def print_certificate(found: PersonaCertificate) -> None:
         "(*: the interval, widened for their number, leaves 0 out)",
         style="dim",
     )
+
+
+def _kind(user_strategy: str) -> str:
+    return "" if user_strategy == "llm" else f" (customer by {user_strategy})"
 
 
 def _labels(found: PersonaCertificate) -> str:
@@ -84,8 +89,8 @@ def print_comparison(found: Comparison) -> None:
     """Print the personas of one setting beside control."""
     console = Console(highlight=False)
     marked = _SIMULATED if found.simulated else ""
-    what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}"
-    console.rule(f"{escape(what)}{marked}", align="left")
+    what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}{_kind(found.user_strategy)}"
+    console.print(f"\n[bold]{escape(what)}[/]{marked}")
     console.print(_scores(found))
     console.print(_differences(found.personas, ("turns", "prompt tokens", "output tokens", "facts told")))
     console.print(_differences(found.personas, ("apologies", "clarifications", "transfers")))

@@ -232,3 +232,13 @@ def test_facts_are_what_the_scenario_names_and_the_reference_needs():
     assert all(fact in task.user_system.lower() for fact in facts)
     assert coverage(task, []) == 0
     assert coverage(task, [task.user_system]) == 1
+
+
+def test_where_the_reference_needs_nothing_from_the_scenario_there_is_nothing_to_tell(tmp_path, server):
+    for persona in ("control", "anxiety"):
+        cell = cell_at(server.base_url, env="telecom", persona=persona)
+        assert run_cell(cell, workspace=tmp_path).finished
+    found = certify(tmp_path, read_setting(tmp_path / "results/telecom/fc/4B+anxiety"))
+    (told,) = [check for check in found.checks if check.name == "facts told as by control"]
+    assert told.passed is True
+    assert "need nothing" in told.detail

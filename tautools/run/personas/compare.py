@@ -64,6 +64,7 @@ class Comparison:
     strategy: str
     agent: str
     user: str
+    user_strategy: str
     simulated: bool
     has_control: bool
     personas: tuple[Compared, ...]
@@ -90,6 +91,7 @@ def compare(group: Group) -> Comparison:
         strategy=setting.strategy.value,
         agent=setting.agent.model,
         user=setting.user.model,
+        user_strategy=setting.user_strategy.value,
         simulated=any(each.folder.setting.simulated for each in group.played),
         has_control=group.control is not None,
         personas=tuple(_compared(each, group) for each in group.played),
