@@ -37,10 +37,8 @@ def assertions_judged(setting: Setting, tasks: Iterable[Task], waiting: int = 0)
     asserting = sum(bool(task.assertions) for task in every)
     judged_there = setting.source.startswith(ADOPTED) and "NL_ASSERTION" in setting.reward_basis
     if setting.judge is None and asserting and not judged_there:
-        return (
-            f"{asserting} of {len(every)} tasks have natural-language assertions that nobody judged; "
-            "they are no part of the reward"
-        )
+        whose = "The task has" if len(every) == 1 else f"{asserting} of {len(every)} tasks have"
+        return f"{whose} natural-language assertions that nobody judged; they are no part of the reward"
     if waiting:
         return f"{waiting} conversations are held and owe only their judge's verdict"
     return ""

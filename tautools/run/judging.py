@@ -23,6 +23,7 @@ from tautools.run.folder import claim_folder, find_folder
 from tautools.run.ledger import read_conversation, read_ledger
 from tautools.run.roles import party_of
 from tautools.run.unjudged import Unjudged, read_unjudged
+from tautools.run.view import write_view
 from tautools.run.writer import Writer
 from tautools.server import endpoints
 
@@ -78,6 +79,9 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
     domain = domain_of(folder)
     found = endpoints(role, workspace=workspace, role_name="judge")
     party = party_of(role, found[0].model)
+    then = folder.setting.judge
+    if then is not None and then.model == party.model:
+        party = then  # its sampling is that of the run
     simulated = folder.setting.simulated or any(endpoint.simulated for endpoint in found)
     setting = _with_judge(folder.setting, domain, party, simulated=simulated)
     path = find_folder(workspace / "results", setting)
@@ -88,6 +92,9 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
     with contextlib.closing(Writer(path)) as writer:
         bench = _Bench(domain, writer, party, found, concurrency)
         faults = asyncio.run(bench.judge_all(owed))
+    rows = [row for key, row in read_ledger(path).items() if key[0] == setting.id]
+    if rows:
+        write_view(path, rows, num_trials=max(row.trial for row in rows) + 1, order=list(domain.tasks))
     return Judged(
         folder=path,
         judged=bench.judged,
@@ -104,7 +111,7 @@ def _with_judge(setting: Setting, domain: Domain, party: Party, *, simulated: bo
     if setting.judge is not None:
         raise ParamsError(
             f"These results have a judge, {setting.judge.model}; another one would mix two judges under one score.",
-            next_step=f"Name {setting.judge.model} as it was asked, or judge the results of the run without a judge.",
+            next_step=f"Name a server of {setting.judge.model}, or judge the results of a run without a judge.",
         )
     basis = setting.reward_basis.removesuffix(f"+{BASIS}")
     return setting.model_copy(

@@ -84,12 +84,28 @@ def test_a_judge_that_fails_owes_a_verdict_and_the_conversation_is_not_held_agai
     assert all(row.agent_calls > 1 and row.user_calls > 1 and row.judge_calls == 1 for row in rows)
 
 
-def test_garbage_for_a_verdict_is_a_fault_of_the_infrastructure(tmp_path: Path) -> None:
-    with judged_cell("It depends.") as (_, _judge, run):
+def test_garbage_for_a_verdict_is_a_fault_of_the_infrastructure_and_is_owed(tmp_path: Path) -> None:
+    garbage = [True]
+
+    def answer(request: Request) -> str:
+        return "It depends." if garbage[0] else verdict(request)
+
+    with judged_cell(answer) as (sim, judge, plain):
+        run = plain.model_copy(update={"judge": plain.judge.model_copy(update={"temperature": 0.0})})
         result = run_cell(run, workspace=tmp_path, retry=ONCE)
         assert (result.done, result.owed) == (0, 2)
         assert result.fault_kinds.keys() == {"malformed"}
         assert waiting_for_judge(result.folder, result.setting.id) == 2
+        garbage[0], held = False, requests_of(sim)
+        words = ("judge", str(result.folder), "--judge-model", "judge", "--judge-base-url", judge.base_url)
+        done = called(*words, "--workspace", str(tmp_path))
+        assert (done.code, done.out.split(",")[0]) == (0, "2 judged")
+        assert requests_of(sim) == held
+        assert judge.requests[-1].body["temperature"] == 0.0
+        words = ("judge", "--judge-model", "sim-4B", "--judge-base-url", sim.base_url)
+        other = called(*words, "--workspace", str(tmp_path))
+        assert (other.code, other.out.strip()) == (0, "Nothing is to be judged.")
+    assert {row.outcome for row in read_ledger(result.folder).values()} == {Outcome.PASSED}
 
 
 def test_without_a_judge_the_run_its_plan_its_listing_and_the_report_say_what_nobody_judged(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_without_a_judge_the_run_its_plan_its_listing_and_the_report_say_what_no
     assert result.setting.reward_basis == "DB+COMMUNICATE"
     assert said in str(result)
     assert said in called("show", str(result.folder), "--workspace", str(tmp_path)).out
-    assert "1 of 1 tasks have natural-language" in called(
+    assert "The task has natural-language assertions that nobody judged" in called(
         "show", str(result.folder), "--task", "0", "--workspace", str(tmp_path)
     ).out.replace("\n", " ")
     report = pass_report(workspace=tmp_path)
@@ -137,6 +153,8 @@ def test_finished_results_are_judged_later_and_only_the_judge_is_asked(tmp_path:
         later = prepare_cell(run.model_copy(update={"judge": _role(judge)}), workspace=tmp_path)
         assert not later.owed, "a run with that judge finds them"
     assert [row.outcome for row in later.done.values()] == [Outcome.FAILED] * 2
+    view = json.loads((later.folder / "num_trials-1.json").read_text())
+    assert [entry["reward"] for entry in view] == [0.0, 0.0]
     assert [row.outcome for row in read_ledger(before.folder).values()] == [Outcome.PASSED] * 2, "nothing was changed"
 
 
