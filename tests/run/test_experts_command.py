@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from command_line import called
-from served_cells import simulated_model
+from scripted_server import Request, Say, serve_in_thread
+from served_cells import cell_at, simulated_model
 
+from tautools.bench import open_source
 from tautools.errors import BenchError, ParamsError
 from tautools.params import load_sweep, resolve_run
 from tautools.report import latency_report
-from tautools.run import prepare_cell, read_calls
+from tautools.run import prepare_cell, read_calls, read_conversation, read_ledger, run_cell
 from tautools.sweep import plan_sweep
 
+TOOLS = open_source().domain("retail").tools
 OURS = ("run", "--env", "retail", "--strategy", "experts", "--model", "sim-4B", "--limit", "3")
 
 
@@ -35,6 +38,32 @@ def test_a_run_names_its_experts_and_records_whose_call_is_whose(tmp_path: Path)
     assert "    quick  " in shown.out
     found = [(group.role, group.expert) for group in latency_report(workspace=tmp_path).groups]
     assert found == [("agent", ""), ("user", ""), ("expert", "quick"), ("expert", "strong")]
+
+
+def test_an_experts_thinking_reaches_nobody_and_its_switch_is_in_its_requests_alone(tmp_path: Path) -> None:
+    def answer(request: Request) -> Say | str:
+        offered = [tool["function"]["name"] for tool in request.body.get("tools") or ()]
+        if "call_expert" in offered:
+            return Say(calls=[("call_expert", {"expert": "quick"})])
+        if offered:
+            return "<think>a secret thought</think><message>I can help.</message>"
+        return "Hello." if len(request.body["messages"]) < 4 else "###STOP###"
+
+    with serve_in_thread(answer, model="Qwen3-8B") as server:
+        role = {"model": "Qwen3-8B", "base_url": server.base_url}
+        quick = role | {"thinking": "off", "thinking_switch": "no_think"}
+        result = run_cell(
+            cell_at(server.base_url, "Qwen3-8B", strategy="experts", experts={"quick": quick}, limit=1),
+            workspace=tmp_path,
+        )
+    (row,) = read_ledger(result.folder).values()
+    held = read_conversation(result.folder, row)
+    assert held.messages[2] == {"role": "assistant", "content": "I can help.", "expert": "quick"}
+    assert "secret" not in held.model_dump_json() + "".join(json.dumps(each.body) for each in server.requests)
+    marked = ["/no_think" in json.dumps(each.body["messages"]) for each in server.requests]
+    experts = [len(each.body.get("tools") or ()) == len(TOOLS) for each in server.requests]
+    assert marked == experts
+    assert result.setting.experts["quick"].thinking_switch == "no_think"
 
 
 def test_the_flag_names_servers(tmp_path: Path) -> None:
