@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from lab import Lab, browser_page, open_notebook, run_all, write_notebook
 from playwright.sync_api import expect
+from served_cells import simulated_model
+from v1_original import STAND_IN
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -99,3 +101,38 @@ def test_a_panel_of_a_dead_kernel_says_so(tmp_path: Path, chromium: str) -> None
         lab.api(f"/api/kernels/{kernel}/restart", {})
         expect(page.locator(".tau-notice")).to_be_visible(timeout=20_000)
         expect(page.locator(".tau-stale")).to_have_count(1)
+
+
+def test_a_person_plays_the_customer_of_a_conversation(tmp_path: Path, chromium: str) -> None:
+    with simulated_model(skill=1.0) as server:
+        flags = {
+            "bench": "tau-bench",
+            "path": str(STAND_IN),
+            "env": "retail",
+            "user_strategy": "human",
+            "agent.model": "sim-4B",
+            "agent.base_url": server.base_url,
+            "tasks.ids": ["0"],
+        }
+        code = (
+            "from pathlib import Path\nfrom tautools.params import resolve_run\nfrom tauwidgets import CustomerPanel\n"
+            f"CustomerPanel(resolve_run({flags}, workspace=Path('work')).params, 'work')"
+        )
+        write_notebook(tmp_path / "customer.ipynb", code)
+        with Lab(tmp_path) as lab, browser_page(lab, chromium) as page:
+            open_notebook(page, lab, "customer.ipynb")
+            run_all(page)
+            page.locator(".tau-start").click(timeout=60_000)
+            talk, line = page.locator(".tau-live"), page.locator(".tau-line input")
+            expect(talk).to_contain_text("You want to cancel order #T100.", timeout=30_000)
+            line.fill("Hello, please cancel #T100.")
+            line.press("Enter")
+            expect(talk).to_contain_text("May I have your user id", timeout=30_000)
+            line.fill("ada@tea.example")
+            page.locator(".tau-say").click()
+            expect(talk).to_contain_text("Shall I go ahead?", timeout=30_000)
+            _shot(page, "customer-panel")
+            line.fill("###STOP###")
+            line.press("Enter")
+            expect(talk).to_contain_text("1 done, 0 owed", timeout=30_000)
+            assert page.locator(STDERR).count() == 0

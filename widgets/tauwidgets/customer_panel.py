@@ -93,8 +93,8 @@ class CustomerPanel(Panel):
         told = "" if part is None else f"{part.instruction} Write {part.stop_word} when you have what you want."
         lines = [head, told, *(f"{who}: {what}" for who, what in snapshot.said), snapshot.notice.text]
         rows = "".join(f"<p><b>{escape(who)}</b> {escape(what)}</p>" for who, what in snapshot.said)
-        kind = "tau-error" if snapshot.notice.error else "tau-notice"
-        notice = f"<pre class='{kind}'>{escape(snapshot.notice.text)}</pre>" if snapshot.notice.text else ""
+        kind = "tau-error" if snapshot.notice.error else "tau-meta"
+        notice = f"<div class='{kind} tau-said'>{escape(snapshot.notice.text)}</div>" if snapshot.notice.text else ""
         page = f"<h3>{escape(head)}</h3><p><i>{escape(told)}</i></p>{rows}{notice}"
         return Rendered(page, "\n".join(line for line in lines if line))
 
