@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from serving import FAKE_VLLM, simulated
-from slurm_site import site_with
+from slurm_site import left_in, site_with
 
 from tautools.cli.server import command
 from tautools.errors import NotReadyError, ServerError
@@ -19,14 +19,7 @@ from tautools.server import Registry, State, endpoints, launch, open_server
 from tautools.server.on_slurm.handover import hand_over
 from tautools.slurm import JobState, Slurm
 
-KEPT = {".lock", "starts.jsonl"}
-"""What of a registry stays when no server is left: how long their starts took."""
-
 pytestmark = [pytest.mark.slurm]
-
-
-def files_of(workspace: Path) -> list[str]:
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
 
 
 def test_a_cell_goes_on_while_its_server_is_handed_over(workspace: Path) -> None:
@@ -55,11 +48,11 @@ def test_a_cell_goes_on_while_its_server_is_handed_over(workspace: Path) -> None
     assert found.base_url == second.record.base_url
     assert first.state().state is State.STOPPED
     key_file = Path(second.record.key_file).name
-    assert files_of(workspace) == sorted([key_file, "sim.json"])
+    assert left_in(workspace) == sorted([key_file, "sim.json"])
 
     second.stop()
 
-    assert files_of(workspace) == []
+    assert left_in(workspace) == []
 
 
 def test_a_successor_that_fails_changes_nothing_and_another_one_may_follow(workspace: Path) -> None:

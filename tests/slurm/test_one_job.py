@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from serving import fake_vllm, simulated
-from slurm_site import ask, site_with, wait_for
+from slurm_site import ask, left_in, processes_of, site_with, wait_for
 
 from tautools.cli.server import command
 from tautools.errors import NotReadyError, ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
-from tautools.server import Registry, Server, State, launch, launch_one_job
+from tautools.server import Registry, State, launch, launch_one_job
 from tautools.server.on_slurm.handover import hand_over
 from tautools.slurm import JobState, Slurm
-
-KEPT = {".lock", "starts.jsonl"}
-"""What of a registry stays when no server is left: how long their starts took."""
 
 pytestmark = [pytest.mark.slurm]
 
@@ -45,15 +41,6 @@ def tells_cards(name: str, cards: int) -> ServerParams:
     return params.model_copy(update={"serve_command": ["bash", "-c", told, "serve", *(params.serve_command or [])]})
 
 
-def living(server: Server) -> list[str]:
-    found = subprocess.run(["ps", "-ewwo", "stat,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if server.record.alias in line and not line.startswith("Z")]
-
-
-def left_in(workspace: Path) -> list[str]:
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
-
-
 def test_servers_of_one_job_share_its_cards_and_are_stopped_one_by_one(workspace: Path, tmp_path: Path) -> None:
     site = site_with(device="gaudi", activate=[with_cards(tmp_path / "bin")], cards_per_node=8)
     asked = [tells_cards("agent", 1).model_copy(update={"replicas": 2}), tells_cards("user", 2)]
@@ -74,7 +61,7 @@ def test_servers_of_one_job_share_its_cards_and_are_stopped_one_by_one(workspace
 
     two.stop()
 
-    assert living(two) == []
+    assert processes_of(two) == []
     assert two.state().state is State.STOPPED
     assert [one.state().state, user.state().state] == [State.READY, State.READY]
     assert Slurm().jobs([job])[job].state is JobState.RUNNING
@@ -85,7 +72,7 @@ def test_servers_of_one_job_share_its_cards_and_are_stopped_one_by_one(workspace
     user.stop()
 
     assert Slurm().jobs([job])[job].state is JobState.CANCELLED
-    assert living(one) + living(user) == []
+    assert processes_of(one) + processes_of(user) == []
     assert left_in(workspace) == []
 
 
@@ -113,7 +100,7 @@ def test_a_cancelled_job_takes_all_of_them_and_none_stays_ready(workspace: Path)
 
     for server in servers:
         wait_for(lambda server=server: server.state().state is State.STOPPED)
-        wait_for(lambda server=server: living(server) == [])
+        wait_for(lambda server=server: processes_of(server) == [])
     wait_for(lambda: not list((workspace / "servers").glob("*.json")))
 
 

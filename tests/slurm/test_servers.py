@@ -16,31 +16,17 @@ import yaml
 from click.testing import CliRunner
 from real_slurm import URGENT
 from serving import FAKE_VLLM, fake_vllm, simulated
-from slurm_site import ask, site_with, wait_for
+from slurm_site import ask, left_in, processes_of, site_with, wait_for
 
 from tautools.cli.server import command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
-from tautools.server import Registry, Server, Snapshot, State, endpoints, launch, open_server, server_states
+from tautools.server import Registry, Snapshot, State, endpoints, launch, open_server, server_states
 from tautools.server.state import cause_of
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
-KEPT = {".lock", "starts.jsonl"}
-"""What of a registry stays when no server is left: how long their starts took."""
-
 pytestmark = [pytest.mark.slurm]
-
-
-def left_in(workspace: Path) -> list[str]:
-    """Return the files of the registry, without the lock."""
-    return sorted(p.name for p in (workspace / "servers").rglob("*") if p.is_file() and p.name not in KEPT)
-
-
-def processes_of(server: Server) -> list[str]:
-    """Return the command lines that carry the launch's own name."""
-    found = subprocess.run(["ps", "-ewwo", "stat,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if server.record.alias in line and not line.startswith("Z")]
 
 
 def test_a_server_is_submitted_proven_found_for_a_role_and_stopped_whole(workspace: Path) -> None:

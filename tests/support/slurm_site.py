@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from real_slurm import ACCOUNT, QOS
 
 from tautools.params.models import SiteParams
+from tautools.server import Server
 from tautools.shell import Shell
 
 
@@ -33,3 +36,15 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def left_in(workspace: Path) -> list[str]:
+    """Return the files of the registry, without its lock and how long starts took, which stay."""
+    found = (path for path in (workspace / "servers").rglob("*") if path.is_file())
+    return sorted(path.name for path in found if path.name not in {".lock", "starts.jsonl"})
+
+
+def processes_of(server: Server) -> list[str]:
+    """Return the command lines that carry the launch's own name."""
+    found = subprocess.run(["ps", "-ewwo", "stat,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if server.record.alias in line and not line.startswith("Z")]
