@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tautools.errors import FilesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = [
     "LineWriter",
+    "at_home",
     "ensure_folder",
     "read_lines",
     "read_span",
@@ -28,6 +29,12 @@ __all__ = [
     "write_atomic",
     "write_new",
 ]
+
+
+def at_home(text: str) -> Path:
+    """Return the path that a person wrote, `~` replaced; a `~name` of nobody's stays as it is."""
+    # pathlib raises for nobody's, and takes `./~name` for `~name`.
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:

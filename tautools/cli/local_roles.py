@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
+from tautools.files import at_home
 from tautools.params import list_params, load_server
 from tautools.params.models import RoleParams, ServerParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["agent_role", "agent_server", "user_role"]
 
@@ -48,7 +49,7 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
     for name in names:
         if load_server(name, workspace=workspace).model == model:
             return load_server(name, workspace=workspace, overrides=overrides)
-    folder = Path(model).expanduser()
+    folder = at_home(model)
     if folder.is_dir():
         model = str(folder.resolve())
     elif model.startswith(("/", ".", "~")):

@@ -18,12 +18,14 @@ from pydantic import ValidationError
 from serving import FAKE_VLLM, simulated
 
 from tautools.errors import ParamsError, TautoolsError
+from tautools.files import at_home
 from tautools.params import find_params, load_server
 from tautools.params.models import ServerParams, SiteParams, SweepParams
 from tautools.run import model_slug
 from tautools.server import Registry, State, launch
 from tautools.server.keeping import note_file
 from tautools.server.vllm.command import Place, server_argv
+from tautools.server.vllm.fit import ModelFacts, model_facts
 from tautools.shell import Shell
 
 PIECES = ["$(touch X)", "`touch X`", "; touch X;", "|", "&", "'", '"', "\\", "\n", "\r", " ", "..", "/", "~", "*", "-",
@@ -101,6 +103,13 @@ def test_a_hostile_server_name_is_refused_and_leads_to_no_file(name: str) -> Non
     with pytest.raises(TautoolsError) as refused:
         registry.get(name)
     assert refused.value.next_step
+
+
+@pytest.mark.parametrize("model", ["~;", "./~;x", "~nobody-here/x", "./~root"])
+def test_a_model_named_like_nobodys_home_is_taken_as_it_is_written(tmp_path: Path, model: str) -> None:
+    assert model_facts(model, workspace=tmp_path) == ModelFacts()
+    assert str(at_home(model)) == model.removeprefix("./")
+    assert str(at_home("~/x")) == str(Path.home() / "x")
 
 
 def test_a_launch_under_a_hostile_name_makes_nothing(tmp_path: Path) -> None:

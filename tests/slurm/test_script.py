@@ -40,6 +40,7 @@ HOSTILE = st.one_of(
             "../../pwned",
             "${HOME}",
             "~",
+            "~;nobody",
             "*",
             "--port",
             "$port",

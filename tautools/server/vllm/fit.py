@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tautools.files import at_home
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -60,7 +62,7 @@ def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | Non
 def find_snapshot(model: str, *, workspace: Path, environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the folder with the model's `config.json`; None when this machine has none."""
     environ = os.environ if environ is None else environ
-    local = workspace / Path(model).expanduser()
+    local = workspace / at_home(model)
     if (local / "config.json").is_file():
         return local
     home = Path(environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()

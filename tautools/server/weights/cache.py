@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
+from tautools.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ def local_copy(model: str, *, cache: Path) -> Copy | None:
     ParamsError
         When `model` is neither a folder nor a possible id.
     """
-    folder = Path(model).expanduser()
+    folder = at_home(model)
     if folder.is_dir() and ("/" in model or (folder / "config.json").is_file()):
         if not (folder / "config.json").is_file() and _MODEL_ID.fullmatch(model):
             return _cached(model, cache)
