@@ -113,7 +113,7 @@ def site_option(function: F) -> F:
 
 
 _RUN_HELP: dict[str, tuple[Any, str]] = {
-    "env": (str, "Environment: airline, retail, …"),
+    "env": (str, "Environment: airline, retail, telecom (tau2)."),
     "strategy": (str, f"How the agent is prompted: {', '.join(each.value for each in Strategy)}."),
     "agent.model": (
         str,

@@ -79,6 +79,10 @@ def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_js
 
         _print_plan(prepare_cell(run, workspace=workspace, need_servers=False), as_json=as_json)
         return
+    if options["start_servers"]:
+        from tautools.run import prepare_cell
+
+        prepare_cell(run, workspace=workspace, need_servers=False)  # what cannot be played is told before any start
     with _servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
         result = _run(run, workspace, quiet=as_json)
     click.echo(json.dumps(_told(result), indent=1) if as_json else str(result))

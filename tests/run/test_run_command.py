@@ -116,6 +116,19 @@ def test_work_that_is_left_exits_with_3(tmp_path):
     assert told.stdout.startswith("0 done, 2 owed")
 
 
+def test_what_cannot_be_played_is_told_before_a_server_is_started(tmp_path):
+    args = ("--env", "telecom", "--server", "sim-small", "--user-server", "sim-user", "--start-servers")
+    for wrong, words in [
+        (("--task-ids", "nope"), "no task 'nope' of telecom"),
+        (("--env", "banking"), "does not play"),
+    ]:
+        told = run(tmp_path, *args, *wrong)
+        assert told.exit_code == 2
+        assert words in told.stderr
+        assert "starting" not in told.output
+    assert not (tmp_path / "servers").exists()
+
+
 def test_start_servers_starts_what_is_missing_and_stops_it_after(tmp_path):
     args = ("--env", "retail", "--server", "sim-small", "--user-server", "sim-user", "--limit", 1, "--start-servers")
     told = run(tmp_path, *args)
