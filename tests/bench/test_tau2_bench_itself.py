@@ -75,6 +75,12 @@ def test_every_request_and_every_reward_is_the_originals(domain: Domain, variant
     assert variant != "solve" or ends == {"user_stop 1": len(cases)}
 
 
+def test_too_many_errors_end_it_at_the_same_moment(domain: Domain) -> None:
+    cases = [make_case(domain, task, "errors") for task in list(domain.tasks.values())[:2]]
+    requests, ends = compare(domain, cases, quick=True)
+    assert (requests, ends) == (2 * 5, {"too_many_errors 0": 2})
+
+
 def test_the_package_with_its_own_databases_gives_the_same(domain: Domain) -> None:
     cases = [make_case(domain, task, "mixed 3") for task in list(domain.tasks.values())[::8]]
     requests, ends = compare(domain, cases, quick=False)

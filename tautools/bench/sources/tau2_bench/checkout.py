@@ -89,7 +89,7 @@ def _project(folder: Path) -> tuple[str, str]:
         raise BenchError(
             f"tau2-bench {version} is not a version that tautools knows.",
             evidence=f"{file} says {version}; known: {KNOWN_VERSIONS}.",
-            next_step="Check a known version out in another folder: `git clone` and `git checkout v1.0.1`.",
+            next_step="Check a known version out in another folder; tautools was compared with 1.0.1, commit a2c0247.",
         )
     return version, str(project.get("requires-python", ""))
 
