@@ -236,6 +236,12 @@ def test_a_model_is_never_asked_outside_of_a_conversation() -> None:
         stand_in_litellm().completion(messages=[])
 
 
+def test_an_installed_package_is_found_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(STAND_IN)
+    assert open_source("tau-bench") is source_of(STAND_IN)
+    assert "tau_bench" not in sys.modules
+
+
 def test_no_checkout_no_variable_and_nothing_installed_is_told_as_such() -> None:
     with pytest.raises(NotHereError, match="tau-bench is not here"):
         open_source("tau-bench")

@@ -50,6 +50,27 @@ def test_an_address_is_taken_with_the_key_of_the_environment(
     assert (found.base_url, found.key, found.name) == (served.base_url, served.key, "")
 
 
+def test_a_model_named_alone_is_asked_at_the_address_that_tau_benchs_users_set(
+    workspace: Path, served: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_BASE", served.base_url.removesuffix("/v1"))
+    monkeypatch.setenv("OPENAI_API_KEY", served.key)
+    (found,) = ask(tmp_path, model="org/Some-4B")
+    assert (found.base_url, found.key) == (served.base_url, served.key)
+    with pytest.raises(ServerError, match="No running server serves 'fake'"):
+        ask(tmp_path, server="fake")
+    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
+    assert ask(workspace, model="org/Some-4B") == [served], "a registered server comes first"
+
+
+def test_a_key_of_openai_goes_to_no_address_that_was_given_otherwise(
+    served: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", served.key)
+    with pytest.raises(VerifyError, match=r"refuses the key \(401\)"):
+        ask(tmp_path, base_url=served.base_url, model="org/Some-4B")
+
+
 def test_a_wrong_key_is_told(workspace: Path, served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "wrong")
 
