@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_STRATEGIES = [each.value for each in Strategy if each is not Strategy.EXPERTS]
+_USERS = [each.value for each in UserStrategy if each is not UserStrategy.HUMAN]
+"""What v1 has and a script can play."""
+
 _EPILOG = """\b
 Examples:
   tautools fidelity --path ~/tau-bench --limit 5          a minute: five tasks of every env and split
@@ -42,8 +46,8 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 @click.option("--path", help="Checkout of tau-bench.  [default: TAUTOOLS_TAU_BENCH_PATH, or where it is installed]")
 @click.option("--env", "envs", multiple=True, help="Only this env; may be given several times.")
 @click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
-@click.option("--strategy", type=click.Choice([each.value for each in Strategy]), help="Only this strategy.")
-@click.option("--user-strategy", type=click.Choice([each.value for each in UserStrategy]),
+@click.option("--strategy", type=click.Choice(_STRATEGIES), help="Only this strategy.")
+@click.option("--user-strategy", type=click.Choice(_USERS),
               help="Only this user strategy.  [default: every agent with llm, every user with fc]")  # fmt: skip
 @click.option("--tasks", help="Only these task ids, separated by commas.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many tasks of each split.")
@@ -150,9 +154,10 @@ def _planned(source: TauBench, given: Mapping[str, Any]) -> list[tuple[Domain, A
 
     ids = [each.strip() for each in given["tasks"].split(",") if each.strip()] if given["tasks"] else None
     wanted = TaskParams(ids=ids, limit=given["limit"])
+    having = [env for env in source.envs() if set(given["splits"]) <= set(source.splits(env))]
     domains = [
         source.domain(env, split)
-        for env in given["envs"] or source.envs()
+        for env in given["envs"] or having or source.envs()
         for split in given["splits"] or source.splits(env)
     ]
     approaches = _approaches(given["strategy"], given["user_strategy"])
@@ -166,8 +171,6 @@ def _approaches(strategy: str | None, user_strategy: str | None) -> list[Approac
     from tautools.bench.fidelity import APPROACHES
     from tautools.bench.types import Approach
 
-    if user_strategy == UserStrategy.HUMAN:
-        raise BenchError("A person follows no script.", next_step="Choose another user strategy.")
     if strategy and user_strategy:
         return [Approach(Strategy(strategy), UserStrategy(user_strategy))]
     found = [each for each in APPROACHES if strategy in {None, each.strategy}]

@@ -59,14 +59,17 @@ def test_hashes_are_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
     }  # fmt: skip
 
 
+def test_a_split_alone_means_the_envs_that_have_it() -> None:
+    told = called("fidelity", "--path", STAND_IN, "--split", "dev", "--strategy", "act", "--json")
+    assert [(row["env"], row["split"]) for row in json.loads(told.out)["rows"]] == [("retail", "dev")]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--env", "spaceline"), "There is no env 'spaceline'"),
         (("--env", "airline", "--split", "train"), "There is no split 'train' of airline"),
         (("--env", "airline", "--tasks", "77"), "There is no task '77' of airline"),
-        (("--strategy", "experts"), "tau-bench has no strategy experts"),
-        (("--user-strategy", "human"), "A person follows no script"),
         (("--limit", "1", "--write"), "Hashes are kept of whole splits only"),
         (("--bench", "tau2"), "There is no original of tau2"),
     ],
@@ -77,6 +80,13 @@ def test_bad_input_ends_before_anything_is_compared(words: tuple[str, ...], told
     assert told in found.err
     assert "Next:" in found.err
     assert found.out == ""
+
+
+@pytest.mark.parametrize("words", [("--strategy", "experts"), ("--user-strategy", "human")])
+def test_what_no_script_plays_or_v1_has_not_is_no_choice(words: tuple[str, str]) -> None:
+    found = called("fidelity", "--path", STAND_IN, *words)
+    assert found.code == 2
+    assert f"{words[1]!r} is not one of" in found.err
 
 
 def test_an_interpreter_without_what_the_original_needs_is_told(tmp_path: Path) -> None:
