@@ -105,6 +105,9 @@ def _run(run: RunParams, workspace: Path, *, quiet: bool) -> CellResult:
 def _tell_person(event: Event) -> None:
     if event.kind == "done":
         click.echo(f"\n{event.message}")
+    elif event.kind == "interrupted":
+        left_s = event.data["grace_s"]
+        click.echo(f"\nBring this conversation to its end within {left_s:.0f} s, or interrupt again to leave it open.")
 
 
 def _outgrown(cell: Cell) -> list[str]:
