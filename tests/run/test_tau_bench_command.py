@@ -94,7 +94,7 @@ def test_a_name_without_slash_is_found_at_the_address_of_the_environment(
         ((), "tau-bench is not here"),
         (("--path", str(STAND_IN), "--split", "tests"), "There is no split 'tests' of retail"),
         (("--path", str(STAND_IN), "--task-ids", "6"), "There is no task '6' of retail"),
-        (("--path", str(STAND_IN), "--strategy", "experts"), "tau-bench has no strategy experts"),
+        (("--path", str(STAND_IN), "--strategy", "experts"), "The strategy experts has no experts"),
         (("--path", str(STAND_IN), "--strategy", "few-shot", "--few-shot-displays", str(STAND_IN / "README.md")),
          "The examples for few-shot cannot be read"),
         (("--path", str(STAND_IN), "--few-shot-displays", "nowhere.jsonl"), "nowhere.jsonl"),
