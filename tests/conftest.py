@@ -18,7 +18,9 @@ PERSONAL = {
     "OPENAI_API_BASE",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
-    "TAUTOOLS_TAU_BENCH_PATH",  # tests that want a checkout have read it by then
+    "TAUTOOLS_TAU2_BENCH_PATH",  # tests that want a checkout have read it by then
+    "TAUTOOLS_TAU2_BENCH_PYTHON",
+    "TAUTOOLS_TAU_BENCH_PATH",
     "TAUTOOLS_WORKSPACE",
     "VLLM_API_KEY",
     "VLLM_PORT",

@@ -21,11 +21,11 @@ __all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
-  tautools export                                             every setting, beside its results
-  tautools export --env airline --strategy fc --model 4B --out airline_4B.json
+  tautools export                    every setting, each beside its results
+  tautools export --env airline --model 4B --out airline_4B.json
   tautools export results/airline/fc/4B --format tau-bench --num-trials 4
 \b
-tau2-bench reads the files of --format tau2 with `tau2 view` and with its own metrics.
+Files of --format tau2 are for tau2-bench's own viewer and metrics.
 """
 
 

@@ -93,9 +93,9 @@ def _check(given: Mapping[str, Any]) -> None:
 
     if given["bench"] != "tau-bench":
         raise BenchError(
-            f"There is no original of {given['bench']} to compare with.",
-            evidence="Only tau-bench (v1) has loops of its own that ours must equal request by request.",
-            next_step="docs/fidelity.md says by which tests tau2 is held to its package.",
+            f"This command compares with tau-bench (v1), not with {given['bench']}.",
+            evidence="tau2 is held to inspect's and to tau2-bench's own loops by tests.",
+            next_step="docs/fidelity.md names them: `pytest tests/bench`, a checkout in TAUTOOLS_TAU2_BENCH_PATH.",
         )
     checkout = _opened(given["path"])
     each = given["domain_path"] is not None  # hashes of single conversations speak of any scripts

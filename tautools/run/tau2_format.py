@@ -91,7 +91,7 @@ def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> d
     own_agent = "llm_agent" if setting.strategy is Strategy.FC else f"tautools_{setting.strategy}"
     return {
         "git_commit": f"tautools {folder.provenance.get('tautools', '')}, "
-        f"{setting.source} {setting.source_version}, setting {folder.id}",
+        f"{setting.source} {setting.source_version}, setting {folder.id}{', SIMULATED' if setting.simulated else ''}",
         "num_trials": max((row.trial for row in rows), default=-1) + 1,
         "max_steps": min(setting.limits.max_steps, domain.protocol.max_steps or setting.limits.max_steps),
         "max_errors": setting.limits.max_errors,

@@ -71,7 +71,7 @@ def test_a_split_alone_means_the_envs_that_have_it() -> None:
         (("--env", "airline", "--split", "train"), "There is no split 'train' of airline"),
         (("--env", "airline", "--tasks", "77"), "There is no task '77' of airline"),
         (("--limit", "1", "--write"), "Hashes are kept of whole splits only"),
-        (("--bench", "tau2"), "There is no original of tau2"),
+        (("--bench", "tau2"), "compares with tau-bench (v1), not with tau2"),
     ],
 )
 def test_bad_input_ends_before_anything_is_compared(words: tuple[str, ...], told: str) -> None:

@@ -68,6 +68,7 @@ def test_what_is_finished_has_tau2_benchs_form(workspace):
     told = results(workspace, "airline")
     assert set(told) == {"timestamp", "info", "tasks", "simulations"}
     assert told["info"]["num_trials"] == 3
+    assert told["info"]["git_commit"].endswith(", SIMULATED")
     assert told["info"]["agent_info"] == {"implementation": "llm_agent", "llm": "sim-4B", "llm_args": {}}
     assert [task["id"] for task in told["tasks"]] == ["0", "1", "2", "3", "4", "5"]
     assert len(told["simulations"]) == 18
