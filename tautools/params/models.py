@@ -315,3 +315,8 @@ class SweepParams(SharedRunParams):
         if self.user_strategy is UserStrategy.HUMAN:
             raise ValueError("nobody sits beside the cells of a sweep; play the customer in `tautools run`")
         return self
+
+    @property
+    def roles(self) -> tuple[RoleParams, ...]:
+        """Every model that some cell asks: agents, the customer, experts, the judge."""
+        return (*self.grid.agent, self.user, *self.experts.values(), *([self.judge] if self.judge else []))

@@ -46,8 +46,7 @@ def check_roles(around: Surroundings) -> Iterator[Finding]:
         except TautoolsError as error:
             yield Finding(f"sweep {name}", Status.FAIL, error.problem, error.next_step)
             continue
-        roles = (*sweep.grid.agent, sweep.user, *([sweep.judge] if sweep.judge else []), *sweep.experts.values())
-        wrong = [each for role in roles if (each := _role(role, around)) is not None] + _benchmark(sweep)
+        wrong = [each for role in sweep.roles if (each := _role(role, around)) is not None] + _benchmark(sweep)
         if wrong:
             found, remedy = wrong[0]
             yield Finding(f"sweep {name}", Status.FAIL, found, remedy)

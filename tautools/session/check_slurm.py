@@ -103,7 +103,7 @@ def check_job(around: Surroundings) -> Iterator[Finding]:
 def fields_of(lines: Sequence[str]) -> dict[str, str]:
     """Return the `Name=value` words of `scontrol show … -o`."""
     words = (word.partition("=") for line in lines for word in line.split())
-    return {name: value for name, equals, value in words if equals}
+    return {name: value for name, equals, value in words if name and equals}
 
 
 def _partition_faults(site: SiteParams, told: dict[str, str]) -> Iterator[str]:

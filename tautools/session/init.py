@@ -128,7 +128,7 @@ def _wanted(workspace: Path, site: str, name: str, found: AgentProject | None) -
 
 def _servers(sweep: SweepParams) -> set[str]:
     known = set(list_params("servers"))
-    return {role.server for role in (*sweep.grid.agent, sweep.user) if role.server in known}
+    return {role.server for role in sweep.roles if role.server in known}
 
 
 def _with_checkout(text: str, found: AgentProject | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import called, listing
 
-from tautools.params import list_params, load_server, load_site, load_sweep, shipped
+from tautools.params import load_server, load_site, load_sweep, shipped
 from tautools.session import plan_init, recognise, write_workspace
 
 
@@ -30,12 +30,14 @@ def test_a_workspace_has_params_with_comments_notebooks_and_folders(tmp_path: Pa
     assert "tautools sweep run sol-gaudi-120" in (workspace / "README.md").read_text()
 
 
-def test_the_local_site_brings_the_demo(tmp_path: Path) -> None:
+def test_the_local_site_brings_its_sweeps_and_every_server_that_they_name(tmp_path: Path) -> None:
     assert called("init", str(tmp_path)).code == 0
     assert load_site("local", workspace=tmp_path).scheduler == "none"
     own = {path.stem for path in (tmp_path / "params" / "servers").iterdir()}
-    assert {"sim-small", "sim-large", "sim-user"} == own
-    assert "demo" in list_params("sweeps", tmp_path)
+    assert own == {"sim-small", "sim-large", "sim-user"} | {
+        "nemotron-orchestrator-8b", "gpt-oss-20b", "qwen3-32b-fp8", "qwen3-next-80b-a3b-fp8"
+    }  # fmt: skip
+    assert {path.stem for path in (tmp_path / "params" / "sweeps").iterdir()} == {"demo", "oss-tau2"}
 
 
 def test_the_notebooks_of_a_workspace_use_it_wherever_their_kernel_starts(tmp_path: Path) -> None:
