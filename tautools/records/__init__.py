@@ -1,0 +1,43 @@
+"""What the program writes: settings, finished conversations, commit rows, model calls, events, servers.
+
+Every record has a `schema_version` and ignores fields it does not know, so that an older tautools can still read a
+newer file. A *setting* is everything chosen that makes conversations comparable; its id is a hash over the fields that
+differ from their defaults, so a field added later, with a default, keeps old ids. What is only observed (a server's
+version, its served length) is provenance and does not enter the id.
+"""
+
+from __future__ import annotations
+
+from tautools.records.base import Record, canonical_json
+from tautools.records.call import CallRecord
+from tautools.records.conversation import Adopted, CommitRow, Conversation, ConversationPlace, Deed, Event
+from tautools.records.server import Certificate, Rung, ServerRecord
+from tautools.records.setting import LOOP_VERSION, Limits, Party, Sampling, Setting, setting_id
+from tautools.records.words import Outcome, Role, Strategy, Thinking, ThinkingSwitch, UserStrategy
+
+__all__ = [
+    "LOOP_VERSION",
+    "Adopted",
+    "CallRecord",
+    "Certificate",
+    "CommitRow",
+    "Conversation",
+    "ConversationPlace",
+    "Deed",
+    "Event",
+    "Limits",
+    "Outcome",
+    "Party",
+    "Record",
+    "Role",
+    "Rung",
+    "Sampling",
+    "ServerRecord",
+    "Setting",
+    "Strategy",
+    "Thinking",
+    "ThinkingSwitch",
+    "UserStrategy",
+    "canonical_json",
+    "setting_id",
+]

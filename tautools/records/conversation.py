@@ -1,0 +1,142 @@
+"""What a run leaves behind: finished conversations, their commit rows, events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tautools.records.base import Record
+from tautools.records.words import Outcome
+
+__all__ = ["Adopted", "CommitRow", "Conversation", "ConversationPlace", "Deed", "Event"]
+
+
+class ConversationPlace(BaseModel):
+    """Where a finished conversation lies, and what its bytes must hash to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    """Name within `conversations/`."""
+    offset: int
+    length: int
+    sha256: str
+
+
+class Deed(BaseModel):
+    """One thing that was done in a conversation and that its score rests on: a tool call, or words for the user."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    by: Literal["assistant", "user"] = "assistant"
+    call: str = ""
+    """Name of the tool that was called; empty for words."""
+    arguments: str = ""
+    """Of the call, as its model wrote them."""
+    error: bool = False
+    """Whether the tool refused the call."""
+    said: str = ""
+    """What the agent said to the user."""
+
+
+class Adopted(BaseModel):
+    """Where a conversation comes from that was not held here: a row of another program's file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    file: str
+    """Name of the file."""
+    sha256: str
+    """Of the file's bytes as they lay there."""
+    format: str
+    """Such as `tau-bench`, `tau2-bench`, `inspect`, `tautools`."""
+    row: int
+    """Place in the file, from 0."""
+    at: float
+    """Unix time at which it was adopted [s]."""
+    timed: bool = False
+    """Whether the file says when the conversation was held; if not, its times are those of its adoption."""
+
+
+class Conversation(Record):
+    """One finished (task, trial) under one setting, with its messages."""
+
+    setting_id: str
+    env: str
+    task_id: str
+    trial: int
+    outcome: Outcome
+    reward: float | None
+    reward_info: dict[str, Any] = Field(default_factory=dict)
+    """The scorer's parts: `db`, `communicate`, explanations, touched entities that differ."""
+    messages: list[dict[str, Any]]
+    """The whole conversation in the order it happened, OpenAI roles seen from the agent; tool results included."""
+    user_messages: list[dict[str, Any]] = Field(default_factory=list)
+    """The same conversation as the user model saw it, system prompt first."""
+    deeds: list[Deed] = Field(default_factory=list)
+    """The calls of both sides and the agent's words to the user, as they happened: enough to score it again."""
+    seed: int
+    started_at: float
+    """Unix time [s]."""
+    finished_at: float
+    error: str = ""
+    simulated: bool = False
+    adopted: Adopted | None = None
+    """Where it was adopted from; None when it was held here."""
+
+
+class CommitRow(Record):
+    """The ledger's row: a conversation is finished if and only if such a row can be read."""
+
+    setting_id: str
+    env: str
+    task_id: str
+    trial: int
+    outcome: Outcome
+    reward: float | None
+    started_at: float
+    finished_at: float
+    agent_calls: int = 0
+    user_calls: int = 0
+    expert_calls: int = 0
+    judge_calls: int = 0
+    tool_calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    place: ConversationPlace
+    writer: str
+    error: str = ""
+    simulated: bool = False
+    adopted: Adopted | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Setting id, task id, trial: what is counted once."""
+        return (self.setting_id, self.task_id, self.trial)
+
+    @property
+    def model_calls(self) -> int:
+        """Answered requests to models of every role."""
+        return self.agent_calls + self.user_calls + self.expert_calls + self.judge_calls
+
+    @property
+    def duration_s(self) -> float | None:
+        """Wall time of the conversation [s]; None when it was adopted from a file that does not tell."""
+        if self.adopted is not None and not self.adopted.timed:
+            return None
+        return self.finished_at - self.started_at
+
+
+class Event(Record):
+    """Something that happened to a run: starts, stops, faults, server metrics."""
+
+    kind: str
+    """`start`, `stop`, `fault`, `retry`, `user_error`, `interrupted`, `done`, `metrics`."""
+    at: float
+    setting_id: str = ""
+    task_id: str = ""
+    trial: int | None = None
+    message: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""What the registry knows of servers, and what was proven of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tautools.records.base import Record
+
+__all__ = ["Certificate", "Rung", "ServerRecord"]
+
+
+class Rung(BaseModel):
+    """One probe of the verification ladder."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    number: int
+    name: str
+    passed: bool | None
+    """`None`: not applicable or not asked for."""
+    detail: str = ""
+    took_s: float = 0.0
+
+
+class Certificate(Record):
+    """Proof that an address was the right server in working order, at one moment."""
+
+    server: str
+    base_url: str
+    model: str
+    alias: str = ""
+    issued_at: float
+    rungs: list[Rung]
+    versions: dict[str, str] = Field(default_factory=dict)
+    flags: list[str] = Field(default_factory=list)
+    """The command that started the server, word by word, when it is ours; values of secrets are hidden."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables that its params set; values of secrets are hidden."""
+    cards: dict[str, str] = Field(default_factory=dict)
+    """The server's cards at its launch, by index: their module id on Gaudi, else their UUID or index."""
+    max_model_len: int | None = None
+    simulated: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether no rung failed."""
+        return all(rung.passed is not False for rung in self.rungs)
+
+
+class ServerRecord(Record):
+    """What the registry knows of one server."""
+
+    name: str
+    how: str = "local"
+    """`local` or `attach`; `slurm` and `ssh` fit the same record."""
+    engine: str = "vllm"
+    model: str
+    """The served model name that requests carry."""
+    alias: str = ""
+    """A name given to this one launch and served beside the model name: proof of identity."""
+    base_url: str
+    """Ends in `/v1`."""
+    key_file: str = ""
+    """Path of the file that holds the key, mode 0600; empty for a server without one."""
+    pid: int | None = None
+    pid_started_at: float | None = None
+    """Start time of the process [s since the epoch]; with the pid it names one process for ever."""
+    host: str = ""
+    job_id: str = ""
+    """The Slurm job, of a server that is one."""
+    shares_job: bool = False
+    """Whether that job holds several servers, so that one of them may end while the job goes on."""
+    log_out: str = ""
+    log_err: str = ""
+    argv: list[str] = Field(default_factory=list)
+    cards: dict[str, str] = Field(default_factory=dict)
+    """Cards that the launch gave it, by index, as in its certificate."""
+    spec: dict[str, Any] = Field(default_factory=dict)
+    site: dict[str, Any] = Field(default_factory=dict)
+    """The site it was started on, so that it can be started again; empty: this machine as it is."""
+    changes: list[str] = Field(default_factory=list)
+    """What a relaunch changed of the server file, each as `name: old -> new`, with the cause."""
+    started_at: float = 0.0
+    certificate: Certificate | None = None
+    simulated: bool = False
+    owner: str = ""

@@ -1,0 +1,105 @@
+"""Settings: everything chosen that makes conversations comparable, and the id that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tautools.records.base import Record, canonical_json
+from tautools.records.words import Strategy, Thinking, ThinkingSwitch, UserStrategy
+
+__all__ = ["LOOP_VERSION", "Limits", "Party", "Sampling", "Setting", "setting_id"]
+
+LOOP_VERSION = 1
+"""Version of the conversation loop; raised when its behaviour changes what scores mean."""
+
+
+class Sampling(BaseModel):
+    """What a role sends with each request; `None` leaves it to the server's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    max_tokens: int | None = Field(None, ge=1)
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request body, sent as they are."""
+
+
+class Party(BaseModel):
+    """A role's model and how it is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str
+    provider: str = "openai"
+    """`openai` is any OpenAI-compatible server (vLLM); other names are litellm's."""
+    sampling: Sampling = Sampling()
+    thinking: Thinking = Thinking.DEFAULT
+    thinking_switch: ThinkingSwitch = ThinkingSwitch.TEMPLATE
+    """How it is told what `thinking` asks of it."""
+
+
+class Limits(BaseModel):
+    """Where a conversation ends if nobody ends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_rounds: int = Field(100, ge=1)
+    """User-and-agent rounds; inspect's tau2 has 100."""
+    max_steps: int = Field(200, ge=1)
+    """Agent requests over the whole conversation; tau2-bench has 200 steps."""
+    max_errors: int = Field(10, ge=1)
+    """Unusable agent answers (empty, or a call that cannot be read) before the conversation is an agent_error."""
+    max_user_calls: int = Field(50, ge=1)
+    """Answers of a customer with tools that are calls, in a row without a word, before it is a user_error."""
+    time_s: float | None = Field(None, gt=0)
+    """Seconds of wall time for one conversation."""
+
+
+class Setting(Record):
+    """Everything chosen that makes conversations comparable."""
+
+    bench: str = "tau2"
+    source: str
+    """Where the benchmark was loaded from, such as `inspect-evals`."""
+    source_version: str
+    protocol: str
+    """The rules of the conversation, such as `inspect-tau2`: who opens, what ends it, what is counted."""
+    reward_basis: str
+    """Such as `DB+COMMUNICATE`."""
+    env: str
+    split: str = "base"
+    strategy: Strategy
+    agent: Party
+    user: Party
+    user_strategy: UserStrategy = UserStrategy.LLM
+    experts: dict[str, Party] = Field(default_factory=dict)
+    """The expert models by name, for the strategy `experts`."""
+    judge: Party | None = None
+    """Who decides natural-language assertions; without one they are not part of the reward."""
+    prompts: dict[str, str] = Field(default_factory=dict)
+    """Name of a prompt to the sha256 of its text: policy, guidelines, agent instructions."""
+    limits: Limits = Limits()
+    seed: int = 0
+    persona: str | None = None
+    """The customer's persona, such as `anger` or, at another intensity than its usual one, `anger-strong`."""
+    intensity: str | None = None
+    """Of the persona; its text is in `prompts` by its hash."""
+    simulated: bool = False
+    """Whether any model of it is simulated; such figures are marked SIMULATED everywhere."""
+    loop_version: int = 1
+
+    @property
+    def id(self) -> str:
+        """First 16 hex digits of the hash over the non-default fields."""
+        return setting_id(self)
+
+
+def setting_id(setting: Setting) -> str:
+    """Return the setting id: sha256 over the canonical JSON of the fields that differ from their defaults."""
+    chosen = setting.model_dump(mode="json", exclude_defaults=True, exclude={"schema_version"})
+    return hashlib.sha256(canonical_json(chosen).encode()).hexdigest()[:16]
