@@ -8,6 +8,7 @@ each stops it once nothing has asked it for a while: the next run may still use 
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tautools.params import list_params, load_server, load_site
 from tautools.params.models import SimulateParams
 from tautools.server import Registry, Server, State, launch_all, server_state
 from tautools.server.keeping import Terms, keep
-from tautools.shell import this_process
+from tautools.shell import Process, process_alive, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
     from tautools.params.models import RoleParams, ServerParams, SiteParams
     from tautools.records import ServerRecord
+    from tautools.server import Snapshot
     from tautools.sweep.cells import SweepCell
 
 __all__ = ["ServerNeed", "server_needs", "serving"]
 
 QUIET_S = 120.0
 """So long without a request, a server of a sweep that was killed is stopped; a run that is begun anew keeps it [s]."""
+
+KEEPER_ENDS_S = 10.0
+"""So long the keeper of a stopped server is waited for; it goes on by itself then [s]."""
 
 _ON_ITS_WAY = {State.QUEUED, State.STARTING, State.VERIFYING}
 
@@ -136,7 +141,7 @@ def serving(
     workspace : Path
         Whose registry and server files are used.
     site : str or SiteParams
-        Where servers start.
+        Where servers start: on this machine, or as jobs of Slurm.
     start : bool
         Whether missing servers are started; without it the block runs with what there is.
     tell : callable, optional
@@ -155,24 +160,24 @@ def serving(
     needs = server_needs(cells, workspace=workspace) if start else []
     missing = [need for need in needs if not need.running]
     where = load_site(site, workspace=workspace) if isinstance(site, str) else site
-    _check_startable(missing, where)
-    started: list[Server] = []
+    _check_startable(missing)
+    started: list[_Held] = []
     try:
-        waiting: list[Server] = []
+        waiting: list[_Held] = []
         for need in missing:
             with shield():
                 begun = _begin(need, workspace, where, started)
             tell(f"server {need.name}: starting {need.model}" if need.params else f"server {need.name}: waiting for it")
             waiting += begun
-        for server in waiting:
-            _prove(server, tell)
+        for held in waiting:
+            _prove(held, tell)
         yield needs
     finally:
         with shield():
             _stop_all(started, tell)
 
 
-def _check_startable(missing: Sequence[ServerNeed], site: SiteParams) -> None:
+def _check_startable(missing: Sequence[ServerNeed]) -> None:
     nameless = [need for need in missing if need.params is None and need.state not in _ON_ITS_WAY]
     if nameless:
         need = nameless[0]
@@ -182,50 +187,73 @@ def _check_startable(missing: Sequence[ServerNeed], site: SiteParams) -> None:
             evidence=said,
             next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
         )
-    to_start = [need.name for need in missing if need.params is not None]
-    if to_start and site.scheduler != "none":
-        raise SweepError(
-            f"Site {site.name!r} schedules with {site.scheduler}, and servers start on this machine only.",
-            evidence=f"To start: {', '.join(to_start)}.",
-            next_step="Inside an allocation add `--set site=local`; or start the servers yourself and run again.",
-        )
 
 
-def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[Server]) -> list[Server]:
+@dataclass(slots=True)
+class _Held:
+    """A server and, when it was started here, the process that ends it should this one be killed."""
+
+    server: Server
+    keeper: Process | None = None
+
+    def lease(self) -> None:
+        """Tie the server's life to this process."""
+        self.keeper = keep(self.server, Terms(owner=this_process(), quiet_s=QUIET_S))
+
+    def end(self) -> None:
+        """Stop the server, and wait for its keeper, which ends within a second of it and takes its note away."""
+        self.server.stop()
+        until = time.monotonic() + KEEPER_ENDS_S
+        while self.keeper is not None and time.monotonic() < until:
+            if not process_alive(self.keeper.pid, self.keeper.started_at):
+                return
+            time.sleep(0.05)
+
+
+def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_Held]) -> list[_Held]:
     if need.params is None:
-        return [Server(Registry(workspace).get(need.name), workspace=workspace)]
+        return [_Held(Server(Registry(workspace).get(need.name), workspace=workspace))]
     # Replicas start side by side: a staggered start would hold back an interrupt for as long as it takes.
     at_once = need.params.model_copy(update={"stagger": None})
-    servers = launch_all([at_once], workspace=workspace, site=site)
-    started += servers
-    for server in servers:
-        _lease(server)
-    return servers
+    begun = [_Held(server) for server in launch_all([at_once], workspace=workspace, site=site)]
+    started += begun
+    for held in begun:
+        held.lease()
+    return begun
 
 
-def _lease(server: Server) -> None:
-    keep(server, Terms(owner=this_process(), quiet_s=QUIET_S))
-
-
-def _prove(server: Server, tell: Callable[[str], None]) -> None:
+def _prove(held: _Held, tell: Callable[[str], None]) -> None:
+    server = held.server
     alias = server.record.alias
-    server.wait_ready()
+    server.wait_ready(on_progress=_QueueTeller(server.name, tell))
     if server.record.alias != alias:  # it lost its port and was started again: another launch, which has no keeper yet
-        _lease(server)
+        held.lease()
     tell(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 
-def _stop_all(started: Sequence[Server], tell: Callable[[str], None]) -> None:
+class _QueueTeller:
+    """Tells once for each reason that a server's job waits in Slurm's queue."""
+
+    def __init__(self, name: str, tell: Callable[[str], None]) -> None:
+        self._name, self._tell, self._told = name, tell, ""
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        if snapshot.state is State.QUEUED and snapshot.detail != self._told:
+            self._told = snapshot.detail
+            self._tell(f"server {self._name}: in the queue; {snapshot.detail}")
+
+
+def _stop_all(started: Sequence[_Held], tell: Callable[[str], None]) -> None:
     """Stop every one, whatever happens to the others; the first error is raised when all were tried.
 
     One that failed has no process any more; it stays registered, so that its log can be read by name.
     """
     errors: list[TautoolsError] = []
-    for server in started:
+    for held in started:
         try:
-            if server.state().state is not State.FAILED:
-                server.stop()
-                tell(f"server {server.name}: stopped")
+            if held.server.state().state is not State.FAILED:
+                held.end()
+                tell(f"server {held.server.name}: stopped")
         except TautoolsError as error:
             errors.append(error)
     if errors:
