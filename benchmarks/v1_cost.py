@@ -65,12 +65,13 @@ def passing(domain: Any, played: dict[str, dict[str, Any]]) -> dict[str, dict[st
 
 
 def originals(root: Path, base_url: str, names: list[str]) -> dict[str, Any]:
-    """Return what the original's conversations cost, in a process of its own."""
+    """Return what the original's conversations cost, in a process of its own, or why they could not be held."""
     env = {**os.environ, "OPENAI_API_BASE": base_url, "OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     words = [os.environ.get(INTERPRETER) or sys.executable, __file__, "--original", str(root), *names]
-    done = subprocess.run(words, env=env, check=False, stdout=subprocess.PIPE)
+    done = subprocess.run(words, env=env, check=False, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"The original could not be run; name an interpreter with litellm and mcp by {INTERPRETER}.")
+        why = done.stderr.strip().rsplit("\n", 1)[-1]
+        return {"why_not": f"{why}; name an interpreter with litellm and mcp by {INTERPRETER}"}
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -100,7 +101,10 @@ def tell(found: dict[str, Any]) -> None:
     print(f"{'harness':<24}{'model calls':>12}{'ms':>10}")
     for strategy, ms in found["conversation_ms"].items():
         print(f"{'tautools, ' + strategy:<24}{found['calls'][strategy]:>12}{ms:>10}")
-    print(f"{'tau-bench, tool-calling':<24}{found['calls']['fc'] + 1:>12}{original['conversation_ms']:>10}")
+    if "why_not" in original:
+        print(f"tau-bench, tool-calling: not measured ({original['why_not']})")
+    else:
+        print(f"{'tau-bench, tool-calling':<24}{found['calls']['fc'] + 1:>12}{original['conversation_ms']:>10}")
     worst = max(found["conversation_ms"].values())
     kept = "kept" if worst <= BUDGET_MS else "MISSED"
     print(f"budget per conversation: {BUDGET_MS:g} ms; spent: {worst} ms ({kept})")
