@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from typing import Any
 
-    from tautools.bench.types import Changes, Domain, Observation, Reward, Task, World
+    from tautools.bench.types import Changes, Domain, Observation, Reward, Task
     from tautools.records import Deed
 
 __all__ = ["Replayed", "replay", "run_now"]
@@ -62,15 +62,14 @@ def replay(domain: Domain, task: Task, deeds: Sequence[Deed]) -> Replayed:
         When a tool of the benchmark waits for something, which none does so far.
     """
     world = domain.world(task)
-    steps = tuple(_step(world, deed) for deed in deeds if deed.call)
+    steps, now = [], dict(world.changes())
+    for deed in deeds:
+        if deed.call:
+            before, seen = now, run_now(world.call(deed.call, deed.arguments, deed.by))
+            now = dict(world.changes())
+            steps.append(Step(deed, seen, wrote=now != before))
     said = tuple(deed.said for deed in deeds if not deed.call)
-    return Replayed(steps, said, dict(world.changes()), world.reward(said))
-
-
-def _step(world: World, deed: Deed) -> Step:
-    before = dict(world.changes())
-    seen = run_now(world.call(deed.call, deed.arguments, deed.by))
-    return Step(deed, seen, wrote=dict(world.changes()) != before)
+    return Replayed(tuple(steps), said, now, world.reward(said))
 
 
 def run_now(call: Coroutine[Any, Any, T]) -> T:

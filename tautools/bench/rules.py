@@ -126,8 +126,8 @@ def _in_all_answers(info: str, heard: Sequence[str]) -> bool:
 
 
 def _as_a_whole(info: str, heard: Sequence[str]) -> bool:
-    # A full stop ends a number unless a digit follows it.
-    whole = re.compile(rf"(?<![\w.]){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
+    # A full stop between digits is part of a number; any other ends a word or a sentence.
+    whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
     return any(whole.search(answer) for answer in heard)
 
 
@@ -146,8 +146,10 @@ def _all_made(reference: Sequence[Action], done: Replayed) -> bool:
 
 
 def _fits(action: Action, given: Mapping[str, Any]) -> bool:
-    # Only the arguments that the call has are compared: tau2-bench does so where a task names none.
-    return all(name in action.arguments and action.arguments[name] == value for name, value in given.items())
+    # Where a task does not name what is compared, tau2-bench compares the arguments that the call has.
+    names = given.keys() if action.compared is None else action.compared
+    wanted, made = ({name: each[name] for name in names if name in each} for each in (action.arguments, given))
+    return wanted == made
 
 
 def _arguments(text: str) -> Mapping[str, Any]:

@@ -44,6 +44,12 @@ class Action:
     name: str
     arguments: Mapping[str, Any]
     requestor: str = "assistant"
+    compared: tuple[str, ...] | None = None
+    """Names of the arguments that matter where the benchmark asks for the action itself; None: all of them."""
+
+    def matter(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of `arguments` that matter."""
+        return {name: value for name, value in arguments.items() if self.compared is None or name in self.compared}
 
 
 @dataclass(frozen=True, slots=True)

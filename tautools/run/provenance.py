@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tautools
-from tautools.errors import TautoolsError
+from tautools.git import ask_git
 from tautools.run.metrics import ask_version
-from tautools.shell import Shell
 
 if TYPE_CHECKING:
     from tautools.bench.types import Domain
@@ -59,18 +58,10 @@ def git_revision(root: Path) -> str | None:
     """
     if not (root / ".git").exists():
         return None
-    revision = _git(root, "describe", "--always", "--abbrev=40")
+    revision = ask_git(root, "describe", "--always", "--abbrev=40")
     # `describe --dirty` would take the index's lock, and leave it behind when this process is killed.
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changed = ask_git(root, "status", "--porcelain", "--untracked-files=no")
     return f"{revision}-dirty" if revision and changed else revision
-
-
-def _git(root: Path, *words: str) -> str | None:
-    try:
-        told = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
-    except TautoolsError:
-        return None
-    return told.stdout.strip() or None if told.exit_code == 0 else None
 
 
 def _installed(name: str) -> str | None:

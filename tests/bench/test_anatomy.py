@@ -152,6 +152,8 @@ def test_ten_is_found_in_a_hundred_by_all_but_the_exact_rule(retail: Domain) -> 
     assert set(said(retail, "There are 10.", "10").values()) == {1.0}
     assert set(said(retail, "It costs $1,010.50.", "1010.50").values()) == {1.0}
     assert said(retail, "It costs 10.50", "10")[Rules.EXACT] == 0.0
+    assert said(retail, "It costs 3.10", "10")[Rules.EXACT] == 0.0
+    assert said(retail, "Let me see...10 of them.", "10")[Rules.EXACT] == 1.0
 
 
 def test_a_limit_is_scored_by_inspect_alone(retail: Domain) -> None:
@@ -190,3 +192,24 @@ def test_the_customers_part_of_a_reference_is_told_as_the_customers() -> None:
     found = dissect(telecom, task, mine)
     assert {each.by for each in found.missed} == {"user"}
     assert {each.table for each in found.fields} == {"user"}
+
+
+def test_an_argument_that_the_task_does_not_compare_may_be_any() -> None:
+    telecom = open_source().domain("telecom")
+    task = next(t for t in telecom.tasks.values() if any(each.compared == () for each in t.reference))
+    asked = next(each for each in task.reference if each.compared == ())
+    deeds = [
+        Deed(
+            by="user" if each.requestor == "user" else "assistant",
+            call=each.name,
+            arguments=json.dumps(dict(each.arguments)),
+        )
+        for each in task.reference
+        if each is not asked
+    ]
+    other = Deed(call=asked.name, arguments=json.dumps(dict.fromkeys(asked.arguments, "in other words")))
+    done = replay(telecom, task, [*deeds, other])
+    assert judge_by(Rules.V2, telecom, task, done, Outcome.PASSED).reward == 1.0
+    assert dissect(telecom, task, [*deeds, other]).missed == ()
+    without = judge_by(Rules.V2, telecom, task, replay(telecom, task, deeds), Outcome.FAILED)
+    assert "actions" in without.lost_by

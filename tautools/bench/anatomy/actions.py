@@ -81,8 +81,8 @@ def unasked_writes(reference: Sequence[Action], steps: Sequence[Step]) -> tuple[
 
 
 def _take_equal(action: Action, free: dict[int, Step]) -> Step | None:
-    wanted = canonical_json(dict(action.arguments))
-    equal = [place for place, step in _of_tool(action, free) if canonical_json(_read(step)) == wanted]
+    wanted = canonical_json(action.matter(action.arguments))
+    equal = [place for place, step in _of_tool(action, free) if canonical_json(_that_matters(action, step)) == wanted]
     accepted = [place for place in equal if not free[place].seen.error]
     return free.pop((accepted or equal)[0]) if equal else None
 
@@ -111,11 +111,16 @@ def _of_tool(action: Action, free: Mapping[int, Step]) -> list[tuple[int, Step]]
 
 
 def _differs(action: Action, step: Step) -> dict[str, tuple[Any, Any]]:
-    given = _read(step)
-    actual = given if isinstance(given, Mapping) else {}
-    names = dict.fromkeys([*action.arguments, *actual])
-    pairs = {name: (action.arguments.get(name), actual.get(name)) for name in names}
+    given = _that_matters(action, step)
+    expected, actual = action.matter(action.arguments), given if isinstance(given, Mapping) else {}
+    names = dict.fromkeys([*expected, *actual])
+    pairs = {name: (expected.get(name), actual.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if canonical_json(pair[0]) != canonical_json(pair[1])}
+
+
+def _that_matters(action: Action, step: Step) -> Any:
+    given = _read(step)
+    return action.matter(given) if isinstance(given, Mapping) else given
 
 
 def _read(step: Step) -> Any:

@@ -119,11 +119,16 @@ def _task(sample: Any) -> Task:
     return Task(
         id=str(sample.id),
         user_system=sample.input[0].text,
-        reference=tuple(Action(found.name, found.arguments, str(found.requestor)) for found in actions),
+        reference=tuple(_action(found) for found in actions),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
         assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
         source_task=source,
     )
+
+
+def _action(found: Any) -> Action:
+    compared = None if found.compare_args is None else tuple(found.compare_args)
+    return Action(found.name, found.arguments, str(found.requestor), compared)
 
 
 def expected_changes(shared: LoadedEnv, task: Task) -> Changes | None:

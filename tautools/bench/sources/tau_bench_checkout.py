@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.bench.sources.private_import import PrivateImport
 from tautools.bench.sources.standing_in import stand_in_litellm
-from tautools.errors import BenchError, NotHereError, TautoolsError
-from tautools.shell import Shell
+from tautools.errors import BenchError, NotHereError
+from tautools.git import ask_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +82,9 @@ class Checkout:
     @functools.cached_property
     def version(self) -> str:
         """The commit, else the installed version; what differs from either has a hash of the files behind it."""
-        commit = _git(self.root, "rev-parse", "--short=12", "HEAD") if (self.root / ".git").exists() else None
+        commit = ask_git(self.root, "rev-parse", "--short=12", "HEAD") if (self.root / ".git").exists() else None
         if commit:
-            changed = _git(self.root, "status", "--porcelain", "--", PACKAGE)
+            changed = ask_git(self.root, "status", "--porcelain", "--", PACKAGE)
             return f"{commit}+{self.digest[:8]}" if changed else commit
         installed = _installed(self.root)
         return f"{installed}+{self.digest[:8]}" if installed else f"files-{self.digest[:12]}"
@@ -140,14 +140,6 @@ class Checkout:
                 evidence=f"{type(error).__name__}: {error}",
                 next_step="Check that it is complete (`git status`, `git lfs pull`), or clone it anew.",
             ) from error
-
-
-def _git(root: Path, *words: str) -> str | None:
-    try:
-        told = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
-    except TautoolsError:
-        return None
-    return told.stdout.strip() or None if told.exit_code == 0 else None
 
 
 def _installed(root: Path) -> str | None:

@@ -194,7 +194,9 @@ def _task(env: str, told: Mapping[str, Any]) -> Task:
 
 
 def _action(data: Mapping[str, Any]) -> Action:
-    return Action(data["name"], data["arguments"], data.get("requestor") or "assistant")
+    compared = data.get("compare_args")
+    requestor = data.get("requestor") or "assistant"
+    return Action(data["name"], data["arguments"], requestor, None if compared is None else tuple(compared))
 
 
 def _hashes(domain: CheckoutDomain, database: str) -> dict[str, str]:
