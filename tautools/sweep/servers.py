@@ -36,6 +36,9 @@ QUIET_S = 120.0
 KEEPER_ENDS_S = 10.0
 """So long the keeper of a stopped server is waited for; it goes on by itself then [s]."""
 
+QUEUE_TOLD_S = 600.0
+"""How often it is told that a server still waits in the queue [s]."""
+
 _ON_ITS_WAY = {State.QUEUED, State.STARTING, State.VERIFYING}
 
 
@@ -225,21 +228,22 @@ def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_H
 def _prove(held: _Held, tell: Callable[[str], None]) -> None:
     server = held.server
     alias = server.record.alias
-    server.wait_ready(on_progress=_QueueTeller(server.name, tell))
+    server.wait_ready(on_progress=QueueTeller(server.name, tell))
     if server.record.alias != alias:  # it lost its port and was started again: another launch, which has no keeper yet
         held.lease()
     tell(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 
-class _QueueTeller:
-    """Tells once for each reason that a server's job waits in Slurm's queue."""
+class QueueTeller:
+    """Tells why a server's job waits in Slurm's queue: at once, then every `QUEUE_TOLD_S`, as the estimate moves."""
 
     def __init__(self, name: str, tell: Callable[[str], None]) -> None:
-        self._name, self._tell, self._told = name, tell, ""
+        self._name, self._tell, self._next = name, tell, 0.0
 
     def __call__(self, snapshot: Snapshot) -> None:
-        if snapshot.state is State.QUEUED and snapshot.detail != self._told:
-            self._told = snapshot.detail
+        """Take one look at the server."""
+        if snapshot.state is State.QUEUED and time.monotonic() >= self._next:
+            self._next = time.monotonic() + QUEUE_TOLD_S
             self._tell(f"server {self._name}: in the queue; {snapshot.detail}")
 
 
