@@ -128,14 +128,14 @@ def server(played: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: str, cut: str) -> Cost:
     """Return what one conversation costs on average, all of them held `CONCURRENT` at a time."""
-    from tautools.bench import conversation_seed, converse
+    from tautools.bench import conversation_seed, run_conversation
     from tautools.bench.types import Approach
-    from tautools.llm import ModelDoor
+    from tautools.llm import ModelClient
     from tautools.llm.types import Endpoint
-    from tautools.records import CallRecord, Limits, Party, Role, Strategy
+    from tautools.records import CallRecord, Limits, ModelConfig, Role, Strategy
 
     seen: list[CallRecord] = []
-    parties = {role: Party(model=cut) for role in (Role.AGENT, Role.USER)}
+    parties = {role: ModelConfig(model=cut) for role in (Role.AGENT, Role.USER)}
     left = iter(names)
 
     async def work() -> None:
@@ -143,12 +143,12 @@ async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: s
             seed = conversation_seed(0, name, 0)
             task, limits = domain.tasks[name], Limits()
             strategy = Strategy(strategy_name)
-            held = await converse(
-                domain, task, approach=Approach(strategy), door=door, limits=limits, trial=0, seed=seed
+            held = await run_conversation(
+                domain, task, approach=Approach(strategy), client=client, limits=limits, trial=0, seed=seed
             )
             assert held.reward == 1.0, (name, held.outcome, held.reward_info)
 
-    async with ModelDoor(lambda _: [Endpoint(base_url, cut)], parties, on_call=seen.append) as door:
+    async with ModelClient(lambda _: [Endpoint(base_url, cut)], parties, on_call=seen.append) as client:
         before = time.process_time()
         await asyncio.gather(*(work() for _ in range(CONCURRENT)))
         spent = time.process_time() - before
@@ -157,14 +157,14 @@ async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: s
 
 def tau2_retail() -> Domain:
     """Return tau2's retail, a new one: nothing of the rewards is known yet."""
-    from tautools.bench.sources.inspect_tau2 import Tau2Domain
+    from tautools.bench.sources.inspect_tau2 import DatabaseDomain
 
-    return Tau2Domain("retail", "base")
+    return DatabaseDomain("retail", "base")
 
 
 def tau2_telecom() -> Domain:
     """Return tau2's telecom, a new one."""
-    from tautools.bench.sources.inspect_telecom import TelecomDomain
+    from tautools.bench.sources.inspect_tau2 import TelecomDomain
 
     return TelecomDomain("base")
 

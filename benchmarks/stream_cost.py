@@ -50,15 +50,17 @@ def server(gap_ms: float) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def tautools_door(base_url: str) -> AsyncIterator[Ask]:
-    from tautools.llm import ModelDoor
+    from tautools.llm import ModelClient
     from tautools.llm.types import CallTag, Endpoint
-    from tautools.records import Party, Role, Sampling
+    from tautools.records import ModelConfig, Role, Sampling
 
     endpoint = Endpoint(base_url, "scripted", key="k")
     roles = {1: Role.AGENT, LONG: Role.USER}
-    parties = {role: Party(model="scripted", sampling=Sampling(max_tokens=chunks)) for chunks, role in roles.items()}
-    async with ModelDoor(lambda _: [endpoint], parties) as door:
-        yield lambda chunks: door.complete(CallTag(role=roles[chunks]), MESSAGES)
+    parties = {
+        role: ModelConfig(model="scripted", sampling=Sampling(max_tokens=chunks)) for chunks, role in roles.items()
+    }
+    async with ModelClient(lambda _: [endpoint], parties) as client:
+        yield lambda chunks: client.complete(CallTag(role=roles[chunks]), MESSAGES)
 
 
 @contextlib.asynccontextmanager

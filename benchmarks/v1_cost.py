@@ -35,9 +35,9 @@ VARIABLE, INTERPRETER = "TAUTOOLS_TAU_BENCH_PATH", "TAUTOOLS_TAU_BENCH_PYTHON"
 def measure(checkout: str) -> dict[str, Any]:
     """Run both and return the figures."""
     from tautools.bench.sources.tau_bench import TauBench, TauBenchDomain
-    from tautools.bench.sources.tau_bench_checkout import find_checkout
+    from tautools.bench.sources.tau_bench_checkout import find_tau_bench
 
-    root = find_checkout(checkout)
+    root = find_tau_bench(checkout)
 
     def retail() -> TauBenchDomain:
         return TauBench(root).domain("retail")

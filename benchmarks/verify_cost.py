@@ -73,7 +73,7 @@ def measure(params: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Start one server, wait for its certificate, stop it, and return the times [s]."""
     from tautools.errors import VerifyError
     from tautools.params.models import ServerParams
-    from tautools.server import launch
+    from tautools.servers import launch
 
     found: list[float] = []
     ended = threading.Event()
@@ -91,8 +91,8 @@ def measure(params: dict[str, Any], folder: Path) -> dict[str, Any]:
         watcher.join()
         certificate = server.record.certificate
         server.stop()
-    rungs = {f"{rung.number} {rung.name}": rung.took_s for rung in certificate.rungs} if certificate else {}
-    return {"proof_s": round(done - found[0], 3), "rungs_s": rungs, "failure": failure}
+    checks = {f"{check.number} {check.name}": check.took_s for check in certificate.checks} if certificate else {}
+    return {"proof_s": round(done - found[0], 3), "rungs_s": checks, "failure": failure}
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def main() -> None:
     print("a real vLLM on the CPU, a tiny random model" if options.vllm else "the stand-in for vLLM of the tests")
     for row in rows:
         print(f"from answering to the certificate: {row['proof_s']:6.2f} s  {row['failure']}")
-        print("  " + ", ".join(f"{rung} {took_s:.2f}" for rung, took_s in row["rungs_s"].items()))
+        print("  " + ", ".join(f"{check} {took_s:.2f}" for check, took_s in row["rungs_s"].items()))
     middle = statistics.median(row["proof_s"] for row in rows)
     print(f"median {middle:.2f} s; budget {BUDGET_S:g} s: {'kept' if middle <= BUDGET_S else 'MISSED'}")
 

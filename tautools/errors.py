@@ -8,7 +8,7 @@
     ├── ShellError         a process could not be started or stopped
     ├── RecordError        a record on disk is not what it should be
     ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
-    │   └── NotHereError   it was not named and is not installed
+    │   └── NotInstalledError   it was not named and is not installed
     ├── PersonaError       a persona did not reach the customer's model as its setting says
     ├── ModelCallError     one model request went wrong; `fault` says how
     ├── SlurmError         Slurm refused, or did not answer
@@ -16,7 +16,7 @@
     │   ├── NotReadyError
     │   └── VerifyError
     ├── RunError           a cell cannot run
-    │   └── NobodyThereError   the person who plays the customer does not answer
+    │   └── HumanUnavailableError   the person who plays the customer does not answer
     ├── SweepError         a sweep cannot run, or some of its cells failed
     └── StatsError         there is nothing to compute from
 
@@ -28,27 +28,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any
-
-__all__ = [
-    "BenchError",
-    "CallFault",
-    "FilesError",
-    "ModelCallError",
-    "NobodyThereError",
-    "NotHereError",
-    "NotReadyError",
-    "ParamsError",
-    "PersonaError",
-    "RecordError",
-    "RunError",
-    "ServerError",
-    "ShellError",
-    "SlurmError",
-    "StatsError",
-    "SweepError",
-    "TautoolsError",
-    "VerifyError",
-]
 
 
 class TautoolsError(Exception):
@@ -105,7 +84,7 @@ class BenchError(TautoolsError):
     """The benchmark's source is missing, or does not have what was asked of it."""
 
 
-class NotHereError(BenchError):
+class NotInstalledError(BenchError):
     """The benchmark was not named by a path and is not installed."""
 
 
@@ -163,7 +142,7 @@ class ModelCallError(TautoolsError):
         problem: str,
         *,
         fault: CallFault,
-        next_step: str = "Check the server with `tautools server test URL`; the call is owed again.",
+        next_step: str = "Check the server with `tautools server test URL`; the call is pending again.",
         evidence: str = "",
         status: int | None = None,
         retry_after_s: float | None = None,
@@ -194,8 +173,8 @@ class RunError(TautoolsError):
     """A cell cannot run."""
 
 
-class NobodyThereError(RunError):
-    """The person who plays the customer does not answer; the conversation is owed."""
+class HumanUnavailableError(RunError):
+    """The person who plays the customer does not answer; the conversation is pending."""
 
 
 class SweepError(TautoolsError):

@@ -18,20 +18,8 @@ from tautools.errors import FilesError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "LineWriter",
-    "at_home",
-    "ensure_folder",
-    "read_lines",
-    "read_span",
-    "tail",
-    "why_not_writable",
-    "write_atomic",
-    "write_new",
-]
 
-
-def at_home(text: str) -> Path:
+def expand_home(text: str) -> Path:
     """Return the path that a person wrote, `~` replaced; a `~name` of nobody's stays as it is."""
     # pathlib raises for nobody's, and takes `./~name` for `~name`.
     return Path(os.path.expanduser(text))  # noqa: PTH111

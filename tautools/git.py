@@ -10,8 +10,6 @@ from tautools.shell import Shell
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ask_git"]
-
 
 def ask_git(root: Path, *words: str) -> str | None:
     """Return what `git <words>` prints for the checkout at `root`; None when it fails, or prints nothing."""

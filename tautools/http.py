@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-__all__ = ["Answer", "ConnectError", "Http", "StreamAnswer", "StreamHttp"]
 
 _KEEP_ALIVE_S = 4.0
 """Idle connections are closed after this [s]: uvicorn, under vLLM, closes its end after 5 s, and whoever is second
@@ -35,7 +34,7 @@ class ConnectError(ModelCallError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What a server answered, whatever its status."""
 
     status: int
@@ -50,7 +49,7 @@ class Answer:
 class Http:
     """Short questions to a server: probes, lists of models."""
 
-    def get(self, url: str, *, key: str = "", timeout_s: float = 5.0) -> Answer:
+    def get(self, url: str, *, key: str = "", timeout_s: float = 5.0) -> HttpResponse:
         """Return the answer to a GET.
 
         Parameters
@@ -69,7 +68,7 @@ class Http:
         """
         return self._ask("GET", url, None, key=key, timeout_s=timeout_s)
 
-    def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> Answer:
+    def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> HttpResponse:
         """Return the answer to a POST of `body` as JSON; raises as `get` does.
 
         Parameters
@@ -90,7 +89,7 @@ class Http:
         """
         return self._ask("POST", url, body, key=key, timeout_s=timeout_s)
 
-    def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> Answer:
+    def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> HttpResponse:
         import httpx
 
         content = None if body is None else json.dumps(body).encode()
@@ -103,16 +102,16 @@ class Http:
         except httpx.TimeoutException as error:
             kind = ConnectError if isinstance(error, httpx.ConnectTimeout) else ModelCallError
             raise kind(
-                f"{url} did not answer within {timeout_s:g} s.", fault=CallFault.TIME_OUT, evidence=_words(error)
+                f"{url} did not answer within {timeout_s:g} s.", fault=CallFault.TIME_OUT, evidence=_error_text(error)
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ConnectError(
-                f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_words(error)
+                f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_error_text(error)
             ) from None
-        return Answer(got.status_code, got.text, dict(got.headers))
+        return HttpResponse(got.status_code, got.text, dict(got.headers))
 
 
-class StreamAnswer:
+class StreamedResponse:
     """An answer whose body is still arriving."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -169,7 +168,7 @@ class StreamHttp:
             self._session = None
 
     @contextlib.asynccontextmanager
-    async def post(self, url: str, body: bytes, *, key: str = "") -> AsyncIterator[StreamAnswer]:
+    async def post(self, url: str, body: bytes, *, key: str = "") -> AsyncIterator[StreamedResponse]:
         """Send `body` (JSON) and give the answer as soon as its head is there; errors while reading are told here too.
 
         Raises
@@ -181,13 +180,13 @@ class StreamHttp:
         """
         if self._session is None:
             raise RuntimeError("StreamHttp is used inside `async with`")
-        with _told(url, self._connect_timeout_s):
+        with _translated_errors(url, self._connect_timeout_s):
             async with self._session.post(url, data=body, headers=_headers(key), allow_redirects=False) as response:
-                yield StreamAnswer(response)
+                yield StreamedResponse(response)
 
 
 @contextlib.contextmanager
-def _told(url: str, connect_timeout_s: float) -> Iterator[None]:
+def _translated_errors(url: str, connect_timeout_s: float) -> Iterator[None]:
     """Say aiohttp's errors in our words."""
     import aiohttp
 
@@ -195,15 +194,17 @@ def _told(url: str, connect_timeout_s: float) -> Iterator[None]:
         yield
     except aiohttp.ConnectionTimeoutError as error:
         problem = f"No connection to {url} within {connect_timeout_s:g} s."
-        raise ConnectError(problem, fault=CallFault.TIME_OUT, evidence=_words(error)) from None
+        raise ConnectError(problem, fault=CallFault.TIME_OUT, evidence=_error_text(error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-        raise ConnectError(f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_words(error)) from None
+        raise ConnectError(
+            f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_error_text(error)
+        ) from None
     except aiohttp.ClientResponseError as error:
         problem = f"{url} does not answer in HTTP."
         raise ModelCallError(problem, fault=CallFault.MALFORMED, evidence=error.message[:300]) from None
     except (aiohttp.ClientError, ConnectionError) as error:
         problem = f"The connection to {url} broke."
-        raise ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=_words(error)) from None
+        raise ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=_error_text(error)) from None
 
 
 def _headers(key: str) -> dict[str, str]:
@@ -214,5 +215,5 @@ def _authorization(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return str(error)[:300] or type(error).__name__

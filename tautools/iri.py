@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["without_iri_grammar"]
 
 _GRAMMAR = "rfc3987_syntax"
 

@@ -6,10 +6,8 @@ import logging
 import sys
 from typing import TextIO
 
-__all__ = ["show_log"]
 
-
-class _Here(logging.StreamHandler[TextIO]):
+class _StdoutHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever standard output is when a line is written: a notebook's changes with each cell."""
 
     def __init__(self) -> None:
@@ -34,6 +32,6 @@ def show_log(level: str = "INFO") -> None:
         `DEBUG`, `INFO`, `WARNING` or `ERROR`.
     """
     logger = logging.getLogger("tautools")
-    if not any(isinstance(handler, _Here) for handler in logger.handlers):
-        logger.addHandler(_Here())
+    if not any(isinstance(handler, _StdoutHandler) for handler in logger.handlers):
+        logger.addHandler(_StdoutHandler())
     logger.setLevel(level)

@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = [
-    "Completed",
-    "Piped",
-    "Process",
-    "Shell",
-    "group_members",
-    "process_alive",
-    "start_detached",
-    "start_piped",
-    "stop_group",
-    "stop_process",
-    "this_process",
-]
 
 Piped: TypeAlias = "subprocess.Popen[bytes]"
 """A program whose streams are ours, as `start_piped` starts it."""

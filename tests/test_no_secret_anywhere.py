@@ -19,7 +19,7 @@ from small_sweep import small_sweep
 
 from tautools.errors import TautoolsError
 from tautools.params.models import RoleParams
-from tautools.server import Registry, endpoints, launch, open_server, verify_url
+from tautools.servers import Registry, endpoints, launch, open_server, verify_url
 
 HOSTED = {
     "OPENAI_API_KEY": "sk-planted-openai-7d1f0c",

@@ -57,7 +57,7 @@ def test_every_dependency_has_a_floor_and_is_locked(repo: Path) -> None:
         "tautools.llm",
         "tautools.bench",
         "tautools.run",
-        "tautools.server",
+        "tautools.servers",
         "tautools.sweep",
         "tautools.stats",
         "tautools.report",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tautools.errors import CallFault, ModelCallError, ParamsError, TautoolsError
-from tautools.records import Conversation, Limits, Outcome, Party, Sampling, Setting, Strategy, Thinking
+from tautools.records import Conversation, Limits, ModelConfig, Outcome, Sampling, Setting, Strategy, Thinking
 
 
 def setting(**chosen: Any) -> Setting:
@@ -19,8 +19,8 @@ def setting(**chosen: Any) -> Setting:
         "reward_basis": "DB+COMMUNICATE",
         "env": "retail",
         "strategy": Strategy.FC,
-        "agent": Party(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.6)),
-        "user": Party(model="Qwen/Qwen3-32B"),
+        "agent": ModelConfig(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.6)),
+        "user": ModelConfig(model="Qwen/Qwen3-32B"),
     }
     return Setting.model_validate(plain | chosen)
 
@@ -30,7 +30,7 @@ def test_the_id_is_the_one_that_results_on_disk_were_written_under() -> None:
 
 
 def test_a_field_that_a_later_version_adds_with_a_default_keeps_the_id() -> None:
-    class LaterParty(Party):
+    class LaterParty(ModelConfig):
         voice: str = "plain"
 
     class LaterSetting(Setting):
@@ -63,9 +63,9 @@ def test_a_default_that_is_written_out_is_the_same_setting() -> None:
         {"env": "airline"},
         {"split": "train"},
         {"strategy": Strategy.REACT},
-        {"agent": Party(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.0))},
-        {"agent": Party(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.6), thinking=Thinking.OFF)},
-        {"user": Party(model="Qwen/Qwen3-14B")},
+        {"agent": ModelConfig(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.0))},
+        {"agent": ModelConfig(model="Qwen/Qwen3-4B", sampling=Sampling(temperature=0.6), thinking=Thinking.OFF)},
+        {"user": ModelConfig(model="Qwen/Qwen3-14B")},
         {"prompts": {"policy": "another"}},
         {"limits": Limits(max_rounds=50)},
         {"seed": 1},

@@ -6,13 +6,11 @@ Tasks, tools, databases, policies and prompts come from the benchmark's own pack
 
 from __future__ import annotations
 
-from tautools.bench.approach import approach_of, check_approach
-from tautools.bench.floor import do_nothing_floor, reference_reward
+from tautools.bench.analysis.replay import null_baseline, reference_reward
+from tautools.bench.conversation import run_conversation
 from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts
-from tautools.bench.loop import converse
-from tautools.bench.seeds import conversation_seed
-from tautools.bench.select import select_tasks
-from tautools.bench.setting import build_setting
+from tautools.bench.selection import approach_of, check_approach, select_tasks
+from tautools.bench.setting import build_setting, conversation_seed
 from tautools.bench.sources import benchmarks, open_source
 
 __all__ = [
@@ -22,12 +20,12 @@ __all__ = [
     "build_setting",
     "check_approach",
     "conversation_seed",
-    "converse",
-    "do_nothing_floor",
     "judge_texts",
     "needs_judge",
+    "null_baseline",
     "open_source",
     "reference_reward",
+    "run_conversation",
     "select_tasks",
     "with_verdicts",
 ]

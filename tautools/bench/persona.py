@@ -1,37 +1,41 @@
-"""Personas in a conversation: put on the customer, and looked for in each request that its model is sent.
+"""Personas in a conversation: attached to the customer, and verified in each request that its model is sent.
 
 A text that was meant to change the customer and never reached its model would be measured as "no effect". So the loop
-looks at the requests themselves, and a text that is missing there ends the run.
+looks at the requests themselves, and a text that is missing there ends the run. A persona whose words name facts of the
+benchmark's tasks would change the task, and is refused. Facts are: whatever holds a digit (ids, amounts, dates), the
+customers' names, the values of the reference's arguments, what must be said, and the names of tools. Plain words such
+as `blue` are not told apart from everyday speech and not looked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tautools.errors import PersonaError
+from tautools.errors import ParamsError, PersonaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from tautools.bench.agents.move import Speaker
+    from tautools.bench.types import Domain, Participant, Task
     from tautools.llm.types import Message
     from tautools.params.personas import Persona
 
-__all__ = ["Wearer", "check_worn", "put_on"]
 
-_NEXT = "Nothing was recorded. Run it without --persona, or report how this customer's prompt is made."
+_NEXT_STEP = "Nothing was recorded. Run it without --persona, or report how this customer's prompt is made."
 
 
 @runtime_checkable
-class Wearer(Protocol):
+class AcceptsPersona(Protocol):
     """A customer whose system prompt is not yet there when the conversation begins, or that has none."""
 
-    def wear(self, text: str) -> None:
+    def add_persona(self, text: str) -> None:
         """Have `text` behind the system prompt whenever that is made, or show it to the person who plays."""
         ...
 
 
-def put_on(user: Speaker, persona: Persona) -> None:
+def attach_persona(user: Participant, persona: Persona) -> None:
     """Append a persona to the customer's system prompt.
 
     Raises
@@ -39,20 +43,20 @@ def put_on(user: Speaker, persona: Persona) -> None:
     PersonaError
         When the customer has no system prompt to append it to.
     """
-    if isinstance(user, Wearer):
-        user.wear(persona.block)
+    if isinstance(user, AcceptsPersona):
+        user.add_persona(persona.block)
         return
     if not user.messages or user.messages[0].get("role") != "system":
         raise PersonaError(
             f"The persona {persona.label} cannot be put on: the customer has no system prompt.",
             evidence=f"Its first message is {user.messages[0]!r:.200}." if user.messages else "It has no message yet.",
-            next_step=_NEXT,
+            next_step=_NEXT_STEP,
         )
     first = user.messages[0]
     user.messages[0] = {**first, "content": f"{first.get('content') or ''}{persona.block}"}
 
 
-def check_worn(messages: Sequence[Message], persona: Persona, *, first: bool) -> None:
+def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool) -> None:
     """Refuse a request to the customer's model whose system prompt lacks the persona.
 
     What v1 asks a model about its own draft has no system prompt; the first request always has one.
@@ -72,5 +76,106 @@ def check_worn(messages: Sequence[Message], persona: Persona, *, first: bool) ->
         f"The persona {persona.label} is {'missing from' if not found else 'more than once in'} "
         "a request to the customer's model.",
         evidence=f"The system prompt sent ends: {system[-1][-200:]!r}" if system else "No system prompt was sent.",
-        next_step=_NEXT,
+        next_step=_NEXT_STEP,
     )
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9_#@$.,'-]+")
+_PERSON = re.compile(r"\b(?:[Yy]our (?:user )?name is|[Yy]ou are)\s+([A-Z][a-z]+)\s+([A-Z][a-z]+)")
+_MOST_WORDS = 6
+"""Longer values, such as the summary of a transfer, are sentences and not facts."""
+
+
+@dataclass(frozen=True)
+class _TaskFacts:
+    exact: frozenset[str]
+    """Tokens that mean the same in any case: ids, numbers, tools, mail addresses."""
+    names: frozenset[str]
+    """Words with a capital, which only so are names."""
+    phrases: frozenset[str]
+    """Values of several words, in lower case."""
+
+
+def refuse_task_facts(persona: Persona, domain: Domain) -> None:
+    """Refuse a persona whose words name facts of the env's tasks.
+
+    Raises
+    ------
+    ParamsError
+        Naming what was found.
+    """
+    found = task_facts_in(persona.words, domain)
+    if found:
+        raise ParamsError(
+            f"The persona {persona.label} names facts of the tasks of {domain.env}: a persona that changes the task's "
+            "facts is not played.",
+            evidence=f"Found in its words: {', '.join(found)}.",
+            next_step="Say how the customer speaks and behaves, without ids, names, amounts, values or tools.",
+        )
+
+
+def task_facts_in(text: str, domain: Domain) -> list[str]:
+    """Return the facts of the env's tasks that a text names, each once, in their order."""
+    facts = _task_facts(domain)
+    words = [_bare_token(token) for token in _TOKEN.findall(text)]
+    found = [word for word in words if word.lower() in facts.exact or word in facts.names]
+    spoken = f" {' '.join(word.lower() for word in words)} "
+    found += [phrase for phrase in sorted(facts.phrases) if f" {phrase} " in spoken]
+    return list(dict.fromkeys(found))
+
+
+def plain_values(value: Any) -> Iterator[str]:
+    """Yield the plain values within a call's arguments, as text; truth values and nothing are none."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from plain_values(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from plain_values(each)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _task_facts(domain: Domain) -> _TaskFacts:
+    exact = {str(tool["function"]["name"]).lower() for tool in (*domain.tools, *domain.user_tools)}
+    exact = {name for name in exact if "_" in name}  # `calculate` is a word like any other
+    names: set[str] = set()
+    phrases: set[str] = set()
+    for task in domain.tasks.values():
+        exact.update(_tokens_with_digits(task.user_system))
+        for person in _PERSON.findall(task.user_system):
+            names.update(person)
+        for value in _reference_values(task):
+            _add_value(value, exact, names, phrases)
+    return _TaskFacts(frozenset(exact), frozenset(names), frozenset(phrases))
+
+
+def _reference_values(task: Task) -> Iterator[str]:
+    arguments: Iterable[Mapping[str, Any]] = (action.arguments for action in task.reference)
+    for each in arguments:
+        yield from plain_values(dict(each))
+    yield from task.communicate
+
+
+def _add_value(value: str, exact: set[str], names: set[str], phrases: set[str]) -> None:
+    words = [_bare_token(token) for token in _TOKEN.findall(value)]
+    if len(words) > _MOST_WORDS:
+        return
+    exact.update(_tokens_with_digits(value))
+    if len(words) > 1:
+        phrases.add(" ".join(word.lower() for word in words))
+    elif words and ("_" in value or "@" in value):
+        exact.add(words[0].lower())
+    elif words and len(words[0]) > 2 and words[0] != words[0].lower():
+        names.add(words[0])
+
+
+def _tokens_with_digits(text: str) -> Iterator[str]:
+    for token in _TOKEN.findall(text):
+        bare = _bare_token(token).lower()
+        if len(bare) > 2 and any(char.isdigit() for char in bare):
+            yield bare
+
+
+def _bare_token(token: str) -> str:
+    return token.replace(",", "").strip("#$.'-")

@@ -1,11 +1,12 @@
-"""What was chosen, in full: the setting whose id makes conversations comparable."""
+"""The setting of a run, whose id makes conversations comparable, and the seed of each conversation."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from tautools.bench.judge import BASIS, judge_texts
-from tautools.records import LOOP_VERSION, Party, Setting
+from tautools.records import LOOP_VERSION, ModelConfig, Setting, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,10 +14,23 @@ if TYPE_CHECKING:
     from tautools.bench.types import Approach, Domain, Source
     from tautools.params.models import RunParams
 
-__all__ = ["build_setting"]
+
+def conversation_seed(seed: int, task_id: str, trial: int) -> int:
+    """Return the seed that every request of one conversation carries.
+
+    It depends on the run's seed, the task and the trial and on nothing else, so that strategies, models and personas
+    meet the same seeds and can be compared in pairs.
+
+    Returns
+    -------
+    int
+        In 0 .. 2**31 - 1.
+    """
+    digest = hashlib.sha256(canonical_json([seed, task_id, trial]).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
-_PERSON = Party(model="human", provider="human")
+_PERSON = ModelConfig(model="human", provider="human")
 
 
 def build_setting(
@@ -25,7 +39,7 @@ def build_setting(
     source: Source,
     approach: Approach,
     *,
-    parties: Mapping[str, Party],
+    parties: Mapping[str, ModelConfig],
     simulated: bool,
 ) -> Setting:
     """Return the setting of a run.

@@ -1,7 +1,7 @@
-"""The one interface that every source of benchmark tasks fits: tau2 from a package, v1 and tau2 from a checkout.
+"""The interface that every source of benchmark tasks fits, and what the loop needs of the two participants.
 
-A `Source` knows envs and splits; a `Domain` is one env loaded once per process (tasks, tools, prompts, database); a
-`World` is one conversation's view of the database, cheap to make. The loop sees nothing else.
+A `Source` knows envs and splits; a `Domain` is one env loaded once per process (tasks, tools, prompts, database); an
+`EnvState` is one conversation's view of the database, cheap to make. A `Participant` is the agent or the customer.
 """
 
 from __future__ import annotations
@@ -14,31 +14,17 @@ from tautools.records import UserStrategy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tautools.bench.agents.move import Speaker
-    from tautools.llm.types import ToolSpec
+    from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
     from tautools.params.personas import Persona
     from tautools.records import Strategy
 
-__all__ = [
-    "Action",
-    "Approach",
-    "Changes",
-    "Domain",
-    "Expert",
-    "Observation",
-    "Protocol_",
-    "Reward",
-    "Source",
-    "Task",
-    "World",
-]
 
 Changes: TypeAlias = "Mapping[tuple[str, str], str | None]"
 """(table, key) to the canonical JSON of each entity that differs from the database as loaded; None: it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class ReferenceAction:
     """One reference action of a task."""
 
     name: str
@@ -47,7 +33,7 @@ class Action:
     compared: tuple[str, ...] | None = None
     """Names of the arguments that matter where the benchmark asks for the action itself; None: all of them."""
 
-    def matter(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def compared_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of `arguments` that matter."""
         return {name: value for name, value in arguments.items() if self.compared is None or name in self.compared}
 
@@ -59,7 +45,7 @@ class Task:
     id: str
     user_system: str
     """The user model's system prompt: guidelines and scenario."""
-    reference: tuple[Action, ...]
+    reference: tuple[ReferenceAction, ...]
     """The actions that solve it."""
     communicate: tuple[str, ...] = ()
     """What the agent must say to the user."""
@@ -94,7 +80,7 @@ class Reward:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol_:  # noqa: N801 - `Protocol` is typing's
+class ConversationProtocol:
     """The rules of a conversation that come from the benchmark."""
 
     name: str
@@ -143,7 +129,7 @@ class Approach:
     """What is added to the customer's system prompt; None when nothing is."""
 
 
-class World(Protocol):
+class EnvState(Protocol):
     """One conversation's database behind the bench's own tools."""
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
@@ -189,11 +175,11 @@ class Domain(Protocol):
     """The agent's system prompt under tool calling, as the bench writes it."""
     reward_basis: str
     """What the reward rests on, such as `DB+COMMUNICATE`."""
-    protocol: Protocol_
+    protocol: ConversationProtocol
     prompts: Mapping[str, str]
     """Name to sha256 of every text that models are shown."""
 
-    def world(self, task: Task) -> World:
+    def env_state(self, task: Task) -> EnvState:
         """Return a fresh world for one conversation of `task`."""
         ...
 
@@ -205,11 +191,11 @@ class Domain(Protocol):
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         ...
 
-    def agent(self, approach: Approach, seed: int) -> Speaker:
+    def agent(self, approach: Approach, seed: int) -> Participant:
         """Return the agent of one conversation, its system prompt in place; `seed` is the conversation's."""
         ...
 
-    def user(self, task: Task, approach: Approach) -> Speaker:
+    def user(self, task: Task, approach: Approach) -> Participant:
         """Return the customer of one conversation, its system prompt in place and the opening heard."""
         ...
 
@@ -234,4 +220,50 @@ class Source(Protocol):
 
     def domain(self, env: str, split: str | None = None) -> Domain:
         """Load an env (once); raise `BenchError` naming what there is when there is no such env or split."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a party does next: either calls, or words for the other party."""
+
+    said: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    unusable: bool = False
+    """Empty, or meant as a call and not readable as one."""
+    wrote: str = ""
+    """The answer's text as the model wrote it, thinking removed."""
+
+
+class AskModel(Protocol):
+    """One model request of a party, counted and recorded by the loop; raises what ends the conversation."""
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] | None = None,
+        *,
+        purpose: str = "chat",
+        expert: str = "",
+    ) -> Reply:
+        """Ask the party's own model, or the expert of that name."""
+        ...
+
+
+class Participant(Protocol):
+    """One party of a conversation: its history as its model sees it, and how it comes to its next move."""
+
+    messages: list[Message]
+    """Its history, system prompt first."""
+
+    def receive(self, text: str) -> None:
+        """Take in what the other party said."""
+        ...
+
+    async def next_turn(self, ask: AskModel) -> Turn:
+        """Come to the next move, by as many requests as that takes."""
+        ...
+
+    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
+        """Take in the move and what its calls gave back, in their order; a move without calls gets none."""
         ...

@@ -1,33 +1,222 @@
-"""`tautools fidelity`: our loop beside tau-bench's own agents, users and rewards."""
+"""`tautools fidelity`: compare our conversation loop with tau-bench's own."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 import sys
+from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.errors import EXIT_FAILED, guard
 from tautools.cli.options import json_option
+from tautools.cli.output import EXIT_FAILED, guard
 from tautools.errors import BenchError
 from tautools.records import Strategy, UserStrategy
+from tautools.run.recorded import ReplayStatus
+from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tautools.bench.fidelity import Original, Row
+    from rich.progress import Progress, TaskID
+
+    from tautools.bench.fidelity import FidelityRow, Original
     from tautools.bench.sources.tau_bench import TauBench
     from tautools.bench.types import Approach, Domain, Task
+    from tautools.run.recorded import ReplayedRow
 
-__all__ = ["command"]
+
+_PASSED_FROM = 1 - 1e-6
+
+
+def show_replay(found: Mapping[str, Sequence[ReplayedRow]], *, as_json: bool) -> None:
+    """Print what became of each file's rows.
+
+    Parameters
+    ----------
+    found : mapping of str to sequence of Rerun
+        By file.
+    as_json : bool
+        For a program to read, row by row.
+    """
+    if as_json:
+        click.echo(json.dumps({name: [asdict(each) for each in reruns] for name, reruns in found.items()}, indent=1))
+        return
+    for name, reruns in found.items():
+        _show_file(name, reruns)
+
+
+def _show_file(name: str, reruns: Sequence[ReplayedRow]) -> None:
+    places = Counter(each.place for each in reruns if each.place)
+    click.echo(click.style(name, bold=True))
+    click.echo(f"  {len(reruns)} rows: {', '.join(f'{count} of {place}' for place, count in places.items())}")
+    for fate, count in Counter(each.fate for each in reruns).items():
+        ok = fate not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
+        click.echo(f"  {count:>5}  {click.style(fate.value, fg='green' if ok else 'red')}")
+    others, told = sum(each.other_observations for each in reruns), sum(each.observations for each in reruns)
+    first = next((each.why for each in reruns if each.other_observations and each.why), "")
+    click.echo(
+        f"  tool answers: {told} recorded, {others} read otherwise now" + (f"; the first: {first}" if first else "")
+    )
+    for word, reward in (("recorded", lambda each: each.recorded), ("replayed", lambda each: each.reward)):
+        click.echo(f"  pass^k {word}: {_pass_k(reruns, reward)}")
+    for each in reruns:
+        if not each.explained:
+            click.echo(f"  {click.style('DIFFERENT', fg='red', bold=True)} task {each.task_id}, trial {each.trial}: "
+                       f"recorded {each.recorded:g}, now {each.reward:g}. {each.why}")  # fmt: skip
+
+
+def _pass_k(reruns: Sequence[ReplayedRow], reward: Callable[[ReplayedRow], float]) -> str:
+    """Return pass^k up to the number of trials that every task has."""
+    by_task: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for each in reruns:
+        by_task[each.place, each.task_id].append(reward(each) >= _PASSED_FROM)
+    counts = [TaskCounts(len(passed), sum(passed)) for passed in by_task.values()]
+    return "  ".join(f"{k}: {mean_over_tasks(counts, k, pass_hat_k):.4f}" for k in range(1, largest_k(counts) + 1))
+
+
+_SHOWN = 5
+"""Differences that are printed in full."""
+
+
+class ComparisonProgress:
+    """Told of each part that is compared."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+        self._before = 0
+
+    def __call__(self, done: int, _of: int) -> None:
+        """Show how much of the row under way is done."""
+        self._bar.update(self._task, completed=self._before + done)
+
+    def finished(self, row: FidelityRow) -> None:
+        """Show a row that is done; a terminal has the bar, everything else a line."""
+        self._before += row.conversations
+        self._bar.update(self._task, completed=self._before, description=row.name)
+        if not self._bar.console.is_terminal:
+            self._bar.console.print(f"{row.name}: {_result(row)}", highlight=False)
+
+
+@contextlib.contextmanager
+def comparison_progress(total: int, *, quiet: bool) -> Iterator[ComparisonProgress]:
+    """Show a bar over all conversations while the block runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+    with bar:
+        yield ComparisonProgress(bar, bar.add_task("comparing", total=total))
+
+
+def show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str], *, version: str, as_json: bool) -> None:
+    """Print what was found.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        In order.
+    verdicts : mapping of str to str
+        By row, how it stands to the hashes that were kept: `same`, `differs`, or not at all.
+    version : str
+        Of the original's files.
+    as_json : bool
+        For a program to read.
+    """
+    if as_json:
+        told = [_comparison_dict(row, verdicts.get(row.name, "")) for row in rows]
+        click.echo(json.dumps({"version": version, "rows": told}, indent=1))
+        return
+    _print_table(rows, verdicts)
+    _print_deviations(rows)
+    _print_differences(rows)
+
+
+def _comparison_dict(row: FidelityRow, verdict: str) -> dict[str, Any]:
+    return {
+        "env": row.env,
+        "split": row.split,
+        "strategy": row.approach.strategy.value,
+        "user_strategy": row.approach.user_strategy.value,
+        "conversations": row.conversations,
+        "requests_compared": row.requests,
+        "ends_compared": row.rewards,
+        "differences": row.differences,
+        "deviations": {kind.value: count for kind, count in sorted(row.deviations.items())},
+        "oddities": dict(sorted(row.oddities.items())),
+        "sha256": row.kept.sha256,
+        "kept_hash": verdict or None,
+    }
+
+
+def _print_table(rows: Sequence[FidelityRow], verdicts: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("env/split", "agent", "user"):
+        table.add_column(title, no_wrap=True)
+    for title in ("talks", "requests", "rewards"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("hash", "result"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        names = (f"{row.env}/{row.split}", row.approach.strategy.value, row.approach.user_strategy.value)
+        counts = map(str, (row.conversations, row.requests, row.rewards))
+        colour = "red" if row.differences else "green"
+        table.add_row(*names, *counts, verdicts.get(row.name) or "-", f"[{colour}]{_result(row)}[/]")
+    totals = (
+        sum(row.conversations for row in rows),
+        sum(row.requests for row in rows),
+        sum(row.rewards for row in rows),
+    )
+    table.add_row("all", "", "", *map(str, totals))
+    Console(highlight=False).print(table)
+
+
+def _result(row: FidelityRow) -> str:
+    return f"{len(row.differences)} differ" if row.differences else "equal"
+
+
+def _print_deviations(rows: Sequence[FidelityRow]) -> None:
+    from tautools.bench.fidelity import REASONS
+
+    counted = sum((row.deviations for row in rows), Counter())
+    heard = sum((row.oddities for row in rows), Counter())
+    click.echo(f"\nOdd answers that both sides heard: {heard.total()} of {len(heard)} kinds.")
+    click.echo("Intended deviations (docs/fidelity.md), and in how many conversations:")
+    for kind, count in counted.most_common():
+        click.echo(f"  {count:>6}  {kind.value}")
+        click.echo(click.wrap_text(REASONS[kind], width=min(100, _width()), initial_indent=" " * 10,
+                                   subsequent_indent=" " * 10))  # fmt: skip
+
+
+def _print_differences(rows: Sequence[FidelityRow]) -> None:
+    found = [each for row in rows for each in row.differences]
+    for each in found[:_SHOWN]:
+        click.echo(f"\n{click.style('DIFFERENT', fg='red', bold=True)} {each}")
+    if len(found) > _SHOWN:
+        click.echo(f"\nand {len(found) - _SHOWN} more; --json lists all.")
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
 
 _STRATEGIES = [each.value for each in Strategy if each is not Strategy.EXPERTS]
 _USERS = [each.value for each in UserStrategy if each is not UserStrategy.HUMAN]
 """What v1 has and a script can play."""
 
-_EPILOG = """\b
+_FIDELITY_EPILOG = """\b
 Examples:
   tautools fidelity --path ~/tau-bench --limit 5          a minute: five tasks of every env and split
   tautools fidelity --path ~/tau-bench --jobs 4           all of it
@@ -41,7 +230,7 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 """
 
 
-@click.command("fidelity", epilog=_EPILOG)
+@click.command("fidelity", epilog=_FIDELITY_EPILOG)
 @click.option("--bench", default="tau-bench", show_default=True, help="The benchmark; only tau-bench (v1).")
 @click.option("--path", help="Checkout of tau-bench.  [default: TAUTOOLS_TAU_BENCH_PATH, or where it is installed]")
 @click.option("--env", "envs", multiple=True, help="Only this env; may be given several times.")
@@ -64,7 +253,7 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 @click.option("--write", is_flag=True, help="Write the hashes of the original's requests to that file.")
 @json_option
 @guard
-def command(**given: Any) -> None:
+def fidelity_command(**given: Any) -> None:
     """Compare our loop with tau-bench's own agents and users: every request, observation, end and reward.
 
     Both sides hear the same scripted answers: one that follows the reference of a task, one strewn with oddities, one
@@ -73,11 +262,10 @@ def command(**given: Any) -> None:
     """
     if given["files"]:
         return _replay(given)
-    return _check(given)
+    return _compare_with_original(given)
 
 
 def _replay(given: Mapping[str, Any]) -> None:
-    from tautools.cli.fidelity_replay import show_replay
     from tautools.run.recorded import replay_file
 
     source = _opened(given["path"])
@@ -87,9 +275,8 @@ def _replay(given: Mapping[str, Any]) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    from tautools.bench.fidelity import SHIPPED, Truth
-    from tautools.cli.fidelity_table import show
+def _compare_with_original(given: Mapping[str, Any]) -> None:
+    from tautools.bench.fidelity import SHIPPED_HASHES, HashFile
 
     if given["bench"] != "tau-bench":
         raise BenchError(
@@ -105,13 +292,13 @@ def _check(given: Mapping[str, Any]) -> None:
             "Hashes are kept of whole splits only.",
             next_step="Leave out --tasks, --limit and --variant; --env, --split and --strategy may stay.",
         )
-    truth = Truth.read(given["truth"] or SHIPPED)
+    truth = HashFile.read(given["truth"] or SHIPPED_HASHES)
     version = f"files-{checkout.checkout.digest[:12]}"
     rows = _compare(_original(checkout, given), given)
     verdicts = {row.name: truth.verdict(row.name, row.kept) for row in rows if whole and truth.speaks_of(version)}
     if given["write"]:
         truth.write(version, [(row.name, row.kept) for row in rows], _regenerates(given), each=each)
-    show(rows, {} if given["write"] else verdicts, version=version, as_json=given["as_json"])
+    show_comparison(rows, {} if given["write"] else verdicts, version=version, as_json=given["as_json"])
     if any(row.differences for row in rows) or (not given["write"] and "differs" in verdicts.values()):
         raise SystemExit(EXIT_FAILED)
 
@@ -131,18 +318,17 @@ def _original(checkout: TauBench, given: Mapping[str, Any]) -> Original:
     return Original(checkout.checkout.root, given["domain_path"], given["python"], given["jobs"])
 
 
-def _compare(original: Original, given: Mapping[str, Any]) -> list[Row]:
+def _compare(original: Original, given: Mapping[str, Any]) -> list[FidelityRow]:
     """Compare everything that was asked for; bad names are told before anything starts."""
-    from tautools.bench.fidelity import VARIANTS, check
-    from tautools.cli.fidelity_table import progress
+    from tautools.bench.fidelity import VARIANTS, check_fidelity
 
     planned = _planned(_opened(str(original.domain_path or original.path)), given)
     variants = given["variants"] or VARIANTS
     total = sum(len(tasks) for _, _, tasks in planned) * len(variants)
     rows = []
-    with progress(total, quiet=given["as_json"]) as tell:
+    with comparison_progress(total, quiet=given["as_json"]) as tell:
         for domain, approach, tasks in planned:
-            row = check(original, domain, approach, tasks=tasks, variants=variants, on_progress=tell)
+            row = check_fidelity(original, domain, approach, tasks=tasks, variants=variants, on_progress=tell)
             rows.append(row)
             tell.finished(row)
     return rows

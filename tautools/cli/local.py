@@ -1,46 +1,142 @@
-"""`tautools local`: one machine, one command. Servers on chosen cards, then the domains in turn, then stop."""
+"""`tautools local`: start servers on this machine, run the domains in turn, stop the servers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
 from tautools.cli.options import json_option, new_workspace_option, set_option, site_option
-from tautools.cli.server_keep import keep_all
-from tautools.cli.server_layout import Asked, CardList, StaggerType
+from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.server import start_watchdogs
+from tautools.cli.server_plan import IdList, LayoutRequest, StaggerType
+from tautools.errors import ParamsError
+from tautools.files import expand_home
+from tautools.params import list_params, load_server
+from tautools.params.models import RoleParams, ServerParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tautools.params.models import RoleParams, RunParams, ServerParams
+    from tautools.params.models import RunParams
     from tautools.run import CellResult
-    from tautools.server import Server
+    from tautools.servers import Server
 
-__all__ = ["command"]
+
+_HOSTED = {
+    r"(gpt-\d|chatgpt-|o\d)": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"},
+    r"claude-": {"provider": "anthropic"},
+    r"gemini-": {"provider": "gemini"},
+}
+"""Names of hosted models, by their beginning, and where they answer."""
+
+
+def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
+    """Return the server of the agent: a server file by its name, the file that serves the model, or one made up here.
+
+    Parameters
+    ----------
+    model : str
+        A file under `params/servers/`, a hub id, or a folder with weights.
+    workspace : Path
+        Where server files are looked for first.
+    overrides : sequence of str
+        `key=value` texts of `--set`.
+    tool_call_parser : str
+        For a model without a server file.
+
+    Raises
+    ------
+    ParamsError
+        When it looks like a folder and is none, or an override is wrong.
+    """
+    names = list_params("servers", workspace)
+    if model in names or model.endswith((".yaml", ".yml")):
+        return load_server(model, workspace=workspace, overrides=overrides)
+    for name in names:
+        if load_server(name, workspace=workspace).model == model:
+            return load_server(name, workspace=workspace, overrides=overrides)
+    folder = expand_home(model)
+    if folder.is_dir():
+        model = str(folder.resolve())
+    elif model.startswith(("/", ".", "~")):
+        raise ParamsError(
+            f"--agent-model: there is no folder {model}.",
+            next_step="Name a folder with weights, a model of the hub, or a file under params/servers/.",
+        )
+    return _made_up(model, overrides, tool_call_parser)
+
+
+def agent_role(params: ServerParams, *, workspace: Path, started: bool) -> RoleParams:
+    """Return the agent's role: the servers started here by their file's name, or whichever serve the model."""
+    if started and params.name in list_params("servers", workspace):
+        return RoleParams(server=params.name, model=params.serves)
+    return RoleParams(model=params.serves)
+
+
+def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[RoleParams, ServerParams | None]:
+    """Return the customer's role, and the server to start for it when it has a file and does not run.
+
+    Parameters
+    ----------
+    name : str, optional
+        A running server, a server file, a hosted model such as `gpt-4o`, or the model of a running server; the agent
+        plays the customer too by default.
+    agent : RoleParams
+        The agent's role.
+    workspace : Path
+        Whose servers are meant.
+    """
+    from tautools.servers import Registry
+
+    if name is None:
+        return agent, None
+    records = Registry(workspace).list()
+    if any(name in {record.name, record.spec.get("name")} for record in records):
+        return RoleParams(server=name), None
+    if any(record.model == name for record in records):
+        return RoleParams(model=name), None
+    if name in list_params("servers", workspace):
+        return RoleParams(server=name), load_server(name, workspace=workspace)
+    for beginning, where in _HOSTED.items():
+        if re.match(beginning, name):
+            return RoleParams.model_validate({"model": name} | where), None
+    return RoleParams(model=name), None
+
+
+def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
+    from tautools.params.check import validated
+    from tautools.params.yaml import Document, ParamsTree, apply_overrides
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
+    data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
+    tree = ParamsTree(Document("the command line", data))
+    apply_overrides(tree, overrides)
+    return validated(ServerParams, tree.data, tree)
+
 
 _LISTS = {"--domains", "--envs", "--gpu-ids"}
 """Options that take several words, up to the next option."""
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
-_EPILOG = """\b
+_LOCAL_EPILOG = """\b
 Examples:
   tautools local --agent-model qwen3-8b --num-servers 4 --gpu-ids 0 1 2 3 --start-port 1900
   tautools local --agent-model sim-small --domains retail airline --limit 5
   tautools local --agent-model ~/ckpt/Orchestrator-8B --user-llm gpt-4o --stagger-delay 30 --server-timeout 900
 \b
-Exit codes: 0 all done, 2 bad input, 3 work is still owed (run it again), 130 interrupted.
+Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.
 """
 
 
-class _ListsOfWords(click.Command):
+class _WordListCommand(click.Command):
     """Reads `--domains retail airline` as `--domains retail,airline`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -56,11 +152,11 @@ class _ListsOfWords(click.Command):
         return super().parse_args(ctx, joined)
 
 
-@click.command("local", cls=_ListsOfWords, epilog=_EPILOG)
+@click.command("local", cls=_WordListCommand, epilog=_LOCAL_EPILOG)
 @click.option("--agent-model", "--model", required=True, help="Server file, model of the hub, or folder with weights.")
 @click.option("--user-llm", "--user-model", help="Customer: server, hosted model such as gpt-4o.  [default: the agent]")
 @click.option("--num-servers", "--replicas", type=click.IntRange(1, 256), default=1, show_default=True, help="Servers.")
-@click.option("--gpu-ids", type=CardList(), help="Use these cards only, such as 0 1 2 3.  [default: idle ones]")
+@click.option("--gpu-ids", type=IdList(), help="Use these cards only, such as 0 1 2 3.  [default: idle ones]")
 @click.option("--start-port", type=click.IntRange(1, 65535), help="First port; others follow.  [default: free ones]")
 @click.option(
     "--stagger-delay", "--stagger", "stagger", type=StaggerType(), default="loaded", show_default=True,
@@ -87,32 +183,30 @@ class _ListsOfWords(click.Command):
 @new_workspace_option
 @json_option
 @guard
-def command(workspace: Path, as_json: bool, **how: Any) -> None:
+def local_command(workspace: Path, as_json: bool, **how: Any) -> None:
     """Start N servers of one model, run the domains in turn, stop the servers.
 
     What is finished is never held again: run the same command to go on. Everything is checked before a server starts.
     """
-    agent, user, servers = _parts(workspace, how)
+    agent, user, servers = _roles_and_servers(workspace, how)
     runs = [_run_params(domain, agent, user, workspace, how) for domain in _domains(how["domains"])]
-    _check(runs, servers, workspace)
+    _check_before_start(runs, servers, workspace)
     results: list[CellResult] = []
     with _terminated_as_interrupt(), _running(servers, workspace, how, quiet=as_json):
         for run in runs:
-            results.append(_one(run, workspace, how["output_dir"], quiet=as_json))
+            results.append(_run_domain(run, workspace, how["output_dir"], quiet=as_json))
             if results[-1].interrupted:
                 break
     if as_json:
-        click.echo(json.dumps([_told(result) for result in results], indent=1))
+        click.echo(json.dumps([_domain_dict(result) for result in results], indent=1))
     if any(result.interrupted for result in results):
         raise SystemExit(EXIT_INTERRUPTED)
     if any(not result.finished for result in results):
         raise SystemExit(EXIT_UNFINISHED)
 
 
-def _parts(workspace: Path, how: dict[str, Any]) -> tuple[RoleParams, RoleParams, list[ServerParams]]:
+def _roles_and_servers(workspace: Path, how: dict[str, Any]) -> tuple[RoleParams, RoleParams, list[ServerParams]]:
     """Return the two roles and the servers to start for them."""
-    from tautools.cli.local_roles import agent_role, agent_server, user_role
-
     parser = how["tool_call_parser"]
     params = agent_server(how["agent_model"], workspace=workspace, overrides=how["overrides"], tool_call_parser=parser)
     start = not how["skip_server_start"]
@@ -120,7 +214,9 @@ def _parts(workspace: Path, how: dict[str, Any]) -> tuple[RoleParams, RoleParams
     user, user_server = user_role(how["user_llm"], agent, workspace=workspace)
     if not start:
         return agent, user, []
-    asked = Asked((f"{params.name}={how['num_servers']}",), start_port=how["start_port"], stagger=how["stagger"])
+    asked = LayoutRequest(
+        (f"{params.name}={how['num_servers']}",), start_port=how["start_port"], stagger=how["stagger"]
+    )
     servers = asked.arranged([params])
     if user_server is not None and user_server.name != params.name:
         servers.append(user_server)
@@ -150,10 +246,10 @@ def _domains(text: str) -> list[str]:
     return found
 
 
-def _check(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path) -> None:
+def _check_before_start(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path) -> None:
     """Raise what can be known to be wrong before a server is started: domains, tasks, keys, servers that must run."""
     from tautools.run import prepare_cell
-    from tautools.server import endpoints
+    from tautools.servers import endpoints
 
     for run in runs:
         prepare_cell(run, workspace=workspace, need_servers=False)
@@ -169,10 +265,10 @@ def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, An
 
     If this process is killed, a keeper of each stops it.
     """
-    from tautools.cli.progress import watch_starts
+    from tautools.cli.output import watch_starts
     from tautools.params import load_site
-    from tautools.server import launch_all
-    from tautools.server.keeping import Terms, owner_process
+    from tautools.servers import launch_all
+    from tautools.servers.lease import LeaseTerms, owner_process
 
     if not servers:
         yield
@@ -182,15 +278,17 @@ def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, An
         servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], tell=_say(quiet=quiet)
     )
     try:
-        terms = Terms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
-        keep_all(started, terms)
+        terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
+        start_watchdogs(started, terms)
         aliases = [server.record.alias for server in started]
         if how["log_dir"] is not None:
             _link_logs(started, how["log_dir"])
         for error in watch_starts(started, timeout_s=how["server_timeout"], quiet=quiet).values():
             raise error
         # One that lost its port and was started again is another launch, which has no keeper yet.
-        keep_all([each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias], terms)
+        start_watchdogs(
+            [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias], terms
+        )
         yield
     finally:
         for server in started:
@@ -211,13 +309,13 @@ def _link_logs(servers: Sequence[Server], folder: Path) -> None:
             link.symlink_to(log)
 
 
-def _one(run: RunParams, workspace: Path, output: Path | None, *, quiet: bool) -> CellResult:
-    from tautools.cli.cellbar import cell_bar
+def _run_domain(run: RunParams, workspace: Path, output: Path | None, *, quiet: bool) -> CellResult:
+    from tautools.cli.output import cell_progress
     from tautools.files import write_atomic
     from tautools.run import prepare_cell, run_cell
 
     cell = prepare_cell(run, workspace=workspace, need_servers=False)
-    with cell_bar(cell, quiet=quiet) as show:
+    with cell_progress(cell, quiet=quiet) as show:
         result = run_cell(cell, on_event=show)
     if not quiet:
         click.echo(str(result))
@@ -227,11 +325,11 @@ def _one(run: RunParams, workspace: Path, output: Path | None, *, quiet: bool) -
     return result
 
 
-def _told(result: CellResult) -> dict[str, Any]:
+def _domain_dict(result: CellResult) -> dict[str, Any]:
     return {
         "env": result.setting.env,
         "done": result.done,
-        "owed": result.owed,
+        "pending": result.pending,
         "outcomes": {outcome.value: count for outcome, count in result.outcomes.items()},
         "simulated": result.setting.simulated,
         "setting_id": result.setting.id,

@@ -1,24 +1,26 @@
-"""`tautools model`: are a model's weights here, could they be had, and fetch them."""
+"""`tautools model` and `simulate`: the weights of models, and a simulated model server."""
 
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.errors import EXIT_FAILED, guard
 from tautools.cli.options import ParamsName, json_option, workspace_option
+from tautools.cli.output import EXIT_FAILED, guard
 from tautools.errors import ParamsError
+from tautools.params.models import SimulateParams
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.server.weights.find import Weights
+    from tautools.servers.weights import Weights
+    from tautools.simulate import SimulatedServer
 
-__all__ = ["command"]
 
-_EPILOG = """\b
+_MODEL_EPILOG = """\b
 Examples:
   tautools model check Qwen/Qwen3-8B
   tautools model check qwen3-8b qwen3-32b      the models of two server files
@@ -30,12 +32,12 @@ Exit codes: 0 complete here, 1 not, 2 no possible name.
 """
 
 
-@click.group("model", epilog=_EPILOG)
-def command() -> None:
+@click.group("model", epilog=_MODEL_EPILOG)
+def model_command() -> None:
     """Check and fetch the weights of models."""
 
 
-@command.command()
+@model_command.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=ParamsName("servers"))
 @workspace_option
 @json_option
@@ -45,27 +47,27 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 
     MODEL is a name at the hub, a folder, or a server file, whose model is meant.
     """
-    from tautools.server.weights.find import check_weights
+    from tautools.servers.weights import check_weights
 
     found = [check_weights(_model_of(each, workspace)) for each in models]
-    _show(found, as_json=as_json)
+    _show_weights(found, as_json=as_json)
 
 
-@command.command()
+@model_command.command()
 @click.argument("model", type=ParamsName("servers"))
 @workspace_option
 @json_option
 @guard
 def fetch(model: str, workspace: Path, as_json: bool) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
-    from tautools.server.weights.find import fetch_weights
+    from tautools.servers.weights import fetch_weights
 
-    _show([fetch_weights(_model_of(model, workspace))], as_json=as_json)
+    _show_weights([fetch_weights(_model_of(model, workspace))], as_json=as_json)
 
 
-def _show(found: list[Weights], *, as_json: bool) -> None:
+def _show_weights(found: list[Weights], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_told(each) for each in found], indent=1))
+        click.echo(json.dumps([_weights_dict(each) for each in found], indent=1))
     else:
         for each in found:
             click.echo(click.style(str(each), fg="green" if each.usable else "yellow"))
@@ -73,7 +75,7 @@ def _show(found: list[Weights], *, as_json: bool) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-def _told(weights: Weights) -> dict[str, Any]:
+def _weights_dict(weights: Weights) -> dict[str, Any]:
     copy, hub = weights.copy, weights.hub
     return {
         "model": weights.model,
@@ -99,3 +101,56 @@ def _model_of(name: str, workspace: Path) -> str:
         return load_server(name, workspace=workspace).model
     except ParamsError:
         return name
+
+
+_DEFAULTS = SimulateParams()
+_SIMULATE_EPILOG = """\b
+Examples:
+  tautools simulate --model demo --skill 0.7
+  VLLM_API_KEY=secret tautools simulate --port 8007 --model Qwen/Qwen3-4B-Instruct-2507 --speed 10
+"""
+
+
+@click.command("simulate", epilog=_SIMULATE_EPILOG)
+@click.option("--model", default="simulated", show_default=True, help="Served model name.")
+@click.option("--alias", "aliases", multiple=True, help="A further served name; may be given several times.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one.")
+@click.option("--skill", type=click.FloatRange(0, 1), default=_DEFAULTS.skill, show_default=True,
+              help="Probability that a conversation is solved.")  # fmt: skip
+@click.option("--ttft-ms", type=click.FloatRange(0), default=_DEFAULTS.ttft_ms, show_default=True,
+              help="Median time to first token.")  # fmt: skip
+@click.option("--itl-ms", type=click.FloatRange(0), default=_DEFAULTS.itl_ms, show_default=True,
+              help="Median gap between tokens.")  # fmt: skip
+@click.option("--prefill-ms-per-1k", "prefill_ms_per_1k_tokens", type=click.FloatRange(0), show_default=True,
+              default=_DEFAULTS.prefill_ms_per_1k_tokens, help="Added per 1000 uncached prompt tokens.")  # fmt: skip
+@click.option("--jitter", type=click.FloatRange(0, 2), default=_DEFAULTS.jitter, show_default=True,
+              help="Spread of the times: standard deviation of their logarithm.")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(0), default=_DEFAULTS.speed, show_default=True,
+              help="Divides all times; 0 answers at once.")  # fmt: skip
+@click.option(
+    "--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Another seed solves other conversations."
+)
+@click.option("--max-model-len", type=click.IntRange(1024), default=_DEFAULTS.max_model_len, show_default=True,
+              help="Longest prompt and answer together [tokens].")  # fmt: skip
+@guard
+def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int, **behaviour: Any) -> None:
+    """Serve a SIMULATED model that plays agent and user of the benchmark's tasks, until Ctrl-C.
+
+    The key that requests must carry is read from the environment variable VLLM_API_KEY, as vLLM does.
+    """
+    from tautools.simulate import SimulatedServer
+    from tautools.simulate.server import serve_until_signal
+
+    key = os.environ.get("VLLM_API_KEY", "")
+    params = SimulateParams(**behaviour)
+    server = SimulatedServer(params, model=model, aliases=aliases, key=key, host=host, port=port)
+    serve_until_signal(server, lambda started: _show_started(started, keyed=bool(key)))
+
+
+def _show_started(server: SimulatedServer, *, keyed: bool) -> None:
+    click.echo(f"SIMULATED model server, skill {server.params.skill:g}. No model stands behind its answers.")
+    click.echo(f"Base URL: {server.base_url}")
+    click.echo(f"Model:    {', '.join(server.names)}")
+    click.echo("Key:      from VLLM_API_KEY" if keyed else "Key:      none; set VLLM_API_KEY to ask for one")
+    click.echo("Ctrl-C ends it.")

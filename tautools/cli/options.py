@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from tautools.errors import ParamsError
 from tautools.params import RUN_OPTIONS, list_params, workspace_path
-from tautools.params.workspace import VARIABLE
+from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 
     from tautools.params import Kind
 
-__all__ = [
-    "ParamsName",
-    "json_option",
-    "new_workspace_option",
-    "run_flags",
-    "run_options",
-    "set_option",
-    "show_config_option",
-    "site_option",
-    "workspace_option",
-]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -78,7 +67,7 @@ def _workspace(read: Callable[[click.Context, click.Parameter, str | None], Path
         metavar="FOLDER",
         callback=read,
         is_eager=True,
-        help=f"The workspace.  [default: {VARIABLE} or the current folder]",
+        help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]",
     )
 
 

@@ -1,4 +1,4 @@
-"""`tautools persona`: what personas say, what their runs prove, and how they compare with control."""
+"""`tautools persona`: list personas, verify their runs, compare them with the run without one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,169 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from tautools.cli.errors import EXIT_FAILED, EXIT_UNFINISHED, guard
 from tautools.cli.options import ParamsName, json_option, workspace_option
+from tautools.cli.output import EXIT_FAILED, EXIT_UNFINISHED, guard
 from tautools.errors import ParamsError
 from tautools.params import find_params, list_params, resolve_persona, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from tautools.run.folder import SettingFolder
-    from tautools.run.personas import Group
+    from tautools.run.personas import ComparedPersona, PersonaCertificate, PersonaComparison, PersonaGroup
+    from tautools.stats import PairedEffect
 
-__all__ = ["command"]
 
-_EPILOG = """\b
+_MARKS = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[yellow]?[/]"}
+_LARGE = 100
+"""From here on figures are shown without decimals."""
+_SIMULATED = " [bold red]SIMULATED[/]"
+
+
+def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what can be chosen."""
+    table = Table("persona", "intensities", "", box=None, pad_edge=False)
+    for row in rows:
+        levels = ", ".join(f"{level}*" if level == row["default"] else str(level) for level in row["levels"])
+        own = "" if row["shipped"] else "[dim](your own)[/] "
+        table.add_row(escape(str(row["name"])), escape(levels or "-"), f"{own}{escape(str(row['description']))}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("* when none is asked for; --persona NAME:INTENSITY asks for another", style="dim")
+
+
+def print_certificate(found: PersonaCertificate) -> None:
+    """Print what one persona's records prove."""
+    console = Console(highlight=False)
+    marked = _SIMULATED if found.simulated else ""
+    place = f"{found.env} {found.strategy}{_kind(found.user_strategy)} {found.persona}"
+    title = f"{escape(place)}: {found.conversations} conversations, setting {found.setting_id}"
+    console.print(f"\n[bold]{title}[/]{marked}")  # a rule would cut the mark off
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in found.checks:
+        table.add_row(_MARKS[check.passed], check.name, escape(check.detail))
+    console.print(table)
+    if found.labels is not None:
+        console.print(_labels(found))
+    if not found.wording:
+        console.print("wording: not told, control was not run on the same tasks yet (n = 0)")
+        return
+    console.print(_wording(found.wording, found.distinct))
+    console.print(
+        f"distinct from control in {len(found.distinct)} of {len(found.wording)} measures "
+        "(*: the interval, widened for their number, leaves 0 out)",
+        style="dim",
+    )
+
+
+def _kind(user_strategy: str) -> str:
+    return "" if user_strategy == "llm" else f" (customer by {user_strategy})"
+
+
+def _labels(found: PersonaCertificate) -> str:
+    labels = found.labels
+    if labels is None:
+        return ""
+    marked = _SIMULATED if labels.simulated else ""
+    share = labels.right / labels.conversations
+    return (
+        f"blind labels by {escape(labels.judge)}{marked}: {labels.right} of {labels.conversations} right ({share:.2f}, "
+        f"exact 95 % interval {labels.low:.2f} to {labels.high:.2f}; chance {labels.chance:.2f}, p = {labels.p:.2g})"
+    )
+
+
+def _wording(effects: Mapping[str, PairedEffect], distinct: Sequence[str]) -> Table:
+    table = Table("difference to control", box=None, pad_edge=False)
+    for name in ("mean", "95 % interval", "d", "tasks"):
+        table.add_column(name, justify="right")
+    for name, each in effects.items():
+        size = "" if each.d is None else f"{each.d:+.2f}"
+        star = "*" if name in distinct else ""
+        table.add_row(f"{name}{star}", f"{each.mean:+.2f}", _interval(each, 2), size, str(each.tasks))
+    return table
+
+
+def print_comparison(found: PersonaComparison) -> None:
+    """Print the personas of one setting beside control."""
+    console = Console(highlight=False)
+    marked = _SIMULATED if found.simulated else ""
+    what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}{_kind(found.user_strategy)}"
+    console.print(f"\n[bold]{escape(what)}[/]{marked}")
+    console.print(_scores(found))
+    console.print(_differences(found.personas, ("turns", "prompt tokens", "output tokens", "facts told")))
+    console.print(_differences(found.personas, ("apologies", "clarifications", "transfers")))
+    console.print(_wording_table(found.personas))
+    if not found.has_control:
+        console.print("[yellow]Control was not run: nothing to compare with. Run the same without --persona.[/]")
+    console.print(
+        "Differences are to control (whose own means are shown) on the same tasks and trials: means over tasks, below "
+        "them 95 % intervals by drawing tasks. Wording: per message; capitals and words of the mood per 100 words.",
+        style="dim",
+    )
+
+
+def _scores(found: PersonaComparison) -> Table:
+    most = max((len(each.pass_hat) for each in found.personas), default=0)
+    ks = [1] if most < 2 else [1, most]
+    table = _table("n", "user errors", *(f"pass^{k}" for k in ks), "pass^1 - control", "certificate")
+    for each in found.personas:
+        passes = [f"{each.pass_hat[k - 1]:.3f}" if len(each.pass_hat) >= k else "n = 0" for k in ks]
+        change = "" if each.difference is None else _change(each.difference, 3)
+        proof = "" if each.certificate is None else _MARKS[each.certificate.passed]
+        table.add_row(escape(each.label), str(each.conversations), str(each.user_errors), *passes, change, proof)
+    return table
+
+
+def _differences(personas: Sequence[ComparedPersona], names: Sequence[str]) -> Table:
+    """Return a table with control's means, and for each persona the difference to them."""
+    table = _table(*names)
+    for each in personas:
+        table.add_row(escape(each.label), *(_figure(each.effects.get(name), each.means.get(name)) for name in names))
+    return table
+
+
+def _wording_table(personas: Sequence[ComparedPersona]) -> Table:
+    """Return the differences in wording; the last column is of the persona's own mood."""
+    names = ("words per message", "questions per message", "exclamations per message", "capitals per 100 words")
+    table = _table("words", "questions", "exclamations", "capitals", "words of its mood")
+    for each in personas:
+        if each.certificate is None:
+            continue
+        wording = each.certificate.wording
+        own = next((name for name in wording if each.label.startswith(name.partition(" words")[0])), "")
+        table.add_row(escape(each.label), *(_figure(wording.get(name), None) for name in (*names, own)))
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table("persona", box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _figure(change: PairedEffect | None, mean: float | None) -> str:
+    if change is not None:
+        return _change(change, 0 if abs(change.mean) >= _LARGE else 2)
+    return "" if mean is None else f"{mean:.{0 if abs(mean) >= _LARGE else 2}f}"
+
+
+def _change(each: PairedEffect, digits: int) -> str:
+    interval = _interval(each, digits)
+    return f"{each.mean:+.{digits}f}\n[dim]{interval}[/]" if interval else f"{each.mean:+.{digits}f}"
+
+
+def _interval(each: PairedEffect, digits: int) -> str:
+    if each.low is None or each.high is None:
+        return ""
+    return f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+
+
+_PERSONA_EPILOG = """\b
 Examples:
   tautools persona list
   tautools persona show anger --level strong           the text as the customer's model gets it
@@ -35,16 +183,16 @@ Exit codes of check: 0 all hold, 1 one does not, 3 one cannot be told yet.
 """
 
 
-@click.group("persona", epilog=_EPILOG)
-def command() -> None:
+@click.group("persona", epilog=_PERSONA_EPILOG)
+def persona_command() -> None:
     """Moods of the simulated customer."""
 
 
-@command.command("list")
+@persona_command.command("list")
 @workspace_option
 @json_option
 @guard
-def list_command(workspace: Path, as_json: bool) -> None:
+def persona_list(workspace: Path, as_json: bool) -> None:
     """List the personas: the workspace's own and the shipped ones."""
     ours = str(shipped("params"))
     rows = []
@@ -64,12 +212,11 @@ def list_command(workspace: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    from tautools.cli.persona_table import print_personas
 
     print_personas(rows)
 
 
-@command.command()
+@persona_command.command()
 @click.argument("name", type=ParamsName("personas"))
 @click.option("--level", default=None, help="The intensity.  [default: the persona's usual one]")
 @workspace_option
@@ -91,7 +238,7 @@ def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
         click.echo(f"{persona.label} adds nothing: a run with it is the run without a persona.")
 
 
-def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:
+def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--persona", help="Only this persona, as its folder says it: anger, anger-strong."),
         click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
@@ -103,8 +250,8 @@ def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@command.command()
-@_chosen
+@persona_command.command()
+@_setting_options
 @workspace_option
 @json_option
 @guard
@@ -116,8 +263,6 @@ def check(folder: Path | None, workspace: Path, as_json: bool, **wanted: str | N
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in found], indent=1, ensure_ascii=False))
     else:
-        from tautools.cli.persona_table import print_certificate
-
         for each in found:
             print_certificate(each)
     results = {each.passed for each in found}
@@ -125,8 +270,8 @@ def check(folder: Path | None, workspace: Path, as_json: bool, **wanted: str | N
         raise SystemExit(EXIT_FAILED if False in results else EXIT_UNFINISHED)
 
 
-@command.command()
-@_chosen
+@persona_command.command()
+@_setting_options
 @workspace_option
 @json_option
 @guard
@@ -138,14 +283,13 @@ def compare(folder: Path | None, workspace: Path, as_json: bool, **wanted: str |
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in found], indent=1, ensure_ascii=False))
         return
-    from tautools.cli.persona_table import print_comparison
 
     for each in found:
         print_comparison(each)
 
 
-@command.command()
-@_chosen
+@persona_command.command()
+@_setting_options
 @click.option("--server", default=None, help="The judge: a running server, or a file of params/servers/.")
 @click.option("--judge-model", default=None, help="Served model name of the judge.")
 @click.option("--base-url", default=None, help="Address of the judge's server, ending in /v1.")
@@ -189,12 +333,12 @@ def _judge(options: dict[str, str | None]) -> Any:
         ) from error
 
 
-def _where(group: Group) -> dict[str, str]:
+def _where(group: PersonaGroup) -> dict[str, str]:
     setting = group.played[0].folder.setting
     return {"env": setting.env, "strategy": setting.strategy.value, "agent": setting.agent.model}
 
 
-def _groups(folder: Path | None, workspace: Path, **wanted: str | None) -> list[Group]:
+def _groups(folder: Path | None, workspace: Path, **wanted: str | None) -> list[PersonaGroup]:
     from tautools.run.personas import groups_of
 
     return groups_of(workspace, _folders(folder, workspace, **wanted))

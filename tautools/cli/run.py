@@ -1,14 +1,17 @@
-"""`tautools run`: one cell, from flags alone or with a file of params."""
+"""`tautools run`: one cell, from flags alone or with a file of params; a person may play the customer."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
 from tautools.cli.options import (
     json_option,
     new_workspace_option,
@@ -17,22 +20,71 @@ from tautools.cli.options import (
     set_option,
     show_config_option,
 )
-from tautools.errors import ParamsError
+from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.params import resolve_run
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tautools.bench.users import PersonQuestion
     from tautools.params.models import RunParams
     from tautools.records import Event
     from tautools.run import Cell, CellResult
-    from tautools.server import Server
+    from tautools.servers import Server
 
-__all__ = ["command"]
 
-_EPILOG = """\b
+_LOOK_S = 0.2
+"""How long a line is waited for before looking whether anybody still wants it [s]."""
+
+
+class TerminalPerson:
+    """Shows a person its part and what the agent says, and reads lines from standard input."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._asked: PersonQuestion | None = None
+
+    def __call__(self, question: PersonQuestion, gone: threading.Event) -> str:
+        """Ask for one line."""
+        if question is not self._asked:  # an empty line is asked for again
+            self._asked = question
+            _show_question(question)
+        click.echo(click.style("You", fg="cyan", bold=True) + "    ", nl=False)
+        return self._line(gone)
+
+    def _line(self, gone: threading.Event) -> str:
+        while b"\n" not in self._rest:
+            if gone.is_set():
+                return ""
+            if not select.select([sys.stdin.fileno()], [], [], _LOOK_S)[0]:
+                continue
+            more = os.read(sys.stdin.fileno(), 65536)
+            if not more and not self._rest:
+                click.echo()
+                raise HumanUnavailableError(
+                    "The person who plays the customer has left.",
+                    next_step="Run it again to go on: what is finished is kept, the conversation left open is pending.",
+                )
+            self._rest += more or b"\n"
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace").strip()
+
+
+def _show_question(question: PersonQuestion) -> None:
+    if question.heard is not None:
+        click.echo(f"\n{click.style('Agent', fg='green', bold=True)}  {question.heard}")
+        return
+    head = f"─── Task {question.task_id}: you are the customer "
+    click.secho(f"\n{head:─<72}", bold=True)
+    click.echo(click.wrap_text(question.instruction, width=shutil.get_terminal_size().columns))
+    click.secho(f"Write {question.stop_word} when you have what you want; Ctrl-D leaves.", dim=True)
+
+
+_RUN_EPILOG = """\b
 Examples:
   tautools run --env retail --strategy fc --model Qwen/Qwen3-8B --limit 2
   tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\
@@ -42,11 +94,11 @@ Examples:
       --expert quick=sim-small --expert strong=sim-large --start-servers --limit 2
   tautools run --env retail --model M --task-ids 3,17 --set agent.top_p=0.9 --dry-run
 \b
-Exit codes: 0 all done, 2 bad input, 3 work is still owed (run it again), 130 interrupted.
+Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.
 """
 
 
-@click.command("run", epilog=_EPILOG)
+@click.command("run", epilog=_RUN_EPILOG)
 @run_options
 @click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
 @set_option
@@ -56,7 +108,7 @@ Exit codes: 0 all done, 2 bad input, 3 work is still owed (run it again), 130 in
 @new_workspace_option
 @json_option
 @guard
-def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
+def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
     """Run one cell: hold the conversations it owes. What is finished is never held again.
 
     The models are found among the servers of the workspace, or at the addresses given. Without a customer's model, the
@@ -70,9 +122,9 @@ def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_js
             next_step="Add --strategy experts, or leave --expert out.",
         )
     if options["show_config"]:
-        from tautools.cli.config import show
+        from tautools.cli.setup import show_resolved
 
-        show(resolved, as_json=as_json)
+        show_resolved(resolved, as_json=as_json)
         return
     if options["dry_run"]:
         from tautools.run import prepare_cell
@@ -83,26 +135,25 @@ def command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_js
         from tautools.run import prepare_cell
 
         prepare_cell(run, workspace=workspace, need_servers=False)  # what cannot be played is told before any start
-    with _servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
+    with _started_servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
         result = _run(run, workspace, quiet=as_json)
-    click.echo(json.dumps(_told(result), indent=1) if as_json else str(result))
+    click.echo(json.dumps(_result_dict(result), indent=1) if as_json else str(result))
     if not result.finished:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
 
 
 def _run(run: RunParams, workspace: Path, *, quiet: bool) -> CellResult:
-    from tautools.bench.users.person import answered_by
-    from tautools.cli.cellbar import cell_bar
-    from tautools.cli.person import TerminalPerson
+    from tautools.bench.users import ask_person_with
+    from tautools.cli.output import cell_progress
     from tautools.run import prepare_cell, run_cell
 
     cell = prepare_cell(run, workspace=workspace, need_servers=False)
     by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
-    with answered_by(TerminalPerson()), cell_bar(cell, quiet=quiet or by_person) as show:
-        return run_cell(cell, on_event=_tell_person if by_person and not quiet else show)
+    with ask_person_with(TerminalPerson()), cell_progress(cell, quiet=quiet or by_person) as show:
+        return run_cell(cell, on_event=_print_for_person if by_person and not quiet else show)
 
 
-def _tell_person(event: Event) -> None:
+def _print_for_person(event: Event) -> None:
     if event.kind == "done":
         click.echo(f"\n{event.message}")
     elif event.kind == "interrupted":
@@ -110,18 +161,18 @@ def _tell_person(event: Event) -> None:
         click.echo(f"\nBring this conversation to its end within {left_s:.0f} s, or interrupt again to leave it open.")
 
 
-def _outgrown(cell: Cell) -> list[str]:
+def _context_lines(cell: Cell) -> list[str]:
     from tautools.run.context import context_forecasts
 
     return [str(each) for each in context_forecasts(cell) if each.exceeding]
 
 
 @contextlib.contextmanager
-def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
+def _started_servers(run: RunParams, workspace: Path) -> Iterator[None]:
     """Start the servers that the roles name and that are not there, and stop those again."""
-    from tautools.cli.progress import watch_starts
+    from tautools.cli.output import watch_starts
     from tautools.params import load_server
-    from tautools.server import Registry, launch_all
+    from tautools.servers import Registry, launch_all
 
     there = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
     wanted = dict.fromkeys(role.server for role in run.roles.values() if role.server and not role.base_url)
@@ -138,7 +189,7 @@ def _servers(run: RunParams, workspace: Path) -> Iterator[None]:
 
 
 def _print_plan(cell: Cell, *, as_json: bool) -> None:
-    from tautools.run.coverage import assertions_judged
+    from tautools.run.judging import judging_note
 
     plan = {
         "folder": str(cell.folder),
@@ -148,9 +199,9 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         "num_trials": cell.run.num_trials,
         "planned": len(cell.planned),
         "done": len(cell.done),
-        "owed": len(cell.owed),
-        "unjudged": assertions_judged(cell.setting, cell.tasks),
-        "context": _outgrown(cell),
+        "pending": len(cell.pending),
+        "awaiting_judge": judging_note(cell.setting, cell.tasks),
+        "context": _context_lines(cell),
     }
     if as_json:
         click.echo(json.dumps(plan, indent=1))
@@ -159,17 +210,17 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
     click.echo(
         f"{cell.setting.env} {cell.setting.strategy.value} {cell.setting.agent.model}{marked}: "
         f"{len(cell.tasks)} tasks x {cell.run.num_trials} trials = {len(cell.planned)} conversations\n"
-        f"{len(cell.done)} done, {len(cell.owed)} owed\nresults in {cell.folder} (setting {cell.setting.id})"
+        f"{len(cell.done)} done, {len(cell.pending)} pending\nresults in {cell.folder} (setting {cell.setting.id})"
     )
-    for line in (plan["unjudged"], *_outgrown(cell)):
+    for line in (plan["awaiting_judge"], *_context_lines(cell)):
         if line:
             click.echo(line)
 
 
-def _told(result: CellResult) -> dict[str, Any]:
+def _result_dict(result: CellResult) -> dict[str, Any]:
     return {
         "done": result.done,
-        "owed": result.owed,
+        "pending": result.pending,
         "planned": result.planned,
         "outcomes": {outcome.value: count for outcome, count in result.outcomes.items()},
         "model_calls": result.model_calls,
@@ -179,7 +230,7 @@ def _told(result: CellResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "cause": result.cause,
         "mixed": result.mixed,
-        "unjudged": result.unjudged,
+        "awaiting_judge": result.awaiting_judge,
         "setting_id": result.setting.id,
         "simulated": result.setting.simulated,
         "folder": str(result.folder),

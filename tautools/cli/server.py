@@ -1,42 +1,295 @@
-"""`tautools server`: start model servers, prove them, see how they are, stop them.
-
-Longer than other files because seven verbs that are read together stand together.
-"""
+"""`tautools server`: start model servers, stop them, read their logs, restart those that failed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tautools.cli.errors import guard
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
-from tautools.cli.server_attach import attach
-from tautools.cli.server_cards import cards
-from tautools.cli.server_export import export
-from tautools.cli.server_handover import handover
-from tautools.cli.server_keep import keep_all, keep_options, terms_of
-from tautools.cli.server_layout import layout_options, plan, start_asked, take_asked
-from tautools.cli.server_profile import show_advice
-from tautools.cli.server_relaunch import relaunch, why
-from tautools.cli.server_resubmit import check_resubmit, resubmit_option, wait_and_resubmit
-from tautools.cli.server_script import dry_run, script
-from tautools.cli.server_shapes import shapes
-from tautools.cli.server_verify import test, verify
-from tautools.cli.server_watch import list_servers, top
-from tautools.cli.server_when import when
-from tautools.cli.server_words import told
+from tautools.cli.output import guard
+from tautools.cli.server_address import attach, export, test, verify
+from tautools.cli.server_plan import (
+    dry_run,
+    layout_options,
+    plan,
+    script,
+    show_advice,
+    start_servers,
+    take_layout,
+    when,
+)
+from tautools.cli.server_status import cards, list_servers, server_dict, top
+from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from tautools.params.models import ServerParams
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.servers import Diagnosis, Server, Snapshot
+    from tautools.servers.lease import LeaseTerms
 
-__all__ = ["command"]
 
-_EPILOG = """\b
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def lease_options(function: F) -> F:
+    """Add `--idle-stop` and `--lease` as `idle_stop: float | None` and `lease: str | None`."""
+    lease = click.option(
+        "--lease",
+        metavar="PID|kernel",
+        help="Stop when this process, or the notebook kernel it is typed in, is gone and nothing uses the server.",
+    )
+    idle = click.option(
+        "--idle-stop", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after minutes of no request."
+    )
+    return idle(lease(function))
+
+
+def lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None:
+    """Return when servers shall end, None when never; an owner that is not there is said before anything starts."""
+    if idle_stop is None and lease is None:
+        return None
+    from tautools.servers.lease import LeaseTerms, kernel_process, owner_process
+
+    owner = None
+    if lease == "kernel":
+        owner = kernel_process()
+    elif lease is not None:
+        if not (lease.isascii() and lease.isdecimal()):
+            raise click.UsageError(f"--lease {lease!r}: give the pid of a process, or the word kernel")
+        owner = owner_process(int(lease))
+    idle_s = None if idle_stop is None else idle_stop * 60
+    return LeaseTerms(idle_s, owner, every_s=min(15.0, max(0.5, (idle_s or 60) / 4)))
+
+
+def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None:
+    """Start a keeper for each server that has not failed; one that cannot be started is said and hinders nothing."""
+    if terms is None:
+        return
+    from tautools.servers.lease import start_watchdog
+
+    for server in servers:
+        if server.state().state.final:
+            continue
+        try:
+            start_watchdog(server, terms)
+        except TautoolsError as error:
+            click.secho(f"{server.name} will not end by itself: {error}", err=True, fg="red")
+
+
+resubmit_option = click.option(
+    "--resubmit",
+    "tries",
+    type=click.IntRange(0, 20),
+    default=0,
+    metavar="N",
+    help="Submit a job up to N times more, without the node, when others hold its cards there.",
+)
+
+
+def check_resubmit(tries: int, site: SiteParams | None, *, no_wait: bool, one_job: bool = False) -> None:
+    """Raise a usage error where nobody would be there to submit again, or several servers share the job."""
+    if tries and one_job:
+        raise click.UsageError("--resubmit is for a job of one server; leave out --one-job")
+    if tries and no_wait:
+        raise click.UsageError("--resubmit waits for the jobs; leave out --no-wait")
+    if tries and (site is None or site.scheduler != "slurm"):
+        raise click.UsageError("--resubmit is for a site with Slurm, such as --site sol-gaudi")
+
+
+def wait_and_resubmit(
+    servers: list[Server], tries: int, *, workspace: Path, timeout_s: float | None, quiet: bool
+) -> dict[str, TautoolsError]:
+    """Wait for all servers, submitting again those whose cards were held; return what went wrong at last, by name.
+
+    Parameters
+    ----------
+    servers : list of Server
+        Just launched; a server that was submitted again takes the place of its former launch.
+    tries : int
+        Most submissions more of each.
+    workspace, timeout_s, quiet
+        As of `watch_starts`.
+    """
+    from tautools.cli.output import watch_starts
+    from tautools.servers.exclude_node import held_node, resubmit
+
+    failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
+    for number in range(1, tries + 1):
+        again = []
+        for place, server in enumerate(servers):
+            node = held_node(server.record) if server.name in failures else None
+            if node is None:
+                continue
+            servers[place] = resubmit(server.record, node, workspace=workspace)
+            again.append(servers[place])
+            told = f"the cards of {node} are held by others; submitted again without it"
+            click.echo(f"{server.name}: {told}, job {servers[place].record.job_id} ({number} of {tries})", err=True)
+        if not again:
+            break
+        names = {server.name for server in again}
+        left = {name: error for name, error in failures.items() if name not in names}
+        failures = left | watch_starts(again, timeout_s=timeout_s, quiet=quiet)
+    return failures
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tautools server why qwen3-8b\n  tautools server why logs/user_1.out errors/user_1.err"
+)
+@click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
+@workspace_option
+@json_option
+@guard
+def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+    """Tell why a server failed, and what helps.
+
+    NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order.
+    """
+    from tautools.servers import Registry, diagnose
+    from tautools.servers.state import cause_of
+
+    logs = [Path(source) for source in sources if Path(source).is_file()]
+    if logs:
+        if len(logs) < len(sources):
+            raise click.UsageError("give the name of one server, or log files that exist")
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        found = diagnose(lines)
+    elif len(sources) > 1:
+        raise click.UsageError("give the name of one server, or log files that exist")
+    else:
+        registry = Registry(workspace)
+        found = cause_of(registry.get(sources[0]), registry)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+    else:
+        _show_diagnosis(found)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tautools server relaunch qwen3-8b\n  tautools server relaunch qwen3-8b --fix --yes\n"
+    "  tautools server relaunch qwen3-32b --exclude gaudi003"
+)
+@click.argument("name")
+@click.option("--fix", is_flag=True, help="Change what its log asks for; shown before it is done.")
+@click.option(
+    "--exclude", metavar="[NODE]", is_flag=False, flag_value="", help="Not on this node.  [NODE: the log's held one]"
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far it is.")
+@workspace_option
+@guard
+def relaunch(name: str, fix: bool, exclude: str | None, yes: bool, no_wait: bool, workspace: Path) -> None:
+    """Start a server again as it was started, or with what mends it, or away from a node.
+
+    A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
+    """
+    from tautools.cli.output import watch_starts
+    from tautools.servers.exclude_node import exclude_node
+    from tautools.servers.start import plan_restart
+    from tautools.servers.start import restart as start_again
+
+    plan = plan_restart(name, workspace=workspace, fix=fix)
+    if exclude is not None:
+        plan = exclude_node(plan, exclude)
+    if plan.diagnosis is not None:
+        _show_diagnosis(plan.diagnosis)
+    for change in plan.changes:
+        click.secho(f"  {change}", bold=True)
+    if fix and plan.changes and not yes:
+        click.confirm("Start it with this change?", abort=True, err=True)
+    server = start_again(plan, workspace=workspace)
+    failures = {} if no_wait else watch_starts([server], timeout_s=None, quiet=False)
+    if failures:
+        raise failures[name]
+    click.echo(f"{server.name}: {server.record.base_url}  model {server.record.model}")
+
+
+def _show_diagnosis(found: Diagnosis) -> None:
+    click.echo(f"Cause:    {found.cause}")
+    for line in (found.evidence, *found.also):
+        if line and line != found.cause:
+            click.secho(f"  log:    {line[:400]}", dim=True)
+    click.echo(f"Remedy:   {found.remedy}")
+    for name, value in found.fix.items():
+        click.echo(
+            f"Fix:      {name} = {'not set' if value is None else json.dumps(value)}   (server relaunch --fix)"
+        )
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tautools server handover qwen3-32b\n  tautools server handover qwen3-32b --lead 60 &"
+)
+@click.argument("name")
+@click.option(
+    "--lead", type=click.FloatRange(0), default=30, show_default=True, help="Minutes before the time limit to begin."
+)
+@workspace_option
+@guard
+def handover(name: str, lead: float, workspace: Path) -> None:
+    """Start the successor of a server on Slurm and let it take over the name.
+
+    It begins LEAD minutes before the time limit of the running job, is proven, gets the name, and the old job ends.
+    Interrupted, it goes on where it was when it is called again.
+    """
+    from tautools.servers.backends.slurm_handover import hand_over
+
+    def tell(seen: Snapshot) -> None:
+        click.echo(f"{name}.next: {seen}", err=True)
+
+    server = hand_over(name, workspace=workspace, lead_s=lead * 60, on_progress=tell)
+    click.echo(f"{name}: {server.record.base_url}  model {server.record.model}  job {server.record.job_id}")
+
+
+@click.command(epilog="\b\nExamples:\n  tautools server shapes qwen3-8b\n  tautools server shapes qwen3-8b --json")
+@click.argument("name")
+@workspace_option
+@json_option
+@guard
+def shapes(name: str, workspace: Path, as_json: bool) -> None:
+    """Count the requests that met a shape which a Gaudi server had not warmed up, and propose wider buckets.
+
+    Each of them waited for a compilation: many of them spoil a latency figure.
+    """
+    from tautools.files import read_lines
+    from tautools.servers import Registry
+    from tautools.servers.vllm.log import read_cold_shapes
+
+    record = Registry(workspace).get(name)
+    logs = [Path(log) for log in (record.log_out, record.log_err) if log and Path(log).exists()]
+    cold = read_cold_shapes(line.decode(errors="replace") for log in logs for line in read_lines(log))
+    if as_json:
+        rows = [
+            {
+                "phase": phase.lower(),
+                "batch_size": batch,
+                "query_tokens": query,
+                "context_blocks": blocks,
+                "count": count,
+            }
+            for (phase, batch, query, blocks), count in cold.counts.items()
+        ]
+        click.echo(
+            json.dumps({"name": name, "count": cold.total, "shapes": rows, "proposed": cold.proposed()}, indent=1)
+        )
+        return
+    if not cold.total:
+        click.echo(f"{name}: no request met a shape that was not warmed up.")
+        return
+    click.echo(f"{name}: {cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
+    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
+        size = f"{query} tokens, " if phase == "PROMPT" else ""
+        click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
+    click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
+    for variable, value in cold.proposed().items():
+        click.echo(f'  {variable}: "{value}"')
+
+
+_SERVER_EPILOG = """\b
 Examples:
   tautools server up sim-small sim-user        start two, wait until both are proven
   tautools server ls                           what runs, and how it is
@@ -46,22 +299,22 @@ Examples:
 """
 
 
-@click.group("server", epilog=_EPILOG)
-def command() -> None:
+@click.group("server", epilog=_SERVER_EPILOG)
+def server_command() -> None:
     """Start model servers, prove that they work, find and stop them."""
 
 
-command.add_command(why)
-command.add_command(relaunch)
-command.add_command(cards)
-command.add_command(plan)
-command.add_command(script)
-command.add_command(handover)
-command.add_command(shapes)
-command.add_command(when)
+server_command.add_command(why)
+server_command.add_command(relaunch)
+server_command.add_command(cards)
+server_command.add_command(plan)
+server_command.add_command(script)
+server_command.add_command(handover)
+server_command.add_command(shapes)
+server_command.add_command(when)
 
 
-@command.command(
+@server_command.command(
     epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
     "  tautools server up sim-small --skill 0.9 --port 8007\n"
     "  tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded"
@@ -77,7 +330,7 @@ command.add_command(when)
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
 @click.option("--dry-run", "dry", is_flag=True, help="Print the job script or command and check it; start nothing.")
 @resubmit_option
-@keep_options
+@lease_options
 @workspace_option
 @json_option
 @guard
@@ -101,15 +354,15 @@ def up(
         raise click.UsageError("--port is for one server; leave it out to give each a free port")
     if len(set(names)) < len(names):
         raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    site, tries, asked = how.pop("site"), how.pop("tries"), take_asked(how)
-    terms = terms_of(how.pop("idle_stop"), how.pop("lease"))
+    site, tries, asked = how.pop("site"), how.pop("tries"), take_layout(how)
+    terms = lease_terms(how.pop("idle_stop"), how.pop("lease"))
     chosen = [_chosen(name, workspace, **how) for name in names]
     where = load_site(site, workspace=workspace) if site else None
     check_resubmit(tries, where, no_wait=no_wait, one_job=asked.one_job)
     if dry:
         dry_run(chosen, asked, where, workspace)
         return
-    servers = start_asked(chosen, asked, where, workspace)
+    servers = start_servers(chosen, asked, where, workspace)
     try:
         failures = (
             {}
@@ -120,9 +373,9 @@ def up(
         click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
         raise
     finally:
-        keep_all(servers, terms)
+        start_watchdogs(servers, terms)
     if as_json:
-        click.echo(json.dumps([told(server) for server in servers], indent=1))
+        click.echo(json.dumps([server_dict(server) for server in servers], indent=1))
     elif not failures:
         for server in servers:
             where_it_is = server.record.base_url or f"job {server.record.job_id}"
@@ -133,19 +386,21 @@ def up(
         raise SystemExit(1)
 
 
-command.add_command(list_servers)
-command.add_command(top)
-command.add_command(export)
+server_command.add_command(list_servers)
+server_command.add_command(top)
+server_command.add_command(export)
 # `list` is what people type who know other tools; help shows one of the two.
-command.add_command(click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True))
+server_command.add_command(
+    click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True)
+)
 
 
-command.add_command(attach)
-command.add_command(test)
-command.add_command(verify)
+server_command.add_command(attach)
+server_command.add_command(test)
+server_command.add_command(verify)
 
 
-@command.command()
+@server_command.command()
 @click.argument("name")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
 @click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
@@ -156,16 +411,16 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 
     Output first and then errors; -f goes on with what is added.
     """
-    from tautools.server import Registry
-    from tautools.server.logs import follow
-    from tautools.server.state import log_lines
+    from tautools.servers import Registry
+    from tautools.servers.server import follow
+    from tautools.servers.state import log_lines
 
     record = Registry(workspace).get(name)
     for line in follow(record, workspace=workspace, lines=lines) if keep_on else log_lines(record, lines):
         click.echo(line)
 
 
-@command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
+@server_command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "every", is_flag=True, help="All servers of the workspace.")
 @workspace_option
@@ -175,7 +430,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
 
     SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs.
     """
-    from tautools.server import Registry, open_server
+    from tautools.servers import Registry, open_server
 
     if every == bool(names):
         raise click.UsageError("give the names of servers, or --all")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.config import show
-from tautools.cli.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
 from tautools.cli.options import ParamsName, json_option, new_workspace_option, set_option, show_config_option
+from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.setup import show_resolved
 from tautools.params import resolve_sweep
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from tautools.params.models import SweepParams
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
 
-__all__ = ["command"]
 
-_EPILOG = """\b
+_SWEEP_EPILOG = """\b
 Examples:
   tautools sweep ls                            sweep files there are
   tautools sweep plan demo                     cells, conversations, servers, time; starts nothing
@@ -35,7 +34,7 @@ Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
+class _SweepRequest:
     """The sweep that a command is about."""
 
     sweep: SweepParams
@@ -58,20 +57,20 @@ def _of_a_sweep(verb: Callable[..., None]) -> Callable[..., None]:
 
         resolved = resolve_sweep(name, workspace=workspace, overrides=options.pop("overrides"))
         if options.pop("show_config"):
-            show(resolved, as_json=options["as_json"])
+            show_resolved(resolved, as_json=options["as_json"])
             return
         only = None if cells is None else parse_indices(cells)
-        verb(_Chosen(resolved.params, only, workspace), **options)
+        verb(_SweepRequest(resolved.params, only, workspace), **options)
 
     return named
 
 
-@click.group("sweep", epilog=_EPILOG)
-def command() -> None:
+@click.group("sweep", epilog=_SWEEP_EPILOG)
+def sweep_command() -> None:
     """Plan many cells, work on them, see where they stand. NAME is a file of params/sweeps/ or a path."""
 
 
-@command.command("ls")
+@sweep_command.command("ls")
 @new_workspace_option
 @json_option
 @guard
@@ -91,32 +90,36 @@ def list_sweeps(workspace: Path, as_json: bool) -> None:
         click.echo(f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}")
 
 
-@command.command(epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .owed")
+@sweep_command.command(
+    epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .pending"
+)
 @json_option
 @_of_a_sweep
-def plan(chosen: _Chosen, *, as_json: bool) -> None:
+def plan(chosen: _SweepRequest, *, as_json: bool) -> None:
     """Say what a sweep would cost. Nothing is started and nothing is written."""
     _show_plan(chosen, as_json=as_json)
 
 
-@command.command(epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4")
+@sweep_command.command(
+    epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4"
+)
 @click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @json_option
 @_of_a_sweep
-def run(chosen: _Chosen, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
-    """Bring servers up, work on the owed cells, stop what was started. Run it again to resume.
+def run(chosen: _SweepRequest, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
+    """Bring servers up, work on the pending cells, stop what was started. Run it again to resume.
 
-    Ends with 0 when nothing is owed any more, 3 when something is, 130 after an interrupt.
+    Ends with 0 when nothing is pending any more, 3 when something is, 130 after an interrupt.
     """
     if dry_run:
         _show_plan(chosen, as_json=as_json)
         return
-    from tautools.cli.sweep_progress import shown_progress
+    from tautools.cli.output import sweep_progress
     from tautools.sweep import run_sweep
 
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
-    with shown_progress(quiet=as_json) as on_event:
+    with sweep_progress(quiet=as_json) as on_event:
         result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
     click.echo(json.dumps(_result_row(result), indent=1) if as_json else str(result))
     if result.interrupted:
@@ -125,14 +128,14 @@ def run(chosen: _Chosen, *, parallel: int | None, dry_run: bool, as_json: bool) 
         raise SystemExit(EXIT_UNFINISHED)
 
 
-@command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
-@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is owed.")
+@sweep_command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is pending.")
 @json_option
 @_of_a_sweep
-def status(chosen: _Chosen, *, watch: bool, as_json: bool) -> None:
+def status(chosen: _SweepRequest, *, watch: bool, as_json: bool) -> None:
     """Say where each cell stands, from the ledger."""
     if watch:
-        _watch(chosen)
+        _watch_sweep(chosen)
         return
     found = _status(chosen)
     if as_json:
@@ -143,7 +146,7 @@ def status(chosen: _Chosen, *, watch: bool, as_json: bool) -> None:
     Console(soft_wrap=True).print(_status_table(found))
 
 
-def _show_plan(chosen: _Chosen, *, as_json: bool) -> None:
+def _show_plan(chosen: _SweepRequest, *, as_json: bool) -> None:
     from tautools.sweep import outline_sweep, plan_sweep
 
     outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
@@ -158,10 +161,10 @@ def _show_plan(chosen: _Chosen, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "owed", box=None)
+    table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending", box=None)
     for cell in made.cells:
         run = cell.cell.run
-        numbers = (run.num_trials, cell.planned, cell.shared, cell.owed)
+        numbers = (run.num_trials, cell.planned, cell.shared, cell.pending)
         words = (str(cell.cell.index), run.env, run.strategy.value, cell.model)
         table.add_row(*words, *(str(number) for number in numbers))
     Console(soft_wrap=True).print(table)
@@ -173,7 +176,7 @@ def _plan_row(made: SweepPlan) -> dict[str, Any]:
         "conversations": made.conversations,
         "shared": made.shared,
         "done": made.done,
-        "owed": made.owed,
+        "pending": made.pending,
         "estimate_s": round(made.estimate_s, 1),
         "basis": made.basis,
         "context": [str(each) for each in made.context],
@@ -191,7 +194,7 @@ def _plan_row(made: SweepPlan) -> dict[str, Any]:
                 "num_trials": cell.cell.run.num_trials,
                 "planned": cell.planned,
                 "shared": cell.shared,
-                "owed": cell.owed,
+                "pending": cell.pending,
                 "setting_id": cell.prepared.setting.id,
             }
             for cell in made.cells
@@ -210,7 +213,7 @@ def _result_row(result: SweepResult) -> dict[str, Any]:
     }
 
 
-def _status(chosen: _Chosen) -> SweepStatus:
+def _status(chosen: _SweepRequest) -> SweepStatus:
     from tautools.sweep import sweep_status
 
     return sweep_status(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
@@ -232,7 +235,7 @@ def _status_table(found: SweepStatus) -> Any:
     return Group(Text(status_summary(found)), table, *causes)
 
 
-def _watch(chosen: _Chosen) -> None:
+def _watch_sweep(chosen: _SweepRequest) -> None:
     from rich.live import Live
 
     with Live(auto_refresh=False) as live:

@@ -14,7 +14,6 @@ from tautools.errors import CallFault, ModelCallError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NEXT_STEPS", "excerpt", "fault_of", "refusal", "retry_after_s"]
 
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import ConnectError
 from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
-from tautools.llm.patience import Patience
+from tautools.llm.timeouts import StreamTimeouts
 
 if TYPE_CHECKING:
-    from tautools.llm.incoming import Incoming
-    from tautools.llm.patience import Timeouts
+    from tautools.llm.stream import StreamParser
+    from tautools.llm.timeouts import Timeouts
     from tautools.llm.types import Endpoint
 
-__all__ = ["ask_hosted", "check_hosted_key"]
 
 _NO_CONNECTION = re.compile(
     r"cannot connect to host|connection error|connection refused|name or service not known", re.IGNORECASE
@@ -67,7 +66,7 @@ def check_hosted_key(provider: str, model: str) -> None:
         )
 
 
-async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incoming, timeouts: Timeouts) -> None:
+async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: StreamParser, timeouts: Timeouts) -> None:
     """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `incoming`.
 
     Parameters
@@ -88,7 +87,7 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: Incomin
     """
     litellm = await asyncio.to_thread(_load)  # seconds, the first time
     wanted = _arguments(litellm, endpoint, body, timeouts)
-    async with Patience(timeouts, incoming.where) as patience:
+    async with StreamTimeouts(timeouts, incoming.where) as patience:
         incoming.started = time.perf_counter()
         try:
             stream = await litellm.acompletion(**wanted)
@@ -148,7 +147,7 @@ def _cost_usd(litellm: Any, endpoint: Endpoint, usage: dict[str, Any]) -> float 
     return float(litellm.completion_cost(priced, model=known, custom_llm_provider=endpoint.provider))
 
 
-def _fault(incoming: Incoming, error: Exception) -> ModelCallError:
+def _fault(incoming: StreamParser, error: Exception) -> ModelCallError:
     """Say in our words what litellm raised; its classes alone do not tell enough."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError) or "No module named" in text:

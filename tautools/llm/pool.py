@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
     from tautools.llm.types import Endpoint, Resolve
 
-__all__ = ["Load", "Place", "Pool"]
 
-_LEFT_FOR_S = 30.0
-_LEFT_AT_MOST_S = 600.0
+_DOWN_S = 30.0
+_DOWN_AT_MOST_S = 600.0
 
 
-class Load:
+class AddressLoad:
     """What one address has to do, for all roles together."""
 
     def __init__(self, most: int | None) -> None:
@@ -43,15 +42,15 @@ class Load:
             self.in_flight -= 1
 
 
-class Place:
+class Replica:
     """One endpoint of a role."""
 
-    def __init__(self, endpoint: Endpoint, load: Load) -> None:
+    def __init__(self, endpoint: Endpoint, load: AddressLoad) -> None:
         self.endpoint = endpoint
         self.load = load
         self.conversations = 0
         self._left_until = 0.0
-        self._left_for_s = _LEFT_FOR_S
+        self._left_for_s = _DOWN_S
 
     @property
     def alive(self) -> bool:
@@ -62,7 +61,7 @@ class Place:
         """Send nothing there for a while, longer each time."""
         if self.alive:
             self._left_until = time.monotonic() + self._left_for_s
-            self._left_for_s = min(2 * self._left_for_s, _LEFT_AT_MOST_S)
+            self._left_for_s = min(2 * self._left_for_s, _DOWN_AT_MOST_S)
 
     def trust(self) -> None:
         """Take it as alive: it answered, or whoever keeps the list says so."""
@@ -70,10 +69,10 @@ class Place:
 
     def answered(self) -> None:
         """Forget that it was ever dead."""
-        self._left_for_s = _LEFT_FOR_S
+        self._left_for_s = _DOWN_S
 
 
-class Pool:
+class ReplicaPool:
     """The endpoints of one role.
 
     Parameters
@@ -88,13 +87,13 @@ class Pool:
         Requests at a time for one address.
     """
 
-    def __init__(self, part: str, resolve: Resolve, loads: dict[str, Load], max_in_flight: int | None) -> None:
+    def __init__(self, part: str, resolve: Resolve, loads: dict[str, AddressLoad], max_in_flight: int | None) -> None:
         self._part = part
         self._resolve = resolve
         self._loads = loads
         self._max_in_flight = max_in_flight
-        self._places: list[Place] = []
-        self._homes: dict[str, Place] = {}
+        self._places: list[Replica] = []
+        self._homes: dict[str, Replica] = {}
         self._asking = asyncio.Lock()
 
     @property
@@ -103,7 +102,7 @@ class Pool:
         return any(place.alive for place in self._places)
 
     @contextlib.asynccontextmanager
-    async def seat(self, conversation: str) -> AsyncIterator[Place]:
+    async def seat(self, conversation: str) -> AsyncIterator[Replica]:
         """Choose a place for one request and wait for a slot there; it counts as in flight inside the block.
 
         Raises
@@ -118,7 +117,7 @@ class Pool:
                     yield place
                     return
 
-    def _choose(self, conversation: str) -> Place | None:
+    def _choose(self, conversation: str) -> Replica | None:
         home = self._homes.get(conversation)
         if home is not None and home.alive and home in self._places:
             return home
@@ -131,7 +130,7 @@ class Pool:
             self._homes[conversation] = place
         return place
 
-    async def _choose_anew(self, conversation: str) -> Place:
+    async def _choose_anew(self, conversation: str) -> Replica:
         async with self._asking:
             if not self.has_living:
                 self._take(await self._ask())
@@ -161,7 +160,7 @@ class Pool:
         for place in self._places:
             place.trust()
 
-    def _place(self, endpoint: Endpoint) -> Place:
+    def _place(self, endpoint: Endpoint) -> Replica:
         address = endpoint.base_url or endpoint.provider
-        load = self._loads.get(address) or self._loads.setdefault(address, Load(self._max_in_flight))
-        return Place(endpoint, load)
+        load = self._loads.get(address) or self._loads.setdefault(address, AddressLoad(self._max_in_flight))
+        return Replica(endpoint, load)

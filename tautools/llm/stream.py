@@ -1,27 +1,305 @@
-"""The lean client for OpenAI-compatible servers: one streamed request, a few microseconds for each chunk."""
+"""The lean streaming client for OpenAI-compatible servers, and the parser of what arrives.
+
+Servers with a reasoning parser stream thinking in a field of its own; those without leave it in the text, between
+`<think>` and `</think>`. Templates of Qwen and others open the tag in the prompt, so the text may hold the closing tag
+alone. The whole text is cut at once, when it is complete: how the tags were spread over chunks does not matter.
+"""
 
 from __future__ import annotations
 
+import re
+import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.faults import excerpt, refusal
-from tautools.llm.patience import Patience
+from tautools.llm.timeouts import StreamTimeouts
+from tautools.llm.types import ToolCall
 
 if TYPE_CHECKING:
-    from tautools.http import StreamAnswer, StreamHttp
-    from tautools.llm.incoming import Incoming
-    from tautools.llm.patience import Timeouts
+    from tautools.http import StreamedResponse, StreamHttp
+    from tautools.llm.timeouts import Timeouts
     from tautools.llm.types import Endpoint
 
-__all__ = ["ask"]
+
+_TAG = re.compile(r"(</?think>)")
 
 
-async def ask(
-    http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], incoming: Incoming, timeouts: Timeouts
+def split_thinking(text: str) -> tuple[str, str]:
+    """Return `text` without its thinking, and the thinking.
+
+    What stands before a closing tag was thought, with or without an opening one; what follows an opening tag that is
+    never closed was thought too. A text without tags is returned as it is.
+    """
+    if "think>" not in text:
+        return text, ""
+    said: list[str] = []
+    thought: list[str] = []
+    thinking = False
+    for part in _TAG.split(text):
+        if part == "<think>":
+            thinking = True
+        elif part == "</think>":
+            if not thinking and said:
+                thought.append(said.pop())
+            thinking = False
+        else:
+            (thought if thinking else said).append(part)
+    if len(said) == 1 and not thought:
+        return text, ""
+    return "".join(said).strip(), "".join(thought).strip()
+
+
+class _PartialCall:
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+
+class ToolCallParts:
+    """Merges deltas by their index.
+
+    Three habits of servers are allowed for: a missing index (the delta goes on with the last call, or begins one when
+    it has a new id), several whole calls that all say index 0, and a fresh id in every delta of one call. A delta
+    begins a call of its own only when it has both another id and a name.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_PartialCall] = []
+        self._at: dict[int, _PartialCall] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, deltas: list[dict[str, Any]]) -> None:
+        """Take the `tool_calls` of one chunk."""
+        for delta in deltas:
+            function = delta.get("function") or {}
+            parts = self._target(delta, function)
+            parts.id = parts.id or delta.get("id") or ""
+            parts.name = parts.name or function.get("name") or ""
+            arguments = function.get("arguments")
+            if isinstance(arguments, str):
+                parts.arguments.append(arguments)
+            elif arguments is not None:
+                parts.arguments.append(orjson.dumps(arguments).decode())
+
+    def _target(self, delta: dict[str, Any], function: dict[str, Any]) -> _PartialCall:
+        index = delta.get("index")
+        parts = self._at.get(index) if index is not None else (self._calls[-1] if self._calls else None)
+        new_id = delta.get("id")
+        if parts is None or (new_id and new_id != parts.id and function.get("name") and parts.name):
+            parts = _PartialCall()
+            self._calls.append(parts)
+            if index is not None:
+                self._at[index] = parts
+        return parts
+
+    def whole(self) -> tuple[ToolCall, ...]:
+        """Return the calls; one that came without an id gets one."""
+        return tuple(
+            ToolCall(parts.id or f"call_{secrets.token_hex(8)}", parts.name, "".join(parts.arguments))
+            for parts in self._calls
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an answer says."""
+
+    text: str
+    thinking: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: str
+
+
+class StreamParser:
+    """Takes chunks of an OpenAI-compatible stream; what was taken stays readable when the stream breaks.
+
+    Times are `time.perf_counter()` [s]: `started` when the request is sent, `first` and `last` token, `ended`.
+    `gaps` are the seconds between chunks that carry tokens.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.started = time.perf_counter()
+        self.first: float | None = None
+        self.last = 0.0
+        self.ended: float | None = None
+        self.gaps: list[float] = []
+        self.source = "streamed"
+        self.status: int | None = None
+        self.finish_reason = ""
+        self.usage: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        self.fingerprint = ""
+        self.cost_usd: float | None = None
+        self.done = False
+        self._opened = False
+        self._garbage = b""
+        self._rest = b""
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls = ToolCallParts()
+
+    @property
+    def chunks(self) -> int:
+        """Chunks with tokens so far."""
+        return 0 if self.first is None else len(self.gaps) + 1
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take raw bytes of a server-sent event stream that arrived at `now`.
+
+        Raises
+        ------
+        ModelCallError
+            For an error event, and for what is not an event of such a stream (`MALFORMED`).
+        """
+        lines = (self._rest + data if self._rest else data).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._payload(line[5:].strip(), now)
+            elif line.strip() and not line.startswith((b":", b"event:", b"id:", b"retry:")) and not self._garbage:
+                self._garbage = line
+        if len(self._rest) > 2**24:
+            raise self._malformed("sends a line without end", self._rest)
+
+    def _payload(self, payload: bytes, now: float) -> None:
+        if payload == b"[DONE]":
+            self.done = True
+            return
+        if not payload:
+            return
+        try:
+            self.take(orjson.loads(payload), now)
+        except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError):
+            raise self._malformed("sends chunks that cannot be read", payload) from None
+
+    def take(self, event: dict[str, Any], now: float) -> None:
+        """Take one chunk, parsed."""
+        if not self._opened:
+            self._opened = True
+            self.fingerprint = event.get("system_fingerprint") or ""
+        choices = event.get("choices")
+        if choices:
+            self._choice(choices[0], now)
+        if event.get("error") or event.get("object") == "error":
+            raise self._error_event(event)
+        if event.get("usage"):
+            self.usage = event["usage"]
+        if event.get("metrics"):
+            self.metrics = event["metrics"]
+
+    def _choice(self, choice: dict[str, Any], now: float) -> None:
+        delta = choice.get("delta")
+        if delta and self._delta(delta):
+            if self.first is None:
+                self.first = now
+            else:
+                self.gaps.append(now - self.last)
+            self.last = now
+        reason = choice.get("finish_reason")
+        if reason:
+            self.finish_reason = reason
+
+    def _delta(self, delta: dict[str, Any]) -> bool:
+        """Keep the parts of a delta; return whether it carries a token."""
+        told = False
+        text = delta.get("content")
+        if text:
+            self._text.append(text)
+            told = True
+        thought = delta.get("reasoning") or delta.get("reasoning_content")
+        if thought:
+            self._thoughts.append(thought)
+            told = True
+        calls = delta.get("tool_calls")
+        if calls:
+            self._calls.add(calls)
+            told = True
+        return told
+
+    def take_whole(self, text: str, now: float) -> None:
+        """Take an answer that came as one JSON object although a stream was asked for: it has no first token."""
+        self.source = "wall"
+        self.done = True
+        try:
+            event = orjson.loads(text)
+            choices = event.get("choices") or []
+            if choices:
+                choices[0]["delta"] = choices[0]["message"]
+            self.take(event, now)
+        except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError):
+            raise self._malformed("sends an answer that cannot be read", text.encode()) from None
+        self.first = None
+
+    def finish(self, *, asked_to_think: bool = False) -> Completion:
+        """Return what was said, once the stream is over.
+
+        Parameters
+        ----------
+        asked_to_think : bool
+            Whether thinking was switched on: then a text cut off by its length before any closing tag, with nothing
+            in a field for thinking, is taken as unfinished thinking (templates open the tag in the prompt).
+
+        Raises
+        ------
+        ModelCallError
+            When the stream was not a whole answer.
+        """
+        self._check()
+        try:
+            text, thinking = split_thinking("".join(self._text))
+            thinking = "".join(self._thoughts) + thinking
+            calls = self._calls.whole()
+        except TypeError:
+            raise self._malformed("sends text that is no text", b"") from None
+        if asked_to_think and not thinking and not calls and self.finish_reason == "length":
+            text, thinking = "", text
+        return Completion(text, thinking, calls, self.finish_reason)
+
+    def _check(self) -> None:
+        if self.finish_reason == "abort":
+            raise self._broken("broke the answer off")
+        if self.finish_reason == "error":
+            raise refusal(self.where, 500, "finish_reason is error")
+        if self.finish_reason or (self.done and self.first is not None):
+            return
+        if self.done:
+            raise self._malformed("sent an answer without choices", self._garbage)
+        if not self._opened:
+            raise self._malformed("did not send a stream of events", self._garbage or self._rest)
+        raise self._broken("ended the answer in the middle")
+
+    def _broken(self, did: str) -> ModelCallError:
+        evidence = f"{self.chunks} chunks had come; no finish_reason, no [DONE]." if not self.finish_reason else ""
+        return ModelCallError(f"{self.where} {did}.", fault=CallFault.BROKEN_STREAM, evidence=evidence)
+
+    def _malformed(self, did: str, seen: bytes) -> ModelCallError:
+        evidence = excerpt(seen.decode(errors="replace"))
+        return ModelCallError(f"{self.where} {did}.", fault=CallFault.MALFORMED, status=self.status, evidence=evidence)
+
+    def _error_event(self, event: dict[str, Any]) -> ModelCallError:
+        """Return the error that an event tells: by its code when that is an HTTP status, else the server's fault."""
+        error = event.get("error") or event
+        code = error.get("code") if isinstance(error, dict) else None
+        text = orjson.dumps({"error": error}).decode()
+        status = int(str(code)) if str(code).isdigit() else 500
+        if code == "context_length_exceeded":
+            status = 400
+        return refusal(self.where, status, text)
+
+
+async def ask_server(
+    http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], incoming: StreamParser, timeouts: Timeouts
 ) -> None:
     """Send `body` and take the whole answer into `incoming`.
 
@@ -45,7 +323,7 @@ async def ask(
     """
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     data = orjson.dumps(body)
-    async with Patience(timeouts, incoming.where) as patience:
+    async with StreamTimeouts(timeouts, incoming.where) as patience:
         incoming.started = time.perf_counter()
         async with http.post(url, data, key=endpoint.key) as answer:
             incoming.status = answer.status
@@ -54,13 +332,13 @@ async def ask(
             if answer.content_type == "application/json":
                 incoming.take_whole(await answer.text(2**24), time.perf_counter())
             elif answer.content_type == "text/event-stream":
-                await _read(answer, incoming, patience)
+                await _read_events(answer, incoming, patience)
             else:
                 raise await _no_stream(answer, incoming)
     incoming.ended = incoming.ended or time.perf_counter()
 
 
-async def _read(answer: StreamAnswer, incoming: Incoming, patience: Patience) -> None:
+async def _read_events(answer: StreamedResponse, incoming: StreamParser, patience: StreamTimeouts) -> None:
     read, feed, touch, clock = answer.read, incoming.feed, patience.touch, time.perf_counter
     while data := await read():
         feed(data, clock())
@@ -72,7 +350,7 @@ async def _read(answer: StreamAnswer, incoming: Incoming, patience: Patience) ->
             touch()
 
 
-async def _no_stream(answer: StreamAnswer, incoming: Incoming) -> ModelCallError:
+async def _no_stream(answer: StreamedResponse, incoming: StreamParser) -> ModelCallError:
     text = await answer.text(2048)
     return ModelCallError(
         f"{incoming.where} did not send a stream of events but {answer.content_type}.",

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from tautools.records import CallRecord, Role
 
-__all__ = ["CallTag", "Door", "Endpoint", "Message", "Reply", "Resolve", "ToolCall", "ToolSpec"]
 
 Message: TypeAlias = dict[str, Any]
 """One message in OpenAI's chat format, as it goes over the wire."""
@@ -105,7 +104,7 @@ class Reply:
         return message
 
 
-class Door(Protocol):
+class CompletionClient(Protocol):
     """The one way to a model. `tautools.llm.ModelDoor` is the real one."""
 
     async def complete(

@@ -7,22 +7,24 @@ guessed. Precedence: default < file < flag. Every value can tell where it came f
 from __future__ import annotations
 
 from tautools.params.find import KINDS, Kind, find_params, list_params
-from tautools.params.load import (
+from tautools.params.models import Params
+from tautools.params.paths import Workspace, shipped, workspace_path
+from tautools.params.personas import CONTROL, Persona
+from tautools.params.resolve import (
+    RUN_OPTIONS,
+    ConfigRow,
+    Resolved,
     load_persona,
     load_server,
     load_site,
     load_sweep,
     resolve_persona,
+    resolve_run,
     resolve_server,
     resolve_site,
     resolve_sweep,
 )
-from tautools.params.models import Params
-from tautools.params.overrides import Override, parse_override
-from tautools.params.personas import CONTROL, Persona
-from tautools.params.resolve import RUN_OPTIONS, ConfigRow, Resolved, resolve_run
-from tautools.params.shipped import shipped
-from tautools.params.workspace import Workspace, workspace_path
+from tautools.params.yaml import Override, parse_override
 
 __all__ = [
     "CONTROL",

@@ -1,19 +1,34 @@
-"""Where params are found by name: a path, then the workspace's own, then the shipped ones."""
+"""Params by name: a path, then the workspace's own, then the shipped ones; the nearest name for one that is unknown."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tautools.errors import ParamsError
-from tautools.params.nearest import did_you_mean
-from tautools.params.shipped import shipped
+from tautools.params.paths import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["KINDS", "Kind", "find_params", "list_params", "params_folders"]
+
+def nearest(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
+    """Return up to `most` of the known words that `word` may have been meant for, best first."""
+    by_plain = {_normalised(each): each for each in known}
+    return [by_plain[each] for each in difflib.get_close_matches(_normalised(word), by_plain, n=most, cutoff=0.6)]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean `x`?`, or nothing when no known word is near."""
+    found = nearest(word, known)
+    return f" Did you mean `{found[0]}`?" if found else ""
+
+
+def _normalised(word: str) -> str:
+    return word[:200].lower().replace("-", "_")
+
 
 Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -53,17 +68,17 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
     """
     text = str(name)
     if isinstance(name, Path) or "/" in text or text.endswith(_SUFFIXES):
-        return _file(kind, text)
+        return _file_at(kind, text)
     if _NAME.match(text):
         for folder in params_folders(kind, workspace):
             for suffix in _SUFFIXES:
                 candidate = folder / f"{text}{suffix}"
                 if candidate.is_file():
                     return candidate
-    raise _unknown(kind, text, workspace)
+    raise _unknown_name(kind, text, workspace)
 
 
-def _file(kind: Kind, text: str) -> Path:
+def _file_at(kind: Kind, text: str) -> Path:
     path = Path(text).expanduser() if text.startswith("~/") else Path(text)
     try:
         is_file = path.is_file()
@@ -80,7 +95,7 @@ def _file(kind: Kind, text: str) -> Path:
     )
 
 
-def _unknown(kind: Kind, text: str, workspace: Path | None) -> ParamsError:
+def _unknown_name(kind: Kind, text: str, workspace: Path | None) -> ParamsError:
     known = list_params(kind, workspace)
     searched = ", ".join(str(folder) for folder in params_folders(kind, workspace))
     listed = ", ".join(known) if known else "none"

@@ -8,21 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tautools.records import Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
 
-__all__ = [
-    "Grid",
-    "Params",
-    "RoleParams",
-    "RunParams",
-    "ServerParams",
-    "SharedRunParams",
-    "SimulateParams",
-    "SiteParams",
-    "SweepParams",
-    "TaskParams",
-    "VllmParams",
-]
-
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
 

@@ -9,10 +9,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from tautools.errors import ParamsError
+from tautools.params.find import did_you_mean
 from tautools.params.models import NAME, Params
-from tautools.params.nearest import did_you_mean
-
-__all__ = ["CONTROL", "HEADING", "RULES", "Persona", "PersonaParams", "choose_level"]
 
 CONTROL = "control"
 """The persona that adds nothing."""

@@ -12,21 +12,28 @@ from pydantic import BaseModel
 
 from tautools.errors import ParamsError
 from tautools.params.check import validated
-from tautools.params.expand import expand_tree
 from tautools.params.find import Kind, find_params
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
-from tautools.params.overrides import apply_flags, apply_overrides
-from tautools.params.personas import PersonaParams
+from tautools.params.paths import expand_tree
+from tautools.params.personas import PersonaParams, choose_level
 from tautools.params.secrets import without_secrets
-from tautools.params.tree import Origin, OriginKind, Tree, dotted
-from tautools.params.yaml_tree import Document, read_document
+from tautools.params.yaml import (
+    Document,
+    Origin,
+    OriginKind,
+    ParamsTree,
+    apply_flags,
+    apply_overrides,
+    dotted,
+    read_document,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tautools.params.yaml_tree import Trail
+    from tautools.params.personas import Persona
+    from tautools.params.yaml import KeyPath
 
-__all__ = ["RUN_OPTIONS", "ConfigRow", "Resolved", "resolve", "resolve_run"]
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -77,7 +84,7 @@ RUN_OPTIONS = {
 }
 """The options of `tautools run` by the params they set."""
 
-_WHO = ("server", "model", "base_url", "api_key_env", "provider")
+_MODEL_KEYS = ("server", "model", "base_url", "api_key_env", "provider")
 
 
 class ConfigRow(NamedTuple):
@@ -93,14 +100,14 @@ class Resolved(Generic[P]):
     """Params, and where each of their values came from."""
 
     params: P
-    tree: Tree
+    tree: ParamsTree
     file: Path | None = None
 
     def rows(self) -> list[ConfigRow]:
         """Return every value with its origin, secrets removed."""
         return [
             ConfigRow(dotted(trail), without_secrets(value, name=str(trail[-1])), self.tree.origin_of_value(trail))
-            for trail, value in _values(self.params, ())
+            for trail, value in _flat_values(self.params, ())
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -139,11 +146,11 @@ def resolve(
         For everything that is wrong with them, before anything is started.
     """
     file = find_params(kind, name, workspace)
-    tree = Tree(read_document(file, shown=_short(file)))
+    tree = ParamsTree(read_document(file, shown=_short_path(file)))
     if isinstance(tree.data, dict) and "name" not in tree.data:
         tree.data["name"] = file.stem
         tree.noted[("name",)] = Origin(OriginKind.DEFAULT, "the file's name")
-    return _finish(model, tree, overrides, workspace=workspace, file=file)
+    return _resolve_tree(model, tree, overrides, workspace=workspace, file=file)
 
 
 def resolve_run(
@@ -177,38 +184,40 @@ def resolve_run(
         For everything that is wrong, before anything is started.
     """
     path = Path(file).expanduser() if file is not None else None
-    tree = Tree(read_document(path, shown=_short(path)) if path is not None else Document("the command line", {}))
-    _spell_out_roles(tree)
+    tree = ParamsTree(
+        read_document(path, shown=_short_path(path)) if path is not None else Document("the command line", {})
+    )
+    _expand_role_names(tree)
     apply_flags(tree, flags or {}, RUN_OPTIONS)
-    return _finish(RunParams, tree, overrides, workspace=workspace, file=path)
+    return _resolve_tree(RunParams, tree, overrides, workspace=workspace, file=path)
 
 
-def _finish(
-    model: type[P], tree: Tree, overrides: Sequence[str], *, workspace: Path | None, file: Path | None
+def _resolve_tree(
+    model: type[P], tree: ParamsTree, overrides: Sequence[str], *, workspace: Path | None, file: Path | None
 ) -> Resolved[P]:
-    _spell_out_roles(tree)
+    _expand_role_names(tree)
     apply_overrides(tree, overrides)
-    _spell_out_roles(tree)
+    _expand_role_names(tree)
     if model is RunParams:
         if file is None:
             _require_agent(tree)
         _default_user(tree)
 
-    def base(trail: Trail) -> Path:
+    def base(trail: KeyPath) -> Path:
         return Path.cwd() if tree.origin(trail).kind is OriginKind.FLAG else (workspace or Path.cwd())
 
     data = expand_tree(copy.deepcopy(tree.data), base=base, where=tree.where)
     return Resolved(validated(model, data, tree), tree, file)
 
 
-def _spell_out_roles(tree: Tree) -> None:
+def _expand_role_names(tree: ParamsTree) -> None:
     """Write `user: name` as `user: {server: name}`, so that a part of a role can be overridden and traced."""
     data = tree.data
     if not isinstance(data, dict):
         return
     grid = data.get("grid")
     agents = grid.get("agent") if isinstance(grid, dict) else None
-    spots: list[tuple[Any, Any, Trail]] = [(data, name, (name,)) for name in ("user", "agent", "judge")]
+    spots: list[tuple[Any, Any, KeyPath]] = [(data, name, (name,)) for name in ("user", "agent", "judge")]
     experts = data.get("experts")
     if isinstance(experts, dict):
         spots += [(experts, name, ("experts", name)) for name in experts]
@@ -225,7 +234,7 @@ def _spell_out_roles(tree: Tree) -> None:
                 tree.document.values[(*trail, "server")] = tree.document.place(trail)
 
 
-def _require_agent(tree: Tree) -> None:
+def _require_agent(tree: ParamsTree) -> None:
     if isinstance(tree.data, dict) and not tree.data.get("agent"):
         raise ParamsError(
             "No model was named for the agent.",
@@ -233,33 +242,122 @@ def _require_agent(tree: Tree) -> None:
         )
 
 
-def _default_user(tree: Tree) -> None:
+def _default_user(tree: ParamsTree) -> None:
     agent = tree.data.get("agent") if isinstance(tree.data, dict) else None
     user = tree.data.get("user")
     if not isinstance(agent, dict) or not (user is None or isinstance(user, dict)):
         return
     if user and any(user.get(key) is not None for key in ("server", "model")):
         return
-    who = {key: agent[key] for key in _WHO if agent.get(key) is not None}
+    who = {key: agent[key] for key in _MODEL_KEYS if agent.get(key) is not None}
     tree.data["user"] = who | (user or {})
     for key in who:
         tree.noted.setdefault(("user", key), Origin(OriginKind.DEFAULT, "the agent's"))
 
 
-def _values(params: BaseModel, trail: Trail) -> Iterator[tuple[Trail, Any]]:
+def _flat_values(params: BaseModel, trail: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     for name in type(params).model_fields:
         value = getattr(params, name)
         here = (*trail, name)
         if isinstance(value, BaseModel):
-            yield from _values(value, here)
+            yield from _flat_values(value, here)
         elif isinstance(value, list) and value and all(isinstance(each, BaseModel) for each in value):
             for index, each in enumerate(value):
-                yield from _values(each, (*here, index))
+                yield from _flat_values(each, (*here, index))
         else:
             yield here, params.model_dump(mode="json", include={name})[name]
 
 
-def _short(path: Path) -> str:
+def _short_path(path: Path) -> str:
     """Return the path as seen from the current folder when that is shorter."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") else str(path)
+
+
+def resolve_site(
+    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
+) -> Resolved[SiteParams]:
+    """Return a site's params with where each value came from; errors as `load_site`."""
+    return resolve("sites", SiteParams, name, workspace=workspace, overrides=overrides)
+
+
+def resolve_server(
+    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
+) -> Resolved[ServerParams]:
+    """Return a server's params with where each value came from; errors as `load_server`."""
+    return resolve("servers", ServerParams, name, workspace=workspace, overrides=overrides)
+
+
+def resolve_sweep(
+    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
+) -> Resolved[SweepParams]:
+    """Return a sweep's params with where each value came from; errors as `load_sweep`."""
+    resolved = resolve("sweeps", SweepParams, name, workspace=workspace, overrides=overrides)
+    try:
+        find_params("sites", resolved.params.site, workspace)
+    except ParamsError as error:
+        raise ParamsError(
+            f"{resolved.tree.where(('site',))}: {error.problem}", evidence=error.evidence, next_step=error.next_step
+        ) from error
+    return resolved
+
+
+def resolve_persona(
+    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
+) -> Resolved[PersonaParams]:
+    """Return a persona's params with where each value came from; errors as `load_persona`."""
+    return resolve("personas", PersonaParams, name, workspace=workspace, overrides=overrides)
+
+
+def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:
+    """Return a persona at an intensity, chosen as `anger` or `anger:strong`.
+
+    Raises
+    ------
+    ParamsError
+        When there is none of that name or intensity, or something in its file is wrong; with file and line.
+    """
+    name, _, level = chosen.partition(":")
+    return choose_level(resolve_persona(name, workspace=workspace).params, level or None)
+
+
+def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SiteParams:
+    """Return a site by name or path.
+
+    Raises
+    ------
+    ParamsError
+        When there is none of that name, or something in it is wrong; with file and line.
+    """
+    return resolve_site(name, workspace=workspace, overrides=overrides).params
+
+
+def load_server(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> ServerParams:
+    """Return a server's params by name or path; the workspace's own come before the shipped ones.
+
+    Raises
+    ------
+    ParamsError
+        When there are none of that name, or something in them is wrong; with file and line.
+    """
+    return resolve_server(name, workspace=workspace, overrides=overrides).params
+
+
+def load_sweep(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SweepParams:
+    """Return a sweep by name or path.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name, searched in the workspace and then among the shipped ones, or a path to a YAML file.
+    workspace : Path, optional
+        Its `params/` is searched first; relative paths in the file count from it.
+    overrides : sequence of str
+        `key=value` texts, as of `--set`; `agent.…` means every agent of the grid.
+
+    Raises
+    ------
+    ParamsError
+        When there is none of that name, or something in it is wrong; with file and line.
+    """
+    return resolve_sweep(name, workspace=workspace, overrides=overrides).params

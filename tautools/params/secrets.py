@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["HIDDEN", "names_a_secret", "without_secrets"]
-
 HIDDEN = "(hidden)"
 
 _SECRET_NAME = re.compile(r"(?:^|_)(?:key|token|secret|password|passwd|credentials?|authorization)(?:$|_)")

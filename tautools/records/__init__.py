@@ -8,35 +8,50 @@ version, its served length) is provenance and does not enter the id.
 
 from __future__ import annotations
 
-from tautools.records.base import Record, canonical_json
-from tautools.records.call import CallRecord
-from tautools.records.conversation import Adopted, CommitRow, Conversation, ConversationPlace, Deed, Event
-from tautools.records.server import Certificate, Rung, ServerRecord
-from tautools.records.setting import LOOP_VERSION, Limits, Party, Sampling, Setting, setting_id
-from tautools.records.words import Outcome, Role, Strategy, Thinking, ThinkingSwitch, UserStrategy
+from tautools.records.base import (
+    Outcome,
+    Record,
+    Role,
+    Strategy,
+    Thinking,
+    ThinkingSwitch,
+    UserStrategy,
+    canonical_json,
+)
+from tautools.records.conversation import (
+    CallRecord,
+    CommitRow,
+    Conversation,
+    ConversationLocation,
+    Event,
+    ImportedFrom,
+    TrajectoryAction,
+)
+from tautools.records.server import Certificate, Check, ServerRecord
+from tautools.records.setting import LOOP_VERSION, Limits, ModelConfig, Sampling, Setting, setting_id
 
 __all__ = [
     "LOOP_VERSION",
-    "Adopted",
     "CallRecord",
     "Certificate",
+    "Check",
     "CommitRow",
     "Conversation",
-    "ConversationPlace",
-    "Deed",
+    "ConversationLocation",
     "Event",
+    "ImportedFrom",
     "Limits",
+    "ModelConfig",
     "Outcome",
-    "Party",
     "Record",
     "Role",
-    "Rung",
     "Sampling",
     "ServerRecord",
     "Setting",
     "Strategy",
     "Thinking",
     "ThinkingSwitch",
+    "TrajectoryAction",
     "UserStrategy",
     "canonical_json",
     "setting_id",

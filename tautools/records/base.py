@@ -1,13 +1,12 @@
-"""What all records share, and the form in which they are hashed."""
+"""What all records share, and the words they are made of: roles, strategies, outcomes."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-
-__all__ = ["Record", "canonical_json"]
 
 
 def canonical_json(value: Any) -> str:
@@ -21,3 +20,78 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     schema_version: int = 1
+
+
+class Role(StrEnum):
+    """Who speaks to a model."""
+
+    AGENT = "agent"
+    USER = "user"
+    JUDGE = "judge"
+    EXPERT = "expert"
+    PROBE = "probe"
+
+
+class Strategy(StrEnum):
+    """How the agent is prompted and read."""
+
+    FC = "fc"
+    ACT = "act"
+    REACT = "react"
+    FEW_SHOT = "few-shot"
+    """Tool calling with solved examples in the system prompt; tau-bench v1's own."""
+    EXPERTS = "experts"
+    """An orchestrating model that calls expert models as tools."""
+
+
+class UserStrategy(StrEnum):
+    """How the customer is played; all but `llm` come from tau-bench v1."""
+
+    LLM = "llm"
+    REACT = "react"
+    """A thought before each answer, which the agent does not see."""
+    VERIFY = "verify"
+    """Drafts, judged by the same model until one is satisfactory."""
+    REFLECTION = "reflection"
+    """As verify, with a reflection on what was wrong before the next draft."""
+    HUMAN = "human"
+    """A person answers."""
+
+
+class Thinking(StrEnum):
+    """What is asked of a model that can think before it answers."""
+
+    DEFAULT = "default"
+    ON = "on"
+    OFF = "off"
+
+
+class ThinkingSwitch(StrEnum):
+    """How a model is told to think or not to."""
+
+    TEMPLATE = "template"
+    """A variable of its chat template, sent as `chat_template_kwargs`."""
+    NO_THINK = "no_think"
+    """Qwen3's `/no_think` and `/think` at the end of each user message."""
+    REASONING_EFFORT = "reasoning_effort"
+    """The field of that name, for models that always think: `low` for off."""
+    NONE = "none"
+    """Nothing is sent: it does as it is asked anyway."""
+
+
+class Outcome(StrEnum):
+    """How a conversation ended; the table of DESIGN decision 3."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    STEP_LIMIT = "step_limit"
+    TIME_LIMIT = "time_limit"
+    CONTEXT_OVERFLOW = "context_overflow"
+    AGENT_ERROR = "agent_error"
+    USER_ERROR = "user_error"
+    INFRA = "infra"
+
+    @property
+    def scored(self) -> bool:
+        """Whether the outcome carries a reward."""
+        return self not in {Outcome.USER_ERROR, Outcome.INFRA}

@@ -1,4 +1,4 @@
-"""What a run leaves behind: finished conversations, their commit rows, events."""
+"""What a run leaves behind: model calls, finished conversations, their commit rows, events."""
 
 from __future__ import annotations
 
@@ -6,13 +6,64 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tautools.records.base import Record
-from tautools.records.words import Outcome
-
-__all__ = ["Adopted", "CommitRow", "Conversation", "ConversationPlace", "Deed", "Event"]
+from tautools.records.base import Outcome, Record, Role
 
 
-class ConversationPlace(BaseModel):
+class CallRecord(Record):
+    """One attempt at one model request, whether it succeeded or not."""
+
+    role: Role
+    expert: str = ""
+    """Which expert, for the role `expert`."""
+    env: str = ""
+    task_id: str = ""
+    trial: int = 0
+    turn: int = 0
+    """Rounds of user and agent before this call, from 0."""
+    step: int = 0
+    """Requests of this role in this conversation before this call, from 0."""
+    attempt: int = 0
+    purpose: str = "chat"
+    setting_id: str = ""
+    endpoint: str = ""
+    """Base URL, without a key."""
+    model: str = ""
+    started_at: float = 0.0
+    """Unix time at which the call was wanted [s]; waiting for a free slot comes after it."""
+    queue_s: float = 0.0
+    """Wait for a free slot on our side before the request was sent [s]."""
+    ttft_s: float | None = None
+    """From sending the request to the first token, thinking tokens included [s]."""
+    decode_s: float | None = None
+    """From the first token to the last [s]."""
+    e2e_s: float | None = None
+    """From sending the request to the end of the answer [s]."""
+    itl_mean_s: float | None = None
+    itl_p50_s: float | None = None
+    itl_p99_s: float | None = None
+    itl_max_s: float | None = None
+    itl_s: list[float] | None = None
+    """Every gap between chunks [s]; kept on request only."""
+    chunks: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    thinking_chars: int = 0
+    finish_reason: str = ""
+    fault: str = ""
+    """A `CallFault`, empty when the call succeeded."""
+    status: int | None = None
+    error: str = ""
+    server_queue_s: float | None = None
+    server_ttft_s: float | None = None
+    server_generation_s: float | None = None
+    source: str = "streamed"
+    """Where the times come from: `streamed` (measured here per chunk) or `wall` (one answer, no first token)."""
+    cost_usd: float | None = None
+    simulated: bool = False
+
+
+class ConversationLocation(BaseModel):
     """Where a finished conversation lies, and what its bytes must hash to."""
 
     model_config = ConfigDict(frozen=True)
@@ -24,7 +75,7 @@ class ConversationPlace(BaseModel):
     sha256: str
 
 
-class Deed(BaseModel):
+class TrajectoryAction(BaseModel):
     """One thing that was done in a conversation and that its score rests on: a tool call, or words for the user."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -40,7 +91,7 @@ class Deed(BaseModel):
     """What the agent said to the user."""
 
 
-class Adopted(BaseModel):
+class ImportedFrom(BaseModel):
     """Where a conversation comes from that was not held here: a row of another program's file."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -54,7 +105,7 @@ class Adopted(BaseModel):
     row: int
     """Place in the file, from 0."""
     at: float
-    """Unix time at which it was adopted [s]."""
+    """Unix time at which it was imported [s]."""
     timed: bool = False
     """Whether the file says when the conversation was held; if not, its times are those of its adoption."""
 
@@ -74,7 +125,7 @@ class Conversation(Record):
     """The whole conversation in the order it happened, OpenAI roles seen from the agent; tool results included."""
     user_messages: list[dict[str, Any]] = Field(default_factory=list)
     """The same conversation as the user model saw it, system prompt first."""
-    deeds: list[Deed] = Field(default_factory=list)
+    actions: list[TrajectoryAction] = Field(default_factory=list)
     """The calls of both sides and the agent's words to the user, as they happened: enough to score it again."""
     seed: int
     started_at: float
@@ -82,8 +133,8 @@ class Conversation(Record):
     finished_at: float
     error: str = ""
     simulated: bool = False
-    adopted: Adopted | None = None
-    """Where it was adopted from; None when it was held here."""
+    imported: ImportedFrom | None = None
+    """Where it was imported from; None when it was held here."""
 
 
 class CommitRow(Record):
@@ -105,11 +156,11 @@ class CommitRow(Record):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    place: ConversationPlace
+    place: ConversationLocation
     writer: str
     error: str = ""
     simulated: bool = False
-    adopted: Adopted | None = None
+    imported: ImportedFrom | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -123,8 +174,8 @@ class CommitRow(Record):
 
     @property
     def duration_s(self) -> float | None:
-        """Wall time of the conversation [s]; None when it was adopted from a file that does not tell."""
-        if self.adopted is not None and not self.adopted.timed:
+        """Wall time of the conversation [s]; None when it was imported from a file that does not tell."""
+        if self.imported is not None and not self.imported.timed:
             return None
         return self.finished_at - self.started_at
 

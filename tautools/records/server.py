@@ -8,10 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tautools.records.base import Record
 
-__all__ = ["Certificate", "Rung", "ServerRecord"]
 
-
-class Rung(BaseModel):
+class Check(BaseModel):
     """One probe of the verification ladder."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -32,7 +30,7 @@ class Certificate(Record):
     model: str
     alias: str = ""
     issued_at: float
-    rungs: list[Rung]
+    checks: list[Check]
     versions: dict[str, str] = Field(default_factory=dict)
     flags: list[str] = Field(default_factory=list)
     """The command that started the server, word by word, when it is ours; values of secrets are hidden."""
@@ -45,8 +43,8 @@ class Certificate(Record):
 
     @property
     def passed(self) -> bool:
-        """Whether no rung failed."""
-        return all(rung.passed is not False for rung in self.rungs)
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
 
 
 class ServerRecord(Record):

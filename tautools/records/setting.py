@@ -7,10 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tautools.records.base import Record, canonical_json
-from tautools.records.words import Strategy, Thinking, ThinkingSwitch, UserStrategy
-
-__all__ = ["LOOP_VERSION", "Limits", "Party", "Sampling", "Setting", "setting_id"]
+from tautools.records.base import Record, Strategy, Thinking, ThinkingSwitch, UserStrategy, canonical_json
 
 LOOP_VERSION = 1
 """Version of the conversation loop; raised when its behaviour changes what scores mean."""
@@ -29,7 +26,7 @@ class Sampling(BaseModel):
     """Further fields of the request body, sent as they are."""
 
 
-class Party(BaseModel):
+class ModelConfig(BaseModel):
     """A role's model and how it is asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -74,12 +71,12 @@ class Setting(Record):
     env: str
     split: str = "base"
     strategy: Strategy
-    agent: Party
-    user: Party
+    agent: ModelConfig
+    user: ModelConfig
     user_strategy: UserStrategy = UserStrategy.LLM
-    experts: dict[str, Party] = Field(default_factory=dict)
+    experts: dict[str, ModelConfig] = Field(default_factory=dict)
     """The expert models by name, for the strategy `experts`."""
-    judge: Party | None = None
+    judge: ModelConfig | None = None
     """Who decides natural-language assertions; without one they are not part of the reward."""
     prompts: dict[str, str] = Field(default_factory=dict)
     """Name of a prompt to the sha256 of its text: policy, guidelines, agent instructions."""

@@ -1,4 +1,4 @@
-"""Builds the reports of a sweep: runs the two notebooks, turns them into pages, and says how to open those.
+"""Builds the reports of a sweep: runs the two notebooks through papermill and turns them into pages.
 
 The notebooks compute, show and save; what stands in the pages, in the Markdown and in the JSON files are the figures of
 that one computation.
@@ -12,18 +12,73 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tautools
-from tautools.errors import RecordError
+from tautools.errors import RecordError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.params import shipped
 from tautools.report.cells import find_cells
-from tautools.report.executing import execute
-from tautools.report.html import front_page, notebook_page
-from tautools.report.markdown import experiment_report, opening_of
+from tautools.report.pages import experiment_report, front_page, notebook_page, summary_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ReportPaths", "build_reports"]
+
+CELL_TIMEOUT_S = 1800
+"""Longest time that one cell may take; a bound also wakes a kernel client that missed a reply."""
+
+
+def execute_notebook(notebook: Path, out: Path, *, parameters: Mapping[str, str], folder: Path) -> None:
+    """Execute `notebook` in `folder` and keep it, with its results, as `out`.
+
+    Parameters
+    ----------
+    notebook : Path
+        The notebook; it is only read.
+    out : Path
+        Where the executed one goes.
+    parameters : mapping of str to str
+        Values for the names in its cell tagged `parameters`.
+    folder : Path
+        Working folder of its kernel.
+
+    Raises
+    ------
+    RunError
+        When a cell fails, the kernel dies or a cell takes longer than half an hour.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
+            parameters=dict(parameters),
+            kernel_name="python3",
+            config=Config({"KernelManager": {"transport_encryption": "required"}}),
+            cwd=str(folder.resolve()),
+            progress_bar=False,
+            log_output=False,
+            start_timeout=180,
+            execution_timeout=CELL_TIMEOUT_S,
+            coalesce_streams=True,
+            store_widget_state=False,
+        )
+    except PapermillExecutionError as error:
+        raise _notebook_error(notebook, out, f"{error.ename}: {error.evalue}") from error
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise _notebook_error(notebook, out, str(error)) from error
+
+
+def _notebook_error(notebook: Path, out: Path, evidence: str) -> RunError:
+    return RunError(
+        f"{notebook.name} did not run to its end.",
+        evidence=evidence,
+        next_step=f"Open {out} to see the cell that failed.",
+    )
+
 
 _PARTS = (
     ("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k"),
@@ -72,22 +127,22 @@ def build_reports(*, workspace: Path, sweep: str | None = None, out: Path | None
     FilesError, RunError
         When the folder cannot be written, or a notebook does not run to its end.
     """
-    _something_to_report(workspace, sweep)
+    _check_results(workspace, sweep)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = _name(sweep)
+    name = _folder_name(sweep)
     folder = ensure_folder(out or workspace / "reports" / name / stamp).resolve()
     foot = f"Made by tautools {tautools.__version__} at {time.strftime('%Y-%m-%d %H:%M:%S %z')}, from {workspace}."
     for notebook, page, _, heading in _PARTS:
         parameters = {"workspace": str(workspace.resolve()), "sweep": sweep or "", "out": str(folder)}
-        execute(shipped("notebooks") / notebook, folder / notebook, parameters=parameters, folder=workspace)
+        execute_notebook(shipped("notebooks") / notebook, folder / notebook, parameters=parameters, folder=workspace)
         write_atomic(folder / page, notebook_page(folder / notebook, title=f"{heading}: {name}", foot=foot))
     data = [json.loads((folder / part[2]).read_bytes()) for part in _PARTS]
     write_atomic(folder / f"experiment_report_{stamp}.md", _markdown(name, data, folder, foot))
-    write_atomic(folder / "report.html", _front(name, data, foot))
-    return _paths(folder, stamp, data)
+    write_atomic(folder / "report.html", _front_page(name, data, foot))
+    return _report_paths(folder, stamp, data)
 
 
-def _something_to_report(workspace: Path, sweep: str | None) -> None:
+def _check_results(workspace: Path, sweep: str | None) -> None:
     cells = find_cells(workspace, sweep)
     if any(cell.rows for cell in cells):
         return
@@ -95,7 +150,7 @@ def _something_to_report(workspace: Path, sweep: str | None) -> None:
         of = f"of sweep {sweep}" if sweep else f"under {workspace / 'results'}"
         raise RecordError(
             f"No conversation {of} is finished yet.",
-            evidence=f"{sum(cell.planned for cell in cells)} conversations are owed.",
+            evidence=f"{sum(cell.planned for cell in cells)} conversations are pending.",
             next_step=f"Run it with `tautools sweep run {sweep}`." if sweep else "Run it again with `tautools run`.",
         )
     raise RecordError(
@@ -105,7 +160,7 @@ def _something_to_report(workspace: Path, sweep: str | None) -> None:
     )
 
 
-def _name(sweep: str | None) -> str:
+def _folder_name(sweep: str | None) -> str:
     """Return a sweep's name as a folder: a path to a sweep file gives the file's name."""
     if not sweep:
         return "all"
@@ -120,12 +175,12 @@ def _markdown(name: str, data: list[dict[str, Any]], folder: Path, foot: str) ->
     return experiment_report(f"Experiment report: {name}", parts, foot=foot)
 
 
-def _front(name: str, data: list[dict[str, Any]], foot: str) -> str:
-    parts = [(part[3], part[1], opening_of(found)) for part, found in zip(_PARTS, data, strict=True)]
+def _front_page(name: str, data: list[dict[str, Any]], foot: str) -> str:
+    parts = [(part[3], part[1], summary_of(found)) for part, found in zip(_PARTS, data, strict=True)]
     return front_page(f"Reports: {name}", parts, foot=foot)
 
 
-def _paths(folder: Path, stamp: str, data: list[dict[str, Any]]) -> ReportPaths:
+def _report_paths(folder: Path, stamp: str, data: list[dict[str, Any]]) -> ReportPaths:
     return ReportPaths(
         folder=folder,
         front=folder / "report.html",

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
     from tautools.records import CommitRow, Event, Setting
 
-__all__ = ["ReportCell", "find_cells", "pools"]
 
 _VIEW = re.compile(r"num_trials-(\d+)\.json")
-_LOST = {"fault", "user_error"}
+_LOST_KINDS = {"fault", "user_error"}
 """Events of a conversation that ended without a row."""
 
 
@@ -51,7 +50,7 @@ class ReportCell:
         return len(self.tasks) * self.num_trials
 
     @property
-    def owed(self) -> int:
+    def pending(self) -> int:
         """Planned conversations that are not finished."""
         return self.planned - len(self.rows)
 
@@ -62,9 +61,9 @@ class ReportCell:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What must stand beside its model: simulated, adopted from other programs' files."""
-        adopted = sum(row.adopted is not None for row in self.rows)
-        return (*(["SIMULATED"] if self.simulated else []), *([f"{adopted} adopted"] if adopted else []))
+        """What must stand beside its model: simulated, imported from other programs' files."""
+        imported = sum(row.imported is not None for row in self.rows)
+        return (*(["SIMULATED"] if self.simulated else []), *([f"{imported} imported"] if imported else []))
 
     @property
     def place(self) -> str:
@@ -102,7 +101,7 @@ def pools(cells: Sequence[ReportCell]) -> list[ReportCell]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
+class _TrialPool:
     """A setting's folder, read once for all cells that are views on it."""
 
     folder: SettingFolder
@@ -110,9 +109,9 @@ class _Pool:
     faults: tuple[Event, ...]
 
     @classmethod
-    def read(cls, folder: SettingFolder) -> _Pool:
+    def read(cls, folder: SettingFolder) -> _TrialPool:
         rows = tuple(row for row in read_ledger(folder.path).values() if row.setting_id == folder.id)
-        faults = (event for event in read_events(folder.path) if event.kind in _LOST and event.trial is not None)
+        faults = (event for event in read_events(folder.path) if event.kind in _LOST_KINDS and event.trial is not None)
         return cls(folder, rows, tuple(faults))
 
     def cell(self, num_trials: int, tasks: tuple[str, ...] | None, plan: str) -> ReportCell:
@@ -120,7 +119,7 @@ class _Pool:
         faults = [event for event in self.faults if event.trial is not None and event.trial < num_trials]
         if tasks is None:
             seen = {row.task_id for row in rows} | {event.task_id for event in faults}
-            tasks = tuple(sorted(seen, key=_natural))
+            tasks = tuple(sorted(seen, key=_task_order))
         planned = set(tasks)
         return ReportCell(
             setting=self.folder.setting,
@@ -143,29 +142,31 @@ class _Pool:
 
 
 def _of_results(workspace: Path) -> list[ReportCell]:
-    opened = [_Pool.read(folder) for folder in results_of(workspace)]
+    opened = [_TrialPool.read(folder) for folder in results_of(workspace)]
     return [pool.cell(trials, None, "tasks that left a trace") for pool in opened for trials in pool.trials_shown()]
 
 
 def _of_sweep(workspace: Path, name: str) -> list[ReportCell]:
-    opened = {folder.id: _Pool.read(folder) for folder in results_of(workspace)}
+    opened = {folder.id: _TrialPool.read(folder) for folder in results_of(workspace)}
     cells = []
     for planned in expand(load_sweep(name, workspace=workspace)):
         cell = prepare_cell(planned.run, workspace=workspace, need_servers=False, to_read=True)
-        pool = opened.get(cell.setting.id) or opened.get(_other(cell.setting)) or _nothing(cell.setting, cell.folder)
+        pool = (
+            opened.get(cell.setting.id) or opened.get(_other_id(cell.setting)) or _empty_pool(cell.setting, cell.folder)
+        )
         tasks = tuple(task.id for task in cell.tasks)
         cells.append(pool.cell(planned.run.num_trials, tasks, f"sweep {name}"))
     return cells
 
 
-def _other(setting: Setting) -> str:
+def _other_id(setting: Setting) -> str:
     """Return the id of results whose servers are gone, so that nobody can say whether they were simulated."""
     return setting.model_copy(update={"simulated": not setting.simulated}).id
 
 
-def _nothing(setting: Setting, folder: Path) -> _Pool:
-    return _Pool(SettingFolder(folder, setting.id, setting, {}), (), ())
+def _empty_pool(setting: Setting, folder: Path) -> _TrialPool:
+    return _TrialPool(SettingFolder(folder, setting.id, setting, {}), (), ())
 
 
-def _natural(task_id: str) -> tuple[int, str]:
+def _task_order(task_id: str) -> tuple[int, str]:
     return (int(task_id), "") if task_id.isdecimal() else (10**9, task_id)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tautools.records import CallRecord
     from tautools.report.cells import ReportCell
 
-__all__ = ["call_frame", "conversation_frame", "event_frame", "turn_frame"]
 
 _CALL_COLUMNS = [
     "folder",
@@ -96,7 +95,7 @@ def conversation_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {**_of(cell), **row.model_dump(mode="json", exclude={"place"}), "duration_s": row.duration_s}
+        {**_cell_columns(cell), **row.model_dump(mode="json", exclude={"place"}), "duration_s": row.duration_s}
         for cell in pools(cells)
         for row in cell.rows
     ]
@@ -111,7 +110,7 @@ def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [{**_of(cell), **_call(call)} for cell in pools(cells) for call in _calls_of(cell)]
+    rows = [{**_cell_columns(cell), **_call_columns(call)} for cell in pools(cells) for call in _calls_of(cell)]
     return pd.DataFrame(rows, columns=_CALL_COLUMNS)
 
 
@@ -162,7 +161,7 @@ def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame
     return turns.assign(turn_s=turns["last"] - turns["first"]).reset_index()[_TURN_COLUMNS]
 
 
-def _of(cell: ReportCell) -> dict[str, Any]:
+def _cell_columns(cell: ReportCell) -> dict[str, Any]:
     return {
         "folder": str(cell.folder),
         "env": cell.setting.env,
@@ -180,7 +179,7 @@ def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
             yield call
 
 
-def _call(call: CallRecord) -> dict[str, Any]:
+def _call_columns(call: CallRecord) -> dict[str, Any]:
     fields = call.model_dump(
         mode="json", exclude={"itl_s", "setting_id", "env", "schema_version", "endpoint", "error", "status"}
     )

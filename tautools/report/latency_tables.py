@@ -1,48 +1,184 @@
-"""The tables of the report on latency."""
+"""Latencies by role, expert and model, and the summary and tables of the report on them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tautools.report.numbers import count, measured, percent
-from tautools.report.table import Column, Table
-from tautools.report.timings import METRICS
-from tautools.stats import PERCENTILES, SLA_S, summarize
+from tautools.report.formatting import Column, Summary, Table, count, percent, plural, significant
+from tautools.stats import PERCENTILES, SLA_S, histogram, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
     from tautools.report.cells import ReportCell
-    from tautools.report.table import Entry
-    from tautools.report.timings import CallGroup
-    from tautools.stats import LatencySummary
+    from tautools.report.formatting import Entry
+    from tautools.stats import Histogram, LatencySummary
 
-__all__ = ["call_source_table", "cell_table", "latency_table", "token_table", "turn_table"]
 
-_EMPTY = "n = 0: no model call was recorded."
-_TURNS = (
+SERVER_SOURCE = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is measured of a call."""
+
+    column: str
+    """Column of the call frame [s]."""
+    name: str
+    meaning: str
+    unit: str = "s"
+    server: bool = False
+    """Whether the server reported it; otherwise it was measured here."""
+
+    @property
+    def scale(self) -> float:
+        """Units in a second."""
+        return 1000.0 if self.unit == "ms" else 1.0
+
+
+METRICS = (
+    Metric("ttft_s", "TTFT", "from sending the request to the first token"),
+    Metric("decode_s", "decode", "from the first token to the last"),
+    Metric("tpot_s", "TPOT", "decode time over output tokens after the first", unit="ms"),
+    Metric("e2e_s", "E2E", "from sending the request to the end of the answer"),
+    Metric("queue_s", "own queue", "wait for a free slot here, before sending", unit="ms"),
+    Metric("server_queue_s", "server queue", "as the server reports it", server=True),
+    Metric("server_ttft_s", "server TTFT", "as the server reports it, from scheduling", server=True),
+    Metric("server_generation_s", "server generation", "as the server reports it", server=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One metric of one group of calls."""
+
+    metric: Metric
+    summary: LatencySummary
+    histogram: Histogram | None
+    """None when n is 0."""
+    source: str
+    """Where the times come from, with counts when it is mixed: `streamed`, `wall`, `server`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token totals of answered calls; calls whose answer had no usage are counted apart."""
+
+    prompt: int
+    cached: int
+    output: int
+    calls_without_usage: int
+    calls_without_cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallGroup:
+    """Every call of one role, or of one expert, to one model."""
+
+    role: str
+    expert: str
+    """Which expert, for the role `expert`."""
+    model: str
+    answered: int
+    simulated: bool
+    timings: tuple[Timing, ...]
+    tokens: Tokens
+    faults: Mapping[str, int]
+    """Class of the fault to its count; faulted calls enter no figure."""
+
+    @property
+    def name(self) -> str:
+        """Role, expert and model, as they stand in tables."""
+        return ", ".join(part for part in (self.role, self.expert, self.model) if part)
+
+    def timing(self, column: str) -> Timing:
+        """Return the timing of one metric; of n = 0 when nothing was measured."""
+        return next(each for each in self.timings if each.metric.column == column)
+
+
+def call_groups(calls: pd.DataFrame) -> list[CallGroup]:
+    """Return one group for each role, expert and model, agents first, in the order of their names."""
+    order = {"agent": 0, "user": 1}
+    groups = [
+        _call_group((str(role), str(expert), str(model)), part)
+        for (role, expert, model), part in calls.groupby(["role", "expert", "model"])
+    ]
+    return sorted(groups, key=lambda group: (order.get(group.role, 2), group.role, group.expert, group.model))
+
+
+def timing(metric: Metric, answered: pd.DataFrame) -> Timing:
+    """Summarize one metric over the calls that have it."""
+    values = answered[metric.column].dropna().astype(float)
+    sources = (
+        Counter(answered.loc[values.index, "source"]) if not metric.server else Counter({SERVER_SOURCE: len(values)})
+    )
+    return Timing(
+        metric,
+        summarize(values.tolist()),
+        histogram(values.tolist()) if len(values) else None,
+        _source_text(sources, len(values)),
+    )
+
+
+def _call_group(whose: tuple[str, str, str], part: pd.DataFrame) -> CallGroup:
+    role, expert, model = whose
+    answered = part[part["fault"] == ""]
+    return CallGroup(
+        role=role,
+        expert=expert,
+        model=model,
+        answered=len(answered),
+        simulated=bool(part["simulated"].any()),
+        timings=tuple(timing(metric, answered) for metric in METRICS),
+        tokens=Tokens(
+            prompt=_token_total(answered, "prompt_tokens"),
+            cached=_token_total(answered, "cached_tokens"),
+            output=_token_total(answered, "output_tokens"),
+            calls_without_usage=int(answered["output_tokens"].isna().sum()),
+            calls_without_cached=int(answered["cached_tokens"].isna().sum()),
+        ),
+        faults=dict(sorted(Counter(part.loc[part["fault"] != "", "fault"]).items())),
+    )
+
+
+def _token_total(answered: pd.DataFrame, column: str) -> int:
+    return int(answered[column].fillna(0).astype(float).sum())
+
+
+def _source_text(sources: Mapping[str, int], total: int) -> str:
+    if not total:
+        return "–"
+    if len(sources) == 1:
+        return next(iter(sources))
+    return ", ".join(f"{source} {number}" for source, number in sorted(sources.items()))
+
+
+_NO_CALLS = "n = 0: no model call was recorded."
+_TURNS_NOTE = (
     "From the first request of a turn to the end of its last: tool calls, retries and waits between are in it. "
     "Finished conversations only."
 )
-_ROWS = (
+_ROWS_NOTE = (
     "Rows of calls/*.jsonl of the planned tasks with a trial below trials and a role of the conversation; figures take "
     "those without a fault."
 )
-_WORDS = ("role", "model")
-_FIGURES = (Column("n"), *(Column(f"p{percent_}") for percent_ in PERCENTILES), Column(f"under {SLA_S:g} s"))
+_WHO = ("role", "model")
+_SUMMARY_COLUMNS = (Column("n"), *(Column(f"p{percent_}") for percent_ in PERCENTILES), Column(f"under {SLA_S:g} s"))
 
 
 def latency_table(groups: Sequence[CallGroup]) -> Table:
     """Return every metric of every role and model with its percentiles and the share under 5 s."""
     rows: list[tuple[Entry, ...]] = [
         (
-            _who(group),
-            (_short(group.model), "SIMULATED" if group.simulated else ""),
+            _caller(group),
+            (_short_name(group.model), "SIMULATED" if group.simulated else ""),
             f"{timing.metric.name} [{timing.metric.unit}]",
             tuple(timing.source.split(", ")),
-            *_figures(timing.summary, timing.metric.scale),
+            *_summary_entries(timing.summary, timing.metric.scale),
         )
         for group in groups
         for timing in group.timings
@@ -51,7 +187,7 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
     used = [metric for metric in METRICS if any(group.timing(metric.column).summary.n for group in groups)]
     return Table(
         "Latency by role and model",
-        (*(Column(name, number=False) for name in (*_WORDS, "what", "source")), *_FIGURES),
+        (*(Column(name, number=False) for name in (*_WHO, "what", "source")), *_SUMMARY_COLUMNS),
         tuple(rows),
         (
             *(["; ".join(f"{metric.name}: {metric.meaning}" for metric in used) + "."] if used else []),
@@ -60,7 +196,7 @@ def latency_table(groups: Sequence[CallGroup]) -> Table:
                 "`server` is the server's own word. Calls that failed enter no figure; n = 0 means never measured."
             ),
         ),
-        _EMPTY,
+        _NO_CALLS,
     )
 
 
@@ -68,17 +204,17 @@ def turn_table(turns: pd.DataFrame) -> Table:
     """Return what a customer waits for: user's message to the agent's next words, tool loops included."""
     rows: list[tuple[Entry, ...]] = [
         (
-            _marked(_short(str(model)), part),
-            *_figures(summarize(part["turn_s"].tolist()), 1.0),
-            measured(float(part["requests"].mean())),
+            _marked(_short_name(str(model)), part),
+            *_summary_entries(summarize(part["turn_s"].tolist()), 1.0),
+            significant(float(part["requests"].mean())),
         )
         for model, part in turns.groupby("agent_model")
     ]
     return Table(
         "What a customer waits for: one turn of the agent [s]",
-        (Column("agent model", number=False), *_FIGURES, Column("requests a turn")),
+        (Column("agent model", number=False), *_SUMMARY_COLUMNS, Column("requests a turn")),
         tuple(rows),
-        (_TURNS,),
+        (_TURNS_NOTE,),
         "n = 0: no turn of a finished conversation was recorded.",
     )
 
@@ -87,7 +223,7 @@ def cell_table(calls: pd.DataFrame) -> Table:
     """Return the agent's E2E for every env, strategy and model."""
     agent = calls[(calls["role"] == "agent") & (calls["fault"] == "")]
     found = [
-        (str(env), str(strategy), _short(str(model)), str(setting_id), part)
+        (str(env), str(strategy), _short_name(str(model)), str(setting_id), part)
         for (env, strategy, model, setting_id), part in agent.groupby(["env", "strategy", "agent_model", "setting_id"])
     ]
     named = [each[:3] for each in found]
@@ -96,16 +232,16 @@ def cell_table(calls: pd.DataFrame) -> Table:
             env,
             strategy,
             _marked(model if named.count((env, strategy, model)) == 1 else f"{model} [{setting_id[:8]}]", part),
-            *_figures(summarize(part["e2e_s"].dropna().tolist()), 1.0),
+            *_summary_entries(summarize(part["e2e_s"].dropna().tolist()), 1.0),
         )
         for env, strategy, model, setting_id, part in found
     ]
     return Table(
         "The agent's requests by setting: E2E [s]",
-        (*(Column(name, number=False) for name in ("env", "strategy", "model")), *_FIGURES),
+        (*(Column(name, number=False) for name in ("env", "strategy", "model")), *_SUMMARY_COLUMNS),
         tuple(rows),
         (),
-        _EMPTY,
+        _NO_CALLS,
     )
 
 
@@ -113,11 +249,11 @@ def token_table(groups: Sequence[CallGroup]) -> Table:
     """Return token totals, answered calls and faults of every role and model."""
     rows = [
         (
-            _who(group),
-            (_short(group.model), "SIMULATED" if group.simulated else ""),
+            _caller(group),
+            (_short_name(group.model), "SIMULATED" if group.simulated else ""),
             count(group.answered),
             count(group.tokens.prompt),
-            _cached(group),
+            _cached_entry(group),
             count(group.tokens.output),
             count(group.tokens.calls_without_usage),
             ", ".join(f"{fault} {count(number)}" for fault, number in group.faults.items()) or "0",
@@ -127,10 +263,10 @@ def token_table(groups: Sequence[CallGroup]) -> Table:
     names = ("calls answered", "prompt tokens", "of them cached", "output tokens", "without usage", "calls failed")
     return Table(
         "Tokens by role and model",
-        (*(Column(name, number=False) for name in _WORDS), *(Column(name) for name in names)),
+        (*(Column(name, number=False) for name in _WHO), *(Column(name) for name in names)),
         tuple(rows),
         ("Totals over answered calls, those of conversations that did not finish among them.",),
-        _EMPTY,
+        _NO_CALLS,
     )
 
 
@@ -145,20 +281,20 @@ def call_source_table(cells: Sequence[ReportCell], calls: pd.DataFrame) -> Table
         "Folders and rows",
         (Column("folder", number=False), Column("trials"), Column("tasks"), Column("calls used")),
         tuple(rows),
-        (_ROWS,),
-        _EMPTY,
+        (_ROWS_NOTE,),
+        _NO_CALLS,
     )
 
 
-def _figures(summary: LatencySummary, scale: float) -> tuple[str, ...]:
+def _summary_entries(summary: LatencySummary, scale: float) -> tuple[str, ...]:
     """Write a summary in units of 1/scale s; only what is told in seconds is held against the promise."""
     found = (summary.percentiles_s.get(each) for each in PERCENTILES)
-    values = (measured(None if value is None else value * scale) for value in found)
+    values = (significant(None if value is None else value * scale) for value in found)
     promised = percent(summary.share_under) if scale == 1.0 else "–"
     return count(summary.n), *values, promised
 
 
-def _who(group: CallGroup) -> str | tuple[str, str]:
+def _caller(group: CallGroup) -> str | tuple[str, str]:
     """Write whose calls they are: the role, and an expert's name under it."""
     return (group.role, group.expert) if group.expert else group.role
 
@@ -168,12 +304,50 @@ def _marked(name: str, part: pd.DataFrame) -> tuple[str, str]:
     return name, "SIMULATED" if part["simulated"].any() else ""
 
 
-def _cached(group: CallGroup) -> str | tuple[str, str]:
+def _cached_entry(group: CallGroup) -> str | tuple[str, str]:
     tokens = group.tokens
     if group.answered and tokens.calls_without_cached == group.answered:
         return "not reported"
     return count(tokens.cached), percent(tokens.cached / tokens.prompt if tokens.prompt else None)
 
 
-def _short(model: str) -> str:
+def _short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def latency_summary(calls: pd.DataFrame, turns: pd.DataFrame, workspace: str) -> Summary:
+    """Say how long the agent's requests take and what a customer waits for."""
+    if calls.empty:
+        return Summary(
+            f"There are no model calls under {workspace}/results.",
+            "Next: run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`).",
+        )
+    return Summary(_request_sentence(calls), _turn_sentence(turns), bool(calls["simulated"].any()))
+
+
+def _request_sentence(calls: pd.DataFrame) -> str:
+    answered = calls[calls["fault"] == ""]
+    failed = len(calls) - len(answered)
+    lost = f"{plural(failed, 'further call')} failed and {'is' if failed == 1 else 'are'} left out"
+    agent = answered.loc[answered["role"] == "agent", "e2e_s"].dropna()
+    models = answered.loc[answered["role"] == "agent", "model"].nunique()
+    if agent.empty:
+        return f"No request of an agent was answered (n = 0); {lost}."
+    found = summarize(agent.tolist())
+    over = f"{plural(models, 'agent model')}, " if models > 1 else ""
+    return (
+        f"The agent's requests took {significant(found.percentiles_s[50])} s at the median and "
+        f"{significant(found.percentiles_s[99])} s at the 99th percentile ({over}{plural(found.n, 'request')}, "
+        f"{percent(found.share_under)} under {SLA_S:g} s); {lost if failed else 'no call failed'}."
+    )
+
+
+def _turn_sentence(turns: pd.DataFrame) -> str:
+    if turns.empty:
+        return "What a customer waits for is not known: no conversation is finished (n = 0)."
+    found = summarize(turns["turn_s"].tolist())
+    return (
+        f"A customer waited {significant(found.percentiles_s[50])} s for the agent's next words at the median and "
+        f"{significant(found.percentiles_s[90])} s at the 90th percentile, tool calls included "
+        f"({plural(found.n, 'turn')}, {percent(found.share_under)} under {SLA_S:g} s)."
+    )

@@ -1,4 +1,4 @@
-"""Scores of one cell: pass^k and pass@k with intervals, under both conventions, with what they rest on."""
+"""Scores of one cell: pass^k and pass@k with intervals under both conventions, and the null baseline beside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tautools.bench import null_baseline
+from tautools.errors import TautoolsError
 from tautools.records import Outcome
+from tautools.run import SettingFolder, read_setting
+from tautools.run.folder import domain_of
 from tautools.stats import (
     TaskCounts,
     intervals,
@@ -21,12 +25,49 @@ from tautools.stats import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from tautools.records import Setting
     from tautools.report.cells import ReportCell
-    from tautools.report.floor import Floor
     from tautools.stats import Interval, Spread
 
-__all__ = ["CellScore", "Estimate", "score", "scored_tasks"]
+
+@dataclass(frozen=True, slots=True)
+class NullBaseline:
+    """A floor, or why there is none."""
+
+    value: float | None
+    """Mean over the cell's tasks, in [0, 1]; the same for every k, as doing nothing gives the same every time."""
+    tasks: int
+    why_not: str = ""
+
+
+class NullBaselines:
+    """Computes floors, each env once for a report."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, str, str], Mapping[str, float] | str] = {}
+
+    def of(self, setting: Setting, tasks: Sequence[str], folder: Path) -> NullBaseline:
+        """Return the floor of `tasks` under a setting's bench, env and split, from where its results were loaded."""
+        floors = self._all(read_setting(folder) or SettingFolder(folder, setting.id, setting, {}))
+        if isinstance(floors, str):
+            return NullBaseline(None, len(tasks), floors)
+        missing = [task for task in tasks if task not in floors]
+        if missing or not tasks:
+            why = f"{setting.env} has no task {missing[0]}" if missing else "no task is planned"
+            return NullBaseline(None, len(tasks), why)
+        return NullBaseline(sum(floors[task] for task in tasks) / len(tasks), len(tasks))
+
+    def _all(self, folder: SettingFolder) -> Mapping[str, float] | str:
+        setting, place = folder.setting, str(folder.provenance.get("benchmark"))
+        key = (setting.bench, setting.source, setting.env, setting.split, place)
+        if key not in self._known:
+            try:
+                self._known[key] = null_baseline(domain_of(folder))
+            except TautoolsError as error:  # the results can be read without the benchmark they came from
+                self._known[key] = error.problem
+        return self._known[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +89,7 @@ class CellScore:
     nested_in: int | None
     """Trials of the cell whose pool this one is a view on; None for that cell itself."""
     tasks: Mapping[str, TaskCounts]
-    """Scored trials and passes of each task that has any: what is owed and user_errors are left out."""
+    """Scored trials and passes of each task that has any: what is pending and user_errors are left out."""
     pass_hat: tuple[Estimate, ...]
     """pass^1 to pass^k, k up to the smallest number of scored trials of a task."""
     pass_at: tuple[Estimate, ...]
@@ -59,9 +100,9 @@ class CellScore:
     infra_faults: int
     """How often a conversation was lost to the infrastructure."""
     user_errors: int
-    """How often one was owed again because the user model failed."""
+    """How often one was pending again because the user model failed."""
     spread: Spread | None
-    floor: Floor
+    floor: NullBaseline
     """Over the tasks that the score rests on; over the planned ones when none is scored."""
 
     @property
@@ -70,7 +111,7 @@ class CellScore:
         return sum(task.trials for task in self.tasks.values())
 
 
-def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: Floor, seed: int = 0) -> CellScore:
+def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: NullBaseline, seed: int = 0) -> CellScore:
     """Compute everything about one cell; a cell with no scored conversation has no estimates at all.
 
     Parameters

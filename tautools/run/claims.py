@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["STALE_S", "Claim", "Claims", "Running", "running"]
 
 STALE_S = 120.0
 """A claim that was not touched for so long has no owner any more [s]."""

@@ -1,4 +1,4 @@
-"""Whether conversations are likely to outgrow what a model was served with, told before they are held.
+"""Predicts which tasks will exceed the context length that their model is served with.
 
 The estimate rests on `tautools.bench.growth`. Where the workspace has conversations of the env with the same model,
 they say how many characters a token has and how far conversations outgrow their reference; else both are assumed, and
@@ -11,23 +11,22 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tautools.bench.growth import prompt_chars, reference_chars, sent_tools
+from tautools.bench.prompt_size import prompt_chars, reference_prompt_chars, sent_tools
 from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.records import Role
 from tautools.run.folder import results_of
 from tautools.run.ledger import read_calls, read_conversation, read_ledger
-from tautools.server import Registry
+from tautools.servers import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tautools.params.models import RoleParams
-    from tautools.records import Party
+    from tautools.records import ModelConfig
     from tautools.run.plan import Cell
 
-__all__ = ["ContextForecast", "context_forecasts"]
 
 CHARS_PER_TOKEN = 3.6
 """Assumed where no call of the model was recorded: English and JSON mixed."""
@@ -105,7 +104,7 @@ def context_forecasts(cell: Cell) -> list[ContextForecast]:
     if not lengths:
         return []
     try:
-        chars = reference_chars(cell.domain, cell.approach, cell.tasks)
+        chars = reference_prompt_chars(cell.domain, cell.approach, cell.tasks)
     except TautoolsError:
         return []
     return [_forecast(cell, part, party, length, chars) for part, (party, length) in lengths.items()]
@@ -130,7 +129,7 @@ def served_length(role: RoleParams, workspace: Path) -> int | None:
     return params.simulate.max_model_len if params.engine == "simulate" else params.vllm.max_model_len
 
 
-def _forecast(cell: Cell, part: str, party: Party, length: int, chars: Mapping[str, int]) -> ContextForecast:
+def _forecast(cell: Cell, part: str, party: ModelConfig, length: int, chars: Mapping[str, int]) -> ContextForecast:
     calibration = _calibrate(cell, party.model)
     answer = party.sampling.max_tokens or ANSWER_TOKENS
     scale = calibration.growth / calibration.chars_per_token
@@ -165,7 +164,7 @@ def _recorded(cell: Cell, model: str) -> Iterator[tuple[int, int, int]]:
         rows = [row for row in read_ledger(folder.path).values() if (row.task_id, row.trial) in longest]
         known = [row for row in rows if row.task_id in cell.domain.tasks]
         tasks = [cell.domain.tasks[row.task_id] for row in known]
-        expected = reference_chars(cell.domain, cell.approach, tasks)
+        expected = reference_prompt_chars(cell.domain, cell.approach, tasks)
         for row in known:
             messages = read_conversation(folder.path, row).messages
             last = max((at for at, each in enumerate(messages) if each["role"] == "assistant"), default=0)

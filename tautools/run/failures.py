@@ -1,4 +1,4 @@
-"""Why conversations of a setting failed, one by one and counted."""
+"""Why conversations of a setting failed, one by one and counted, and what other scoring rules would have said."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.anatomy import dissect
-from tautools.run.benchmark import domain_of, task_of
-from tautools.run.deeds import deeds_of
+from tautools.bench.analysis import analyze_failure
+from tautools.bench.analysis.replay import replay
+from tautools.bench.analysis.rules import score_by_rules, with_judge_verdicts
+from tautools.run.folder import domain_of, task_of
 from tautools.run.ledger import read_conversation
 from tautools.run.show import rows_of
+from tautools.run.trajectory import actions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tautools.bench.anatomy import Anatomy
+    from tautools.bench.analysis import FailureAnalysis
+    from tautools.bench.analysis.rules import RulesVerdict, ScoringRules
     from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder
 
-__all__ = ["Failure", "anatomy_of", "count_causes", "count_fields", "count_missed", "failures_of"]
-
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedConversation:
     """A scored conversation that did not pass, and its anatomy."""
 
     row: CommitRow
-    anatomy: Anatomy
+    anatomy: FailureAnalysis
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Failure:
         }
 
 
-def anatomy_of(folder: SettingFolder, row: CommitRow) -> Anatomy:
+def analysis_of(folder: SettingFolder, row: CommitRow) -> FailureAnalysis:
     """Return the anatomy of one finished conversation, from a replay of what it did.
 
     Raises
@@ -57,11 +58,11 @@ def anatomy_of(folder: SettingFolder, row: CommitRow) -> Anatomy:
         When the benchmark or the conversation cannot be read any more.
     """
     domain = domain_of(folder)
-    deeds = deeds_of(read_conversation(folder.path, row), folder.setting)
-    return dissect(domain, task_of(domain, row.task_id), deeds)
+    actions = actions_of(read_conversation(folder.path, row), folder.setting)
+    return analyze_failure(domain, task_of(domain, row.task_id), actions)
 
 
-def failures_of(folder: SettingFolder) -> Iterator[Failure]:
+def failures_of(folder: SettingFolder) -> Iterator[FailedConversation]:
     """Yield every scored conversation of a setting that did not pass, by task and trial.
 
     Raises
@@ -71,25 +72,25 @@ def failures_of(folder: SettingFolder) -> Iterator[Failure]:
     """
     for row in rows_of(folder):
         if row.outcome.scored and row.outcome.value != "passed":
-            yield Failure(row, anatomy_of(folder, row))
+            yield FailedConversation(row, analysis_of(folder, row))
 
 
-def count_causes(found: Sequence[Failure]) -> Counter[str]:
+def count_causes(found: Sequence[FailedConversation]) -> Counter[str]:
     """Return how many conversations were lost by each combination of causes."""
     return Counter(" and ".join(each.causes) or "nothing that the replay shows" for each in found)
 
 
-def count_missed(found: Sequence[Failure]) -> Counter[tuple[str, str]]:
+def count_missed(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
     """Return how many conversations missed each action, by its name and its fate; each counts once a conversation."""
     return Counter(key for each in found for key in {(one.name, one.fate.value) for one in each.anatomy.missed})
 
 
-def count_fields(found: Sequence[Failure]) -> Counter[tuple[str, str]]:
+def count_fields(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
     """Return how many conversations left each kind of field wrong, by `table.field` and in which way."""
     return Counter(key for each in found for key in _fields(each))
 
 
-def _fields(failure: Failure) -> set[tuple[str, str]]:
+def _fields(failure: FailedConversation) -> set[tuple[str, str]]:
     found = failure.anatomy.fields
     return {(f"{each.table}.{_without_numbers(each.field)}".rstrip("."), each.wrong.value) for each in found}
 
@@ -97,3 +98,81 @@ def _fields(failure: Failure) -> set[tuple[str, str]]:
 def _without_numbers(path: str) -> str:
     """Return a field's path without what names one entry of many: `items.0.price` is `items.price`."""
     return ".".join(part for part in path.split(".") if not any(letter.isdigit() for letter in part))
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """One finished conversation under several rules."""
+
+    row: CommitRow
+    verdicts: dict[ScoringRules, RulesVerdict]
+    replayed_reward: float
+    """What the bench's own scorer says of the replay; it differs from the record where the benchmark has changed."""
+
+    def changed(self, rules: ScoringRules) -> bool:
+        """Whether these rules say otherwise than the record; a conversation without a reward is always otherwise."""
+        return self.row.reward is None or self.verdicts[rules].reward != self.row.reward
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {
+            "task_id": self.row.task_id,
+            "trial": self.row.trial,
+            "outcome": self.row.outcome.value,
+            "recorded": self.row.reward,
+            "replayed": self.replayed_reward,
+            "rules": {
+                rules.value: {
+                    "reward": verdict.reward,
+                    "lost_by": list(verdict.lost_by),
+                    "awaiting_judge": verdict.awaiting_judge,
+                }
+                for rules, verdict in self.verdicts.items()
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTotals:
+    """One rule over all conversations of a setting."""
+
+    conversations: int
+    passed: int
+    changed: tuple[Rescored, ...]
+    awaiting_judge: int
+    """Conversations with assertions that these rules ask a judge for and that nobody judged."""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean reward; None of no conversation."""
+        return self.passed / self.conversations if self.conversations else None
+
+
+def rescore(folder: SettingFolder, rules: Sequence[ScoringRules]) -> Iterator[Rescored]:
+    """Yield every finished conversation of a setting under each of `rules`, by task and trial.
+
+    Raises
+    ------
+    BenchError, RecordError
+        When the benchmark or a conversation cannot be read any more.
+    """
+    domain = domain_of(folder)
+    for row in rows_of(folder):
+        task = task_of(domain, row.task_id)
+        conversation = read_conversation(folder.path, row)
+        done = replay(domain, task, actions_of(conversation, folder.setting))
+        judged = conversation.reward_info.get("nl_assertions")
+        verdicts = {
+            each: with_judge_verdicts(score_by_rules(each, domain, task, done, row.outcome), judged) for each in rules
+        }
+        yield Rescored(row, verdicts, done.reward.value)
+
+
+def rule_totals(found: Sequence[Rescored], rules: ScoringRules) -> RuleTotals:
+    """Return what one of the rules comes to."""
+    return RuleTotals(
+        conversations=len(found),
+        passed=sum(each.verdicts[rules].reward == 1 for each in found),
+        changed=tuple(each for each in found if each.changed(rules)),
+        awaiting_judge=sum(each.verdicts[rules].awaiting_judge > 0 for each in found),
+    )

@@ -1,9 +1,10 @@
-"""Which folder holds a setting's results: `results/<env>/<strategy>/<model slug>/`, told apart by `setting.json`.
+"""The folder of a setting's results, `results/<env>/<strategy>/<model slug>/`, and the benchmark it was made with.
 
 The first setting has the plain slug; another that would meet it gets the first eight digits of its id behind it. A
 folder is made whole, with its `setting.json` inside, and moved into place, so of two processes that start at the same
-moment one makes it and the other finds it. A folder without `setting.json` that holds anything belongs to somebody else
-(results from before tautools lie under the same names) and is never written to.
+moment one makes it and the other finds it. A folder without `setting.json` that holds anything belongs to another
+program and is never written to. A benchmark checkout is looked for where it was when the results were made; when it is
+gone from there, where one is named or installed now.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import re
 import secrets
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tautools.errors import FilesError, RunError
+from tautools.bench import open_source
+from tautools.errors import BenchError, FilesError, NotInstalledError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Setting
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tautools.bench.types import Domain, Source, Task
+    from tautools.params.models import RunParams
 
-__all__ = ["SettingFolder", "claim_folder", "find_folder", "model_slug", "read_setting", "results_of", "setting_slug"]
 
 SETTING_FILE = "setting.json"
 
@@ -96,7 +99,7 @@ def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) ->
         path = find_folder(results, setting)
         if _owner(path) == setting.id:
             return path
-        _place(path, setting, provenance)
+        _make_whole(path, setting, provenance)
     raise RunError(f"The folder of setting {setting.id} cannot be made in {results}.", next_step="Run again.")
 
 
@@ -153,7 +156,7 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def _place(path: Path, setting: Setting, provenance: dict[str, Any]) -> None:
+def _make_whole(path: Path, setting: Setting, provenance: dict[str, Any]) -> None:
     """Make the folder beside its place and move it there; leave things as they are when somebody was faster."""
     parent = ensure_folder(path.parent)
     made = ensure_folder(parent / f".{path.name}.{secrets.token_hex(4)}.part")
@@ -172,3 +175,57 @@ def _place(path: Path, setting: Setting, provenance: dict[str, Any]) -> None:
 
 def _safe(name: str) -> str:
     return _UNSAFE.sub("-", name).strip("-.")[:80] or "model"
+
+
+def open_recorded_source(run: RunParams, workspace: Path) -> Source:
+    """Return the benchmark of a run whose results are only looked at: where it says, else where any of them were made.
+
+    Raises
+    ------
+    BenchError
+        When it is in neither place.
+    """
+    try:
+        return open_source(run.bench, run.source, run.path, run.python)
+    except NotInstalledError:
+        for folder in results_of(workspace):
+            place = _recorded_location(folder)
+            if folder.setting.bench == run.bench and "path" in place:
+                return open_source(run.bench, run.source, **place)
+        raise
+
+
+def domain_of(folder: SettingFolder) -> Domain:
+    """Return the env of a folder of results, from where it was loaded then.
+
+    Raises
+    ------
+    BenchError
+        When it is not there any more.
+    """
+    setting = folder.setting
+    return open_source(setting.bench, setting.source, **_recorded_location(folder)).domain(setting.env, setting.split)
+
+
+def _recorded_location(folder: SettingFolder) -> dict[str, str]:
+    """Return what is recorded of the place: `path` and `python`, when that path is still there."""
+    then = folder.provenance.get("benchmark") or {}
+    place = {name: str(then[name]) for name in ("path", "python") if name in then}
+    return place if Path(place.get("path", "/")).is_dir() else {}
+
+
+def task_of(domain: Domain, task_id: str) -> Task:
+    """Return a task by its id.
+
+    Raises
+    ------
+    BenchError
+        When the benchmark has no such task any more.
+    """
+    if task_id not in domain.tasks:
+        raise BenchError(
+            f"{domain.env} has no task {task_id!r}.",
+            evidence=f"Its split {domain.split!r} has {len(domain.tasks)} tasks.",
+            next_step="Use the version of the benchmark that the results were made with.",
+        )
+    return domain.tasks[task_id]

@@ -1,30 +1,33 @@
-"""What is finished: commit rows and the conversations they point to.
+"""The append-only record of a setting: conversations, the commit rows that make them finished, model calls and events.
 
-A conversation is finished if and only if its commit row can be read and its bytes are there. Rows lie in
-`ledger/<writer>.jsonl`, one file for each writer, never reopened; a torn last line, NUL bytes and foreign lines count
-as never written. Of two rows with one key the one that finished first counts, whatever its outcome, so that a repeat
-can never improve a score. A row whose conversation turned out to be damaged is taken back by a later line, a `Void`:
-nothing is ever rewritten.
+A conversation is finished if and only if its commit row can be read and its bytes are there. Each writer has its own
+files, `ledger/<writer>.jsonl` and so on, and never reopens one; a torn last line, NUL bytes and foreign lines count as
+never written. Of two rows with one key the one that finished first counts, whatever its outcome, so that a repeat can
+never improve a score. A row whose conversation turned out to be damaged is taken back by a later line: nothing is ever
+rewritten. Conversations that lack only a judge's verdict wait in `awaiting_judge/<writer>.jsonl`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import secrets
+import socket
+import threading
+import time
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tautools.errors import RecordError
-from tautools.files import read_lines, read_span
-from tautools.records import CallRecord, CommitRow, Conversation, Event, Outcome, Record
+from tautools.files import LineWriter, ensure_folder, read_lines, read_span
+from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tautools.records import ConversationPlace
-
-__all__ = ["Key", "Ledger", "Void", "intact", "read_calls", "read_conversation", "read_events", "read_ledger"]
 
 Key: TypeAlias = tuple[str, str, int]
 """Setting id, task id, trial."""
@@ -32,7 +35,7 @@ Key: TypeAlias = tuple[str, str, int]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Void(Record):
+class VoidedRow(Record):
     """A line of the ledger that takes a row back: its conversation's bytes are damaged."""
 
     void: Literal[True] = True
@@ -96,7 +99,7 @@ class Ledger:
         return complete
 
     def _take(self, line: bytes) -> None:
-        void = _parse(Void, line) if b'"void":true' in line else None
+        void = _parse(VoidedRow, line) if b'"void":true' in line else None
         if void is not None:
             self._void.add((void.file, void.offset, void.sha256))
             return
@@ -106,9 +109,9 @@ class Ledger:
 
     def _first(self, rows: list[CommitRow], sizes: dict[str, int]) -> CommitRow | None:
         there = [row for row in rows if self._is_there(row.place, sizes)]
-        return min(there, key=_order, default=None)
+        return min(there, key=_finish_order, default=None)
 
-    def _is_there(self, place: ConversationPlace, sizes: dict[str, int]) -> bool:
+    def _is_there(self, place: ConversationLocation, sizes: dict[str, int]) -> bool:
         if (place.file, place.offset, place.sha256) in self._void:
             return False
         if place.file not in sizes:
@@ -189,5 +192,130 @@ def _is_bare_name(name: str) -> bool:
     return bool(name) and "/" not in name and "\\" not in name and name not in {".", ".."}
 
 
-def _order(row: CommitRow) -> tuple[float, str, int]:
+def _finish_order(row: CommitRow) -> tuple[float, str, int]:
     return row.finished_at, row.writer, row.place.offset
+
+
+class AwaitingJudge(Record):
+    """One conversation without its verdict."""
+
+    conversation: Conversation
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Calls and tokens that it cost, by the names of `CommitRow`."""
+
+
+def read_awaiting_judge(folder: Path, setting_id: str) -> dict[tuple[str, int], AwaitingJudge]:
+    """Return what waits for a verdict, by task and trial, whether it has a commit row by now or not.
+
+    Lines that cannot be read count as never written; of two for one conversation the first counts.
+    """
+    found: dict[tuple[str, int], AwaitingJudge] = {}
+    for path in sorted((folder / "awaiting_judge").glob("*.jsonl")):
+        for line in read_lines(path):
+            try:
+                each = AwaitingJudge.model_validate_json(line)
+            except ValidationError:
+                continue
+            if each.conversation.setting_id == setting_id:
+                found.setdefault((each.conversation.task_id, each.conversation.trial), each)
+    return found
+
+
+KINDS = ("conversations", "ledger", "calls", "events", "awaiting_judge")
+
+_SHARED_FIELDS = frozenset(CommitRow.model_fields) & frozenset(Conversation.model_fields)
+"""What a commit row repeats of its conversation."""
+
+
+def writer_name() -> str:
+    """Return a new name for a writer: `<host>-<pid>-<time>-<random>`."""
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
+    return f"{host}-{os.getpid()}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+class ResultsWriter:
+    """Writes what happens to one setting; files are made when the first line is written.
+
+    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls are held in memory
+    until `flush_calls`, `commit` or `close`.
+
+    Parameters
+    ----------
+    folder : Path
+        The setting's folder, which exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = writer_name()
+        self._files: dict[str, LineWriter] = {}
+        self._calls: list[bytes] = []
+        # One lock for each kind: a model call is noted without waiting for the disk that syncs a conversation.
+        self._locks = {kind: threading.Lock() for kind in KINDS}
+
+    def commit(self, conversation: Conversation, counts: Mapping[str, int]) -> CommitRow:
+        """Write a finished conversation and its row; when this returns, both are on the disk.
+
+        Parameters
+        ----------
+        conversation : Conversation
+            What to keep.
+        counts : mapping of str to int
+            The row's counts of calls and tokens, by field name.
+
+        Raises
+        ------
+        FilesError
+            When the disk did not take it; the conversation is pending again then.
+        """
+        raw = conversation.model_dump_json().encode()
+        self.flush_calls()
+        offset, length = self._append("conversations", raw, sync=True)
+        place = ConversationLocation(
+            file=f"{self.name}.jsonl", offset=offset, length=length, sha256=hashlib.sha256(raw).hexdigest()
+        )
+        shared = {name: getattr(conversation, name) for name in _SHARED_FIELDS}
+        row = CommitRow(**shared, **counts, place=place, writer=self.name)
+        self._append("ledger", row.model_dump_json().encode(), sync=True)
+        return row
+
+    def awaiting_judge(self, conversation: Conversation, counts: Mapping[str, int]) -> None:
+        """Keep a conversation that owes its verdict; when this returns, it is on the disk."""
+        self.flush_calls()
+        line = AwaitingJudge(conversation=conversation, counts=dict(counts))
+        self._append("awaiting_judge", line.model_dump_json().encode(), sync=True)
+
+    def void(self, row: CommitRow, reason: str) -> None:
+        """Take back a row whose conversation is damaged."""
+        place = row.place
+        line = VoidedRow(file=place.file, offset=place.offset, sha256=place.sha256, reason=reason, at=time.time())
+        self._append("ledger", line.model_dump_json().encode(), sync=True)
+
+    def event(self, event: Event) -> None:
+        """Write one event."""
+        self._append("events", event.model_dump_json().encode())
+
+    def call(self, record: CallRecord) -> None:
+        """Hold one model call for the next flush."""
+        self._calls.append(record.model_dump_json(exclude_none=True).encode())
+
+    def flush_calls(self) -> None:
+        """Write the model calls that are held."""
+        lines = self._calls[:]
+        if lines:
+            del self._calls[: len(lines)]
+            self._append("calls", b"\n".join(lines))
+
+    def close(self) -> None:
+        """Write what is held and close the files."""
+        try:
+            self.flush_calls()
+        finally:
+            for file in self._files.values():
+                file.close()
+
+    def _append(self, kind: str, line: bytes, *, sync: bool = False) -> tuple[int, int]:
+        with self._locks[kind]:
+            if kind not in self._files:
+                self._files[kind] = LineWriter(ensure_folder(self.folder / kind) / f"{self.name}.jsonl")
+            return self._files[kind].append(line, sync=sync)

@@ -1,30 +1,112 @@
-"""What is only observed about a run: versions, git revision, endpoints, served lengths.
+"""What is only observed about a run: versions, git revision, endpoints, served lengths, certificates, server counters.
 
 It does not enter the setting id. A mix of it under one id is flagged, never refused.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import tautools
+from tautools.errors import ModelCallError
+from tautools.files import ensure_folder, write_atomic
 from tautools.git import ask_git
-from tautools.run.metrics import ask_version
+from tautools.http import Http
+from tautools.servers import Registry
 
 if TYPE_CHECKING:
-    from tautools.bench.types import Domain
-    from tautools.run.roles import Cast
+    from collections.abc import Iterable
 
-__all__ = ["mixed", "observe"]
+    from tautools.bench.types import Domain
+    from tautools.llm.types import Endpoint
+    from tautools.run.progress import EventSink
+    from tautools.run.roles import Models
+
+
+EVERY_S = 60.0
+TIMEOUT_S = 2.0
+
+_KEPT = (
+    "num_requests_running",
+    "num_requests_waiting",
+    "kv_cache_usage_perc",
+    "num_preemptions_total",
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "prefix_cache_queries_total",
+    "prefix_cache_hits_total",
+    "request_success_total",
+)
+_LINE = re.compile(rf"^vllm:({'|'.join(_KEPT)})(?:\{{.*\}})? (\S+)$", re.MULTILINE)
+
+
+def ask_version(endpoint: Endpoint) -> str | None:
+    """Return the version that a server tells, or None when it does not."""
+    try:
+        answer = Http().get(f"{_server_root(endpoint)}/version", key=endpoint.key, timeout_s=TIMEOUT_S)
+        return str(answer.json()["version"]) if answer.status == 200 else None
+    except (ModelCallError, ValueError, KeyError, TypeError):
+        return None
+
+
+def ask_metrics(endpoint: Endpoint) -> dict[str, float]:
+    """Return a server's main counters and gauges by vLLM's names without `vllm:`; empty when it has none."""
+    try:
+        answer = Http().get(f"{_server_root(endpoint)}/metrics", key=endpoint.key, timeout_s=TIMEOUT_S)
+    except ModelCallError:
+        return {}
+    found: dict[str, float] = {}
+    for name, value in _LINE.findall(answer.text):
+        found[name] = found.get(name, 0.0) + float(value)  # summed over labels, such as finish reasons
+    return found
+
+
+class MetricsWatch:
+    """Keeps the counters of a run's servers as events: at the start, every minute, at the end.
+
+    An async context manager.
+    """
+
+    def __init__(self, endpoints: Iterable[Endpoint], sink: EventSink) -> None:
+        self._endpoints = {each.base_url: each for each in endpoints if each.provider == "openai"}
+        self._sink = sink
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._tell()
+
+    async def _watch(self) -> None:
+        while True:
+            await self._tell()
+            await asyncio.sleep(EVERY_S)
+
+    async def _tell(self) -> None:
+        for base_url, endpoint in self._endpoints.items():
+            found = await asyncio.to_thread(ask_metrics, endpoint)
+            if found:
+                self._sink.tell("metrics", base_url, metrics=found, model=endpoint.model)
+
+
+def _server_root(endpoint: Endpoint) -> str:
+    return endpoint.base_url.rstrip("/").removesuffix("/v1")
+
 
 _PACKAGES = ("inspect-evals", "inspect-ai", "litellm", "aiohttp", "pydantic")
 _COMPARED = ("tautools", "git_revision", "packages", "server_version", "served_length")
 """A server's address may change from run to run without changing what is measured; these may not, silently."""
 
 
-def observe(cast: Cast, domain: Domain) -> dict[str, Any]:
+def observe(cast: Models, domain: Domain) -> dict[str, Any]:
     """Return what can be seen now: never a key."""
     found = [(role, endpoint) for role, each in cast.endpoints.items() for endpoint in each]
     return {
@@ -69,3 +151,49 @@ def _installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+CERTIFICATES_FOLDER = "certificates"
+
+
+def store_certificates(cast: Models, folder: Path, writer: str, *, workspace: Path) -> None:
+    """Write down the certificates of a run's servers, by role.
+
+    A server that is not registered has none: its address and model are written down with `null`.
+
+    Parameters
+    ----------
+    cast : Cast
+        Whose endpoints answer for the run.
+    folder : Path
+        The setting's.
+    writer : str
+        Name of the run's writer.
+    workspace : Path
+        Where the servers are registered.
+
+    Raises
+    ------
+    FilesError
+        When the file cannot be written.
+    """
+    registry = Registry(workspace)
+    found = {
+        role: [_certificate_entry(endpoint, registry) for endpoint in each]
+        for role, each in cast.endpoints.items()
+        if each
+    }
+    if found:
+        path = ensure_folder(folder / CERTIFICATES_FOLDER) / f"{writer}.json"
+        write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def _certificate_entry(endpoint: Endpoint, registry: Registry) -> dict[str, Any]:
+    record = registry.find(endpoint.name) if endpoint.name else None
+    proof = record.certificate if record is not None else None
+    return {
+        "server": endpoint.name,
+        "base_url": endpoint.base_url,
+        "model": endpoint.model,
+        "certificate": proof.model_dump(mode="json") if proof is not None else None,
+    }

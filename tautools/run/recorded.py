@@ -12,27 +12,26 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.replay import replay
-from tautools.bench.types import Action, Task
+from tautools.bench.analysis.replay import replay
+from tautools.bench.types import ReferenceAction, Task
 from tautools.errors import BenchError
 from tautools.records import Strategy
-from tautools.run.deeds import deeds_in
+from tautools.run.trajectory import actions_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tautools.bench.types import Domain, Source
-    from tautools.records import Deed
+    from tautools.records import TrajectoryAction
 
-__all__ = ["Fate", "Rerun", "replay_file"]
 
 _API_OUTPUT = "API output: "
-_STEPS = 30
+_STEP_LIMIT = 30
 """Answers of the agent after which v1 ends a conversation with reward 0, unscored."""
 
 
-class Fate(StrEnum):
+class ReplayStatus(StrEnum):
     """What became of a recorded row."""
 
     SAME = "same reward"
@@ -44,7 +43,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rerun:
+class ReplayedRow:
     """One row, done again."""
 
     task_id: str
@@ -54,7 +53,7 @@ class Rerun:
     recorded: float
     replayed: float | None
     """None when there is nothing to replay."""
-    fate: Fate
+    fate: ReplayStatus
     observations: int = 0
     """Tool answers that were recorded."""
     other_observations: int = 0
@@ -65,7 +64,7 @@ class Rerun:
     @property
     def explained(self) -> bool:
         """Whether the row is as it was recorded, or could not be."""
-        return self.fate not in {Fate.DIFFERENT, Fate.UNKNOWN_TASK}
+        return self.fate not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
 
     @property
     def reward(self) -> float:
@@ -73,7 +72,7 @@ class Rerun:
         return self.recorded if self.replayed is None else self.replayed
 
 
-def replay_file(path: Path, source: Source) -> list[Rerun]:
+def replay_file(path: Path, source: Source) -> list[ReplayedRow]:
     """Replay every row of a result file of tau-bench.
 
     Parameters
@@ -89,7 +88,7 @@ def replay_file(path: Path, source: Source) -> list[Rerun]:
         When the file is not such a list of rows.
     """
     domains = [source.domain(env, split) for env in source.envs() for split in source.splits(env)]
-    return [_rerun(row, domains) for row in _rows(path)]
+    return [_replay_row(row, domains) for row in _rows(path)]
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -110,27 +109,35 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     yield from rows
 
 
-def _rerun(row: Mapping[str, Any], domains: Sequence[Domain]) -> Rerun:
+def _replay_row(row: Mapping[str, Any], domains: Sequence[Domain]) -> ReplayedRow:
     info = row["info"]
-    rerun = Rerun(str(row["task_id"]), int(row["trial"]), "", float(row["reward"]), None, Fate.ERROR_ROW)
+    rerun = ReplayedRow(str(row["task_id"]), int(row["trial"]), "", float(row["reward"]), None, ReplayStatus.ERROR_ROW)
     if "error" in info:
         return replace(rerun, why=str(info["error"]).splitlines()[0][:200])
     domain = _domain(row, domains)
     if domain is None:
-        return replace(rerun, fate=Fate.UNKNOWN_TASK, why=str(info.get("task", {}).get("instruction", ""))[:200])
+        return replace(
+            rerun, fate=ReplayStatus.UNKNOWN_TASK, why=str(info.get("task", {}).get("instruction", ""))[:200]
+        )
     rerun = replace(rerun, place=f"{domain.env}/{domain.split}")
-    deeds = list(_deeds(row["traj"]))
+    actions = list(_actions(row["traj"]))
     if info.get("reward_info") is None:
         answers = sum(message["role"] == "assistant" for message in row["traj"])
-        ended = answers >= _STEPS and not row["reward"]
-        return replace(rerun, fate=Fate.STEP_LIMIT if ended else Fate.DIFFERENT, why=f"{answers} answers of the agent")
-    return _scored(rerun, row, deeds, domain)
+        ended = answers >= _STEP_LIMIT and not row["reward"]
+        return replace(
+            rerun,
+            fate=ReplayStatus.STEP_LIMIT if ended else ReplayStatus.DIFFERENT,
+            why=f"{answers} answers of the agent",
+        )
+    return _scored(rerun, row, actions, domain)
 
 
-def _scored(rerun: Rerun, row: Mapping[str, Any], deeds: Sequence[Deed], domain: Domain) -> Rerun:
+def _scored(
+    rerun: ReplayedRow, row: Mapping[str, Any], actions: Sequence[TrajectoryAction], domain: Domain
+) -> ReplayedRow:
     task = domain.tasks[rerun.task_id]
     own = _as_recorded(task, row["info"]["task"])
-    found = replay(domain, task, deeds)
+    found = replay(domain, task, actions)
     seen, told = [step.seen.text for step in found.steps], _outputs(row["traj"])
     others = [(a, b) for a, b in zip(told, seen, strict=False) if a != b]
     rerun = replace(
@@ -139,15 +146,19 @@ def _scored(rerun: Rerun, row: Mapping[str, Any], deeds: Sequence[Deed], domain:
         observations=len(told),
         other_observations=len(others) + abs(len(told) - len(seen)),
     )
-    first = f"recorded {_piece(*others[0])}, now {_piece(*others[0][::-1])}" if others else ""
+    first = f"recorded {_excerpt(*others[0])}, now {_excerpt(*others[0][::-1])}" if others else ""
     if found.reward.value == rerun.recorded:
-        return replace(rerun, fate=Fate.SAME, why=first)
-    if own != task and replay(domain, own, deeds).reward.value == rerun.recorded:
-        return replace(rerun, fate=Fate.SAME_BY_ITS_OWN_REFERENCE, why="The task's reference has changed since.")
-    return replace(rerun, fate=Fate.DIFFERENT, why=first or json.dumps(dict(found.reward.info), default=str)[:300])
+        return replace(rerun, fate=ReplayStatus.SAME, why=first)
+    if own != task and replay(domain, own, actions).reward.value == rerun.recorded:
+        return replace(
+            rerun, fate=ReplayStatus.SAME_BY_ITS_OWN_REFERENCE, why="The task's reference has changed since."
+        )
+    return replace(
+        rerun, fate=ReplayStatus.DIFFERENT, why=first or json.dumps(dict(found.reward.info), default=str)[:300]
+    )
 
 
-def _piece(text: str, other: str) -> str:
+def _excerpt(text: str, other: str) -> str:
     """Return a text around the place where it leaves another one."""
     both = zip(text, other, strict=False)
     start = max(0, next((place for place, (a, b) in enumerate(both) if a != b), len(text)) - 20)
@@ -156,7 +167,7 @@ def _piece(text: str, other: str) -> str:
 
 def _as_recorded(task: Task, told: Mapping[str, Any]) -> Task:
     """Return the task with the reference and outputs of the recording; the same one when they have not changed."""
-    reference = tuple(Action(each["name"], each["kwargs"]) for each in told["actions"])
+    reference = tuple(ReferenceAction(each["name"], each["kwargs"]) for each in told["actions"])
     outputs = tuple(told["outputs"])
     if reference == task.reference and outputs == task.communicate:
         return task
@@ -176,12 +187,12 @@ def _domain(row: Mapping[str, Any], domains: Sequence[Domain]) -> Domain | None:
     return None
 
 
-def _deeds(messages: Sequence[Mapping[str, Any]]) -> Iterator[Deed]:
+def _actions(messages: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]:
     by_text = any(_is_output(message) for message in messages)
     strategy = Strategy.ACT if by_text else Strategy.FC
     for message in messages:
         if message["role"] == "assistant":
-            yield from deeds_in(message, strategy, "tau-bench")
+            yield from actions_in(message, strategy, "tau-bench")
 
 
 def _outputs(messages: Sequence[Mapping[str, Any]]) -> list[str]:

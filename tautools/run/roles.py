@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
-from tautools.llm.switches import switch_of
+from tautools.llm.request import switch_of
 from tautools.params import load_server
-from tautools.records import Party
-from tautools.server import Registry, endpoints
-from tautools.server.roles import fitting, usual_address
+from tautools.records import ModelConfig
+from tautools.servers import Registry, endpoints
+from tautools.servers.addresses import address_from_env, servers_for_role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams, RunParams
 
-__all__ = ["Cast", "cast_roles", "party_of"]
-
 
 @dataclass(frozen=True)
-class Cast:
+class Models:
     """The parties of a run."""
 
-    parties: Mapping[str, Party]
+    parties: Mapping[str, ModelConfig]
     """Every model by its part: `agent`, `user`, `judge`, `expert:<name>`."""
     simulated: tuple[bool, ...]
     """Whether any of them is simulated; both answers, the likelier first, when no server could be asked."""
@@ -38,7 +36,7 @@ class Cast:
     """Where each part answers; empty when servers were not needed."""
 
 
-def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
+def resolve_models(run: RunParams, *, workspace: Path, need_servers: bool) -> Models:
     """Settle the models of a run.
 
     Raises
@@ -48,19 +46,19 @@ def cast_roles(run: RunParams, *, workspace: Path, need_servers: bool) -> Cast:
     """
     roles = run.roles
     if not need_servers:
-        return _cast_by_name(roles, workspace)
+        return _models_by_name(roles, workspace)
     found = {part: endpoints(params, workspace=workspace, role_name=part) for part, params in roles.items()}
-    return Cast(
-        parties={part: party_of(params, found[part][0].model) for part, params in roles.items()},
+    return Models(
+        parties={part: model_config_of(params, found[part][0].model) for part, params in roles.items()},
         simulated=(any(endpoint.simulated for each in found.values() for endpoint in each),),
         endpoints=found,
     )
 
 
-def party_of(params: RoleParams, model: str) -> Party:
+def model_config_of(params: RoleParams, model: str) -> ModelConfig:
     """Return how the model of a role is asked; raise `ParamsError` when it cannot think as it shall."""
     name = params.model or model
-    return Party(
+    return ModelConfig(
         model=name,
         provider=params.provider,
         sampling=params.sampling,
@@ -69,11 +67,11 @@ def party_of(params: RoleParams, model: str) -> Party:
     )
 
 
-def _cast_by_name(roles: Mapping[str, RoleParams], workspace: Path) -> Cast:
+def _models_by_name(roles: Mapping[str, RoleParams], workspace: Path) -> Models:
     named = {part: _named(params, workspace) for part, params in roles.items()}
     known = [simulated for _, simulated in named.values()]
-    return Cast(
-        parties={part: party_of(params, named[part][0]) for part, params in roles.items()},
+    return Models(
+        parties={part: model_config_of(params, named[part][0]) for part, params in roles.items()},
         simulated=(True,) if True in known else (False, True) if None in known else (False,),
     )
 
@@ -85,10 +83,10 @@ def _named(params: RoleParams, workspace: Path) -> tuple[str, bool | None]:
         return wanted, False
     if params.base_url is not None:
         return wanted, _answers_simulated(params, workspace)
-    registered = fitting(params, Registry(workspace).list())
+    registered = servers_for_role(params, Registry(workspace).list())
     if registered:
         return params.model or registered[0].model, registered[0].simulated
-    if usual_address(params) is not None:
+    if address_from_env(params) is not None:
         return wanted, _answers_simulated(params, workspace)
     if params.server is None or "/" in params.server:
         return wanted, None

@@ -1,32 +1,65 @@
-"""Finds one conversation and sets what it did beside what its task's reference does. Pure reading, no drawing."""
+"""Finds one conversation, finished or running, and aligns its actions with its task's reference. Reads only."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import BenchError, ParamsError, RecordError
 from tautools.records import Outcome, canonical_json
-from tautools.run.benchmark import domain_of, task_of
-from tautools.run.deeds import deeds_of
-from tautools.run.folder import read_setting, results_of
+from tautools.run.claims import running
+from tautools.run.folder import domain_of, read_setting, results_of, task_of
 from tautools.run.ledger import read_conversation, read_ledger
+from tautools.run.trajectory import actions_of, interleaved
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Action
+    from tautools.bench.types import ReferenceAction
     from tautools.records import CommitRow, Conversation, Setting
+    from tautools.run.claims import Running
     from tautools.run.folder import SettingFolder
 
-__all__ = ["Beside", "Did", "actions_of", "beside", "choose_folders", "choose_row", "expected_of", "rows_of", "told"]
+
+def now_running(
+    folders: Sequence[SettingFolder], *, task_id: str | None = None, trial: int | None = None
+) -> list[tuple[SettingFolder, Running]]:
+    """Return the conversations that are being held now and fit, the longest running of each folder first."""
+    return [
+        (folder, each)
+        for folder in folders
+        for each in running(folder.path)
+        if task_id in {None, each.task_id} and trial in {None, each.trial}
+    ]
+
+
+def follow(folder: SettingFolder, which: Running, *, poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a running conversation, those of the past at once, until it ends."""
+    seen = 0
+    latest: Running | None = which
+    while latest is not None:
+        yield from latest.messages[seen:]
+        seen = len(latest.messages)
+        time.sleep(poll_s)
+        same = (each for each in running(folder.path) if each.path == which.path)
+        latest = next((each for each in same if each.owner == which.owner), None)
+    yield from _ended(folder, which)[seen:]
+
+
+def _ended(folder: SettingFolder, which: Running) -> list[dict[str, Any]]:
+    """Return the messages of the conversation as it was finished; none when it was not."""
+    row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
+    if row is None or row.writer != which.owner.get("writer"):
+        return []
+    return interleaved(read_conversation(folder.path, row))
 
 
 @dataclass(frozen=True, slots=True)
-class Did:
+class MadeCall:
     """One tool call, as it was made."""
 
     name: str
@@ -37,11 +70,11 @@ class Did:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class ActionPair:
     """An expected action and the actual one that stands beside it; either may be missing."""
 
-    expected: Did | None
-    actual: Did | None
+    expected: MadeCall | None
+    actual: MadeCall | None
 
     @property
     def mark(self) -> str:
@@ -50,7 +83,7 @@ class Beside:
             return "more"
         if self.actual is None:
             return "missing"
-        return "same" if _same(self.expected, self.actual) else "differs"
+        return "same" if _same_call(self.expected, self.actual) else "differs"
 
 
 def choose_folders(
@@ -140,16 +173,16 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
     )
 
 
-def actions_of(conversation: Conversation, setting: Setting) -> list[Did]:
+def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall]:
     """Return the tool calls of a conversation, in order, under any strategy; none when their order is not recorded."""
     try:
-        deeds = deeds_of(conversation, setting)
+        actions = actions_of(conversation, setting)
     except RecordError:
         return []
-    return [Did(deed.call, _parsed(deed.arguments), deed.by) for deed in deeds if deed.call]
+    return [MadeCall(deed.call, _parsed(deed.arguments), deed.by) for deed in actions if deed.call]
 
 
-def expected_of(folder: SettingFolder, task_id: str) -> list[Action] | None:
+def expected_of(folder: SettingFolder, task_id: str) -> list[ReferenceAction] | None:
     """Return a task's reference actions; None when the benchmark is not at hand as it was then."""
     try:
         return list(task_of(domain_of(folder), task_id).reference)
@@ -157,32 +190,34 @@ def expected_of(folder: SettingFolder, task_id: str) -> list[Action] | None:
         return None
 
 
-def beside(expected: Sequence[Action], actual: Sequence[Did]) -> list[Beside]:
+def align_actions(expected: Sequence[ReferenceAction], actual: Sequence[MadeCall]) -> list[ActionPair]:
     """Set actual actions beside the expected ones, in order: equal ones first, then those of one name."""
-    wanted = [Did(action.name, dict(action.arguments), action.requestor) for action in expected]
-    pairs: list[Beside] = []
-    matcher = SequenceMatcher(None, [_exact(did) for did in wanted], [_exact(did) for did in actual], autojunk=False)
+    wanted = [MadeCall(action.name, dict(action.arguments), action.requestor) for action in expected]
+    pairs: list[ActionPair] = []
+    matcher = SequenceMatcher(
+        None, [_call_key(did) for did in wanted], [_call_key(did) for did in actual], autojunk=False
+    )
     for _, start, end, first, last in matcher.get_opcodes():
         pairs += _by_name(wanted[start:end], actual[first:last])
     return pairs
 
 
-def told(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
+def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
     """Return everything about one conversation as a program reads it."""
     conversation = read_conversation(folder.path, row)
     expected = expected_of(folder, row.task_id)
-    wanted = [_as_dict(each.name, each.arguments, each.requestor) for each in expected or ()]
+    wanted = [_call_dict(each.name, each.arguments, each.requestor) for each in expected or ()]
     return {
         "folder": str(folder.path),
         "setting": folder.setting.model_dump(mode="json"),
         "row": row.model_dump(mode="json"),
         "conversation": conversation.model_dump(mode="json"),
         "expected": None if expected is None else wanted,
-        "actual": [_as_dict(did.name, did.arguments, did.by) for did in actions_of(conversation, folder.setting)],
+        "actual": [_call_dict(did.name, did.arguments, did.by) for did in made_calls_of(conversation, folder.setting)],
     }
 
 
-def _as_dict(name: str, arguments: Any, by: str) -> dict[str, Any]:
+def _call_dict(name: str, arguments: Any, by: str) -> dict[str, Any]:
     return {"name": name, "arguments": arguments} | ({} if by == "assistant" else {"by": by})
 
 
@@ -197,27 +232,29 @@ def missing_info(conversation: Conversation) -> list[str]:
     return [str(each) for each in missing]
 
 
-def _by_name(expected: Sequence[Did], actual: Sequence[Did]) -> list[Beside]:
-    matcher = SequenceMatcher(None, [_tool(did) for did in expected], [_tool(did) for did in actual], autojunk=False)
-    pairs: list[Beside] = []
+def _by_name(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> list[ActionPair]:
+    matcher = SequenceMatcher(
+        None, [_tool_key(did) for did in expected], [_tool_key(did) for did in actual], autojunk=False
+    )
+    pairs: list[ActionPair] = []
     for kind, start, end, first, last in matcher.get_opcodes():
         if kind == "equal":
-            pairs += map(Beside, expected[start:end], actual[first:last])
+            pairs += map(ActionPair, expected[start:end], actual[first:last])
         else:
-            pairs += [Beside(did, None) for did in expected[start:end]]
-            pairs += [Beside(None, did) for did in actual[first:last]]
+            pairs += [ActionPair(did, None) for did in expected[start:end]]
+            pairs += [ActionPair(None, did) for did in actual[first:last]]
     return pairs
 
 
-def _same(one: Did, other: Did) -> bool:
-    return _exact(one) == _exact(other)
+def _same_call(one: MadeCall, other: MadeCall) -> bool:
+    return _call_key(one) == _call_key(other)
 
 
-def _exact(did: Did) -> str:
-    return f"{_tool(did)} {canonical_json(did.arguments)}"
+def _call_key(did: MadeCall) -> str:
+    return f"{_tool_key(did)} {canonical_json(did.arguments)}"
 
 
-def _tool(did: Did) -> str:
+def _tool_key(did: MadeCall) -> str:
     return f"{did.by} {did.name}"
 
 

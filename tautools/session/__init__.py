@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-from tautools.session.agent_project import AgentProject, recognise
 from tautools.session.doctor import doctor
-from tautools.session.findings import Diagnosis, Finding, Status
-from tautools.session.init import InitPlan, Made, plan_init, write_workspace
+from tautools.session.findings import DoctorFinding, DoctorReport, FindingStatus
+from tautools.session.init import AgentProject, InitPlan, InitResult, find_agent_project, plan_init, write_workspace
 
 __all__ = [
     "AgentProject",
-    "Diagnosis",
-    "Finding",
+    "DoctorFinding",
+    "DoctorReport",
+    "FindingStatus",
     "InitPlan",
-    "Made",
-    "Status",
+    "InitResult",
     "doctor",
+    "find_agent_project",
     "plan_init",
-    "recognise",
     "write_workspace",
 ]

@@ -1,4 +1,4 @@
-"""The doctor's look at Slurm: its commands, the partition, this user's account and QOS, the job of this session."""
+"""Doctor checks of Slurm: its commands, the partition, this user's account and QOS, the job of this session."""
 
 from __future__ import annotations
 
@@ -7,56 +7,59 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from tautools.session.findings import Finding, Status
+from tautools.session.findings import DoctorFinding, FindingStatus
 from tautools.slurm import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tautools.params.models import SiteParams
-    from tautools.session.surroundings import Surroundings
+    from tautools.session.findings import SessionContext
 
-__all__ = ["check_association", "check_job", "check_partition", "check_slurm"]
 
 _COMMANDS = ("sbatch", "squeue", "sacct", "scancel")
 _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
-def check_slurm(around: Surroundings) -> Iterator[Finding]:
+def check_slurm(around: SessionContext) -> Iterator[DoctorFinding]:
     """Look for Slurm's commands."""
     missing = [command for command in _COMMANDS if around.which(command) is None]
     if around.site.scheduler != "slurm":
         here = "not here" if missing else "here"
-        yield Finding("slurm", Status.OK, f"{here}; the site {around.site.name} does not use it")
+        yield DoctorFinding("slurm", FindingStatus.OK, f"{here}; the site {around.site.name} does not use it")
     elif missing:
         remedy = "Work in a session on the cluster, or choose another site with --site."
-        yield Finding("slurm", Status.FAIL, f"not on PATH: {', '.join(missing)}", remedy)
+        yield DoctorFinding("slurm", FindingStatus.FAIL, f"not on PATH: {', '.join(missing)}", remedy)
     else:
-        yield Finding("slurm", Status.OK, f"{', '.join(_COMMANDS)} are on PATH")
+        yield DoctorFinding("slurm", FindingStatus.OK, f"{', '.join(_COMMANDS)} are on PATH")
 
 
-def check_partition(around: Surroundings) -> Iterator[Finding]:
+def check_partition(around: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the site's partition, cores, memory, cards and time with what Slurm says of the partition."""
     site = around.site
     if site.scheduler != "slurm" or not site.partition or around.which("scontrol") is None:
         return
     file = f"params/sites/{site.name}.yaml"
-    told = fields_of(around.ask(["scontrol", "show", "partition", "-o", site.partition]))
+    told = scontrol_fields(around.ask(["scontrol", "show", "partition", "-o", site.partition]))
     if not told:
         known = sorted({line.strip() for line in around.ask(["sinfo", "-h", "-o", "%R"])})
         found = f"Slurm tells of no partition {site.partition}"
         remedy = f"Choose one of {', '.join(known)} in {file}." if known else "Try `sinfo`: does Slurm answer here?"
-        yield Finding("partition", Status.FAIL if known else Status.WARN, found, remedy)
+        yield DoctorFinding("partition", FindingStatus.FAIL if known else FindingStatus.WARN, found, remedy)
         return
     wrong = [*_partition_faults(site, told), *_node_faults(site, around)]
     if wrong:
-        yield Finding("partition", Status.FAIL, f"{site.partition}: {'; '.join(wrong)}", f"Correct it in {file}.")
+        yield DoctorFinding(
+            "partition", FindingStatus.FAIL, f"{site.partition}: {'; '.join(wrong)}", f"Correct it in {file}."
+        )
     else:
         nodes, state = told.get("Nodes", "?"), told.get("State", "?")
-        yield Finding("partition", Status.OK, f"{site.partition} is {state} with {nodes}, and has what a job asks for")
+        yield DoctorFinding(
+            "partition", FindingStatus.OK, f"{site.partition} is {state} with {nodes}, and has what a job asks for"
+        )
 
 
-def check_association(around: Surroundings) -> Iterator[Finding]:
+def check_association(around: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the site's account and QOS with those this user may use."""
     site = around.site
     if site.scheduler != "slurm" or not (site.account or site.qos) or around.which("sacctmgr") is None:
@@ -68,39 +71,41 @@ def check_association(around: Surroundings) -> Iterator[Finding]:
     asked = f"account {site.account or '(default)'}, QOS {site.qos or '(default)'}"
     if not pairs:
         remedy = "Try `sacctmgr show assoc user=$USER`; without accounting, the account and QOS cannot be checked."
-        yield Finding("account", Status.WARN, f"{asked}: Slurm tells of no account of this user", remedy)
-    elif any(_allowed(site, pair) for pair in pairs):
-        yield Finding("account", Status.OK, f"{asked}: this user may use them")
+        yield DoctorFinding("account", FindingStatus.WARN, f"{asked}: Slurm tells of no account of this user", remedy)
+    elif any(_association_fits(site, pair) for pair in pairs):
+        yield DoctorFinding("account", FindingStatus.OK, f"{asked}: this user may use them")
     else:
         offer = "; ".join(f"{account} with {' or '.join(qos)}" for account, _partition, qos in pairs)
         remedy = f"Write a pair that is yours into params/sites/{site.name}.yaml: {offer}."
-        yield Finding("account", Status.FAIL, f"{asked}: not for this user", remedy)
+        yield DoctorFinding("account", FindingStatus.FAIL, f"{asked}: not for this user", remedy)
 
 
-def check_job(around: Surroundings) -> Iterator[Finding]:
+def check_job(around: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the job that this session runs in with the site, and tell the time it has left."""
     job = around.environ.get("SLURM_JOB_ID", "")
     if not job.isdecimal():
         return
-    told = fields_of(around.ask(["scontrol", "show", "job", "-o", job])) if around.which("scontrol") else {}
+    told = scontrol_fields(around.ask(["scontrol", "show", "job", "-o", job])) if around.which("scontrol") else {}
     site = around.site
     asked = {"partition": site.partition, "qos": site.qos, "account": site.account}
-    have = {name: _of_job(name, told, around) for name in asked}
+    have = {name: _job_field(name, told, around) for name in asked}
     wrong = [f"{name} is {have[name]}, the site says {want}" for name, want in asked.items()
              if want and have[name] and have[name] != want]  # fmt: skip
-    found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _size_of(told)
+    found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _job_size(told)
     if wrong:
         remedy = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
-        yield Finding("job", Status.WARN, f"{found}: {'; '.join(wrong)}", remedy)
+        yield DoctorFinding("job", FindingStatus.WARN, f"{found}: {'; '.join(wrong)}", remedy)
     else:
-        yield Finding("job", Status.OK, found)
+        yield DoctorFinding("job", FindingStatus.OK, found)
     left = _seconds_left(job, around)
     if left is not None:
-        remedy = "Work that is cut off stays owed; run it again in a new session." if left < 3600 else ""
-        yield Finding("time left", Status.WARN if remedy else Status.OK, f"{left / 60:.0f} min of this job", remedy)
+        remedy = "Work that is cut off stays pending; run it again in a new session." if left < 3600 else ""
+        yield DoctorFinding(
+            "time left", FindingStatus.WARN if remedy else FindingStatus.OK, f"{left / 60:.0f} min of this job", remedy
+        )
 
 
-def fields_of(lines: Sequence[str]) -> dict[str, str]:
+def scontrol_fields(lines: Sequence[str]) -> dict[str, str]:
     """Return the `Name=value` words of `scontrol show … -o`."""
     words = (word.partition("=") for line in lines for word in line.split())
     return {name: value for name, equals, value in words if name and equals}
@@ -119,7 +124,7 @@ def _partition_faults(site: SiteParams, told: dict[str, str]) -> Iterator[str]:
         yield f"time_limit {site.time_limit} is above its {told['MaxTime']}"
 
 
-def _node_faults(site: SiteParams, around: Surroundings) -> Iterator[str]:
+def _node_faults(site: SiteParams, around: SessionContext) -> Iterator[str]:
     """Say what no node of the partition has, each thing alone."""
     rows = [
         line.strip().split("|") for line in around.ask(["sinfo", "-h", "-p", str(site.partition), "-o", "%c|%m|%G"])
@@ -127,32 +132,32 @@ def _node_faults(site: SiteParams, around: Surroundings) -> Iterator[str]:
     nodes = [row for row in rows if len(row) >= 3]
     if not nodes:
         return
-    cores = max(_leading(row[0]) for row in nodes)
-    memory_gib = max(_leading(row[1]) for row in nodes) / 1024
+    cores = max(_leading_number(row[0]) for row in nodes)
+    memory_gib = max(_leading_number(row[1]) for row in nodes) / 1024
     if site.cores and cores and site.cores > cores:
         yield f"cores {site.cores} is above the {cores} of its nodes"
     if site.memory_gib and memory_gib and site.memory_gib > memory_gib:
         yield f"memory_gib {site.memory_gib} is above the {memory_gib:.0f} of its nodes"
-    if site.gres and not any(_has(row[2], site.gres) for row in nodes):
+    if site.gres and not any(_offers_gres(row[2], site.gres) for row in nodes):
         yield f"gres {site.gres} is on none of its nodes, which have {', '.join(sorted({row[2] for row in nodes}))}"
 
 
-def _has(offered: str, asked: str) -> bool:
+def _offers_gres(offered: str, asked: str) -> bool:
     """Whether a node's `gpu:hl225:8(S:0-1)` holds `gpu:hl225:1`; a request may leave out type or number."""
-    kind, number = _gres(asked)
+    kind, number = _parse_gres(asked)
     for each in re.sub(r"\([^)]*\)", "", offered).split(","):
-        have, count = _gres(each)
+        have, count = _parse_gres(each)
         if (have == kind or have.startswith(f"{kind}:")) and count >= number:
             return True
     return False
 
 
-def _gres(text: str) -> tuple[str, int]:
+def _parse_gres(text: str) -> tuple[str, int]:
     kind, _colon, last = text.strip().rpartition(":")
     return (kind, int(last)) if last.isdecimal() else (text.strip(), 1)
 
 
-def _allowed(site: SiteParams, pair: tuple[str, str, list[str]]) -> bool:
+def _association_fits(site: SiteParams, pair: tuple[str, str, list[str]]) -> bool:
     account, partition, qos = pair
     return (
         site.account in {None, account}
@@ -161,12 +166,12 @@ def _allowed(site: SiteParams, pair: tuple[str, str, list[str]]) -> bool:
     )
 
 
-def _of_job(name: str, told: dict[str, str], around: Surroundings) -> str:
+def _job_field(name: str, told: dict[str, str], around: SessionContext) -> str:
     shown = {"partition": "Partition", "qos": "QOS", "account": "Account"}[name]
     return told.get(shown) or around.environ.get(f"SLURM_JOB_{name.upper()}", "")
 
 
-def _size_of(told: dict[str, str]) -> str:
+def _job_size(told: dict[str, str]) -> str:
     """Return cores, memory, cards and time limit of a job in words; empty when Slurm does not tell."""
     memory = re.search(r"mem=([\d.]+)([KMGT])", told.get("TRES", ""))
     cards = re.search(r"(?:gres[:/])?(gpu[\w:]*)", told.get("TresPerNode", ""))
@@ -177,7 +182,7 @@ def _size_of(told: dict[str, str]) -> str:
     return f", {', '.join(parts)}" if parts else ""
 
 
-def _seconds_left(job: str, around: Surroundings) -> float | None:
+def _seconds_left(job: str, around: SessionContext) -> float | None:
     ends = around.environ.get("SLURM_JOB_END_TIME", "")
     if ends.isdecimal():
         return int(ends) - time.time()
@@ -186,7 +191,7 @@ def _seconds_left(job: str, around: Surroundings) -> float | None:
     return parse_duration(lines[0]) if lines else None
 
 
-def _leading(text: str) -> int:
+def _leading_number(text: str) -> int:
     """Return the number that `40` or `163840+` begins with."""
     match = re.match(r"\d+", text.strip())
     return int(match[0]) if match else 0

@@ -7,26 +7,34 @@ import os
 from typing import TYPE_CHECKING
 
 from tautools.params import Workspace, list_params, load_site, workspace_path
-from tautools.session.check_access import (
+from tautools.session.check_machine import (
+    check_browser,
+    check_cards,
+    check_dependencies,
+    check_hub_cache,
+    check_machine,
+    check_pins,
+    check_python,
+    check_workspace,
+)
+from tautools.session.check_site import (
     check_environment,
     check_folders,
     check_key_files,
     check_ports,
+    check_proxies,
     check_quota,
+    check_roles,
     check_scripts,
+    check_vllm,
 )
-from tautools.session.check_machine import check_browser, check_cards, check_hub_cache, check_machine, check_workspace
-from tautools.session.check_python import check_dependencies, check_pins, check_python
-from tautools.session.check_site import check_proxies, check_roles, check_vllm
 from tautools.session.check_slurm import check_association, check_job, check_partition, check_slurm
-from tautools.session.findings import Diagnosis, Finding
-from tautools.session.surroundings import Surroundings
+from tautools.session.findings import DoctorFinding, DoctorReport, SessionContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["CHECKS", "doctor"]
 
 CHECKS = (
     check_python,
@@ -60,7 +68,7 @@ def doctor(
     site: str | None = None,
     sweeps: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,
-) -> Diagnosis:
+) -> DoctorReport:
     """Say whether this session can do the work; each finding with its remedy.
 
     Parameters
@@ -80,25 +88,25 @@ def doctor(
         When the site is not known.
     """
     folder = workspace_path(workspace)
-    around = Surroundings(
+    around = SessionContext(
         workspace=folder,
-        site=load_site(site or _site_of(folder), workspace=folder),
+        site=load_site(site or _default_site(folder), workspace=folder),
         environ=os.environ if environ is None else environ,
-        sweeps=tuple(sweeps) if sweeps is not None else _own(folder, "sweeps"),
+        sweeps=tuple(sweeps) if sweeps is not None else _own_names(folder, "sweeps"),
     )
-    findings = tuple(_hidden(finding, around) for check in CHECKS for finding in check(around))
-    return Diagnosis(site=around.site.name, workspace=str(folder), findings=findings)
+    findings = tuple(_redacted(finding, around) for check in CHECKS for finding in check(around))
+    return DoctorReport(site=around.site.name, workspace=str(folder), findings=findings)
 
 
-def _own(folder: Path, kind: str) -> tuple[str, ...]:
+def _own_names(folder: Path, kind: str) -> tuple[str, ...]:
     own = Workspace(folder).params / kind
     return tuple(sorted(path.stem for path in own.glob("*.y*ml"))) if own.is_dir() else ()
 
 
-def _site_of(folder: Path) -> str:
-    own = [name for name in _own(folder, "sites") if name in list_params("sites", folder)]
+def _default_site(folder: Path) -> str:
+    own = [name for name in _own_names(folder, "sites") if name in list_params("sites", folder)]
     return own[0] if len(own) == 1 else "local"
 
 
-def _hidden(finding: Finding, around: Surroundings) -> Finding:
+def _redacted(finding: DoctorFinding, around: SessionContext) -> DoctorFinding:
     return dataclasses.replace(finding, found=around.hide(finding.found), remedy=around.hide(finding.remedy))

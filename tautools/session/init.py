@@ -1,4 +1,4 @@
-"""A workspace from a site: planned first, so that it can be shown, then written; what exists is kept."""
+"""Make a workspace from a site: planned first, so that it can be shown, then written; existing files are kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from tautools.errors import FilesError, ParamsError
 from tautools.files import ensure_folder, why_not_writable, write_new
 from tautools.params import Workspace, find_params, list_params, load_site, load_sweep, shipped
-from tautools.session.agent_project import AgentProject, recognise
-from tautools.session.notebook_copy import notebook_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +17,114 @@ if TYPE_CHECKING:
 
     from tautools.params.models import SweepParams
 
-__all__ = ["InitPlan", "Made", "plan_init", "write_workspace"]
+
+_SCRIPTS = {
+    "assistant-server.sh": "tautools server up",
+    "user-server.sh": "tautools server up",
+    "user-vllm-job.sh": "tautools server up --site sol-gaudi",
+    "tau-experiment.sh": "tautools sweep run sol-gaudi-120",
+}
+_FOLDERS = ("logs", "errors", "results", "tau-bench")
+_RESULT = re.compile(r"num_trials-(\d+)\.json\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class OldResults:
+    """One file of results that tau-bench itself wrote."""
+
+    path: Path
+    env: str
+    strategy: str
+    model: str
+    """The model's slug, such as `4B`."""
+    num_trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentProject:
+    """What was recognised in a folder."""
+
+    folder: Path
+    scripts: tuple[str, ...]
+    tau_bench: Path | None
+    """Checkout of tau-bench, when there is one."""
+    results: tuple[OldResults, ...]
+    logs: int
+    """Files under logs/ and errors/."""
+
+    def lines(self) -> list[str]:
+        """Return in words what was found and how it maps to tautools."""
+        lines = [f"{self.folder} is laid out like an agent-project. Nothing of it is changed."]
+        lines += [f"  {script}: its work is done by `{_SCRIPTS[script]}`" for script in self.scripts]
+        if self.tau_bench is not None:
+            lines.append(f"  tau-bench/: the checkout for bench tau-bench, path {self.tau_bench}")
+        if self.results:
+            cells = {(each.env, each.strategy, each.model) for each in self.results}
+            lines.append(
+                f"  results/: {len(self.results)} num_trials files of {len(cells)} settings, to be imported later"
+            )
+        if self.logs:
+            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools will lie beside them")
+        return lines
+
+
+def find_agent_project(folder: Path) -> AgentProject | None:
+    """Return what `folder` holds when it is laid out like an agent-project, else None. Only reads.
+
+    At least one of the scripts must be there, and three of the eight parts in all.
+    """
+    scripts = tuple(name for name in _SCRIPTS if (folder / name).is_file())
+    folders = [name for name in _FOLDERS if (folder / name).is_dir()]
+    if not scripts or len(scripts) + len(folders) < 3:
+        return None
+    return AgentProject(
+        folder=folder,
+        scripts=scripts,
+        tau_bench=_checkout(folder / "tau-bench"),
+        results=tuple(_old_results(folder / "results")),
+        logs=sum(1 for name in ("logs", "errors") if (folder / name).is_dir() for _ in (folder / name).iterdir()),
+    )
+
+
+def _checkout(folder: Path) -> Path | None:
+    """Return the checkout: the folder that holds the package `tau_bench` (some nest it once more)."""
+    for candidate in (folder, folder / "tau-bench"):
+        if (candidate / "tau_bench").is_dir() or (candidate / "run.py").is_file():
+            return candidate
+    return None
+
+
+def _old_results(folder: Path) -> list[OldResults]:
+    found = []
+    for path in sorted(folder.glob("*/*/*/num_trials-*.json")):
+        match = _RESULT.search(path.name)
+        ours = (path.parent / "setting.json").is_file()
+        if match and not ours:
+            env, strategy, model = path.relative_to(folder).parts[:3]
+            found.append(OldResults(path, env, strategy, model, int(match[1])))
+    return found
+
+
+_DEFAULT_WORKSPACE = 'workspace: str = "."'
+
+
+def notebook_for(workspace: Path, shipped: bytes) -> bytes:
+    """Return a shipped notebook whose parameter `workspace` defaults to an absolute path.
+
+    Parameters
+    ----------
+    workspace : Path
+        Absolute path of the workspace that the copy is written into.
+    shipped : bytes
+        The notebook as shipped; one without that parameter comes back as it is.
+    """
+    notebook = json.loads(shipped)
+    own = f"workspace: str = {str(workspace)!r}"
+    for cell in notebook["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            cell["source"] = [line.replace(_DEFAULT_WORKSPACE, own) for line in cell["source"]]
+    return f"{json.dumps(notebook, indent=1)}\n".encode()
+
 
 _PATH_LINE = re.compile(r"^# path: .*$", re.MULTILINE)
 
@@ -53,7 +158,7 @@ class InitPlan:
 
 
 @dataclass(frozen=True)
-class Made:
+class InitResult:
     """What `init` did."""
 
     written: tuple[Path, ...]
@@ -78,24 +183,24 @@ def plan_init(workspace: Path, site: str = "local") -> InitPlan:
         When the folder cannot be written to.
     """
     params = load_site(site, workspace=workspace)
-    _check_place(workspace)
-    found = recognise(workspace) if workspace.is_dir() else None
-    wanted = dict(_wanted(workspace, site, params.name, found))
+    _check_folder(workspace)
+    found = find_agent_project(workspace) if workspace.is_dir() else None
+    wanted = dict(_planned_files(workspace, site, params.name, found))
     places = Workspace(workspace)
     folders = {places.logs, places.errors, places.results, *(path.parent for path in wanted)}
     for folder in sorted(folders):
-        _check_place(folder)
+        _check_folder(folder)
     return InitPlan(
         workspace=workspace,
         site=params.name,
         folders=tuple(sorted(folder for folder in folders if not folder.is_dir())),
-        files={path: data for path, data in wanted.items() if not _there(path)},
-        kept=tuple(path for path in wanted if _there(path)),
+        files={path: data for path, data in wanted.items() if not _exists(path)},
+        kept=tuple(path for path in wanted if _exists(path)),
         found=found,
     )
 
 
-def write_workspace(plan: InitPlan) -> Made:
+def write_workspace(plan: InitPlan) -> InitResult:
     """Do what was planned. A file that appeared meanwhile is kept too.
 
     Raises
@@ -107,10 +212,10 @@ def write_workspace(plan: InitPlan) -> Made:
     for folder in plan.folders:
         ensure_folder(folder)
     written = tuple(path for path, data in plan.files.items() if write_new(path, data))
-    return Made(written, (*plan.kept, *(path for path in plan.files if path not in written)))
+    return InitResult(written, (*plan.kept, *(path for path in plan.files if path not in written)))
 
 
-def _wanted(workspace: Path, site: str, name: str, found: AgentProject | None) -> Iterator[tuple[Path, bytes]]:
+def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | None) -> Iterator[tuple[Path, bytes]]:
     own = Workspace(workspace).params
     yield own / "sites" / f"{name}.yaml", find_params("sites", site, workspace).read_bytes()
     sweeps = [each for each in list_params("sweeps") if load_sweep(each).site == name]
@@ -118,7 +223,7 @@ def _wanted(workspace: Path, site: str, name: str, found: AgentProject | None) -
     for sweep in sweeps:
         text = find_params("sweeps", sweep).read_text(encoding="utf-8")
         yield own / "sweeps" / f"{sweep}.yaml", _with_checkout(text, found).encode()
-        servers |= _servers(load_sweep(sweep))
+        servers |= _server_names(load_sweep(sweep))
     for server in sorted(servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
@@ -126,7 +231,7 @@ def _wanted(workspace: Path, site: str, name: str, found: AgentProject | None) -
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 
-def _servers(sweep: SweepParams) -> set[str]:
+def _server_names(sweep: SweepParams) -> set[str]:
     known = set(list_params("servers"))
     return {role.server for role in sweep.roles if role.server in known}
 
@@ -139,12 +244,12 @@ def _with_checkout(text: str, found: AgentProject | None) -> str:
     return text if "$" in line else _PATH_LINE.sub(lambda _match: line, text)
 
 
-def _there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _check_place(folder: Path) -> None:
-    nearest = next((each for each in (folder, *folder.parents) if _there(each)), folder)
+def _check_folder(folder: Path) -> None:
+    nearest = next((each for each in (folder, *folder.parents) if _exists(each)), folder)
     if not nearest.is_dir():
         raise ParamsError(
             f"{nearest} is a file, where the workspace needs a folder.",

@@ -6,7 +6,7 @@ the toolkit measures can be compared with what it must measure. Everything it pr
 
 from __future__ import annotations
 
-from tautools.simulate.expectation import expected_pass_hat_k, pass_probability
+from tautools.simulate.responder import expected_pass_hat_k, pass_probability
 from tautools.simulate.server import MARK, SimulatedServer
 
 __all__ = ["MARK", "SimulatedServer", "expected_pass_hat_k", "pass_probability"]

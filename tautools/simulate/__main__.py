@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from tautools.errors import TautoolsError
 from tautools.params.models import SimulateParams
-from tautools.simulate.foreground import run_until_told
-from tautools.simulate.server import MARK, SimulatedServer
+from tautools.simulate.server import MARK, SimulatedServer, serve_until_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 _log = logging.getLogger("tautools.simulate")
 
@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         port=given.port,
     )
     try:
-        run_until_told(server, _told)
+        serve_until_signal(server, _log_start)
     except TautoolsError as error:
         _log.error("%s", error)
         return 1
@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(server: SimulatedServer) -> None:
+def _log_start(server: SimulatedServer) -> None:
     _log.info("%s model server: %s", MARK, server.params.model_dump_json())
     _log.info("Serving %s on %s", ", ".join(server.names), server.base_url)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Histogram", "Metrics"]
 
 # Bucket bounds of vLLM 0.32 [s].
 _TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
@@ -20,7 +19,7 @@ _REQUEST_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120,
 _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
-class Histogram:
+class PrometheusHistogram:
     """Counts of observations by bucket, with their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -47,7 +46,7 @@ class Histogram:
         yield f"{name}_count{{{labels}}} {totals[-1]}"
 
 
-class Metrics:
+class SimulatedMetrics:
     """What the server counts."""
 
     def __init__(self, model: str, kv_capacity_tokens: int) -> None:
@@ -59,10 +58,10 @@ class Metrics:
         self.cached_tokens = 0
         self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
-        self.ttft = Histogram(_TTFT_S)
-        self.inter_token = Histogram(_ITL_S)
-        self.e2e = Histogram(_REQUEST_S)
-        self.decode = Histogram(_REQUEST_S)
+        self.ttft = PrometheusHistogram(_TTFT_S)
+        self.inter_token = PrometheusHistogram(_ITL_S)
+        self.e2e = PrometheusHistogram(_REQUEST_S)
+        self.decode = PrometheusHistogram(_REQUEST_S)
 
     def admitted(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Count a request that was taken in."""
@@ -102,9 +101,9 @@ class Metrics:
     def _lines(self) -> Iterator[str]:
         model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         labels = f'engine="0",model_name="{model}"'
-        yield from _block("tautools_simulated", "gauge", "1: no model stands behind these figures.", labels, 1)
+        yield from _metric_lines("tautools_simulated", "gauge", "1: no model stands behind these figures.", labels, 1)
         for name, kind, told, value in self._plain():
-            yield from _block(f"vllm:{name}", kind, told, labels, value)
+            yield from _metric_lines(f"vllm:{name}", kind, told, labels, value)
         yield "# HELP vllm:request_success_total Requests finished, by reason."
         yield "# TYPE vllm:request_success_total counter"
         for reason in _REASONS:
@@ -127,7 +126,7 @@ class Metrics:
             ("num_preemptions_total", "counter", "Requests put back: never.", 0),
         ]
 
-    def _histograms(self) -> list[tuple[str, Histogram]]:
+    def _histograms(self) -> list[tuple[str, PrometheusHistogram]]:
         return [
             ("time_to_first_token_seconds", self.ttft),
             ("inter_token_latency_seconds", self.inter_token),
@@ -136,7 +135,7 @@ class Metrics:
         ]
 
 
-def _block(name: str, kind: str, told: str, labels: str, value: float) -> Iterator[str]:
+def _metric_lines(name: str, kind: str, told: str, labels: str, value: float) -> Iterator[str]:
     yield f"# HELP {name} {told}"
     yield f"# TYPE {name} {kind}"
     yield f"{name}{{{labels}}} {value}"

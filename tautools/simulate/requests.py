@@ -1,18 +1,26 @@
-"""What a chat request asks for, read strictly enough to refuse what vLLM refuses, in vLLM's words."""
+"""Read a chat request, strictly enough to refuse what vLLM refuses in vLLM's words, and find the task it names.
+
+Loading an env takes seconds, most of them for importing the benchmark's package, so it never happens on the event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from tautools.errors import TautoolsError
 from tautools.records import Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ApiError", "ChatRequest", "TaskField", "read_request"]
+    from tautools.bench.types import Domain, Task
 
 
 class ApiError(Exception):
@@ -86,7 +94,7 @@ def read_request(raw: bytes) -> ChatRequest:
     ApiError
         400 when the body is not JSON, lacks what a chat needs, or forces a tool that it does not offer.
     """
-    body = _body(raw)
+    body = _json_body(raw)
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(item, dict) and "role" in item for item in messages):
         raise ApiError(400, "Field required: messages, a list of objects with a role", kind="Bad Request",
@@ -120,7 +128,7 @@ def _thinks(template: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) 
     return any(template.get(name) is True for name in ("enable_thinking", "thinking"))
 
 
-def _body(raw: bytes) -> dict[str, Any]:
+def _json_body(raw: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -176,3 +184,104 @@ def _task_field(value: object) -> TaskField | None:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, f"The field tautools_task cannot be read: {error}", param="tautools_task") from error
+
+
+_log = logging.getLogger(__name__)
+
+
+class EnvSource(NamedTuple):
+    """One env and the place that it is loaded from; what is empty is as usual."""
+
+    bench: str
+    env: str
+    split: str = ""
+    source: str = ""
+    path: str = ""
+    python: str = ""
+
+
+USUAL_ENVS = (EnvSource("tau2", "retail"), EnvSource("tau2", "airline"), EnvSource("tau2", "telecom"))
+"""What most runs ask for."""
+
+
+class TaskLibrary:
+    """Finds the task that a request names."""
+
+    def __init__(self) -> None:
+        self._loads: dict[EnvSource, asyncio.Task[Domain]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def find(self, field: TaskField) -> tuple[Domain, Task]:
+        """Return the env and the task that `field` names, loading the env once.
+
+        Raises
+        ------
+        ApiError
+            400 when there is no such bench, env, split or task.
+        """
+        try:
+            domain = await self._domain(
+                EnvSource(field.bench, field.env, field.split, field.source, field.path, field.python)
+            )
+        except TautoolsError as error:
+            raise ApiError(400, f"tautools_task: {error.problem}", param="tautools_task") from error
+        task = domain.tasks.get(field.task_id)
+        if task is None:
+            told = f"tautools_task: there is no task {field.task_id!r} in {field.env}."
+            raise ApiError(400, told, param="tautools_task")
+        return domain, task
+
+    async def warm(self, places: Sequence[EnvSource] = USUAL_ENVS) -> None:
+        """Load envs before they are asked for; what cannot be loaded is told in the log."""
+        for place in places:
+            try:
+                await self._domain(place)
+            except TautoolsError as error:
+                _log.warning("%s cannot be loaded: %s", place.env, error)
+
+    async def _domain(self, place: EnvSource) -> Domain:
+        if place not in self._loads:
+            self._loads[place] = asyncio.create_task(self._load(place))
+        try:
+            # A client that goes away must not break off what others wait for.
+            return await asyncio.shield(self._loads[place])
+        except TautoolsError:
+            self._loads.pop(place, None)
+            raise
+
+    async def _load(self, place: EnvSource) -> Domain:
+        async with self._one_at_a_time:
+            return await _load_in_thread(place)
+
+
+async def _load_in_thread(place: EnvSource) -> Domain:
+    """Load an env in a thread that nobody waits for when the server is told to end."""
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[Domain] = loop.create_future()
+
+    def settle(domain: Domain | None, error: Exception | None) -> None:
+        if loaded.done():
+            return
+        if domain is not None:
+            loaded.set_result(domain)
+        elif error is not None:
+            loaded.set_exception(error)
+
+    def work() -> None:
+        domain, fault = None, None
+        try:
+            domain = _load_env(place)
+        except Exception as error:  # noqa: BLE001 - handed over to the coroutine that waits
+            fault = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, domain, fault)
+
+    threading.Thread(target=work, name=f"load {place.env}", daemon=True).start()
+    return await loaded
+
+
+def _load_env(place: EnvSource) -> Domain:
+    from tautools.bench import open_source
+
+    source = open_source(place.bench, place.source or None, place.path or None, place.python or None)
+    return source.domain(place.env, place.split or None)

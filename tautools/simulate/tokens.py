@@ -1,4 +1,4 @@
-"""Tokens of the simulated model, and its prefix cache.
+"""Tokens of the simulated model: how many there are, when each one is due, and the prefix cache.
 
 There is no tokenizer: a token of a prompt is four characters of its JSON, a token of an answer three to five
 characters. What matters is that the counts grow as a real server's do and that they are the same each time.
@@ -6,6 +6,9 @@ characters. What matters is that the counts grow as a real server's do and that 
 
 from __future__ import annotations
 
+import asyncio
+import math
+import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,8 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["BLOCK_TOKENS", "PrefixCache", "pieces", "prompt_parts"]
+    from tautools.params.models import SimulateParams
+
 
 CHARS_PER_TOKEN = 4
 BLOCK_TOKENS = 16
@@ -22,7 +26,7 @@ BLOCK_TOKENS = 16
 _PIECE_LENGTHS = (4, 3, 5, 4, 4, 3, 5)
 
 
-def pieces(text: str) -> list[str]:
+def split_tokens(text: str) -> list[str]:
     """Cut a text into tokens of three to five characters; joined they are the text."""
     cut: list[str] = []
     at = 0
@@ -72,3 +76,86 @@ class PrefixCache:
         while self._held > self.capacity_tokens and len(self._tokens) > 1:
             _, gone = self._tokens.popitem(last=False)
             self._held -= gone
+
+
+def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed: str) -> list[float]:
+    """Return when each token is due, counted from the request's arrival [s].
+
+    Parameters
+    ----------
+    params : SimulateParams
+        Medians, spread, and the speed by which all times are divided.
+    tokens : int
+        Tokens of the answer; an empty answer still has one moment, its end.
+    uncached_tokens : int
+        Prompt tokens that the prefix cache does not hold.
+    seed : str
+        The same seed gives the same times.
+
+    Returns
+    -------
+    list of float
+        Ascending; all 0 when `params.speed` is 0.
+    """
+    count = max(1, tokens)
+    if params.speed == 0:
+        return [0.0] * count
+    # Not for secrets: the same conversation shall take the same time.
+    dice = random.Random(seed)  # noqa: S311 - a simulation, not cryptography
+    prefill_ms = params.prefill_ms_per_1k_tokens * uncached_tokens / 1000
+    at = (_lognormal_ms(params.ttft_ms, params.jitter, dice) + prefill_ms) / 1000 / params.speed
+    due = [at]
+    for _ in range(count - 1):
+        at += _lognormal_ms(params.itl_ms, params.jitter, dice) / 1000 / params.speed
+        due.append(at)
+    return due
+
+
+def _lognormal_ms(median: float, jitter: float, dice: random.Random) -> float:
+    return median * math.exp(jitter * dice.gauss(0, 1))
+
+
+class ServerEndingError(Exception):
+    """The server was told to end while an answer was on its way."""
+
+
+class PendingWaits:
+    """All waits of a server, so that they can be broken off together."""
+
+    def __init__(self) -> None:
+        self._waits: set[asyncio.Future[None]] = set()
+        self._ending = False
+
+    def end(self) -> None:
+        """Break off all waits, and those still to come."""
+        self._ending = True
+        for wait in self._waits:
+            if not wait.done():
+                wait.set_exception(ServerEndingError())
+
+    async def until(self, moment: float) -> None:
+        """Wait until the event loop's clock shows `moment` [s].
+
+        Raises
+        ------
+        ServerEndingError
+            When the server is ending.
+        """
+        if self._ending:
+            raise ServerEndingError
+        loop = asyncio.get_running_loop()
+        if moment <= loop.time():
+            return
+        wait = loop.create_future()
+        timer = loop.call_at(moment, _wake, wait)
+        self._waits.add(wait)
+        try:
+            await wait
+        finally:
+            timer.cancel()
+            self._waits.discard(wait)
+
+
+def _wake(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)

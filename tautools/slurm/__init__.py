@@ -12,20 +12,20 @@
 from __future__ import annotations
 
 from tautools.slurm.client import Slurm, clean_env
-from tautools.slurm.jobs import Job, JobState, job_state, parse_duration, parse_sacct, parse_squeue
+from tautools.slurm.jobs import JobState, SlurmJob, job_state, parse_duration, parse_sacct, parse_squeue
+from tautools.slurm.reasons import explain_reason
 from tautools.slurm.script import JobScript, render_sbatch
-from tautools.slurm.words import reason_in_words
 
 __all__ = [
-    "Job",
     "JobScript",
     "JobState",
     "Slurm",
+    "SlurmJob",
     "clean_env",
+    "explain_reason",
     "job_state",
     "parse_duration",
     "parse_sacct",
     "parse_squeue",
-    "reason_in_words",
     "render_sbatch",
 ]

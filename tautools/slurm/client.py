@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ShellError, SlurmError
 from tautools.shell import Completed, Shell
-from tautools.slurm.jobs import SACCT_FIELDS, SQUEUE_FORMAT, Job, JobState, parse_moment, parse_sacct, parse_squeue
-from tautools.slurm.nodes import NODE_FORMAT, Node, parse_nodes
-from tautools.slurm.words import refusal_in_words
+from tautools.slurm.jobs import (
+    NODE_FORMAT,
+    SACCT_FIELDS,
+    SQUEUE_FORMAT,
+    JobState,
+    Node,
+    SlurmJob,
+    parse_moment,
+    parse_nodes,
+    parse_sacct,
+    parse_squeue,
+)
+from tautools.slurm.reasons import explain_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-__all__ = ["Slurm", "clean_env"]
 
 _OF_A_JOB = ("SLURM_", "SBATCH_", "SRUN_", "SLURMD_")
 _ESTIMATE = re.compile(r"to start at (\S+) ")
@@ -74,7 +83,7 @@ class Slurm:
         match = _ESTIMATE.search(done.stderr + done.stdout)
         return parse_moment(match.group(1)) if match else None
 
-    def jobs(self, job_ids: Collection[str]) -> dict[str, Job]:
+    def jobs(self, job_ids: Collection[str]) -> dict[str, SlurmJob]:
         """Return what Slurm knows of these jobs, by id; a job that it knows nothing of is left out.
 
         One query tells of all that run, wait or ended lately. For older ones the accounting is asked, if there is one.
@@ -139,7 +148,7 @@ class Slurm:
         done = self._run("sinfo", "--noheader", "--Node", *where, f"--Format={NODE_FORMAT}")
         return parse_nodes(done.stdout) if done.exit_code == 0 else []
 
-    def _accounted(self, job_ids: Collection[str]) -> dict[str, Job]:
+    def _accounted(self, job_ids: Collection[str]) -> dict[str, SlurmJob]:
         """Return what the accounting knows; nothing where there is none."""
         words = [f"--jobs={','.join(sorted(job_ids))}", f"--format={SACCT_FIELDS}"]
         try:
@@ -161,7 +170,7 @@ class Slurm:
 
 def _refused(done: Completed) -> SlurmError:
     said = (done.stderr or done.stdout).strip()[-800:]
-    words = refusal_in_words(said)
+    words = explain_refusal(said)
     return SlurmError(
         f"Slurm does not take this job. {words}".strip(),
         evidence=said,

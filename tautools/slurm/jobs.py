@@ -1,4 +1,4 @@
-"""What Slurm says of jobs, read from fields with `|` between them. Pure.
+"""What Slurm says of jobs and of nodes, read from fields and columns. Pure.
 
 The JSON of `squeue` changes its shape from version to version; these fields do not.
 """
@@ -9,18 +9,6 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-
-__all__ = [
-    "SACCT_FIELDS",
-    "SQUEUE_FORMAT",
-    "Job",
-    "JobState",
-    "job_state",
-    "parse_duration",
-    "parse_moment",
-    "parse_sacct",
-    "parse_squeue",
-]
 
 SQUEUE_FORMAT = "%i|%T|%L|%S|%N|%r"
 SACCT_FIELDS = "JobID,State,ExitCode,NodeList"
@@ -58,7 +46,7 @@ _ENDED = {
     JobState.NODE_FAIL,
 }
 
-_ALSO = {
+_STATE_ALIASES = {
     "BOOT_FAIL": JobState.NODE_FAIL,
     "CONFIGURING": JobState.PENDING,
     "DEADLINE": JobState.TIMEOUT,
@@ -74,7 +62,7 @@ _ALSO = {
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SlurmJob:
     """One job, as Slurm told of it."""
 
     job_id: str
@@ -93,17 +81,17 @@ def job_state(word: str) -> JobState:
     first = word.strip().split(" ")[0].upper()
     if first.endswith("+"):  # cut off by a column that is too narrow, as `sacct` does by itself
         first = next(
-            (name for name in (*(s.name for s in JobState), *_ALSO) if name.startswith(first[:-1])), first[:-1]
+            (name for name in (*(s.name for s in JobState), *_STATE_ALIASES) if name.startswith(first[:-1])), first[:-1]
         )
-    if first in _ALSO:
-        return _ALSO[first]
+    if first in _STATE_ALIASES:
+        return _STATE_ALIASES[first]
     try:
         return JobState(first.lower())
     except ValueError:
         return JobState.UNKNOWN
 
 
-def parse_squeue(text: str) -> dict[str, Job]:
+def parse_squeue(text: str) -> dict[str, SlurmJob]:
     """Return the jobs of `squeue --noheader --format=SQUEUE_FORMAT` by id; lines of another shape are left out."""
     found = {}
     for line in text.splitlines():
@@ -111,17 +99,17 @@ def parse_squeue(text: str) -> dict[str, Job]:
         if len(fields) == 6 and fields[0]:
             job_id, state, left, starts, node, reason = (field.strip() for field in fields)
             wait = "" if reason == "None" else reason
-            found[job_id] = Job(job_id, job_state(state), wait, node, parse_duration(left), parse_moment(starts))
+            found[job_id] = SlurmJob(job_id, job_state(state), wait, node, parse_duration(left), parse_moment(starts))
     return found
 
 
-def parse_sacct(text: str) -> dict[str, Job]:
+def parse_sacct(text: str) -> dict[str, SlurmJob]:
     """Return the jobs of `sacct -X --noheader --parsable2 --format=SACCT_FIELDS` by id."""
     found = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) == 4 and fields[0]:
-            found[fields[0]] = Job(fields[0], job_state(fields[1]), node=fields[3])
+            found[fields[0]] = SlurmJob(fields[0], job_state(fields[1]), node=fields[3])
     return found
 
 
@@ -145,3 +133,37 @@ def parse_moment(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
+
+
+_WIDTHS = {"NodeList": 64, "StateLong": 24, "Gres": 128, "GresUsed": 128}
+NODE_FORMAT = ",".join(f"{name}:{width}" for name, width in _WIDTHS.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node."""
+
+    name: str
+    state: str
+    cards: int = 0
+    cards_used: int = 0
+
+
+def parse_nodes(text: str) -> list[Node]:
+    """Return the nodes of `sinfo --Node --noheader --Format=NODE_FORMAT`, each once, in their order."""
+    found: dict[str, Node] = {}
+    for line in text.splitlines():
+        fields, at = [], 0
+        for width in _WIDTHS.values():
+            fields.append(line[at : at + width].strip())
+            at += width
+        name, state, there, used = fields
+        if name:
+            found[name] = Node(name, state.rstrip("*~#!%$@^-"), _count_gpus(there), _count_gpus(used))
+    return list(found.values())
+
+
+def _count_gpus(text: str) -> int:
+    """Return how many cards `gpu:hl225:8(S:0)` or `gpu:hl225:2(IDX:0-1)` tells."""
+    counts = re.findall(r"gpu(?::[\w.-]+?)?:(\d+)(?=\(|,|$)", text)
+    return sum(int(each) for each in counts)

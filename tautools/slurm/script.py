@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["JobScript", "comment", "log_pattern", "render_sbatch"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=+@%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")

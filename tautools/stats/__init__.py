@@ -4,8 +4,17 @@ The sampling unit is the task: trials of one task are alike, so nothing here poo
 nothing to be computed from is a `StatsError` or says n = 0; it is never 0.
 """
 
-from tautools.stats.binomial import exact_interval, tail
-from tautools.stats.intervals import Interval, interval, intervals, task_bootstrap, wilson
+from __future__ import annotations
+
+from tautools.stats.intervals import (
+    Interval,
+    binomial_tail,
+    exact_interval,
+    interval,
+    intervals,
+    task_bootstrap,
+    wilson,
+)
 from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, percentile, summarize
 from tautools.stats.paired import PairedEffect, paired_effect
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
@@ -20,6 +29,7 @@ __all__ = [
     "PairedEffect",
     "Spread",
     "TaskCounts",
+    "binomial_tail",
     "exact_interval",
     "histogram",
     "interval",
@@ -32,7 +42,6 @@ __all__ = [
     "percentile",
     "spread",
     "summarize",
-    "tail",
     "task_bootstrap",
     "task_values",
     "v1_counts",

@@ -4,29 +4,73 @@ Drawing tasks keeps a task's trials together. Pooling them over tasks, as if the
 pass^k that hardly ever hold the truth. Near 0 and 1 the bootstrap too is far too narrow (a score of 0 would get the
 interval 0 to 0), so when fewer than `FEW` tasks stand apart from the others, Wilson's score interval with the number
 of tasks as n is given: exact in form when a task's value is 0 or 1, cautious when it lies between. An interval speaks
-of other tasks of the same kind and of other trials of them.
+of other tasks of the same kind and of other trials of them. A share of independent cases has an exact interval.
 
 Source
 ------
 Wilson, "Probable inference", JASA 22 (1927) 209-212. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993),
-chapter 13 (percentile interval).
+chapter 13 (percentile interval). Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
+of the binomial", Biometrika 26 (1934) 404-413.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import StatsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "FEW", "Interval", "interval", "intervals", "task_bootstrap", "wilson"]
+
+def exact_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) interval of a share.
+
+    Raises
+    ------
+    StatsError
+        When `successes` is not in 0..n, or `n` is 0.
+    """
+    _check_share(successes, n)
+    side = (1 - level) / 2
+    low = 0.0 if successes == 0 else _root(lambda share: binomial_tail(successes, n, share) - side)
+    high = 1.0 if successes == n else _root(lambda share: side - (1 - binomial_tail(successes + 1, n, share)))
+    return low, high
+
+
+def binomial_tail(successes: int, n: int, share: float) -> float:
+    """Return the probability of at least so many successes in `n` cases that each succeed with `share`.
+
+    Raises
+    ------
+    StatsError
+        When `share` is not in [0, 1] or `n` is 0.
+    """
+    if n < 1 or not 0 <= share <= 1:
+        raise StatsError(
+            f"{n} cases with a chance of {share} say nothing.", next_step="Label some conversations first."
+        )
+    return min(1.0, sum(comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(max(successes, 0), n + 1)))
+
+
+def _root(rising: Callable[[float], float]) -> float:
+    """Return the share at which a rising function passes 0."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _check_share(successes: int, n: int) -> None:
+    if n < 1 or not 0 <= successes <= n:
+        raise StatsError(f"{successes} of {n} cases have no interval.", next_step="Label some conversations first.")
+
 
 DRAWS = 10_000
 FEW = 10

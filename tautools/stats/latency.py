@@ -10,7 +10,6 @@ from tautools.errors import StatsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PERCENTILES", "SLA_S", "Histogram", "LatencySummary", "histogram", "percentile", "summarize"]
 
 PERCENTILES = (10, 25, 40, 50, 75, 90, 95, 99)
 SLA_S = 5.0

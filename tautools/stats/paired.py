@@ -18,7 +18,6 @@ from tautools.stats.intervals import DRAWS, task_bootstrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FEWEST", "PairedEffect", "paired_effect"]
 
 FEWEST = 5
 """With fewer tasks there are too few ways to draw them for an interval."""

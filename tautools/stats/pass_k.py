@@ -21,8 +21,6 @@ from tautools.errors import StatsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["TaskCounts", "largest_k", "mean_over_tasks", "pass_at_k", "pass_hat_k", "task_values", "v1_counts"]
-
 
 class TaskCounts(NamedTuple):
     """One task's finished trials and how many of them passed."""

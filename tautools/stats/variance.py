@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tautools.stats.pass_k import TaskCounts
 
-__all__ = ["Spread", "spread"]
-
 
 @dataclass(frozen=True, slots=True)
 class Spread:

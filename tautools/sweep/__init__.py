@@ -1,12 +1,12 @@
 """Many cells: plan, servers, papermill, status."""
 
+from __future__ import annotations
+
 from tautools.sweep.cells import SweepCell, expand, open_cell, parse_indices
-from tautools.sweep.outline import SweepOutline, outline_sweep
-from tautools.sweep.plan import SweepPlan, plan_sweep
-from tautools.sweep.result import SweepEvent, SweepResult, require_finished
+from tautools.sweep.plan import SweepOutline, SweepPlan, outline_sweep, plan_sweep
+from tautools.sweep.run import run_sweep
 from tautools.sweep.servers import ServerNeed, server_needs, serving
-from tautools.sweep.status import CellStatus, SweepStatus, sweep_status
-from tautools.sweep.work import run_sweep
+from tautools.sweep.status import CellStatus, SweepEvent, SweepResult, SweepStatus, require_finished, sweep_status
 
 __all__ = [
     "CellStatus",

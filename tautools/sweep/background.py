@@ -18,20 +18,19 @@ from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Record
 from tautools.shell import process_alive, start_detached, stop_group
-from tautools.sweep.cells import expand, pick
+from tautools.sweep.cells import expand, select_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.params.models import SweepParams
 
-__all__ = ["Runner", "find_runner", "start_sweep", "stop_sweep"]
 
-HURRY_S = 30.0
+STOP_MARGIN_S = 30.0
 """Added to the sweep's grace before its process is killed [s]: servers take a moment to stop."""
 
 
-class Runner(Record):
+class SweepProcess(Record):
     """The process that works on a sweep."""
 
     pid: int
@@ -49,17 +48,17 @@ class Runner(Record):
         return process_alive(self.pid, self.pid_started_at)
 
 
-def find_runner(sweep: str, *, workspace: Path) -> Runner | None:
+def find_sweep_process(sweep: str, *, workspace: Path) -> SweepProcess | None:
     """Return the last process that was started for a sweep, or None; `alive` says whether it still works."""
     try:
-        return Runner.model_validate_json(_place(sweep, workspace).read_bytes())
+        return SweepProcess.model_validate_json(_record_path(sweep, workspace).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def start_sweep(
     sweep: SweepParams, *, workspace: Path, source: str | None = None, only: Sequence[int] | None = None
-) -> Runner:
+) -> SweepProcess:
     """Start working on a sweep and return at once.
 
     Parameters
@@ -80,8 +79,8 @@ def start_sweep(
     ParamsError
         When there is no cell with such an index.
     """
-    pick(expand(sweep), only)
-    known = find_runner(sweep.name, workspace=workspace)
+    select_cells(expand(sweep), only)
+    known = find_sweep_process(sweep.name, workspace=workspace)
     if known is not None and known.alive:
         raise SweepError(
             f"Sweep {sweep.name} is being worked on already, by process {known.pid}.",
@@ -94,40 +93,40 @@ def start_sweep(
     argv = [sys.executable, "-m", "tautools", "sweep", "run", source or sweep.name, "--workspace", str(workspace)]
     if only is not None:
         argv += ["--cells", ",".join(str(index) for index in only)]
-    process = start_detached(argv, env=_plain_environment(), cwd=Path.cwd(), stdout=log, stderr=log)
-    runner = Runner(
+    process = start_detached(argv, env=_colourless_environment(), cwd=Path.cwd(), stdout=log, stderr=log)
+    runner = SweepProcess(
         pid=process.pid,
         pid_started_at=process.started_at,
         started_at=time.time(),
         log=str(log),
         cells=None if only is None else list(only),
     )
-    ensure_folder(_place(sweep.name, workspace).parent)
-    write_atomic(_place(sweep.name, workspace), runner.model_dump_json(indent=1) + "\n")
+    ensure_folder(_record_path(sweep.name, workspace).parent)
+    write_atomic(_record_path(sweep.name, workspace), runner.model_dump_json(indent=1) + "\n")
     return runner
 
 
 def stop_sweep(sweep: SweepParams, *, workspace: Path) -> None:
-    """Ask the process that works on a sweep to stop, and wait until it has; what is unfinished stays owed.
+    """Ask the process that works on a sweep to stop, and wait until it has; what is unfinished stays pending.
 
     Raises
     ------
     SweepError
         When no process works on it.
     """
-    runner = find_runner(sweep.name, workspace=workspace)
+    runner = find_sweep_process(sweep.name, workspace=workspace)
     if runner is None or not runner.alive:
         raise SweepError(f"Nothing is working on sweep {sweep.name}.", next_step="Run it to go on where it stopped.")
     # One SIGTERM only: a second one would cut the grace of running conversations short.
-    patience_s = sweep.grace_s + HURRY_S
+    patience_s = sweep.grace_s + STOP_MARGIN_S
     stop_group(runner.pid, runner.pid_started_at, term_s=patience_s, again_s=patience_s + 1)
 
 
-def _plain_environment() -> dict[str, str]:
+def _colourless_environment() -> dict[str, str]:
     """Return the environment of a process whose output goes to a file: a kernel's demand for colours is left out."""
     demands = {"FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"}
     return {**{name: value for name, value in os.environ.items() if name not in demands}, "TERM": "dumb"}
 
 
-def _place(sweep: str, workspace: Path) -> Path:
+def _record_path(sweep: str, workspace: Path) -> Path:
     return workspace / "claims" / sweep / "runner.json"

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tautools.params.models import RoleParams, SweepParams
 
-__all__ = ["SweepCell", "agent_name", "expand", "open_cell", "parse_indices", "pick"]
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -74,13 +73,13 @@ def expand(sweep: SweepParams) -> list[SweepCell]:
             num_trials=num_trials,
             seed=sweep.seed if sweep.share_trials else _own_seed(sweep.seed, num_trials),
         )
-        who = f"{model_slug(agent_name(agent))}{f'+{_safe(persona)}' if persona else ''}"
-        name = f"{index}_{_safe(env)}_{strategy.value}_{who}_{num_trials}"
+        who = f"{model_slug(agent_name(agent))}{f'+{_file_name(persona)}' if persona else ''}"
+        name = f"{index}_{_file_name(env)}_{strategy.value}_{who}_{num_trials}"
         cells.append(SweepCell(index, run, name))
     return cells
 
 
-def pick(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list[SweepCell]:
+def select_cells(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list[SweepCell]:
     """Return the cells with the given indices, or all of them.
 
     Raises
@@ -121,7 +120,7 @@ def open_cell(sweep: str, index: int, *, workspace: Path, limit: int = 0) -> Swe
         When there is no such sweep or cell.
     """
     overrides = [f"tasks.limit={limit}"] if limit else []
-    return pick(expand(load_sweep(sweep, workspace=workspace, overrides=overrides)), [index])[0]
+    return select_cells(expand(load_sweep(sweep, workspace=workspace, overrides=overrides)), [index])[0]
 
 
 def parse_indices(text: str) -> list[int]:
@@ -154,5 +153,5 @@ def _own_seed(seed: int, num_trials: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _safe(name: str) -> str:
+def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name)

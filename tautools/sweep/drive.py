@@ -9,27 +9,82 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ShellError
 from tautools.run.ledger import Ledger
 from tautools.shell import Process, stop_group
-from tautools.sweep.cellrun import read_cell_run
-from tautools.sweep.result import SweepEvent
+from tautools.sweep.status import SweepEvent, read_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from tautools.sweep.interrupts import Interrupts
-    from tautools.sweep.launch import Launcher
+    from tautools.sweep.notebook import NotebookLauncher
     from tautools.sweep.plan import PlannedCell, SweepPlan
 
-__all__ = ["Driver"]
+
+class Interrupts:
+    """Turns SIGINT, SIGTERM, SIGHUP and a stop event into KeyboardInterrupt, at places that can bear it.
+
+    Parameters
+    ----------
+    stop : threading.Event, optional
+        Set by another thread that wants the work to end; looked at by `asked`.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._stop = stop or threading.Event()
+        self._shields = 0
+        self._kept = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants the work to end."""
+        return self._kept or self._stop.is_set()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take over the signals while the block runs; outside the main thread, where none arrive, do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: a handler that was not set from Python and cannot be put back from here.
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Keep signals back while the block runs; one that came acts at its end, unless an error ends it."""
+        self._shields += 1
+        try:
+            yield
+        except BaseException:
+            self._kept = False
+            raise
+        finally:
+            self._shields -= 1
+        if self._kept and not self._shields:
+            self._kept = False
+            raise KeyboardInterrupt
+
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        if self._shields:
+            self._kept = True
+            return
+        raise KeyboardInterrupt
+
 
 TICK_S = 1.0
 """How often progress is told [s]."""
@@ -39,7 +94,7 @@ AFTER_GRACE_S = 20.0
 
 
 @dataclass
-class _Working:
+class _RunningCell:
     """A setting that is being worked on: the cell at work and those that come after it."""
 
     cell: PlannedCell
@@ -48,7 +103,7 @@ class _Working:
 
 
 class Driver:
-    """Executes the notebooks of owed cells.
+    """Executes the notebooks of pending cells.
 
     Parameters
     ----------
@@ -67,7 +122,7 @@ class Driver:
     def __init__(
         self,
         plan: SweepPlan,
-        launcher: Launcher,
+        launcher: NotebookLauncher,
         *,
         parallel: int,
         tell: Callable[[SweepEvent], None],
@@ -80,7 +135,7 @@ class Driver:
         self._grace_s = plan.sweep.grace_s
         self._progress = _Progress(plan)
         self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
-        self._active: dict[int, _Working] = {}
+        self._active: dict[int, _RunningCell] = {}
         self.executed = 0
 
     def run(self, groups: Sequence[Sequence[PlannedCell]]) -> None:
@@ -100,7 +155,7 @@ class Driver:
         """Start the first cell that still owes something and is not being worked on by another process."""
         while cells:
             cell = cells.popleft()
-            attempt = read_cell_run(self._launcher.state_path(cell))
+            attempt = read_attempt(self._launcher.state_path(cell))
             if not self._progress.owes(cell):
                 self.say("cell_ended", f"{cell.cell}: done already", cell)
             elif attempt is not None and attempt.running:
@@ -108,7 +163,7 @@ class Driver:
             else:
                 self.say("cell_started", f"{cell.cell}: started", cell)
                 process = self._launcher.start(cell, partial(self._on_exit, cell.cell.index))
-                self._active[cell.cell.index] = _Working(cell, process, cells)
+                self._active[cell.cell.index] = _RunningCell(cell, process, cells)
                 self.executed += 1
                 return
 
@@ -132,7 +187,7 @@ class Driver:
     def _ending(self, cell: PlannedCell, code: int) -> str:
         if not self._progress.owes(cell):
             return f"{cell.cell}: done"
-        attempt = read_cell_run(self._launcher.state_path(cell))
+        attempt = read_attempt(self._launcher.state_path(cell))
         cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
         cause = cause or f"its process ended with status {code}"
         return f"{cell.cell}: not finished: {cause}"
@@ -159,13 +214,13 @@ class Driver:
         processes = [working.process for working in self._active.values()]
         pool = ThreadPoolExecutor(max_workers=len(processes))
         try:
-            for done in [pool.submit(_end, process, term_s) for process in processes]:
+            for done in [pool.submit(_stop_process, process, term_s) for process in processes]:
                 done.result()
         finally:
             pool.shutdown(wait=False)
 
 
-def _end(process: Process, term_s: float) -> None:
+def _stop_process(process: Process, term_s: float) -> None:
     with contextlib.suppress(ShellError):
         stop_group(process.pid, process.started_at, term_s=term_s, again_s=term_s + 1.0)
 

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 from tautools.errors import TautoolsError
 from tautools.iri import without_iri_grammar
 from tautools.shell import process_alive, this_process
-from tautools.sweep.cellrun import STOPPED, CellRun, write_cell_run
-from tautools.sweep.template import check_parameters
+from tautools.sweep.notebook import check_parameters
+from tautools.sweep.status import STOPPED, CellAttempt, write_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class _AskedToStop(BaseException):
     """Raised where no cell runs, so there is nobody to interrupt."""
 
 
-class _Interrupter:
+class _KernelInterrupter:
     """Turns the first signal to this process into one SIGINT of the kernel."""
 
     def __init__(self, kernel_manager: Any) -> None:
@@ -74,7 +73,7 @@ class _Interrupter:
         os.kill(pid, signal.SIGINT)
 
 
-def _execute(options: argparse.Namespace, interrupter: _Interrupter, kernels: Any) -> str:
+def _execute(options: argparse.Namespace, interrupter: _KernelInterrupter, kernels: Any) -> str:
     """Run the notebook; return what went wrong in it, or nothing."""
     with without_iri_grammar():
         import papermill
@@ -113,23 +112,23 @@ def _execute(options: argparse.Namespace, interrupter: _Interrupter, kernels: An
     return ""
 
 
-def _follow(pid: int, started_at: float) -> None:
+def _stop_with_owner(pid: int, started_at: float) -> None:
     """Ask ourselves to stop when the process that wanted the notebook is gone."""
     while process_alive(pid, started_at):
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run(options: argparse.Namespace) -> tuple[int, str]:
+def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
     with without_iri_grammar():
         from jupyter_client.manager import AsyncKernelManager
 
     # Whole conversations cross the kernel's sockets; on a shared node they are not for everybody.
     kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
-    interrupter = _Interrupter(kernels)
+    interrupter = _KernelInterrupter(kernels)
     interrupter.install()
     if options.follow is not None:
-        threading.Thread(target=_follow, args=(options.follow, options.follow_started_at), daemon=True).start()
+        threading.Thread(target=_stop_with_owner, args=(options.follow, options.follow_started_at), daemon=True).start()
     try:
         cause = _execute(options, interrupter, kernels)
     except _AskedToStop:
@@ -143,24 +142,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Execute one notebook as the command line says; return the exit status."""
     options = _parse(argv)
     me = this_process()
-    attempt = CellRun(
+    attempt = CellAttempt(
         pid=me.pid,
         pid_started_at=me.started_at,
         host=socket.gethostname(),
         started_at=time.time(),
         stdout=options.log,
     )
-    write_cell_run(options.state, attempt)
+    write_attempt(options.state, attempt)
     try:
         check_parameters(options.notebook, json.loads(options.parameters))
-        code, cause = _run(options)
+        code, cause = _run_notebook(options)
     except TautoolsError as error:
         code, cause = 2, str(error)
     except Exception as error:  # noqa: BLE001 - papermill and zmq raise what they like; the cause must reach a person
         _log.exception("the notebook could not be executed")
         code, cause = 1, f"{type(error).__name__}: {error}"
     ended = {"finished_at": time.time(), "exit_code": code, "cause": cause}
-    write_cell_run(options.state, attempt.model_copy(update=ended))
+    write_attempt(options.state, attempt.model_copy(update=ended))
     return code
 
 

@@ -1,8 +1,8 @@
-"""The servers that cells need: which are there, which must be started, and that what was started is stopped again.
+"""The servers that cells need: find them, start what is missing, and stop again what was started.
 
 A server starts once, however many cells it serves. One that is ready in the registry is used and left alone at the end;
-only what was started here is stopped here, also after an error or an interrupt. If this process is killed, a keeper of
-each stops it once nothing has asked it for a while: the next run may still use it.
+only what was started here is stopped here, also after an error or an interrupt. If this process is killed, a watchdog
+of each server stops it once nothing has asked it for a while, so that the next run may still use it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from tautools.errors import SweepError, TautoolsError
 from tautools.params import list_params, load_server, load_site
 from tautools.params.models import SimulateParams
-from tautools.server import Registry, Server, State, launch_all, server_state
-from tautools.server.keeping import Terms, keep
+from tautools.servers import Registry, Server, State, endpoints, launch_all, server_state
+from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
 
 if TYPE_CHECKING:
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 
     from tautools.params.models import RoleParams, ServerParams, SiteParams
     from tautools.records import ServerRecord
-    from tautools.server import Snapshot
+    from tautools.servers import Snapshot
     from tautools.sweep.cells import SweepCell
 
-__all__ = ["ServerNeed", "server_needs", "serving"]
 
-QUIET_S = 120.0
+IDLE_S = 120.0
 """So long without a request, a server of a sweep that was killed is stopped; a run that is begun anew keeps it [s]."""
 
-KEEPER_ENDS_S = 10.0
+WATCHDOG_ENDS_S = 10.0
 """So long the keeper of a stopped server is waited for; it goes on by itself then [s]."""
 
-QUEUE_TOLD_S = 600.0
+QUEUE_REPORT_S = 600.0
 """How often it is told that a server still waits in the queue [s]."""
 
-_ON_ITS_WAY = {State.QUEUED, State.STARTING, State.VERIFYING}
+_COMING_UP = {State.QUEUED, State.STARTING, State.VERIFYING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,10 @@ class ServerNeed:
     @property
     def running(self) -> bool:
         """Whether it works already."""
-        return _works(self.state)
+        return _is_ready(self.state)
 
 
-def _works(state: State | None) -> bool:
+def _is_ready(state: State | None) -> bool:
     return state is State.READY
 
 
@@ -91,11 +90,12 @@ def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerN
                 indices.append(cell.index)
     registered = Registry(workspace).list()
     return [
-        _need(role, tuple(roles), tuple(indices), registered, workspace) for role, roles, indices in wanted.values()
+        _server_need(role, tuple(roles), tuple(indices), registered, workspace)
+        for role, roles, indices in wanted.values()
     ]
 
 
-def _need(
+def _server_need(
     role: RoleParams,
     roles: tuple[str, ...],
     cells: tuple[int, ...],
@@ -105,7 +105,9 @@ def _need(
     named = [r for r in registered if role.server and role.server in {r.name, r.spec.get("name")}]
     known = named or [r for r in registered if r.model == (role.model or role.server)]
     states = {record.name: server_state(record, workspace=workspace).state for record in known}
-    alive = min((r for r in known if not states[r.name].final), key=lambda r: not _works(states[r.name]), default=None)
+    alive = min(
+        (r for r in known if not states[r.name].final), key=lambda r: not _is_ready(states[r.name]), default=None
+    )
     if alive is not None:
         told = alive.spec.get("simulate") if alive.engine == "simulate" else None
         speed = SimulateParams.model_validate(told) if told is not None else None
@@ -164,16 +166,16 @@ def serving(
     missing = [need for need in needs if not need.running]
     where = load_site(site, workspace=workspace) if isinstance(site, str) else site
     _check_startable(missing)
-    started: list[_Held] = []
+    started: list[_StartedServer] = []
     try:
-        waiting: list[_Held] = []
+        waiting: list[_StartedServer] = []
         for need in missing:
             with shield():
-                begun = _begin(need, workspace, where, started)
+                begun = _start(need, workspace, where, started)
             tell(f"server {need.name}: starting {need.model}" if need.params else f"server {need.name}: waiting for it")
             waiting += begun
         for held in waiting:
-            _prove(held, tell)
+            _wait_verified(held, tell)
         yield needs
     finally:
         with shield():
@@ -181,7 +183,7 @@ def serving(
 
 
 def _check_startable(missing: Sequence[ServerNeed]) -> None:
-    nameless = [need for need in missing if need.params is None and need.state not in _ON_ITS_WAY]
+    nameless = [need for need in missing if need.params is None and need.state not in _COMING_UP]
     if nameless:
         need = nameless[0]
         said = f"It is {need.state.value}." if need.state else "No running server of this workspace serves it."
@@ -193,7 +195,7 @@ def _check_startable(missing: Sequence[ServerNeed]) -> None:
 
 
 @dataclass(slots=True)
-class _Held:
+class _StartedServer:
     """A server and, when it was started here, the process that ends it should this one be killed."""
 
     server: Server
@@ -201,41 +203,41 @@ class _Held:
 
     def lease(self) -> None:
         """Tie the server's life to this process."""
-        self.keeper = keep(self.server, Terms(owner=this_process(), quiet_s=QUIET_S))
+        self.keeper = start_watchdog(self.server, LeaseTerms(owner=this_process(), quiet_s=IDLE_S))
 
     def end(self) -> None:
         """Stop the server, and wait for its keeper, which ends within a second of it and takes its note away."""
         self.server.stop()
-        until = time.monotonic() + KEEPER_ENDS_S
+        until = time.monotonic() + WATCHDOG_ENDS_S
         while self.keeper is not None and time.monotonic() < until:
             if not process_alive(self.keeper.pid, self.keeper.started_at):
                 return
             time.sleep(0.05)
 
 
-def _begin(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_Held]) -> list[_Held]:
+def _start(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_StartedServer]) -> list[_StartedServer]:
     if need.params is None:
-        return [_Held(Server(Registry(workspace).get(need.name), workspace=workspace))]
+        return [_StartedServer(Server(Registry(workspace).get(need.name), workspace=workspace))]
     # Replicas start side by side: a staggered start would hold back an interrupt for as long as it takes.
     at_once = need.params.model_copy(update={"stagger": None})
-    begun = [_Held(server) for server in launch_all([at_once], workspace=workspace, site=site)]
+    begun = [_StartedServer(server) for server in launch_all([at_once], workspace=workspace, site=site)]
     started += begun
     for held in begun:
         held.lease()
     return begun
 
 
-def _prove(held: _Held, tell: Callable[[str], None]) -> None:
+def _wait_verified(held: _StartedServer, tell: Callable[[str], None]) -> None:
     server = held.server
     alias = server.record.alias
-    server.wait_ready(on_progress=QueueTeller(server.name, tell))
+    server.wait_ready(on_progress=QueueProgress(server.name, tell))
     if server.record.alias != alias:  # it lost its port and was started again: another launch, which has no keeper yet
         held.lease()
     tell(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 
-class QueueTeller:
-    """Tells why a server's job waits in Slurm's queue: at once, then every `QUEUE_TOLD_S`, as the estimate moves."""
+class QueueProgress:
+    """Tells why a server's job waits in Slurm's queue: at once, then every `QUEUE_REPORT_S`, as the estimate moves."""
 
     def __init__(self, name: str, tell: Callable[[str], None]) -> None:
         self._name, self._tell, self._next = name, tell, 0.0
@@ -243,11 +245,11 @@ class QueueTeller:
     def __call__(self, snapshot: Snapshot) -> None:
         """Take one look at the server."""
         if snapshot.state is State.QUEUED and time.monotonic() >= self._next:
-            self._next = time.monotonic() + QUEUE_TOLD_S
+            self._next = time.monotonic() + QUEUE_REPORT_S
             self._tell(f"server {self._name}: in the queue; {snapshot.detail}")
 
 
-def _stop_all(started: Sequence[_Held], tell: Callable[[str], None]) -> None:
+def _stop_all(started: Sequence[_StartedServer], tell: Callable[[str], None]) -> None:
     """Stop every one, whatever happens to the others; the first error is raised when all were tried.
 
     One that failed has no process any more; it stays registered, so that its log can be read by name.
@@ -262,3 +264,38 @@ def _stop_all(started: Sequence[_Held], tell: Callable[[str], None]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
+    """Try each address and hosted provider that cells name, once; servers of ours are proven when they are started.
+
+    Raises
+    ------
+    TautoolsError
+        The first cell's error, when every cell has a role that cannot work now.
+    """
+    tried: dict[str, TautoolsError | None] = {}
+    errors = [_cell_error(cell, workspace, tried) for cell in cells]
+    first = next((error for error in errors if error is not None), None)
+    if first is not None and None not in errors:
+        raise first
+
+
+def _cell_error(cell: SweepCell, workspace: Path, tried: dict[str, TautoolsError | None]) -> TautoolsError | None:
+    for name, role in cell.run.roles.items():
+        if role.base_url is None and role.provider == "openai":
+            continue
+        key = f"{name} {role.model_dump_json()}"
+        if key not in tried:
+            tried[key] = _endpoint_error(role, name, workspace)
+        if tried[key] is not None:
+            return tried[key]
+    return None
+
+
+def _endpoint_error(role: RoleParams, name: str, workspace: Path) -> TautoolsError | None:
+    try:
+        endpoints(role, workspace=workspace, role_name=name)
+    except TautoolsError as error:
+        return error
+    return None

@@ -13,18 +13,8 @@ if TYPE_CHECKING:
     from tautools.sweep.servers import ServerNeed
     from tautools.sweep.status import CellStatus
 
-__all__ = [
-    "duration",
-    "plan_html",
-    "plan_lines",
-    "plan_text",
-    "servers_text",
-    "status_html",
-    "status_summary",
-    "table_html",
-]
 
-GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "owed": "○"}
+GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "pending": "○"}
 """State of a cell as a sign; the word always stands beside it."""
 
 
@@ -43,13 +33,13 @@ def duration(seconds: float) -> str:
 
 def plan_lines(plan: SweepPlan) -> list[str]:
     """Return a plan in a few lines: cells, conversations, servers, time."""
-    owed = len(plan.owed_cells)
+    pending = len(plan.pending_cells)
     shared = f"; trials that cells share are counted once, which saves {plan.shared}" if plan.shared else ""
     lines = [
-        f"Sweep {plan.sweep.name}: {len(plan.cells)} cells, {len(plan.cells) - owed} done, {owed} with work",
-        f"Conversations: {plan.conversations}, {plan.done} done, {plan.owed} owed{shared}",
+        f"Sweep {plan.sweep.name}: {len(plan.cells)} cells, {len(plan.cells) - pending} done, {pending} with work",
+        f"Conversations: {plan.conversations}, {plan.done} done, {plan.pending} pending{shared}",
     ]
-    if plan.owed:
+    if plan.pending:
         lines.append(f"Servers: {servers_text(plan.servers)}")
         lines.append(f"Time: about {duration(plan.estimate_s)} ({plan.basis})")
         lines += dict.fromkeys(str(each) for each in plan.context)
@@ -75,11 +65,11 @@ def plan_html(plan: SweepPlan) -> str:
             str(cell.cell.run.num_trials),
             str(cell.planned),
             str(cell.shared),
-            str(cell.owed),
+            str(cell.pending),
         ]
         for cell in plan.cells
     ]
-    head = ["cell", "env", "strategy", "model", "trials", "conversations", "shared", "owed"]
+    head = ["cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending"]
     return f"<div>{lines}<details><summary>cells</summary>{table_html(head, rows)}</details></div>"
 
 
@@ -87,7 +77,7 @@ def status_summary(cells: Sequence[CellStatus]) -> str:
     """Return one sentence on the cells of a sweep."""
     counts = Counter(cell.state for cell in cells)
     words = [f"{counts['done']} of {len(cells)} cells done"]
-    words += [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "owed") if counts[state]]
+    words += [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "pending") if counts[state]]
     return ", ".join(words)
 
 
@@ -121,11 +111,11 @@ def servers_text(needs: Sequence[ServerNeed]) -> str:
     """Return the servers that are needed with what they are for and what they are doing."""
     if not needs:
         return "none of ours; the roles name addresses or hosted models"
-    told = [f"{need.name} ({'/'.join(need.roles)}, {_state(need)})" for need in needs]
+    told = [f"{need.name} ({'/'.join(need.roles)}, {_need_state(need)})" for need in needs]
     return f"{len(needs)}: " + ", ".join(told)
 
 
-def _state(need: ServerNeed) -> str:
+def _need_state(need: ServerNeed) -> str:
     if need.running:
         return "ready"
     if need.state is not None:

@@ -17,7 +17,7 @@ from inspect_oracle import PackageWorld, base_hash, expected_hash, loaded_databa
 from random_calls import UNREADABLE, mutated
 
 from tautools.bench import open_source
-from tautools.bench.sources.inspect_tau2 import Tau2World
+from tautools.bench.sources.inspect_tau2 import InspectEnvState
 from tautools.bench.types import Domain, Task
 
 pytestmark = pytest.mark.usefixtures("bearable_package")
@@ -93,10 +93,10 @@ def _dumped(env: str) -> dict[str, dict[str, Any]]:
     return dict(loaded_database(env).model_dump())
 
 
-def _full_hash(world: Tau2World) -> str:
+def _full_hash(env_state: InspectEnvState) -> str:
     """Hash our world whole, the package's way: the base with what was touched in its place."""
-    tables = {name: dict(table) for name, table in _dumped(world._domain.env).items()}
-    for name, table in vars(world._toolkit.db).items():
+    tables = {name: dict(table) for name, table in _dumped(env_state._domain.env).items()}
+    for name, table in vars(env_state._toolkit.db).items():
         for key in table._own:
             tables[name][key] = table._own[key].model_dump()
     return str(get_dict_hash(tables))
@@ -105,8 +105,8 @@ def _full_hash(world: Tau2World) -> str:
 async def _compare(env: str, task_id: str, walk: list[tuple[str, str]]) -> None:
     domain = open_source().domain(env)
     task = domain.tasks[task_id]
-    ours, theirs = domain.world(task), PackageWorld(env)
-    assert isinstance(ours, Tau2World)
+    ours, theirs = domain.env_state(task), PackageWorld(env)
+    assert isinstance(ours, InspectEnvState)
     for name, arguments in walk:
         seen, answer = await ours.call(name, arguments), await theirs.call(name, arguments)
         assert (seen.text, seen.error) == (answer.content, answer.failed)
@@ -141,7 +141,7 @@ async def test_numbers_of_another_kind_are_taken_as_the_package_takes_them(total
 async def test_what_would_lose_inspects_turn_is_told_to_the_model() -> None:
     domain = open_source().domain("airline")
     arguments = json.dumps(BOOKING | {"passengers": [{"first_name": "Mia", "last_name": "Li"}]})
-    seen = await domain.world(domain.tasks["0"]).call("book_reservation", arguments)
+    seen = await domain.env_state(domain.tasks["0"]).call("book_reservation", arguments)
     assert (await PackageWorld("airline").call("book_reservation", arguments)).crashed
     assert seen.error
     assert seen.text.startswith("Error: 1 validation error for Passenger\ndob\n  Field required")
@@ -149,17 +149,17 @@ async def test_what_would_lose_inspects_turn_is_told_to_the_model() -> None:
 
 def test_the_shared_database_is_as_it_was_loaded(domain: Domain) -> None:
     for task in domain.tasks.values():
-        world = domain.world(task)
+        env_state = domain.env_state(task)
         for action in task.reference:
-            asyncio.run(world.call(action.name, json.dumps(dict(action.arguments))))  # type: ignore[arg-type]
-    tables = domain.world(task)._domain.shared.tables  # type: ignore[attr-defined]
+            asyncio.run(env_state.call(action.name, json.dumps(dict(action.arguments))))  # type: ignore[arg-type]
+    tables = domain.env_state(task)._domain.shared.tables  # type: ignore[attr-defined]
     whole = {name: {key: found.model_dump() for key, found in table.entities.items()} for name, table in tables.items()}
     assert get_dict_hash(whole) == base_hash(domain.env)
 
 
 def test_two_conversations_at_once_do_not_see_each_other(retail: Domain) -> None:
     task = next(task for task in retail.tasks.values() if any("cancel" in action.name for action in task.reference))
-    one, other = retail.world(task), retail.world(task)
+    one, other = retail.env_state(task), retail.env_state(task)
     for action in task.reference:
         asyncio.run(one.call(action.name, json.dumps(dict(action.arguments))))  # type: ignore[arg-type]
     assert one.reward(list(task.communicate)).info["different"] == []
@@ -168,14 +168,14 @@ def test_two_conversations_at_once_do_not_see_each_other(retail: Domain) -> None
 
 def test_an_equal_number_of_another_kind_is_another_database(retail: Domain) -> None:
     """`100 == 100.0`, and the package's hash tells them apart."""
-    world = retail.world(next(iter(retail.tasks.values())))
-    assert isinstance(world, Tau2World)
-    untouched = world.reward([]).info["different"]
-    key, user = next((key, user) for key, user in world._toolkit.db.users.items() if _gift_card(user) is not None)
-    card = _gift_card(world._toolkit.db.users[key])
+    env_state = retail.env_state(next(iter(retail.tasks.values())))
+    assert isinstance(env_state, InspectEnvState)
+    untouched = env_state.reward([]).info["different"]
+    key, user = next((key, user) for key, user in env_state._toolkit.db.users.items() if _gift_card(user) is not None)
+    card = _gift_card(env_state._toolkit.db.users[key])
     card.balance = int(card.balance)
     assert card == _gift_card(user)
-    assert set(world.reward([]).info["different"]) - set(untouched) == {f"users/{key}"}
+    assert set(env_state.reward([]).info["different"]) - set(untouched) == {f"users/{key}"}
 
 
 def _gift_card(user: Any) -> Any:

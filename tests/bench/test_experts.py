@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from scripted_door import ScriptedDoor, fault
 
-from tautools.bench import converse
-from tautools.bench.agents.experts import CONSULTATIONS
-from tautools.bench.agents.tagged import read_tagged
+from tautools.bench import run_conversation
+from tautools.bench.agents.experts import MAX_CONSULTATIONS, read_tagged
 from tautools.bench.types import Approach, Domain, Expert
 from tautools.errors import CallFault
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
@@ -24,12 +23,12 @@ def call(expert: str) -> list[tuple[str, str]]:
     return [("call_expert", json.dumps({"expert": expert}))]
 
 
-async def hold(domain: Domain, door: ScriptedDoor, **limits: Any) -> Conversation:
-    return await converse(
+async def hold(domain: Domain, client: ScriptedDoor, **limits: Any) -> Conversation:
+    return await run_conversation(
         domain,
         domain.tasks["0"],
         approach=Approach(Strategy.EXPERTS, experts=(STRONG, QUICK)),
-        door=door,
+        client=client,
         limits=Limits(**limits),
         trial=0,
         seed=1,
@@ -56,36 +55,42 @@ async def hold(domain: Domain, door: ScriptedDoor, **limits: Any) -> Conversatio
     ],
 )
 def test_the_tagged_form_is_read(text: str, said: str, calls: list[tuple[str, str]], unusable: bool) -> None:
-    move = read_tagged(text)
-    assert (move.said, [(each.name, each.arguments) for each in move.calls], move.unusable) == (said, calls, unusable)
-    assert all(each.id for each in move.calls), "the history needs an id"
+    next_turn = read_tagged(text)
+    assert (next_turn.said, [(each.name, each.arguments) for each in next_turn.calls], next_turn.unusable) == (
+        said,
+        calls,
+        unusable,
+    )
+    assert all(each.id for each in next_turn.calls), "the history needs an id"
 
 
 @pytest.mark.parametrize("answer", [CALL, [ORDER]], ids=["tagged", "by the server's parser"])
 async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(retail: Domain, answer: Any) -> None:
-    door = ScriptedDoor([call("quick"), "It is on its way."], expert=[answer])
-    held = await hold(retail, door)
-    assert [deed.call for deed in held.deeds] == [ORDER[0], ""]
-    move, result, words = held.messages[2:5]
-    assert (move["expert"], move["tool_calls"][0]["function"]["name"]) == ("quick", ORDER[0])
+    client = ScriptedDoor([call("quick"), "It is on its way."], expert=[answer])
+    held = await hold(retail, client)
+    assert [deed.call for deed in held.actions] == [ORDER[0], ""]
+    next_turn, result, words = held.messages[2:5]
+    assert (next_turn["expert"], next_turn["tool_calls"][0]["function"]["name"]) == ("quick", ORDER[0])
     assert result["role"] == "tool"
     assert "#W2378156" in result["content"]
-    assert result["tool_call_id"] == move["tool_calls"][0]["id"]
+    assert result["tool_call_id"] == next_turn["tool_calls"][0]["id"]
     assert words == {"role": "assistant", "content": "It is on its way."}
-    asked = door.of(Role.AGENT)[1].messages
-    assert asked[2:] == [{key: value for key, value in move.items() if key != "expert"}, result], "no server is told"
+    asked = client.of(Role.AGENT)[1].messages
+    assert asked[2:] == [{key: value for key, value in next_turn.items() if key != "expert"}, result], (
+        "no server is told"
+    )
 
 
 async def test_an_experts_words_reach_the_customer_without_tags(retail: Domain) -> None:
-    door = ScriptedDoor([call("strong")], expert=["<message>May I have your email?</message>"])
-    await hold(retail, door)
-    assert door.of(Role.USER)[1].messages[-1] == {"role": "user", "content": "May I have your email?"}
+    client = ScriptedDoor([call("strong")], expert=["<message>May I have your email?</message>"])
+    await hold(retail, client)
+    assert client.of(Role.USER)[1].messages[-1] == {"role": "user", "content": "May I have your email?"}
 
 
 async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
-    door = ScriptedDoor([call("strong"), call("quick")], expert=[CALL, "Done."])
-    await hold(retail, door)
-    agent, (strong, quick) = door.of(Role.AGENT)[0], door.of(Role.EXPERT)
+    client = ScriptedDoor([call("strong"), call("quick")], expert=[CALL, "Done."])
+    await hold(retail, client)
+    agent, (strong, quick) = client.of(Role.AGENT)[0], client.of(Role.EXPERT)
     assert agent.tools is not None
     assert agent.tools[:-1] == list(retail.tools) == strong.tools
     offered = agent.tools[-1]["function"]
@@ -106,37 +111,37 @@ async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
 
 
 async def test_an_answer_that_cannot_be_read_is_told_to_the_agent_and_to_no_expert(retail: Domain) -> None:
-    door = ScriptedDoor([call("quick"), call("strong"), "Goodbye."], expert=["<tool_call>{", CALL])
-    held = await hold(retail, door)
-    asked, told = door.of(Role.AGENT)[1].messages[-2:]
+    client = ScriptedDoor([call("quick"), call("strong"), "Goodbye."], expert=["<tool_call>{", CALL])
+    held = await hold(retail, client)
+    asked, told = client.of(Role.AGENT)[1].messages[-2:]
     assert asked["tool_calls"][0]["function"] == {"name": "call_expert", "arguments": '{"expert": "quick"}'}
     assert told["content"].startswith(
         "Error: the answer of quick holds no step that can be taken. It wrote: <tool_call>{"
     )
-    assert "call_expert" not in json.dumps(door.of(Role.EXPERT)[1].messages)
-    assert [deed.call for deed in held.deeds] == [ORDER[0], ""]
+    assert "call_expert" not in json.dumps(client.of(Role.EXPERT)[1].messages)
+    assert [deed.call for deed in held.actions] == [ORDER[0], ""]
     assert held.outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("arguments", ['{"expert": "gpt-9"}', "{}", "[]", "gpt-9"])
 async def test_an_expert_that_is_not_there_is_told_with_those_that_are(retail: Domain, arguments: str) -> None:
-    door = ScriptedDoor([[("call_expert", arguments)], "Goodbye."])
-    await hold(retail, door)
-    assert "There are: strong, quick." in door.of(Role.AGENT)[1].messages[-1]["content"]
-    echoed = door.of(Role.AGENT)[1].messages[-2]["tool_calls"][0]["function"]["arguments"]
+    client = ScriptedDoor([[("call_expert", arguments)], "Goodbye."])
+    await hold(retail, client)
+    assert "There are: strong, quick." in client.of(Role.AGENT)[1].messages[-1]["content"]
+    echoed = client.of(Role.AGENT)[1].messages[-2]["tool_calls"][0]["function"]["arguments"]
     assert isinstance(json.loads(echoed), dict), "a server refuses a history whose arguments are no JSON object"
 
 
 async def test_experts_that_never_answer_cost_one_unusable_answer_a_move(retail: Domain) -> None:
-    door = ScriptedDoor([call("quick")], user=["Help."], expert=[""])
-    held = await hold(retail, door, max_errors=2)
+    client = ScriptedDoor([call("quick")], user=["Help."], expert=[""])
+    held = await hold(retail, client, max_errors=2)
     assert held.outcome is Outcome.AGENT_ERROR
-    assert len(door.of(Role.AGENT)) == len(door.of(Role.EXPERT)) == 2 * CONSULTATIONS
+    assert len(client.of(Role.AGENT)) == len(client.of(Role.EXPERT)) == 2 * MAX_CONSULTATIONS
 
 
 async def test_an_experts_prompt_that_no_longer_fits_ends_the_conversation(retail: Domain) -> None:
-    door = ScriptedDoor([call("quick")], expert=[fault(CallFault.CONTEXT_OVERFLOW)])
-    held = await hold(retail, door)
+    client = ScriptedDoor([call("quick")], expert=[fault(CallFault.CONTEXT_OVERFLOW)])
+    held = await hold(retail, client)
     assert (held.outcome, held.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
     assert held.error.startswith("The expert's prompt no longer fits")
 

@@ -11,17 +11,28 @@ from typing import Any
 import pytest
 
 from tautools.bench import open_source
-from tautools.bench.fidelity import APPROACHES, REASONS, SHIPPED, Deviation, Original, Row, Truth, check, hold_to, ours
-from tautools.bench.fidelity.driver import Message
+from tautools.bench.fidelity import (
+    APPROACHES,
+    REASONS,
+    SHIPPED_HASHES,
+    Deviation,
+    FidelityRow,
+    HashFile,
+    Original,
+    check_against_hashes,
+    check_fidelity,
+    ours,
+)
+from tautools.bench.fidelity.driver import ScriptedMessage
 from tautools.bench.fidelity.scripts import make_cases
 from tautools.bench.fidelity.spoken import BREAKING_CALLS, BREAKING_TEXTS, ODD_CALLS, ODD_CUSTOMER, ODD_TEXTS
-from tautools.bench.sources.tau_bench import TauBench, TauBenchDomain, TauBenchWorld
+from tautools.bench.sources.tau_bench import TauBench, TauBenchDomain, TauBenchState
 from tautools.bench.types import Approach, Observation, Reward
 from tautools.errors import BenchError
-from tautools.records import Party, Role, Sampling, Strategy, UserStrategy
+from tautools.records import ModelConfig, Role, Sampling, Strategy, UserStrategy
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_tau_bench"
-TRUTH = Truth.read(Path(__file__).with_name("stand_in_truth.json"))
+TRUTH = HashFile.read(Path(__file__).with_name("stand_in_truth.json"))
 CHECKOUT = os.environ.get("TAUTOOLS_TAU_BENCH_PATH")
 PLACES = [("airline", "test"), ("retail", "test"), ("retail", "dev"), ("retail", "train")]
 
@@ -47,13 +58,13 @@ def domain() -> TauBenchDomain:
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_ours_is_what_the_originals_code_was_when_it_was_last_asked(place: tuple[str, str], approach: Approach) -> None:
-    assert hold_to(TRUTH, opened().domain(*place), approach, Original(STAND_IN)) == []
+    assert check_against_hashes(TRUTH, opened().domain(*place), approach, Original(STAND_IN)) == []
     assert len(TRUTH.conversations("/".join((*place, approach.strategy, approach.user_strategy)))) >= 6
 
 
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
 def test_a_package_that_is_here_is_compared_request_by_request(domain: TauBenchDomain, approach: Approach) -> None:
-    row = check(Original(STAND_IN), domain, approach)
+    row = check_fidelity(Original(STAND_IN), domain, approach)
     assert row.differences == []
     assert row.conversations == 3 * len(domain.tasks)
     assert row.requests > 3 * row.conversations
@@ -73,16 +84,16 @@ def test_every_kind_of_oddity_is_heard_by_both_sides() -> None:
 
 
 def differences(domain: TauBenchDomain, approach: Approach) -> str:
-    row = check(Original(STAND_IN), domain, approach, tasks=list(domain.tasks.values())[:3])
+    row = check_fidelity(Original(STAND_IN), domain, approach, tasks=list(domain.tasks.values())[:3])
     return "\n".join(row.differences)
 
 
-async def _other_answer(self: TauBenchWorld, name: str, arguments: str, requestor: str = "assistant") -> Observation:
+async def _other_answer(self: TauBenchState, name: str, arguments: str, requestor: str = "assistant") -> Observation:
     return Observation("No.", arguments=arguments)
 
 
 def test_another_answer_of_a_tool_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TauBenchWorld, "call", _other_answer)
+    monkeypatch.setattr(TauBenchState, "call", _other_answer)
     told = differences(domain, Approach(Strategy.ACT))
     assert "of the agent: message" in told
     assert '"content":"API output: No."' in told
@@ -90,12 +101,12 @@ def test_another_answer_of_a_tool_is_seen(domain: TauBenchDomain, monkeypatch: p
 
 def test_another_reward_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
     info = {"db": True, "outputs": {}}
-    monkeypatch.setattr(TauBenchWorld, "reward", lambda *_: Reward(0.5, info))
+    monkeypatch.setattr(TauBenchState, "reward", lambda *_: Reward(0.5, info))
     assert "reward: the original 1.0, ours 0.5" in differences(domain, Approach(Strategy.FC))
 
 
 def test_another_temperature_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
-    warm = Party(model="agent-model", sampling=Sampling(temperature=0.5))
+    warm = ModelConfig(model="agent-model", sampling=Sampling(temperature=0.5))
     monkeypatch.setitem(ours._PARTIES, Role.AGENT, warm)
     told = differences(domain, Approach(Strategy.FC))
     assert "model and sampling: they part" in told
@@ -121,14 +132,14 @@ def test_other_tools_are_seen(domain: TauBenchDomain) -> None:
 
 
 def test_a_kept_hash_sees_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TauBenchWorld, "call", _other_answer)
-    lost = hold_to(TRUTH, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
+    monkeypatch.setattr(TauBenchState, "call", _other_answer)
+    lost = check_against_hashes(TRUTH, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
     assert "0/solve" in lost
 
 
 def test_an_exception_of_the_original_is_only_expected_where_the_script_has_its_cause(domain: TauBenchDomain) -> None:
     """Without what the script says of its oddities, the same end is a difference."""
-    row = Row("retail", "test", Approach(Strategy.ACT))
+    row = FidelityRow("retail", "test", Approach(Strategy.ACT))
     cases = make_cases(domain, row.approach, ["broken"])
     theirs = Original(STAND_IN).play(("retail", "test"), row.approach, cases)
     lost = next((case, trace) for case, trace in zip(cases, theirs, strict=True) if "Error" in trace.end)
@@ -146,20 +157,20 @@ def test_an_answer_enters_a_history_as_litellms_does() -> None:
     call: Any = {"function": {"arguments": "{}", "name": "think"}, "id": "call_0", "type": "function"}
     for answer in ({"content": 'It\'s "you"\n王'}, {"content": None, "tool_calls": [call]}):
         theirs = litellm.Message(role="assistant", **answer)
-        assert Message(answer).model_dump() == theirs.model_dump()
-    assert str(Message({"content": 'It\'s "you"\n王'})) == str(litellm.Message(content='It\'s "you"\n王'))
+        assert ScriptedMessage(answer).model_dump() == theirs.model_dump()
+    assert str(ScriptedMessage({"content": 'It\'s "you"\n王'})) == str(litellm.Message(content='It\'s "you"\n王'))
 
 
 def test_a_place_without_an_original_is_told(tmp_path: Path, domain: TauBenchDomain) -> None:
     with pytest.raises(BenchError, match="could not be run") as caught:
-        check(Original(tmp_path), domain, Approach(Strategy.FC))
+        check_fidelity(Original(tmp_path), domain, Approach(Strategy.FC))
     assert "No module named 'tau_bench'" in str(caught.value)
 
 
 def test_a_foreign_file_of_hashes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hashes.json").write_text('{"rows": []}')
     with pytest.raises(BenchError, match="is not a file of hashes"):
-        Truth.read(tmp_path / "hashes.json")
+        HashFile.read(tmp_path / "hashes.json")
 
 
 def test_the_page_on_fidelity_gives_a_reason_for_each_deviation() -> None:
@@ -176,7 +187,9 @@ def test_the_hashes_of_the_stand_in_are_those_of_the_originals_code(approach: Ap
     original = Original(source.checkout.root, STAND_IN)
     for place in PLACES:
         domain = opened().domain(*place)
-        row = check(original, domain, approach, variants=["solve", "mixed", "mixed 2", "mixed 3", "broken", "broken 2"])
+        row = check_fidelity(
+            original, domain, approach, variants=["solve", "mixed", "mixed 2", "mixed 3", "broken", "broken 2"]
+        )
         assert row.differences == []
         assert TRUTH.verdict(row.name, row.kept) == "same"
 
@@ -187,14 +200,14 @@ def test_a_checkout_is_compared_request_by_request(approach: Approach) -> None:
     source = opened(CHECKOUT or "")
     for place in PLACES:
         domain = source.domain(*place)
-        row = check(Original(source.checkout.root), domain, approach, tasks=list(domain.tasks.values())[:2])
+        row = check_fidelity(Original(source.checkout.root), domain, approach, tasks=list(domain.tasks.values())[:2])
         assert row.differences == []
         assert row.requests > row.conversations
 
 
 @needs_checkout
 def test_the_shipped_hashes_are_of_a_whole_checkout() -> None:
-    truth = Truth.read(SHIPPED)
+    truth = HashFile.read(SHIPPED_HASHES)
     source = opened(CHECKOUT or "")
     if not truth.speaks_of(f"files-{source.checkout.digest[:12]}"):
         pytest.skip("the checkout is of another version than the shipped hashes, or this is another Python")

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from scripted_server import Request, Say, ScriptedServer, serve_in_thread
 
-from tautools.bench import converse, open_source
+from tautools.bench import open_source, run_conversation
 from tautools.bench.fidelity.scripts import Case, make_cases
-from tautools.bench.fidelity.trace import canonical
+from tautools.bench.fidelity.traces import canonical
 from tautools.bench.types import Approach, Domain
-from tautools.llm import ModelDoor
+from tautools.llm import ModelClient
 from tautools.llm.types import Endpoint
-from tautools.records import Limits, Party, Role, Sampling, Strategy, UserStrategy
+from tautools.records import Limits, ModelConfig, Role, Sampling, Strategy, UserStrategy
 
 CHECKOUT = os.environ.get("TAUTOOLS_TAU_BENCH_PATH", "")
 PYTHON = os.environ.get("TAUTOOLS_TAU_BENCH_PYTHON", "")
@@ -81,17 +81,17 @@ def compared(server: ScriptedServer) -> list[Any]:
 
 async def ours(domain: Domain, approach: Approach, cases: Sequence[Case]) -> list[Any]:
     parties = {
-        Role.AGENT: Party(model="agent-model", sampling=Sampling(temperature=0.0)),
-        Role.USER: Party(model="user-model"),
+        Role.AGENT: ModelConfig(model="agent-model", sampling=Sampling(temperature=0.0)),
+        Role.USER: ModelConfig(model="user-model"),
     }
     found = []
     for case in cases:
         async with (
             ScriptedServer(Players([case])) as server,
-            ModelDoor(lambda part: [Endpoint(server.base_url, parties[Role(part)].model)], parties) as door,
+            ModelClient(lambda part: [Endpoint(server.base_url, parties[Role(part)].model)], parties) as client,
         ):
             task = domain.tasks[case.task_id]
-            await converse(domain, task, approach=approach, door=door, limits=Limits(), trial=0, seed=1)
+            await run_conversation(domain, task, approach=approach, client=client, limits=Limits(), trial=0, seed=1)
             found += compared(server)
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_door import ScriptedDoor
 
-from tautools.bench import ask_judge, converse, judge_texts, needs_judge, with_verdicts
+from tautools.bench import ask_judge, judge_texts, needs_judge, run_conversation, with_verdicts
 from tautools.bench.judge import REPAIRS
 from tautools.bench.types import Approach, Domain, Task
 from tautools.errors import CallFault, ModelCallError
@@ -22,9 +22,9 @@ def task(retail: Domain) -> Task:
 
 
 async def talk(domain: Domain, task: Task) -> Conversation:
-    door = ScriptedDoor([[("get_order_details", '{"order_id": "#W2378156"}')], "Here it is."])
-    return await converse(
-        domain, task, approach=Approach(Strategy.FC), door=door, limits=Limits(), trial=3, seed=9, setting_id="abc"
+    client = ScriptedDoor([[("get_order_details", '{"order_id": "#W2378156"}')], "Here it is."])
+    return await run_conversation(
+        domain, task, approach=Approach(Strategy.FC), client=client, limits=Limits(), trial=3, seed=9, setting_id="abc"
     )
 
 
@@ -33,15 +33,15 @@ def says(*met: object) -> str:
 
 
 async def verdicts(domain: Domain, task: Task, *answers: str) -> tuple[list[bool], ScriptedDoor]:
-    door = ScriptedDoor([], judge=list(answers))
-    found = await ask_judge(domain, task, await talk(domain, task), door)
+    client = ScriptedDoor([], judge=list(answers))
+    found = await ask_judge(domain, task, await talk(domain, task), client)
     assert [each.assertion for each in found] == list(task.assertions)
-    return [each.met for each in found], door
+    return [each.met for each in found], client
 
 
 async def test_the_judge_sees_the_conversation_and_the_numbered_statements(retail: Domain, task: Task) -> None:
-    _, door = await verdicts(retail, task, says(True, True))
-    (request,) = door.of(Role.JUDGE)
+    _, client = await verdicts(retail, task, says(True, True))
+    (request,) = client.of(Role.JUDGE)
     system, asked = request.messages
     assert system["role"] == "system"
     assert 'Agent calls get_order_details({"order_id": "#W2378156"})' in asked["content"]
@@ -85,20 +85,20 @@ async def test_a_verdict_is_read_whatever_stands_around_it(retail: Domain, task:
     ],
 )
 async def test_an_answer_that_is_no_verdict_is_asked_for_again(retail: Domain, task: Task, bad: str, told: str) -> None:
-    met, door = await verdicts(retail, task, bad, says(False, True))
+    met, client = await verdicts(retail, task, bad, says(False, True))
     assert met == [False, True]
-    again = door.of(Role.JUDGE)[1]
+    again = client.of(Role.JUDGE)[1]
     assert again.messages[-2] == {"role": "assistant", "content": bad}
     assert told in again.messages[-1]["content"]
     assert again.tag.purpose == "repair"
 
 
 async def test_a_judge_that_never_gives_a_verdict_is_a_fault_and_no_score(retail: Domain, task: Task) -> None:
-    door = ScriptedDoor([], judge=["It depends."])
+    client = ScriptedDoor([], judge=["It depends."])
     with pytest.raises(ModelCallError, match="no verdict that can be read in 3 answers") as caught:
-        await ask_judge(retail, task, await talk(retail, task), door)
+        await ask_judge(retail, task, await talk(retail, task), client)
     assert caught.value.fault is CallFault.MALFORMED
-    assert len(door.of(Role.JUDGE)) == 1 + REPAIRS
+    assert len(client.of(Role.JUDGE)) == 1 + REPAIRS
 
 
 async def test_one_unmet_assertion_fails_what_the_benchmark_passes_and_nothing_passes_what_it_fails(
@@ -107,8 +107,8 @@ async def test_one_unmet_assertion_fails_what_the_benchmark_passes_and_nothing_p
     held = (await talk(retail, task)).model_copy(update={"outcome": Outcome.PASSED, "reward": 1.0})
 
     async def judged(conversation: Conversation, *met: bool) -> tuple[Outcome, float | None, Any]:
-        door = ScriptedDoor([], judge=[says(*met)])
-        found = with_verdicts(conversation, await ask_judge(retail, task, conversation, door))
+        client = ScriptedDoor([], judge=[says(*met)])
+        found = with_verdicts(conversation, await ask_judge(retail, task, conversation, client))
         return found.outcome, found.reward, found.reward_info["reward_without_judge"]
 
     assert await judged(held, True, True) == (Outcome.PASSED, 1.0, 1.0)

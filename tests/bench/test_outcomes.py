@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from scripted_door import ScriptedDoor, action, fault
 
-from tautools.bench import converse
+from tautools.bench import run_conversation
 from tautools.bench.types import Approach, Domain
 from tautools.errors import CallFault, ModelCallError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
 
-async def hold(domain: Domain, door: ScriptedDoor, strategy: Strategy = Strategy.FC, **limits: Any) -> Conversation:
+async def hold(domain: Domain, client: ScriptedDoor, strategy: Strategy = Strategy.FC, **limits: Any) -> Conversation:
     """Hold a conversation of the first task."""
     task = next(iter(domain.tasks.values()))
-    return await converse(
-        domain, task, approach=Approach(strategy), door=door, limits=Limits(**limits), trial=0, seed=0
+    return await run_conversation(
+        domain, task, approach=Approach(strategy), client=client, limits=Limits(**limits), trial=0, seed=0
     )
 
 
@@ -30,34 +30,34 @@ async def test_a_stop_word_of_the_user_ends_it_and_it_is_scored(retail: Domain, 
 
 
 async def test_a_stop_word_at_once_leaves_the_agent_unasked(retail: Domain) -> None:
-    door = ScriptedDoor(["Hi."], ["###STOP###"])
-    await hold(retail, door)
-    assert door.of(Role.AGENT) == []
+    client = ScriptedDoor(["Hi."], ["###STOP###"])
+    await hold(retail, client)
+    assert client.of(Role.AGENT) == []
 
 
 async def test_the_round_limit_gives_nothing_even_where_the_scorer_would(retail: Domain) -> None:
-    nothing = next(task for task in retail.tasks.values() if retail.world(task).reward([]).value == 1)
-    door = ScriptedDoor(["Wait."], ["Hello."])
-    held = await converse(
-        retail, nothing, approach=Approach(Strategy.FC), door=door, limits=Limits(max_rounds=3), trial=0, seed=0
+    nothing = next(task for task in retail.tasks.values() if retail.env_state(task).reward([]).value == 1)
+    client = ScriptedDoor(["Wait."], ["Hello."])
+    held = await run_conversation(
+        retail, nothing, approach=Approach(Strategy.FC), client=client, limits=Limits(max_rounds=3), trial=0, seed=0
     )
     assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
     assert held.reward_info["scorer_reward"] == 1.0
-    assert (len(door.of(Role.USER)), len(door.of(Role.AGENT))) == (3, 3)
+    assert (len(client.of(Role.USER)), len(client.of(Role.AGENT))) == (3, 3)
 
 
 async def test_the_benchs_own_hundred_rounds_hold_under_a_larger_limit(retail: Domain) -> None:
-    door = ScriptedDoor(["Wait."], ["Hello."])
-    held = await hold(retail, door, max_rounds=500, max_steps=500)
+    client = ScriptedDoor(["Wait."], ["Hello."])
+    held = await hold(retail, client, max_rounds=500, max_steps=500)
     assert held.outcome is Outcome.STEP_LIMIT
-    assert len(door.of(Role.AGENT)) == 100
+    assert len(client.of(Role.AGENT)) == 100
 
 
 async def test_the_step_limit_counts_the_agents_requests(retail: Domain) -> None:
-    door = ScriptedDoor([[("list_all_product_types", "{}")]])
-    held = await hold(retail, door, max_steps=7)
+    client = ScriptedDoor([[("list_all_product_types", "{}")]])
+    held = await hold(retail, client, max_steps=7)
     assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
-    assert len(door.of(Role.AGENT)) == 7
+    assert len(client.of(Role.AGENT)) == 7
 
 
 async def test_the_conversations_own_time_limit(retail: Domain) -> None:
@@ -122,10 +122,10 @@ async def test_being_cancelled_leaves_no_conversation(retail: Domain) -> None:
     ],
 )
 async def test_unusable_answers_end_it_at_the_error_limit(retail: Domain, strategy: Strategy, line: Any) -> None:
-    door = ScriptedDoor([line], ["Hello."])
-    held = await hold(retail, door, strategy, max_errors=4)
+    client = ScriptedDoor([line], ["Hello."])
+    held = await hold(retail, client, strategy, max_errors=4)
     assert (held.outcome, held.reward) == (Outcome.AGENT_ERROR, 0.0)
-    assert len(door.of(Role.AGENT)) == 4
+    assert len(client.of(Role.AGENT)) == 4
 
 
 @pytest.mark.parametrize(

@@ -8,32 +8,34 @@ import pytest
 from scripted_door import ScriptedDoor
 from v1_original import STAND_IN
 
-from tautools.bench import converse, open_source
+from tautools.bench import open_source, run_conversation
 from tautools.bench.types import Approach
-from tautools.bench.users.person import PersonCustomer, Question, answered_by
-from tautools.errors import NobodyThereError
+from tautools.bench.users import PersonCustomer, PersonQuestion, ask_person_with
+from tautools.errors import HumanUnavailableError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy, UserStrategy
 
 
-async def hold(door: ScriptedDoor) -> Conversation:
+async def hold(client: ScriptedDoor) -> Conversation:
     domain = open_source("tau-bench", path=str(STAND_IN)).domain("retail")
     approach = Approach(Strategy.FC, UserStrategy.HUMAN)
-    return await converse(domain, domain.tasks["0"], approach=approach, door=door, limits=Limits(), trial=0, seed=0)
+    return await run_conversation(
+        domain, domain.tasks["0"], approach=approach, client=client, limits=Limits(), trial=0, seed=0
+    )
 
 
 async def test_a_person_is_shown_its_part_and_the_agents_words_and_no_model_plays_it() -> None:
-    asked: list[Question] = []
+    asked: list[PersonQuestion] = []
     lines = iter(["Cancel it.", "", "  ", "yes", "###STOP###"])
 
-    def answer(question: Question, gone: threading.Event) -> str:
+    def answer(question: PersonQuestion, gone: threading.Event) -> str:
         assert not gone.is_set()
         asked.append(question)
         return next(lines)
 
-    door = ScriptedDoor(["Which?", [("cancel_pending_order", '{"order_id": "#T100"}')], "Done."])
-    with answered_by(answer):
-        held = await hold(door)
-    assert (held.outcome, door.of(Role.USER)) == (Outcome.PASSED, [])
+    client = ScriptedDoor(["Which?", [("cancel_pending_order", '{"order_id": "#T100"}')], "Done."])
+    with ask_person_with(answer):
+        held = await hold(client)
+    assert (held.outcome, client.of(Role.USER)) == (Outcome.PASSED, [])
     assert asked[0].instruction.startswith("Your name is Ada Moss")
     assert [each.heard for each in asked] == [None, "Which?", "Which?", "Which?", "Done."]
     assert [message["role"] for message in held.user_messages] == ["system", *["assistant", "user"] * 2, "assistant"]
@@ -42,16 +44,16 @@ async def test_a_person_is_shown_its_part_and_the_agents_words_and_no_model_play
 
 @pytest.mark.parametrize("leaves", [EOFError(), KeyboardInterrupt(), OSError("no terminal")])
 async def test_a_person_who_leaves_leaves_no_conversation(leaves: BaseException) -> None:
-    def answer(_question: Question, _gone: threading.Event) -> str:
+    def answer(_question: PersonQuestion, _gone: threading.Event) -> str:
         raise leaves
 
-    with answered_by(answer), pytest.raises(NobodyThereError, match="Nobody answers as the customer"):
+    with ask_person_with(answer), pytest.raises(HumanUnavailableError, match="Nobody answers as the customer"):
         await hold(ScriptedDoor(["Which?"]))
 
 
 def test_a_persona_is_shown_to_the_person() -> None:
     customer = PersonCustomer("0", "You want tea.", "###STOP###")
-    customer.wear(" You are in a hurry.")
+    customer.add_persona(" You are in a hurry.")
     assert customer.messages == [{"role": "system", "content": "You want tea. You are in a hurry."}]
 
 
@@ -61,13 +63,13 @@ async def test_a_conversation_that_is_given_up_tells_the_one_who_asks() -> None:
     told = threading.Event()
     asked = threading.Event()
 
-    def answer(_question: Question, gone: threading.Event) -> str:
+    def answer(_question: PersonQuestion, gone: threading.Event) -> str:
         asked.set()
         if gone.wait(30):
             told.set()
         return ""
 
-    with answered_by(answer):
+    with ask_person_with(answer):
         running = asyncio.ensure_future(hold(ScriptedDoor(["Which?"])))
         await asyncio.to_thread(asked.wait, 30)
         running.cancel()

@@ -8,35 +8,35 @@ import pytest
 from scripted_door import ScriptedDoor
 from stand_in import stand_in
 
-from tautools.bench import converse
-from tautools.bench.persona_facts import facts_in, refuse_facts
+from tautools.bench import run_conversation
+from tautools.bench.persona import refuse_task_facts, task_facts_in
 from tautools.bench.types import Approach, Domain
 from tautools.errors import ParamsError, PersonaError
 from tautools.params import Persona, load_persona
-from tautools.params.load import resolve_persona
+from tautools.params.resolve import resolve_persona
 from tautools.records import Conversation, Limits, Role, Strategy
 
 ANGER = load_persona("anger:strong")
 
 
-async def talk(domain: Domain, door: ScriptedDoor, persona: Persona | None) -> Conversation:
-    return await converse(
+async def talk(domain: Domain, client: ScriptedDoor, persona: Persona | None) -> Conversation:
+    return await run_conversation(
         domain,
         next(iter(domain.tasks.values())),
         approach=Approach(Strategy.FC, persona=persona),
-        door=door,
+        client=client,
         limits=Limits(),
         trial=0,
         seed=1,
     )
 
 
-def door() -> ScriptedDoor:
+def client() -> ScriptedDoor:
     return ScriptedDoor(agent=["How can I help?", "And now?"], user=["Hello!", "More.", "###STOP###"])
 
 
 async def test_the_text_stands_behind_the_scenario_in_every_request_of_the_customer(domain: Domain) -> None:
-    with_it, without = door(), door()
+    with_it, without = client(), client()
     worn, plain = await talk(domain, with_it, ANGER), await talk(domain, without, None)
     asked, plainly = with_it.of(Role.USER), without.of(Role.USER)
     assert len(asked) == len(plainly) == 3
@@ -48,7 +48,7 @@ async def test_the_text_stands_behind_the_scenario_in_every_request_of_the_custo
 
 
 async def test_the_agent_never_sees_it(domain: Domain) -> None:
-    with_it, without = door(), door()
+    with_it, without = client(), client()
     await talk(domain, with_it, ANGER)
     await talk(domain, without, None)
     seen = [request.messages for request in with_it.of(Role.AGENT)]
@@ -60,7 +60,7 @@ async def test_a_tau2_bench_checkouts_customer_wears_it_too() -> None:
     source = stand_in()
     try:
         for env in source.envs():
-            scripted, plainly = door(), door()
+            scripted, plainly = client(), client()
             worn = await talk(source.domain(env), scripted, ANGER)
             plain = await talk(source.domain(env), plainly, None)
             assert worn.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
@@ -81,17 +81,17 @@ class Forgetful:
         self.original = dict(inner.messages[0])
         self.left = forgets_at
 
-    def hear(self, text: str) -> None:
-        self.inner.hear(text)
+    def receive(self, text: str) -> None:
+        self.inner.receive(text)
 
-    async def move(self, ask: Any) -> Any:
+    async def next_turn(self, ask: Any) -> Any:
         if self.left == 0:
             self.messages[0] = self.original
         self.left -= 1
-        return await self.inner.move(ask)
+        return await self.inner.next_turn(ask)
 
-    def acted(self, move: Any, observations: Any) -> None:
-        self.inner.acted(move, observations)
+    def observe(self, next_turn: Any, observations: Any) -> None:
+        self.inner.observe(next_turn, observations)
 
 
 @pytest.mark.parametrize("forgets_at", [0, 1])
@@ -100,7 +100,7 @@ async def test_a_text_that_does_not_reach_the_model_is_an_error_and_not_a_result
 ) -> None:
     make = type(retail).user
     monkeypatch.setattr(type(retail), "user", lambda *given: Forgetful(make(*given), forgets_at))
-    scripted = door()
+    scripted = client()
     with pytest.raises(PersonaError, match="missing from a request") as refused:
         await talk(retail, scripted, ANGER)
     assert refused.value.next_step
@@ -119,13 +119,13 @@ async def test_a_customer_without_a_system_prompt_cannot_wear_it(
 
     monkeypatch.setattr(type(retail), "user", bare)
     with pytest.raises(PersonaError, match="no system prompt"):
-        await talk(retail, door(), ANGER)
+        await talk(retail, client(), ANGER)
 
 
 def test_no_shipped_persona_names_a_fact_of_any_task(domain: Domain) -> None:
     for name in ("frustration", "anxiety", "anger", "confusion"):
         params = resolve_persona(name).params
-        assert facts_in(" ".join([params.text, *params.levels.values()]), domain) == []
+        assert task_facts_in(" ".join([params.text, *params.levels.values()]), domain) == []
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_no_shipped_persona_names_a_fact_of_any_task(domain: Domain) -> None:
 def test_a_persona_that_names_facts_is_refused(retail: Domain, words: str, found: str) -> None:
     persona = Persona(name="liar", intensity="", label="liar", words=words, mood="liar")
     with pytest.raises(ParamsError, match="changes the task's facts") as refused:
-        refuse_facts(persona, retail)
+        refuse_task_facts(persona, retail)
     assert found in refused.value.evidence

@@ -11,7 +11,7 @@ from inspect_ai.scorer import Target
 from inspect_evals.tau2.common.scorer import score_communicated_info
 from inspect_oracle import PackageWorld, base_hash, communicated, expected_hash, full_score, state_of
 
-from tautools.bench import do_nothing_floor, open_source, reference_reward
+from tautools.bench import null_baseline, open_source, reference_reward
 from tautools.bench.types import Domain
 
 pytestmark = pytest.mark.usefixtures("bearable_package")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("bearable_package")
 @pytest.mark.slow
 async def test_the_reference_of_every_task_gets_the_packages_own_observations_and_reward(domain: Domain) -> None:
     for index, task in enumerate(domain.tasks.values()):
-        ours, theirs = domain.world(task), PackageWorld(domain.env)
+        ours, theirs = domain.env_state(task), PackageWorld(domain.env)
         for action in task.reference:
             arguments = json.dumps(dict(action.arguments))
             assert (await ours.call(action.name, arguments)).text == (
@@ -37,7 +37,7 @@ async def test_the_reference_of_every_task_gets_the_packages_own_observations_an
 
 @pytest.mark.parametrize(("env", "passing", "tasks"), [("airline", 19, 50), ("retail", 7, 114)])
 async def test_the_do_nothing_floor_is_the_packages_verdict_on_silence(env: str, passing: int, tasks: int) -> None:
-    floor = do_nothing_floor(open_source().domain(env))
+    floor = null_baseline(open_source().domain(env))
     theirs = {
         name: float(expected_hash(env, name) == base_hash(env) and await communicated(env, name, [])) for name in floor
     }
@@ -66,7 +66,7 @@ async def test_what_must_be_said_is_sought_without_commas_and_not_across_message
 ) -> None:
     domain = open_source().domain("retail")
     task = next(task for task in domain.tasks.values() if task.communicate == ("1093.34",))
-    assert domain.world(task).reward(said).info["communicate"] == passes
+    assert domain.env_state(task).reward(said).info["communicate"] == passes
     assert await communicated("retail", task.id, said) == passes
 
 
@@ -77,12 +77,12 @@ async def test_the_opening_message_to_the_user_counts_as_heard_as_in_the_package
     state = copy.deepcopy(state_of("retail", "0", []))
     state.metadata["task"]["evaluation_criteria"]["communicate_info"] = ["Begin the interaction"]
     assert (await score_communicated_info()(state, Target(""))).value == "C"
-    assert domain.world(task).reward([]).info["communicate"]
+    assert domain.env_state(task).reward([]).info["communicate"]
 
 
 def test_a_reward_names_the_entities_that_differ() -> None:
     domain = open_source().domain("retail")
     task = next(task for task in domain.tasks.values() if any("cancel" in action.name for action in task.reference))
-    info = domain.world(task).reward(list(task.communicate)).info
+    info = domain.env_state(task).reward(list(task.communicate)).info
     assert info["db"] is False
     assert any(place.startswith("orders/#W") for place in info["different"])

@@ -16,7 +16,7 @@ from tautools.bench import build_setting, open_source, select_tasks
 from tautools.bench.types import Approach, Domain
 from tautools.errors import BenchError
 from tautools.params.models import RunParams, TaskParams
-from tautools.records import Party, Setting, Strategy
+from tautools.records import ModelConfig, Setting, Strategy
 
 
 def test_the_tasks_are_the_packages_in_its_order_with_its_prompts(domain: Domain) -> None:
@@ -130,7 +130,7 @@ def setting_of(domain: Domain, **params: Any) -> Setting:
     """Return the setting of a run with two fixed models."""
     run = RunParams(env=domain.env, agent={"model": "a"}, user={"model": "u"}, **params)
     approach = Approach(run.strategy, run.user_strategy)
-    parties = {"agent": Party(model="a"), "user": Party(model="u")}
+    parties = {"agent": ModelConfig(model="a"), "user": ModelConfig(model="u")}
     return build_setting(run, domain, open_source(), approach, parties=parties, simulated=False)
 
 

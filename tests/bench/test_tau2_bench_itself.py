@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from tau2_scripts import ENDS, hold, make_case, normal
 
-from tautools.bench import do_nothing_floor, open_source, reference_reward
-from tautools.bench.sources.tau2_bench import process
+from tautools.bench import null_baseline, open_source, reference_reward
+from tautools.bench.sources import tau2_checkout
 from tautools.bench.types import Domain
 
 PATH, PYTHON = (os.environ.get(f"TAUTOOLS_TAU2_BENCH_{name}", "") for name in ("PATH", "PYTHON"))
@@ -38,7 +38,7 @@ def domain(request: pytest.FixtureRequest) -> Domain:
 
 def play_original(domain: Domain, cases: list[dict[str, Any]], *, quick: bool = True) -> list[dict[str, Any]]:
     program = Path(__file__).parents[1] / "support" / "tau2_original.py"
-    tables = str(Path(process.__file__).with_name("child_tables.py")) if quick else ""
+    tables = str(Path(tau2_checkout.__file__).with_name("tau2_child_tables.py")) if quick else ""
     job = {"path": domain.path, "env": domain.env, "cases": cases, "tables": tables}
     env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LOGURU_LEVEL": "CRITICAL"}
     env.pop("PYTHONPATH", None)
@@ -91,4 +91,4 @@ def test_the_package_with_its_own_databases_gives_the_same(domain: Domain) -> No
 def test_every_reference_is_accepted_and_silence_is_not(domain: Domain) -> None:
     assert {reference_reward(domain, task).value for task in domain.tasks.values()} == {1.0}
     floor = {"airline": 23, "retail": 11, "telecom": 0}
-    assert sum(do_nothing_floor(domain).values()) == floor[domain.env]
+    assert sum(null_baseline(domain).values()) == floor[domain.env]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from stand_in import STAND_IN, changed_copy, stand_in
 
-from tautools.bench import do_nothing_floor, open_source, reference_reward
-from tautools.bench.replay import run_now
+from tautools.bench import null_baseline, open_source, reference_reward
+from tautools.bench.analysis.replay import run_without_loop
 from tautools.bench.sources.tau2_bench import Tau2Bench
-from tautools.bench.types import Approach, Domain, Observation, World
+from tautools.bench.types import Approach, Domain, EnvState, Observation
 from tautools.errors import BenchError
 from tautools.records import Strategy
 
@@ -33,8 +33,8 @@ def library(source: Tau2Bench) -> Domain:
     return source.domain("library")
 
 
-def call(world: World, name: str, /, *, by: str = "assistant", **arguments: Any) -> Observation:
-    return run_now(world.call(name, json.dumps(arguments), by))
+def call(env_state: EnvState, name: str, /, *, by: str = "assistant", **arguments: Any) -> Observation:
+    return run_without_loop(env_state.call(name, json.dumps(arguments), by))
 
 
 def test_its_envs_splits_and_tasks_are_told(source: Tau2Bench) -> None:
@@ -74,48 +74,48 @@ def test_what_is_asked_of_a_task_is_kept(library: Domain) -> None:
 
 
 def test_the_floor_and_the_references_are_scored_by_the_package(source: Tau2Bench, library: Domain) -> None:
-    assert do_nothing_floor(library) == {"lend": 0.0, "say": 0.0, "judged": 0.0, "nothing": 1.0}
+    assert null_baseline(library) == {"lend": 0.0, "say": 0.0, "judged": 0.0, "nothing": 1.0}
     for domain in (library, source.domain("visit")):
         assert {reference_reward(domain, task).value for task in domain.tasks.values()} == {1.0}
 
 
 def test_a_call_is_answered_in_the_packages_words(library: Domain) -> None:
-    world = library.world(library.tasks["lend"])
-    assert json.loads(call(world, "find_book", title="Emma").text)["book_id"] == "b2"
-    assert call(world, "find_book", title="Ulysses") == Observation(
+    env_state = library.env_state(library.tasks["lend"])
+    assert json.loads(call(env_state, "find_book", title="Emma").text)["book_id"] == "b2"
+    assert call(env_state, "find_book", title="Ulysses") == Observation(
         "Error: No book is called Ulysses", error=True, arguments='{"title": "Ulysses"}'
     )
-    assert call(world, "no_such_tool").text == "Error: Tool 'no_such_tool' not found."
-    assert call(world, "get_book", isbn="3").error
+    assert call(env_state, "no_such_tool").text == "Error: Tool 'no_such_tool' not found."
+    assert call(env_state, "get_book", isbn="3").error
 
 
 @pytest.mark.parametrize("arguments", ['{"title": ', "[1]", '"Emma"', "{'title': 'Emma'}"])
 def test_arguments_that_are_no_object_are_told_to_the_model(library: Domain, arguments: str) -> None:
-    seen = run_now(library.world(library.tasks["lend"]).call("find_book", arguments))
+    seen = run_without_loop(library.env_state(library.tasks["lend"]).call("find_book", arguments))
     assert (seen.error, seen.unreadable, seen.arguments) == (True, True, "{}")
     assert arguments in seen.text
 
 
 def test_a_score_tells_its_parts(library: Domain) -> None:
-    world = library.world(library.tasks["lend"])
-    call(world, "lend_book", book_id="b1", visitor="Bob")
-    found = world.reward(["Here you are."])
+    env_state = library.env_state(library.tasks["lend"])
+    call(env_state, "lend_book", book_id="b1", visitor="Bob")
+    found = env_state.reward(["Here you are."])
     assert (found.value, found.info["db"], found.info["different"]) == (0.0, False, ["books/b1"])
     assert found.info["tau2"]["reward_breakdown"] == {"DB": 0.0, "COMMUNICATE": 1.0}
-    said = library.world(library.tasks["say"]).reward(["Keep it for a week."])
+    said = library.env_state(library.tasks["say"]).reward(["Keep it for a week."])
     assert (said.value, said.info["missing_info"]) == (0.0, ["14 days"])
 
 
 def test_assertions_on_the_environment_are_scored(source: Tau2Bench) -> None:
     visit = source.domain("visit")
-    world = visit.world(visit.tasks["enter"])
-    assert world.reward([]).info["assertions"] == [{"assertion": "user: visitor_is(visitor='Ann')", "met": False}]
-    assert call(world, "enter", by="user", name="Ann").text == "You stand at the desk."
-    assert (world.reward([]).value, "db" in world.reward([]).info) == (1.0, False)
+    env_state = visit.env_state(visit.tasks["enter"])
+    assert env_state.reward([]).info["assertions"] == [{"assertion": "user: visitor_is(visitor='Ann')", "met": False}]
+    assert call(env_state, "enter", by="user", name="Ann").text == "You stand at the desk."
+    assert (env_state.reward([]).value, "db" in env_state.reward([]).info) == (1.0, False)
 
 
 def test_worlds_share_what_none_of_them_touched(library: Domain) -> None:
-    one, other = library.world(library.tasks["lend"]), library.world(library.tasks["lend"])
+    one, other = library.env_state(library.tasks["lend"]), library.env_state(library.tasks["lend"])
     call(one, "lend_book", book_id="b1", visitor="Ann")
     call(one, "remove_book", book_id="b2")
     changed = one.changes()
@@ -127,9 +127,9 @@ def test_worlds_share_what_none_of_them_touched(library: Domain) -> None:
 
 
 def test_numbers_of_another_kind_are_another_database(library: Domain) -> None:
-    world = library.world(library.tasks["lend"])
-    run_now(world.call("lend_book", '{"book_id": "b1", "visitor": "Ann", "copies": 1.0}'))
-    assert world.reward([]).value == 0.0, "2.0 copies are left, not 2"
+    env_state = library.env_state(library.tasks["lend"])
+    run_without_loop(env_state.call("lend_book", '{"book_id": "b1", "visitor": "Ann", "copies": 1.0}'))
+    assert env_state.reward([]).value == 0.0, "2.0 copies are left, not 2"
 
 
 def test_what_the_reference_changes_is_told(library: Domain, source: Tau2Bench) -> None:
@@ -141,12 +141,12 @@ def test_what_the_reference_changes_is_told(library: Domain, source: Tau2Bench) 
 
 
 def test_a_world_that_nobody_holds_is_dropped_there(source: Tau2Bench, library: Domain) -> None:
-    world: Any = library.world(library.tasks["lend"])
-    number = world._number.number
-    assert source.process.ask("changes", world=number) == []
-    del world
+    env_state: Any = library.env_state(library.tasks["lend"])
+    number = env_state._number.number
+    assert source.process.ask("changes", env_state=number) == []
+    del env_state
     with pytest.raises(BenchError, match="could not tell what was changed: KeyError"):
-        source.process.ask("changes", world=number)
+        source.process.ask("changes", env_state=number)
 
 
 def test_the_same_checkout_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,11 @@ import pytest
 from scripted_door import ScriptedDoor
 from stand_in import STAND_IN, changed_copy, stand_in
 
-from tautools.bench import converse
-from tautools.bench.replay import run_now
-from tautools.bench.sources.tau2_bench import Tau2Bench, process
-from tautools.bench.types import Approach, Observation, World
+from tautools.bench import run_conversation
+from tautools.bench.analysis.replay import run_without_loop
+from tautools.bench.sources import tau2_checkout
+from tautools.bench.sources.tau2_bench import Tau2Bench
+from tautools.bench.types import Approach, EnvState, Observation
 from tautools.errors import BenchError, ShellError
 from tautools.records import Limits, Outcome, Strategy
 
@@ -34,20 +35,20 @@ def source() -> Iterator[Tau2Bench]:
     found.process.close()
 
 
-def a_world(source: Tau2Bench) -> World:
+def a_world(source: Tau2Bench) -> EnvState:
     domain = source.domain("library")
-    return domain.world(domain.tasks["lend"])
+    return domain.env_state(domain.tasks["lend"])
 
 
-def call(world: World, name: str, **arguments: Any) -> Observation:
-    return run_now(world.call(name, json.dumps(arguments)))
+def call(env_state: EnvState, name: str, **arguments: Any) -> Observation:
+    return run_without_loop(env_state.call(name, json.dumps(arguments)))
 
 
 def test_what_a_tool_prints_is_no_answer_and_what_it_asks_is_not_answered(source: Tau2Bench) -> None:
-    world = a_world(source)
-    assert call(world, "shout", text='{"ok": 1}').text == "Nobody."
-    assert call(world, "shout", text="x" * 200_000).text == "Nobody.", "the pipe of its standard error is read"
-    assert json.loads(call(world, "get_book", book_id="b2").text)["title"] == "Emma"
+    env_state = a_world(source)
+    assert call(env_state, "shout", text='{"ok": 1}').text == "Nobody."
+    assert call(env_state, "shout", text="x" * 200_000).text == "Nobody.", "the pipe of its standard error is read"
+    assert json.loads(call(env_state, "get_book", book_id="b2").text)["title"] == "Emma"
 
 
 def test_a_tool_that_exits_is_a_fault_and_the_others_go_on(source: Tau2Bench) -> None:
@@ -67,20 +68,20 @@ def test_a_process_that_dies_is_told_with_its_last_lines_and_the_next_question_s
     assert dead.value.evidence.endswith("The library is on fire.")
     assert "Run again" in dead.value.next_step
     assert source.process.pid is None
-    for world in (one, other):
+    for env_state in (one, other):
         with pytest.raises(BenchError, match="database of this conversation is lost"):
-            world.reward([])
+            env_state.reward([])
     assert json.loads(call(a_world(source), "get_book", book_id="b1").text)["copies"] == 3
     with pytest.raises(BenchError, match="is lost"):
         other.changes()
 
 
 def test_a_tool_that_never_answers_is_ended(source: Tau2Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = a_world(source)
+    env_state = a_world(source)
     pid = source.process.pid
-    monkeypatch.setattr(process, "ANSWER_S", 0.3)
+    monkeypatch.setattr(tau2_checkout, "ANSWER_S", 0.3)
     with pytest.raises(BenchError, match=r"gave no answer within 0.3 s and was ended when it was asked to call a tool"):
-        call(world, "sleep")
+        call(env_state, "sleep")
     assert pid is not None
     assert not psutil.pid_exists(pid)
 
@@ -94,7 +95,7 @@ def test_an_interrupt_between_question_and_answer_does_not_shift_the_answers(
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("tautools.bench.sources.tau2_bench.pipe.select.select", interrupted)
+        patch.setattr("tautools.bench.sources.tau2_checkout.select.select", interrupted)
         with pytest.raises(KeyboardInterrupt):
             source.process.ask("splits", env="library")
     assert source.process.ask("envs") == ["library", "visit"]
@@ -105,9 +106,9 @@ def test_questions_of_several_threads_get_their_own_answers(source: Tau2Bench) -
     wrong: list[str] = []
 
     def ask(title: str, book_id: str) -> None:
-        world = a_world(source)
+        env_state = a_world(source)
         for _ in range(100):
-            if json.loads(call(world, "find_book", title=title).text)["book_id"] != book_id:
+            if json.loads(call(env_state, "find_book", title=title).text)["book_id"] != book_id:
                 wrong.append(title)
 
     threads = [threading.Thread(target=ask, args=each) for each in (("Emma", "b2"), ("Moby Dick", "b1"))]
@@ -131,12 +132,12 @@ class KillingDoor(ScriptedDoor):
 
 async def test_a_process_killed_in_the_middle_of_a_conversation_is_no_failed_task(source: Tau2Bench) -> None:
     domain = source.domain("library")
-    door = KillingDoor([[("find_book", '{"title": "Moby Dick"}')], [("get_book", '{"book_id": "b1"}')], "Bye."])
-    door.pid = source.process.pid or 0
+    client = KillingDoor([[("find_book", '{"title": "Moby Dick"}')], [("get_book", '{"book_id": "b1"}')], "Bye."])
+    client.pid = source.process.pid or 0
     how: Any = {"approach": Approach(Strategy.FC), "limits": Limits(), "trial": 0, "seed": 1}
     with pytest.raises(BenchError, match=r"was ended by signal 9"):
-        await converse(domain, domain.tasks["lend"], door=door, **how)
-    again = await converse(domain, domain.tasks["lend"], door=ScriptedDoor(["Bye."]), **how)
+        await run_conversation(domain, domain.tasks["lend"], client=client, **how)
+    again = await run_conversation(domain, domain.tasks["lend"], client=ScriptedDoor(["Bye."]), **how)
     assert again.outcome is Outcome.FAILED, "another process scores what is held anew"
 
 

@@ -9,7 +9,7 @@ import pytest
 from scripted_door import ScriptedDoor
 from stand_in import stand_in
 
-from tautools.bench import converse
+from tautools.bench import run_conversation
 from tautools.bench.sources.tau2_bench import Tau2Bench
 from tautools.bench.types import Approach
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
@@ -31,13 +31,13 @@ def source() -> Iterator[Tau2Bench]:
 def hold(source: Tau2Bench) -> Any:
     """Hold a conversation of a task through a scripted door."""
 
-    async def held(door: ScriptedDoor, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
+    async def held(client: ScriptedDoor, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
         domain = source.domain(env)
-        return await converse(
+        return await run_conversation(
             domain,
             domain.tasks[task],
             approach=Approach(Strategy.FC),
-            door=door,
+            client=client,
             limits=Limits(**limits),
             trial=0,
             seed=1,
@@ -47,16 +47,16 @@ def hold(source: Tau2Bench) -> Any:
 
 
 async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
-    door = ScriptedDoor([[FIND], [LEND], "Here you are."], ["I want Moby Dick.", "Thanks. ###STOP###"])
-    held = await hold(door)
+    client = ScriptedDoor([[FIND], [LEND], "Here you are."], ["I want Moby Dick.", "Thanks. ###STOP###"])
+    held = await hold(client)
     assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0)
     greeting = "Welcome to the library."
-    assert door.of(Role.USER)[0].messages[1:] == [{"role": "user", "content": greeting}]
-    assert door.of(Role.AGENT)[0].messages[1:] == [
+    assert client.of(Role.USER)[0].messages[1:] == [{"role": "user", "content": greeting}]
+    assert client.of(Role.AGENT)[0].messages[1:] == [
         {"role": "assistant", "content": greeting},
         {"role": "user", "content": "I want Moby Dick."},
     ]
-    assert [request.tag.source for request in door.requests] == ["tau2-bench"] * 5
+    assert [request.tag.source for request in client.requests] == ["tau2-bench"] * 5
 
 
 async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(hold: Any) -> None:
@@ -73,16 +73,16 @@ async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(hol
 
 
 async def test_a_stop_with_the_last_message_comes_too_late(hold: Any) -> None:
-    door = ScriptedDoor(["And now?"], ["Go on."] * 2 + ["###STOP###"])
-    assert (await hold(door, "nothing", max_steps=5)).outcome is Outcome.STEP_LIMIT
+    client = ScriptedDoor(["And now?"], ["Go on."] * 2 + ["###STOP###"])
+    assert (await hold(client, "nothing", max_steps=5)).outcome is Outcome.STEP_LIMIT
     again = ScriptedDoor(["And now?"], ["Go on."] * 2 + ["###STOP###"])
     assert (await hold(again, "nothing", max_steps=6)).outcome is Outcome.PASSED
 
 
 async def test_refused_calls_are_errors_and_too_many_end_it(hold: Any) -> None:
-    door = ScriptedDoor([[WRONG], [FIND], [WRONG, ("no_such_tool", "{}")], "Sorry."])
-    held = await hold(door)
-    assert (held.outcome, held.reward, len(door.of(Role.AGENT))) == (Outcome.AGENT_ERROR, 0.0, 3)
+    client = ScriptedDoor([[WRONG], [FIND], [WRONG, ("no_such_tool", "{}")], "Sorry."])
+    held = await hold(client)
+    assert (held.outcome, held.reward, len(client.of(Role.AGENT))) == (Outcome.AGENT_ERROR, 0.0, 3)
     assert "3 calls were refused" in held.error
     two = ScriptedDoor([[WRONG], [WRONG], "Sorry."])
     assert (await hold(two, "nothing")).outcome is Outcome.PASSED
@@ -92,10 +92,10 @@ async def test_refused_calls_are_errors_and_too_many_end_it(hold: Any) -> None:
 
 async def test_calls_of_the_customer_count_too(hold: Any) -> None:
     enter: Any = [("enter", '{"name": "Ann"}')]
-    door = ScriptedDoor(["Come in.", "Bye."], ["Hello.", enter, "I am in.", "###STOP###"])
-    held = await hold(door, "enter", "visit")
+    client = ScriptedDoor(["Come in.", "Bye."], ["Hello.", enter, "I am in.", "###STOP###"])
+    held = await hold(client, "enter", "visit")
     assert (held.outcome, held.reward_info["assertions"][0]["met"]) == (Outcome.PASSED, True)
-    assert [tool["function"]["name"] for tool in door.of(Role.USER)[1].tools or ()] == ["enter"]
+    assert [tool["function"]["name"] for tool in client.of(Role.USER)[1].tools or ()] == ["enter"]
     assert not any("You stand at the desk." in str(message) for message in held.messages)
     lost: Any = [("look", "{}")]
     wrong = ScriptedDoor(["Come in."], ["Hello.", lost])
@@ -104,6 +104,6 @@ async def test_calls_of_the_customer_count_too(hold: Any) -> None:
 
 
 async def test_the_rounds_limit_of_the_run_holds_too(hold: Any) -> None:
-    door = ScriptedDoor(["And now?"], ["Go on."])
-    assert (await hold(door, max_rounds=3)).outcome is Outcome.STEP_LIMIT
-    assert len(door.of(Role.AGENT)) == 3
+    client = ScriptedDoor(["And now?"], ["Go on."])
+    assert (await hold(client, max_rounds=3)).outcome is Outcome.STEP_LIMIT
+    assert len(client.of(Role.AGENT)) == 3

@@ -12,8 +12,8 @@ import pytest
 from scripted_door import ScriptedDoor
 from v1_original import ROOTS, STAND_IN, Line, Original, Solved, plain
 
-from tautools.bench import converse, open_source
-from tautools.bench.agents.tau_bench import Displays
+from tautools.bench import open_source, run_conversation
+from tautools.bench.sources.tau_bench_participants import FewShotDisplays
 from tautools.bench.types import Approach, Domain, Task
 from tautools.records import Limits, Outcome, Strategy, UserStrategy
 
@@ -29,22 +29,24 @@ def theirs(original: Original, domain: Any, task: Task, approach: Approach, line
         if approach.strategy is Strategy.FEW_SHOT:
             module = original.package.module("tau_bench.agents.few_shot_agent")
             module.random = random.Random(7)
-            return original.shown(env, Displays.of(domain, approach).texts)
+            return original.shown(env, FewShotDisplays.of(domain, approach).texts)
         return original.writer(env, thinks=approach.strategy is Strategy.REACT)
 
     return original.solve((domain.env, domain.split, int(task.id)), agent, approach.user_strategy.value, lines)
 
 
 async def ours(domain: Domain, task: Task, approach: Approach, lines: tuple[Any, Any]) -> tuple[list[Any], Any]:
-    door = ScriptedDoor(*lines)
-    held = await converse(domain, task, approach=approach, door=door, limits=Limits(max_errors=99), trial=0, seed=7)
+    client = ScriptedDoor(*lines)
+    held = await run_conversation(
+        domain, task, approach=approach, client=client, limits=Limits(max_errors=99), trial=0, seed=7
+    )
     sent = [
         {
             "role": request.tag.role.value,
             "messages": list(map(plain, request.messages)),
             "tools": request.tools,
         }
-        for request in door.requests
+        for request in client.requests
     ]
     return sent, held
 
@@ -58,7 +60,7 @@ def script(domain: Domain, task: Task, approach: Approach, chance: random.Random
     moves: list[Any] = [*acts, *chance.sample(wrong, chance.randint(0, 2)), *chance.sample(words, chance.randint(1, 2))]
     if chance.random() < 0.5:
         chance.shuffle(moves)
-    agent = [_written(move, approach.strategy, chance) for move in moves]
+    agent = [_written(next_turn, approach.strategy, chance) for next_turn in moves]
     user = [line for _ in range(chance.randint(2, 6)) for line in _turn(approach.user_strategy, chance)]
     return [*agent, "Anything else?"], [*user, "true ###STOP###"]
 
@@ -75,13 +77,19 @@ def _turn(strategy: UserStrategy, chance: random.Random) -> list[str]:
     return [words] if chance.random() < 1 / 8 else said
 
 
-def _written(move: Any, strategy: Strategy, chance: random.Random) -> Line:
+def _written(next_turn: Any, strategy: Strategy, chance: random.Random) -> Line:
     if strategy in {Strategy.FC, Strategy.FEW_SHOT}:
-        return move if isinstance(move, str) else [move, *([("calculate", "{}")] if chance.random() < 0.3 else [])]
-    if isinstance(move, str):
-        respond = f"Action:\n{json.dumps({'name': 'respond', 'arguments': {'content': move}})}"
-        return chance.choice([move, respond, f"Thought:\nhm\nAction:\nrespond({move})", f"Action: a\nAction: {move}"])
-    name, arguments = move
+        return (
+            next_turn
+            if isinstance(next_turn, str)
+            else [next_turn, *([("calculate", "{}")] if chance.random() < 0.3 else [])]
+        )
+    if isinstance(next_turn, str):
+        respond = f"Action:\n{json.dumps({'name': 'respond', 'arguments': {'content': next_turn}})}"
+        return chance.choice(
+            [next_turn, respond, f"Thought:\nhm\nAction:\nrespond({next_turn})", f"Action: a\nAction: {next_turn}"]
+        )
+    name, arguments = next_turn
     return f"Thought:\nI go.\nAction:\n{json.dumps({'name': name, 'arguments': json.loads(arguments)})}"
 
 

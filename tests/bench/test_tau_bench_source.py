@@ -14,12 +14,11 @@ import pytest
 from v1_original import ROOTS, STAND_IN, Original
 
 from tautools.bench import open_source
-from tautools.bench.replay import run_now
-from tautools.bench.sources.private_import import PrivateImport
-from tautools.bench.sources.standing_in import stand_in_litellm
-from tautools.bench.sources.tau_bench import TauBenchDomain, TauBenchWorld
+from tautools.bench.analysis.replay import run_without_loop
+from tautools.bench.sources.tau_bench import TauBenchDomain, TauBenchState
+from tautools.bench.sources.tau_bench_checkout import PrivateImport, fake_litellm
 from tautools.bench.types import Approach, Task
-from tautools.errors import BenchError, NotHereError
+from tautools.errors import BenchError, NotInstalledError
 from tautools.records import Strategy, UserStrategy
 
 CALLS_A_WALK = 40
@@ -61,17 +60,17 @@ def test_random_walks_read_and_leave_what_the_original_does(root: Path, env: str
         chance = random.Random(seed)
         task = chance.choice(list(domain.tasks.values()))
         original = Original(root).env(env, "test", int(task.id))
-        world = domain.world(task)
+        env_state = domain.env_state(task)
         values = known_values(domain, task)
         for _ in range(CALLS_A_WALK):
             name, arguments = random_call(domain, task, values, chance)
             wire = json.dumps(arguments)
-            seen = run_now(world.call(name, wire))
+            seen = run_without_loop(env_state.call(name, wire))
             assert seen.text == observed(original, name, json.loads(wire)), (name, arguments)
-        assert base.consistent_hash(base.to_hashable(world.database.data)) == original.get_data_hash()
-        changed += bool(world.changes())
+        assert base.consistent_hash(base.to_hashable(env_state.database.data)) == original.get_data_hash()
+        changed += bool(env_state.changes())
         equal = original.get_data_hash() == _reference_hash(original, base)
-        assert world.reward([]).info["r_actions"] == float(equal)
+        assert env_state.reward([]).info["r_actions"] == float(equal)
     assert changed
     assert base.consistent_hash(base.to_hashable(domain.loaded.data)) == before, "the shared database was touched"
 
@@ -118,10 +117,10 @@ def test_tasks_tools_and_policy_are_the_checkouts_own(root: Path) -> None:
 def test_an_equal_number_of_another_kind_is_another_database() -> None:
     domain = source_of(STAND_IN).domain("retail", "train")
     for amount, right in (("2", 1.0), ("2.0", 0.0)):
-        world = domain.world(domain.tasks["0"])
-        run_now(world.call("pay_refund", f'{{"order_id": "#T102", "amount": {amount}}}'))
-        assert world.reward([]).info["r_actions"] == right
-    assert world.reward([]).info["different"] == ["orders/#T102"]
+        env_state = domain.env_state(domain.tasks["0"])
+        run_without_loop(env_state.call("pay_refund", f'{{"order_id": "#T102", "amount": {amount}}}'))
+        assert env_state.reward([]).info["r_actions"] == right
+    assert env_state.reward([]).info["different"] == ["orders/#T102"]
 
 
 @pytest.mark.parametrize(
@@ -140,18 +139,21 @@ def test_what_is_wrong_with_a_call_is_told_in_the_tools_own_words(
     name: str, arguments: str, text: str, unreadable: bool
 ) -> None:
     domain = source_of(STAND_IN).domain("retail")
-    seen = run_now(domain.world(domain.tasks["0"]).call(name, arguments))
+    seen = run_without_loop(domain.env_state(domain.tasks["0"]).call(name, arguments))
     assert (seen.text, seen.unreadable) == (text, unreadable)
     assert seen.arguments == ("{}" if unreadable or not arguments else arguments)
-    assert run_now(domain.world(domain.tasks["0"]).call(name, arguments, "user")).text == f"Unknown action {name}"
+    assert (
+        run_without_loop(domain.env_state(domain.tasks["0"]).call(name, arguments, "user")).text
+        == f"Unknown action {name}"
+    )
 
 
 def test_what_must_be_said_may_stand_in_any_answer_and_commas_do_not_count() -> None:
     domain = source_of(STAND_IN).domain("retail")
-    world: TauBenchWorld = domain.world(domain.tasks["2"])
-    assert world.reward(["The BLACK, TEA."]).info["outputs"] == {"Black Tea": True}
-    assert world.reward(["Black", "Tea"]).info["missing_info"] == ["Black Tea"]
-    price = domain.world(domain.tasks["1"])
+    env_state: TauBenchState = domain.env_state(domain.tasks["2"])
+    assert env_state.reward(["The BLACK, TEA."]).info["outputs"] == {"Black Tea": True}
+    assert env_state.reward(["Black", "Tea"]).info["missing_info"] == ["Black Tea"]
+    price = domain.env_state(domain.tasks["1"])
     assert price.reward(["It is 1,200."]).info["r_outputs"] == 1.0
     assert price.reward(["It is 1,200."]).value == 0.0
 
@@ -163,7 +165,7 @@ def test_two_checkouts_live_side_by_side_and_the_process_has_seen_neither(tmp_pa
     paths = [str(STAND_IN), str(tmp_path / "other")]
     code = (
         "import sys\n"
-        "from tautools.bench import open_source, do_nothing_floor\n"
+        "from tautools.bench import open_source, null_baseline\n"
         "from tautools.bench.types import Approach\n"
         "from tautools.records import Strategy, UserStrategy\n"
         f"ours, other = (open_source('tau-bench', path=each) for each in {paths})\n"
@@ -171,7 +173,7 @@ def test_two_checkouts_live_side_by_side_and_the_process_has_seen_neither(tmp_pa
         "for source in (ours, other):\n"
         "    for env in source.envs():\n"
         "        domain = source.domain(env)\n"
-        "        do_nothing_floor(domain)\n"
+        "        null_baseline(domain)\n"
         "        for strategy in domain.strategies:\n"
         "            for user in domain.user_strategies:\n"
         "                domain.instructions(Approach(strategy, user))\n"
@@ -233,7 +235,7 @@ def test_a_constructor_of_the_checkout_that_asks_a_model_is_left_there() -> None
 
 def test_a_model_is_never_asked_outside_of_a_conversation() -> None:
     with pytest.raises(BenchError, match="asks a model outside of a conversation"):
-        stand_in_litellm().completion(messages=[])
+        fake_litellm().completion(messages=[])
 
 
 def test_an_installed_package_is_found_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +245,7 @@ def test_an_installed_package_is_found_and_not_imported(monkeypatch: pytest.Monk
 
 
 def test_no_checkout_no_variable_and_nothing_installed_is_told_as_such() -> None:
-    with pytest.raises(NotHereError, match="tau-bench is not here"):
+    with pytest.raises(NotInstalledError, match="tau-bench is not here"):
         open_source("tau-bench")
 
 

@@ -22,8 +22,8 @@ from inspect_oracle import infos_of
 from random_calls import UNREADABLE, mutated
 from telecom_oracle import PackageTelecom, telecom_tools
 
-from tautools.bench import do_nothing_floor, open_source, reference_reward
-from tautools.bench.sources.inspect_telecom import TelecomWorld
+from tautools.bench import null_baseline, open_source, reference_reward
+from tautools.bench.sources.inspect_tau2 import TelecomState
 from tautools.bench.types import Domain, Task
 
 pytestmark = pytest.mark.usefixtures("bearable_package", "_one_bill_id")
@@ -48,8 +48,8 @@ def telecom() -> Domain:
 
 async def _compare(domain: Domain, task: Task, calls: list[Call], *, whole: bool = True) -> float:
     """Make the calls on both sides of the comparison; return the reward."""
-    ours, theirs = domain.world(task), await PackageTelecom(task.id).start()
-    assert isinstance(ours, TelecomWorld)
+    ours, theirs = domain.env_state(task), await PackageTelecom(task.id).start()
+    assert isinstance(ours, TelecomState)
     for requestor, name, arguments in calls:
         seen, answer = await ours.call(name, arguments, requestor), await theirs.call(name, arguments, requestor)
         assert (seen.text, seen.error) == (answer.content, answer.failed), f"{task.id}: {requestor} {name}"
@@ -61,8 +61,8 @@ async def _compare(domain: Domain, task: Task, calls: list[Call], *, whole: bool
     return reward.value
 
 
-def _hashes(world: TelecomWorld) -> tuple[str, str]:
-    environment = world._environment
+def _hashes(env_state: TelecomState) -> tuple[str, str]:
+    environment = env_state._environment
     environment.sync_tools()
     return environment.tools.db.get_hash(), environment.user_tools.db.get_hash()
 
@@ -90,7 +90,7 @@ async def test_a_reference_with_a_step_left_out_gets_the_packages_own_reward(tel
 
 def test_the_package_accepts_the_reference_of_every_task_and_nothing_passes_undone(telecom: Domain) -> None:
     assert [name for name, task in telecom.tasks.items() if reference_reward(telecom, task).value < 1] == []
-    floor = do_nothing_floor(telecom)
+    floor = null_baseline(telecom)
     assert (sum(floor.values()), len(floor)) == (0, 114)
 
 

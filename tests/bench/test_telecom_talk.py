@@ -9,7 +9,7 @@ import pytest
 from inspect_oracle import samples_of
 from scripted_door import ScriptedDoor, action
 
-from tautools.bench import conversation_seed, converse, open_source, reference_reward
+from tautools.bench import conversation_seed, open_source, reference_reward, run_conversation
 from tautools.bench.types import Approach, Domain
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
@@ -21,13 +21,13 @@ def telecom() -> Domain:
 
 
 async def hold(
-    telecom: Domain, door: ScriptedDoor, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
+    telecom: Domain, client: ScriptedDoor, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
     """Hold one conversation with a scripted door."""
     task = telecom.tasks[task_id or next(iter(telecom.tasks))]
     seed = conversation_seed(0, task.id, 0)
-    return await converse(
-        telecom, task, approach=Approach(strategy), door=door, limits=Limits(**limits), trial=0, seed=seed
+    return await run_conversation(
+        telecom, task, approach=Approach(strategy), client=client, limits=Limits(**limits), trial=0, seed=seed
     )
 
 
@@ -64,57 +64,59 @@ async def test_each_side_does_its_part_of_the_reference_in_turn_under_every_stra
             user += [[(each.name, arguments)], "I did it."]
     last = "Anything else?"
     agent.append(last if strategy is Strategy.FC else action("respond", content=last))
-    door = ScriptedDoor(agent, [*user, "###STOP###"])
-    held = await hold(telecom, door, task.id, strategy)
+    client = ScriptedDoor(agent, [*user, "###STOP###"])
+    held = await hold(telecom, client, task.id, strategy)
     assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), held.reward_info
-    assert [(deed.by, deed.call) for deed in held.deeds if deed.call] == [
+    assert [(deed.by, deed.call) for deed in held.actions if deed.call] == [
         (each.requestor, each.name) for each in task.reference
     ]
-    assert all(request.tools == list(telecom.user_tools) for request in door.of(Role.USER))
+    assert all(request.tools == list(telecom.user_tools) for request in client.of(Role.USER))
 
 
 async def test_the_agent_cannot_use_the_customers_tools_nor_the_customer_the_agents(telecom: Domain) -> None:
-    door = ScriptedDoor(
+    client = ScriptedDoor(
         [[("toggle_data", "{}")], "Please help yourself."],
         ["Hi.", [("refuel_data", "{}")], "I cannot.###STOP###"],
     )
-    held = await hold(telecom, door)
+    held = await hold(telecom, client)
     told = [message["content"] for message in [*held.messages, *held.user_messages] if message["role"] == "tool"]
     assert told == ["Error: Tool toggle_data not found", "Error: Tool refuel_data not found"]
 
 
 async def test_the_agent_does_not_see_what_the_customer_calls(telecom: Domain) -> None:
-    door = ScriptedDoor(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")], "It shows bars.", "###STOP###"])
-    held = await hold(telecom, door)
+    client = ScriptedDoor(
+        ["Look at your phone."], ["Hi.", [("check_status_bar", "{}")], "It shows bars.", "###STOP###"]
+    )
+    held = await hold(telecom, client)
     assert "check_status_bar" not in json.dumps(held.messages[1:])
     assert "check_status_bar" in json.dumps(held.user_messages)
 
 
 async def test_a_customer_that_calls_tools_without_end_has_failed_and_not_the_agent(telecom: Domain) -> None:
-    door = ScriptedDoor(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")]])
-    held = await hold(telecom, door, max_user_calls=7)
+    client = ScriptedDoor(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")]])
+    held = await hold(telecom, client, max_user_calls=7)
     assert (held.outcome, held.reward) == (Outcome.USER_ERROR, None)
     assert "7 times in a row" in held.error
-    assert len(door.of(Role.USER)) == 1 + 7
+    assert len(client.of(Role.USER)) == 1 + 7
 
 
 async def test_the_bound_on_the_customers_calls_starts_anew_when_it_speaks(telecom: Domain) -> None:
     look: list[Any] = [[("check_status_bar", "{}")], [("run_speed_test", "{}")]]
-    door = ScriptedDoor(["Look at your phone."], ["Hi.", *[*look, "Yes."] * 4, "###STOP###"])
-    assert (await hold(telecom, door, max_user_calls=3)).outcome is Outcome.FAILED
+    client = ScriptedDoor(["Look at your phone."], ["Hi.", *[*look, "Yes."] * 4, "###STOP###"])
+    assert (await hold(telecom, client, max_user_calls=3)).outcome is Outcome.FAILED
 
 
 async def test_a_customers_calls_are_no_step_and_no_error_of_the_agent(telecom: Domain) -> None:
     bad: list[Any] = [[("toggle_data", "{")], [("nothing", "{}")]]
-    door = ScriptedDoor(["Look at your phone."], ["Hi.", *bad, "No.", "###STOP###"])
-    held = await hold(telecom, door, max_errors=1, max_steps=2)
+    client = ScriptedDoor(["Look at your phone."], ["Hi.", *bad, "No.", "###STOP###"])
+    held = await hold(telecom, client, max_errors=1, max_steps=2)
     assert held.outcome is Outcome.FAILED
-    assert [deed.error for deed in held.deeds if deed.by == "user"] == [True, True]
+    assert [deed.error for deed in held.actions if deed.by == "user"] == [True, True]
 
 
 def test_a_reward_tells_each_assertion_and_the_required_actions_that_nobody_made(telecom: Domain) -> None:
     for task in telecom.tasks.values():
-        undone, done = telecom.world(task).reward([]).info, reference_reward(telecom, task).info
+        undone, done = telecom.env_state(task).reward([]).info, reference_reward(telecom, task).info
         assert len(undone["assertions"]) == len(task.source_task.evaluation_criteria.env_assertions)
         assert all(each["met"] for each in done["assertions"])
         assert done["missing_actions"] == []
@@ -125,7 +127,7 @@ def test_what_changed_is_told_of_the_carrier_and_of_the_phone(telecom: Domain) -
     task = next(
         task for task in telecom.tasks.values() if {"refuel_data", "toggle_data"} <= {a.name for a in task.reference}
     )
-    before, wanted = telecom.world(task).changes(), telecom.expected(task)
+    before, wanted = telecom.env_state(task).changes(), telecom.expected(task)
     assert wanted is not None
     differs = {place for place in {*before, *wanted} if before.get(place) != wanted.get(place)}
     assert {("lines", "L1002"), ("bills", "B1003"), ("user", "device")} <= differs

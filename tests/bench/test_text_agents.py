@@ -27,16 +27,16 @@ SAY = '{"name": "respond", "arguments": {"content": "Hello!"}}'
     ],
 )
 def test_an_action_is_found(text: str) -> None:
-    move = read_action(text)
-    assert [(call.name, json.loads(call.arguments)) for call in move.calls] == [
+    next_turn = read_action(text)
+    assert [(call.name, json.loads(call.arguments)) for call in next_turn.calls] == [
         ("get_order_details", {"order_id": "#W1"})
     ]
-    assert not move.unusable
+    assert not next_turn.unusable
 
 
 def test_to_respond_is_to_say() -> None:
-    move = read_action(f"Thought:\nGreet.\nAction:\n{SAY}")
-    assert (move.said, move.calls, move.unusable) == ("Hello!", (), False)
+    next_turn = read_action(f"Thought:\nGreet.\nAction:\n{SAY}")
+    assert (next_turn.said, next_turn.calls, next_turn.unusable) == ("Hello!", (), False)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_to_respond_is_to_say() -> None:
     ],
 )
 def test_an_action_that_cannot_be_read_is_said_and_counts_as_unusable(text: str, said: str) -> None:
-    move = read_action(text)
-    assert (move.said, move.calls, move.unusable) == (said, (), True)
+    next_turn = read_action(text)
+    assert (next_turn.said, next_turn.calls, next_turn.unusable) == (said, (), True)
 
 
 def test_plain_words_are_said() -> None:
@@ -62,17 +62,17 @@ def test_plain_words_are_said() -> None:
 
 
 def test_line_breaks_that_a_model_forgot_to_escape_are_read() -> None:
-    move = read_action('Action:\n{"name": "respond", "arguments": {"content": "one\ntwo"}}')
-    assert move.said == "one\ntwo"
+    next_turn = read_action('Action:\n{"name": "respond", "arguments": {"content": "one\ntwo"}}')
+    assert next_turn.said == "one\ntwo"
 
 
 @given(st.text(), st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
 def test_what_is_written_by_the_format_is_read_back(name: str, arguments: dict[str, object]) -> None:
-    move = read_action("Action:\n" + json.dumps({"name": f"t{name}", "arguments": arguments}))
-    assert (move.calls[0].name, json.loads(move.calls[0].arguments)) == (f"t{name}", arguments)
+    next_turn = read_action("Action:\n" + json.dumps({"name": f"t{name}", "arguments": arguments}))
+    assert (next_turn.calls[0].name, json.loads(next_turn.calls[0].arguments)) == (f"t{name}", arguments)
 
 
 @given(st.text(alphabet='Action:{}"\n`[] nr\\', max_size=60))
 def test_nothing_that_a_model_writes_breaks_the_reader(text: str) -> None:
-    move = read_action(text)
-    assert move.unusable or move.said or move.calls
+    next_turn = read_action(text)
+    assert next_turn.unusable or next_turn.said or next_turn.calls

@@ -17,11 +17,11 @@ from inspect_oracle import samples_of
 from scripted_server import Request, Say, ScriptedServer
 from telecom_oracle import PackageTelecom
 
-from tautools.bench import converse, open_source
+from tautools.bench import open_source, run_conversation
 from tautools.bench.types import Approach, Domain, Task
-from tautools.llm import ModelDoor
+from tautools.llm import ModelClient
 from tautools.llm.types import Endpoint
-from tautools.records import Conversation, Limits, Outcome, Party, Role, Strategy
+from tautools.records import Conversation, Limits, ModelConfig, Outcome, Role, Strategy
 
 AGENT = [
     Say("Let me look.", calls=[("find_user_id_by_email", {"email": "nobody@example.com"})]),
@@ -56,9 +56,11 @@ def role_of(request: Request) -> str:
 
 async def ours(domain: Domain, task: Task, server: ScriptedServer, strategy: Strategy = Strategy.FC) -> Conversation:
     """Hold a conversation through the real door."""
-    parties = {role: Party(model=server.model) for role in (Role.AGENT, Role.USER)}
-    async with ModelDoor(lambda _: [Endpoint(server.base_url, server.model)], parties) as door:
-        return await converse(domain, task, approach=Approach(strategy), door=door, limits=Limits(), trial=0, seed=9)
+    parties = {role: ModelConfig(model=server.model) for role in (Role.AGENT, Role.USER)}
+    async with ModelClient(lambda _: [Endpoint(server.base_url, server.model)], parties) as client:
+        return await run_conversation(
+            domain, task, approach=Approach(strategy), client=client, limits=Limits(), trial=0, seed=9
+        )
 
 
 async def both(

@@ -11,11 +11,11 @@ import pytest
 from command_line import called, listing
 
 from tautools.params import load_site
-from tautools.session import Diagnosis, Finding, Status, doctor
-from tautools.session.check_python import compare
+from tautools.session import DoctorFinding, DoctorReport, FindingStatus, doctor
+from tautools.session.check_machine import compare_requirement
 
 
-def _by_name(diagnosis: Diagnosis) -> dict[str, Finding]:
+def _by_name(diagnosis: DoctorReport) -> dict[str, DoctorFinding]:
     return {finding.name: finding for finding in diagnosis.findings}
 
 
@@ -50,18 +50,18 @@ def test_a_missing_workspace_fails_with_the_command_that_makes_it(tmp_path: Path
 
 def test_a_workspace_that_takes_no_files_fails() -> None:
     finding = _by_name(doctor("/proc", environ={}))["workspace"]
-    assert finding.status is Status.FAIL
+    assert finding.status is FindingStatus.FAIL
     assert "Choose a folder" in finding.remedy
 
 
 def test_a_cluster_site_without_slurm_fails(tmp_path: Path) -> None:
     diagnosis = doctor(tmp_path, site="sol-gaudi", environ={"PATH": str(tmp_path)}, sweeps=[])
     found = _by_name(diagnosis)
-    assert diagnosis.worst is Status.FAIL
+    assert diagnosis.worst is FindingStatus.FAIL
     assert found["slurm"].found == "not on PATH: sbatch, squeue, sacct, scancel"
-    assert found["vllm"].status is Status.WARN
+    assert found["vllm"].status is FindingStatus.WARN
     assert "module load mamba/latest; source activate gaudi-pytorch-vllm" in found["vllm"].remedy
-    assert found["cards"].status is Status.WARN
+    assert found["cards"].status is FindingStatus.WARN
 
 
 def test_what_is_on_the_path_is_found(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_is_on_the_path_is_found(tmp_path: Path) -> None:
         _command(commands, name)
     _command(commands, "hl-smi", "0, 3, 768 MiB, 98304 MiB")
     found = _by_name(doctor(tmp_path, site="sol-gaudi", environ={"PATH": str(commands)}, sweeps=[]))
-    assert found["slurm"].status is Status.OK
+    assert found["slurm"].status is FindingStatus.OK
     assert found["vllm"].found == str(commands / "vllm")
     assert found["cards"].found == "hl-smi: 0, 3, 768 MiB, 98304 MiB"
 
@@ -84,14 +84,14 @@ def test_the_job_of_the_session_is_compared_with_the_site(tmp_path: Path) -> Non
         "SLURM_JOB_END_TIME": str(int(time.time()) + 600),
     }
     found = _by_name(doctor(tmp_path, site="sol-gaudi", environ=environ, sweeps=[]))
-    assert found["job"].status is Status.WARN
+    assert found["job"].status is FindingStatus.WARN
     assert "qos is public, the site says class_gaudi" in found["job"].found
-    assert found["time left"].status is Status.WARN
+    assert found["time left"].status is FindingStatus.WARN
 
 
 def test_pins_are_compared_and_never_changed(tmp_path: Path) -> None:
     finding = _by_name(doctor(tmp_path, site="sol-gaudi", environ={"PATH": ""}, sweeps=[]))["pins"]
-    assert finding.status is Status.WARN
+    assert finding.status is FindingStatus.WARN
     assert "litellm is" in finding.found
     assert "asked for ==1.41.0" in finding.found
     assert "nothing is changed here" in finding.remedy
@@ -108,8 +108,8 @@ def test_pins_are_compared_and_never_changed(tmp_path: Path) -> None:
     ],
 )
 def test_a_requirement_is_compared_with_what_is_installed(requirement: str, says: str) -> None:
-    assert says in compare(requirement)
-    assert bool(says) == bool(compare(requirement))
+    assert says in compare_requirement(requirement)
+    assert bool(says) == bool(compare_requirement(requirement))
 
 
 def test_secrets_and_passwords_do_not_show(tmp_path: Path) -> None:
@@ -136,12 +136,12 @@ def test_a_sweep_that_cannot_run_is_found_before_it_runs(tmp_path: Path) -> None
     assert "unknown key `grdi`. Did you mean `grid`?" in found["sweep broken"].found
     assert found["sweep keyless"].remedy == "Set MY_KEY before tautools starts."
     assert "There is no server called 'sim-smal'" in found["sweep serverless"].found
-    assert _by_name(doctor(tmp_path, environ={"MY_KEY": "secret-key"}))["sweep keyless"].status is Status.OK
+    assert _by_name(doctor(tmp_path, environ={"MY_KEY": "secret-key"}))["sweep keyless"].status is FindingStatus.OK
 
 
 def test_the_120_cells_without_a_checkout_are_told(tmp_path: Path) -> None:
     found = _by_name(doctor(tmp_path, environ={}, sweeps=["sol-gaudi-120"]))["sweep sol-gaudi-120"]
-    assert found.status is Status.FAIL
+    assert found.status is FindingStatus.FAIL
     assert "--set path=FOLDER" in found.remedy
 
 
@@ -151,6 +151,8 @@ def test_the_only_site_of_a_workspace_is_the_one_that_is_meant(tmp_path: Path) -
 
 
 def test_a_diagnosis_shows_itself_in_a_notebook(tmp_path: Path) -> None:
-    page = Diagnosis("local", str(tmp_path), (Finding("x", Status.FAIL, "<b>", "mend & try"),))._repr_html_()
+    page = DoctorReport(
+        "local", str(tmp_path), (DoctorFinding("x", FindingStatus.FAIL, "<b>", "mend & try"),)
+    )._repr_html_()
     assert "&lt;b&gt;" in page
     assert "mend &amp; try" in page

@@ -13,9 +13,9 @@ from command_line import called
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tautools.session import Finding, Status, doctor
-from tautools.session.check_slurm import fields_of
-from tautools.session.paste import paste_text, without_names
+from tautools.session import DoctorFinding, FindingStatus, doctor
+from tautools.session.check_slurm import scontrol_fields
+from tautools.session.findings import anonymise, shareable_text
 
 _PARTITION = "PartitionName=gaudi AllowAccounts=ALL AllowQos=ALL MaxTime=7-00:00:00 Nodes=gaudi[001-010] State=UP"
 _JOB = (
@@ -47,17 +47,17 @@ def slurm_says(tmp_path: Path) -> Any:
     return says
 
 
-def found(workspace: Path, environ: dict[str, str], site: str = "sol-gaudi") -> dict[str, Finding]:
+def found(workspace: Path, environ: dict[str, str], site: str = "sol-gaudi") -> dict[str, DoctorFinding]:
     return {each.name: each for each in doctor(workspace, site=site, environ=environ, sweeps=[]).findings}
 
 
 def test_a_site_that_fits_the_cluster_is_fine(tmp_path: Path, slurm_says: Any) -> None:
     seen = found(tmp_path, slurm_says() | {"SLURM_JOB_ID": "77"})
 
-    assert [seen[name].status for name in ("partition", "account", "job")] == [Status.OK] * 3
+    assert [seen[name].status for name in ("partition", "account", "job")] == [FindingStatus.OK] * 3
     assert seen["job"].found == "job 77 in gaudi, 20 cores, 40 GiB, gpu:hl225:1, time limit 08:00:00"
     assert seen["time left"].found == "5 min of this job"
-    assert seen["time left"].status is Status.WARN
+    assert seen["time left"].status is FindingStatus.WARN
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_the_partition_does_not_have_fails(
 ) -> None:
     finding = found(tmp_path, slurm_says(**answers))["partition"]
 
-    assert finding.status is Status.FAIL
+    assert finding.status is FindingStatus.FAIL
     assert said in finding.found
     assert "params/sites/sol-gaudi.yaml" in finding.remedy
 
@@ -85,21 +85,21 @@ def test_what_the_partition_does_not_have_fails(
 def test_a_partition_that_is_not_there_fails_with_those_that_are(tmp_path: Path, slurm_says: Any) -> None:
     finding = found(tmp_path, slurm_says(scontrol="", sinfo="htc\ngeneral"))["partition"]
 
-    assert finding.status is Status.FAIL
+    assert finding.status is FindingStatus.FAIL
     assert "general, htc" in finding.remedy
 
 
 @pytest.mark.parametrize(
     ("assoc", "status", "remedy"),
     [
-        ("other||class_gaudi|", Status.FAIL, "other with class_gaudi"),
-        ("class_class59827694spring_2026||public|", Status.FAIL, "class_class59827694spring_2026 with public"),
-        ("class_class59827694spring_2026|htc|class_gaudi|", Status.FAIL, "a pair that is yours"),
-        ("", Status.WARN, "sacctmgr show assoc"),
+        ("other||class_gaudi|", FindingStatus.FAIL, "other with class_gaudi"),
+        ("class_class59827694spring_2026||public|", FindingStatus.FAIL, "class_class59827694spring_2026 with public"),
+        ("class_class59827694spring_2026|htc|class_gaudi|", FindingStatus.FAIL, "a pair that is yours"),
+        ("", FindingStatus.WARN, "sacctmgr show assoc"),
     ],
 )
 def test_an_account_or_qos_of_others_is_told_with_ones_own(
-    tmp_path: Path, slurm_says: Any, assoc: str, status: Status, remedy: str
+    tmp_path: Path, slurm_says: Any, assoc: str, status: FindingStatus, remedy: str
 ) -> None:
     finding = found(tmp_path, slurm_says(sacctmgr=assoc))["account"]
 
@@ -108,11 +108,11 @@ def test_an_account_or_qos_of_others_is_told_with_ones_own(
 
 def test_the_environment_of_the_site_is_compared_with_the_active_one(tmp_path: Path) -> None:
     active = {"PATH": "", "CONDA_DEFAULT_ENV": "gaudi-pytorch-vllm", "LOADEDMODULES": "slurm/23:mamba/2.1"}
-    assert found(tmp_path, active)["environment"].status is Status.OK
+    assert found(tmp_path, active)["environment"].status is FindingStatus.OK
     by_path = active | {"CONDA_DEFAULT_ENV": "/packages/envs/gaudi-pytorch-vllm"}
-    assert found(tmp_path, by_path)["environment"].status is Status.OK
+    assert found(tmp_path, by_path)["environment"].status is FindingStatus.OK
     wrong = found(tmp_path, {"PATH": "", "CONDA_DEFAULT_ENV": "base"})["environment"]
-    assert wrong.status is Status.WARN
+    assert wrong.status is FindingStatus.WARN
     assert "module mamba/latest is not loaded; gaudi-pytorch-vllm is not active" in wrong.found
 
 
@@ -124,10 +124,10 @@ def test_key_files_that_others_may_read_are_told(tmp_path: Path) -> None:
         path.write_text("secret")
         path.chmod(0o600)
     environ = {"PATH": "", "HF_HOME": str(tmp_path / "hf")}
-    assert found(tmp_path, environ, "local")["key files"].status is Status.OK
+    assert found(tmp_path, environ, "local")["key files"].status is FindingStatus.OK
     token.chmod(0o644)
     finding = found(tmp_path, environ, "local")["key files"]
-    assert finding.status is Status.WARN
+    assert finding.status is FindingStatus.WARN
     assert f"chmod 600 {token}" in finding.remedy
 
 
@@ -138,7 +138,7 @@ def test_scripts_of_an_agent_project_that_cannot_run_are_told_and_left_alone(tmp
         (tmp_path / name).write_text("#!/bin/bash\n")
         (tmp_path / name).chmod(mode)
     finding = found(tmp_path, {"PATH": ""}, "local")["scripts"]
-    assert finding.status is Status.WARN
+    assert finding.status is FindingStatus.WARN
     assert "anyone may change: user-server.sh" in finding.found
     assert "chmod u+x,o-w" in finding.remedy
     assert (tmp_path / "tau-experiment.sh").stat().st_mode & 0o777 == 0o644
@@ -151,7 +151,7 @@ def test_a_port_that_a_server_file_asks_for_and_another_has_is_told(tmp_path: Pa
         port = other.getsockname()[1]
         (folder / "mine.yaml").write_text(f"name: mine\nengine: simulate\nmodel: m\nport: {port}\n")
         assert f"taken: {port} of mine" in found(tmp_path, {"PATH": ""}, "local")["ports"].found
-    assert found(tmp_path, {"PATH": ""}, "local")["ports"].status is not Status.FAIL
+    assert found(tmp_path, {"PATH": ""}, "local")["ports"].status is not FindingStatus.FAIL
 
 
 def test_a_quota_that_is_nearly_used_up_is_told(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_a_quota_that_is_nearly_used_up_is_told(tmp_path: Path) -> None:
     quota = commands / "quota"
     quota.write_text(f"#!{sys.executable}\nprint('Filesystem blocks quota limit\\n/dev/home 960 1000 1100 5 0 0')\n")
     quota.chmod(0o755)
-    assert found(tmp_path, {"PATH": str(commands)}, "local")["quota"].status is Status.WARN
+    assert found(tmp_path, {"PATH": str(commands)}, "local")["quota"].status is FindingStatus.WARN
     quota.write_text(quota.read_text().replace("960", "100"))
-    assert found(tmp_path, {"PATH": str(commands)}, "local")["quota"].status is Status.OK
+    assert found(tmp_path, {"PATH": str(commands)}, "local")["quota"].status is FindingStatus.OK
 
 
 def test_the_text_to_paste_holds_no_secret_and_no_name(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_the_text_to_paste_holds_no_secret_and_no_name(tmp_path: Path) -> None:
         "http_proxy": "http://mgarcia:abcd1234@proxy:3128",
         "https_proxy": "http://proxy/?contact=m.garcia@uni.edu&t=hf_abcdefgh",
     }
-    text = paste_text(doctor(workspace, environ=environ, sweeps=[]), environ)
+    text = shareable_text(doctor(workspace, environ=environ, sweeps=[]), environ)
 
     assert "workspace ~/<user>_project" in text
     for secret in ("mgarcia", "abcd1234", "m.garcia@uni.edu", "hf_abcdefgh", str(home)):
@@ -187,7 +187,7 @@ def test_the_text_to_paste_holds_no_secret_and_no_name(tmp_path: Path) -> None:
 
 @given(st.text(alphabet="abc/-_. @=:", max_size=40), st.text(alphabet="xyz0189", min_size=6, max_size=20))
 def test_a_secret_value_never_shows_wherever_it_stands(around: str, secret: str) -> None:
-    shown = without_names(f"{around}{secret}{around} {secret}", {"HF_TOKEN": secret})
+    shown = anonymise(f"{around}{secret}{around} {secret}", {"HF_TOKEN": secret})
 
     assert secret not in shown
 
@@ -202,7 +202,7 @@ def test_doctor_paste_prints_the_block(tmp_path: Path) -> None:
 @given(st.text(max_size=200))
 @example("= =x a=b=c")
 def test_whatever_slurm_says_is_read_without_failing(text: str) -> None:
-    found = fields_of([text])
+    found = scontrol_fields([text])
     assert all(found)
     assert all(f"{name}={value}" in text for name, value in found.items())
 
@@ -212,5 +212,5 @@ def test_whatever_slurm_says_is_read_without_failing(text: str) -> None:
 def test_on_a_real_slurm_the_shipped_site_fits(tmp_path: Path, slurm: Path) -> None:
     seen = found(tmp_path, {"PATH": os.environ["PATH"], "SLURM_CONF": str(slurm), "USER": "root"})
 
-    assert seen["partition"].status is Status.OK, seen["partition"]
-    assert seen["account"].status is Status.OK, seen["account"]
+    assert seen["partition"].status is FindingStatus.OK, seen["partition"]
+    assert seen["account"].status is FindingStatus.OK, seen["account"]

@@ -9,7 +9,7 @@ import pytest
 from command_line import called
 
 from tautools.bench.fidelity import REASONS, Deviation
-from tautools.bench.sources.tau_bench import TauBenchWorld
+from tautools.bench.sources.tau_bench import TauBenchState
 from tautools.bench.types import Reward
 
 STAND_IN = str(Path(__file__).parents[1] / "support" / "stand_in_tau_bench")
@@ -29,7 +29,7 @@ def test_the_table_and_the_reasons_fit_a_terminal(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_difference_is_shown_and_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TauBenchWorld, "reward", lambda *_: Reward(0.5, {"db": True, "outputs": {}}))
+    monkeypatch.setattr(TauBenchState, "reward", lambda *_: Reward(0.5, {"db": True, "outputs": {}}))
     told = called("fidelity", *FEW, "--variant", "solve")
     assert told.code == 1
     assert "DIFFERENT airline/test/fc/llm 0/solve: reward: the original 1.0, ours 0.5" in told.out

@@ -9,7 +9,7 @@ import pytest
 from command_line import called, listing
 
 from tautools.params import load_server, load_site, load_sweep, shipped
-from tautools.session import plan_init, recognise, write_workspace
+from tautools.session import find_agent_project, plan_init, write_workspace
 
 
 def test_a_workspace_has_params_with_comments_notebooks_and_folders(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_the_checkout_of_an_agent_project_goes_into_the_sweep(agent_project: Pat
 
 
 def test_results_are_found_by_env_strategy_and_model(agent_project: Path) -> None:
-    found = recognise(agent_project)
+    found = find_agent_project(agent_project)
     assert found is not None
     cells = [(each.env, each.strategy, each.model, each.num_trials) for each in found.results]
     assert cells == [("airline", "act", "4B", 3), ("retail", "react", "4B", 1)]
@@ -158,4 +158,4 @@ def test_any_other_folder_is_no_agent_project(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "results").mkdir()
     (tmp_path / "errors").mkdir()
-    assert recognise(tmp_path) is None
+    assert find_agent_project(tmp_path) is None

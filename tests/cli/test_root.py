@@ -12,9 +12,8 @@ import pytest
 from command_line import called, listing, typed
 
 from tautools import __version__
-from tautools.cli import cli
-from tautools.cli.errors import guard
-from tautools.cli.root import VERBS
+from tautools.cli import VERBS, cli
+from tautools.cli.output import guard
 from tautools.errors import BenchError, ParamsError, ServerError
 
 HEAVY = {
@@ -47,7 +46,7 @@ def test_help_loads_no_verb_and_no_heavy_package() -> None:
     )
     assert not loaded & (HEAVY | {"pydantic", "rich"})
     assert not {f"tautools.cli.{verb}" for verb in VERBS} & loaded
-    assert not {"tautools.run", "tautools.sweep", "tautools.server"} & loaded
+    assert not {"tautools.run", "tautools.sweep", "tautools.servers"} & loaded
 
 
 def test_importing_does_nothing_to_the_folder_or_the_log(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from scripted_server import ScriptedServer
 
 from tautools.errors import ModelCallError
-from tautools.llm import ModelDoor, Retry
+from tautools.llm import ModelClient, Retry
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, ToolSpec
-from tautools.records import CallRecord, Party, Role
+from tautools.records import CallRecord, ModelConfig, Role
 
 KEY = "sk-tautools-0123456789abcdef"
 HELLO: list[Message] = [{"role": "user", "content": "Hello."}]
@@ -27,13 +27,13 @@ TOOL: ToolSpec = {
 class Opened:
     """An open door, and what came through it."""
 
-    door: ModelDoor
+    client: ModelClient
     records: list[CallRecord] = field(default_factory=list)
     retries: list[tuple[float, ModelCallError]] = field(default_factory=list)
 
     async def ask(self, *, tools: list[ToolSpec] | None = None, **tag: Any) -> Reply:
         """Ask as the agent."""
-        return await self.door.complete(CallTag(**{"role": Role.AGENT, **tag}), HELLO, tools)
+        return await self.client.complete(CallTag(**{"role": Role.AGENT, **tag}), HELLO, tools)
 
 
 OpenDoor = Callable[..., AbstractAsyncContextManager[Opened]]
@@ -49,21 +49,23 @@ def open_door() -> OpenDoor:
     """Return what opens a door to servers: one attempt, no waits, unless the options say otherwise."""
 
     @asynccontextmanager
-    async def opened(*servers: ScriptedServer, party: Party | None = None, **options: Any) -> AsyncIterator[Opened]:
+    async def opened(
+        *servers: ScriptedServer, party: ModelConfig | None = None, **options: Any
+    ) -> AsyncIterator[Opened]:
         places = [endpoint_of(server, **options.pop("endpoint", {})) for server in servers]
         resolve = options.pop("resolve", lambda _role: places)
-        party = party or Party(model="scripted")
+        party = party or ModelConfig(model="scripted")
         records: list[CallRecord] = []
         retries: list[tuple[float, ModelCallError]] = []
-        door = ModelDoor(
+        client = ModelClient(
             resolve,
             {Role.AGENT: party, Role.USER: party},
             on_call=records.append,
             on_retry=lambda _tag, wait_s, error: retries.append((wait_s, error)),
             **{"retry": Retry(attempts=1), **options},
         )
-        async with door:
-            yield Opened(door, records, retries)
+        async with client:
+            yield Opened(client, records, retries)
 
     return opened
 

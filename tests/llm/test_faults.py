@@ -12,9 +12,9 @@ import pytest
 from scripted_server import Request, Say, ScriptedServer
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.llm import ModelDoor, Retry, Timeouts
+from tautools.llm import ModelClient, Retry, Timeouts
 from tautools.llm.types import CallTag, Endpoint
-from tautools.records import Party, Role
+from tautools.records import ModelConfig, Role
 
 _TOO_LONG = (
     "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input tokens"
@@ -142,11 +142,11 @@ async def test_an_address_that_takes_no_connection_is_a_time_out() -> None:
                 each.connect_ex(address)
             place = Endpoint(f"http://127.0.0.1:{address[1]}/v1", "m")
             timeouts = Timeouts(connect_s=0.2)
-            async with ModelDoor(
-                lambda _: [place], {Role.AGENT: Party(model="m")}, timeouts=timeouts, retry=Retry(attempts=1)
-            ) as door:
+            async with ModelClient(
+                lambda _: [place], {Role.AGENT: ModelConfig(model="m")}, timeouts=timeouts, retry=Retry(attempts=1)
+            ) as client:
                 with pytest.raises(ModelCallError, match=r"No connection .* within 0\.2 s") as raised:
-                    await door.complete(CallTag(role=Role.AGENT), [])
+                    await client.complete(CallTag(role=Role.AGENT), [])
         finally:
             for each in held:
                 each.close()

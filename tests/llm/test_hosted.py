@@ -14,7 +14,7 @@ from scripted_server import Say, ScriptedServer
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm import Retry, Timeouts, check_hosted_key
 from tautools.llm.types import Endpoint
-from tautools.records import Party, Role, Sampling, Thinking
+from tautools.records import ModelConfig, Role, Sampling, Thinking
 
 _VLLM = {"provider": "hosted_vllm"}
 _QUICK = Retry(attempts=3, first_wait_s=0.01, most_wait_s=0.02)
@@ -39,7 +39,7 @@ async def test_a_hosted_reply_is_like_any_other(open_door: Any, tool: Any, key: 
 
 
 async def test_a_hosted_request_without_tools_has_no_such_key_and_no_null(open_door: Any, hello: Any) -> None:
-    party = Party(model="scripted", provider="hosted_vllm", sampling=Sampling(temperature=0.0, top_k=5))
+    party = ModelConfig(model="scripted", provider="hosted_vllm", sampling=Sampling(temperature=0.0, top_k=5))
     async with ScriptedServer() as server, open_door(server, endpoint=_VLLM, party=party) as opened:
         await opened.ask()
     assert server.requests[0].body == {
@@ -60,7 +60,7 @@ async def test_thinking_tags_are_cut_out_of_a_hosted_reply_too(open_door: Any) -
 
 
 async def test_the_thinking_switch_reaches_a_hosted_vllm_and_is_refused_elsewhere(open_door: Any) -> None:
-    party = Party(model="scripted", thinking=Thinking.OFF)
+    party = ModelConfig(model="scripted", thinking=Thinking.OFF)
     async with ScriptedServer() as server:
         async with open_door(server, endpoint=_VLLM, party=party) as opened:
             await opened.ask()

@@ -18,9 +18,9 @@ import pytest
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import Http
-from tautools.llm import ModelDoor, Retry, Timeouts
+from tautools.llm import ModelClient, Retry, Timeouts
 from tautools.llm.types import CallTag, Endpoint, Reply
-from tautools.records import Party, Role, Sampling, Thinking, ThinkingSwitch
+from tautools.records import ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
@@ -71,9 +71,11 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 async def _ask(endpoint: Endpoint, text: str = "Hello.", tools: Any = None, **party: Any) -> Reply:
     sampling = Sampling(temperature=0, **party.pop("sampling", {}))
-    parties = {Role.AGENT: Party(model="tiny", sampling=sampling, **party)}
-    async with ModelDoor(lambda _: [endpoint], parties, timeouts=Timeouts(idle_s=5.0), retry=Retry(attempts=1)) as door:
-        return await door.complete(CallTag(role=Role.AGENT, seed=1), [{"role": "user", "content": text}], tools)
+    parties = {Role.AGENT: ModelConfig(model="tiny", sampling=sampling, **party)}
+    async with ModelClient(
+        lambda _: [endpoint], parties, timeouts=Timeouts(idle_s=5.0), retry=Retry(attempts=1)
+    ) as client:
+        return await client.complete(CallTag(role=Role.AGENT, seed=1), [{"role": "user", "content": text}], tools)
 
 
 async def _fault(endpoint: Endpoint, *args: Any, **options: Any) -> CallFault:

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import Say, ScriptedServer
 
-from tautools.llm.incoming import Incoming
-from tautools.llm.thinking import separate
-from tautools.records import Party, Thinking
+from tautools.llm.stream import StreamParser, split_thinking
+from tautools.records import ModelConfig, Thinking
 
 
 async def test_text_usage_and_finish_reason_are_read(open_door: Any) -> None:
@@ -121,13 +120,13 @@ def test_what_follows_an_opening_tag_or_precedes_a_closing_one_was_thought(parts
         before = next((each for each in reversed(parts[:place]) if "think" in each), "")
         after = next((each for each in parts[place:] if "think" in each), "")
         (thought if before == "<think>" or after == "</think>" else said).append(part)
-    assert separate("".join(parts)) == ("".join(said), "".join(thought))
+    assert split_thinking("".join(parts)) == ("".join(said), "".join(thought))
 
 
 async def test_thinking_cut_off_by_its_length_is_no_text(open_door: Any) -> None:
     """The template opened the tag in the prompt and the answer ended before it was closed."""
     say = Say("Let me look at the", finish_reason="length")
-    party = Party(model="scripted", thinking=Thinking.ON)
+    party = ModelConfig(model="scripted", thinking=Thinking.ON)
     async with ScriptedServer(say) as server:
         async with open_door(server, party=party) as opened:
             thought = await opened.ask()
@@ -251,7 +250,7 @@ _STREAM = b"".join(
 @given(st.lists(st.integers(0, len(_STREAM)), max_size=40))
 def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(_STREAM)]
-    incoming = Incoming("here")
+    incoming = StreamParser("here")
     for start, end in itertools.pairwise(places):
         incoming.feed(_STREAM[start:end], time.perf_counter())
     assert incoming.done

@@ -8,9 +8,9 @@ import pytest
 from scripted_server import Say, ScriptedServer
 
 from tautools.errors import CallFault, ModelCallError, ParamsError
-from tautools.llm.switches import switch_of
+from tautools.llm.request import switch_of
 from tautools.llm.types import CallTag
-from tautools.records import Party, Role, Sampling, Thinking, ThinkingSwitch
+from tautools.records import ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
 
 
 def _nulls(value: Any) -> bool:
@@ -45,7 +45,7 @@ async def test_tools_go_over_as_they_are(open_door: Any, tool: Any) -> None:
 async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_door: Any) -> None:
     extra = {"top_p": 0.5, "min_p": 0.1, "tool_choice": "required"}
     sampling = Sampling(temperature=0.0, top_p=0.9, top_k=20, max_tokens=64, extra_body=extra)
-    party = Party(model="scripted", sampling=sampling)
+    party = ModelConfig(model="scripted", sampling=sampling)
     async with ScriptedServer() as server, open_door(server, party=party) as opened:
         await opened.ask(seed=0)
     body = server.requests[0].body
@@ -64,7 +64,7 @@ async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_
     ],
 )
 async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: dict[str, Any], sent: Any) -> None:
-    party = Party(model="scripted", thinking=thinking, sampling=Sampling(extra_body=extra))
+    party = ModelConfig(model="scripted", thinking=thinking, sampling=Sampling(extra_body=extra))
     async with ScriptedServer() as server, open_door(server, party=party) as opened:
         await opened.ask()
         await opened.ask()
@@ -78,11 +78,11 @@ async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: di
 async def test_qwens_mark_ends_every_user_message_and_no_history(
     open_door: Any, hello: Any, thinking: Thinking, mark: str
 ) -> None:
-    party = Party(model="scripted", thinking=thinking, thinking_switch=ThinkingSwitch.NO_THINK)
+    party = ModelConfig(model="scripted", thinking=thinking, thinking_switch=ThinkingSwitch.NO_THINK)
     said = [{"role": "system", "content": "Be kind."}, *hello, {"role": "assistant", "content": "Hi."}, *hello]
     async with ScriptedServer() as server, open_door(server, party=party) as opened:
-        await opened.door.complete(CallTag(role=Role.AGENT), said)
-        await opened.door.complete(CallTag(role=Role.AGENT), said[:1])
+        await opened.client.complete(CallTag(role=Role.AGENT), said)
+        await opened.client.complete(CallTag(role=Role.AGENT), said[:1])
     first, alone = (request.body for request in server.requests)
     assert [each["content"] for each in first["messages"]] == ["Be kind.", f"Hello.{mark}", "Hi.", f"Hello.{mark}"]
     assert alone["messages"][0]["content"] == f"Be kind.{mark}", "without a user message it ends the system prompt"
@@ -109,7 +109,7 @@ async def test_qwens_mark_ends_every_user_message_and_no_history(
 async def test_each_family_is_switched_in_its_own_way(
     open_door: Any, model: str, thinking: Thinking, sent: dict[str, Any]
 ) -> None:
-    party = Party(model=model, thinking=thinking, thinking_switch=switch_of(model, thinking))
+    party = ModelConfig(model=model, thinking=thinking, thinking_switch=switch_of(model, thinking))
     async with ScriptedServer(model=model) as server, open_door(server, party=party) as opened:
         await opened.ask()
     body = server.requests[0].body
@@ -132,7 +132,7 @@ def test_what_a_family_cannot_do_is_said_before_anything_is_asked(model: str, th
 
 async def test_a_server_that_refuses_the_template_switch_names_the_other_one(open_door: Any) -> None:
     refused = Say(status=400, body='{"error": {"message": "Unrecognized argument: chat_template_kwargs"}}')
-    party = Party(model="scripted", thinking=Thinking.OFF)
+    party = ModelConfig(model="scripted", thinking=Thinking.OFF)
     async with ScriptedServer(refused) as server, open_door(server, party=party) as opened:
         with pytest.raises(ModelCallError) as caught:
             await opened.ask()
@@ -146,9 +146,9 @@ async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any,
     )
     async with ScriptedServer() as server:
         async with open_door(server, endpoint={"simulated": True}) as opened:
-            record = (await opened.door.complete(tag, hello)).record
+            record = (await opened.client.complete(tag, hello)).record
         async with open_door(server) as opened:
-            await opened.door.complete(tag, hello)
+            await opened.client.complete(tag, hello)
     assert server.requests[0].body["tautools_task"] == {
         "bench": "tau2",
         "env": "retail",
@@ -167,7 +167,7 @@ async def test_a_simulated_server_learns_where_the_benchmark_was_loaded_from(ope
     place = {"source": "tau2-bench", "path": "/checkout", "python": "/checkout/.venv/bin/python"}
     tag = CallTag(role=Role.USER, bench="tau2", env="retail", **place)
     async with ScriptedServer() as server, open_door(server, endpoint={"simulated": True}) as opened:
-        await opened.door.complete(tag, hello)
+        await opened.client.complete(tag, hello)
     assert place.items() <= server.requests[0].body["tautools_task"].items()
 
 
@@ -185,7 +185,7 @@ async def test_the_key_travels_as_a_bearer_token_only(open_door: Any, key: str) 
     assert server.requests[0].headers["Authorization"] == f"Bearer {key}"
     assert key not in repr(server.requests[0].body)
     assert key not in repr(reply)
-    assert key not in repr(opened.door)
+    assert key not in repr(opened.client)
     assert key not in reply.record.model_dump_json()
 
 

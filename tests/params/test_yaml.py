@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tautools.errors import ParamsError
-from tautools.params.yaml_tree import read_document, read_value
+from tautools.params.yaml import read_document, read_value
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tautools.records import CallRecord, Conversation, Outcome, Role, Setting, S
 from tautools.report import conversation_frame, event_frame, find_cells, latency_report
 from tautools.report.latency import LatencyReport
 from tautools.run.folder import claim_folder
-from tautools.run.writer import Writer
+from tautools.run.ledger import ResultsWriter
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_nested_cells_count_each_call_and_conversation_once(report: LatencyRepor
 def _one_conversation(tmp_path: Path, calls: list[CallRecord], *, started: float, finished: float) -> LatencyReport:
     plan = Plan("airline", Strategy.FC, "M", 1, (1,), 1.0)
     setting: Setting = plan.setting
-    writer = Writer(claim_folder(tmp_path / "results", setting, {}))
+    writer = ResultsWriter(claim_folder(tmp_path / "results", setting, {}))
     for call in calls:
         writer.call(call.model_copy(update={"setting_id": setting.id, "task_id": "0", "model": "M"}))
     writer.commit(
@@ -178,7 +178,7 @@ def test_simulated_calls_are_marked(tmp_path: Path) -> None:
 
 
 def test_calls_that_all_failed_make_a_report_of_n_0(tmp_path: Path) -> None:
-    plan = Plan("retail", Strategy.FC, "Qwen/Qwen3-8B", 2, (1,), 0.5, owed=(("0", 0), ("1", 0)))
+    plan = Plan("retail", Strategy.FC, "Qwen/Qwen3-8B", 2, (1,), 0.5, pending=(("0", 0), ("1", 0)))
     report = latency_report(workspace=write_fixed_results(tmp_path, (plan,)))
     assert "No request of an agent was answered (n = 0); 2 further calls failed" in report.opening.first
     (group,) = report.groups

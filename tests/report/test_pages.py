@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from fixed_results import write_fixed_results
 
-from tautools.cli.report import command
+from tautools.cli.results import report_command
 from tautools.report import how_to_open
 
 
@@ -21,7 +21,7 @@ from tautools.report import how_to_open
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Both reports, built once by the command in a workspace with a space in its name."""
     workspace = write_fixed_results(tmp_path_factory.mktemp("my work"))
-    done = CliRunner().invoke(command, ["--workspace", str(workspace), "--json"])
+    done = CliRunner().invoke(report_command, ["--workspace", str(workspace), "--json"])
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return {**found, "workspace": str(workspace)}
@@ -147,7 +147,7 @@ def _luminance(colour: list[int]) -> float:
 
 
 def test_a_workspace_without_results_ends_before_anything_is_made(tmp_path: Path) -> None:
-    done = CliRunner().invoke(command, ["--workspace", str(tmp_path)])
+    done = CliRunner().invoke(report_command, ["--workspace", str(tmp_path)])
     assert done.exit_code == 1
     assert f"There are no results under {tmp_path / 'results'}." in done.stderr
     assert "Next: Run a cell (`tautools run --help` shows how) or a sweep" in done.stderr
@@ -155,14 +155,14 @@ def test_a_workspace_without_results_ends_before_anything_is_made(tmp_path: Path
 
 
 def test_an_unknown_sweep_is_bad_input(tmp_path: Path) -> None:
-    done = CliRunner().invoke(command, ["--workspace", str(tmp_path), "--sweep", "dmeo"])
+    done = CliRunner().invoke(report_command, ["--workspace", str(tmp_path), "--sweep", "dmeo"])
     assert done.exit_code == 2
     assert "Did you mean `demo`?" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_that_was_not_run_yet_says_how_to_run_it(tmp_path: Path) -> None:
-    done = CliRunner().invoke(command, ["--workspace", str(tmp_path), "--sweep", "demo"])
+    done = CliRunner().invoke(report_command, ["--workspace", str(tmp_path), "--sweep", "demo"])
     assert done.exit_code == 1
     assert "No conversation of sweep demo is finished yet." in done.stderr
     assert "Next: Run it with `tautools sweep run demo`." in done.stderr

@@ -76,7 +76,7 @@ def test_the_first_convention_counts_faults_and_missing_trials_as_failures(repor
 
 def test_what_is_owed_is_left_out_of_ours_and_lowers_the_first_convention(report: PassReport) -> None:
     react = report.scores[2]
-    assert (react.cell.planned, len(react.cell.rows), react.cell.owed, react.infra_faults) == (72, 70, 2, 2)
+    assert (react.cell.planned, len(react.cell.rows), react.cell.pending, react.infra_faults) == (72, 70, 2, 2)
     assert len(react.pass_hat) == 2  # two tasks have two finished trials only
     assert react.v1[0] <= react.pass_hat[0].value
 
@@ -85,14 +85,14 @@ def test_a_user_error_carries_no_reward_and_is_counted_apart(report: PassReport)
     retail = report.scores[3]
     assert {outcome.value: n for outcome, n in retail.outcomes.items()}["user_error"] == 1
     assert retail.scored == 23
-    assert retail.cell.owed == 0
+    assert retail.cell.pending == 0
     assert retail.v1[0] < retail.pass_hat[0].value
 
 
 def test_the_do_nothing_floor_is_the_benchmarks_own_and_of_the_same_tasks(report: PassReport) -> None:
-    from tautools.bench import do_nothing_floor, open_source
+    from tautools.bench import null_baseline, open_source
 
-    floors = do_nothing_floor(open_source().domain("airline"))
+    floors = null_baseline(open_source().domain("airline"))
     airline = report.scores[1]
     assert airline.floor.value == pytest.approx(sum(floors[task] for task in airline.cell.tasks) / 24)
     assert airline.floor.value > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fixed_results import Plan, write_fixed_results
 
-from tautools.bench import do_nothing_floor, open_source
+from tautools.bench import null_baseline, open_source
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
 from tautools.report import find_cells, latency_report, pass_report
@@ -54,7 +54,7 @@ def test_a_sweeps_report_has_all_its_cells_and_counts_what_is_owed(tmp_path: Pat
 
 def test_the_floor_is_that_of_the_tasks_the_score_rests_on(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, tasks=3)
-    floors = do_nothing_floor(open_source().domain("airline"))
+    floors = null_baseline(open_source().domain("airline"))
     begun, not_begun = pass_report(workspace=workspace, sweep="small").scores[1:3]
     assert begun.floor.value == pytest.approx(sum(floors[task] for task in ("0", "1", "2")) / 3)
     assert not_begun.floor.value == pytest.approx(sum(floors[task] for task in ("0", "1", "2", "3")) / 4)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tautools.report.picture import Gallery, blank
-from tautools.report.table import Column, Table
+from tautools.report.figures import FigureList, empty_figure
+from tautools.report.formatting import Column, Table
 
 TABLE = Table(
     "Scores",
@@ -56,8 +56,8 @@ def test_a_table_without_rows_says_n_0() -> None:
 
 
 def test_a_picture_of_nothing_has_words_and_no_png() -> None:
-    nothing = blank("scores", "n = 0")
+    nothing = empty_figure("scores", "n = 0")
     data, _ = nothing._repr_mimebundle_()
     assert set(data) == {"text/plain"}
-    assert "img" not in Gallery([nothing])._repr_html_()
-    assert repr(Gallery([])) == "No figure: n = 0."
+    assert "img" not in FigureList([nothing])._repr_html_()
+    assert repr(FigureList([])) == "No figure: n = 0."

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from fixed_results import USER
 
-from tautools.records import CommitRow, ConversationPlace, Event, Outcome, Party, Setting, Strategy
+from tautools.records import CommitRow, ConversationLocation, Event, ModelConfig, Outcome, Setting, Strategy
 from tautools.report.cells import ReportCell
-from tautools.report.floor import Floor
-from tautools.report.numbers import count, measured, percent, plural, share
-from tautools.report.pass_words import pass_opening
-from tautools.report.scores import CellScore, score
+from tautools.report.formatting import count, percent, plural, share, significant
+from tautools.report.pass_tables import pass_summary
+from tautools.report.scores import CellScore, NullBaseline, score
 
 
-def _score(model: str, passed: list[bool], *, owed: int = 0, faults: int = 0, floor: float | None = 0.1) -> CellScore:
+def _score(
+    model: str, passed: list[bool], *, pending: int = 0, faults: int = 0, floor: float | None = 0.1
+) -> CellScore:
     setting = Setting(
         source="s",
         source_version="1",
@@ -23,7 +24,7 @@ def _score(model: str, passed: list[bool], *, owed: int = 0, faults: int = 0, fl
         reward_basis="r",
         env="airline",
         strategy=Strategy.FC,
-        agent=Party(model=model),
+        agent=ModelConfig(model=model),
         user=USER,
     )
     rows = tuple(
@@ -36,53 +37,53 @@ def _score(model: str, passed: list[bool], *, owed: int = 0, faults: int = 0, fl
             reward=float(value),
             started_at=0.0,
             finished_at=1.0,
-            place=ConversationPlace(file="a.jsonl", offset=0, length=1, sha256=""),
+            place=ConversationLocation(file="a.jsonl", offset=0, length=1, sha256=""),
             writer="a",
         )
         for number, value in enumerate(passed)
     )
-    tasks = tuple(str(number) for number in range(len(passed) + owed))
+    tasks = tuple(str(number) for number in range(len(passed) + pending))
     lost = tuple(Event(kind="fault", at=0.0, task_id=tasks[-1], trial=0) for _ in range(faults))
     cell = ReportCell(setting, setting.id, Path("results/airline/fc/x"), 1, tasks, rows, lost, "sweep s")
-    return score(cell, label=model, nested_in=None, floor=Floor(floor, len(tasks)))
+    return score(cell, label=model, nested_in=None, floor=NullBaseline(floor, len(tasks)))
 
 
 def test_one_setting_is_not_called_the_highest_of_several() -> None:
-    opening = pass_opening([_score("A", [True] * 12 + [False] * 12)], "w")
+    opening = pass_summary([_score("A", [True] * 12 + [False] * 12)], "w")
     assert opening.first == (
         "A has a pass^1 of 0.500 (95 % interval 0.292 to 0.708; 24 tasks, 24 scored conversations); "
         "doing nothing scores 0.100 on these tasks."
     )
     assert opening.second == (
-        "24 of 24 planned conversations are finished, 100.0 %, and nothing is owed; "
+        "24 of 24 planned conversations are finished, 100.0 %, and nothing is pending; "
         "no conversation was lost to the infrastructure."
     )
 
 
 def test_the_best_of_several_is_named_and_a_tie_is_called_a_tie() -> None:
     worse, better = _score("A", [True, False]), _score("B", [True, True])
-    assert pass_opening([worse, better], "w").first.startswith("Of 2 settings, B has the highest pass^1, 1.000 (")
-    tied = pass_opening([worse, _score("C", [False, True])], "w").first
+    assert pass_summary([worse, better], "w").first.startswith("Of 2 settings, B has the highest pass^1, 1.000 (")
+    tied = pass_summary([worse, _score("C", [False, True])], "w").first
     assert tied.startswith("Of 2 settings, A shares the highest pass^1 with 1 other, 0.500 (")
 
 
 def test_what_is_owed_and_what_was_lost_is_said() -> None:
-    opening = pass_opening([_score("A", [True], owed=1, faults=1)], "w")
+    opening = pass_summary([_score("A", [True], pending=1, faults=1)], "w")
     assert opening.second == (
-        "1 of 2 planned conversations is finished, 50.0 %, and 1 is still owed; "
+        "1 of 2 planned conversations is finished, 50.0 %, and 1 is still pending; "
         "1 attempt was lost to the infrastructure, none of them scored as a failure."
     )
 
 
 def test_a_floor_that_is_not_known_is_not_given() -> None:
-    assert pass_opening([_score("A", [True], floor=None)], "w").first.endswith("; the do-nothing floor is not known.")
+    assert pass_summary([_score("A", [True], floor=None)], "w").first.endswith("; the do-nothing floor is not known.")
 
 
 def test_no_scored_conversation_and_no_results_at_all_are_two_different_things() -> None:
-    assert pass_opening([_score("A", [], owed=2)], "w").first == (
+    assert pass_summary([_score("A", [], pending=2)], "w").first == (
         "None of 1 setting has a scored conversation yet, so there is no score (n = 0)."
     )
-    nothing = pass_opening([], "here")
+    nothing = pass_summary([], "here")
     assert nothing.first == "There are no results under here/results."
     assert nothing.second.startswith("Next: ")
 
@@ -100,7 +101,7 @@ def test_no_scored_conversation_and_no_results_at_all_are_two_different_things()
     ],
 )
 def test_measured_quantities_have_three_significant_digits(value: float | None, text: str) -> None:
-    assert measured(value) == text
+    assert significant(value) == text
 
 
 def test_a_share_that_is_not_quite_all_is_not_written_as_all() -> None:

@@ -5,14 +5,14 @@ import contextlib
 import pytest
 
 from tautools.run.claims import Claims
-from tautools.run.writer import Writer
+from tautools.run.ledger import ResultsWriter
 
 
 @pytest.fixture
 def open_writer():
     """Opens writers that are closed at the end of the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda folder: stack.enter_context(contextlib.closing(Writer(folder)))
+        yield lambda folder: stack.enter_context(contextlib.closing(ResultsWriter(folder)))
 
 
 @pytest.fixture

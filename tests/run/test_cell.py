@@ -27,17 +27,17 @@ def server():
 def test_a_cell_is_planned_run_and_read_back(tmp_path, server):
     run = cell_at(server.base_url, limit=3, num_trials=2)
     cell = prepare_cell(run, workspace=tmp_path)
-    assert (len(cell.planned), len(cell.owed), cell.done) == (6, 6, {})
+    assert (len(cell.planned), len(cell.pending), cell.done) == (6, 6, {})
     assert list(tmp_path.iterdir()) == [], "planning makes nothing"
 
     before = requests_of(server)
     result = run_cell(cell)
     asked = requests_of(server) - before
 
-    assert (result.planned, result.done, result.owed, result.faults) == (6, 6, 0, 0)
-    assert str(result).startswith("6 done, 0 owed")
+    assert (result.planned, result.done, result.pending, result.faults) == (6, 6, 0, 0)
+    assert str(result).startswith("6 done, 0 pending")
     assert "SIMULATED" in str(result)
-    assert "6 done, 0 owed" in result._repr_html_()
+    assert "6 done, 0 pending" in result._repr_html_()
     assert result.folder == tmp_path / "results" / "retail" / "fc" / "4B"
     rows = read_ledger(result.folder)
     assert {key[1:] for key in rows} == set(cell.planned)
@@ -56,7 +56,7 @@ def test_a_second_run_makes_no_model_call_and_changes_nothing(tmp_path, server):
     first = run_cell(run, workspace=tmp_path)
     asked, files = requests_of(server), tree(tmp_path)
     second = run_cell(run, workspace=tmp_path)
-    assert str(second).startswith("2 done, 0 owed")
+    assert str(second).startswith("2 done, 0 pending")
     assert (requests_of(server), tree(tmp_path)) == (asked, files)
     assert (second.model_calls, second.outcomes) == (0, first.outcomes)
 
@@ -65,7 +65,7 @@ def test_a_finished_cell_needs_no_server(tmp_path):
     with simulated_model() as gone:
         run = cell_at(gone.base_url, limit=1)
         run_cell(run, workspace=tmp_path)
-    assert str(run_cell(run, workspace=tmp_path)).startswith("1 done, 0 owed")
+    assert str(run_cell(run, workspace=tmp_path)).startswith("1 done, 0 pending")
 
 
 def test_trials_are_a_pool_that_cells_share(tmp_path, server):
@@ -159,7 +159,7 @@ def test_a_damaged_conversation_is_found_voided_and_held_again(tmp_path, server)
     told = []
     result = run_cell(run, workspace=tmp_path, on_event=told.append)
     assert [event.kind for event in told if event.kind != "metrics"] == ["damaged", "start", "done", "stop"]
-    assert (result.done, result.owed) == (2, 0)
+    assert (result.done, result.pending) == (2, 0)
     for row in read_ledger(folder).values():
         assert read_conversation(folder, row).task_id == row.task_id
     assert run_cell(run, workspace=tmp_path).model_calls == 0
@@ -235,7 +235,7 @@ def test_results_that_are_only_looked_at_need_not_be_writable(tmp_path, server):
     run = cell_at(server.base_url, limit=1)
     place = tmp_path / "file"
     place.write_text("")
-    assert len(prepare_cell(run, workspace=place, need_servers=False, to_read=True).owed) == 1
+    assert len(prepare_cell(run, workspace=place, need_servers=False, to_read=True).pending) == 1
     with pytest.raises(TautoolsError, match="cannot be written"):
         prepare_cell(run, workspace=place, need_servers=False)
 
@@ -255,5 +255,5 @@ def test_a_run_in_a_thread_is_stopped_from_another_one(tmp_path):
 
     with scripted_cell(user, limit=5, concurrency=1) as (server, run), ThreadPoolExecutor(1) as pool:
         result = pool.submit(run_cell, run, workspace=tmp_path, stop=stop).result(60)
-        assert (result.done, result.owed, result.interrupted) == (1, 4, True)
+        assert (result.done, result.pending, result.interrupted) == (1, 4, True)
         assert len(server.requests) == 1

@@ -13,7 +13,7 @@ from served_cells import cell_at, simulated_model
 from small_sweep import server_file, small_sweep
 
 from tautools.bench import open_source
-from tautools.bench.growth import prompt_chars, reference_chars
+from tautools.bench.prompt_size import prompt_chars, reference_prompt_chars
 from tautools.bench.types import Approach
 from tautools.params import resolve_run
 from tautools.records import Outcome, Role, Strategy
@@ -46,7 +46,7 @@ def vllm_file(workspace: Path, length: int) -> None:
 @pytest.mark.parametrize("strategy", ["fc", "act"])
 def test_a_reference_is_counted_with_the_answers_that_the_tools_really_give(strategy: str) -> None:
     retail = open_source().domain("retail")
-    counted = reference_chars(retail, Approach(Strategy(strategy)), retail.tasks.values())
+    counted = reference_prompt_chars(retail, Approach(Strategy(strategy)), retail.tasks.values())
     agent = retail.agent(Approach(Strategy(strategy)), 0)
     fixed = prompt_chars(agent.messages, retail.tools if strategy == "fc" else ())
     assert len(counted) == 114
@@ -111,7 +111,7 @@ def test_recorded_conversations_calibrate_the_forecast_and_it_agrees_with_what_h
     overflown = {row.task_id for row in read_ledger(short.folder).values() if row.outcome is Outcome.CONTEXT_OVERFLOW}
     assert 10 <= len(overflown) <= 30
     assert overflown <= set(found.exceeding) | set(missed)
-    assert short.owed == 0, "an overflow is an outcome"
+    assert short.pending == 0, "an overflow is an outcome"
 
 
 @pytest.mark.parametrize("text", OVERFLOWS)
@@ -125,5 +125,5 @@ def test_an_overflow_in_each_vllms_words_ends_a_conversation_with_reward_0(tmp_p
     with serve_in_thread(answer, model="sim-4B") as server:
         result = run_cell(cell_at(server.base_url, limit=1), workspace=tmp_path)
     (row,) = read_ledger(result.folder).values()
-    assert (row.outcome, row.reward, result.owed) == (Outcome.CONTEXT_OVERFLOW, 0.0, 0)
+    assert (row.outcome, row.reward, result.pending) == (Outcome.CONTEXT_OVERFLOW, 0.0, 0)
     assert "agent's prompt no longer fits" in row.error

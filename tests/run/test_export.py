@@ -14,12 +14,12 @@ from made_conversations import made_conversation, made_setting
 from served_cells import simulated_model
 from stand_in import STAND_IN
 
-from tautools.cli.export import command
-from tautools.cli.run import command as run_command
-from tautools.records import CallRecord, Deed, Outcome, Role, Strategy
+from tautools.cli.results import export_command
+from tautools.cli.run import run_command
+from tautools.records import CallRecord, Outcome, Role, Strategy, TrajectoryAction
+from tautools.run.exporters.tau2 import trajectory
 from tautools.run.folder import claim_folder
 from tautools.run.ledger import read_ledger
-from tautools.run.tau2_messages import trajectory
 from tautools.stats import pass_hat_k
 
 CHECKOUT, PYTHON = (os.environ.get(f"TAUTOOLS_TAU2_BENCH_{name}", "") for name in ("PATH", "PYTHON"))
@@ -43,7 +43,7 @@ def workspace(tmp_path_factory):
 
 
 def export(workspace, *args):
-    return CliRunner().invoke(command, ["--workspace", str(workspace), *map(str, args)])
+    return CliRunner().invoke(export_command, ["--workspace", str(workspace), *map(str, args)])
 
 
 def results(workspace, env, **told):
@@ -194,13 +194,13 @@ def test_the_calls_of_both_sides_stand_where_they_were_made():
             {"role": "assistant", "content": "", "tool_calls": [call("press", 5)]},
             {"role": "tool", "tool_call_id": "c5", "content": "Off."},
         ],
-        deeds=[
-            Deed(said="Hi!"),
-            Deed(by="user", call="press"),
-            Deed(call="look", error=True),
-            Deed(call="read"),
-            Deed(said="And now?"),
-            Deed(by="user", call="press", error=True),
+        actions=[
+            TrajectoryAction(said="Hi!"),
+            TrajectoryAction(by="user", call="press"),
+            TrajectoryAction(call="look", error=True),
+            TrajectoryAction(call="read"),
+            TrajectoryAction(said="And now?"),
+            TrajectoryAction(by="user", call="press", error=True),
         ],
     )
     asked = [

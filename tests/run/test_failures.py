@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from served_cells import cell_at, simulated_model
 
-from tautools.cli.failures import command as failures
-from tautools.cli.rescore import command as rescore
-from tautools.records import Conversation, Deed, Outcome, Party, Setting, Strategy
+from tautools.cli.analysis import failures_command as failures
+from tautools.cli.analysis import rescore_command as rescore
+from tautools.records import Conversation, ModelConfig, Outcome, Setting, Strategy, TrajectoryAction
 from tautools.run import results_of, run_cell
-from tautools.run.deeds import deeds_of
 from tautools.run.failures import failures_of
 from tautools.run.ledger import read_conversation
 from tautools.run.show import rows_of
+from tautools.run.trajectory import actions_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_every_failed_conversation_has_a_cause_and_every_passed_one_has_none(res
         }
         assert found
         assert all(each.causes and each.anatomy.scorer_reward == 0 for each in found)
-        assert all(each.anatomy.missed or each.anatomy.unsaid for each in found)
+        assert all(each.anatomy.missed or each.anatomy.missing_information for each in found)
 
 
 def test_the_same_records_give_the_same_answer(results):
@@ -47,21 +47,23 @@ def test_the_same_records_give_the_same_answer(results):
     assert once == again
     told = json.loads(once)
     assert all(each["simulated"] for each in told)
-    assert {"fields", "actions", "unasked", "unsaid", "unmet"} <= told[0]["failures"][0]["anatomy"].keys()
+    assert {"fields", "actions", "unasked", "missing_information", "failed_assertions"} <= told[0]["failures"][0][
+        "anatomy"
+    ].keys()
 
 
 def test_deeds_are_read_off_messages_where_a_record_does_not_have_them(results):
     for folder in results_of(results):
         for row in rows_of(folder):
             kept = read_conversation(folder.path, row)
-            older = kept.model_copy(update={"deeds": []})
-            assert [(d.call, json.loads(d.arguments or "{}"), d.said) for d in deeds_of(older, folder.setting)] == [
-                (d.call, json.loads(d.arguments or "{}"), d.said) for d in kept.deeds
+            older = kept.model_copy(update={"actions": []})
+            assert [(d.call, json.loads(d.arguments or "{}"), d.said) for d in actions_of(older, folder.setting)] == [
+                (d.call, json.loads(d.arguments or "{}"), d.said) for d in kept.actions
             ]
 
 
 def v1_deeds(text, strategy=Strategy.REACT):
-    party = Party(model="m")
+    party = ModelConfig(model="m")
     setting = Setting(bench="tau-bench", source="s", source_version="1", protocol="p", reward_basis="r", env="retail",
                       strategy=strategy, agent=party, user=party)  # fmt: skip
     conversation = Conversation(
@@ -69,16 +71,16 @@ def v1_deeds(text, strategy=Strategy.REACT):
         messages=[{"role": "system", "content": "s"}, {"role": "assistant", "content": text}],
         started_at=0, finished_at=1,
     )  # fmt: skip
-    return deeds_of(conversation, setting)
+    return actions_of(conversation, setting)
 
 
 def test_v1_reads_what_follows_its_last_action():
     assert v1_deeds('Thought:\nhm\nAction:\n{"name": "a", "arguments": {"x": 1}}') == [
-        Deed(call="a", arguments='{"x": 1}')
+        TrajectoryAction(call="a", arguments='{"x": 1}')
     ]
-    assert v1_deeds('Action: {"name": "respond", "arguments": {"content": "hi"}}') == [Deed(said="hi")]
-    assert v1_deeds("Action: one\nAction: two") == [Deed(said="two")]
-    assert v1_deeds("no action at all") == [Deed(said="no action at all")]
+    assert v1_deeds('Action: {"name": "respond", "arguments": {"content": "hi"}}') == [TrajectoryAction(said="hi")]
+    assert v1_deeds("Action: one\nAction: two") == [TrajectoryAction(said="two")]
+    assert v1_deeds("no action at all") == [TrajectoryAction(said="no action at all")]
 
 
 def test_the_counts_and_the_single_conversations_are_printed(results):

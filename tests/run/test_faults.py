@@ -38,7 +38,7 @@ def test_a_conversation_lost_to_the_infrastructure_is_owed_again_and_never_a_sco
     with scripted_cell(user, limit=4, num_trials=2) as (_, run):
         bad = seed_of(run, "1", 1)
         result = run_cell(run, workspace=tmp_path, retry=QUICK)
-        assert (result.done, result.owed, result.faults) == (7, 1, 3)
+        assert (result.done, result.pending, result.faults) == (7, 1, 3)
         assert "3 lost to the infrastructure and not scored" in str(result)
         assert "overloaded, come back" in str(result)
         assert ("1", 1) not in rewards(result.folder)
@@ -56,7 +56,7 @@ def test_a_conversation_lost_to_the_infrastructure_is_owed_again_and_never_a_sco
 
         well.set()
         again = run_cell(run, workspace=tmp_path)
-        assert (again.done, again.owed, again.model_calls) == (8, 0, 1)
+        assert (again.done, again.pending, again.model_calls) == (8, 0, 1)
 
 
 def test_a_fault_that_passes_costs_nothing_but_time(tmp_path, caplog):
@@ -79,7 +79,7 @@ def test_a_dead_server_ends_the_run_with_its_cause_and_leaves_the_work_owed(tmp_
     with scripted_cell(limit=60, concurrency=4) as (_, run):
         cell = prepare_cell(run, workspace=tmp_path)
     result = run_cell(cell, retry=QUICK)
-    assert (result.done, result.owed) == (0, 60)
+    assert (result.done, result.pending) == (0, 60)
     assert result.faults < 20, "not every conversation is thrown at a dead server"
     assert "model's server does not answer" in str(result)
     assert rewards(result.folder) == {}
@@ -90,7 +90,7 @@ def test_a_fault_that_every_conversation_would_meet_ends_the_run_early(tmp_path,
     with scripted_cell(Say(status=status, body={"error": {"message": "no"}}), limit=50, concurrency=2) as (server, run):
         result = run_cell(run, workspace=tmp_path, retry=QUICK)
         assert len(server.requests) < 10
-    assert (result.done, result.owed) == (0, 50)
+    assert (result.done, result.pending) == (0, 50)
 
 
 def test_a_user_model_that_fails_is_owed_twice_and_then_recorded_without_a_reward(tmp_path):
@@ -98,7 +98,7 @@ def test_a_user_model_that_fails_is_owed_twice_and_then_recorded_without_a_rewar
         result = run_cell(run, workspace=tmp_path)
         assert len(server.requests) == 3
         assert [event.data["times"] for event in events(result.folder, "user_error")] == [1, 2]
-        assert (result.done, result.owed, result.faults) == (1, 0, 0)
+        assert (result.done, result.pending, result.faults) == (1, 0, 0)
         (row,) = read_ledger(result.folder).values()
         assert (row.outcome, row.reward) == (Outcome.USER_ERROR, None)
         assert "nothing scored (n = 0)" in str(result)
@@ -139,7 +139,7 @@ def test_a_time_limit_that_ends_while_a_fault_is_retried_is_the_infrastructures(
     slow = Retry(attempts=5, first_wait_s=0.2, most_wait_s=30)
     with scripted_cell(BUSY, limit=1, limits={"time_s": 0.5}) as (_, run):
         result = run_cell(run, workspace=tmp_path, retry=slow)
-    assert (result.done, result.owed) == (0, 1)
+    assert (result.done, result.pending) == (0, 1)
     assert rewards(result.folder) == {}, "an overloaded server is nobody's failure"
     assert {event.data["fault"] for event in events(result.folder, "fault")} == {"overloaded"}
 

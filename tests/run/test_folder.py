@@ -7,7 +7,7 @@ import pytest
 from made_conversations import made_setting
 
 from tautools.errors import RunError
-from tautools.records import Party
+from tautools.records import ModelConfig
 from tautools.run.folder import claim_folder, find_folder, model_slug, read_setting, results_of
 
 SETTING = made_setting()
@@ -59,7 +59,7 @@ def test_another_setting_that_would_meet_it_gets_its_id_behind_the_slug(tmp_path
 
 def test_models_of_one_size_do_not_share_a_folder(tmp_path):
     claim_folder(tmp_path, SETTING, {})
-    other = made_setting(agent=Party(model="meta/Llama-4B"))
+    other = made_setting(agent=ModelConfig(model="meta/Llama-4B"))
     assert claim_folder(tmp_path, other, {}).name == f"4B-{other.id[:8]}"
 
 

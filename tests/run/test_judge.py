@@ -18,7 +18,7 @@ from tautools.params.models import RunParams
 from tautools.records import Outcome, Role
 from tautools.report import pass_report
 from tautools.run import prepare_cell, read_calls, read_conversation, read_ledger, run_cell
-from tautools.run.coverage import waiting_for_judge
+from tautools.run.judging import count_awaiting_judge
 
 ONCE = Retry(attempts=1)
 ASSERTING = ["0", "1"]
@@ -72,14 +72,14 @@ def test_a_judge_that_fails_owes_a_verdict_and_the_conversation_is_not_held_agai
 
     with judged_cell(answer, concurrency=1) as (sim, _, run):
         first = run_cell(run, workspace=tmp_path, retry=ONCE)
-        assert (first.done, first.owed, first.outcomes.total()) == (0, 2, 0), "no score without its verdict"
+        assert (first.done, first.pending, first.outcomes.total()) == (0, 2, 0), "no score without its verdict"
         assert "2 conversations are held and owe only their judge's verdict" in str(first)
         held = requests_of(sim)
         down[0] = False
         again = run_cell(run, workspace=tmp_path, retry=ONCE)
         assert (again.done, again.outcomes[Outcome.PASSED]) == (2, 2)
         assert requests_of(sim) == held, "agent and customer were paid once"
-        assert again.unjudged == ""
+        assert again.awaiting_judge == ""
     rows = read_ledger(again.folder).values()
     assert all(row.agent_calls > 1 and row.user_calls > 1 and row.judge_calls == 1 for row in rows)
 
@@ -93,9 +93,9 @@ def test_garbage_for_a_verdict_is_a_fault_of_the_infrastructure_and_is_owed(tmp_
     with judged_cell(answer) as (sim, judge, plain):
         run = plain.model_copy(update={"judge": plain.judge.model_copy(update={"temperature": 0.0})})
         result = run_cell(run, workspace=tmp_path, retry=ONCE)
-        assert (result.done, result.owed) == (0, 2)
+        assert (result.done, result.pending) == (0, 2)
         assert result.fault_kinds.keys() == {"malformed"}
-        assert waiting_for_judge(result.folder, result.setting.id) == 2
+        assert count_awaiting_judge(result.folder, result.setting.id) == 2
         garbage[0], held = False, requests_of(sim)
         words = ("judge", str(result.folder), "--judge-model", "judge", "--judge-base-url", judge.base_url)
         done = called(*words, "--workspace", str(tmp_path))
@@ -120,8 +120,8 @@ def test_without_a_judge_the_run_its_plan_its_listing_and_the_report_say_what_no
         "show", str(result.folder), "--task", "0", "--workspace", str(tmp_path)
     ).out.replace("\n", " ")
     report = pass_report(workspace=tmp_path)
-    assert report.unjudged == [f"airline: {said}; they are no part of the reward."]
-    assert report.unjudged[0] in str(report.pass_hat_k)
+    assert report.awaiting_judge == [f"airline: {said}; they are no part of the reward."]
+    assert report.awaiting_judge[0] in str(report.pass_hat_k)
     planned = called(
         "run", "--env", "airline", "--model", "m", "--limit", "3", "--dry-run", "--workspace", str(tmp_path)
     )
@@ -143,15 +143,15 @@ def test_finished_results_are_judged_later_and_only_the_judge_is_asked(tmp_path:
         assert "nobody judged" in called(*words, *place, "--dry-run").out
         failed = called(*words, *place)
         assert failed.code == 3
-        assert "2 verdicts are owed" in failed.out
+        assert "2 verdicts are pending" in failed.out
         down[0] = False
         done = json.loads(called(*words, *place, "--json").out)
-        assert [(each["judged"], each["owed"], each["already"]) for each in done] == [(2, 0, 0)]
+        assert [(each["judged"], each["pending"], each["already"]) for each in done] == [(2, 0, 0)]
         asked = len(judge.requests)
         assert [each["already"] for each in json.loads(called(*words, *place, "--json").out)] == [2]
         assert (len(judge.requests), requests_of(sim)) == (asked, held)
         later = prepare_cell(run.model_copy(update={"judge": _role(judge)}), workspace=tmp_path)
-        assert not later.owed, "a run with that judge finds them"
+        assert not later.pending, "a run with that judge finds them"
     assert [row.outcome for row in later.done.values()] == [Outcome.FAILED] * 2
     view = json.loads((later.folder / "num_trials-1.json").read_text())
     assert [entry["reward"] for entry in view] == [0.0, 0.0]

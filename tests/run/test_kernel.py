@@ -66,7 +66,7 @@ def test_an_interrupt_stops_the_run_keeps_what_is_finished_and_leaves_the_kernel
         manager.interrupt_kernel()
         reply = reply_to(client, message)
         assert reply["content"]["status"] == "ok", "run_cell returned a result, it did not raise"
-        status, said = executed(client, "print(kept, result.interrupted, result.done, result.owed)")
+        status, said = executed(client, "print(kept, result.interrupted, result.done, result.pending)")
         assert (status, said.strip()) == ("ok", "42 True 3 3")
         folder = prepare_cell(run, workspace=tmp_path, need_servers=False).folder
     assert len(read_ledger(folder)) == 3

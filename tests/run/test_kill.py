@@ -80,7 +80,7 @@ def test_killed_at_twenty_moments_the_final_set_is_the_plan_each_counted_once_no
         asked = Counter(pair_of[request.body["seed"]] for request in server.requests[asked_before:])
 
     rows = read_ledger(cell.folder)
-    assert (result.done, result.owed) == (80, 0)
+    assert (result.done, result.pending) == (80, 0)
     assert {key[1:] for key in rows} == set(cell.planned)
     assert set(asked) == set(cell.planned) - {key[1:] for key in before}
     assert set(asked.values()) == {3}, "each of the rest was held once"
@@ -113,7 +113,7 @@ def test_a_signal_lets_running_conversations_finish_and_leaves_the_rest_owed(tmp
         child.send(number)
         told = child.end()
         assert (told["status"], told["interrupted"], told["restored"]) == (0, True, True)
-        assert told["done"] + told["owed"] == 20
+        assert told["done"] + told["pending"] == 20
         assert 0 < told["done"] < 20
         assert len(server.requests) == 3 * told["done"], "nothing that was begun was thrown away"
         assert "Interrupted; run it again to go on." in told["text"]
@@ -136,7 +136,7 @@ def test_a_second_signal_or_the_end_of_the_grace_ends_at_once(tmp_path, killable
             child.until("interrupted")
             child.send(signal.SIGTERM)
         told = child.end()
-        assert (told["done"], told["owed"], told["interrupted"]) == (0, 3, True)
+        assert (told["done"], told["pending"], told["interrupted"]) == (0, 3, True)
     assert read_ledger(prepare_cell(run, workspace=tmp_path, need_servers=False).folder) == {}
 
 
@@ -146,7 +146,7 @@ def test_two_processes_on_one_setting_share_the_work_and_repeat_nothing(tmp_path
     ):
         children = [killable.start(run, tmp_path), killable.start(run, tmp_path)]
         told = [child.end() for child in children]
-        assert [(each["done"], each["owed"]) for each in told] == [(20, 0), (20, 0)]
+        assert [(each["done"], each["pending"]) for each in told] == [(20, 0), (20, 0)]
         assert len(server.requests) == 3 * 20
         ledger = Ledger(prepare_cell(run, workspace=tmp_path, need_servers=False).folder).refresh()
         assert (len(ledger.rows()), ledger.repeats()) == (20, 0)
@@ -160,4 +160,4 @@ def test_when_one_of_two_processes_dies_the_other_takes_its_conversations_over(t
         children[0].send(signal.SIGKILL)
         assert children[0].end()["status"] == -signal.SIGKILL
         told = children[1].end()
-        assert (told["done"], told["owed"]) == (8, 0)
+        assert (told["done"], told["pending"]) == (8, 0)

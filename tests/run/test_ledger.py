@@ -7,14 +7,13 @@ from made_conversations import made_conversation, made_setting
 
 from tautools.errors import RecordError
 from tautools.records import CallRecord, Event, Outcome, Role
-from tautools.run.ledger import Ledger, intact, read_calls, read_conversation, read_events, read_ledger
-from tautools.run.writer import Writer
+from tautools.run.ledger import Ledger, ResultsWriter, intact, read_calls, read_conversation, read_events, read_ledger
 
 SETTING = made_setting()
 
 
 def finish(folder, *pairs, **changes):
-    writer = Writer(folder)
+    writer = ResultsWriter(folder)
     rows = [writer.commit(made_conversation(SETTING, task_id, trial, **changes), {}) for task_id, trial in pairs]
     writer.close()
     return rows

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 from made_conversations import made_conversation, made_setting
 
-from tautools.bench.types import Action, Task
-from tautools.records import CallRecord, CommitRow, ConversationPlace, Role
-from tautools.run.count import CallCounts, DeadServerWatch, tool_calls
-from tautools.run.expect import Expectation
+from tautools.bench.types import ReferenceAction, Task
+from tautools.records import CallRecord, CommitRow, ConversationLocation, Role
+from tautools.run.progress import CallCounts, DeadServerWatch, DurationEstimate, tool_calls
 
 SETTING = made_setting()
-PLACE = ConversationPlace(file="x", offset=0, length=1, sha256="")
+PLACE = ConversationLocation(file="x", offset=0, length=1, sha256="")
 
 
 def task(task_id, actions):
-    return Task(task_id, "", tuple(Action("look", {}) for _ in range(actions)))
+    return Task(task_id, "", tuple(ReferenceAction("look", {}) for _ in range(actions)))
 
 
 def row(task_id, took_s, trial=0):
@@ -31,23 +30,23 @@ def row(task_id, took_s, trial=0):
 
 
 def test_before_anything_ran_more_reference_actions_mean_longer():
-    expect = Expectation([task("a", 2), task("b", 9), task("c", 0)], [])
+    expect = DurationEstimate([task("a", 2), task("b", 9), task("c", 0)], [])
     assert sorted("abc", key=expect.seconds) == ["c", "a", "b"]
     assert expect.eta_s({"a": 1}, 4) is None
 
 
 def test_what_was_measured_in_any_trial_goes_before_the_guess():
-    expect = Expectation([task("a", 0), task("b", 9)], [row("a", 100.0, 0), row("a", 140.0, 3), row("b", 13.0)])
+    expect = DurationEstimate([task("a", 0), task("b", 9)], [row("a", 100.0, 0), row("a", 140.0, 3), row("b", 13.0)])
     assert (expect.seconds("a"), expect.seconds("b")) == (120.0, 13.0)
 
 
 def test_tasks_that_never_ran_are_scaled_by_those_that_did():
-    expect = Expectation([task("a", 6), task("b", 16)], [row("a", 20.0)])
+    expect = DurationEstimate([task("a", 6), task("b", 16)], [row("a", 20.0)])
     assert expect.seconds("b") == 40.0
 
 
 def test_the_estimate_shares_the_work_and_never_undercuts_the_longest():
-    expect = Expectation([task("a", 0), task("b", 0)], [row("a", 10.0), row("b", 30.0)])
+    expect = DurationEstimate([task("a", 0), task("b", 0)], [row("a", 10.0), row("b", 30.0)])
     assert expect.eta_s({"a": 4, "b": 2}, 2) == 50.0
     assert expect.eta_s({"a": 1, "b": 1}, 8) == 30.0
     assert expect.eta_s({}, 8) == 0.0

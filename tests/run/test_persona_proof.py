@@ -9,13 +9,12 @@ import pytest
 from click.testing import CliRunner
 from served_cells import cell_at, simulated_model
 
-from tautools.cli.persona import command
+from tautools.cli.persona import persona_command
 from tautools.errors import ParamsError, PersonaError
 from tautools.params.models import RoleParams
 from tautools.run import read_conversation, read_ledger, read_setting, run_cell
 from tautools.run.personas import CERTIFICATE, certify, compare, groups_of, keep_labels
-from tautools.run.personas.revealed import coverage, facts_to_tell
-from tautools.run.personas.wording import wording
+from tautools.run.personas.pairing import facts_coverage, facts_to_tell, wording
 
 TASKS, TRIALS = 6, 2
 CONTROL, ANGER, OTHER = "4B", "4B+anger", "4B+confusion-strong"
@@ -116,7 +115,7 @@ def test_records_that_say_otherwise_break_it(copy, spoil, broken):
     found = certify(copy, folder(copy, ANGER))
     assert checks(found)[broken] is False
     assert found.passed is False
-    told = CliRunner().invoke(command, ["check", "--workspace", str(copy), "--persona", "anger"])
+    told = CliRunner().invoke(persona_command, ["check", "--workspace", str(copy), "--persona", "anger"])
     assert told.exit_code == 1
     if broken == "text in every recorded prompt":
         with pytest.raises(PersonaError, match="not in every recorded prompt"):
@@ -143,8 +142,8 @@ def test_without_control_what_needs_it_cannot_be_told(copy):
     found = certify(copy, folder(copy, ANGER))
     assert (found.passed, found.control_id, dict(found.wording)) == (None, "", {})
     assert checks(found)["text in every recorded prompt"] is True
-    assert CliRunner().invoke(command, ["check", "--workspace", str(copy)]).exit_code == 3
-    told = CliRunner().invoke(command, ["compare", "--workspace", str(copy)])
+    assert CliRunner().invoke(persona_command, ["check", "--workspace", str(copy)]).exit_code == 3
+    told = CliRunner().invoke(persona_command, ["compare", "--workspace", str(copy)])
     assert "Control was not run" in told.output
 
 
@@ -181,10 +180,10 @@ def test_a_judge_labels_blind_and_is_counted_against_chance(copy, server):
 
 @pytest.mark.parametrize("verb", ["list", "check", "compare"])
 def test_every_verb_tells_programs_the_same(ran, verb):
-    told = CliRunner().invoke(command, [verb, "--json", "--workspace", str(ran)])
+    told = CliRunner().invoke(persona_command, [verb, "--json", "--workspace", str(ran)])
     assert told.exit_code == 0
     assert json.loads(told.stdout)
-    shown = CliRunner().invoke(command, [verb, "--workspace", str(ran)])
+    shown = CliRunner().invoke(persona_command, [verb, "--workspace", str(ran)])
     assert "anger" in shown.output
     assert verb == "list" or "SIMULATED" in shown.output
 
@@ -193,21 +192,23 @@ def test_show_prints_the_text_that_is_sent(ran):
     place = folder(ran, OTHER).path
     row = next(iter(read_ledger(place).values()))
     sent = read_conversation(place, row).user_messages[0]["content"]
-    told = CliRunner().invoke(command, ["show", "confusion", "--level", "strong", "--json", "--workspace", str(ran)])
+    told = CliRunner().invoke(
+        persona_command, ["show", "confusion", "--level", "strong", "--json", "--workspace", str(ran)]
+    )
     assert sent.endswith(json.loads(told.stdout)["text"])
-    assert "adds nothing" in CliRunner().invoke(command, ["show", "control", "--workspace", str(ran)]).output
+    assert "adds nothing" in CliRunner().invoke(persona_command, ["show", "control", "--workspace", str(ran)]).output
 
 
 @pytest.mark.parametrize("verb", ["check", "compare", "label"])
 def test_without_results_it_says_what_to_run(tmp_path, verb):
     more = ["--judge-model", "m", "--base-url", "http://127.0.0.1:9/v1"] if verb == "label" else []
-    told = CliRunner().invoke(command, [verb, "--workspace", str(tmp_path), *more])
+    told = CliRunner().invoke(persona_command, [verb, "--workspace", str(tmp_path), *more])
     assert told.exit_code == 2
     assert "Next: Run one" in told.stderr
 
 
 def test_a_label_needs_a_judge(ran):
-    told = CliRunner().invoke(command, ["label", "--workspace", str(ran)])
+    told = CliRunner().invoke(persona_command, ["label", "--workspace", str(ran)])
     assert told.exit_code == 2
     assert "No judge was named" in told.stderr
 
@@ -230,8 +231,8 @@ def test_facts_are_what_the_scenario_names_and_the_reference_needs():
     facts = facts_to_tell(task)
     assert facts
     assert all(fact in task.user_system.lower() for fact in facts)
-    assert coverage(task, []) == 0
-    assert coverage(task, [task.user_system]) == 1
+    assert facts_coverage(task, []) == 0
+    assert facts_coverage(task, [task.user_system]) == 1
 
 
 def test_where_the_reference_needs_nothing_from_the_scenario_there_is_nothing_to_tell(tmp_path, server):

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from served_cells import cell_at, requests_of, simulated_model
 
-from tautools.bench.sources.inspect_domain import InspectDomain
-from tautools.cli.run import command
+from tautools.bench.sources.inspect_env import InspectDomain
+from tautools.cli.run import run_command
 from tautools.errors import ParamsError, PersonaError
 from tautools.params import load_persona
 from tautools.run import prepare_cell, read_conversation, read_events, read_ledger, run_cell
@@ -108,7 +108,7 @@ def test_the_flag_chooses_persona_and_intensity(tmp_path, server):
         "--json",
     ]
     args += ["--workspace", str(tmp_path), "--persona"]
-    told = CliRunner().invoke(command, [*args, "anger:strong"])
+    told = CliRunner().invoke(run_command, [*args, "anger:strong"])
     assert json.loads(told.stdout)["folder"].endswith("results/retail/fc/4B+anger-strong")
-    wrong = CliRunner().invoke(command, [*args, "../anger"])
+    wrong = CliRunner().invoke(run_command, [*args, "../anger"])
     assert (wrong.exit_code, "persona" in wrong.stderr, "Next: " in wrong.stderr) == (2, True, True)

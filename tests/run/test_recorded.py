@@ -18,7 +18,7 @@ from tautools.bench.fidelity.scripts import make_cases
 from tautools.bench.types import Approach, Source
 from tautools.errors import BenchError
 from tautools.records import Strategy
-from tautools.run.recorded import Fate, replay_file
+from tautools.run.recorded import ReplayStatus, replay_file
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "tests" / "support" / "stand_in_tau_bench"
@@ -69,7 +69,7 @@ def test_recorded_actions_give_the_recorded_rewards(
     rows = played(strategy, env)
     found = replay_file(written(tmp_path, rows, "rows.json.gz"), source)
     assert [each.recorded for each in found] == [row["reward"] for row in rows]
-    assert {each.fate for each in found} <= {Fate.SAME, Fate.STEP_LIMIT}
+    assert {each.fate for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
     assert sum(each.observations for each in found) > len(rows)
     assert sum(each.other_observations for each in found) == 0
     assert {each.place for each in found} == {f"{env}/test"}
@@ -86,7 +86,8 @@ def test_another_reward_another_answer_and_another_task_are_seen(tmp_path: Path,
     rows[4]["info"]["reward_info"] = None
     found = replay_file(written(tmp_path, rows), source)
     assert [each.fate for each in found] == [
-        Fate.DIFFERENT, Fate.SAME, Fate.UNKNOWN_TASK, Fate.ERROR_ROW, Fate.DIFFERENT,
+        ReplayStatus.DIFFERENT, ReplayStatus.SAME, ReplayStatus.UNKNOWN_TASK, ReplayStatus.ERROR_ROW,
+        ReplayStatus.DIFFERENT,
     ]  # fmt: skip
     assert [each.explained for each in found] == [False, True, False, True, False]
     assert found[1].other_observations == 1
@@ -101,7 +102,7 @@ def test_a_task_that_has_changed_is_scored_by_the_reference_it_was_recorded_with
     row["info"]["task"]["actions"] = []
     row["reward"] = 0.0
     (found,) = replay_file(written(tmp_path, [row]), source)
-    assert found.fate is Fate.SAME_BY_ITS_OWN_REFERENCE
+    assert found.fate is ReplayStatus.SAME_BY_ITS_OWN_REFERENCE
 
 
 @pytest.mark.parametrize("rows", [{}, [], [1], [{"task_id": 1}], "no JSON"])
@@ -126,7 +127,7 @@ def test_the_command_tells_what_became_of_each_file(tmp_path: Path) -> None:
     assert told.code == 1
     assert "DIFFERENT task 0, trial 0" in told.out
     listed = json.loads(called("fidelity", "--path", str(STAND_IN), "--replay", str(bad), "--json").out)
-    assert Counter(each["fate"] for each in listed[str(bad)])[Fate.DIFFERENT] == 1
+    assert Counter(each["fate"] for each in listed[str(bad)])[ReplayStatus.DIFFERENT] == 1
 
 
 @needs_checkout
@@ -135,8 +136,8 @@ def test_the_published_trajectories_give_the_published_rewards() -> None:
     if not path.exists():
         pytest.skip("the checkout has no historical_trajectories/gpt-4o-airline.json")
     found = replay_file(path, open_source("tau-bench", path=CHECKOUT))
-    assert Counter(each.fate for each in found) == {Fate.SAME: 195, Fate.STEP_LIMIT: 5}
-    unscored = {(each.task_id, each.trial) for each in found if each.fate is Fate.STEP_LIMIT}
+    assert Counter(each.fate for each in found) == {ReplayStatus.SAME: 195, ReplayStatus.STEP_LIMIT: 5}
+    unscored = {(each.task_id, each.trial) for each in found if each.fate is ReplayStatus.STEP_LIMIT}
     assert unscored == {("33", 0), ("2", 1), ("9", 2), ("9", 3), ("46", 3)}
     # The customers of that time had a "province" where today's have a "state".
     assert {each.why.count('"province"') for each in found if each.other_observations} == {1}
@@ -149,6 +150,6 @@ def test_the_published_trajectories_give_the_published_rewards() -> None:
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.json.gz")), ids=lambda path: path.stem)
 def test_recorded_files_give_the_recorded_rewards(path: Path) -> None:
     found = replay_file(path, open_source("tau-bench", path=CHECKOUT))
-    assert {each.fate for each in found} <= {Fate.SAME, Fate.STEP_LIMIT}
+    assert {each.fate for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
     assert sum(each.other_observations for each in found) == 0
     assert len(found) >= 50

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from scripted_server import Say
 from served_cells import requests_of, scripted_cell, simulated_model
 
-from tautools.cli.run import command
+from tautools.cli.run import run_command
 from tautools.run import read_ledger
 
 
@@ -23,7 +23,7 @@ def server():
 
 
 def run(workspace, *args):
-    return CliRunner().invoke(command, ["--workspace", str(workspace), *map(str, args)])
+    return CliRunner().invoke(run_command, ["--workspace", str(workspace), *map(str, args)])
 
 
 def flags(base_url, *more, model="sim-4B"):
@@ -33,10 +33,10 @@ def flags(base_url, *more, model="sim-4B"):
 def test_flags_are_enough_no_file_is_needed_and_a_second_run_says_so(tmp_path, server):
     first = run(tmp_path, *flags(server.base_url))
     assert first.exit_code == 0
-    assert first.stdout.startswith("2 done, 0 owed\nretail fc sim-4B [SIMULATED]: ")
+    assert first.stdout.startswith("2 done, 0 pending\nretail fc sim-4B [SIMULATED]: ")
     asked = requests_of(server)
     again = run(tmp_path, *flags(server.base_url))
-    assert again.stdout.startswith("2 done, 0 owed")
+    assert again.stdout.startswith("2 done, 0 pending")
     assert "0 model calls" in again.stdout
     assert requests_of(server) == asked
 
@@ -51,7 +51,7 @@ def test_json_is_all_that_is_printed_when_asked_for(tmp_path, server):
     told = run(tmp_path, *flags(server.base_url, "--json", "--num-trials", 2, "--task-ids", "1,3"))
     result = json.loads(told.stdout)
     assert told.stderr == ""
-    assert (result["done"], result["owed"], result["planned"], result["simulated"]) == (4, 0, 4, True)
+    assert (result["done"], result["pending"], result["planned"], result["simulated"]) == (4, 0, 4, True)
     rows = read_ledger(tmp_path / "results/retail/fc/4B")
     assert sorted(key[1:] for key in rows) == [("1", 0), ("1", 1), ("3", 0), ("3", 1)]
 
@@ -60,8 +60,8 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(tmp_path, server):
     asked = requests_of(server)
     told = run(tmp_path, *flags(server.base_url, "--dry-run", "--num-trials", 3))
     assert "2 tasks x 3 trials = 6 conversations" in told.stdout
-    assert "0 done, 6 owed" in told.stdout
-    assert json.loads(run(tmp_path, *flags(server.base_url, "--dry-run", "--json")).stdout)["owed"] == 2
+    assert "0 done, 6 pending" in told.stdout
+    assert json.loads(run(tmp_path, *flags(server.base_url, "--dry-run", "--json")).stdout)["pending"] == 2
     assert (requests_of(server), list(tmp_path.iterdir())) == (asked, [])
 
 
@@ -113,7 +113,7 @@ def test_work_that_is_left_exits_with_3(tmp_path):
     with scripted_cell(Say(status=401, body={"error": "no"})) as (server, _):
         told = run(tmp_path, *flags(server.base_url, model="scripted-4B"))
     assert told.exit_code == 3
-    assert told.stdout.startswith("0 done, 2 owed")
+    assert told.stdout.startswith("0 done, 2 pending")
 
 
 def test_what_cannot_be_played_is_told_before_a_server_is_started(tmp_path):
@@ -133,7 +133,7 @@ def test_start_servers_starts_what_is_missing_and_stops_it_after(tmp_path):
     args = ("--env", "retail", "--server", "sim-small", "--user-server", "sim-user", "--limit", 1, "--start-servers")
     told = run(tmp_path, *args)
     assert told.exit_code == 0, told.output
-    assert "1 done, 0 owed" in told.stdout
+    assert "1 done, 0 pending" in told.stdout
     assert list((tmp_path / "servers").glob("*.json")) == []
     (folder,) = (tmp_path / "results/retail/fc").iterdir()
     assert folder.name == "sim-small"
@@ -158,9 +158,9 @@ def test_ctrl_c_in_a_terminal_exits_with_130_and_keeps_what_is_finished(tmp_path
         child.send_signal(signal.SIGINT)
         told, _ = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert told.startswith("0 done, 2 owed")
+    assert told.startswith("0 done, 2 pending")
     assert "Interrupted; run it again to go on." in told
 
 
 def test_help_has_examples():
-    assert "Examples:" in CliRunner().invoke(command, ["--help"]).output
+    assert "Examples:" in CliRunner().invoke(run_command, ["--help"]).output

@@ -10,14 +10,14 @@ from scripted_server import Say, serve_in_thread
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
 from tautools.bench.agents import STRATEGIES
-from tautools.bench.types import Action
-from tautools.cli.show import command
+from tautools.bench.types import ReferenceAction
+from tautools.cli.show import show_command
 from tautools.run import run_cell
-from tautools.run.show import Did, beside
+from tautools.run.show import MadeCall, align_actions
 
 
 def show(*args):
-    return CliRunner().invoke(command, [str(arg) for arg in args])
+    return CliRunner().invoke(show_command, [str(arg) for arg in args])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def results(tmp_path_factory):
 
 
 def marks(expected, actual):
-    pairs = beside([Action(*each) for each in expected], [Did(*each) for each in actual])
+    pairs = align_actions([ReferenceAction(*each) for each in expected], [MadeCall(*each) for each in actual])
     return [(pair.mark, (pair.expected or pair.actual).name) for pair in pairs]
 
 
@@ -48,7 +48,7 @@ def test_equal_actions_stand_beside_each_other_and_the_rest_is_named():
 
 
 def test_nothing_expected_and_nothing_done_is_an_empty_table():
-    assert beside([], []) == []
+    assert align_actions([], []) == []
 
 
 def test_an_empty_workspace_says_so(tmp_path):

@@ -13,8 +13,8 @@ from served_cells import simulated_model
 from stand_in import STAND_IN, changed_copy
 
 from tautools.bench import open_source
-from tautools.bench.sources.tau2_bench.process import CheckoutProcess
-from tautools.cli.run import command
+from tautools.bench.sources.tau2_checkout import CheckoutProcess
+from tautools.cli.run import run_command
 from tautools.run.folder import read_setting
 
 
@@ -28,7 +28,7 @@ def run(workspace, server, *args, path=STAND_IN):
     place = ("--bench", "tau2", "--source", "tau2-bench", "--path", path, "--python", sys.executable)
     model = ("--model", "sim-4B", "--base-url", server.base_url, "--strategy", "fc", "--env", "library")
     given = ("--workspace", workspace, *place, *model, "--json", *args)
-    return CliRunner().invoke(command, [str(each) for each in given])
+    return CliRunner().invoke(run_command, [str(each) for each in given])
 
 
 def test_a_checkout_is_run_from_flags_and_the_simulated_model_opens_it_too(tmp_path, server):
@@ -54,15 +54,15 @@ def test_the_setting_is_another_one_than_that_of_another_source_or_database(tmp_
 
 def test_a_process_that_is_killed_costs_a_fault_and_no_task(tmp_path, server, monkeypatch):
     asked = []
-    ask_world = CheckoutProcess.ask_world
+    ask_state = CheckoutProcess.ask_state
 
-    def killed_once(self, do, world, **what):
+    def killed_once(self, do, env_state, **what):
         asked.append(do)
         if asked.count("call") == 2 and do == "call":
             os.kill(self.pid, signal.SIGKILL)
-        return ask_world(self, do, world, **what)
+        return ask_state(self, do, env_state, **what)
 
-    monkeypatch.setattr(CheckoutProcess, "ask_world", killed_once)
+    monkeypatch.setattr(CheckoutProcess, "ask_state", killed_once)
     path = changed_copy(tmp_path)
     told = run(tmp_path, server, "--set", "concurrency=1", path=path)
     assert told.exit_code == 0, told.output

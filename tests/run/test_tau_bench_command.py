@@ -136,7 +136,7 @@ def test_a_person_at_the_terminal_plays_the_customer_and_may_leave(tmp_path: Pat
     assert "Task 0: you are the customer" in typed.stdout
     assert "Agent  I am happy to help with that." in typed.stdout
     assert "task 0 trial 0: passed, reward 1" in typed.stdout
-    assert "1 done, 1 owed" in typed.stdout
+    assert "1 done, 1 pending" in typed.stdout
     assert "The person who plays the customer has left." in typed.stdout
     (folder,) = results_of(tmp_path)
     assert folder.setting.user.model == "human"

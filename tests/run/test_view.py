@@ -8,8 +8,8 @@ import pytest
 from made_conversations import made_conversation, made_setting
 
 from tautools.records import Outcome
+from tautools.run.exporters.tau_bench import write_view
 from tautools.run.ledger import read_ledger
-from tautools.run.view import write_view
 
 SETTING = made_setting()
 SAMPLE = Path(__file__).resolve().parents[3] / "shared/data/tau_bench_v1/airline_fc_4B_num_trials-3.json.gz"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tautools.bench import conversation_seed, converse, do_nothing_floor, open_source, reference_reward
+from tautools.bench import conversation_seed, null_baseline, open_source, reference_reward, run_conversation
 from tautools.bench.agents import STRATEGIES
 from tautools.bench.types import Approach, Expert
 from tautools.errors import ParamsError
-from tautools.llm import ModelDoor
+from tautools.llm import ModelClient
 from tautools.llm.types import Endpoint
 from tautools.params.models import SimulateParams
-from tautools.records import CallRecord, Conversation, Limits, Outcome, Party, Role, Strategy
+from tautools.records import CallRecord, Conversation, Limits, ModelConfig, Outcome, Role, Strategy
 from tautools.simulate import SimulatedServer, expected_pass_hat_k, pass_probability
-from tautools.simulate.brain import is_solved
+from tautools.simulate.responder import is_solved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -38,17 +38,17 @@ EXPERTS = (Expert("quick"), Expert("strong", "likes hard cases"))
 class Table:
     """A simulated server and the door to it, for both roles."""
 
-    def __init__(self, door: ModelDoor, server: SimulatedServer, calls: list[CallRecord]) -> None:
-        self.door = door
+    def __init__(self, client: ModelClient, server: SimulatedServer, calls: list[CallRecord]) -> None:
+        self.client = client
         self.server = server
         self.calls = calls
 
     async def talk(self, domain: Domain, task_id: str, strategy: Strategy, trial: int = 0) -> Conversation:
-        return await converse(
+        return await run_conversation(
             domain,
             domain.tasks[task_id],
             approach=Approach(strategy, experts=EXPERTS if strategy is Strategy.EXPERTS else ()),
-            door=self.door,
+            client=self.client,
             limits=Limits(),
             trial=trial,
             seed=conversation_seed(0, task_id, trial),
@@ -71,11 +71,11 @@ class Table:
 async def table(skill: float, *, names_tasks: bool = True) -> AsyncIterator[Table]:
     """Serve a simulated model at once; `names_tasks` False leaves the request field out, as to a real server."""
     calls: list[CallRecord] = []
-    parties = {part: Party(model="m") for part in ("agent", "user", *(f"expert:{each.name}" for each in EXPERTS))}
+    parties = {part: ModelConfig(model="m") for part in ("agent", "user", *(f"expert:{each.name}" for each in EXPERTS))}
     async with SimulatedServer(SimulateParams(skill=skill, speed=0), model="m", key="k") as server:
         endpoint = Endpoint(server.base_url, "m", key="k", simulated=names_tasks)
-        async with ModelDoor(lambda _role: [endpoint], parties, on_call=calls.append) as door:
-            yield Table(door, server, calls)
+        async with ModelClient(lambda _role: [endpoint], parties, on_call=calls.append) as client:
+            yield Table(client, server, calls)
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -116,7 +116,7 @@ async def test_skill_zero_scores_what_doing_nothing_scores_task_by_task(env: str
     domain = open_source().domain(env)
     async with table(0) as seated:
         talks = await seated.talk_all(domain, strategy)
-    assert {talk.task_id: talk.reward for talk in talks} == do_nothing_floor(domain)
+    assert {talk.task_id: talk.reward for talk in talks} == null_baseline(domain)
     assert {talk.outcome for talk in talks} <= {Outcome.PASSED, Outcome.FAILED}
 
 
@@ -125,7 +125,7 @@ async def test_without_the_request_field_a_skilled_server_answers_as_skill_zero(
     domain = open_source().domain(env)
     async with table(1, names_tasks=False) as seated:
         talks = await seated.talk_all(domain, Strategy.FC)
-    assert {talk.task_id: talk.reward for talk in talks} == do_nothing_floor(domain)
+    assert {talk.task_id: talk.reward for talk in talks} == null_baseline(domain)
     assert all(talk.simulated for talk in talks), "the fingerprint still says so"
 
 
@@ -169,7 +169,7 @@ async def test_measured_pass_figures_meet_their_expectation() -> None:
 
 async def test_each_conversation_passes_if_and_only_if_its_draw_says_so() -> None:
     domain = open_source().domain("retail")
-    floor = do_nothing_floor(domain)
+    floor = null_baseline(domain)
     async with table(0.6) as seated:
         talks = await seated.talk_all(domain, Strategy.REACT)
     for talk in talks:
@@ -192,7 +192,7 @@ async def test_metrics_agree_with_the_calls_that_were_made() -> None:
 
 def test_the_expectation_is_between_the_floor_and_the_reference_and_falls_with_k() -> None:
     domain = open_source().domain("retail")
-    floor = sum(do_nothing_floor(domain).values()) / len(domain.tasks)
+    floor = sum(null_baseline(domain).values()) / len(domain.tasks)
     assert expected_pass_hat_k(domain, 0, 3) == pytest.approx(floor)
     assert expected_pass_hat_k(domain, 1, 3) == 1
     assert expected_pass_hat_k(domain, 0.6, 1) == pytest.approx(0.6 + 0.4 * floor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tautools.bench import open_source
-from tautools.simulate.customer import customer_words, first_person
+from tautools.simulate.customer import customer_text, first_person
 
 SCENARIO = """# User Simulation Guidelines
 <scenario>
@@ -43,7 +43,7 @@ def test_what_a_scenario_tells_is_said_in_the_first_person(told: str, said: str)
 
 
 def test_the_customer_opens_with_the_matter_and_keeps_the_rest_for_later() -> None:
-    assert customer_words(talk()) == (
+    assert customer_text(talk()) == (
         "Hi! I want to return the lamp. It broke when my cat told me that it wanted light."
     )
 
@@ -57,7 +57,7 @@ def test_the_customer_opens_with_the_matter_and_keeps_the_rest_for_later() -> No
     ],
 )
 def test_questions_are_answered_from_what_the_scenario_knows(agent: str, answer: str) -> None:
-    assert customer_words(talk("Hi!", agent)) == answer
+    assert customer_text(talk("Hi!", agent)) == answer
 
 
 @pytest.mark.parametrize(
@@ -65,25 +65,25 @@ def test_questions_are_answered_from_what_the_scenario_knows(agent: str, answer:
     ["Done. Is there anything else I can help you with?", "I am sorry, I am unable to do that.", "Goodbye!"],
 )
 def test_the_customer_ends_the_talk_when_the_agent_has_finished_or_given_up(agent: str) -> None:
-    assert customer_words(talk("Hi!", agent)).endswith("###STOP###")
+    assert customer_text(talk("Hi!", agent)).endswith("###STOP###")
 
 
 def test_the_customer_notes_a_transfer() -> None:
-    assert customer_words(talk("Hi!", "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT.")) == "###TRANSFER###"
+    assert customer_text(talk("Hi!", "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT.")) == "###TRANSFER###"
 
 
 def test_the_customers_patience_ends() -> None:
-    assert "###STOP###" in customer_words(talk(*["Hm.", "One moment."] * 40))
-    assert "###STOP###" not in customer_words(talk(*["Hm.", "One moment."] * 3))
+    assert "###STOP###" in customer_text(talk(*["Hm.", "One moment."] * 40))
+    assert "###STOP###" not in customer_text(talk(*["Hm.", "One moment."] * 3))
 
 
 @pytest.mark.parametrize("env", ["retail", "airline"])
 def test_every_scenario_of_the_benchmark_gives_an_opening_and_an_answer_about_oneself(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         system = {"role": "system", "content": task.user_system}
-        opening = customer_words([system, {"role": "user", "content": "Begin."}])
+        opening = customer_text([system, {"role": "user", "content": "Begin."}])
         assert opening.startswith("Hi! ")
         assert "you want" not in opening.lower()
         asked = [{"role": "assistant", "content": opening}, {"role": "user", "content": "Who are you?"}]
-        answer = customer_words([system, {"role": "user", "content": "Begin."}, *asked])
+        answer = customer_text([system, {"role": "user", "content": "Begin."}, *asked])
         assert answer != "Yes, that would be good."

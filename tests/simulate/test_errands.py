@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tautools.bench import open_source
-from tautools.bench.types import Action, Domain
-from tautools.simulate.errands import asked_for, asking, customer_answer
-from tautools.simulate.playbook import given_up, solved
-from tautools.simulate.speech import Do, Say
+from tautools.bench.types import Domain, ReferenceAction
+from tautools.simulate.customer import ask_customer, customer_answer, requested_call
+from tautools.simulate.reply import Do, Say
+from tautools.simulate.responder import give_up_steps, solving_steps
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_every_action_of_a_customer_that_a_reference_has_is_understood(telecom: 
     actions = {json.dumps([a.name, a.arguments]): a for t in telecom.tasks.values() for a in t.reference}
     for action in actions.values():
         if action.requestor == "user":
-            answer = heard(asking(action), telecom.user_tools)
+            answer = heard(ask_customer(action), telecom.user_tools)
             assert (answer.tool, json.loads(answer.arguments)) == (action.name, dict(action.arguments))
 
 
@@ -38,7 +38,9 @@ def test_every_tool_without_arguments_is_understood(telecom: Domain) -> None:
     for tool in telecom.user_tools:
         function = tool["function"]
         if not function["parameters"]["properties"]:
-            assert asked_for(asking(Action(function["name"], {}, "user")), telecom.user_tools) == Do(function["name"])
+            assert requested_call(
+                ask_customer(ReferenceAction(function["name"], {}, "user")), telecom.user_tools
+            ) == Do(function["name"])
 
 
 @pytest.mark.parametrize(
@@ -79,11 +81,11 @@ def test_only_what_asks_for_an_action_of_the_customers_makes_it_act(telecom: Dom
     names = {tool["function"]["name"] for tool in telecom.tools}
     for task in telecom.tasks.values():
         own = [action for action in task.reference if action.requestor == "user"]
-        steps = solved(task, names)
+        steps = solving_steps(task, names)
         said = [step.text for step in steps if isinstance(step, Say)]
-        assert [found.name for words in said if (found := asked_for(words, telecom.user_tools))] == [
+        assert [found.name for words in said if (found := requested_call(words, telecom.user_tools))] == [
             action.name for action in own
         ]
         for style in range(12):
-            words = [step.text for step in given_up(task, names, style) if isinstance(step, Say)]
-            assert not any(asked_for(each, telecom.user_tools) for each in words)
+            words = [step.text for step in give_up_steps(task, names, style) if isinstance(step, Say)]
+            assert not any(requested_call(each, telecom.user_tools) for each in words)

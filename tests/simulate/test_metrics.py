@@ -9,7 +9,7 @@ import aiohttp
 
 from tautools.params.models import SimulateParams
 from tautools.simulate import SimulatedServer
-from tautools.simulate.metrics import Histogram
+from tautools.simulate.metrics import PrometheusHistogram
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -76,7 +76,7 @@ async def test_a_running_request_shows_and_one_whose_client_left_is_an_abort() -
 
 
 def test_a_histogram_counts_a_value_at_a_bound_into_that_bucket() -> None:
-    histogram = Histogram([1, 2])
+    histogram = PrometheusHistogram([1, 2])
     for seen in (0.5, 1, 1.5, 9):
         histogram.observe(seen)
     lines = dict(line.rsplit(" ", 1) for line in histogram.lines("h", 'a="b"'))

@@ -10,42 +10,41 @@ from pathlib import Path
 import pytest
 from v1_original import ROOTS, STAND_IN
 
-from tautools.bench import conversation_seed, converse, open_source
+from tautools.bench import conversation_seed, open_source, run_conversation
 from tautools.bench.types import Approach, Domain
-from tautools.llm import ModelDoor
+from tautools.llm import ModelClient
 from tautools.llm.types import Endpoint
 from tautools.params import Persona, load_persona
 from tautools.params.models import SimulateParams
-from tautools.records import Conversation, Limits, Outcome, Party, Role, Strategy, UserStrategy
-from tautools.run.personas.lexicon import mood_words
-from tautools.run.personas.wording import customer_said
+from tautools.records import Conversation, Limits, ModelConfig, Outcome, Role, Strategy, UserStrategy
+from tautools.run.personas.pairing import count_persona_words, customer_said
 from tautools.simulate import SimulatedServer
-from tautools.simulate.mood import in_mood, label_of
+from tautools.simulate.customer import persona_label, with_persona
 
 MOODS = ("frustration", "anxiety", "anger", "confusion")
 V1_USERS = [each for each in UserStrategy if each is not UserStrategy.HUMAN]
 
 
 @asynccontextmanager
-async def simulated() -> AsyncIterator[ModelDoor]:
-    parties = {role: Party(model="m") for role in (Role.AGENT, Role.USER)}
+async def simulated() -> AsyncIterator[ModelClient]:
+    parties = {role: ModelConfig(model="m") for role in (Role.AGENT, Role.USER)}
     async with SimulatedServer(SimulateParams(skill=1, speed=0), model="m") as server:
         endpoint = Endpoint(server.base_url, "m", simulated=True)
-        async with ModelDoor(lambda _: [endpoint], parties) as door:
-            yield door
+        async with ModelClient(lambda _: [endpoint], parties) as client:
+            yield client
 
 
 async def talks(
-    domain: Domain, door: ModelDoor, persona: Persona | None, *, strategy: Strategy, user: UserStrategy, limit: int
+    domain: Domain, client: ModelClient, persona: Persona | None, *, strategy: Strategy, user: UserStrategy, limit: int
 ) -> list[Conversation]:
     approach = Approach(strategy, user, persona=persona)
     return await asyncio.gather(
         *(
-            converse(
+            run_conversation(
                 domain,
                 domain.tasks[name],
                 approach=approach,
-                door=door,
+                client=client,
                 limits=Limits(),
                 trial=0,
                 seed=conversation_seed(0, name, 0),
@@ -62,9 +61,9 @@ async def talks(
 async def test_every_kind_of_v1s_customer_wears_it(root: Path, env: str, mood: str, user: UserStrategy) -> None:
     domain = open_source("tau-bench", path=str(root)).domain(env)
     persona = load_persona(f"{mood}:strong")
-    async with simulated() as door:
-        worn = await talks(domain, door, persona, strategy=Strategy.FC, user=user, limit=3)
-        plain = await talks(domain, door, None, strategy=Strategy.FC, user=user, limit=3)
+    async with simulated() as client:
+        worn = await talks(domain, client, persona, strategy=Strategy.FC, user=user, limit=3)
+        plain = await talks(domain, client, None, strategy=Strategy.FC, user=user, limit=3)
     for one, other in zip(worn, plain, strict=True):
         assert one.user_messages[0]["content"] == other.user_messages[0]["content"] + persona.block
         assert one.outcome is Outcome.PASSED
@@ -75,8 +74,8 @@ async def test_every_kind_of_v1s_customer_wears_it(root: Path, env: str, mood: s
 @pytest.mark.parametrize("strategy", [Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT])
 async def test_under_every_strategy_of_v1(strategy: Strategy) -> None:
     domain = open_source("tau-bench", path=str(STAND_IN)).domain("retail")
-    async with simulated() as door:
-        held = await talks(domain, door, load_persona("anger"), strategy=strategy, user=UserStrategy.LLM, limit=2)
+    async with simulated() as client:
+        held = await talks(domain, client, load_persona("anger"), strategy=strategy, user=UserStrategy.LLM, limit=2)
     assert {talk.outcome for talk in held} == {Outcome.PASSED}
 
 
@@ -84,28 +83,28 @@ def test_what_it_has_to_say_stays_word_for_word_and_a_stop_word_last() -> None:
     for mood in MOODS:
         for level in ("mild", "moderate", "strong"):
             system = {"role": "system", "content": f"Be a customer.{load_persona(f'{mood}:{level}').block}"}
-            said = in_mood([system], "My order is #W123. ###STOP###")
+            said = with_persona([system], "My order is #W123. ###STOP###")
             assert "My order is #W123." in said
             assert said.endswith(" ###STOP###")
-            assert in_mood([system], "###TRANSFER###") == "###TRANSFER###"
+            assert with_persona([system], "###TRANSFER###") == "###TRANSFER###"
 
 
 def test_stronger_moods_show_more_and_an_unknown_one_does_not_show() -> None:
     def words(mood: str, level: str) -> int:
         system = {"role": "system", "content": f"x{load_persona(f'{mood}:{level}').block}"}
         turns: list[dict[str, str]] = [{"role": "assistant", "content": "a"}]
-        return sum(mood_words(in_mood([system, *turns * turn], "Yes."), mood) for turn in range(6))
+        return sum(count_persona_words(with_persona([system, *turns * turn], "Yes."), mood) for turn in range(6))
 
     for mood in MOODS:
         counts = [words(mood, level) for level in ("mild", "moderate", "strong")]
         assert 0 < counts[0] < counts[1] < counts[2]
     mine = Persona(name="bored", intensity="", label="bored", words="You are bored.", mood="bored")
-    assert in_mood([{"role": "system", "content": f"x{mine.block}"}], "Yes.") == "Yes."
+    assert with_persona([{"role": "system", "content": f"x{mine.block}"}], "Yes.") == "Yes."
 
 
 def test_a_simulated_judge_answers_that_question_only() -> None:
-    assert label_of([{"role": "user", "content": "Is the sky blue?"}]) is None
+    assert persona_label([{"role": "user", "content": "Is the sky blue?"}]) is None
 
 
 def _moodiness(talk: Conversation, mood: str) -> int:
-    return sum(mood_words(text, mood) for text in customer_said(talk))
+    return sum(count_persona_words(text, mood) for text in customer_said(talk))

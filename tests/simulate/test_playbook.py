@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tautools.bench import open_source
-from tautools.bench.types import Action, Task
-from tautools.simulate.brain import is_solved
-from tautools.simulate.customer import customer_words
-from tautools.simulate.playbook import given_up, place_in, reads_only, solved
+from tautools.bench.types import ReferenceAction, Task
+from tautools.simulate.customer import customer_text
+from tautools.simulate.reply import Do, Say, render, turns_so_far
 from tautools.simulate.requests import read_request
-from tautools.simulate.speech import Do, Say, moves_of, render
+from tautools.simulate.responder import give_up_steps, is_read_only, is_solved, next_step_index, solving_steps
 
 STYLES = range(12)
 
@@ -31,26 +30,26 @@ def task_of(env: str, name: str) -> tuple[Task, set[str]]:
 
 
 def ends_the_talk(words: str) -> bool:
-    return "###" in customer_words([{"role": "assistant", "content": "Hi!"}, {"role": "user", "content": words}])
+    return "###" in customer_text([{"role": "assistant", "content": "Hi!"}, {"role": "user", "content": words}])
 
 
 @pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_a_solved_conversation_makes_the_references_calls_in_order_and_only_reads_beside_them(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
-        steps = solved(task, task_of(env, task.id)[1])
+        steps = solving_steps(task, task_of(env, task.id)[1])
         calls = [(step.name, dict(step.arguments)) for step in steps if isinstance(step, Do)]
         reference = [(each.name, dict(each.arguments)) for each in task.reference if each.requestor == "assistant"]
         left = iter(calls)
         assert all(call in left for call in reference)
-        assert all(reads_only(name) for name, arguments in calls if (name, arguments) not in reference)
+        assert all(is_read_only(name) for name, arguments in calls if (name, arguments) not in reference)
 
 
 @pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
 def test_a_solved_conversation_looks_before_it_changes_anything_and_ends_after_what_must_be_said(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
-        steps = solved(task, task_of(env, task.id)[1])
+        steps = solving_steps(task, task_of(env, task.id)[1])
         calls = [step.name for step in steps if isinstance(step, Do)]
-        assert not calls or reads_only(calls[0]) or calls == ["transfer_to_human_agents"], task.id
+        assert not calls or is_read_only(calls[0]) or calls == ["transfer_to_human_agents"], task.id
         assert isinstance(steps[-1], Say)
         heard = steps[-1].text.lower().replace(",", "")
         assert all(item.lower() in heard for item in task.communicate)
@@ -62,9 +61,9 @@ def test_a_solved_conversation_looks_before_it_changes_anything_and_ends_after_w
 def test_a_conversation_that_is_given_up_changes_nothing_and_says_nothing_that_scores(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         for style in STYLES:
-            steps = given_up(task, task_of(env, task.id)[1], style)
+            steps = give_up_steps(task, task_of(env, task.id)[1], style)
             said = [step.text for step in steps if isinstance(step, Say)]
-            assert all(reads_only(step.name) for step in steps if isinstance(step, Do))
+            assert all(is_read_only(step.name) for step in steps if isinstance(step, Do))
             heard = "\n".join(said).lower().replace(",", "")
             assert not any(item.lower() in heard for item in task.communicate), task.id
             assert ends_the_talk(said[-1])
@@ -73,28 +72,28 @@ def test_a_conversation_that_is_given_up_changes_nothing_and_says_nothing_that_s
 def test_words_that_would_score_are_replaced_by_others() -> None:
     task = Task(id="t", user_system="", reference=(), communicate=("sorry", "zip code"))
     for style in STYLES:
-        said = [step.text.lower() for step in given_up(task, set(), style) if isinstance(step, Say)]
+        said = [step.text.lower() for step in give_up_steps(task, set(), style) if isinstance(step, Say)]
         assert not any("sorry" in text or "zip code" in text for text in said)
         assert ends_the_talk(said[-1])
 
 
 def test_a_transfer_to_a_human_is_announced_at_the_end() -> None:
-    task = Task(id="t", user_system="", reference=(Action("transfer_to_human_agents", {"summary": "x"}),))
-    last = solved(task, set())[-1]
+    task = Task(id="t", user_system="", reference=(ReferenceAction("transfer_to_human_agents", {"summary": "x"}),))
+    last = solving_steps(task, set())[-1]
     assert isinstance(last, Say)
     assert "TRANSFERRED TO A HUMAN AGENT" in last.text
 
 
 def test_calls_of_the_customer_are_not_made_by_the_agent() -> None:
-    task = Task(id="t", user_system="", reference=(Action("toggle_data", {}, requestor="user"),))
-    assert all(isinstance(step, Say) for step in solved(task, set()))
+    task = Task(id="t", user_system="", reference=(ReferenceAction("toggle_data", {}, requestor="user"),))
+    assert all(isinstance(step, Say) for step in solving_steps(task, set()))
 
 
 @pytest.mark.parametrize("strategy", ["fc", "act", "react"])
 @given(data=st.data())
 def test_the_place_in_a_conversation_is_found_from_its_messages_alone(strategy: str, data: st.DataObject) -> None:
     """Also when tools refused, an answer was cut short, or somebody greeted first."""
-    steps = solved(*task_of(*data.draw(st.sampled_from(all_tasks()))))
+    steps = solving_steps(*task_of(*data.draw(st.sampled_from(all_tasks()))))
     done = data.draw(st.integers(0, len(steps)))
     messages = [{"role": "system", "content": "s"}]
     if data.draw(st.booleans()):
@@ -111,7 +110,7 @@ def test_the_place_in_a_conversation_is_found_from_its_messages_alone(strategy: 
         refused = data.draw(st.booleans())
         messages += [message, {"role": "user", "content": "API output: Error: no" if refused else "Fine."}]
     request = read_request(json.dumps({"model": "m", "messages": messages}).encode())
-    assert place_in(steps, moves_of(request, strategy)) == done
+    assert next_step_index(steps, turns_so_far(request, strategy)) == done
 
 
 def test_the_draws_of_trials_and_tasks_are_independent_and_follow_the_skill() -> None:

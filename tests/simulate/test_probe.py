@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tautools.simulate.probe import probe_answer
+from tautools.simulate.reply import SchemaFiller
 from tautools.simulate.requests import read_request
-from tautools.simulate.schema_value import SchemaFiller
+from tautools.simulate.responder import answer_probe
 
 
 def ask(text: str, **further: Any) -> Any:
     body = {"model": "m", "messages": [{"role": "user", "content": text}], **further}
-    return probe_answer(read_request(json.dumps(body).encode()))
+    return answer_probe(read_request(json.dumps(body).encode()))
 
 
 def tool(name: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_anything_else_gets_a_short_answer_that_says_what_it_is() -> None:
 def test_an_agent_without_a_task_gives_up_and_a_customer_without_one_reads_its_scenario() -> None:
     def told(system: str) -> str:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": "I want to return my lamp."}]
-        return probe_answer(read_request(json.dumps({"model": "m", "messages": messages}).encode())).text
+        return answer_probe(read_request(json.dumps({"model": "m", "messages": messages}).encode())).text
 
     assert "I am unable to do that" in told("You are a customer service agent.")
     assert told("<scenario>\nReason for call:\n\tYou want a lamp.\n</scenario>") == "Hi! I want a lamp."
@@ -54,7 +54,7 @@ def test_an_agent_without_a_task_gives_up_and_a_customer_without_one_reads_its_s
 
 def test_content_in_parts_is_read_too() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "Say hello"}]}]}
-    assert probe_answer(read_request(json.dumps(body).encode())).text == "hello"
+    assert answer_probe(read_request(json.dumps(body).encode())).text == "hello"
 
 
 def test_a_single_tool_is_called_when_its_subject_is_spoken_of() -> None:

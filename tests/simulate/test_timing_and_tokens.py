@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tautools.params.models import SimulateParams
-from tautools.simulate.timing import due_times
-from tautools.simulate.tokens import BLOCK_TOKENS, PrefixCache, pieces, prompt_parts
+from tautools.simulate.tokens import BLOCK_TOKENS, PrefixCache, due_times, prompt_parts, split_tokens
 
 
 def gaps_ms(due: list[float]) -> list[float]:
@@ -45,7 +44,7 @@ def test_the_same_seed_gives_the_same_times_and_another_seed_others() -> None:
 
 @given(st.text())
 def test_pieces_join_to_the_text(text: str) -> None:
-    cut = pieces(text)
+    cut = split_tokens(text)
     assert "".join(cut) == text
     assert all(3 <= len(piece) <= 5 for piece in cut[:-1])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tautools.server import Registry
+from tautools.servers import Registry
 from tautools.slurm import Slurm
 
 if TYPE_CHECKING:

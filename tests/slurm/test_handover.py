@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from serving import FAKE_VLLM, simulated
 from slurm_site import left_in, site_with
 
-from tautools.cli.server import command
+from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError
 from tautools.params.models import RoleParams, RunParams, ServerParams
 from tautools.run import CellResult, run_cell
-from tautools.server import Registry, State, endpoints, launch, open_server
-from tautools.server.on_slurm.handover import hand_over
+from tautools.servers import Registry, State, endpoints, launch, open_server
+from tautools.servers.backends.slurm_handover import hand_over
 from tautools.slurm import JobState, Slurm
 
 pytestmark = [pytest.mark.slurm]
@@ -39,7 +39,7 @@ def test_a_cell_goes_on_while_its_server_is_handed_over(workspace: Path) -> None
     second = hand_over("sim", workspace=workspace, lead_s=3600)
     cell.join(120)
 
-    assert (done[0].done, done[0].owed) == (2, 0)
+    assert (done[0].done, done[0].pending) == (2, 0)
     assert second.record.job_id != first.record.job_id
     assert second.state().state is State.READY
     assert [record.name for record in Registry(workspace).list()] == ["sim"]
@@ -75,7 +75,7 @@ def test_a_successor_that_fails_changes_nothing_and_another_one_may_follow(works
     assert first.state().state is State.READY
     assert open_server("fake.next", workspace=workspace).state().state is State.FAILED
     broken.unlink()
-    told = CliRunner().invoke(command, ["handover", "fake", "--lead", "60", "--workspace", str(workspace)])
+    told = CliRunner().invoke(server_command, ["handover", "fake", "--lead", "60", "--workspace", str(workspace)])
     assert told.exit_code == 0, told.output
     assert "fake: http://" in told.stdout
     assert open_server("fake", workspace=workspace).state().state is State.READY

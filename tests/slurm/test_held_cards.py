@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from serving import FAKE_VLLM
 from slurm_site import site_with
 
-from tautools.cli.server import command
-from tautools.server import Registry
+from tautools.cli.server import server_command
+from tautools.servers import Registry
 
 pytestmark = [pytest.mark.slurm]
 
@@ -45,7 +45,7 @@ def held(workspace: Path, tmp_path: Path) -> Path:
 def test_a_job_on_a_node_with_held_cards_is_submitted_again_without_it(workspace: Path, held: Path) -> None:
     words = ["up", "fake", "--site", "here", "--resubmit", "1", "--workspace", str(workspace)]
 
-    done = CliRunner().invoke(command, words)
+    done = CliRunner().invoke(server_command, words)
 
     assert done.exit_code == 0, done.output
     node, record = held.read_text().strip(), Registry(workspace).get("fake")
@@ -59,9 +59,9 @@ def test_a_job_on_a_node_with_held_cards_is_submitted_again_without_it(workspace
 
 def test_without_it_the_job_fails_and_a_relaunch_leaves_the_node_of_its_log_out(workspace: Path, held: Path) -> None:
     at = ["--workspace", str(workspace)]
-    assert CliRunner().invoke(command, ["up", "fake", "--site", "here", *at]).exit_code == 1
+    assert CliRunner().invoke(server_command, ["up", "fake", "--site", "here", *at]).exit_code == 1
 
-    done = CliRunner().invoke(command, ["relaunch", "fake", *at, "--exclude"])
+    done = CliRunner().invoke(server_command, ["relaunch", "fake", *at, "--exclude"])
 
     assert done.exit_code == 0, done.output
     assert f"site.exclude: not set -> {held.read_text().strip()}" in done.output
@@ -70,7 +70,7 @@ def test_without_it_the_job_fails_and_a_relaunch_leaves_the_node_of_its_log_out(
 
 @pytest.mark.parametrize("words", [["--no-wait", "--site", "here"], []])
 def test_nobody_submits_again_without_waiting_or_without_slurm(workspace: Path, held: Path, words: list[str]) -> None:
-    done = CliRunner().invoke(command, ["up", "fake", "--resubmit", "1", *words, "--workspace", str(workspace)])
+    done = CliRunner().invoke(server_command, ["up", "fake", "--resubmit", "1", *words, "--workspace", str(workspace)])
 
     assert done.exit_code == 2
     assert "--resubmit" in done.output

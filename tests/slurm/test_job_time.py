@@ -11,7 +11,7 @@ from serving import simulated
 from slurm_site import site_with, wait_for
 
 from tautools.run import read_ledger, results_of
-from tautools.server import launch
+from tautools.servers import launch
 from tautools.slurm import JobScript, JobState, Slurm, render_sbatch
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from serving import fake_vllm, simulated
 from slurm_site import ask, left_in, processes_of, site_with, wait_for
 
-from tautools.cli.server import command
+from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
-from tautools.server import Registry, State, launch, launch_one_job
-from tautools.server.on_slurm.handover import hand_over
+from tautools.servers import Registry, State, launch, launch_one_job
+from tautools.servers.backends.slurm_handover import hand_over
 from tautools.slurm import JobState, Slurm
 
 pytestmark = [pytest.mark.slurm]
@@ -131,20 +131,20 @@ def test_the_command_shows_the_plan_and_the_script_and_starts_them(workspace: Pa
     path.write_text(yaml.safe_dump(site_with().model_dump(mode="json")))
     words = ["sim-small", "sim-user", "--one-job", "--site", "here", "--workspace", str(workspace)]
 
-    planned = CliRunner().invoke(command, ["plan", *words, "--json"])
+    planned = CliRunner().invoke(server_command, ["plan", *words, "--json"])
     assert json.loads(planned.stdout)["nodes"] == 1
-    shown = CliRunner().invoke(command, ["up", *words, "--dry-run"])
+    shown = CliRunner().invoke(server_command, ["up", *words, "--dry-run"])
     assert shown.exit_code == 0, shown.output
     assert "#SBATCH --job-name=sim-small+sim-user" in shown.stdout
     assert "sim-small, sim-user: Slurm would take this job" in shown.stderr
     assert not (workspace / "servers").exists()
 
-    done = CliRunner().invoke(command, ["up", *words])
+    done = CliRunner().invoke(server_command, ["up", *words])
     assert done.exit_code == 0, done.output
     records = Registry(workspace).list()
     assert [record.name for record in records] == ["sim-small", "sim-user"]
     assert len({record.job_id for record in records}) == 1
-    assert CliRunner().invoke(command, ["stop", "--all", "--workspace", str(workspace)]).exit_code == 0
+    assert CliRunner().invoke(server_command, ["stop", "--all", "--workspace", str(workspace)]).exit_code == 0
     assert left_in(workspace) == []
 
 

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from slurm_site import site_with
 
-from tautools.cli.server import command
+from tautools.cli.server import server_command
 from tautools.errors import ParamsError
 from tautools.params import load_server, load_site
 from tautools.params.models import ServerParams, SiteParams
-from tautools.server import Registry
-from tautools.server.layout.fleet import plan_one_job
-from tautools.server.on_slurm.launch import script_text
-from tautools.server.on_slurm.together import together_text
+from tautools.servers import Registry
+from tautools.servers.backends.slurm import job_script_text
+from tautools.servers.backends.slurm_shared import shared_job_script
+from tautools.servers.replicas import plan_one_job
 
 HOSTILE = st.one_of(
     st.sampled_from(
@@ -84,7 +84,7 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
                 "vllm": {"args": {"some_flag": argument}},
             }
         )
-        text = script_text(params, workspace=workspace, site=site_with())
+        text = job_script_text(params, workspace=workspace, site=site_with())
 
         done = run_by_bash(text)
 
@@ -103,7 +103,7 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
 
 def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
     workspace = tmp_path.resolve()
-    text = script_text(
+    text = job_script_text(
         load_server("qwen3-32b", workspace=workspace),
         workspace=workspace,
         site=load_site("sol-gaudi", workspace=workspace),
@@ -134,7 +134,7 @@ def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
 def test_the_log_begins_with_node_model_and_address(tmp_path: Path) -> None:
     params = ServerParams.model_validate({"name": "user", "model": "Qwen/Qwen3-32B", "serve_command": ["true"]})
 
-    done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site_with(host="0.0.0.0")))
+    done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site_with(host="0.0.0.0")))
 
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "=" * 36
@@ -146,7 +146,7 @@ def test_the_log_begins_with_node_model_and_address(tmp_path: Path) -> None:
 def test_the_key_is_private_and_not_in_the_script(tmp_path: Path) -> None:
     tell_key = [sys.executable, "-c", "import os; print('KEY', os.environ['VLLM_API_KEY'])"]
     params = ServerParams.model_validate({"name": "s", "model": "m", "serve_command": tell_key})
-    text = script_text(params, workspace=tmp_path.resolve(), site=site_with())
+    text = job_script_text(params, workspace=tmp_path.resolve(), site=site_with())
 
     key = run_by_bash(text).stdout.rpartition("KEY ")[2].strip()
 
@@ -165,7 +165,7 @@ def test_an_asked_for_port_that_is_taken_ends_the_job_in_words(tmp_path: Path) -
         taken.listen()
         params = ServerParams.model_validate({"name": "s", "model": "m", "port": taken.getsockname()[1]})
 
-        done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site_with()))
+        done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site_with()))
 
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
@@ -184,7 +184,7 @@ def test_what_no_quoting_carries_is_refused(tmp_path: Path, fields: dict[str, ob
     params = ServerParams.model_validate({"name": "s", "model": "m"} | fields)
 
     with pytest.raises(ParamsError):
-        script_text(params, workspace=tmp_path, site=site_with(**site))
+        job_script_text(params, workspace=tmp_path, site=site_with(**site))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,14 +193,14 @@ def test_a_workspace_that_slurm_cannot_write_logs_to_is_refused(tmp_path: Path) 
     workspace.mkdir()
 
     with pytest.raises(ParamsError, match="backslash"):
-        script_text(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
+        job_script_text(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
 
 
 def test_replicas_have_a_script_each_under_their_own_name(tmp_path: Path) -> None:
     words = ["script", "qwen3-8b", "--site", "sol-gaudi", "--replicas", "3", "--workspace", str(tmp_path)]
 
-    shown = CliRunner().invoke(command, words)
-    written = CliRunner().invoke(command, [*words, "-o", str(tmp_path / "agent.sh")])
+    shown = CliRunner().invoke(server_command, words)
+    written = CliRunner().invoke(server_command, [*words, "-o", str(tmp_path / "agent.sh")])
 
     names = ["qwen3-8b-0", "qwen3-8b-1", "qwen3-8b-2"]
     assert shown.exit_code == written.exit_code == 0, shown.output + written.output
@@ -208,13 +208,13 @@ def test_replicas_have_a_script_each_under_their_own_name(tmp_path: Path) -> Non
     files = [tmp_path / f"agent-{number}.sh" for number in range(3)]
     assert [re.findall(r"--job-name=(\S+)", file.read_text()) for file in files] == [[name] for name in names]
     assert [f"sbatch {file}" in written.stdout for file in files] == [True] * 3
-    assert CliRunner().invoke(command, [*words, "-o", str(tmp_path / "agent.sh")]).exit_code == 2
+    assert CliRunner().invoke(server_command, [*words, "-o", str(tmp_path / "agent.sh")]).exit_code == 2
 
 
 def test_a_dry_run_shows_each_replica_with_its_port(tmp_path: Path) -> None:
     words = ["up", "sim-small", "--replicas", "2", "--start-port", "47310", "--dry-run", "--workspace", str(tmp_path)]
 
-    shown = CliRunner().invoke(command, words)
+    shown = CliRunner().invoke(server_command, words)
 
     assert shown.exit_code == 0, shown.output
     assert re.findall(r"--port (\d+)", shown.stdout) == ["47310", "47311"]
@@ -243,7 +243,7 @@ def test_hostile_words_reach_the_servers_of_one_job_unchanged_and_no_shell(
             for name in ("one", "two")
         )
         site = site_with(device="gaudi", recipe_store=f"{workspace}/{store}", env={"SITE": module})
-        text = together_text(
+        text = shared_job_script(
             plan_one_job([one, two], workspace=workspace, site=site).places, workspace=workspace, site=site
         )
 
@@ -281,7 +281,7 @@ def test_compiled_graphs_lie_on_the_nodes_disk_by_software_and_go_to_the_store(t
     activate = [f"export PYTHONPATH={shlex.quote(str(installed))}"]
     fields = {"device": "gaudi", "node_disk": str(tmp_path / "disk"), "recipe_store": str(store), "activate": activate}
 
-    done = run_by_bash(script_text(params, workspace=workspace.resolve(), site=site_with(**fields)))
+    done = run_by_bash(job_script_text(params, workspace=workspace.resolve(), site=site_with(**fields)))
 
     assert done.returncode == 0, done.stderr
     folder = f"{tmp_path}/disk/tautools-{getpass.getuser()}/recipes/{named}"
@@ -295,7 +295,7 @@ def test_without_a_vllm_in_the_jobs_environment_no_graphs_are_kept(tmp_path: Pat
     params = ServerParams.model_validate({"name": "s", "model": "m"} | tells)
     site = site_with(device="gaudi", node_disk=str(tmp_path / "disk"), activate=["export PATH=/usr/bin:/bin"])
 
-    done = run_by_bash(script_text(params, workspace=tmp_path.resolve(), site=site))
+    done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site))
 
     assert done.stdout.endswith("cfg none\n"), done.stderr
     assert not (tmp_path / "disk").exists()
@@ -320,7 +320,7 @@ def test_no_text_of_a_site_file_reaches_the_shell_of_a_job(tmp_path: Path, field
     plain = site_with(device="gaudi")
     try:
         site = SiteParams.model_validate(plain.model_dump() | {field: hostile_of(field, value)})
-        text = script_text(params, workspace=tmp_path.resolve(), site=site)
+        text = job_script_text(params, workspace=tmp_path.resolve(), site=site)
     except (ParamsError, ValidationError):
         return
 
@@ -330,7 +330,7 @@ def test_no_text_of_a_site_file_reaches_the_shell_of_a_job(tmp_path: Path, field
         head = script.partition("\n\n")[0].splitlines()
         return {line.partition("=")[0] for line in head if line.startswith("#SBATCH")}
 
-    assert directives(text) - directives(script_text(params, workspace=tmp_path, site=plain)) <= {
+    assert directives(text) - directives(job_script_text(params, workspace=tmp_path, site=plain)) <= {
         f"#SBATCH --{field}".replace("_", "-")
     }
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith("pwned")]

@@ -18,11 +18,11 @@ from real_slurm import URGENT
 from serving import FAKE_VLLM, fake_vllm, simulated
 from slurm_site import ask, left_in, processes_of, site_with, wait_for
 
-from tautools.cli.server import command
+from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
-from tautools.server import Registry, Snapshot, State, endpoints, launch, open_server, server_states
-from tautools.server.state import cause_of
+from tautools.servers import Registry, Snapshot, State, endpoints, launch, open_server, server_states
+from tautools.servers.state import cause_of
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 
@@ -201,10 +201,10 @@ def test_a_script_submitted_by_hand_registers_its_server(workspace: Path, monkey
     monkeypatch.chdir(workspace)
     (workspace / "here.yaml").write_text(yaml.safe_dump(site_with().model_dump(exclude_defaults=True)))
     words = ["script", "sim-user", "--site", "here.yaml", "--workspace", str(workspace)]
-    printed = CliRunner().invoke(command, words)
+    printed = CliRunner().invoke(server_command, words)
     assert printed.exit_code == 0, printed.output
     assert "#SBATCH --qos=class_gaudi" in printed.stdout
-    written = CliRunner().invoke(command, [*words, "-o", "by hand.sh"])
+    written = CliRunner().invoke(server_command, [*words, "-o", "by hand.sh"])
     assert "sbatch 'by hand.sh'" in written.stdout
     assert not (workspace / "servers").exists()
 

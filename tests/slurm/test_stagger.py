@@ -10,8 +10,8 @@ import pytest
 from serving import fake_vllm
 from slurm_site import ask, site_with, wait_for
 
-from tautools.server import Registry, Server, State, open_server
-from tautools.server.layout.fleet import launch_all
+from tautools.servers import Registry, Server, State, open_server
+from tautools.servers.replicas import launch_all
 from tautools.slurm import JobState, Slurm
 
 if TYPE_CHECKING:

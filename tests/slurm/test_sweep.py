@@ -9,7 +9,7 @@ import yaml
 from slurm_site import left_in, site_with
 from small_sweep import small_sweep
 
-from tautools.server import Registry
+from tautools.servers import Registry
 from tautools.slurm import JobState, Slurm
 from tautools.sweep import SweepEvent, run_sweep
 

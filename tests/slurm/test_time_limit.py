@@ -11,7 +11,7 @@ from serving import simulated
 from slurm_site import ask, site_with, wait_for
 
 from tautools.run import read_ledger, results_of
-from tautools.server import Registry, State, launch
+from tautools.servers import Registry, State, launch
 from tautools.slurm import JobScript, JobState, Slurm, render_sbatch
 from tautools.slurm.script import log_pattern
 

@@ -10,9 +10,9 @@ import yaml
 from click.testing import CliRunner
 from slurm_site import ask, site_with, wait_for
 
-from tautools.cli.server import command
+from tautools.cli.server import server_command
 from tautools.slurm import JobState, Slurm
-from tautools.slurm.nodes import NODE_FORMAT, parse_nodes
+from tautools.slurm.jobs import NODE_FORMAT, parse_nodes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +37,8 @@ def test_a_smaller_request_that_starts_sooner_is_named(workspace: Path) -> None:
     try:
         wait_for(lambda: all(job.state is JobState.RUNNING for job in Slurm().jobs(holders).values()))
 
-        shown = CliRunner().invoke(command, asked)
-        told = json.loads(CliRunner().invoke(command, [*asked, "--json"]).stdout)
+        shown = CliRunner().invoke(server_command, asked)
+        told = json.loads(CliRunner().invoke(server_command, [*asked, "--json"]).stdout)
     finally:
         ask("scancel", *holders)
 
@@ -51,7 +51,7 @@ def test_a_smaller_request_that_starts_sooner_is_named(workspace: Path) -> None:
 
 
 def test_a_request_that_is_refused_says_why(workspace: Path) -> None:
-    shown = CliRunner().invoke(command, words(workspace, cores=64, memory_gib=None))
+    shown = CliRunner().invoke(server_command, words(workspace, cores=64, memory_gib=None))
 
     assert shown.exit_code == 0, shown.output
     assert "as site here asks: Slurm does not take this job. No node of the partition has so many cores" in shown.stdout

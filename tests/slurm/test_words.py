@@ -11,11 +11,11 @@ from tautools.slurm import (
     JobScript,
     JobState,
     clean_env,
+    explain_reason,
     job_state,
     parse_duration,
     parse_sacct,
     parse_squeue,
-    reason_in_words,
     render_sbatch,
 )
 
@@ -55,7 +55,7 @@ def test_jobs_in_the_queue_are_read_with_reason_time_left_and_start() -> None:
     assert time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(found["12"].starts_at)) == "2030-01-02T03:04:05"
     assert (found["13"].node, found["13"].left_s, found["13"].reason) == ("gaudi002", 93784.0, "")
     assert (found["14"].left_s, found["14"].starts_at) == (None, None)
-    assert "down, drained or reserved" in reason_in_words(found["14"].reason)
+    assert "down, drained or reserved" in explain_reason(found["14"].reason)
 
 
 def test_ended_jobs_are_read_from_the_accounting() -> None:
@@ -95,7 +95,7 @@ def test_durations_are_read_in_all_of_their_forms(text: str, seconds: float | No
     ],
 )
 def test_reasons_are_told_in_sentences(reason: str, said: str) -> None:
-    assert said in reason_in_words(reason)
+    assert said in explain_reason(reason)
 
 
 def test_what_slurm_left_of_the_session_does_not_reach_a_submission() -> None:

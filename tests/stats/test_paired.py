@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tautools.errors import StatsError
-from tautools.stats import exact_interval, paired_effect, tail
+from tautools.stats import binomial_tail, exact_interval, paired_effect
 
 
 def test_a_paired_effect_is_the_mean_over_tasks_with_its_size() -> None:
@@ -43,10 +43,10 @@ def test_exact_limits_are_clopper_and_pearsons(successes: int, n: int, low: floa
 
 
 def test_the_tail_is_the_binomials() -> None:
-    assert tail(0, 4, 0.25) == 1
-    assert tail(4, 4, 0.25) == pytest.approx(0.25**4)
-    assert tail(3, 4, 0.5) == pytest.approx(5 / 16)
+    assert binomial_tail(0, 4, 0.25) == 1
+    assert binomial_tail(4, 4, 0.25) == pytest.approx(0.25**4)
+    assert binomial_tail(3, 4, 0.5) == pytest.approx(5 / 16)
     with pytest.raises(StatsError):
-        tail(1, 0, 0.5)
+        binomial_tail(1, 0, 0.5)
     with pytest.raises(StatsError):
         exact_interval(3, 2)

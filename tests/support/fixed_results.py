@@ -1,6 +1,6 @@
 """A small workspace with fixed results, written by the run's own writer: the same figures wherever it is made.
 
-Two settings of one env and a third of another; trials nested, conversations owed, faults, a user_error, calls that
+Two settings of one env and a third of another; trials nested, conversations pending, faults, a user_error, calls that
 failed, calls without a first token, tokens without usage. All numbers come from one seeded generator.
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from random import Random
 
 from tautools.errors import CallFault
-from tautools.records import CallRecord, Conversation, Event, Outcome, Party, Role, Setting, Strategy
+from tautools.records import CallRecord, Conversation, Event, ModelConfig, Outcome, Role, Setting, Strategy
 from tautools.run.folder import claim_folder
-from tautools.run.writer import Writer
+from tautools.run.ledger import ResultsWriter
 
 START = 1_700_000_000.0
-USER = Party(model="Qwen/Qwen3-32B")
+USER = ModelConfig(model="Qwen/Qwen3-32B")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Plan:
     tasks: int
     trials: tuple[int, ...]
     skill: float
-    owed: tuple[tuple[str, int], ...] = ()
-    """Conversations that were lost to a fault and are owed."""
+    pending: tuple[tuple[str, int], ...] = ()
+    """Conversations that were lost to a fault and are pending."""
     user_errors: tuple[tuple[str, int], ...] = ()
     simulated: bool = False
     given: Setting | None = None
@@ -48,7 +48,7 @@ class Plan:
             reward_basis="DB+COMMUNICATE",
             env=self.env,
             strategy=self.strategy,
-            agent=Party(model=self.model),
+            agent=ModelConfig(model=self.model),
             user=USER,
             simulated=self.simulated,
         )
@@ -56,7 +56,7 @@ class Plan:
 
 PLANS = (
     Plan("airline", Strategy.FC, "Qwen/Qwen3-8B", 24, (1, 3), 0.55),
-    Plan("airline", Strategy.REACT, "Qwen/Qwen3-4B-Instruct-2507", 24, (3,), 0.25, owed=(("3", 2), ("7", 1))),
+    Plan("airline", Strategy.REACT, "Qwen/Qwen3-4B-Instruct-2507", 24, (3,), 0.25, pending=(("3", 2), ("7", 1))),
     Plan("retail", Strategy.FC, "Qwen/Qwen3-8B", 12, (2,), 0.5, user_errors=(("5", 0),)),
 )
 
@@ -72,14 +72,14 @@ def write_fixed_results(workspace: Path, plans: tuple[Plan, ...] = PLANS) -> Pat
 def _write_setting(workspace: Path, plan: Plan, random: Random) -> None:
     setting = plan.setting
     folder = claim_folder(workspace / "results", setting, {"tautools": "fixed"})
-    writer = Writer(folder)
+    writer = ResultsWriter(folder)
     clock = START
     for trial in range(max(plan.trials)):
         for number in range(plan.tasks):
             task = str(number)
             ease = Random(number).uniform(-0.45, 0.45)  # tasks differ, trials of one task are alike
             clock += 30.0
-            if (task, trial) in plan.owed:
+            if (task, trial) in plan.pending:
                 _lose(writer, setting, task, trial, clock)
             else:
                 passed = random.random() < plan.skill + ease
@@ -98,7 +98,7 @@ def _outcome(plan: Plan, task: str, trial: int, passed: bool, random: Random) ->
     return Outcome.STEP_LIMIT if random.random() < 0.15 else Outcome.FAILED
 
 
-def _lose(writer: Writer, setting: Setting, task: str, trial: int, clock: float) -> None:
+def _lose(writer: ResultsWriter, setting: Setting, task: str, trial: int, clock: float) -> None:
     call = _call(Role.AGENT, setting, task, trial, turn=0, step=0, clock=clock, random=Random(1))
     lost = {"fault": CallFault.SERVER_FAULT.value, "ttft_s": None, "decode_s": None, "output_tokens": None}
     writer.call(call.model_copy(update=lost))
@@ -108,7 +108,7 @@ def _lose(writer: Writer, setting: Setting, task: str, trial: int, clock: float)
 
 
 def _hold(
-    writer: Writer, setting: Setting, pair: tuple[str, int], outcome: Outcome, clock: float, random: Random
+    writer: ResultsWriter, setting: Setting, pair: tuple[str, int], outcome: Outcome, clock: float, random: Random
 ) -> None:
     task, trial = pair
     start, step, counts = clock, 0, {"agent_calls": 0, "user_calls": 0, "prompt_tokens": 0, "output_tokens": 0}

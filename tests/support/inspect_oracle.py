@@ -171,10 +171,10 @@ async def communicated(env: str, task_id: str, said: list[str]) -> bool:
     return bool((await scorer(state_of(env, task_id, said), Target(""))).value == "C")
 
 
-async def full_score(world: PackageWorld, task_id: str, said: list[str]) -> float:
+async def full_score(env_state: PackageWorld, task_id: str, said: list[str]) -> float:
     """Return the reward of the package's `<env>_scorer`, all of it, on a world."""
-    world.enter()
-    module = import_module(f"inspect_evals.tau2.{world.env}.scorer")
-    scorer = getattr(module, f"{world.env}_scorer")()
-    score = await scorer(state_of(world.env, task_id, said), Target(""))
+    env_state.enter()
+    module = import_module(f"inspect_evals.tau2.{env_state.env}.scorer")
+    scorer = getattr(module, f"{env_state.env}_scorer")()
+    score = await scorer(state_of(env_state.env, task_id, said), Target(""))
     return 1.0 if score.value == "C" else 0.0

@@ -114,7 +114,7 @@ def _run(order: dict[str, Any], tell: _Teller) -> None:
             on_event=lambda event: tell(event=event.kind),
         )
         tell(
-            done=result.done, owed=result.owed, interrupted=result.interrupted, text=str(result),
+            done=result.done, pending=result.pending, interrupted=result.interrupted, text=str(result),
             restored=signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         )  # fmt: skip

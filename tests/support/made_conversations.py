@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tautools.records import Conversation, Outcome, Party, Setting, Strategy
+from tautools.records import Conversation, ModelConfig, Outcome, Setting, Strategy
 
 
 def made_setting(**changes: Any) -> Setting:
@@ -15,8 +15,8 @@ def made_setting(**changes: Any) -> Setting:
         "reward_basis": "DB+COMMUNICATE",
         "env": "retail",
         "strategy": Strategy.FC,
-        "agent": Party(model="Qwen/Qwen3-4B-Instruct-2507"),
-        "user": Party(model="Qwen/Qwen3-32B"),
+        "agent": ModelConfig(model="Qwen/Qwen3-4B-Instruct-2507"),
+        "user": ModelConfig(model="Qwen/Qwen3-32B"),
     }
     return Setting(**(given | changes))
 

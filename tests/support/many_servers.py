@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from tautools.params.models import SimulateParams
-from tautools.records import Certificate, Rung, ServerRecord
-from tautools.server import Registry
+from tautools.records import Certificate, Check, ServerRecord
+from tautools.servers import Registry
 from tautools.shell import this_process
 from tautools.simulate.server import SimulatedServer
 
@@ -49,10 +49,10 @@ async def main(workspace: Path, count: int) -> None:
                 model=record.model,
                 alias=alias,
                 issued_at=time.time(),
-                rungs=[Rung(number=2, name="health", passed=True)],
+                checks=[Check(number=2, name="health", passed=True)],
                 simulated=True,
             )
-            registry.prove(record.model_copy(update={"certificate": proof}))
+            registry.mark_verified(record.model_copy(update={"certificate": proof}))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

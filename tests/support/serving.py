@@ -13,7 +13,7 @@ from tautools.shell import group_members
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tautools.server import Server
+    from tautools.servers import Server
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 

@@ -12,7 +12,7 @@ from typing import Any
 from real_slurm import ACCOUNT, QOS
 
 from tautools.params.models import SiteParams
-from tautools.server import Server
+from tautools.servers import Server
 from tautools.shell import Shell
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tautools.bench import conversation_seed, converse
-from tautools.bench.types import Action, Approach, Domain, Task
+from tautools.bench import conversation_seed, run_conversation
+from tautools.bench.types import Approach, Domain, ReferenceAction, Task
 from tautools.llm.types import CallTag, Message, Reply, ToolCall, ToolSpec
 from tautools.records import CallRecord, Limits, Outcome, Strategy
 
@@ -79,7 +79,7 @@ class _Writer:
                 self.agent.append(do((action.name, dict(action.arguments))))
         self.agent.append(say(" ".join(("It is done.", *self.task.communicate))))
 
-    def _strange_agent(self, action: Action) -> None:
+    def _strange_agent(self, action: ReferenceAction) -> None:
         if not self.odd or self.rng.random() > ODDS:
             return
         arguments = dict(action.arguments)
@@ -146,17 +146,17 @@ class Held:
 
 async def hold(domain: Domain, case: dict[str, Any]) -> Held:
     """Play a script with our loop."""
-    door = ScriptDoor(case)
-    held = await converse(
+    client = ScriptDoor(case)
+    held = await run_conversation(
         domain,
         domain.tasks[case["task_id"]],
         approach=Approach(Strategy.FC),
-        door=door,
+        client=client,
         limits=Limits(),
         trial=0,
         seed=case["seed"],
     )
-    return Held(door.requests, held.reward, held.outcome, len(held.messages))
+    return Held(client.requests, held.reward, held.outcome, len(held.messages))
 
 
 def normal(request: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tautools.bench.sources.private_import import PrivateImport
+from tautools.bench.sources.tau_bench_checkout import PrivateImport
 
 STAND_IN = Path(__file__).parent / "stand_in_tau_bench"
 CHECKOUT = os.environ.get("TAUTOOLS_TAU_BENCH_PATH")

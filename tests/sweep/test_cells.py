@@ -11,7 +11,7 @@ from tautools.errors import ParamsError
 from tautools.params import load_sweep
 from tautools.records import Strategy
 from tautools.sweep import expand, open_cell, parse_indices
-from tautools.sweep.cells import agent_name, pick
+from tautools.sweep.cells import agent_name, select_cells
 
 MODELS = {
     "4B": "Qwen/Qwen3-4B-Instruct-2507",
@@ -81,7 +81,7 @@ def test_what_names_no_cells_is_refused(text: str) -> None:
 
 def test_a_cell_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"no cell 2, 9(.|\n)*0 to 1"):
-        pick(expand(small_sweep(tmp_path)), [0, 9, 2])
+        select_cells(expand(small_sweep(tmp_path)), [0, 9, 2])
 
 
 def test_a_persona_is_an_axis_only_when_given_and_varies_before_the_trials() -> None:

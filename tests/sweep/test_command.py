@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from small_sweep import small_sweep
 
 from tautools.cli import cli
-from tautools.demo import SWEEP, run_demo
+from tautools.cli.setup import DEMO_SWEEP, run_demo
 from tautools.report import build_reports
 
 
@@ -27,7 +27,7 @@ def test_plan_as_json_is_for_programs(tmp_path: Path) -> None:
     done = _tautools("sweep", "plan", "small", "--workspace", tmp_path, "--json")
     assert done.exit_code == 0, done.output
     plan = json.loads(done.output)
-    assert (plan["conversations"], plan["shared"], plan["owed"]) == (4, 2, 4)
+    assert (plan["conversations"], plan["shared"], plan["pending"]) == (4, 2, 4)
     assert [cell["name"] for cell in plan["cells"]] == ["0_airline_fc_quick_1", "1_airline_fc_quick_2"]
     assert [server["name"] for server in plan["servers"]] == ["quick", "customer"]
 
@@ -37,7 +37,7 @@ def test_plan_in_words_lists_the_cells(tmp_path: Path) -> None:
     done = _tautools("sweep", "plan", "small", "--workspace", tmp_path, "--set", "tasks.limit=5", "--cells", "1")
     assert done.exit_code == 0, done.output
     assert "1 cells, 0 done, 1 with work" in done.output
-    assert "Conversations: 10, 0 done, 10 owed" in done.output
+    assert "Conversations: 10, 0 done, 10 pending" in done.output
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(tmp_path: Path) -> None:
 def test_status_tells_each_cell(tmp_path: Path) -> None:
     small_sweep(tmp_path)
     told = json.loads(_tautools("sweep", "status", "small", "--workspace", tmp_path, "--json").output)
-    assert [(cell["index"], cell["state"], cell["planned"]) for cell in told] == [(0, "owed", 2), (1, "owed", 4)]
+    assert [(cell["index"], cell["state"], cell["planned"]) for cell in told] == [(0, "pending", 2), (1, "pending", 4)]
     words = _tautools("sweep", "status", "small", "--workspace", tmp_path).output
-    assert "0 of 2 cells done, 2 owed" in words
-    assert "○ owed" in words
+    assert "0 of 2 cells done, 2 pending" in words
+    assert "○ pending" in words
 
 
 def test_ls_counts_the_cells_of_each_sweep_file(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_demo_shows_its_reports_and_builds_them_once(tmp_path: Path) -> None
     """The workspace's own `demo` sweep stands in for the shipped one, which takes minutes."""
     small_sweep(tmp_path)
     own = tmp_path / "params" / "sweeps" / "small.yaml"
-    (own.parent / "demo.yaml").write_text(own.read_text().replace("name: small", f"name: {SWEEP}"))
+    (own.parent / "demo.yaml").write_text(own.read_text().replace("name: small", f"name: {DEMO_SWEEP}"))
     done = _tautools("demo", "--workspace", tmp_path)
     assert done.exit_code == 0, done.output
     assert "SIMULATED" in done.output
@@ -127,5 +127,5 @@ def test_the_demo_shows_its_reports_and_builds_them_once(tmp_path: Path) -> None
     again = run_demo(tmp_path)
     assert (again.result.executed, again.built) == (0, False)
     assert again.pages == (folder / "pass_k.html", folder / "latency.html")
-    build_reports(workspace=tmp_path, sweep=SWEEP, out=tmp_path / "reports" / "demo" / "99990101-000000")
+    build_reports(workspace=tmp_path, sweep=DEMO_SWEEP, out=tmp_path / "reports" / "demo" / "99990101-000000")
     assert run_demo(tmp_path).pages[0].parent.name == "99990101-000000", "the newest reports are shown"

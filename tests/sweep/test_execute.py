@@ -14,7 +14,7 @@ import psutil
 import pytest
 from small_sweep import processes_of, wait_until
 
-from tautools.sweep.cellrun import STOPPED, CellRun, read_cell_run
+from tautools.sweep.status import STOPPED, CellAttempt, read_attempt
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +50,8 @@ def _start(folder: Path, notebook: Path, *more: str, **parameters: Any) -> subpr
         return subprocess.Popen(command, env=environment, stdout=out, stderr=out)
 
 
-def _note(folder: Path) -> CellRun:
-    note = read_cell_run(folder / "note.json")
+def _note(folder: Path) -> CellAttempt:
+    note = read_attempt(folder / "note.json")
     assert note is not None
     return note
 

@@ -10,7 +10,7 @@ from small_sweep import server_file, small_sweep
 
 from tautools.errors import BenchError, ParamsError, RunError
 from tautools.params import load_server, load_sweep
-from tautools.server import launch
+from tautools.servers import launch
 from tautools.sweep import plan_sweep, sweep_status
 
 
@@ -22,7 +22,7 @@ def test_one_to_five_trials_cost_five_and_not_fifteen(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path, grid={"num_trials": [1, 2, 3, 4, 5]})
     plan = plan_sweep(sweep, workspace=tmp_path)
     assert [cell.planned for cell in plan.cells] == [2, 4, 6, 8, 10]
-    assert (plan.conversations, plan.shared, plan.owed, plan.done) == (10, 20, 10, 0)
+    assert (plan.conversations, plan.shared, plan.pending, plan.done) == (10, 20, 10, 0)
 
 
 def test_trials_that_are_not_shared_are_counted_apart(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_status_of_a_workspace_that_may_only_be_read_is_shown(tmp_path: Path
     """Bound for everyone but root, whom no mode keeps from writing."""
     sweep = small_sweep(tmp_path)
     (tmp_path / "results").mkdir(mode=0o555)
-    assert [cell.state for cell in sweep_status(sweep, workspace=tmp_path)] == ["owed", "owed"]
+    assert [cell.state for cell in sweep_status(sweep, workspace=tmp_path)] == ["pending", "pending"]
     if os.geteuid() != 0:
         with pytest.raises(RunError, match="cannot be written"):
             plan_sweep(sweep, workspace=tmp_path)
@@ -88,7 +88,7 @@ def test_a_server_that_runs_already_is_expected_to_be_as_fast_as_it_was_started(
 def test_the_text_of_a_plan_shows_everything_that_is_decided_by(tmp_path: Path) -> None:
     text = str(plan_sweep(small_sweep(tmp_path), workspace=tmp_path))
     assert "2 cells, 0 done, 2 with work" in text
-    assert "Conversations: 4, 0 done, 4 owed; trials that cells share are counted once, which saves 2" in text
+    assert "Conversations: 4, 0 done, 4 pending; trials that cells share are counted once, which saves 2" in text
     assert "quick (agent, to start), customer (user, to start)" in text
 
 
@@ -123,5 +123,5 @@ def test_what_does_not_exist_ends_a_plan_with_the_nearest_name(
 
 def test_a_new_sweep_has_every_cell_owed(tmp_path: Path) -> None:
     status = sweep_status(small_sweep(tmp_path), workspace=tmp_path)
-    assert [(cell.state, cell.done, cell.planned) for cell in status] == [("owed", 0, 2), ("owed", 0, 4)]
-    assert str(status).startswith("0 of 2 cells done, 2 owed")
+    assert [(cell.state, cell.done, cell.planned) for cell in status] == [("pending", 0, 2), ("pending", 0, 4)]
+    assert str(status).startswith("0 of 2 cells done, 2 pending")

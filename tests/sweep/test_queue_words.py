@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tautools.server import Snapshot, State
-from tautools.sweep.servers import QueueTeller
+from tautools.servers import Snapshot, State
+from tautools.sweep.servers import QueueProgress
 
 
 def test_a_wait_is_told_once_however_often_its_estimate_moves() -> None:
     told: list[str] = []
-    look = QueueTeller("qwen", told.append)
+    look = QueueProgress("qwen", told.append)
     for minutes in range(50, 0, -1):
         look(Snapshot(State.QUEUED, f"Job 7: It waits for resources. It starts in {minutes} min.", 1.0))
     look(Snapshot(State.STARTING, "Job 7 has begun.", 1.0))

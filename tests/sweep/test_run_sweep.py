@@ -13,7 +13,7 @@ from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.params.models import SweepParams
 from tautools.run import read_calls, read_events, read_ledger, results_of
-from tautools.server import Registry, State, launch
+from tautools.servers import Registry, State, launch
 from tautools.sweep import SweepEvent, SweepResult, plan_sweep, run_sweep, sweep_status
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def test_each_cell_leaves_an_executed_notebook_with_its_parameters_and_result(ra
     notebook = json.loads((runs / names[1]).read_text())
     source = ["".join(cell["source"]) for cell in notebook["cells"]]
     assert any("cell = 1" in text and "start_servers = False" in text for text in source)
-    assert "4 done, 0 owed" in json.dumps(notebook["cells"])
+    assert "4 done, 0 pending" in json.dumps(notebook["cells"])
     assert "widgets" not in notebook["metadata"]
 
 
@@ -110,7 +110,7 @@ def test_running_it_again_starts_nothing_and_calls_no_model(ran: Ran) -> None:
 
 def test_plan_and_status_of_a_finished_sweep_owe_nothing(ran: Ran) -> None:
     plan = plan_sweep(ran.sweep, workspace=ran.workspace)
-    assert (plan.owed, plan.done, plan.servers, plan.estimate_s) == (0, 4, (), 0.0)
+    assert (plan.pending, plan.done, plan.servers, plan.estimate_s) == (0, 4, (), 0.0)
     assert "Nothing to do" in str(plan)
     assert [cell.state for cell in sweep_status(ran.sweep, workspace=ran.workspace)] == ["done", "done"]
 
@@ -118,7 +118,7 @@ def test_plan_and_status_of_a_finished_sweep_owe_nothing(ran: Ran) -> None:
 def test_a_longer_sweep_over_the_same_setting_owes_only_what_is_new(ran: Ran) -> None:
     longer = small_sweep(ran.workspace, grid={"num_trials": [1, 2, 3]})
     plan = plan_sweep(longer, workspace=ran.workspace)
-    assert (plan.conversations, plan.done, plan.owed) == (6, 4, 2)
+    assert (plan.conversations, plan.done, plan.pending) == (6, 4, 2)
     assert plan.basis == "median of 4 finished conversations"
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_of_which_nothing_can_be_done_ends_before_any_work(
 
 
 def test_a_server_that_dies_is_a_fault_and_never_a_score(tmp_path: Path) -> None:
-    """The customer's server ends when the first conversation begins: what was lost is owed, and told with its cause."""
+    """The customer's server ends when the first conversation begins: what was lost is pending, with its cause."""
     sweep = small_sweep(tmp_path, grid={"num_trials": [1]})
     customer = launch(load_server("customer", workspace=tmp_path), workspace=tmp_path).wait_ready()
 

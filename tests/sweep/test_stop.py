@@ -15,10 +15,10 @@ from small_sweep import processes_of, server_file, small_sweep, wait_until
 from tautools.errors import ServerError
 from tautools.params.models import SweepParams
 from tautools.run import read_ledger, results_of
-from tautools.server import Registry, Server, State
+from tautools.servers import Registry, Server, State
 from tautools.shell import process_alive
 from tautools.sweep import SweepEvent, run_sweep, sweep_status
-from tautools.sweep.background import find_runner, start_sweep, stop_sweep
+from tautools.sweep.background import find_sweep_process, start_sweep, stop_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def _start(workspace: Path) -> subprocess.Popen[str]:
 
 def _start_impatient(workspace: Path) -> subprocess.Popen[str]:
     """Start the same, but so that its servers wait a few seconds only for the next run."""
-    lines = "import tautools.sweep.servers as s; s.QUIET_S = 2.0; from tautools.cli import main; main()"
+    lines = "import tautools.sweep.servers as s; s.IDLE_S = 2.0; from tautools.cli import main; main()"
     command = [sys.executable, "-c", lines, "sweep", "run", "small", "--workspace", str(workspace)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
@@ -138,7 +138,7 @@ def test_a_sweep_in_the_background_is_found_and_stopped(tmp_path: Path) -> None:
     sweep = _slow_sweep(tmp_path)
     start_sweep(sweep, workspace=tmp_path, source="small")
     wait_until(lambda: _calls_begun(tmp_path))
-    runner = find_runner("small", workspace=tmp_path)
+    runner = find_sweep_process("small", workspace=tmp_path)
     assert runner is not None
     assert runner.alive
     stop_sweep(sweep, workspace=tmp_path)

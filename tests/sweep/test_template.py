@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tautools.errors import SweepError
-from tautools.sweep.template import check_parameters, parameters_of, run_cell_notebook
+from tautools.sweep.notebook import check_parameters, parameters_of, run_cell_notebook
 
 
 def test_the_shipped_notebook_declares_what_a_sweep_hands_over() -> None:

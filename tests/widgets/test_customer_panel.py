@@ -67,7 +67,7 @@ def test_a_person_plays_a_conversation_leaves_it_and_takes_it_up_anew(tmp_path: 
             _say(panel, line)
             _until(lambda talked=2 * told: len(panel._said) == talked)
         _say(panel, "###STOP###")
-        _until(lambda: "1 done, 0 owed" in _shown(panel))
+        _until(lambda: "1 done, 0 pending" in _shown(panel))
         (row,) = read_ledger(results_of(tmp_path)[0].path).values()
     assert (row.outcome, row.user_calls) == ("passed", 0)
 

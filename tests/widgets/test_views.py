@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from tautools.records import Rung
-from tautools.server import State
+from tautools.records import Check
+from tautools.servers import State
 from tautools.sweep.status import CellStatus
-from tauwidgets.board_view import BoardSnapshot, render_board
 from tauwidgets.panel import Notice
-from tauwidgets.server_view import ServerRow, ServerSnapshot, render_servers
+from tauwidgets.server_panel import ServerRow, ServerSnapshot, render_servers
+from tauwidgets.sweep_board import BoardSnapshot, render_board
 
 HOSTILE = "<script>alert('x')</script>&\""
 
@@ -34,7 +34,7 @@ def _board(*cells: CellStatus, **changes: object) -> BoardSnapshot:
 
 def _servers(*rows: ServerRow, **changes: object) -> ServerSnapshot:
     values: dict[str, object] = {
-        "rows": rows, "chosen": "a", "rungs": (), "log": (), "log_path": "", "notice": Notice(), "as_of": 0.0,
+        "rows": rows, "chosen": "a", "checks": (), "log": (), "log_path": "", "notice": Notice(), "as_of": 0.0,
     }  # fmt: skip
     return ServerSnapshot(**(values | changes))  # type: ignore[arg-type]
 
@@ -44,19 +44,25 @@ def _row(state: str, *, name: str = "a") -> ServerRow:
 
 
 def test_cells_that_differ_only_in_trials_stand_in_one_row() -> None:
-    page = render_board(_board(_cell(0, "done"), _cell(1, "owed", num_trials=2))).html
+    page = render_board(_board(_cell(0, "done"), _cell(1, "pending", num_trials=2))).html
     assert page.count("<tr>") == 2  # the head and one row
     assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
 
 
 def test_agents_of_one_model_that_are_asked_differently_keep_a_row_each() -> None:
-    page = render_board(_board(_cell(0, "done"), _cell(1, "owed"))).html
+    page = render_board(_board(_cell(0, "done"), _cell(1, "pending"))).html
     assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
     ("state", "word"),
-    [("done", "done"), ("running", "running"), ("partial", "partly done"), ("owed", "owed"), ("failed", "failed")],
+    [
+        ("done", "done"),
+        ("running", "running"),
+        ("partial", "partly done"),
+        ("pending", "pending"),
+        ("failed", "failed"),
+    ],
 )
 def test_a_cell_tells_its_state_in_a_word_on_the_page_and_in_a_terminal(state: str, word: str) -> None:
     rendered = render_board(_board(_cell(0, state)))
@@ -85,9 +91,9 @@ def test_nothing_from_a_log_a_server_or_a_sweep_becomes_markup() -> None:
     board = render_board(
         _board(_cell(0, "failed", cause=HOSTILE), sweep=HOSTILE, log=[HOSTILE], notice=Notice(HOSTILE))
     )
-    rung = Rung(number=1, name=HOSTILE, passed=False, detail=HOSTILE)
+    check = Check(number=1, name=HOSTILE, passed=False, detail=HOSTILE)
     servers = render_servers(
-        _servers(_row(HOSTILE, name=HOSTILE), rungs=[rung], log=[HOSTILE], log_path=HOSTILE, notice=Notice(HOSTILE))
+        _servers(_row(HOSTILE, name=HOSTILE), checks=[check], log=[HOSTILE], log_path=HOSTILE, notice=Notice(HOSTILE))
     )
     for page in (board.html, servers.html):
         assert "<script" not in page
@@ -95,12 +101,12 @@ def test_nothing_from_a_log_a_server_or_a_sweep_becomes_markup() -> None:
 
 
 def test_a_simulated_server_is_marked_and_a_rung_has_unit_and_verdict() -> None:
-    rungs = [
-        Rung(number=2, name="health", passed=True, took_s=0.012),
-        Rung(number=7, name="tools", passed=False),
-        Rung(number=1, name="port", passed=None),
+    checks = [
+        Check(number=2, name="health", passed=True, took_s=0.012),
+        Check(number=7, name="tools", passed=False),
+        Check(number=1, name="port", passed=None),
     ]
-    page = render_servers(_servers(_row("ready"), rungs=rungs)).html
+    page = render_servers(_servers(_row("ready"), checks=checks)).html
     assert "SIMULATED" in page
     assert "took [ms]" in page
     assert ">12<" in page

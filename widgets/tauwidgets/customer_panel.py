@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
-from tautools.bench.users.person import answered_by
-from tautools.errors import NobodyThereError, ParamsError
+from tautools.bench.users import ask_person_with
+from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.records import UserStrategy
 from tautools.run import Stop, run_cell
 from tauwidgets.panel import Notice, Panel, Rendered, escape
@@ -19,20 +19,19 @@ from tauwidgets.panel import Notice, Panel, Rendered, escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tautools.bench.users.person import Question
+    from tautools.bench.users import PersonQuestion
     from tautools.params.models import RunParams
 
-__all__ = ["CustomerPanel"]
 
-LOOK_S = 0.2
+POLL_S = 0.2
 """How long a line is waited for before looking whether anybody still wants it [s]."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Talk:
+class _CustomerSnapshot:
     """What the panel shows."""
 
-    question: Question | None
+    question: PersonQuestion | None
     said: tuple[tuple[str, str], ...]
     """Who and what, in order."""
     notice: Notice
@@ -63,7 +62,7 @@ class CustomerPanel(Panel):
         super().__init__()
         self._run = run
         self._workspace = Path(workspace)
-        self._question: Question | None = None
+        self._question: PersonQuestion | None = None
         self._said: list[tuple[str, str]] = []
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._start = ipywidgets.Button(description="Start", icon="play", button_style="primary")
@@ -82,11 +81,11 @@ class CustomerPanel(Panel):
         """Return the buttons and the line to write."""
         return [ipywidgets.HBox([self._start, self._leave]), ipywidgets.HBox([self._line, self._send])]
 
-    def snapshot(self) -> _Talk:
+    def snapshot(self) -> _CustomerSnapshot:
         """Read what was said so far."""
-        return _Talk(self._question, tuple(self._said), self.notice)
+        return _CustomerSnapshot(self._question, tuple(self._said), self.notice)
 
-    def render(self, snapshot: _Talk) -> Rendered:
+    def render(self, snapshot: _CustomerSnapshot) -> Rendered:
         """Turn the talk into HTML and text."""
         part = snapshot.question
         head = "Nobody asks yet: press Start." if part is None else f"Task {part.task_id}: you are the customer"
@@ -105,7 +104,7 @@ class CustomerPanel(Panel):
 
     # -- what happens
 
-    def ask(self, question: Question, gone: threading.Event) -> str:
+    def ask(self, question: PersonQuestion, gone: threading.Event) -> str:
         """Show what the agent said and wait for the person's line."""
         if question is not self._question:
             if question.heard is None:
@@ -115,13 +114,13 @@ class CustomerPanel(Panel):
             self._question = question
         while not gone.is_set() and threading.main_thread().is_alive():
             try:
-                line = self._lines.get(timeout=LOOK_S)
+                line = self._lines.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             if not line:
-                raise NobodyThereError(
+                raise HumanUnavailableError(
                     "The person who plays the customer has left.",
-                    next_step="Press Start to go on: what is finished is kept, the conversation left open is owed.",
+                    next_step="Press Start to go on: what is finished is kept, the conversation left open is pending.",
                 )
             self._said.append(("You", line))
             return line
@@ -130,7 +129,7 @@ class CustomerPanel(Panel):
     def _play(self) -> str:
         while not self._lines.empty():
             self._lines.get()
-        with answered_by(self.ask):
+        with ask_person_with(self.ask):
             return str(run_cell(self._run, workspace=self._workspace, stop=Stop()))
 
     def _say_it(self) -> None:

@@ -1,4 +1,4 @@
-"""What every panel is made of: one throttled writer thread, one pure render function, actions that answer at once.
+"""What every panel is made of: a live view, one throttled writer thread, one pure render function, actions.
 
 Rules kept here (each was measured to matter): state lives on disk and in plain objects, widgets only show it; one
 thread per panel writes, at most twice a second; buttons hand their work to a thread of its own and show its error in
@@ -13,17 +13,48 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from tautools.errors import TautoolsError
-from tauwidgets.live_view import LiveView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Notice", "Panel", "Rendered", "escape", "headless"]
+
+_HERE = Path(__file__).parent
+
+
+class LiveView(anywidget.AnyWidget):
+    """HTML from a pure render function, kept alive by a beat.
+
+    Attributes
+    ----------
+    html : str
+        What is shown. Everything in it that came from a log or a server must be escaped already.
+    beat : int
+        Raised by the writer; the page measures its age.
+    beat_s : float
+        Seconds between beats.
+    picked : list of str
+        Values of the `data-pick` attributes that are selected.
+    many : bool
+        Whether several can be selected at a time.
+    """
+
+    _esm = _HERE / "live_view.js"
+    _css = _HERE / "live_view.css"
+
+    html = traitlets.Unicode("").tag(sync=True)
+    beat = traitlets.Int(0).tag(sync=True)
+    beat_s = traitlets.Float(1.0).tag(sync=True)
+    many = traitlets.Bool(default_value=True).tag(sync=True)
+    picked: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
 
 REFRESH_S = 0.5
 """JupyterLab drops messages past a rate and never sends them again; two writes a second are far below it."""

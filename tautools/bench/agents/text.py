@@ -1,12 +1,12 @@
-"""`act` and `react`: tools by plain text, for models that cannot call tools or shall not.
+"""`act` and `react`: tools by plain text, for models that cannot call tools or should not.
 
 tau2 has no such agents; these are ours, versioned, and no `tools` are sent. The model writes
 
     Action:
     {"name": <tool or respond>, "arguments": {...}}
 
-and, for react, a line `Thought:` before it. What a tool gives back comes as a user message. An answer that is plain
-words is said to the user; so is one whose action cannot be read, which also counts as an unusable answer.
+and, for react, a line `Thought:` before it. The result of a tool comes back as a user message. An answer that is plain
+text is said to the user; so is one whose action cannot be read, which also counts as an unusable answer.
 """
 
 from __future__ import annotations
@@ -16,19 +16,74 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents.instructions import TEMPLATES, VERSION
-from tautools.bench.agents.move import Move
+from tautools.bench.types import Turn
 from tautools.llm.types import ToolCall
+from tautools.records import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tautools.bench.agents.move import Ask
-    from tautools.bench.types import Domain, Observation
+    from tautools.bench.types import AskModel, Domain, Observation
     from tautools.llm.types import Message
-    from tautools.records import Strategy
 
-__all__ = ["RESPOND", "TextAgent", "instructions_of", "read_action"]
+
+TEXT_PROMPTS_VERSION = 1
+
+_ROLE = """\
+You work in customer service and talk with one customer. Follow the policy below in everything you do, and act only
+through the tools that are listed after it.
+
+<policy>
+{{policy}}
+</policy>
+
+<tools>
+{{tools}}
+</tools>
+
+There is one more tool, `respond`, which says something to the customer. Its only argument is `content`, the text that
+the customer will read. The customer sees nothing but that text.
+"""
+
+_ACT = """
+Each of your answers is exactly one action, written like this and with nothing after it:
+
+Action:
+{"name": "<tool>", "arguments": {"<argument>": <value>}}
+
+The action is one JSON object on what follows the line "Action:". Strings are in double quotes, line breaks inside them
+are written \\n. To speak to the customer:
+
+Action:
+{"name": "respond", "arguments": {"content": "<what you say>"}}
+
+After the action of a tool you get a message that begins with "API output:"; it comes from the tool, not from the
+customer. Any other message is the customer speaking. Take one action, read what comes back, then take the next.
+"""
+
+_REACT = """
+Each of your answers is one thought and exactly one action, written like this and with nothing after it:
+
+Thought:
+<what you know, what the policy asks for, and why the next step is right>
+Action:
+{"name": "<tool>", "arguments": {"<argument>": <value>}}
+
+The thought is for yourself; nobody else reads it. The action is one JSON object on what follows the line "Action:".
+Strings are in double quotes, line breaks inside them are written \\n. To speak to the customer:
+
+Thought:
+<why it is time to speak>
+Action:
+{"name": "respond", "arguments": {"content": "<what you say>"}}
+
+After the action of a tool you get a message that begins with "API output:"; it comes from the tool, not from the
+customer. Any other message is the customer speaking. Take one action, read what comes back, then think again.
+"""
+
+TEXT_PROMPTS = {Strategy.ACT: _ROLE + _ACT, Strategy.REACT: _ROLE + _REACT}
+"""Strategy to its system prompt, with `{{policy}}` and `{{tools}}` to be filled in."""
+
 
 RESPOND = "respond"
 """The action that speaks to the user; its argument is `content`."""
@@ -41,35 +96,35 @@ class TextAgent:
     """An agent that reads its tools in the system prompt and writes its actions as text."""
 
     def __init__(self, domain: Domain, strategy: Strategy) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": system_prompt(domain, strategy)}]
+        self.messages: list[Message] = [{"role": "system", "content": text_system_prompt(domain, strategy)}]
 
-    def hear(self, text: str) -> None:
+    def receive(self, text: str) -> None:
         """Take in what the user said."""
         self.messages.append({"role": "user", "content": text})
 
-    async def move(self, ask: Ask) -> Move:
+    async def next_turn(self, ask: AskModel) -> Turn:
         """Ask once; return the first action that can be read, and without one the words."""
         reply = await ask(self.messages)
         return replace(read_action(reply.text), wrote=reply.text)
 
-    def acted(self, move: Move, observations: Sequence[Observation]) -> None:
+    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
         """Append the answer as it was written and, for a tool, its output as a user message."""
-        self.messages.append({"role": "assistant", "content": move.wrote})
+        self.messages.append({"role": "assistant", "content": next_turn.wrote})
         self.messages += [{"role": "user", "content": f"API output: {seen.text}"} for seen in observations]
 
 
-def system_prompt(domain: Domain, strategy: Strategy) -> str:
+def text_system_prompt(domain: Domain, strategy: Strategy) -> str:
     """Return the system prompt: our instructions around the bench's policy and tools."""
     tools = "\n".join(json.dumps(tool["function"]) for tool in domain.tools)
-    return TEMPLATES[strategy].replace("{{policy}}", domain.policy).replace("{{tools}}", tools)
+    return TEXT_PROMPTS[strategy].replace("{{policy}}", domain.policy).replace("{{tools}}", tools)
 
 
-def instructions_of(strategy: Strategy) -> dict[str, str]:
+def text_instructions(strategy: Strategy) -> dict[str, str]:
     """Return the strategy's own text under its versioned name."""
-    return {f"{strategy}-v{VERSION}": TEMPLATES[strategy]}
+    return {f"{strategy}-v{TEXT_PROMPTS_VERSION}": TEXT_PROMPTS[strategy]}
 
 
-def read_action(text: str) -> Move:
+def read_action(text: str) -> Turn:
     """Read an answer of `act` or `react`.
 
     The first `Action:` at the start of a line that is followed by a readable action counts; what comes after that
@@ -77,21 +132,21 @@ def read_action(text: str) -> Move:
     """
     marks = list(_MARKER.finditer(text))
     for mark in marks:
-        action = _decode(text[mark.end() :])
+        action = _decode_action(text[mark.end() :])
         if action is not None:
-            return _move(*action)
+            return _action_turn(*action)
     said = text[marks[-1].end() :].strip() if marks else text.strip()
-    return Move(said=said, unusable=bool(marks) or not said)
+    return Turn(said=said, unusable=bool(marks) or not said)
 
 
-def _move(name: str, arguments: dict[str, Any]) -> Move:
+def _action_turn(name: str, arguments: dict[str, Any]) -> Turn:
     if name != RESPOND:
-        return Move(calls=(ToolCall(id="", name=name, arguments=json.dumps(arguments)),))
+        return Turn(calls=(ToolCall(id="", name=name, arguments=json.dumps(arguments)),))
     said = str(arguments["content"])
-    return Move(said=said, unusable=not said.strip())
+    return Turn(said=said, unusable=not said.strip())
 
 
-def _decode(text: str) -> tuple[str, dict[str, Any]] | None:
+def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:
     opening = _FENCE.match(text)
     start = opening.end() if opening else 0
     try:

@@ -6,10 +6,28 @@ uses, behind a door that answers from the same script.
 
 from __future__ import annotations
 
-from tautools.bench.fidelity.check import APPROACHES, Row, check, hold_to
-from tautools.bench.fidelity.deviations import REASONS, Deviation
-from tautools.bench.fidelity.original import Original
+from tautools.bench.fidelity.check import (
+    APPROACHES,
+    REASONS,
+    SHIPPED_HASHES,
+    Deviation,
+    FidelityRow,
+    HashFile,
+    check_against_hashes,
+    check_fidelity,
+)
 from tautools.bench.fidelity.scripts import VARIANTS
-from tautools.bench.fidelity.truth import SHIPPED, Truth
+from tautools.bench.fidelity.traces import Original
 
-__all__ = ["APPROACHES", "REASONS", "SHIPPED", "VARIANTS", "Deviation", "Original", "Row", "Truth", "check", "hold_to"]
+__all__ = [
+    "APPROACHES",
+    "REASONS",
+    "SHIPPED_HASHES",
+    "VARIANTS",
+    "Deviation",
+    "FidelityRow",
+    "HashFile",
+    "Original",
+    "check_against_hashes",
+    "check_fidelity",
+]

@@ -37,7 +37,7 @@ CONSTRUCTOR = {"user": "User Response:\nHello.", "check": "true"}
 AGENT_MODEL, USER_MODEL = "agent-model", "user-model"
 
 
-class Message:
+class ScriptedMessage:
     """An answer as litellm gives it, with what the original uses of it: its fields, its dump and its text."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Message:
         return f"Message({', '.join(fields)})"
 
 
-class Script:
+class ScriptedModel:
     """Answers each role by the number of its request, and keeps the requests."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Script:
         self.requests.append(self._kept(role, request))
         answer = {"content": CONSTRUCTOR[role]} if self.constructing else self._next(role)
         return types.SimpleNamespace(
-            choices=[types.SimpleNamespace(message=Message(answer))], _hidden_params={"response_cost": 0.0}
+            choices=[types.SimpleNamespace(message=ScriptedMessage(answer))], _hidden_params={"response_cost": 0.0}
         )
 
     def _next(self, role: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Script:
         return {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools, **request}
 
 
-SCRIPT = Script()
+SCRIPT = ScriptedModel()
 PRISTINE: dict[int, Any] = {}
 """Tasks as they were loaded, by their index; what a conversation gets is a copy."""
 
@@ -112,7 +112,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
     sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
-    write = Writer()
+    write = TraceWriter()
     for case in job["cases"]:
         write(play(job, case, get_env))
 
@@ -185,7 +185,7 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
         job["env"], job["user_strategy"], USER_MODEL, job["split"], user_provider="openai", task_index=case["index"]
     )
     SCRIPT.constructing = False
-    put_back(env)
+    restore(env)
     agent = make_agent(job, env)
     try:
         solved = agent.solve(env=env, task_index=case["index"])
@@ -196,7 +196,7 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
     return {"case": case["name"], "requests": SCRIPT.requests, "db": len(set(hashes)) == 1 if hashes else None, **end}
 
 
-def put_back(env: Any) -> None:
+def restore(env: Any) -> None:
     """Give an env's tasks the arguments that they had at first."""
     pristine = PRISTINE.setdefault(env.task_index, env.task)
     env.tasks[env.task_index] = env.task = copy.deepcopy(pristine)
@@ -266,7 +266,7 @@ def agent_texts() -> dict[str, list[str]]:
     return texts
 
 
-class Writer:
+class TraceWriter:
     """Writes one line per conversation; a message or a list of tools is written out the first time that it is met."""
 
     def __init__(self) -> None:

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from tautools.bench.fidelity import spoken
-from tautools.bench.fidelity.spoken import Answer, Call
-from tautools.bench.seeds import conversation_seed
+from tautools.bench.fidelity.spoken import ScriptedAnswer, ScriptedCall
+from tautools.bench.setting import conversation_seed
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tautools.bench.fidelity.spoken import ScriptedAnswer
     from tautools.bench.types import Approach, Domain, Task
 
-__all__ = ["VARIANTS", "Case", "make_cases"]
 
-_Lines: TypeAlias = "list[tuple[Answer, str]]"
+_Lines: TypeAlias = "list[tuple[ScriptedAnswer, str]]"
 """Answers, each with what is odd about it."""
 
 VARIANTS = ("solve", "mixed", "broken")
@@ -50,9 +50,9 @@ class Case:
     """The task's place in its split."""
     seed: int
     """The conversation's."""
-    answers: Mapping[str, Sequence[Answer]]
+    answers: Mapping[str, Sequence[ScriptedAnswer]]
     """Role to its answers in order: `agent`, `user`, and `check`, what a user model is asked about its own drafts."""
-    after: Mapping[str, Answer]
+    after: Mapping[str, ScriptedAnswer]
     """What a role says when its answers are used up."""
     odd: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What is odd about each of the answers; empty: nothing."""
@@ -64,10 +64,12 @@ def make_cases(
     """Return the script of each task and variant, the same ones at each call."""
     places = {name: index for index, name in enumerate(domain.tasks)}
     chosen = list(domain.tasks.values()) if tasks is None else tasks
-    return [_Writer(domain, approach, task, variant).case(places[task.id]) for task in chosen for variant in variants]
+    return [
+        _ScriptWriter(domain, approach, task, variant).case(places[task.id]) for task in chosen for variant in variants
+    ]
 
 
-class _Writer:
+class _ScriptWriter:
     """Writes the script of one conversation."""
 
     def __init__(self, domain: Domain, approach: Approach, task: Task, variant: str) -> None:
@@ -96,14 +98,15 @@ class _Writer:
             odd={role: [kind for _, kind in lines] for role, lines in roles.items()},
         )
 
-    def _plan(self) -> list[Call]:
+    def _plan(self) -> list[ScriptedCall]:
         """Return what solves the task: a question, the reference's calls, and the words that are asked for."""
-        question = Call("respond", {"content": "Certainly. Could you confirm your details?"})
+        question = ScriptedCall("respond", {"content": "Certainly. Could you confirm your details?"})
         calls = [
-            Call(action.name, action.arguments, f"call_{number}") for number, action in enumerate(self.task.reference)
+            ScriptedCall(action.name, action.arguments, f"call_{number}")
+            for number, action in enumerate(self.task.reference)
         ]
         done = " ".join(("It is done.", *self.task.communicate))
-        return [question, *calls, Call("respond", {"content": done})]
+        return [question, *calls, ScriptedCall("respond", {"content": done})]
 
     def _agent(self) -> _Lines:
         odd = spoken.ODD_TEXTS if self.by_text else spoken.ODD_CALLS
@@ -135,10 +138,10 @@ class _Writer:
         reflects = self.user_strategy is UserStrategy.REFLECTION
         return f"{verdict}\nReflection:\nToo long.\n\nResponse:\nIn short, {number}." if reflects else verdict
 
-    def _after(self) -> dict[str, Answer]:
+    def _after(self) -> dict[str, ScriptedAnswer]:
         endless = self.kind == "mixed" and self.rng.random() < _ENDLESS_ODDS
         last = "Go on, please." if endless else "###STOP###"
-        asks = Call("respond", {"content": "Is there anything else?"})
+        asks = ScriptedCall("respond", {"content": "Is there anything else?"})
         return {
             "agent": spoken.as_text(asks, self.strategy) if self.by_text else spoken.as_calls(asks),
             "user": spoken.as_customer(last, self.user_strategy),
@@ -165,7 +168,7 @@ class _Writer:
         kind = self.rng.choice(list(odd))
         agent.insert(self.rng.randrange(len(agent) + 1), (odd[kind](self._some_call(), self.rng), kind))
 
-    def _some_call(self) -> Call:
+    def _some_call(self) -> ScriptedCall:
         """Return a call of the reference, or a thought when there is none."""
         calls = [each for each in self._plan() if each.name != "respond"]
-        return self.rng.choice(calls) if calls else Call("think", {"thought": "Nothing to do."})
+        return self.rng.choice(calls) if calls else ScriptedCall("think", {"thought": "Nothing to do."})

@@ -15,28 +15,13 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "BREAKING_CALLS",
-    "BREAKING_CUSTOMER",
-    "BREAKING_TEXTS",
-    "BROKEN_REFLECTION",
-    "ODD_CALLS",
-    "ODD_CUSTOMER",
-    "ODD_TEXTS",
-    "SILENT",
-    "Answer",
-    "Call",
-    "as_calls",
-    "as_customer",
-    "as_text",
-]
 
-Answer: TypeAlias = dict[str, Any]
+ScriptedAnswer: TypeAlias = dict[str, Any]
 """`content`, and `tool_calls` in OpenAI's form."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScriptedCall:
     """A tool call that is due; saying something is the call `respond`."""
 
     name: str
@@ -54,17 +39,17 @@ class Call:
         return json.dumps({"name": self.name, "arguments": dict(self.arguments)})
 
 
-Odd: TypeAlias = "Callable[[Call, random.Random], Answer]"
+Odd: TypeAlias = "Callable[[ScriptedCall, random.Random], ScriptedAnswer]"
 
 
-def as_calls(call: Call, content: str | None = None) -> Answer:
+def as_calls(call: ScriptedCall, content: str | None = None) -> ScriptedAnswer:
     """Return what a model writes that calls tools; words when there is nothing to call."""
     if call.name == "respond":
         return {"content": call.words}
     return tool_calls((call.name, json.dumps(dict(call.arguments))), first=call.wanted_id, content=content)
 
 
-def tool_calls(*calls: tuple[str, str], first: str = "call_0", content: str | None = None) -> Answer:
+def tool_calls(*calls: tuple[str, str], first: str = "call_0", content: str | None = None) -> ScriptedAnswer:
     """Return an answer with these calls, the arguments as text."""
     made = [
         {"function": {"arguments": arguments, "name": name}, "id": f"{first}_{index}", "type": "function"}
@@ -73,35 +58,37 @@ def tool_calls(*calls: tuple[str, str], first: str = "call_0", content: str | No
     return {"content": content, "tool_calls": made}
 
 
-def as_text(call: Call, strategy: Strategy) -> Answer:
+def as_text(call: ScriptedCall, strategy: Strategy) -> ScriptedAnswer:
     """Return what a model of `act` or `react` writes."""
     thought = "Thought:\nThis is the next step.\n" if strategy is Strategy.REACT else ""
     return {"content": f"{thought}Action:\n{call.json}"}
 
 
-def as_customer(words: str, user_strategy: UserStrategy) -> Answer:
+def as_customer(words: str, user_strategy: UserStrategy) -> ScriptedAnswer:
     """Return what a customer's model writes to say `words`."""
     if user_strategy is UserStrategy.REACT:
         return {"content": f"Thought:\nI should answer.\n\nUser Response:\n{words}"}
     return {"content": words}
 
 
-def _changed(call: Call, rng: random.Random, value: Any) -> dict[str, Any]:
+def _changed(call: ScriptedCall, rng: random.Random, value: Any) -> dict[str, Any]:
     """Return the call's arguments with `value` in the place of one of them, or as one more when there is none."""
     name = rng.choice(sorted(call.arguments)) if call.arguments else "unasked"
     return {**call.arguments, name: value}
 
 
-def _without_one(call: Call, rng: random.Random) -> dict[str, Any]:
+def _without_one(call: ScriptedCall, rng: random.Random) -> dict[str, Any]:
     left_out = rng.choice(sorted(call.arguments)) if call.arguments else ""
     return {name: value for name, value in call.arguments.items() if name != left_out}
 
 
-def _with(change: Callable[[Call, random.Random], dict[str, Any]]) -> Callable[[Call, random.Random], Call]:
-    return lambda call, rng: Call(call.name, change(call, rng), call.wanted_id)
+def _with(
+    change: Callable[[ScriptedCall, random.Random], dict[str, Any]],
+) -> Callable[[ScriptedCall, random.Random], ScriptedCall]:
+    return lambda call, rng: ScriptedCall(call.name, change(call, rng), call.wanted_id)
 
 
-_ARGUMENTS: dict[str, Callable[[Call, random.Random], Call]] = {
+_ARGUMENTS: dict[str, Callable[[ScriptedCall, random.Random], ScriptedCall]] = {
     "a wrong value": _with(lambda call, rng: _changed(call, rng, f"none_{rng.randrange(10**6)}")),
     "a number for a text": _with(lambda call, rng: _changed(call, rng, rng.choice([0, -3, 2.0, 10**20]))),
     "a list for a text": _with(lambda call, rng: _changed(call, rng, ["#W0000000", {"a": 1}])),
@@ -110,7 +97,7 @@ _ARGUMENTS: dict[str, Callable[[Call, random.Random], Call]] = {
     "a missing argument": _with(_without_one),
     "one argument too many": _with(lambda call, _: {**call.arguments, "unasked": True}),
     "an argument named data": _with(lambda call, _: {**call.arguments, "data": {}}),
-    "an unknown tool": lambda call, _: Call("open_the_safe", call.arguments, call.wanted_id),
+    "an unknown tool": lambda call, _: ScriptedCall("open_the_safe", call.arguments, call.wanted_id),
 }
 """What can be odd about a call, whatever its form."""
 
@@ -213,10 +200,10 @@ BREAKING_CUSTOMER: dict[UserStrategy, dict[str, str]] = {
 """What a customer's model may write that ends the original's conversation with an exception, or ours."""
 
 
-def _any_call(call: Call) -> Call:
+def _any_call(call: ScriptedCall) -> ScriptedCall:
     """Return the call, or thinking about the words when words are due: something that can be called."""
-    return call if call.name != "respond" else Call("think", {"thought": call.words}, call.wanted_id)
+    return call if call.name != "respond" else ScriptedCall("think", {"thought": call.words}, call.wanted_id)
 
 
-def _action(call: Call) -> Answer:
+def _action(call: ScriptedCall) -> ScriptedAnswer:
     return {"content": f"Action:\n{call.json}"}

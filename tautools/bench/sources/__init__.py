@@ -6,19 +6,19 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from tautools.bench.sources.naming import choose
-from tautools.bench.sources.tau2_bench.checkout import PATH_VARIABLE, PYTHON_VARIABLE
+from tautools.bench.selection import check_known
+from tautools.bench.sources.tau2_checkout import TAU2_PATH_VARIABLE, TAU2_PYTHON_VARIABLE
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.bench.types import Source
+__all__ = ["IMPORTED_PREFIX", "benchmarks", "open_source", "playing_source"]
 
-__all__ = ["ADOPTED", "benchmarks", "open_source", "source_behind"]
 
-ADOPTED = "adopted:"
-"""Before the name of who made results that were adopted: such settings never mix with those of a source."""
+IMPORTED_PREFIX = "imported:"
+"""Before the name of who made results that were imported: such settings never mix with those of a source."""
 
 _SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
 """The places of each benchmark, the usual one first."""
@@ -29,11 +29,11 @@ def benchmarks() -> tuple[str, ...]:
     return tuple(_SOURCES)
 
 
-def source_behind(source: str) -> str | None:
-    """Return the source that plays what a name stands for: of adopted results that of their benchmark, if it is one."""
-    if not source.startswith(ADOPTED):
+def playing_source(source: str) -> str | None:
+    """Return the source that can run what a name stands for; for imported results, that of their benchmark, if any."""
+    if not source.startswith(IMPORTED_PREFIX):
         return source
-    made_by = source.removeprefix(ADOPTED)
+    made_by = source.removeprefix(IMPORTED_PREFIX)
     return made_by if any(made_by in names for names in _SOURCES.values()) else None
 
 
@@ -60,21 +60,21 @@ def open_source(
     BenchError
         When there is no such bench or source, or the source is not installed.
     """
-    choose("benchmark", bench, _SOURCES)
-    source = None if source is None else source_behind(source)
-    source = choose("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
+    check_known("benchmark", bench, _SOURCES)
+    source = None if source is None else playing_source(source)
+    source = check_known("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
     if source == "tau2-bench":
-        return _tau2_bench(path or os.environ.get(PATH_VARIABLE), python or os.environ.get(PYTHON_VARIABLE))
+        return _tau2_bench(path or os.environ.get(TAU2_PATH_VARIABLE), python or os.environ.get(TAU2_PYTHON_VARIABLE))
     if source == "tau-bench":
-        from tautools.bench.sources.tau_bench_checkout import find_checkout
+        from tautools.bench.sources.tau_bench_checkout import find_tau_bench
 
-        _refuse(f"The source {source} runs in this process", python=python)
-        return _tau_bench(find_checkout(path))
-    _refuse(f"The source {source} is a package", path=path, python=python)
+        _refuse_unused(f"The source {source} runs in this process", python=python)
+        return _tau_bench(find_tau_bench(path))
+    _refuse_unused(f"The source {source} is a package", path=path, python=python)
     return _inspect_tau2()
 
 
-def _refuse(what: str, **given: str | None) -> None:
+def _refuse_unused(what: str, **given: str | None) -> None:
     """Refuse what a source has no use for."""
     for name, value in given.items():
         if value is not None:

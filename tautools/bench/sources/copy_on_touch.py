@@ -12,8 +12,6 @@ import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["SharedTable", "TouchedTable", "canonical_entity"]
-
 
 def canonical_entity(entity: Any) -> str:
     """Return the JSON text that the bench's own database hash is made of, for one entity.

@@ -1,55 +1,89 @@
-"""An env of inspect's tau2 whose state is one database, loaded: tools, database, policy, prompts; and any env's tasks.
+"""One env of inspect's tau2, loaded: tools, database, prompts, tasks, and what all its envs have in common.
 
 The package's scorer rebuilds the expected database at every score and hashes both whole. Here the changes that the
 reference makes are computed once per task, by the same calls, as the canonical JSON of each entity that they change.
+The agent's system prompt exists only inside the package's agent, so that agent is run with a limit of no messages.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import gzip
+import hashlib
 import json
+from abc import ABC, abstractmethod
 from importlib import import_module
 from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
 from tautools.bench.sources.copy_on_touch import SharedTable, TouchedTable
-from tautools.bench.sources.inspect_texts import agent_system_prompt
 from tautools.bench.sources.inspect_tools import InspectTools, load_tools
-from tautools.bench.types import Action, Task
+from tautools.bench.types import ConversationProtocol, ReferenceAction, Task
+from tautools.bench.users import make_user
+from tautools.records import UserStrategy, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Changes
-
-__all__ = [
-    "ENVS",
-    "PACKAGE",
-    "LoadedEnv",
-    "changes",
-    "data_folder",
-    "expected_changes",
-    "load_env",
-    "load_tasks",
-    "methods_of",
-    "split_names",
-]
-
-PACKAGE = "inspect_evals.tau2"
+    from tautools.bench.sources.inspect_tools import InspectTools
+    from tautools.bench.types import Approach, Changes, EnvState, Participant
+    from tautools.llm.types import ToolSpec
+    from tautools.records import Strategy
 
 
-class _Env(NamedTuple):
+def agent_system_prompt(agent_module: Any, instance: str) -> str:
+    """Return the system prompt that the package gives its agent; no model is called."""
+    return str(contextvars.copy_context().run(_prompt_of_idle_agent, agent_module, instance))
+
+
+def _prompt_of_idle_agent(agent_module: Any, instance: str) -> str:
+    from inspect_ai.agent import AgentState
+    from inspect_ai.model import GenerateConfig
+    from inspect_ai.model._model import init_active_model
+    from inspect_ai.util import Store, store_as
+    from inspect_ai.util._store import init_subtask_store
+    from inspect_evals.tau2.common.agents import StoredAgentState
+
+    init_subtask_store(Store())
+    # The agent only asks that there be a model. A real one loads every installed evaluation and nests the event loop.
+    init_active_model(object(), GenerateConfig())
+    run = agent_module.get_user_agent(instance=instance, message_limit=0)(AgentState(messages=[]))
+    with contextlib.suppress(StopIteration):
+        run.send(None)
+    return str(store_as(StoredAgentState, instance).messages[0].text)
+
+
+def user_opening() -> str:
+    """Return the message that asks the user model for its first words."""
+    from inspect_evals.tau2.common.dataset import USER_MESSAGE
+
+    return str(USER_MESSAGE.text)
+
+
+def user_guidelines(*, with_tools: bool = False) -> str:
+    """Return what every simulated customer is told, before its scenario."""
+    from inspect_evals.tau2.utils import USER_SIMULATOR_GUIDELINES, USER_SIMULATOR_GUIDELINES_WITH_TOOLS
+
+    return str(USER_SIMULATOR_GUIDELINES_WITH_TOOLS if with_tools else USER_SIMULATOR_GUIDELINES)
+
+
+INSPECT_PACKAGE = "inspect_evals.tau2"
+
+
+class _EnvNames(NamedTuple):
     tool_class: str
     db_class: str
     instance: str
 
 
-ENVS = {
-    "airline": _Env("AirlineAgentTools", "FlightDB", "AirlineAgent"),
-    "retail": _Env("RetailAgentTools", "RetailDB", "RetailAgent"),
-    "telecom": _Env("TelecomAgentTools", "TelecomDB", "TelecomAgent"),
+INSPECT_ENVS = {
+    "airline": _EnvNames("AirlineAgentTools", "FlightDB", "AirlineAgent"),
+    "retail": _EnvNames("RetailAgentTools", "RetailDB", "RetailAgent"),
+    "telecom": _EnvNames("TelecomAgentTools", "TelecomDB", "TelecomAgent"),
 }
 
 
@@ -72,18 +106,18 @@ class LoadedEnv(NamedTuple):
 @functools.cache
 def load_env(env: str) -> LoadedEnv:
     """Load an env: the slow part, once per process."""
-    names = ENVS[env]
-    tools = import_module(f"{PACKAGE}.{env}.tools")
-    tool_class = getattr(import_module(f"{PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
-    database = getattr(import_module(f"{PACKAGE}.{env}.data_model"), names.db_class)
-    # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
+    names = INSPECT_ENVS[env]
+    tools = import_module(f"{INSPECT_PACKAGE}.{env}.tools")
+    tool_class = getattr(import_module(f"{INSPECT_PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
+    database = getattr(import_module(f"{INSPECT_PACKAGE}.{env}.data_model"), names.db_class)
+    # Not the package's own `server_load`: it leaves an unpacked copy in the temporary folder at each start.
     loaded = database.model_validate(_read_json(data_folder(env) / "db.json.gz"))
     return LoadedEnv(
         tools=load_tools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
         toolkit_class=methods_of(tool_class),
         tables={name: SharedTable(getattr(loaded, name)) for name in database.model_fields},
         policy=(data_folder(env) / "policy.txt").read_text(encoding="utf-8"),
-        agent_system=agent_system_prompt(import_module(f"{PACKAGE}.{env}.agents"), names.instance),
+        agent_system=agent_system_prompt(import_module(f"{INSPECT_PACKAGE}.{env}.agents"), names.instance),
     )
 
 
@@ -104,31 +138,31 @@ def split_names(env: str) -> list[str]:
 
 def load_tasks(env: str, split: str) -> dict[str, Task]:
     """Return the tasks of a split by id, in the benchmark's order."""
-    dataset = import_module(f"{PACKAGE}.{env}.dataset")
-    to_sample = dataset.get_record_to_sample(ENVS[env].instance)
+    dataset = import_module(f"{INSPECT_PACKAGE}.{env}.dataset")
+    to_sample = dataset.get_record_to_sample(INSPECT_ENVS[env].instance)
     wanted = set(_read_json(data_folder(env) / "split_tasks.json")[split])
     plain = data_folder(env) / "tasks.json"
     records = _read_json(plain if plain.exists() else plain.with_name("tasks.json.gz"))
-    return {str(record["id"]): _task(to_sample(record)) for record in records if str(record["id"]) in wanted}
+    return {str(record["id"]): _read_task(to_sample(record)) for record in records if str(record["id"]) in wanted}
 
 
-def _task(sample: Any) -> Task:
-    source = import_module(f"{PACKAGE}.data_model.tasks").Task.model_validate(sample.metadata["task"])
+def _read_task(sample: Any) -> Task:
+    source = import_module(f"{INSPECT_PACKAGE}.data_model.tasks").Task.model_validate(sample.metadata["task"])
     criteria = source.evaluation_criteria
     actions = () if criteria is None else criteria.actions or ()
     return Task(
         id=str(sample.id),
         user_system=sample.input[0].text,
-        reference=tuple(_action(found) for found in actions),
+        reference=tuple(_read_action(found) for found in actions),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
         assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
         source_task=source,
     )
 
 
-def _action(found: Any) -> Action:
+def _read_action(found: Any) -> ReferenceAction:
     compared = None if found.compare_args is None else tuple(found.compare_args)
-    return Action(found.name, found.arguments, str(found.requestor), compared)
+    return ReferenceAction(found.name, found.arguments, str(found.requestor), compared)
 
 
 def expected_changes(shared: LoadedEnv, task: Task) -> Changes | None:
@@ -149,20 +183,113 @@ def expected_changes(shared: LoadedEnv, task: Task) -> Changes | None:
             getattr(toolkit, action.name)(**action.arguments)
         except ToolError:
             continue
-    return changes(toolkit)
+    return database_changes(toolkit)
 
 
-def changes(toolkit: Any) -> Changes:
+def database_changes(toolkit: Any) -> Changes:
     """Return what a conversation has changed so far."""
     return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
 
 
 def data_folder(env: str) -> Path:
     """Return the folder in which the package keeps an env's data."""
-    found: Path = import_module(f"{PACKAGE}.utils").TAU2_DATA_DIR
+    found: Path = import_module(f"{INSPECT_PACKAGE}.utils").TAU2_DATA_DIR
     return found / "domains" / env
 
 
 def _read_json(path: Path) -> Any:
     raw = path.read_bytes()
     return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+
+
+INSPECT_SOURCE = "inspect-evals"
+_MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT
+_STOP_WORDS = ("###STOP###", "###OUT-OF-SCOPE###", "###TRANSFER###")
+
+
+class EnvParts(Protocol):
+    """What all splits and all conversations of an env share."""
+
+    @property
+    def tools(self) -> InspectTools:
+        """The agent's tools."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """What the agent has to keep to."""
+        ...
+
+    @property
+    def agent_system(self) -> str:
+        """The agent's system prompt, the policy in it."""
+        ...
+
+
+class InspectDomain(ABC):
+    """One env of tau2 with the tasks of one split.
+
+    Parameters
+    ----------
+    env, split : str
+        Which.
+    loaded : Loaded
+        The env, loaded.
+    user_tools : sequence of dict
+        What the customer can call itself.
+    """
+
+    bench = "tau2"
+    source = INSPECT_SOURCE
+    path = python = ""
+    strategies: Sequence[Strategy] = STRATEGIES
+    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
+    reward_basis: str
+
+    def __init__(self, env: str, split: str, loaded: EnvParts, user_tools: Sequence[ToolSpec] = ()) -> None:
+        self.env = env
+        self.split = split
+        self.tools: Sequence[ToolSpec] = loaded.tools.specs
+        self.user_tools = user_tools
+        self.policy = loaded.policy
+        self.agent_system = loaded.agent_system
+        self.tasks: Mapping[str, Task] = load_tasks(env, split)
+        self.protocol = ConversationProtocol("inspect-tau2", user_opening(), None, _STOP_WORDS, _MAX_ROUNDS)
+        self.prompts = self._hashes()
+
+    @abstractmethod
+    def env_state(self, task: Task) -> EnvState:
+        """Return a fresh world for one conversation of `task`."""
+
+    @abstractmethod
+    def expected(self, task: Task) -> Changes | None:
+        """Return what the reference actions change; None when the task has no reference."""
+
+    @abstractmethod
+    def as_loaded(self, table: str, key: str) -> str | None:
+        """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
+
+    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
+        """Return the agent of one conversation."""
+        return make_agent(self, approach)
+
+    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
+        """Return the customer of one conversation."""
+        return make_user(self, task)
+
+    def instructions(self, approach: Approach) -> Mapping[str, str]:
+        """Return the hashes of the texts that models are shown."""
+        return agent_prompt_hashes(self, approach)
+
+    def _hashes(self) -> Mapping[str, str]:
+        texts = {
+            "agent_system": self.agent_system,
+            "policy": self.policy,
+            "tasks": canonical_json({task.id: task.user_system for task in self.tasks.values()}),
+            "tools": canonical_json(self.tools),
+            "user_guidelines": user_guidelines(with_tools=bool(self.user_tools)),
+            "user_opening": self.protocol.user_opening or "",
+        }
+        if self.user_tools:
+            texts["user_tools"] = canonical_json(self.user_tools)
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}

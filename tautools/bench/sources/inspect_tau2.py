@@ -1,28 +1,221 @@
 """tau2 from the PyPI package `inspect-evals`: airline, retail and telecom.
 
-Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. What is ours
-is how the database is held: see `copy_on_touch`.
+Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. How the
+database is held is ours: see `copy_on_touch`. In telecom the customer has a phone and tools for it: two databases, the
+carrier's and the customer's, are kept in step by the package's own `Environment`, and the score rests on assertions.
 """
 
 from __future__ import annotations
 
 import contextlib
-from importlib import metadata
-from typing import TYPE_CHECKING
+import copy
+import functools
+import json
+from importlib import import_module, metadata
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tautools.bench.sources.inspect_domain import SOURCE, InspectDomain
-from tautools.bench.sources.inspect_env import ENVS, changes, expected_changes, load_env, split_names
-from tautools.bench.sources.inspect_telecom import TelecomDomain
-from tautools.bench.sources.naming import choose
+from tautools.bench.analysis.replay import run_without_loop
+from tautools.bench.selection import check_known
+from tautools.bench.sources.copy_on_touch import canonical_entity
+from tautools.bench.sources.inspect_env import (
+    INSPECT_ENVS,
+    INSPECT_PACKAGE,
+    INSPECT_SOURCE,
+    InspectDomain,
+    agent_system_prompt,
+    data_folder,
+    database_changes,
+    expected_changes,
+    load_env,
+    methods_of,
+    split_names,
+)
+from tautools.bench.sources.inspect_tools import InspectTools, load_tools
 from tautools.bench.types import Observation, Reward
-from tautools.errors import BenchError, NotHereError
+from tautools.errors import BenchError, NotInstalledError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tautools.bench.types import Changes, Task
 
-__all__ = ["InspectTau2", "Tau2Domain", "Tau2World"]
+
+_TELECOM = "telecom"
+_SIDES = {"assistant": ("Agent", "db.toml"), "user": ("User", "user_db.toml")}
+"""Requestor to the name and the database of its side, in the package's words."""
+
+
+class _LoadedTelecom(NamedTuple):
+    """What all conversations share."""
+
+    tools: InspectTools
+    user_tools: InspectTools
+    classes: Mapping[str, type]
+    """Requestor to the tool class of its side."""
+    fields: Mapping[str, Mapping[str, Any]]
+    """Requestor to the values of the fields of its tool class, before any task."""
+    policy: str
+    agent_system: str
+
+    def environment(self, task: Task) -> Any:
+        """Return the package's environment, on databases of its own, in the state from which the task starts."""
+        kits = {requestor: made() for requestor, made in self.classes.items()}
+        # One copy of all: what is the same object in the package is the same object here.
+        for requestor, fields in copy.deepcopy(dict(self.fields)).items():
+            vars(kits[requestor]).update(fields)
+        environment = _telecom_module("environment").Environment(user_tools=kits["user"], tools=kits["assistant"])
+        start = task.source_task.initial_state
+        perform = _telecom_module("solver").perform_action
+        for action in () if start is None else start.initialization_actions or ():
+            perform(environment, action)
+        return environment
+
+
+@functools.cache
+def _load_telecom() -> _LoadedTelecom:
+    """Load telecom: the slow part, once per process."""
+    agents = _telecom_module("agents")
+    classes = {requestor: _tool_class(side) for requestor, (side, _) in _SIDES.items()}
+    return _LoadedTelecom(
+        tools=load_tools(_telecom_module("tools").all_telecom_agent_tools, "get_telecom_agent_tools", _agent_kit),
+        user_tools=load_tools(
+            _telecom_module("user_tools").all_telecom_user_tools, "get_telecom_user_tools", _user_kit
+        ),
+        classes={requestor: methods_of(found) for requestor, found in classes.items()},
+        fields={requestor: _initial_fields(found, _SIDES[requestor][1]) for requestor, found in classes.items()},
+        policy=agents.get_domain_policy(workflow=False),
+        agent_system=agent_system_prompt(agents, INSPECT_ENVS[_TELECOM].instance),
+    )
+
+
+def _telecom_module(name: str) -> Any:
+    return import_module(f"{INSPECT_PACKAGE}.{_TELECOM}.{name}")
+
+
+def _tool_class(side: str) -> Any:
+    return getattr(_telecom_module(f"Telecom{side}Tools"), f"Telecom{side}Tools")
+
+
+def _initial_fields(tool_class: Any, database: str) -> dict[str, Any]:
+    """Return the values that the package's own `initialize` leaves in the fields of a tool class."""
+    own = {name: field for name, field in tool_class.model_fields.items() if name not in {"store", "instance"}}
+    values = {name: field.get_default(call_default_factory=True) for name, field in own.items()}
+    loaded = own["db"].annotation.load(str(data_folder(_TELECOM) / database))
+    return values | {"db": loaded, "initialized": True}
+
+
+def _agent_kit(environment: Any) -> Any:
+    environment.sync_tools()
+    return environment.tools
+
+
+def _user_kit(environment: Any) -> Any:
+    environment.sync_tools()
+    return environment.user_tools
+
+
+class TelecomDomain(InspectDomain):
+    """Telecom with the tasks of one split."""
+
+    reward_basis = "ENV_ASSERTION+ACTION"
+
+    def __init__(self, split: str) -> None:
+        self.shared = _load_telecom()
+        super().__init__(_TELECOM, split, self.shared, self.shared.user_tools.specs)
+        self.loaded = _entities(self.shared.fields["assistant"]["db"], self.shared.fields["user"]["db"])
+        self._expected: dict[str, Changes] = {}
+
+    def env_state(self, task: Task) -> TelecomState:
+        """Return a fresh world for one conversation of `task`."""
+        return TelecomState(self, task)
+
+    def expected(self, task: Task) -> Changes:
+        """Return what the initialization and the reference of both sides change; the score does not rest on it."""
+        if task.id not in self._expected:
+            env_state = self.env_state(task)
+            for action in task.reference:
+                run_without_loop(env_state.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
+            self._expected[task.id] = env_state.changes()
+        return self._expected[task.id]
+
+    def as_loaded(self, table: str, key: str) -> str | None:
+        """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
+        return self.loaded.get((table, key))
+
+
+class TelecomState:
+    """One conversation's two databases behind the package's tools."""
+
+    def __init__(self, domain: TelecomDomain, task: Task) -> None:
+        self._domain = domain
+        self._task = task
+        self._environment = domain.shared.environment(task)
+        self._calls: dict[str, list[tuple[str, dict[str, Any]]]] = {requestor: [] for requestor in _SIDES}
+
+    async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
+        """Run one tool; see `tautools.bench.types.World`."""
+        tools = self._domain.shared.user_tools if requestor == "user" else self._domain.shared.tools
+        seen = await tools.call(self._environment, name, arguments)
+        self._calls[requestor].append((name, json.loads(seen.arguments)))
+        return seen
+
+    def reward(self, agent_texts: Sequence[str]) -> Reward:  # noqa: ARG002 - words are not scored in telecom
+        """Score as the package's `telecom_scorer` does: required actions where the task asks for them, assertions."""
+        self._environment.sync_tools()
+        criteria = self._task.source_task.evaluation_criteria
+        assertions = () if criteria is None else criteria.env_assertions or ()
+        told = [{"assertion": _assertion_text(each), "met": self._holds(each)} for each in assertions]
+        missing = self._missing_actions()
+        passed = not missing and all(each["met"] for each in told)
+        return Reward(float(passed), {"assertions": told, "missing_actions": missing})
+
+    def _holds(self, assertion: Any) -> bool:
+        environment = self._environment
+        kit = environment.tools if assertion.env_type == "assistant" else environment.user_tools
+        return bool(getattr(kit, assertion.func_name)(**assertion.arguments) == assertion.assert_value)
+
+    def _missing_actions(self) -> list[str]:
+        """Return the required actions that nobody called, by the package's own comparison."""
+        task = self._task.source_task
+        if task.evaluation_criteria is None or "ACTION" not in task.evaluation_criteria.reward_basis:
+            return []
+        agent, user = (
+            SimpleNamespace(messages=[_message_with_calls(self._calls[side])]) for side in ("assistant", "user")
+        )
+        unused = import_module(f"{INSPECT_PACKAGE}.common.scorer").find_unused_actions(agent, user, task)
+        return [f"{action.requestor}: {action.get_func_format()}" for action in unused]
+
+    def changes(self) -> Changes:
+        """Return what differs from the databases as loaded; the task's own initialization is part of it."""
+        self._environment.sync_tools()
+        now = _entities(self._environment.tools.db, self._environment.user_tools.db)
+        loaded = self._domain.loaded
+        return {place: now.get(place) for place in now.keys() | loaded.keys() if now.get(place) != loaded.get(place)}
+
+
+def _entities(carrier: Any, user: Any) -> dict[tuple[str, str], str]:
+    """Return the canonical JSON of every entity of both databases; the customer's are the table `user`."""
+    found = {
+        (table, str(getattr(entity, f"{table[:-1]}_id"))): canonical_entity(entity)
+        for table in type(carrier).model_fields
+        for entity in getattr(carrier, table)
+    }
+    return found | {("user", part): canonical_entity(getattr(user, part)) for part in type(user).model_fields}
+
+
+def _assertion_text(assertion: Any) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in assertion.arguments.items())
+    told = f"{assertion.env_type}: {assertion.func_name}({arguments})"
+    return told if assertion.assert_value else f"{told} is {assertion.assert_value}"
+
+
+def _message_with_calls(calls: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    from inspect_ai.model import ChatMessageAssistant
+    from inspect_ai.tool import ToolCall
+
+    return ChatMessageAssistant(content="", tool_calls=[ToolCall("", name, arguments) for name, arguments in calls])
+
 
 _DEFAULT_SPLIT = "base"
 _BANKING = (
@@ -36,13 +229,13 @@ _NOT_PLAYED = {"banking": _BANKING, "banking_knowledge": _BANKING}
 class InspectTau2:
     """The source `inspect-evals`."""
 
-    name = SOURCE
+    name = INSPECT_SOURCE
 
     def __init__(self) -> None:
         try:
             self.version = metadata.version("inspect-evals")
         except metadata.PackageNotFoundError as error:
-            raise NotHereError(
+            raise NotInstalledError(
                 "The package inspect-evals is not installed.",
                 next_step="Install it in this environment: pip install 'inspect-evals>=0.26'.",
             ) from error
@@ -50,7 +243,7 @@ class InspectTau2:
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs."""
-        return tuple(ENVS)
+        return tuple(INSPECT_ENVS)
 
     def splits(self, env: str) -> Sequence[str]:
         """Return the names of an env's splits, the default one first."""
@@ -64,10 +257,10 @@ class InspectTau2:
             raise BenchError(
                 f"tautools does not play tau2's {env}.",
                 evidence=f"inspect-evals {self.version} has it as `tau2_banking`. {_NOT_PLAYED[env]}",
-                next_step=f"Choose another env ({', '.join(ENVS)}); inspect's own command plays banking: "
+                next_step=f"Choose another env ({', '.join(INSPECT_ENVS)}); inspect's own command plays banking: "
                 "inspect eval inspect_evals/tau2_banking.",
             )
-        choose("env", env, ENVS)
+        check_known("env", env, INSPECT_ENVS)
 
     def domain(self, env: str, split: str | None = None) -> InspectDomain:
         """Return an env with its tasks, loaded once.
@@ -77,15 +270,15 @@ class InspectTau2:
         BenchError
             When there is no such env or split (it names those that exist), or the package is not as it was.
         """
-        split = choose("split", split or _DEFAULT_SPLIT, self.splits(env))
+        split = check_known("split", split or _DEFAULT_SPLIT, self.splits(env))
         if (env, split) not in self._domains:
             with _as_expected(self.version):
-                self._domains[env, split] = _load(env, split)
+                self._domains[env, split] = _load_domain(env, split)
         return self._domains[env, split]
 
 
-def _load(env: str, split: str) -> InspectDomain:
-    return TelecomDomain(split) if env == "telecom" else Tau2Domain(env, split)
+def _load_domain(env: str, split: str) -> InspectDomain:
+    return TelecomDomain(split) if env == "telecom" else DatabaseDomain(env, split)
 
 
 @contextlib.contextmanager
@@ -101,7 +294,7 @@ def _as_expected(version: str) -> Iterator[None]:
         ) from error
 
 
-class Tau2Domain(InspectDomain):
+class DatabaseDomain(InspectDomain):
     """Airline or retail with the tasks of one split."""
 
     reward_basis = "DB+COMMUNICATE"
@@ -111,9 +304,9 @@ class Tau2Domain(InspectDomain):
         super().__init__(env, split, self.shared)
         self._expected: dict[str, Changes | None] = {}
 
-    def world(self, task: Task) -> Tau2World:
+    def env_state(self, task: Task) -> InspectEnvState:
         """Return a fresh world for one conversation of `task`."""
-        return Tau2World(self, task)
+        return InspectEnvState(self, task)
 
     def expected(self, task: Task) -> Changes | None:
         """Return what the reference actions change; None when the task does not score the database."""
@@ -126,10 +319,10 @@ class Tau2Domain(InspectDomain):
         return self.shared.tables[table].canonical(key) if table in self.shared.tables else None
 
 
-class Tau2World:
+class InspectEnvState:
     """One conversation's database behind the package's tools."""
 
-    def __init__(self, domain: Tau2Domain, task: Task) -> None:
+    def __init__(self, domain: DatabaseDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
         self._toolkit = domain.shared.toolkit()
@@ -160,13 +353,13 @@ class Tau2World:
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return changes(self._toolkit)
+        return database_changes(self._toolkit)
 
 
 def _differences(expected: Changes, actual: Changes) -> list[str]:
     keys = sorted(expected.keys() | actual.keys())
-    return [f"{table}/{key}" for table, key in keys if not _same(expected, actual, (table, key))]
+    return [f"{table}/{key}" for table, key in keys if not _same_entity(expected, actual, (table, key))]
 
 
-def _same(expected: Changes, actual: Changes, place: tuple[str, str]) -> bool:
+def _same_entity(expected: Changes, actual: Changes, place: tuple[str, str]) -> bool:
     return place in expected and place in actual and expected[place] == actual[place]

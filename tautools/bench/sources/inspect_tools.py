@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from tautools.llm.types import ToolSpec
 
-__all__ = ["InspectTools", "load_tools"]
 
 _NO_DEFAULT = inspect.Parameter.empty
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
+class _ToolParameter:
     name: str
     hint: Any
     default: Any
@@ -42,18 +41,18 @@ class _Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tool:
+class _PreparedTool:
     name: str
     run: Callable[..., Any]
     validator: Any
-    parameters: tuple[_Parameter, ...]
+    parameters: tuple[_ToolParameter, ...]
     max_output: int | None
 
 
 class InspectTools:
     """The tools of one env, ready to be called for any number of conversations."""
 
-    def __init__(self, tools: Mapping[str, _Tool], infos: Sequence[Any], bound: ContextVar[Any]) -> None:
+    def __init__(self, tools: Mapping[str, _PreparedTool], infos: Sequence[Any], bound: ContextVar[Any]) -> None:
         self._tools = tools
         self._infos = infos
         self._bound = bound
@@ -116,7 +115,7 @@ def _error_text(error: Exception, name: str) -> str:
     return str(error) if mapped is None else str(mapped.error.message)
 
 
-def _coerce(parameters: Sequence[_Parameter], arguments: dict[str, Any]) -> dict[str, Any]:
+def _coerce(parameters: Sequence[_ToolParameter], arguments: dict[str, Any]) -> dict[str, Any]:
     """Do what inspect's `tool_params` does, from a plan made beforehand."""
     from inspect_ai.model._call_tools import tool_param
     from inspect_ai.tool._tool import ToolParsingError
@@ -161,16 +160,16 @@ def load_tools(
     return InspectTools(tools, infos, bound)
 
 
-def _prepare(definition: Any, names: Mapping[str, Any]) -> _Tool:
+def _prepare(definition: Any, names: Mapping[str, Any]) -> _PreparedTool:
     with without_iri_grammar():
         from jsonschema import Draft7Validator
 
     function = definition.tool
-    return _Tool(
+    return _PreparedTool(
         name=definition.name,
         run=_rebind(function, names),
         validator=Draft7Validator(definition.parameters.model_dump(exclude_none=True)),
-        parameters=_plan(function),
+        parameters=_parameters_of(function),
         max_output=definition.max_output,
     )
 
@@ -183,11 +182,11 @@ def _rebind(function: FunctionType, names: Mapping[str, Any]) -> FunctionType:
     return copy
 
 
-def _plan(function: FunctionType) -> tuple[_Parameter, ...]:
+def _parameters_of(function: FunctionType) -> tuple[_ToolParameter, ...]:
     from inspect_ai.model._call_tools import get_type_hints, type_hint_includes_none
 
     hints = get_type_hints(function)
     return tuple(
-        _Parameter(name, hints[name], parameter.default, type_hint_includes_none(hints[name]))
+        _ToolParameter(name, hints[name], parameter.default, type_hint_includes_none(hints[name]))
         for name, parameter in inspect.signature(function).parameters.items()
     )

@@ -1,7 +1,9 @@
 """tau-bench v1 from a checkout or an installed package: retail and airline.
 
-Tasks, tools, database, policy, prompts and both sides' rules are the checkout's own, read when they are asked for. What
-is ours is how the database is held (see `tau_bench_data`) and the loop.
+Tasks, tools, database, policy, prompts and both sides' rules are the checkout's own, read when they are asked for. Ours
+are the loop and how the database is held: loaded once, each entity copied when a conversation reads it by its key.
+Walking over a table gives shared entities: v1's tools only search that way. What differs is compared as the text that
+v1 hashes, in which `2` and `2.0` differ, and `[]` and `{}` do not.
 """
 
 from __future__ import annotations
@@ -11,26 +13,161 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents.experts import expert_texts
-from tautools.bench.agents.tau_bench import Displays, make_tau_bench_agent
-from tautools.bench.sources.naming import choose
-from tautools.bench.sources.tau_bench_checkout import Checkout
-from tautools.bench.sources.tau_bench_data import Database, LoadedData
-from tautools.bench.types import Action, Observation, Protocol_, Reward, Task
-from tautools.bench.users.tau_bench import make_tau_bench_user, system_prompt_of
+from tautools.bench.agents.experts import expert_prompt_hashes
+from tautools.bench.selection import check_known
+from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
+from tautools.bench.sources.tau_bench_participants import (
+    FewShotDisplays,
+    make_tau_bench_agent,
+    make_tau_bench_user,
+    user_system_prompt,
+)
+from tautools.bench.types import ConversationProtocol, Observation, ReferenceAction, Reward, Task
 from tautools.records import Strategy, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.agents.move import Speaker
-    from tautools.bench.types import Approach, Changes
+    from tautools.bench.types import Approach, Changes, Participant
     from tautools.llm.types import ToolSpec
 
-__all__ = ["TauBench", "TauBenchDomain", "TauBenchWorld"]
 
-_SOURCE = "tau-bench"
+_WHOLE_TABLE = ""
+"""Key of a table that is not a dictionary of entities and is held as one."""
+
+
+class LoadedTauBench:
+    """The database as loaded: never changed, shared by all conversations of the process.
+
+    Parameters
+    ----------
+    data : mapping
+        Table to entities by key, as v1's `load_data` returns them.
+    hashable : callable
+        v1's `to_hashable`, whose result's text v1 hashes.
+    """
+
+    def __init__(self, data: Mapping[str, Any], hashable: Callable[[Any], Any]) -> None:
+        self.data = data
+        self.hashable = hashable
+        self._texts: dict[tuple[str, str], str | None] = {}
+
+    def entity(self, table: str, key: str) -> Any:
+        """Return an entity, None when there is none."""
+        found = self.data.get(table)
+        return found.get(key) if isinstance(found, dict) else found
+
+    def text(self, table: str, key: str) -> str | None:
+        """Return the text of an entity that v1 would hash; None when there is no such entity."""
+        if (table, key) not in self._texts:
+            found = self.entity(table, key)
+            self._texts[table, key] = None if found is None else str(self.hashable(found))
+        return self._texts[table, key]
+
+    def canonical(self, table: str, key: str) -> str | None:
+        """Return an entity as canonical JSON; None when there is no such entity."""
+        found = self.entity(table, key)
+        return None if found is None else _canonical_json(found)
+
+
+class TauBenchDatabase:
+    """One conversation's database; `data` is what v1's tools work on."""
+
+    def __init__(self, loaded: LoadedTauBench) -> None:
+        self._loaded = loaded
+        self.data: dict[str, Any] = {
+            name: _TauBenchTable(table) if isinstance(table, dict) else copy.deepcopy(table)
+            for name, table in loaded.data.items()
+        }
+
+    def changed(self) -> dict[tuple[str, str], Any]:
+        """Return the entities that v1's hash would tell from those loaded, None for one that is gone."""
+        found = {}
+        for name, table in self.data.items():
+            own = (
+                ((key, dict.get(table, key)) for key in table.own)
+                if isinstance(table, _TauBenchTable)
+                else [(_WHOLE_TABLE, table)]
+            )
+            for key, entity in own:
+                text = None if entity is None else str(self._loaded.hashable(entity))
+                if text != self._loaded.text(name, key):
+                    found[name, key] = entity
+        return found
+
+    def texts(self) -> dict[tuple[str, str], str | None]:
+        """Return what changed, as the texts that v1 would hash."""
+        hashable = self._loaded.hashable
+        return {place: None if each is None else str(hashable(each)) for place, each in self.changed().items()}
+
+    def changes(self) -> Changes:
+        """Return what changed, as canonical JSON."""
+        return {place: None if each is None else _canonical_json(each) for place, each in self.changed().items()}
+
+
+class _TauBenchTable(dict[str, Any]):
+    """A table that copies an entity when it is read by its key, and knows what was touched."""
+
+    __slots__ = ("own",)
+
+    def __init__(self, loaded: Mapping[str, Any]) -> None:
+        super().__init__(loaded)
+        self.own: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        entity = super().__getitem__(key)
+        if key not in self.own:
+            entity = _copied_json(entity)
+            self[key] = entity
+        return entity
+
+    def __setitem__(self, key: str, entity: Any) -> None:
+        super().__setitem__(key, entity)
+        self.own.add(key)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self.own.add(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return an entity, copied first."""
+        return self[key] if key in self else default  # noqa: SIM401 - this is `get`
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return an entity, copied first, or put one there."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take an entity out."""
+        if key not in self and default:
+            return default[0]
+        entity = self[key]
+        del self[key]
+        return entity
+
+    def update(self, *others: Any, **named: Any) -> None:
+        """Put entities there."""
+        for key, entity in dict(*others, **named).items():
+            self[key] = entity
+
+
+def _copied_json(value: Any) -> Any:
+    """Return a deep copy of what came from JSON; `copy.deepcopy` takes ten times as long."""
+    if isinstance(value, dict):
+        return {key: _copied_json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied_json(each) for each in value]
+    return value
+
+
+def _canonical_json(entity: Any) -> str:
+    return json.dumps(entity, sort_keys=True, default=str)
+
+
+_TAU_BENCH = "tau-bench"
 _MAX_STEPS = 30  # the default of `max_num_steps` in tau_bench.agents.base.Agent.solve, which nothing overrides
 _STOP_WORD = "###STOP###"
 _RESPOND = "respond"
@@ -45,12 +182,12 @@ class TauBench:
         Folder that holds the package's folder.
     """
 
-    name = _SOURCE
+    name = _TAU_BENCH
 
     def __init__(self, root: Path) -> None:
-        self.checkout = Checkout(root)
+        self.checkout = TauBenchCheckout(root)
         self.version = self.checkout.version
-        self._loaded: dict[str, LoadedData] = {}
+        self._loaded: dict[str, LoadedTauBench] = {}
         self._domains: dict[tuple[str, str], TauBenchDomain] = {}
 
     def envs(self) -> Sequence[str]:
@@ -59,7 +196,7 @@ class TauBench:
 
     def splits(self, env: str) -> Sequence[str]:
         """Return the names of an env's splits, the default one first."""
-        return self.checkout.splits(choose("env", env, self.envs()))
+        return self.checkout.splits(check_known("env", env, self.envs()))
 
     def domain(self, env: str, split: str | None = None) -> TauBenchDomain:
         """Return an env with its tasks, loaded once.
@@ -70,7 +207,7 @@ class TauBench:
             When there is no such env or split (it names those that exist), or the checkout is not as it was.
         """
         known = self.splits(env)
-        split = choose("split", split or known[0], known, of=env) if known else split or "test"
+        split = check_known("split", split or known[0], known, of=env) if known else split or "test"
         if (env, split) not in self._domains:
             self._domains[env, split] = self._load(env, split)
         return self._domains[env, split]
@@ -79,7 +216,7 @@ class TauBench:
         original = self.checkout.env(env, split)
         hashable = self.checkout.module("envs.base").to_hashable
         with self.checkout.as_expected():
-            loaded = self._loaded.setdefault(env, LoadedData(original.data, hashable))
+            loaded = self._loaded.setdefault(env, LoadedTauBench(original.data, hashable))
             return TauBenchDomain(self.checkout, (env, split), original, loaded)
 
 
@@ -87,13 +224,15 @@ class TauBenchDomain:
     """One env of tau-bench with the tasks of one split."""
 
     bench = "tau-bench"
-    source = _SOURCE
+    source = _TAU_BENCH
     python = ""
     reward_basis = "DB+OUTPUTS"
     strategies: Sequence[Strategy] = tuple(Strategy)
     user_strategies: Sequence[UserStrategy] = tuple(UserStrategy)
 
-    def __init__(self, checkout: Checkout, place: tuple[str, str], original: Any, loaded: LoadedData) -> None:
+    def __init__(
+        self, checkout: TauBenchCheckout, place: tuple[str, str], original: Any, loaded: LoadedTauBench
+    ) -> None:
         self.env, self.split = place
         self.path = str(checkout.root)
         self.checkout = checkout
@@ -106,7 +245,7 @@ class TauBenchDomain:
         self.tasks: Mapping[str, Task] = {
             str(index): self._task(str(index), task) for index, task in enumerate(original.tasks)
         }
-        self.protocol = Protocol_(
+        self.protocol = ConversationProtocol(
             "tau-bench",
             user_opening=None,
             agent_opening=None,
@@ -117,26 +256,26 @@ class TauBenchDomain:
             opening_may_stop=False,
         )
         self.prompts = self._hashes()
-        self._expected: dict[str, Database] = {}
+        self._expected: dict[str, TauBenchDatabase] = {}
 
     def _task(self, name: str, task: Any) -> Task:
         return Task(
             id=name,
-            user_system=system_prompt_of(self.checkout, UserStrategy.LLM, task.instruction),
-            reference=tuple(Action(action.name, action.kwargs) for action in task.actions),
+            user_system=user_system_prompt(self.checkout, UserStrategy.LLM, task.instruction),
+            reference=tuple(ReferenceAction(action.name, action.kwargs) for action in task.actions),
             communicate=tuple(task.outputs),
             source_task=task,
         )
 
-    def world(self, task: Task) -> TauBenchWorld:
+    def env_state(self, task: Task) -> TauBenchState:
         """Return a fresh world for one conversation of `task`."""
-        return TauBenchWorld(self, task)
+        return TauBenchState(self, task)
 
-    def agent(self, approach: Approach, seed: int) -> Speaker:
+    def agent(self, approach: Approach, seed: int) -> Participant:
         """Return the agent of one conversation; the displays of few-shot are drawn by `seed`."""
         return make_tau_bench_agent(self, approach, seed)
 
-    def user(self, task: Task, approach: Approach) -> Speaker:
+    def user(self, task: Task, approach: Approach) -> Participant:
         """Return the customer of one conversation."""
         return make_tau_bench_user(self.checkout, task, approach, _STOP_WORD)
 
@@ -144,11 +283,11 @@ class TauBenchDomain:
         """Return the hashes of the texts that models are shown."""
         texts = {
             "agent_system": self.agent(approach, 0).messages[0]["content"],
-            "user_system": system_prompt_of(self.checkout, approach.user_strategy, _STOP_WORD),
+            "user_system": user_system_prompt(self.checkout, approach.user_strategy, _STOP_WORD),
         }
         if approach.strategy is Strategy.FEW_SHOT:
-            texts["agent_system"] = canonical_json(Displays.of(self, approach).texts)
-        own = expert_texts(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
+            texts["agent_system"] = canonical_json(FewShotDisplays.of(self, approach).texts)
+        own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
         return {**self.prompts, **{name: _sha256(text) for name, text in texts.items()}, **own}
 
     def expected(self, task: Task) -> Changes:
@@ -159,14 +298,14 @@ class TauBenchDomain:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         return self.loaded.canonical(table, key)
 
-    def reference_of(self, task: Task) -> Database:
+    def reference_of(self, task: Task) -> TauBenchDatabase:
         """Return the database as the reference leaves it, made once: v1 leaves out what would end the conversation."""
         if task.id not in self._expected:
-            world = self.world(task)
+            env_state = self.env_state(task)
             for action in task.reference:
                 if action.name != _RESPOND and action.name not in self.protocol.terminal_tools:
-                    world.do(action.name, copy.deepcopy(dict(action.arguments)))
-            self._expected[task.id] = world.database
+                    env_state.do(action.name, copy.deepcopy(dict(action.arguments)))
+            self._expected[task.id] = env_state.database
         return self._expected[task.id]
 
     def _hashes(self) -> Mapping[str, str]:
@@ -175,13 +314,13 @@ class TauBenchDomain:
         return {name: _sha256(text) for name, text in texts.items()}
 
 
-class TauBenchWorld:
+class TauBenchState:
     """One conversation's database behind the checkout's tools."""
 
     def __init__(self, domain: TauBenchDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
-        self.database = Database(domain.loaded)
+        self.database = TauBenchDatabase(domain.loaded)
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
         """Run one tool; see `tautools.bench.types.World`."""

@@ -1,72 +1,278 @@
-"""Finds tau-bench (v1), a checkout or an installed package, and loads its modules without any model call."""
+"""Finds tau-bench (v1) and runs its own code privately, with a scripted model in the place of litellm.
+
+Its modules are kept beside `sys.modules`, so two checkouts of one package live side by side. Where its code asks a
+model, it runs until it needs an answer that it was not given; it is then left, the answer is fetched, and it runs again
+from the start with one answer more. So v1's own code decides what is asked and said.
+"""
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import hashlib
 import os
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import metadata, util
+from importlib.machinery import SourceFileLoader
+from importlib.util import resolve_name
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tautools.bench.sources.private_import import PrivateImport
-from tautools.bench.sources.standing_in import stand_in_litellm
-from tautools.errors import BenchError, NotHereError
+from tautools.errors import BenchError, NotInstalledError
 from tautools.git import ask_git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["PACKAGE", "VARIABLE", "Checkout", "find_checkout"]
+    from tautools.bench.types import AskModel
+    from tautools.llm.types import Message, Reply, ToolSpec
 
-PACKAGE = "tau_bench"
-VARIABLE = "TAUTOOLS_TAU_BENCH_PATH"
+
+class PrivateImport:
+    """The modules of one package, loaded from `root` when they are first asked for.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that holds the package's folder.
+    package : str
+        Name of the package.
+    in_place_of : mapping of str to module
+        What its modules get when they import these names.
+    """
+
+    def __init__(self, root: Path, package: str, in_place_of: Mapping[str, ModuleType]) -> None:
+        self._root = root
+        self._package = package
+        self._modules = dict(in_place_of)
+        self._builtins = vars(builtins) | {"__import__": self._import}
+        self._lock = threading.RLock()
+
+    def module(self, name: str) -> ModuleType:
+        """Return a module by its full name.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            When the package has none of that name.
+        """
+        with self._lock:
+            return self._modules.get(name) or self._load(name)
+
+    def _load(self, name: str) -> ModuleType:
+        above, _, last = name.rpartition(".")
+        parent = self.module(above) if above else None
+        folder = self._root.joinpath(*name.split("."))
+        is_package = (folder / "__init__.py").is_file()
+        file = folder / "__init__.py" if is_package else folder.with_suffix(".py")
+        if not file.is_file():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        module = ModuleType(name)
+        vars(module).update(
+            {
+                "__builtins__": self._builtins,
+                "__file__": str(file),
+                "__package__": name if is_package else above,
+                **({"__path__": [str(folder)]} if is_package else {}),
+            }
+        )
+        self._modules[name] = module
+        try:
+            code = SourceFileLoader(name, str(file)).get_code(name)
+            exec(code or "", vars(module))  # noqa: S102 - this is what an import does
+        except BaseException:
+            del self._modules[name]
+            raise
+        if parent is not None:
+            setattr(parent, last, module)
+        return module
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - the names of `__import__`
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        full = resolve_name("." * level + name, str((globals or {}).get("__package__"))) if level else name
+        if not self._is_ours(full):
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        module = self.module(full)
+        for each in fromlist or ():
+            if not hasattr(module, each) and hasattr(module, "__path__"):
+                self._try(f"{full}.{each}")
+        return module if fromlist else self.module(full.partition(".")[0])
+
+    def _try(self, name: str) -> None:
+        """Load a submodule that `from package import name` may mean; without one the statement itself complains."""
+        try:
+            self.module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._modules or name.partition(".")[0] == self._package
+
+
+T = TypeVar("T")
+
+
+class ModelAsked(BaseException):
+    """The benchmark's code wants an answer that it was not given."""
+
+    def __init__(self, messages: Sequence[Message], tools: Sequence[ToolSpec] | None) -> None:
+        super().__init__("a model is asked")
+        self.messages = list(messages)
+        self.tools = tools
+
+
+@dataclass(frozen=True, slots=True)
+class _LitellmMessage:
+    """An answer's message as litellm hands it out; v1's verifying user shows its text form to the model."""
+
+    content: str | None
+    tool_calls: list[dict[str, Any]] | None
+    role: str = "assistant"
+
+    def model_dump(self) -> Message:
+        """Return the message as it enters a history."""
+        message: Message = {"role": self.role, "content": self.content}
+        return message | {"tool_calls": self.tool_calls} if self.tool_calls else message
+
+    def __str__(self) -> str:
+        return (
+            f"Message(content={self.content!r}, role={self.role!r}, tool_calls={self.tool_calls!r}, "
+            "function_call=None, provider_specific_fields=None)"
+        )
+
+
+_scripted_replies: ContextVar[Iterator[Reply] | None] = ContextVar("answers", default=None)
+
+
+def run_with_replies(given: Sequence[Reply], do: Callable[[], T]) -> T:
+    """Run the benchmark's code with the answers it is given.
+
+    Raises
+    ------
+    Asked
+        When it wants one more.
+    """
+    token = _scripted_replies.set(iter(given))
+    try:
+        return do()
+    finally:
+        _scripted_replies.reset(token)
+
+
+async def run_with_model(do: Callable[[], T], restore: Callable[[], None], ask: AskModel) -> T:
+    """Run the benchmark's code to its end, by as many requests as it makes.
+
+    Parameters
+    ----------
+    do : callable
+        The code.
+    restore : callable
+        Undoes what `do` changed before it was left.
+    ask : Ask
+        One model request.
+    """
+    given: list[Reply] = []
+    while True:
+        try:
+            return run_with_replies(given, do)
+        except ModelAsked as asked:
+            messages, tools = asked.messages, asked.tools
+        # What a user model is asked about its own draft comes without the conversation's system prompt.
+        purpose = "chat" if messages[0]["role"] == "system" else "check"
+        given.append(await ask(messages, tools, purpose=purpose))
+        restore()
+
+
+def fake_litellm() -> ModuleType:
+    """Return a module that gives the benchmark's code what it imports from litellm."""
+    module = ModuleType("litellm")
+    vars(module).update({"completion": _fake_completion, "provider_list": [], "__getattr__": _error_class})
+    return module
+
+
+def _fake_completion(*_: Any, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None, **__: Any) -> Any:
+    given = _scripted_replies.get()
+    if given is None:
+        raise BenchError(
+            "The benchmark's code asks a model outside of a conversation.",
+            next_step="Please report this checkout; the one that tautools knows does not.",
+        )
+    reply = next(given, None)
+    if reply is None:
+        raise ModelAsked(messages, tools)
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in reply.tool_calls
+    ]
+    answer = _LitellmMessage(reply.text, calls or None)
+    return SimpleNamespace(choices=[SimpleNamespace(message=answer)], _hidden_params={"response_cost": 0.0})
+
+
+def _error_class(name: str) -> Any:
+    """Give what else may be imported from litellm, which are classes of errors that never occur here."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return type(name, (Exception,), {})
+
+
+TAU_BENCH_PACKAGE = "tau_bench"
+TAU_BENCH_PATH_VARIABLE = "TAUTOOLS_TAU_BENCH_PATH"
 _SHAPE = (ImportError, AttributeError, OSError, LookupError, TypeError, ValueError, SyntaxError)
 """What a checkout of another shape, or one that lacks files, ends in."""
-_FILES = ("*.py", "*.json", "*.md")
+_HASHED_FILES = ("*.py", "*.json", "*.md")
 
 
-def find_checkout(path: str | None = None) -> Path:
+def find_tau_bench(path: str | None = None) -> Path:
     """Return the folder that holds the package `tau_bench`: `path`, else where the variable says, else where installed.
 
     Raises
     ------
-    NotHereError
+    NotInstalledError
         When none is named and none installed.
     BenchError
         When what is named is none.
     """
-    named = path or os.environ.get(VARIABLE)
+    named = path or os.environ.get(TAU_BENCH_PATH_VARIABLE)
     if named:
-        return _at(Path(named).expanduser(), "path" if path else VARIABLE)
-    spec = util.find_spec(PACKAGE)
+        return _checked_folder(Path(named).expanduser(), "path" if path else TAU_BENCH_PATH_VARIABLE)
+    spec = util.find_spec(TAU_BENCH_PACKAGE)
     for place in (spec.submodule_search_locations or []) if spec is not None else []:
         if (Path(place) / "envs").is_dir():
             return Path(place).resolve().parent
-    raise NotHereError(
+    raise NotInstalledError(
         "tau-bench is not here.",
-        evidence=f"No path was given, {VARIABLE} is not set, and no package {PACKAGE} is installed.",
+        evidence=f"No path was given, {TAU_BENCH_PATH_VARIABLE} is not set, "
+        f"and no package {TAU_BENCH_PACKAGE} is installed.",
         next_step="Clone https://github.com/sierra-research/tau-bench and name the folder: `--path FOLDER`, or "
-        f"`export {VARIABLE}=FOLDER`.",
+        f"`export {TAU_BENCH_PATH_VARIABLE}=FOLDER`.",
     )
 
 
-def _at(folder: Path, by: str) -> Path:
+def _checked_folder(folder: Path, by: str) -> Path:
     for root in (folder, folder.parent):
-        package = root / PACKAGE
+        package = root / TAU_BENCH_PACKAGE
         if (package / "envs").is_dir() and folder in {root, package}:
             return root.resolve()
     seen = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
     raise BenchError(
         f"{folder} is not a checkout of tau-bench.",
-        evidence=f"Named by {by}; it has no {PACKAGE}/envs. There: {seen}.",
+        evidence=f"Named by {by}; it has no {TAU_BENCH_PACKAGE}/envs. There: {seen}.",
         next_step="Name the folder that `git clone` made, the one with README.md and tau_bench/ in it.",
     )
 
 
-class Checkout:
+class TauBenchCheckout:
     """One tau-bench, its modules loaded when they are asked for.
 
     Parameters
@@ -77,23 +283,23 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._modules = PrivateImport(root, PACKAGE, {"litellm": stand_in_litellm()})
+        self._modules = PrivateImport(root, TAU_BENCH_PACKAGE, {"litellm": fake_litellm()})
 
     @functools.cached_property
     def version(self) -> str:
         """The commit, else the installed version; what differs from either has a hash of the files behind it."""
         commit = ask_git(self.root, "rev-parse", "--short=12", "HEAD") if (self.root / ".git").exists() else None
         if commit:
-            changed = ask_git(self.root, "status", "--porcelain", "--", PACKAGE)
+            changed = ask_git(self.root, "status", "--porcelain", "--", TAU_BENCH_PACKAGE)
             return f"{commit}+{self.digest[:8]}" if changed else commit
-        installed = _installed(self.root)
+        installed = _installed_version(self.root)
         return f"{installed}+{self.digest[:8]}" if installed else f"files-{self.digest[:12]}"
 
     @functools.cached_property
     def digest(self) -> str:
         """The sha256 over names and contents of the package's files."""
         found = hashlib.sha256()
-        files = sorted(path for pattern in _FILES for path in (self.root / PACKAGE).rglob(pattern))
+        files = sorted(path for pattern in _HASHED_FILES for path in (self.root / TAU_BENCH_PACKAGE).rglob(pattern))
         for path in files:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             found.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
@@ -102,15 +308,15 @@ class Checkout:
     def module(self, name: str) -> ModuleType:
         """Return a module of the package, such as `envs.user`."""
         with self.as_expected():
-            return self._modules.module(f"{PACKAGE}.{name}")
+            return self._modules.module(f"{TAU_BENCH_PACKAGE}.{name}")
 
     def envs(self) -> list[str]:
         """Return the names of the envs that it has."""
-        return sorted(file.parent.name for file in (self.root / PACKAGE / "envs").glob("*/env.py"))
+        return sorted(file.parent.name for file in (self.root / TAU_BENCH_PACKAGE / "envs").glob("*/env.py"))
 
     def splits(self, env: str) -> list[str]:
         """Return the splits of an env, `test` first."""
-        folder = self.root / PACKAGE / "envs" / env
+        folder = self.root / TAU_BENCH_PACKAGE / "envs" / env
         names = [file.stem.removeprefix("tasks_") for file in folder.glob("tasks_*.py")]
         return sorted(names, key=lambda name: (name != "test", name))
 
@@ -142,10 +348,14 @@ class Checkout:
             ) from error
 
 
-def _installed(root: Path) -> str | None:
+def _installed_version(root: Path) -> str | None:
     """Return the version of the installed distribution when this is the place it is installed in."""
     try:
-        found = metadata.distribution(PACKAGE)
+        found = metadata.distribution(TAU_BENCH_PACKAGE)
     except metadata.PackageNotFoundError:
         return None
-    return found.version if Path(str(found.locate_file(PACKAGE))).resolve() == (root / PACKAGE).resolve() else None
+    return (
+        found.version
+        if Path(str(found.locate_file(TAU_BENCH_PACKAGE))).resolve() == (root / TAU_BENCH_PACKAGE).resolve()
+        else None
+    )

@@ -1,16 +1,25 @@
 """What personas did, read from the records: certificates, wording, comparison with control, a judge's blind labels."""
 
-from tautools.run.personas.certificate import CERTIFICATE, PersonaCertificate, certify, keep_certificate
-from tautools.run.personas.compare import Compared, Comparison, compare
-from tautools.run.personas.label import keep_labels
-from tautools.run.personas.pairing import Group, groups_of
+from __future__ import annotations
+
+from tautools.run.personas.comparison import (
+    CERTIFICATE,
+    ComparedPersona,
+    PersonaCertificate,
+    PersonaComparison,
+    certify,
+    compare,
+    keep_certificate,
+)
+from tautools.run.personas.labels import keep_labels
+from tautools.run.personas.pairing import PersonaGroup, groups_of
 
 __all__ = [
     "CERTIFICATE",
-    "Compared",
-    "Comparison",
-    "Group",
+    "ComparedPersona",
     "PersonaCertificate",
+    "PersonaComparison",
+    "PersonaGroup",
     "certify",
     "compare",
     "groups_of",

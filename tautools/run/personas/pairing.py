@@ -1,35 +1,147 @@
-"""Settings that differ in the persona alone, and their conversations in pairs of one task and trial."""
+"""Settings that differ in the persona alone, their conversations paired by task and trial, and the wording of each."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from tautools.bench.persona import plain_values
 from tautools.params import CONTROL
-from tautools.run.benchmark import domain_of
-from tautools.run.folder import results_of
+from tautools.run.folder import domain_of, results_of
 from tautools.run.ledger import read_conversation, read_ledger
-from tautools.run.personas.revealed import coverage
-from tautools.run.personas.wording import customer_said, wording
 from tautools.stats import PairedEffect, paired_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tautools.bench.types import Task
     from tautools.records import CommitRow, Conversation, Setting
     from tautools.run.folder import SettingFolder
 
-__all__ = ["Group", "Played", "Talk", "control_setting", "effect", "groups_of"]
+
+LEXICONS: Mapping[str, tuple[str, ...]] = {
+    "frustration": (
+        "annoy", "disappoint", "exasperat", "fed up", "frustrat", "hassle", "sigh", "sick of", "slow", "tedious",
+        "tired of", "ugh", "waste of", "wasted", "wasting", "weary",
+    ),
+    "anxiety": (
+        "afraid", "anxi", "concerned", "fear", "hope nothing", "nervous", "panic", "reassur", "scared", "stress",
+        "unsafe", "what if", "will it be all right", "worr",
+    ),
+    "anger": (
+        "absurd", "anger", "angry", "disgrace", "furious", "get on with it", "incompeten", "mad", "outrag", "rage",
+        "ridiculous", "terrible", "unacceptable", "unbelievable",
+    ),
+    "confusion": (
+        "confus", "do not follow", "do not understand", "don't follow", "don't understand", "explain", "how does",
+        "i'm lost", "lost", "not sure", "puzzl", "unclear", "what do you mean", "what does that mean",
+    ),
+}  # fmt: skip
+"""Mood to beginnings of words; an expression of several words is looked for as it stands."""
+
+_WHOLE = frozenset({"mad", "rage", "lost", "slow", "ugh", "sigh", "fear"})
+"""Beginnings of other words too (`made`, `slowly` aside): only the word itself counts."""
+
+_PATTERNS = {
+    mood: re.compile("|".join(rf"\b{re.escape(word)}{chr(92) + 'b' if word in _WHOLE else ''}" for word in words))
+    for mood, words in LEXICONS.items()
+}
+
+
+def count_persona_words(text: str, mood: str) -> int:
+    """Return how often a mood's words occur in a text."""
+    return len(_PATTERNS[mood].findall(text.lower().replace("\u2019", "'")))
+
+
+MEASURES = (
+    "messages",
+    "words per message",
+    "questions per message",
+    "exclamations per message",
+    "capitals per 100 words",
+    "repeated per 100 words",
+    *(f"{mood} words per 100 words" for mood in LEXICONS),
+)
+"""Names of the figures of `wording`, in their order."""
+
+_WORD = re.compile(r"\b[A-Za-z][A-Za-z']*\b")
+"""Ids such as `#W123` are no words."""
+_LOUD = re.compile(r"(?<![\w#-])[A-Z]{3,}(?![\w-])")
+_MARK = re.compile(r"###[A-Z-]+###")
+_AFTER_THOUGHT = "User Response:"
+_RUN = 4
+"""Words in a row that count as repeated when they were said before."""
+
+
+def customer_said(conversation: Conversation) -> list[str]:
+    """Return the customer's messages as the agent heard them: no calls, no thoughts, no stop words."""
+    texts = [str(each.get("content") or "") for each in conversation.user_messages if each.get("role") == "assistant"]
+    heard = (_MARK.sub("", text.rpartition(_AFTER_THOUGHT)[2]).strip() for text in texts)
+    return [text for text in heard if text]
+
+
+def wording(said: Sequence[str]) -> dict[str, float]:
+    """Return the figures of one conversation's customer; one who said nothing has 0 of everything.
+
+    Parameters
+    ----------
+    said : sequence of str
+        The customer's messages.
+    """
+    text = "\n".join(said)
+    words = [word.lower() for word in _WORD.findall(text)]
+    messages, hundred = max(len(said), 1), max(len(words), 1) / 100
+    values = (
+        float(len(said)),
+        len(words) / messages,
+        text.count("?") / messages,
+        text.count("!") / messages,
+        len(_LOUD.findall(text)) / hundred,
+        _repeated(words) / hundred,
+        *(count_persona_words(text, mood) / hundred for mood in LEXICONS),
+    )
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def _repeated(words: Sequence[str]) -> int:
+    """Return how many runs of words were said before in the same conversation."""
+    runs = [tuple(words[start : start + _RUN]) for start in range(len(words) - _RUN + 1)]
+    return len(runs) - len(set(runs))
+
+
+_SHORTEST = 3
+
+
+def facts_to_tell(task: Task) -> frozenset[str]:
+    """Return, in lower case, the values of the reference's arguments that stand in the customer's scenario."""
+    scenario = task.user_system.lower()
+    values = (value.strip().lower() for action in task.reference for value in plain_values(dict(action.arguments)))
+    return frozenset(value for value in values if len(value) >= _SHORTEST and _stands_in(value, scenario))
+
+
+def facts_coverage(task: Task, said: Sequence[str]) -> float | None:
+    """Return the share of those facts that the customer said, in [0, 1]; None when the task has none."""
+    facts = facts_to_tell(task)
+    if not facts:
+        return None
+    heard = "\n".join(said).lower()
+    return sum(_stands_in(fact, heard) for fact in facts) / len(facts)
+
+
+def _stands_in(value: str, text: str) -> bool:
+    return re.search(rf"(?<![a-z0-9_]){re.escape(value)}(?![a-z0-9_])", text) is not None
+
 
 Pair = tuple[str, int]
 """Task id and trial."""
 
 
 @dataclass(frozen=True)
-class Talk:
+class PersonaConversation:
     """One finished conversation."""
 
     row: CommitRow
@@ -47,7 +159,7 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class Played:
+class PersonaRun:
     """One setting with its conversations."""
 
     folder: SettingFolder
@@ -64,28 +176,32 @@ class Played:
         return self.label.removesuffix(f"-{setting.intensity}") if setting.intensity else self.label
 
     @cached_property
-    def talks(self) -> Mapping[Pair, Talk]:
+    def talks(self) -> Mapping[Pair, PersonaConversation]:
         """Every finished conversation by task and trial."""
         rows = [row for row in read_ledger(self.folder.path).values() if row.setting_id == self.folder.id]
-        return {(row.task_id, row.trial): Talk(row, read_conversation(self.folder.path, row)) for row in rows}
+        return {
+            (row.task_id, row.trial): PersonaConversation(row, read_conversation(self.folder.path, row)) for row in rows
+        }
 
     @cached_property
     def coverage(self) -> Mapping[Pair, float]:
         """Share of the scenario's facts that the customer told, where a task has any."""
         tasks = domain_of(self.folder).tasks
-        shares = {pair: coverage(tasks[pair[0]], talk.said) for pair, talk in self.talks.items() if pair[0] in tasks}
+        shares = {
+            pair: facts_coverage(tasks[pair[0]], talk.said) for pair, talk in self.talks.items() if pair[0] in tasks
+        }
         return {pair: share for pair, share in shares.items() if share is not None}
 
 
 @dataclass(frozen=True)
-class Group:
+class PersonaGroup:
     """Settings that differ in the persona alone."""
 
-    control: Played | None
-    variants: tuple[Played, ...]
+    control: PersonaRun | None
+    variants: tuple[PersonaRun, ...]
 
     @property
-    def played(self) -> tuple[Played, ...]:
+    def played(self) -> tuple[PersonaRun, ...]:
         """All of them, control first."""
         return (self.control, *self.variants) if self.control else self.variants
 
@@ -96,7 +212,7 @@ def control_setting(setting: Setting) -> Setting:
     return setting.model_copy(update={"persona": None, "intensity": None, "prompts": prompts})
 
 
-def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[Group]:
+def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[PersonaGroup]:
     """Return a group for each control of the given settings with a persona; its variants are those given.
 
     Parameters
@@ -107,12 +223,12 @@ def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[Group]:
         Those without a persona are left out.
     """
     plain = {each.id: each for each in results_of(workspace) if each.setting.persona is None}
-    variants: dict[str, list[Played]] = {}
+    variants: dict[str, list[PersonaRun]] = {}
     for folder in folders:
         if folder.setting.persona is not None:
-            variants.setdefault(control_setting(folder.setting).id, []).append(Played(folder))
+            variants.setdefault(control_setting(folder.setting).id, []).append(PersonaRun(folder))
     return [
-        Group(Played(plain[key]) if key in plain else None, tuple(sorted(each, key=lambda one: one.label)))
+        PersonaGroup(PersonaRun(plain[key]) if key in plain else None, tuple(sorted(each, key=lambda one: one.label)))
         for key, each in variants.items()
     ]
 

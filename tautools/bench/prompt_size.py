@@ -1,0 +1,79 @@
+"""How long an agent's prompt grows over a conversation, from each task's reference and the tools' real answers.
+
+An estimate in characters, made without a model: the system prompt and the tools as they are sent, the reference actions
+with what the benchmark's own tools return for them, and spoken rounds whose number and length are assumed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tautools.bench.analysis.replay import run_without_loop
+from tautools.records import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tautools.bench.types import Approach, Domain, Task
+    from tautools.llm.types import Message, ToolSpec
+
+
+ASSUMED_ROUNDS = 5
+"""Rounds of words that a conversation is taken to have beside its calls, before any was held."""
+ASSUMED_ROUND_CHARS = 450
+"""Characters that customer and agent are taken to say in one round together."""
+
+_replayed_cache: dict[tuple[str, ...], int] = {}
+
+_TEXT_STRATEGIES = {Strategy.ACT, Strategy.REACT}
+
+
+def prompt_chars(messages: Iterable[Mapping[str, Any]], tools: Sequence[ToolSpec]) -> int:
+    """Return the characters of a prompt: contents and calls of its messages, and its tools as JSON."""
+    return sum(map(_message_chars, messages)) + (len(json.dumps(list(tools))) if tools else 0)
+
+
+def sent_tools(domain: Domain, approach: Approach) -> Sequence[ToolSpec]:
+    """Return the tools that requests of the agent carry; by text they stand in the system prompt."""
+    return () if approach.strategy in _TEXT_STRATEGIES else domain.tools
+
+
+def reference_prompt_chars(domain: Domain, approach: Approach, tasks: Iterable[Task]) -> dict[str, int]:
+    """Return by task id the characters of an agent's last prompt, if it follows the reference.
+
+    Raises
+    ------
+    BenchError
+        When the benchmark's tools cannot be run without an event loop.
+    """
+    fixed = prompt_chars(domain.agent(approach, 0).messages, sent_tools(domain, approach))
+    spoken = ASSUMED_ROUNDS * ASSUMED_ROUND_CHARS
+    return {task.id: fixed + spoken + _cached_action_chars(domain, task) for task in tasks}
+
+
+def _cached_action_chars(domain: Domain, task: Task) -> int:
+    """Return the characters of a task's actions and answers; replayed once in a process, as a sweep asks many times."""
+    key = (domain.bench, domain.source, domain.path, domain.env, domain.split, task.id)
+    if key not in _replayed_cache:
+        _replayed_cache[key] = _action_chars(domain, task)
+    return _replayed_cache[key]
+
+
+def _action_chars(domain: Domain, task: Task) -> int:
+    env_state = domain.env_state(task)
+    total = 0
+    for action in task.reference:
+        arguments = json.dumps(dict(action.arguments))
+        seen = run_without_loop(env_state.call(action.name, arguments, action.requestor))
+        if action.requestor == "assistant":
+            total += len(action.name) + len(arguments) + len(seen.text)
+        else:
+            total += ASSUMED_ROUND_CHARS  # the agent never sees what the customer's tool gave back
+    return total
+
+
+def _message_chars(message: Mapping[str, Any]) -> int:
+    calls: Sequence[Message] = message.get("tool_calls") or ()
+    written = sum(len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in calls)
+    return len(str(message.get("content") or "")) + written

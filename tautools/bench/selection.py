@@ -1,0 +1,106 @@
+"""What a run asks of a benchmark, checked against what the benchmark has: names, strategies, tasks."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from tautools.bench.types import Approach, Expert
+from tautools.errors import BenchError
+from tautools.records import Strategy, Thinking
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from tautools.bench.types import Domain, Task
+    from tautools.params.models import RunParams, TaskParams
+
+
+def check_known(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
+    """Return `name` if it is known; `of` says in messages whose it would be.
+
+    Parameters
+    ----------
+    kind : str
+        What is named, as messages call it: `env`, `task`.
+    name : str
+        The name, as it was given.
+    known : collection of str
+        All names that exist.
+    of : str
+        Whose name it would be, for messages; empty when that goes without saying.
+
+    Raises
+    ------
+    BenchError
+        When it is not; the message names the nearest known names and all that exist.
+    """
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} of them, the first {next(iter(known))!r}"
+    raise BenchError(
+        f"There is no {kind} {name!r}{of and f' of {of}'}.",
+        evidence=f"The {kind}s{of and f' of {of}'} that exist: {listed}.",
+        next_step=f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Choose one of the {kind}s that exist.",
+    )
+
+
+def approach_of(run: RunParams) -> Approach:
+    """Return how a run is to be played; experts belong to the strategy `experts` alone."""
+    experts: tuple[Expert, ...] = ()
+    if run.strategy is Strategy.EXPERTS:
+        experts = tuple(
+            Expert(name, role.description, role.thinking is Thinking.ON) for name, role in run.experts.items()
+        )
+    return Approach(run.strategy, run.user_strategy, run.few_shot_displays, experts)
+
+
+def check_approach(domain: Domain, approach: Approach) -> None:
+    """Refuse a strategy that the benchmark does not have, or that lacks its models.
+
+    Raises
+    ------
+    BenchError
+        Naming those that it has.
+    """
+    for kind, wanted, known in (
+        ("strategy", approach.strategy, domain.strategies),
+        ("user strategy", approach.user_strategy, domain.user_strategies),
+    ):
+        if wanted not in known:
+            raise BenchError(
+                f"{domain.bench} has no {kind} {wanted.value}.",
+                evidence=f"It has {', '.join(each.value for each in known)}.",
+                next_step=f"Choose another {kind}, or a benchmark that has this one.",
+            )
+    if approach.strategy is Strategy.EXPERTS and not approach.experts:
+        raise BenchError(
+            "The strategy experts has no experts.",
+            next_step="Name them with --expert NAME=SERVER, or under `experts:` in the file.",
+        )
+
+
+def select_tasks(domain: Domain, wanted: TaskParams) -> list[Task]:
+    """Return the tasks that were asked for, each once.
+
+    `ids` in their order, or else the half-open range of indices in the bench's order; of these the first `limit`.
+
+    Raises
+    ------
+    BenchError
+        When an id does not exist (the nearest are named), or no task is left.
+    """
+    if wanted.ids is not None:
+        names = list(dict.fromkeys(check_known("task", name, domain.tasks, of=domain.env) for name in wanted.ids))
+    else:
+        end = None if wanted.end_index == -1 else wanted.end_index
+        names = list(domain.tasks)[wanted.start_index : end]
+    if not names:
+        raise BenchError(
+            f"No task of {domain.env} is selected.",
+            evidence=f"{domain.env} has {len(domain.tasks)} tasks in its split {domain.split!r}; "
+            f"asked for: {wanted.model_dump(exclude_defaults=True)}.",
+            next_step="Widen the range, or name tasks by their ids.",
+        )
+    return [domain.tasks[name] for name in names[: wanted.limit]]

@@ -1,0 +1,404 @@
+"""A tau2-bench checkout: where it and its interpreter are, and the program that runs in its environment.
+
+The program is started when it is first asked and again after it has ended; a conversation that had its database there
+is then lost to the infrastructure. It ends when this process does, because its input ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import threading
+import time
+import tomllib
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from tautools.errors import BenchError
+from tautools.shell import start_piped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tautools.shell import Piped
+
+
+TAU2_PATH_VARIABLE = "TAUTOOLS_TAU2_BENCH_PATH"
+TAU2_PYTHON_VARIABLE = "TAUTOOLS_TAU2_BENCH_PYTHON"
+
+KNOWN_VERSIONS = SpecifierSet("~=1.0")
+"""Versions of the package whose modules are where `child` looks for them."""
+
+INSTALL_HINT = (
+    "Make the checkout an environment of its own, without its extras: `python3.12 -m venv {path}/.venv && "
+    "{path}/.venv/bin/pip install -e {path}`; another interpreter is named by --python or {variable}."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tau2Checkout:
+    """A tau2-bench checkout that can be tried."""
+
+    path: Path
+    python: Path
+    version: str
+    """Of the package, as its `pyproject.toml` says."""
+    python_versions: str
+    """Versions of Python that the package asks for; empty when it does not say."""
+
+    @property
+    def recipe(self) -> str:
+        """How its environment is made."""
+        return INSTALL_HINT.format(path=self.path, variable=TAU2_PYTHON_VARIABLE)
+
+    def accepts(self, python: str) -> bool:
+        """Whether the package runs on a version of Python."""
+        try:
+            return SpecifierSet(self.python_versions).contains(Version(python), prereleases=True)
+        except (InvalidSpecifier, InvalidVersion):
+            return True
+
+
+def find_tau2_checkout(path: str | None, python: str | None) -> Tau2Checkout:
+    """Return the checkout and the interpreter that were named, or that the environment names.
+
+    Parameters
+    ----------
+    path : str, optional
+        The checkout's folder; `TAUTOOLS_TAU2_BENCH_PATH` when not given.
+    python : str, optional
+        Its interpreter; `TAUTOOLS_TAU2_BENCH_PYTHON`, or else the `.venv` inside the checkout when not given.
+
+    Raises
+    ------
+    BenchError
+        When either is missing, or the checkout is another version.
+    """
+    named = path or os.environ.get(TAU2_PATH_VARIABLE)
+    if not named:
+        raise BenchError(
+            "The source tau2-bench needs a checkout of tau2-bench.",
+            next_step=f"Name its folder with --path, `path:` or {TAU2_PATH_VARIABLE}.",
+        )
+    folder = Path(named).expanduser().resolve()
+    version, python_versions = _read_project(folder)
+    return Tau2Checkout(folder, _interpreter(folder, python), version, python_versions)
+
+
+def _read_project(folder: Path) -> tuple[str, str]:
+    file = folder / "pyproject.toml"
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        name, version = str(project["name"]), str(project.get("version", ""))
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_a_checkout(folder, f"{file}: {type(error).__name__}: {error}") from error
+    if name != "tau2" or not (folder / "src" / "tau2" / "__init__.py").is_file():
+        raise _not_a_checkout(folder, f"{file} is of {name!r}; the package would be in {folder / 'src' / 'tau2'}.")
+    if version not in KNOWN_VERSIONS:
+        raise BenchError(
+            f"tau2-bench {version} is not a version that tautools knows.",
+            evidence=f"{file} says {version}; known: {KNOWN_VERSIONS}.",
+            next_step="Check a known version out in another folder; tautools was compared with 1.0.1, commit a2c0247.",
+        )
+    return version, str(project.get("requires-python", ""))
+
+
+def _not_a_checkout(folder: Path, evidence: str) -> BenchError:
+    return BenchError(
+        f"{folder} is not a checkout of tau2-bench.",
+        evidence=evidence,
+        next_step="Name the folder that holds its pyproject.toml, src/ and data/ with --path.",
+    )
+
+
+def _interpreter(folder: Path, python: str | None) -> Path:
+    # Not resolved: a virtual environment's interpreter is a link, and is one of it only under its own name.
+    own = folder / ".venv" / "bin" / "python"
+    chosen = Path(os.path.abspath(Path(python or os.environ.get(TAU2_PYTHON_VARIABLE) or own).expanduser()))  # noqa: PTH100
+    if chosen.is_file() and os.access(chosen, os.X_OK):
+        return chosen
+    raise BenchError(
+        "tau2-bench has no Python to run in.",
+        evidence=f"There is no program {chosen}.",
+        next_step=INSTALL_HINT.format(path=folder, variable=TAU2_PYTHON_VARIABLE),
+    )
+
+
+_KEPT_LINES = 40
+_END_S = 2.0
+"""Seconds in which the program may end by itself once its input has ended."""
+
+
+class ProgramEndedError(Exception):
+    """The program has ended, or is as good as gone; the message completes "The program …"."""
+
+
+class JsonPipe:
+    """One run of a program.
+
+    Parameters
+    ----------
+    argv, env, cwd
+        As `start_piped` takes them.
+
+    Raises
+    ------
+    ShellError
+        When it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        self._process = start_piped(argv, env=env, cwd=cwd)
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
+        self._unread = b""
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        listen = (cast("IO[bytes]", self._process.stderr), self._lines)
+        self._listener = threading.Thread(target=_keep_lines, args=listen, name=f"stderr of {self.pid}", daemon=True)
+        self._listener.start()
+        # Also at the interpreter's end: the input is closed in good order, and the program is waited for.
+        self._finish = weakref.finalize(self, _end_program, self._process)
+
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+        return self._process.pid
+
+    def exchange(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Send a request and return the answer; after any failure the program is ended.
+
+        Raises
+        ------
+        ProgramEndedError
+            When the program ends, closes its output or does not answer in time.
+        """
+        try:
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+            answer: dict[str, Any] = json.loads(self._line(timeout_s))
+        except (OSError, ValueError, EOFError) as error:
+            raise ProgramEndedError(self._how_it_ended()) from error
+        except BaseException:  # such as an interrupt: the answer that is still to come must not be taken for another
+            self.end()
+            raise
+        return answer
+
+    def last_lines(self) -> str:
+        """Return the last that the program wrote to its standard error, all of it once it has ended."""
+        if self._process.poll() is not None:
+            self._listener.join(timeout=1.0)
+        return "\n".join(self._lines)
+
+    def end(self) -> None:
+        """End the program: by the end of its input, or else by force."""
+        self._finish()
+
+    def _line(self, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
+        parts = [self._unread]
+        while b"\n" not in parts[-1]:
+            ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self.end()
+                raise ProgramEndedError(f"gave no answer within {timeout_s:g} s and was ended")
+            parts.append(os.read(self._answers.fileno(), 1 << 20))
+            if not parts[-1]:
+                raise EOFError
+        line, _, self._unread = b"".join(parts).partition(b"\n")
+        return line
+
+    def _how_it_ended(self) -> str:
+        self.end()
+        code = self._process.returncode
+        return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+
+
+def _keep_lines(stream: IO[bytes], lines: deque[str]) -> None:
+    with stream:
+        for line in stream:
+            lines.append(line.decode(errors="replace").rstrip())
+
+
+def _end_program(process: Piped) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what was not sent cannot be sent any more
+                stream.close()
+    deadline = time.monotonic() + _END_S
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+ANSWER_S = 120.0
+"""Most seconds that an answer may take; a tool that computes for ever is found so."""
+START_S = 900.0
+"""The same while the package is imported, which takes long on a cold network disk."""
+_PROGRAM = Path(__file__).with_name("tau2_child.py")
+_PROGRAM_ENV = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it asks the network when imported otherwise
+    "LOGURU_LEVEL": "ERROR",
+    "PYTHONIOENCODING": "utf-8",
+}
+_REQUESTS = {
+    "hello": "say hello",
+    "open": "import the package",
+    "envs": "name the envs",
+    "splits": "name the splits of an env",
+    "domain": "load an env",
+    "env_state": "make a world",
+    "call": "call a tool",
+    "reward": "score a conversation",
+    "changes": "tell what was changed",
+    "expected": "tell what the reference changes",
+    "loaded": "look up an entity",
+}
+_DROPPED_VARIABLES = {"PYTHONPATH", "PYTHONHOME"}
+"""Ours lead to packages for another Python."""
+
+
+class StateNumber(NamedTuple):
+    """One world in one run of the program."""
+
+    run: int
+    number: int
+
+
+class CheckoutProcess:
+    """The program of one checkout, and the one way to ask it."""
+
+    def __init__(self, checkout: Tau2Checkout) -> None:
+        self.checkout = checkout
+        self._argv = [str(checkout.python), str(_PROGRAM), str(checkout.path)]
+        self._lock = threading.RLock()
+        self._pipe: JsonPipe | None = None
+        self._run = 0
+        self._dropped: deque[StateNumber] = deque()
+
+    @property
+    def pid(self) -> int | None:
+        """The program's process, while it runs."""
+        return None if self._pipe is None else self._pipe.pid
+
+    def ask(self, do: str, **what: Any) -> Any:
+        """Ask and return the answer, starting the program when it does not run.
+
+        Raises
+        ------
+        BenchError
+            When the package refuses, or the program cannot start, has ended or does not answer.
+        """
+        with self._lock:
+            return self._ask(self._pipe or self._start(), do, what)
+
+    def make_state(self, env: str, task: str) -> StateNumber:
+        """Make a world in the program."""
+        with self._lock:
+            number = self.ask("env_state", env=env, task=task)
+            return StateNumber(self._run, number)
+
+    def ask_state(self, do: str, env_state: StateNumber, **what: Any) -> Any:
+        """Ask about a world.
+
+        Raises
+        ------
+        BenchError
+            As `ask`, and when the program that made the world has ended.
+        """
+        with self._lock:
+            if self._pipe is None or env_state.run != self._run:
+                raise BenchError(
+                    "The database of this conversation is lost: the program of the tau2-bench checkout has ended.",
+                    next_step="Run again: the conversation is pending, and nothing of it was scored.",
+                )
+            return self._ask(self._pipe, do, {"env_state": env_state.number, **what})
+
+    def drop(self, env_state: StateNumber) -> None:
+        """Forget a world with the next request; a finalizer may call it."""
+        self._dropped.append(env_state)
+
+    def close(self) -> None:
+        """End the program; the next question starts it again."""
+        with self._lock:
+            if self._pipe is not None:
+                self._pipe.end()
+                self._pipe = None
+
+    def _start(self) -> JsonPipe:
+        self._run += 1
+        env = {name: value for name, value in os.environ.items() if name not in _DROPPED_VARIABLES}
+        self._pipe = JsonPipe(self._argv, env={**env, **_PROGRAM_ENV}, cwd=self.checkout.path)
+        try:
+            self._check_python(self._ask(self._pipe, "hello", {}, START_S)["python"])
+            self._check_place(self._ask(self._pipe, "open", {}, START_S)["file"])
+        except BaseException:
+            self.close()
+            raise
+        return self._pipe
+
+    def _check_python(self, version: str) -> None:
+        if not self.checkout.accepts(version):
+            raise BenchError(
+                f"tau2-bench {self.checkout.version} does not run on Python {version}.",
+                evidence=f"{self.checkout.python} is Python {version}; "
+                f"the checkout asks for {self.checkout.python_versions}.",
+                next_step=self.checkout.recipe,
+            )
+
+    def _check_place(self, file: str) -> None:
+        wanted = self.checkout.path / "src" / "tau2"
+        if Path(file).parent != wanted.resolve():
+            raise BenchError(
+                "Another tau2 than the checkout's is imported.",
+                evidence=f"It is {file}, and not in {wanted}.",
+                next_step=self.checkout.recipe,
+            )
+
+    def _ask(self, pipe: JsonPipe, do: str, what: dict[str, Any], timeout_s: float | None = None) -> Any:
+        try:
+            answer = pipe.exchange({"do": do, **what, "drop": self._forgotten()}, timeout_s or ANSWER_S)
+        except BaseException as error:
+            self._pipe = None
+            if isinstance(error, ProgramEndedError):
+                raise self._lost(pipe, do, str(error)) from error
+            raise
+        if "error" in answer:
+            raise self._refused(do, answer)
+        return answer["ok"]
+
+    def _forgotten(self) -> list[int]:
+        env_states = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        return [env_state.number for env_state in env_states if env_state.run == self._run]
+
+    def _lost(self, pipe: JsonPipe, do: str, how: str) -> BenchError:
+        again = "Run again: what is unfinished is pending and was not scored; its last lines may say why it ended."
+        return BenchError(
+            f"The program of the tau2-bench checkout {how} when it was asked to {_REQUESTS[do]}.",
+            evidence=pipe.last_lines() or "It wrote nothing to its standard error.",
+            next_step=self.checkout.recipe if do in {"hello", "open"} else again,
+        )
+
+    def _refused(self, do: str, answer: dict[str, Any]) -> BenchError:
+        told, trace = str(answer["error"]), str(answer.get("trace", "")).strip()
+        if told.startswith(("ModuleNotFoundError", "ImportError")):
+            return BenchError(
+                f"tau2-bench cannot be imported: {told}",
+                evidence=f"{self.checkout.python}\n{trace}",
+                next_step=self.checkout.recipe,
+            )
+        return BenchError(
+            f"tau2-bench could not {_REQUESTS[do]}: {told}",
+            evidence=trace,
+            next_step=f"Check that the checkout {self.checkout.path} is whole (git status); docs/fidelity.md says "
+            "which version tautools was compared with.",
+        )

@@ -1,0 +1,283 @@
+"""The program that runs in a tau2-bench checkout's own environment.
+
+It is started by its path and knows nothing of tautools: the standard library and the package `tau2` are all it needs.
+Each line of standard input is a request, `{"do": NAME, ...}`; each gets one line of answer, `{"ok": ...}` or
+`{"error": ..., "trace": ...}`. Whatever the package prints goes to standard error. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import platform
+import sys
+import traceback
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    requests, answers = _take_pipes()
+    # The files beside this one are none of the package's modules.
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != _HERE]
+    bench = ChildBench(sys.argv[1])
+    for line in requests:
+        request = json.loads(line)
+        for number in request.pop("drop", ()):
+            bench.env_states.pop(number, None)
+        answers.write(json.dumps(_answer(bench, request)).encode() + b"\n")
+        answers.flush()
+
+
+def _take_pipes() -> tuple[Any, Any]:
+    """Return both pipes, with the usual numbers leading elsewhere: a tool that prints or asks must not be heard."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _answer(bench: ChildBench, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"ok": getattr(bench, "do_" + request.pop("do"))(**request)}
+    except BaseException as error:  # noqa: BLE001 - a package that calls sys.exit must not end the conversation
+        return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-4000:]}
+
+
+class ChildBench:
+    """The package, and the conversations that are under way."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.env_states: dict[int, ChildState] = {}
+        self._numbers = 0
+
+    def do_hello(self) -> dict[str, str]:
+        """Tell which Python this is; nothing of the package is imported yet."""
+        return {"python": platform.python_version()}
+
+    def do_open(self) -> dict[str, Any]:
+        """Import the package, prepare it and tell where it is."""
+        sys.path.insert(0, str(Path(self.folder, "src")))
+        found = importlib.import_module("tau2")
+        _tables_module().hold_databases()
+        return {"file": os.path.realpath(found.__file__ or "")}
+
+    def do_envs(self) -> list[str]:
+        """Name the envs whose tasks come in splits; the others are for trying things out, or need more packages."""
+        return [name for name in _registry().get_domains() if _registry().get_task_splits_loader(name)]
+
+    def do_splits(self, env: str) -> list[str]:
+        """Name an env's splits."""
+        return list(_registry().get_task_splits_loader(env)())
+
+    def do_domain(self, env: str, split: str) -> dict[str, Any]:
+        """Tell everything about an env and the tasks of a split."""
+        return describe(env, split)
+
+    def do_env_state(self, env: str, task: str) -> int:
+        """Make a world of one task and number it."""
+        self._numbers += 1
+        self.env_states[self._numbers] = ChildState(env, _tasks(env)[task])
+        return self._numbers
+
+    def do_call(self, env_state: int, requestor: str, name: str, arguments: str) -> dict[str, Any]:
+        """Call a tool."""
+        return self.env_states[env_state].call(requestor, name, arguments)
+
+    def do_reward(self, env_state: int, said: list[str]) -> dict[str, Any]:
+        """Score a world and what was said in it."""
+        return self.env_states[env_state].reward(said)
+
+    def do_changes(self, env_state: int) -> list[tuple[str, str, str | None]]:
+        """List what a world has changed."""
+        return _changes(self.env_states[env_state].environment)
+
+    def do_expected(self, env: str, task: str) -> list[tuple[str, str, str | None]] | None:
+        """List what the reference of a task changes; None when nothing is expected of the database."""
+        return expected(env, _tasks(env)[task])
+
+    def do_loaded(self, env: str, table: str, key: str) -> str | None:
+        """Return an entity as it is loaded."""
+        return _loaded(env).get((table, key))
+
+
+class ChildState:
+    """One conversation's environment, and the calls that were made in it."""
+
+    def __init__(self, env: str, task: Any) -> None:
+        self.env = env
+        self.task = task
+        self.environment = _environment(env, task)
+        self.trajectory: list[Any] = []
+
+    def call(self, requestor: str, name: str, arguments: str) -> dict[str, Any]:
+        """Call a tool as the package's orchestrator does: the call, then both sides' states brought together."""
+        message = _module("data_model.message")
+        try:
+            given = json.loads(arguments or "{}")
+            call = message.ToolCall(id=str(len(self.trajectory)), name=name, arguments=given, requestor=requestor)
+        except ValueError as error:  # pydantic's are ValueErrors too
+            text = f"Error: The arguments are not a JSON object: {arguments[:200]} ({type(error).__name__})"
+            return {"text": text, "error": True, "arguments": "{}", "unreadable": True}
+        answer = self.environment.get_response(call)
+        self.environment.sync_tools()
+        speaker = message.UserMessage if requestor == "user" else message.AssistantMessage
+        self.trajectory += [speaker(role=requestor, content=None, tool_calls=[call]), answer]
+        return {"text": answer.content or "", "error": bool(answer.error), "arguments": json.dumps(given)}
+
+    def reward(self, said: list[str]) -> dict[str, Any]:
+        """Score by the package's evaluator, as if the user had ended the conversation now.
+
+        Natural-language assertions ask a model, so they are taken out of the basis and left to who has a judge.
+        """
+        message, simulation = _module("data_model.message"), _module("data_model.simulation")
+        evaluator = _module("evaluator.evaluator")
+        words = [message.AssistantMessage(role="assistant", content=text) for text in said if text.strip()]
+        run = simulation.SimulationRun(
+            id="",
+            task_id=self.task.id,
+            start_time="",
+            end_time="",
+            duration=0.0,
+            termination_reason=simulation.TerminationReason.USER_STOP,
+            messages=[*self.trajectory, *words],
+        )
+        found = evaluator.evaluate_simulation(
+            simulation=run,
+            task=_without_judge(self.task),
+            evaluation_type=evaluator.EvaluationType.ALL,
+            solo_mode=False,
+            domain=self.env,
+        )
+        info: dict[str, Any] = found.model_dump(mode="json")
+        return info
+
+
+def describe(env: str, split: str) -> dict[str, Any]:
+    """Return what the other side needs to know of an env: prompts and tools as the package's own parties get them."""
+    environment = _registry().get_env_constructor(env)()
+    tools, user_tools = environment.get_tools(), _user_tools(environment, None)
+    tasks = _registry().get_tasks_loader(env)(split)
+    orchestrator, config = _module("orchestrator.orchestrator"), _module("config")
+    user = _module("user.user_simulator_base")
+    agent = _module("agent.llm_agent").LLMAgent(
+        tools=tools, domain_policy=environment.get_policy(), llm="", llm_args={}
+    )
+    return {
+        "policy": environment.get_policy(),
+        "agent_system": agent.system_prompt,
+        "tools": [tool.openai_schema for tool in tools],
+        "user_tools": [tool.openai_schema for tool in user_tools or ()],
+        "tasks": [_described_task(environment, task) for task in tasks],
+        "greeting": orchestrator.DEFAULT_FIRST_AGENT_MESSAGE.content,
+        "stop_words": [user.STOP, user.TRANSFER, user.OUT_OF_SCOPE],
+        "max_steps": config.DEFAULT_MAX_STEPS,
+        "max_errors": config.DEFAULT_MAX_ERRORS,
+        "database": hashlib.sha256(json.dumps(sorted(_loaded(env).items())).encode()).hexdigest(),
+    }
+
+
+def _described_task(environment: Any, task: Any) -> dict[str, Any]:
+    tools = _user_tools(environment, task.user_tools)
+    user = _module("user.user_simulator").UserSimulator(
+        llm="", instructions=str(task.user_scenario), tools=tools, llm_args={}
+    )
+    criteria, start = task.evaluation_criteria, task.initial_state
+    return {
+        "user_system": user.system_prompt,
+        "user_tools": [tool.name for tool in tools or ()],
+        "begun": start is not None and bool(start.message_history),
+        "basis": [] if criteria is None else [each.value for each in criteria.reward_basis],
+        "task": task.model_dump(mode="json"),
+    }
+
+
+def _user_tools(environment: Any, names: list[str] | None) -> Any:
+    """Return the customer's tools, None when there are none: the package's own rule when it builds a customer."""
+    if environment.user_tools is None:
+        return None
+    return environment.get_user_tools(include=names) or None
+
+
+def expected(env: str, task: Any) -> list[tuple[str, str, str | None]] | None:
+    """Do what the package's evaluator does to learn the state that is wanted: the reference, each call as it stands."""
+    criteria = task.evaluation_criteria
+    if criteria is None or (criteria.actions is None and criteria.env_assertions is None):
+        return None
+    wanted = _environment(env, task)
+    for action in criteria.actions or ():
+        try:
+            wanted.make_tool_call(tool_name=action.name, requestor=action.requestor, **action.arguments)
+        except Exception as error:  # noqa: BLE001 - the evaluator goes on too
+            sys.stderr.write(f"The reference of {task.id} calls {action.name} and gets: {error}\n")
+    return _changes(wanted)
+
+
+def _environment(env: str, task: Any) -> Any:
+    """Return a fresh environment in the state that the task starts from."""
+    environment = _registry().get_env_constructor(env)()
+    start = task.initial_state
+    environment.set_state(
+        initialization_data=None if start is None else start.initialization_data,
+        initialization_actions=None if start is None else start.initialization_actions,
+        message_history=[],
+    )
+    environment.sync_tools()
+    return environment
+
+
+def _without_judge(task: Any) -> Any:
+    criteria = task.evaluation_criteria
+    if criteria is None:
+        return task
+    basis = [each for each in criteria.reward_basis if each.value != "NL_ASSERTION"]
+    return task.model_copy(update={"evaluation_criteria": criteria.model_copy(update={"reward_basis": basis})})
+
+
+@functools.cache
+def _tasks(env: str) -> dict[str, Any]:
+    return {task.id: task for task in _registry().get_tasks_loader(env)(None)}
+
+
+@functools.cache
+def _loaded(env: str) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = _tables_module().all_entities(_registry().get_env_constructor(env)())
+    return found
+
+
+def _changes(environment: Any) -> list[tuple[str, str, str | None]]:
+    found: list[tuple[str, str, str | None]] = _tables_module().changes(
+        environment, _loaded(environment.get_domain_name())
+    )
+    return found
+
+
+@functools.cache
+def _tables_module() -> Any:
+    """Return the module beside this one, which no `import` finds."""
+    spec = util.spec_from_file_location("tautools_child_tables", _HERE / "tau2_child_tables.py")
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - the file is there
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _registry() -> Any:
+    return _module("registry").registry
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module("tau2." + name)
+
+
+if __name__ == "__main__":
+    main()

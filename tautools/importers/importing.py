@@ -1,0 +1,412 @@
+"""Import result files: read them, plan, write through the ledger's own writer, and report what became of each row."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shlex
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import tautools
+from tautools.errors import ParamsError
+from tautools.importers import tau2_bench, tau_bench
+from tautools.importers.plan import plan_import
+from tautools.importers.rows import LooseJson, RowStatus, SourceFacts, SourceFile, read_loosely, unzipped
+from tautools.records import Event
+from tautools.run.exporters.tau_bench import write_view
+from tautools.run.folder import claim_folder
+from tautools.run.ledger import ResultsWriter, read_events, read_ledger
+from tautools.run.plan import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tautools.importers.plan import FileRow, ImportGroup, ImportPlan, ImportRequest
+    from tautools.params.models import RunParams
+
+
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".eval")
+_ZIP = b"PK\x03\x04"
+_INSPECT = {"eval", "status", "version"}
+_KNOWN_FORMATS = (
+    "tau-bench (a list of task_id, reward, info, traj, trial), tau2-bench (info, simulations; one file or a folder), "
+    "inspect's logs of tau2 (.eval or .json), num_trials-<n>.json of tautools."
+)
+
+
+def read_files(paths: Sequence[Path]) -> tuple[list[SourceFile], dict[Path, ParamsError]]:
+    """Read files, and the result files of folders.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders; a folder stands for the result files in it and below.
+
+    Returns
+    -------
+    list of SourceFile
+        Those that could be read, in the order given, those of a folder by name.
+    dict of Path to ParamsError
+        Files of folders that were refused, and why.
+
+    Raises
+    ------
+    ParamsError
+        When one of them is not there, a folder holds no such file, or a file that was named itself, or everything in a
+        folder, is of no known format.
+    """
+    read: list[SourceFile] = []
+    refused: dict[Path, ParamsError] = {}
+    named = {path.resolve() for path in paths}
+    for path in dict.fromkeys(each.resolve() for given in paths for each in _result_files(given)):
+        try:
+            read.append(_read_file(path))
+        except ParamsError as error:
+            if path in named:
+                raise
+            refused[path] = error
+    if not read and refused:
+        raise next(iter(refused.values()))
+    return read, refused
+
+
+def _result_files(given: Path) -> Iterable[Path]:
+    if given.is_file():
+        return [given]
+    if not given.exists() and (matching := sorted(given.parent.glob(given.name))):
+        return [each for name in matching for each in _result_files(name)]
+    if not given.is_dir():
+        raise ParamsError(f"There is no file {given}.", next_step="Check the path; a folder is read with all below it.")
+    found = sorted(path for path in given.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())
+    # The folder layout of tau2-bench: its simulations are read with the results.json beside them. Our own ledgers are
+    # no result files of somebody else.
+    kept = [path for path in found if not _belongs_to_another(path)]
+    if not kept:
+        raise ParamsError(
+            f"{given} holds no result files.",
+            evidence=f"Looked for {', '.join(_SUFFIXES)}.",
+            next_step="Name the files, or the folder in which they lie.",
+        )
+    return kept
+
+
+def _belongs_to_another(path: Path) -> bool:
+    parent = path.parent
+    ours = path.name == "setting.json" or (
+        parent.name in {"conversations", "ledger", "calls", "events", "certificates"}
+        and (parent.parent / "setting.json").exists()
+    )
+    return ours or (parent.name == "simulations" and (parent.parent / "results.json").exists())
+
+
+def _read_file(path: Path) -> SourceFile:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read.", evidence=str(error), next_step="Check its permissions.") from error
+    sha256 = hashlib.sha256(raw).hexdigest()
+    if raw.startswith(_ZIP):
+        return _read_inspect(path, sha256)
+    data, torn = unzipped(raw)
+    loose = read_loosely(data)
+    notes = [torn] if torn else []
+    value = loose.whole
+    if isinstance(value, dict) and value.keys() >= _INSPECT:
+        return _read_inspect(path, sha256)
+    if isinstance(value, dict) and tau2_bench.is_results(value):
+        return _read_tau2(path, sha256, value, [*notes, *loose.notes])
+    if isinstance(value, list):
+        loose = LooseJson(rows=tuple(value))
+    if isinstance(value, dict) and tau_bench.is_rows([value]):
+        loose = LooseJson(rows=(value,))
+    if tau_bench.is_rows(loose.rows):
+        return _read_rows(path, sha256, loose.rows, [*notes, *loose.notes])
+    if not data.strip() or (isinstance(value, list) and not value):
+        return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "holds nothing"])
+    raise _unknown_format(path, value if value is not None else loose.rows, [*notes, *loose.notes])
+
+
+def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str]) -> SourceFile:
+    rows = [tau_bench.read_row(place, value) for place, value in enumerate(values)]
+    envs = Counter(found.env for found in rows if found.env)
+    if len(envs) > 1:
+        notes.append("rows of several envs: " + ", ".join(f"{count} {env}" for env, count in envs.most_common()))
+    form = "tautools" if tau_bench.is_view(values) else "tau-bench"
+    return SourceFile(path, sha256, form, tau_bench.row_facts(path, values, rows), rows, notes)
+
+
+def _read_tau2(path: Path, sha256: str, value: Mapping[str, Any], notes: list[str]) -> SourceFile:
+    facts = tau2_bench.results_facts(value)
+    simulations = list(value.get("simulations") or ())
+    beside = list(_simulations_beside(path))
+    if beside:
+        simulations += [each for _, each in beside]
+        sha256 = hashlib.sha256(b"".join([sha256.encode(), *(raw for raw, _ in beside)])).hexdigest()
+        notes.append(f"with {len(beside)} files of simulations/; the hash is over all")
+        facts = replace(
+            facts, reward_basis=tau2_bench.results_facts({**value, "simulations": simulations}).reward_basis
+        )
+    indexed = value.get("simulation_index")
+    if isinstance(indexed, list) and len(indexed) != len(simulations):
+        notes.append(f"its index names {len(indexed)} simulations, {len(simulations)} are there")
+    reference = tau2_bench.references(value)
+    rows = [tau2_bench.read_simulation(n, each, facts.env or "", reference) for n, each in enumerate(simulations)]
+    return SourceFile(path, sha256, "tau2-bench", facts, rows, notes)
+
+
+def _simulations_beside(path: Path) -> Iterator[tuple[bytes, Any]]:
+    for file in sorted((path.parent / "simulations").glob("*.json")) if path.name == "results.json" else ():
+        raw = file.read_bytes()
+        try:
+            yield raw, json.loads(raw)
+        except ValueError:
+            yield raw, None
+
+
+def _read_inspect(path: Path, sha256: str) -> SourceFile:
+    from tautools.importers.inspect_log import log_facts, open_log, read_sample
+
+    log = open_log(path)
+    facts = log_facts(log)
+    rows = [read_sample(place, sample, facts.env or "") for place, sample in enumerate(log.samples or ())]
+    notes = [] if log.status == "success" else [f"inspect's status of it is {log.status}"]
+    return SourceFile(path, sha256, "inspect", facts, rows, notes)
+
+
+def _unknown_format(path: Path, value: Any, notes: Sequence[str]) -> ParamsError:
+    if isinstance(value, dict) and isinstance(value.get("simulations"), list):
+        seen = tau2_bench.why_foreign(value)
+    elif isinstance(value, dict):
+        seen = f"It is an object with the keys {', '.join(list(value)[:8]) or '(none)'}."
+    else:
+        first = next((each for each in value if each is not None), None) if isinstance(value, list | tuple) else value
+        of = f"objects with the keys {', '.join(list(first)[:8])}" if isinstance(first, dict) else type(first).__name__
+        seen = f"It holds {of}." if first is not None else "It is no JSON."
+    return ParamsError(
+        f"{path} is of a format that is not known.",
+        evidence="\n".join([seen, *notes, f"Known: {_KNOWN_FORMATS}"]),
+        next_step="Leave it out, or bring it into one of these forms.",
+    )
+
+
+_MOST_REASONS = 4
+"""The most frequent reasons of a file that are told."""
+
+
+def format_import(adoption: ImportPlan, *, dry_run: bool) -> str:
+    """Return what becomes of each file's rows, then what each setting has and owes, with the command that goes on."""
+    lines = [line for file in adoption.fates for line in _file_lines(adoption, file)]
+    lines += [f"{path.name}: refused. {error.evidence.splitlines()[0]}" for path, error in adoption.refused.items()]
+    for group in adoption.groups:
+        lines += ["", *_group_lines(group, dry_run=dry_run)]
+    return "\n".join(lines)
+
+
+def _file_lines(adoption: ImportPlan, file: SourceFile) -> Iterator[str]:
+    fates = adoption.fates[file]
+    rows = ", ".join(f"{fates[fate]} {fate.value}" for fate in RowStatus if fates[fate])
+    unit = "simulations" if file.format == "tau2-bench" else "rows"
+    told = f": {rows}" if rows else ", nothing to adopt"
+    yield f"{file.path.name} ({file.format}): {len(file.rows)} {unit}{told}"
+    yield from (f"  {note}" for note in file.notes)
+    yield from (f"  {count} x {why}" for why, count in adoption.reasons[file].most_common(_MOST_REASONS))
+
+
+def _group_lines(group: ImportGroup, *, dry_run: bool) -> Iterator[str]:
+    setting = group.setting
+    marked = " [SIMULATED]" if setting.simulated else ""
+    verb = "would be imported" if dry_run else "imported"
+    yield (
+        f"{setting.env} {setting.strategy.value} {setting.agent.model}{marked}, user {setting.user.model}: "
+        f"{len(group.kept)} {verb}, {len(group.known)} there before, {group.pending} pending of {group.planned}"
+    )
+    if group.changed_tasks:
+        yield f"  {group.changed_tasks} of tasks whose reference is another one in the benchmark at hand"
+    if group.settled.why_unchecked:
+        yield f"  Task ids were not checked, pending counts the tasks seen: {group.settled.why_unchecked}"
+    yield f"  results in {group.folder} (setting {setting.id}, source {setting.source})"
+    if group.pending and group.settled.run is not None:
+        yield f"  Hold the rest: {_run_line(group, group.settled.run)}"
+
+
+def _run_line(group: ImportGroup, run: RunParams) -> str:
+    """Return the command that goes on with a setting."""
+    setting = group.setting
+    source = setting.source if setting.source.startswith("imported:") else run.source
+    words = {
+        "--bench": run.bench if run.bench != "tau2" else None,
+        "--source": source,
+        "--path": run.path,
+        "--env": setting.env,
+        "--split": run.tasks.split,
+        "--strategy": setting.strategy.value,
+        "--user-strategy": None if setting.user_strategy.value == "llm" else setting.user_strategy.value,
+        "--model": run.agent.model,
+        "--server": run.agent.server,
+        "--temperature": run.agent.temperature,
+        "--user-model": run.user.model,
+        "--user-server": run.user.server,
+        "--user-temperature": run.user.temperature,
+        "--num-trials": group.num_trials,
+    }
+    given = [word for name, value in words.items() if value is not None for word in (name, f"{value}")]
+    for part, role in (("agent", run.agent), ("user", run.user)):
+        rest = role.sampling.model_dump(exclude_defaults=True, exclude={"temperature"})
+        given += [word for name, value in rest.items() for word in ("--set", f"{part}.{name}={json.dumps(value)}")]
+    return shlex.join(["tautools", "run", *given])
+
+
+def import_as_dict(adoption: ImportPlan, *, dry_run: bool) -> dict[str, Any]:
+    """Return the same as JSON can hold it."""
+    return {
+        "dry_run": dry_run,
+        "imported": adoption.kept,
+        "pending": adoption.pending,
+        "files": [
+            {
+                "file": str(file.path),
+                "sha256": file.sha256,
+                "format": file.format,
+                "rows": len(file.rows),
+                "fates": {fate.value: count for fate, count in fates.items()},
+                "reasons": dict(adoption.reasons[file]),
+                "notes": list(file.notes),
+            }
+            for file, fates in adoption.fates.items()
+        ],
+        "refused": [{"file": str(path), "why": error.evidence} for path, error in adoption.refused.items()],
+        "settings": [_group_json(group) for group in adoption.groups],
+    }
+
+
+def _group_json(group: ImportGroup) -> dict[str, Any]:
+    return {
+        "setting_id": group.setting.id,
+        "setting": group.setting.model_dump(mode="json"),
+        "folder": str(group.folder),
+        "imported": len(group.kept),
+        "there_before": len(group.known),
+        "planned": group.planned,
+        "pending": group.pending,
+        "tasks_unchecked": group.settled.why_unchecked,
+        "run": _run_line(group, group.settled.run) if group.settled.run is not None else None,
+    }
+
+
+def import_results(paths: Sequence[Path], wish: ImportRequest, *, dry_run: bool = False) -> ImportPlan:
+    """Adopt files and folders of results.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    wish : Wish
+        The workspace, the flags that tell what files do not, and whether the rows compare with conversations held here.
+    dry_run : bool
+        Whether only to say what would be imported.
+
+    Returns
+    -------
+    Adoption
+        What was kept and why the rest was not; it prints itself.
+
+    Raises
+    ------
+    ParamsError
+        Before anything is written: a file that is not there or of no known format, something that nobody tells, or a
+        contradiction.
+    BenchError, RunError, FilesError
+        As in `plan_import` and `write_import`.
+    """
+    files, refused = read_files(paths)
+    adoption = plan_import(files, wish, refused)
+    if not dry_run:
+        write_import(adoption, wish.workspace)
+    return adoption
+
+
+def write_import(adoption: ImportPlan, workspace: Path, on_row: Callable[[], None] = lambda: None) -> list[Path]:
+    """Write what is kept, and the faults; return the views, one for each setting.
+
+    Parameters
+    ----------
+    adoption : Adoption
+        The plan, which has validated every row.
+    workspace : Path
+        The folder of `results/`.
+    on_row : callable
+        Called after each conversation that is on the disk.
+
+    Raises
+    ------
+    RunError, FilesError
+        When the disk does not take it; what it took is imported, and a repeat adopts the rest.
+    """
+    for group in adoption.groups:
+        check_writable(group.folder.parent)
+    return [_write_group(group, workspace, on_row) for group in adoption.groups]
+
+
+def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
+    folder = claim_folder(workspace / "results", group.setting, _provenance(group))
+    told = list(read_events(folder))
+    with contextlib.closing(ResultsWriter(folder)) as writer:
+        known = {_row_key(event.data.get("imported")) for event in told if event.kind == "fault"}
+        for place in group.lost:
+            if _row_key(_origin(place)) not in known:
+                writer.event(_fault_event(group, place))
+        for taken in group.kept:
+            writer.commit(taken.conversation, taken.counts)
+            on_row()
+        recorded = {event.data.get("sha256") for event in told if event.kind == "imported"}
+        for file in group.files:
+            kept = [each for each in group.kept if _is_from(each.conversation.imported, file.sha256)]
+            if kept or file.sha256 not in recorded:
+                data = {"file": str(file.path), "sha256": file.sha256, "format": file.format, "kept": len(kept)}
+                message = f"{len(kept)} conversations imported from {file.path.name}"
+                writer.event(_make_event(group, "imported", message, data))
+    rows = [row for row in read_ledger(folder).values() if row.setting_id == group.setting.id]
+    order = list(group.settled.domain.tasks) if group.settled.domain else group.tasks
+    return write_view(folder, rows, num_trials=group.num_trials, order=order)
+
+
+def _provenance(group: ImportGroup) -> dict[str, Any]:
+    domain = group.settled.domain
+    place = (("path", domain.path), ("python", domain.python)) if domain else ()
+    files = [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files]
+    return {
+        "tautools": tautools.__version__,
+        "imported": files,
+        "benchmark": {name: text for name, text in place if text},
+    }
+
+
+def _origin(place: FileRow) -> dict[str, Any]:
+    file, found = place
+    return {"file": file.path.name, "sha256": file.sha256, "format": file.format, "row": found.row}
+
+
+def _row_key(origin: Any) -> tuple[Any, Any] | None:
+    return (origin.get("sha256"), origin.get("row")) if isinstance(origin, dict) else None
+
+
+def _is_from(imported: Any, sha256: str) -> bool:
+    return imported is not None and imported.sha256 == sha256
+
+
+def _fault_event(group: ImportGroup, place: FileRow) -> Event:
+    """Return the event of a lost conversation: reports count it under v1's convention, and it stays pending."""
+    _, found = place
+    message = f"{found.fate.value}: {found.why}" if found.why else found.fate.value
+    return _make_event(group, "fault", message, {"fault": "imported", "imported": _origin(place)}).model_copy(
+        update={"task_id": found.task_id, "trial": found.trial}
+    )
+
+
+def _make_event(group: ImportGroup, kind: str, message: str, data: dict[str, Any]) -> Event:
+    return Event(kind=kind, at=time.time(), setting_id=group.setting.id, message=message, data=data)

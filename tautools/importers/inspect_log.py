@@ -1,0 +1,213 @@
+"""inspect's logs of its tau2, `.eval` or `.json`, read by inspect's own reader.
+
+A sample's own messages are the customer's side; the agent's side lies in the sample's store. inspect's tau2 goes on
+when a request fails and scores what is left, so a dead server leaves samples that were "correct" without a word said: a
+sample with a failed request in it is a fault here, not a score.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import ParamsError
+from tautools.importers.rows import (
+    RowStatus,
+    SourceFacts,
+    SourceRow,
+    actions_text,
+    count_by_role,
+    outcome_of_reward,
+    parse_model,
+    unix_time,
+)
+from tautools.records import Outcome, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.model import ChatMessage
+
+
+_STOP_WORDS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
+_LETTERS = {"C": 1.0, "I": 0.0}
+_TASK = "tau2_"
+
+
+def open_log(path: Path) -> EvalLog:
+    """Read a log of inspect's tau2.
+
+    Raises
+    ------
+    ParamsError
+        When it is none, or of another evaluation.
+    """
+    from inspect_ai.log import read_eval_log
+
+    try:
+        log = read_eval_log(str(path))
+    except Exception as error:  # whatever inspect's reader meets in a damaged file
+        raise ParamsError(
+            f"{path} is no log that inspect can read.",
+            evidence=f"{type(error).__name__}: {error}"[:500],
+            next_step="Leave it out, or repair it with `inspect log recover`.",
+        ) from error
+    if not _task_of(log).startswith(_TASK):
+        raise ParamsError(
+            f"{path} is inspect's log of {log.eval.task}.",
+            evidence="Known are its tau2 tasks: tau2_airline, tau2_retail, tau2_telecom.",
+            next_step="Leave it out.",
+        )
+    return log
+
+
+def log_facts(log: EvalLog) -> SourceFacts:
+    """Return what a log tells of how its conversations were made."""
+    told = log.eval
+    asked_of_all = log.plan.config.temperature
+    own = told.model_generate_config.temperature
+    settings = {"temperature": asked_of_all if own is None else own}
+    user = (told.model_roles or {}).get("user")
+    asked = {"temperature": user.config.temperature} if user else {}
+    return SourceFacts(
+        bench="tau2",
+        harness="inspect-evals",
+        protocol="inspect-tau2",
+        source_version=str(told.packages.get("inspect_evals") or "unknown"),
+        reward_basis="DB+COMMUNICATE",
+        env=_task_of(log).removeprefix(_TASK),
+        split="base",
+        strategy=Strategy.FC,
+        agent=_inspect_model(told.model, settings),
+        user=_inspect_model(user.model, asked) if user else _inspect_model(told.model, settings),
+        num_trials=told.config.epochs or 1,
+        seed=told.model_generate_config.seed,
+    )
+
+
+def read_sample(place: int, sample: EvalSample, env: str) -> SourceRow:
+    """Read one sample; epochs are trials, counted from 1 there."""
+    named = SourceRow(place, env=env, task_id=str(sample.id), trial=sample.epoch - 1)
+    if sample.error:
+        return named.but(RowStatus.ERROR, sample.error.message[:300])
+    failed = next((each.error for each in sample.events if each.event == "model" and each.error), None)
+    if failed:
+        return named.but(RowStatus.ERROR, f"a request failed and inspect went on: {failed[:200]}")
+    heard = [each for each in sample.messages if each.role == "assistant"]
+    if not heard:
+        return named.but(RowStatus.ERROR, "nothing was said")
+    judged = _score_of(sample)
+    if judged is None:
+        return named.but(RowStatus.NO_SCORE, "no score between 0 and 1")
+    stopped = any(word in heard[-1].text for word in _STOP_WORDS)
+    outcome, reward = judged if stopped else (_limit_outcome(sample), 0.0)
+    messages = _messages(_agent_messages(sample))
+    times = unix_time(sample.started_at), unix_time(sample.completed_at)
+    return SourceRow(
+        row=place,
+        env=env,
+        task_id=named.task_id,
+        trial=named.trial,
+        outcome=outcome,
+        reward=reward,
+        reward_info=_parts(sample, None if stopped else judged[1]),
+        messages=messages,
+        started_at=times[0] if None not in times else None,
+        finished_at=times[1] if None not in times else None,
+        counts=_counts(sample, messages),
+        reference=_reference(sample),
+        error="" if stopped else f"ended by a limit: {sample.limit.type if sample.limit else 'rounds'}",
+    )
+
+
+def _task_of(log: EvalLog) -> str:
+    return str(log.eval.task).rsplit("/", 1)[-1]
+
+
+def _inspect_model(model: str, settings: Mapping[str, Any]) -> Any:
+    """Return a model by its own name: inspect writes its provider, which may be one of the reader's own, before it."""
+    known = parse_model(model, dict(settings))
+    if known is not None and known.provider == "openai":
+        first, _, rest = known.model.partition("/")
+        if rest and first in {"openai-api", "vllm", "wire", "mockllm", "hf", "sglang"}:
+            return known.model_copy(update={"model": rest})
+    return known
+
+
+def _score_of(sample: EvalSample) -> tuple[Outcome, float] | None:
+    values = [each.value for each in (sample.scores or {}).values()]
+    if not values:
+        return None
+    value = values[0]
+    return outcome_of_reward(_LETTERS.get(value, value) if isinstance(value, str) else value)
+
+
+def _limit_outcome(sample: EvalSample) -> Outcome:
+    kind = sample.limit.type if sample.limit else "rounds"
+    return Outcome.TIME_LIMIT if kind in {"time", "working"} else Outcome.STEP_LIMIT
+
+
+def _agent_messages(sample: EvalSample) -> Sequence[ChatMessage]:
+    from inspect_ai.model import ChatMessage
+    from pydantic import TypeAdapter, ValidationError
+
+    kept: Any = next((value for name, value in sample.store.items() if _is_agent_store(name)), [])
+    try:
+        return TypeAdapter(list[ChatMessage]).validate_python(kept)
+    except ValidationError:
+        return []
+
+
+def _is_agent_store(name: str) -> bool:
+    return name.startswith("StoredAgentState:") and name.endswith(":messages")
+
+
+def _messages(side: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    return [_message(each) for each in side]
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    from tautools.importers.tau2_bench import arguments_text
+
+    found: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.role == "tool":
+        found["tool_call_id"] = message.tool_call_id or ""
+        if message.error and not message.text:
+            found["content"] = message.error.message
+    if message.role == "assistant" and message.tool_calls:
+        found["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function, "arguments": arguments_text(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return found
+
+
+def _parts(sample: EvalSample, at_limit: float | None) -> dict[str, Any]:
+    said = [{"value": each.value, "explanation": each.explanation} for each in (sample.scores or {}).values()]
+    return {"original": said} | ({} if at_limit is None else {"scorer_reward": at_limit})
+
+
+def _counts(sample: EvalSample, messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    asked = [each for each in sample.events if each.event == "model"]
+    usage = [each.output.usage for each in asked if each.output.usage]
+    users = sum(each.role == "user" for each in asked)
+    counts = {
+        "agent_calls": len(asked) - users,
+        "user_calls": users,
+        "tool_calls": count_by_role(messages, "tool"),
+    }
+    if usage:
+        counts["prompt_tokens"] = sum(each.input_tokens for each in usage)
+        counts["output_tokens"] = sum(each.output_tokens for each in usage)
+    return counts
+
+
+def _reference(sample: EvalSample) -> str | None:
+    task = sample.metadata.get("task")
+    criteria = task.get("evaluation_criteria") if isinstance(task, dict) else None
+    return actions_text((criteria or {}).get("actions") or [], "arguments") if isinstance(criteria, dict) else None

@@ -1,0 +1,167 @@
+"""The body of a chat request, and how each family of models is told to think or not to.
+
+What is not set is not sent: no key with a null in it. What a family does is its makers' word (model cards and chat
+templates); a server that was started with a template of its own may know other switches, so a role can name one with
+`thinking_switch`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import ParamsError
+from tautools.records import Thinking, ThinkingSwitch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
+    from tautools.records import ModelConfig, Sampling
+
+
+_ALWAYS, _NEVER = "always thinks", "never thinks"
+
+# The first pattern that fits counts; what none fits is switched by its template.
+_FAMILIES: tuple[tuple[str, ThinkingSwitch | str], ...] = (
+    (r"gpt-?oss|\bgpt-5|\bo[134](-|$)", ThinkingSwitch.REASONING_EFFORT),
+    (r"qwen3.*thinking|\bqwq|deepseek-r1|magistral|phi-4.*reasoning", _ALWAYS),
+    (r"qwen3.*(instruct|coder)|qwen2|qwen-?2\.5|llama-?[23]|mistral|mixtral|gemma-?[23]", _NEVER),
+)
+_TEMPLATE_KEYS = ((r"granite|deepseek-v3", "thinking"),)
+"""What a family's chat template calls the switch, where it is not `enable_thinking`."""
+
+_EFFORT = {Thinking.OFF: "low", Thinking.ON: "medium"}
+"""For models that always think: off is as little as they can."""
+
+_MARKS = {Thinking.OFF: " /no_think", Thinking.ON: " /think"}
+
+
+def switch_of(model: str, thinking: Thinking, named: ThinkingSwitch | None = None) -> ThinkingSwitch:
+    """Return how a model is told what is asked of it.
+
+    Parameters
+    ----------
+    model : str
+        Hub id, folder or served name.
+    thinking : Thinking
+        What is asked of it.
+    named : ThinkingSwitch, optional
+        The role's own word; then the family is not looked at.
+
+    Raises
+    ------
+    ParamsError
+        When models of that family always think and this one shall not, or never do and it shall.
+    """
+    if named is not None or thinking is Thinking.DEFAULT:
+        return named or ThinkingSwitch.TEMPLATE
+    found = next((how for pattern, how in _FAMILIES if re.search(pattern, model, re.IGNORECASE)), None)
+    if found in {_ALWAYS, _NEVER}:
+        if (found == _ALWAYS) != (thinking is Thinking.ON):
+            raise ParamsError(
+                f"`thinking: {thinking.value}` is asked of {model}, and its family {found}.",
+                next_step="Leave `thinking` out, choose another model, or name what its server understands with "
+                "`thinking_switch: template` (or no_think, reasoning_effort).",
+            )
+        return ThinkingSwitch.NONE
+    return found if isinstance(found, ThinkingSwitch) else ThinkingSwitch.TEMPLATE
+
+
+def switch_fields(model: str, thinking: Thinking, switch: ThinkingSwitch) -> dict[str, Any]:
+    """Return the fields of a request's body that switch thinking; none when it is switched otherwise or not at all."""
+    if thinking is Thinking.DEFAULT:
+        return {}
+    if switch is ThinkingSwitch.REASONING_EFFORT:
+        return {"reasoning_effort": _EFFORT[thinking]}
+    if switch is ThinkingSwitch.TEMPLATE:
+        keys = (key for pattern, key in _TEMPLATE_KEYS if re.search(pattern, model, re.IGNORECASE))
+        return {"chat_template_kwargs": {next(keys, "enable_thinking"): thinking is Thinking.ON}}
+    return {}
+
+
+def with_thinking_mark(messages: Sequence[Message], thinking: Thinking, switch: ThinkingSwitch) -> list[Message]:
+    """Return a request's messages, with Qwen3's `/no_think` or `/think` where that is the switch.
+
+    It stands at the end of every user message, or of the system prompt when there is none: what was sent before stays
+    as it was, so a server finds it in its prefix cache. Histories and records do not have it.
+    """
+    if thinking is Thinking.DEFAULT or switch is not ThinkingSwitch.NO_THINK:
+        return list(messages)
+    role = "user" if any(message["role"] == "user" for message in messages) else "system"
+    return [
+        {**message, "content": f"{message['content']}{_MARKS[thinking]}"} if message["role"] == role else message
+        for message in messages
+    ]
+
+
+def chat_body(
+    endpoint: Endpoint, party: ModelConfig, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+) -> dict[str, Any]:
+    """Return the request for an OpenAI-compatible server; the party's `extra_body` has the last word.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Whose served model is asked; only a simulated one is told which task it plays.
+    party : Party
+        Sampling and thinking of the role. What it leaves open is not sent, and the server's default holds.
+    tag : CallTag
+        The request's place in its conversation; its seed is sent when there is one.
+    messages : sequence of Message
+        The history as the model sees it, but for Qwen3's `/no_think` where that switches its thinking.
+    tools : sequence of ToolSpec, optional
+        What it may call; None and an empty sequence send no `tools`.
+
+    Returns
+    -------
+    dict
+        Streamed, with usage at the stream's end, unless `extra_body` says otherwise.
+    """
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": with_thinking_mark(messages, party.thinking, party.thinking_switch),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling_fields(party.sampling),
+    }
+    if tools:
+        body["tools"] = list(tools)
+    if tag.seed is not None:
+        body["seed"] = tag.seed
+    extra = dict(party.sampling.extra_body)
+    switch = switch_fields(endpoint.model, party.thinking, party.thinking_switch)
+    if "chat_template_kwargs" in switch:
+        switch["chat_template_kwargs"] |= extra.get("chat_template_kwargs", {})
+        extra.pop("chat_template_kwargs", None)
+    extra = {**switch, **extra}
+    if endpoint.simulated:
+        body["tautools_task"] = task_field(tag)
+    return {**body, **extra}
+
+
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Return what is set of temperature, top_p, top_k and max_tokens."""
+    chosen = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def task_field(tag: CallTag) -> dict[str, Any]:
+    """Return the field from which a simulated server learns which task it plays; real servers never get it."""
+    place = {"source": tag.source, "path": tag.path, "python": tag.python}
+    return {
+        "bench": tag.bench,
+        **{name: value for name, value in place.items() if value},
+        "env": tag.env,
+        "split": tag.split,
+        "task_id": tag.task_id,
+        "trial": tag.trial,
+        "role": tag.role.value,
+        "strategy": tag.strategy,
+        "seed": tag.seed,
+    }

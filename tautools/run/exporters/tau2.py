@@ -1,0 +1,370 @@
+"""Results in tau2-bench's own format: `{timestamp, info, tasks, simulations}`, as its viewer and its metrics read it.
+
+A conversation that the infrastructure lost is in no ledger and so is not here; one in which the user model failed has
+tau2-bench's own reason, and its own reward of 0. The agent's history and the user's are put together into one list of
+messages, in the order in which they happened.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tautools.bench.agents.text import read_action
+from tautools.errors import BenchError
+from tautools.records import Outcome, Role, Strategy
+from tautools.run.folder import domain_of, task_of
+from tautools.run.ledger import read_calls, read_conversation
+from tautools.run.progress import is_tool_output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tautools.bench.types import Domain, Task
+    from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Setting
+    from tautools.run.folder import SettingFolder
+
+
+def reward_info(conversation: Conversation, task: Task, basis: str) -> dict[str, Any]:
+    """Return the score of one conversation.
+
+    Parameters
+    ----------
+    conversation : Conversation
+        The conversation.
+    task : Task
+        Its task.
+    basis : str
+        What the reward rests on, such as `DB+COMMUNICATE`.
+    """
+    if conversation.outcome not in {Outcome.PASSED, Outcome.FAILED}:
+        note = f"Ended early: {conversation.outcome.value}. {conversation.error}".strip()
+        return {"reward": 0.0, "reward_basis": None, "info": {"note": note}}
+    info = conversation.reward_info
+    judged = [_assertion_verdict(each) for each in info.get("nl_assertions") or ()]
+    parts = dict(info["tau2"]) if "tau2" in info else _rebuilt(info, task, basis)
+    breakdown = dict(parts.get("reward_breakdown") or {})
+    if judged:
+        breakdown["NL_ASSERTION"] = float(all(each["met"] for each in judged))
+        parts["nl_assertions"] = judged
+        parts["reward_basis"] = list(dict.fromkeys([*(parts.get("reward_basis") or ()), "NL_ASSERTION"]))
+    return {**parts, "reward": conversation.reward, "reward_breakdown": breakdown}
+
+
+def _assertion_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "nl_assertion": verdict["assertion"],
+        "met": bool(verdict["met"]),
+        "justification": str(verdict.get("reason", "")),
+    }
+
+
+def _rebuilt(info: Mapping[str, Any], task: Task, basis: str) -> dict[str, Any]:
+    named = [name for name in basis.split("+") if name]
+    parts: dict[str, Any] = {"reward_basis": named, "reward_breakdown": {}}
+    if "db" in info:
+        parts["db_check"] = {"db_match": bool(info["db"]), "db_reward": float(info["db"])}
+        parts["reward_breakdown"]["DB"] = float(info["db"])
+    if "communicate" in info:
+        parts["communicate_checks"] = _communicated(task, info.get("missing_info") or ())
+        parts["reward_breakdown"]["COMMUNICATE"] = float(info["communicate"])
+    if "assertions" in info:
+        parts["env_assertions"] = _asserted(task, info["assertions"])
+        parts["reward_breakdown"]["ENV_ASSERTION"] = float(all(each["met"] for each in info["assertions"]))
+    if "ACTION" in named and "missing_actions" in info:
+        parts["reward_breakdown"]["ACTION"] = float(not info["missing_actions"])
+    return parts
+
+
+def _communicated(task: Task, missing: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"info": info, "met": info not in missing, "justification": "not said" if info in missing else "said"}
+        for info in task.communicate
+    ]
+
+
+def _asserted(task: Task, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Set the verdicts beside the task's own assertions, whose order they have."""
+    criteria = getattr(task.source_task, "evaluation_criteria", None)
+    asserted = getattr(criteria, "env_assertions", None) or ()
+    return [
+        {"env_assertion": each.model_dump(mode="json"), "met": bool(verdict["met"]), "reward": float(verdict["met"])}
+        for each, verdict in zip(asserted, told, strict=False)
+    ]
+
+
+Message = dict[str, Any]
+_ROLES = {"assistant": Role.AGENT, "user": Role.USER}
+
+
+def trajectory(conversation: Conversation, strategy: Strategy, calls: Sequence[CallRecord]) -> list[Message]:
+    """Return the messages of a conversation as tau2-bench writes them.
+
+    Parameters
+    ----------
+    conversation : Conversation
+        What was kept of it.
+    strategy : Strategy
+        How the agent was prompted: under `act` and `react` its calls are read from its text.
+    calls : sequence of CallRecord
+        Its model calls, for times and tokens; those of attempts that were lost do no harm.
+    """
+    by_text = strategy in {Strategy.ACT, Strategy.REACT}
+    customer = _customer(conversation.user_messages)
+    messages: list[Message] = []
+    for message in conversation.messages:
+        if message["role"] == "system":
+            continue
+        if message["role"] == "user" and not (by_text and is_tool_output(message)):
+            messages += next(customer, []) or [_message("user", message.get("content"))]
+        else:
+            messages += _agent(message, messages, by_text=by_text)
+    for unheard in customer:
+        messages += unheard
+    _mark_errors(messages, conversation)
+    _set_times(messages, conversation, calls)
+    return [{**message, "turn_idx": index} for index, message in enumerate(messages)]
+
+
+def iso_time(unix_s: float) -> str:
+    """Return a time as tau2-bench writes it: local, without a zone."""
+    return datetime.fromtimestamp(unix_s, UTC).astimezone().replace(tzinfo=None).isoformat()
+
+
+def _customer(history: Sequence[Message]) -> Iterator[list[Message]]:
+    """Yield what the customer did up to each of its words; at the end what was never followed by words."""
+    part: list[Message] = []
+    for message in history:
+        if message["role"] == "assistant":
+            part.append(_from_openai(message, "user"))
+            if not message.get("tool_calls"):
+                yield part
+                part = []
+        elif message["role"] == "tool":
+            part.append(_tool_result(message.get("tool_call_id", ""), message.get("content"), "user"))
+    if part:
+        yield part
+
+
+def _agent(message: Message, before: Sequence[Message], *, by_text: bool) -> list[Message]:
+    if message["role"] == "tool":
+        return [_tool_result(message.get("tool_call_id", ""), message.get("content"), "assistant")]
+    if message["role"] == "user":  # what a tool gave back under `act` and `react`
+        asked = before[-1].get("tool_calls") if before else None
+        text = str(message.get("content", "")).removeprefix("API output:").strip()
+        return [_tool_result(asked[0]["id"] if asked else "", text, "assistant")]
+    return [_from_text(message, len(before)) if by_text else _from_openai(message, "assistant")]
+
+
+def _from_openai(message: Message, requestor: str) -> Message:
+    calls = [
+        {
+            "id": call.get("id") or "",
+            "name": call["function"]["name"],
+            "arguments": _object(call["function"]["arguments"]),
+            "requestor": requestor,
+        }
+        for call in message.get("tool_calls") or ()
+    ]
+    return _message(requestor, message.get("content"), calls)
+
+
+def _from_text(message: Message, index: int) -> Message:
+    """Read an answer of `act` or `react`; the text as it was written is kept beside what it meant."""
+    wrote = str(message.get("content") or "")
+    next_turn = read_action(wrote)
+    calls = [
+        {"id": f"text_{index}_{number}", "name": c.name, "arguments": _object(c.arguments), "requestor": "assistant"}
+        for number, c in enumerate(next_turn.calls)
+    ]
+    return {**_message("assistant", None if calls else next_turn.said, calls), "raw_data": {"content": wrote}}
+
+
+def _message(role: str, content: Any, calls: list[Message] | None = None) -> Message:
+    return {"role": role, "content": content or None if calls else content or "", "tool_calls": calls or None}
+
+
+def _tool_result(call_id: str, content: Any, requestor: str) -> Message:
+    return {"id": call_id, "role": "tool", "content": content, "requestor": requestor, "error": False}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {"": text}
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _mark_errors(messages: Sequence[Message], conversation: Conversation) -> None:
+    """Say of each tool result whether it was a refusal, as the conversation kept it."""
+    told = {
+        side: iter([deed.error for deed in conversation.actions if deed.call and deed.by == side]) for side in _ROLES
+    }
+    for message in messages:
+        if message["role"] == "tool":
+            message["error"] = next(told[message["requestor"]], str(message["content"]).startswith("Error"))
+
+
+def _set_times(messages: Sequence[Message], conversation: Conversation, calls: Sequence[CallRecord]) -> None:
+    """Give each message the time at which it was there, and to those of models what their request cost."""
+    asked = _requests(conversation, calls)
+    now = conversation.started_at
+    for message in messages:
+        side = _ROLES.get(message["role"])
+        call = asked[side].pop(0) if side in asked and asked[side] and not _is_greeting(message, messages) else None
+        if call is None:
+            now += 1e-6  # in order, and no time of its own
+        else:
+            now = max(now + 1e-6, call.started_at + call.queue_s + (call.e2e_s or 0.0))
+            message.update(_call_cost(call))
+        message["timestamp"] = iso_time(min(now, conversation.finished_at))
+
+
+def _is_greeting(message: Message, messages: Sequence[Message]) -> bool:
+    return message is messages[0] and message["role"] == "assistant"
+
+
+def _requests(conversation: Conversation, calls: Sequence[CallRecord]) -> dict[Role, list[CallRecord]]:
+    """Return each side's requests in order, where there was one for each of its messages."""
+    found: dict[Role, list[CallRecord]] = defaultdict(list)
+    for call in calls:
+        within = conversation.started_at - 1.0 <= call.started_at <= conversation.finished_at
+        if call.role in _ROLES.values() and not call.fault and not call.expert and within:
+            found[call.role].append(call)
+    views = {Role.AGENT: conversation.messages, Role.USER: conversation.user_messages}
+    greeted = bool(conversation.messages[1:2]) and conversation.messages[1]["role"] == "assistant"
+    answers = {role: sum(each["role"] == "assistant" for each in view) for role, view in views.items()}
+    answers[Role.AGENT] -= greeted
+    return {role: sorted(each, key=_call_order) for role, each in found.items() if len(each) == answers[role]}
+
+
+def _call_order(call: CallRecord) -> tuple[float, int]:
+    return call.started_at, call.step
+
+
+def _call_cost(call: CallRecord) -> Message:
+    told: Message = {"generation_time_seconds": call.e2e_s, "cost": call.cost_usd}
+    if call.prompt_tokens is not None and call.output_tokens is not None:
+        told["usage"] = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.output_tokens}
+    return told
+
+
+TERMINATION = {
+    Outcome.PASSED: "user_stop",
+    Outcome.FAILED: "user_stop",
+    Outcome.STEP_LIMIT: "max_steps",
+    Outcome.TIME_LIMIT: "timeout",
+    Outcome.CONTEXT_OVERFLOW: "context_window_exceeded",
+    Outcome.AGENT_ERROR: "too_many_errors",
+    Outcome.USER_ERROR: "user_error",
+}
+"""How we say that a conversation ended, and how tau2-bench does."""
+
+
+def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
+    """Return a setting's finished conversations as tau2-bench's `Results`.
+
+    Parameters
+    ----------
+    folder : SettingFolder
+        Where they lie.
+    rows : sequence of CommitRow
+        Which of them.
+
+    Raises
+    ------
+    BenchError
+        When they are not of tau2, or the benchmark they were made with is not there any more.
+    RecordError
+        When a conversation is damaged.
+    """
+    if folder.setting.bench != "tau2":
+        raise BenchError(
+            f"tau2-bench's format holds tasks of tau2, and {folder.path} is of {folder.setting.bench}.",
+            next_step="Export it with --format tau-bench.",
+        )
+    domain = domain_of(folder)
+    calls = _calls_by_conversation(folder, rows)
+    place = {task_id: index for index, task_id in enumerate(domain.tasks)}
+    in_order = sorted(rows, key=lambda row: (row.trial, place.get(row.task_id, len(place))))
+    conversations = [read_conversation(folder.path, row) for row in in_order]
+    ids = dict.fromkeys(each.task_id for each in conversations)
+    return {
+        "timestamp": iso_time(time.time()),
+        "info": _info(folder, domain, rows),
+        "tasks": [_task_data(domain, task_id) for task_id in ids],
+        "simulations": [
+            _simulation(each, folder.setting, domain, calls[each.task_id, each.trial]) for each in conversations
+        ],
+    }
+
+
+def _calls_by_conversation(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[tuple[str, int], list[CallRecord]]:
+    wanted = {(row.task_id, row.trial) for row in rows}
+    found: dict[tuple[str, int], list[CallRecord]] = defaultdict(list)
+    for call in read_calls(folder.path):
+        if (call.task_id, call.trial) in wanted and call.setting_id in {"", folder.id}:
+            found[call.task_id, call.trial].append(call)
+    return found
+
+
+def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> dict[str, Any]:
+    setting = folder.setting
+    own_agent = "llm_agent" if setting.strategy is Strategy.FC else f"tautools_{setting.strategy}"
+    return {
+        "git_commit": f"tautools {folder.provenance.get('tautools', '')}, "
+        f"{setting.source} {setting.source_version}, setting {folder.id}{', SIMULATED' if setting.simulated else ''}",
+        "num_trials": max((row.trial for row in rows), default=-1) + 1,
+        "max_steps": min(setting.limits.max_steps, domain.protocol.max_steps or setting.limits.max_steps),
+        "max_errors": setting.limits.max_errors,
+        "user_info": {"implementation": "user_simulator", **_model(setting.user)},
+        "agent_info": {"implementation": own_agent, **_model(setting.agent)},
+        "environment_info": {"domain_name": setting.env, "policy": domain.policy, "tool_defs": None},
+        "seed": setting.seed,
+    }
+
+
+def _model(party: ModelConfig) -> dict[str, Any]:
+    chosen = party.sampling.model_dump(exclude_defaults=True)
+    return {"llm": party.model, "llm_args": {name: value for name, value in chosen.items() if value is not None}}
+
+
+def _task_data(domain: Domain, task_id: str) -> Any:
+    source = task_of(domain, task_id).source_task
+    data = getattr(source, "data", None)
+    return source.model_dump(mode="json") if data is None else data
+
+
+def _simulation(
+    conversation: Conversation, setting: Setting, domain: Domain, calls: Sequence[CallRecord]
+) -> dict[str, Any]:
+    started, finished = conversation.started_at, conversation.finished_at
+    key = f"{conversation.setting_id}/{conversation.task_id}/{conversation.trial}"
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
+        "task_id": conversation.task_id,
+        "timestamp": iso_time(started),
+        "start_time": iso_time(started),
+        "end_time": iso_time(finished),
+        "duration": finished - started,
+        "termination_reason": TERMINATION[conversation.outcome],
+        "agent_cost": _cost(calls, Role.AGENT),
+        "user_cost": _cost(calls, Role.USER),
+        "reward_info": reward_info(conversation, task_of(domain, conversation.task_id), domain.reward_basis),
+        "messages": trajectory(conversation, setting.strategy, calls),
+        "trial": conversation.trial,
+        "seed": conversation.seed,
+        "mode": "half_duplex",
+        "info": {"outcome": conversation.outcome.value, "simulated": conversation.simulated},
+    }
+
+
+def _cost(calls: Sequence[CallRecord], role: Role) -> float | None:
+    """Return what a side's requests cost [USD]; None when it is not known of one of them."""
+    costs = [call.cost_usd for call in calls if call.role is role and not call.fault]
+    return None if not costs or None in costs else sum(cost for cost in costs if cost is not None)

@@ -1,0 +1,104 @@
+"""`num_trials-<n>.json`: tau-bench's own list of results, a view of the ledger that is always written as a whole.
+
+It holds every finished conversation of the setting with a trial below n, so running a part of the tasks never makes
+it smaller. A conversation that ended in a user_error has the reward null: no fault is turned into a score of 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tautools.errors import RecordError
+from tautools.files import write_atomic
+from tautools.run.ledger import read_conversation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from tautools.records import CommitRow, Conversation
+
+
+def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int, order: Sequence[str]) -> Path:
+    """Write the view of `num_trials` trials and return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        The setting's folder.
+    rows : iterable of CommitRow
+        What is finished.
+    num_trials : int
+        Trials 0 to num_trials - 1 are shown.
+    order : sequence of str
+        Task ids in the benchmark's order; within a trial, results follow it.
+    """
+    path = folder / f"num_trials-{num_trials}.json"
+    results = tau_bench_results(folder, rows, num_trials=num_trials, order=order)
+    write_atomic(path, orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+    return path
+
+
+def tau_bench_results(
+    folder: Path, rows: Iterable[CommitRow], *, num_trials: int, order: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return what `write_view` writes."""
+    place = {task_id: index for index, task_id in enumerate(order)}
+    shown = [row for row in rows if row.trial < num_trials]
+    shown.sort(key=lambda row: (row.trial, place.get(row.task_id, len(place)), row.task_id.zfill(8)))
+    return [entry for row in shown if (entry := _result(folder, row)) is not None]
+
+
+def bench_task_id(task_id: str) -> int | str:
+    """Return a task id as tau-bench writes it: an integer where tasks have numbers.
+
+    Examples
+    --------
+    >>> bench_task_id("12"), bench_task_id("[mms_issue]bad")
+    (12, '[mms_issue]bad')
+    """
+    return int(task_id) if task_id.isdecimal() and str(int(task_id)) == task_id else task_id
+
+
+def _result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
+    try:
+        conversation = read_conversation(folder, row)
+    except RecordError:  # damaged since it was planned: the next run finds it and repeats it
+        return None
+    return {
+        "task_id": bench_task_id(row.task_id),
+        "reward": row.reward,
+        "info": _info(conversation),
+        "traj": _with_tool_names(conversation.messages),
+        "trial": row.trial,
+    }
+
+
+def _with_tool_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages as tau-bench keeps them: a tool's answer has the tool's name beside the id of the call."""
+    names: dict[str, str] = {}
+    found = []
+    for message in messages:
+        names.update({call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())})
+        answered = names.get(message.get("tool_call_id", ""))
+        found.append(message if answered is None else {**message, "name": answered})
+    return found
+
+
+def _info(conversation: Conversation) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "outcome": conversation.outcome.value,
+        "reward_info": conversation.reward_info or None,
+        "setting_id": conversation.setting_id,
+        "seed": conversation.seed,
+        "started_at": conversation.started_at,
+        "finished_at": conversation.finished_at,
+        "simulated": conversation.simulated,
+    }
+    if conversation.error:
+        info["error"] = conversation.error
+    if conversation.imported:
+        info["imported"] = conversation.imported.model_dump(mode="json")
+    return info

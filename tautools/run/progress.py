@@ -1,0 +1,326 @@
+"""Progress of a cell: counts of conversations, calls and tokens, estimated durations, and the events of a run.
+
+`[TAU2_TASK_COMPLETE]`, `OVERALL_ETA` and `Retrying in N seconds` keep the words of the logs that users grep today.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import CallFault
+from tautools.records import Event, Outcome, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tautools.bench.types import Task
+    from tautools.errors import ModelCallError
+    from tautools.llm.types import CallTag
+    from tautools.records import CallRecord, CommitRow, Conversation, Setting
+    from tautools.run.ledger import ResultsWriter
+    from tautools.run.plan import Cell
+
+
+_CALLS = {
+    Role.AGENT: "agent_calls",
+    Role.USER: "user_calls",
+    Role.EXPERT: "expert_calls",
+    Role.JUDGE: "judge_calls",
+}
+
+HOPELESS = frozenset({CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED})
+"""Faults that the next conversation will meet too: few of them in a row are enough to stop."""
+
+
+def tool_calls(conversation: Conversation) -> int:
+    """Return how often the agent called a tool, under any strategy."""
+    return sum(is_tool_output(message) for message in conversation.messages)
+
+
+def is_tool_output(message: Mapping[str, Any]) -> bool:
+    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
+    return message["role"] == "tool" or (
+        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
+    )
+
+
+class CallCounts:
+    """Counts what each running conversation asks of the models."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._of: dict[tuple[str, int], Counter[str]] = {}
+
+    def add(self, record: CallRecord) -> None:
+        """Count one call; only those that succeeded count for the conversation."""
+        self.total += 1
+        if record.fault:
+            return
+        counts = self._of.setdefault((record.task_id, record.trial), Counter())
+        if record.role in _CALLS:
+            counts[_CALLS[record.role]] += 1
+        counts["prompt_tokens"] += record.prompt_tokens or 0
+        counts["cached_tokens"] += record.cached_tokens or 0
+        counts["output_tokens"] += record.output_tokens or 0
+
+    def pop(self, pair: tuple[str, int]) -> dict[str, int]:
+        """Return a conversation's counts by the names of `CommitRow`, and forget them."""
+        return dict(self._of.pop(pair, Counter()))
+
+
+class DeadServerWatch:
+    """Notices that a role's or expert's server no longer answers: many faulted conversations, no answered call between.
+
+    Parameters
+    ----------
+    hopeless_limit : int
+        Conversations in a row that end in a fault which will meet the next one too.
+    limit : int
+        Conversations in a row that end in any fault of the infrastructure.
+    """
+
+    def __init__(self, *, hopeless_limit: int, limit: int) -> None:
+        self._hopeless_limit = hopeless_limit
+        self._limit = limit
+        self._hopeless: Counter[str] = Counter()
+        self._any: Counter[str] = Counter()
+        self._last_fault: dict[tuple[str, int], str] = {}
+
+    def call(self, record: CallRecord) -> None:
+        """Note one call."""
+        part = f"{record.role.value} {record.expert}".strip()
+        if record.fault:
+            self._last_fault[record.task_id, record.trial] = part
+        else:
+            self._hopeless[part] = self._any[part] = 0
+
+    def faulted(self, pair: tuple[str, int], fault: str) -> str:
+        """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
+        part = self._last_fault.pop(pair, Role.AGENT.value)
+        self._any[part] += 1
+        self._hopeless[part] += fault in {each.value for each in HOPELESS}
+        if self._hopeless[part] >= self._hopeless_limit or self._any[part] >= self._limit:
+            lost = self._any[part]
+            return f"The {part} model's server does not answer: {lost} conversations in a row ended in {fault}"
+        return ""
+
+
+class CellProgress:
+    """Counts what is planned, done, passed, scored and pending.
+
+    Parameters
+    ----------
+    cell : Cell
+        The plan.
+    rows : iterable of CommitRow
+        What is finished; rows that the cell does not plan are not counted.
+    """
+
+    def __init__(self, cell: Cell, rows: Iterable[CommitRow]) -> None:
+        self.planned = len(cell.planned)
+        self.done = 0
+        self.outcomes: Counter[Outcome] = Counter()
+        self.pending: Counter[str] = Counter(task_id for task_id, _ in cell.planned)
+        """Task id to the number of its conversations that are not finished."""
+        self._left = {cell.key(pair) for pair in cell.planned}
+        for row in rows:
+            self.finished(row)
+
+    def finished(self, row: CommitRow) -> None:
+        """Count one more finished conversation, once."""
+        if row.key not in self._left:
+            return
+        self._left.remove(row.key)
+        self.done += 1
+        self.outcomes[row.outcome] += 1
+        self.pending[row.task_id] -= 1
+        self.pending += Counter()  # drops zeros
+
+    def progress(self) -> dict[str, int]:
+        """Return the counts that events carry."""
+        scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
+        return {
+            "planned": self.planned,
+            "done": self.done,
+            "passed": self.outcomes[Outcome.PASSED],
+            "scored": scored,
+        }
+
+
+_SMALL_TALK_STEPS = 4
+"""Greeting, question, confirmation, good-bye: steps of a conversation beside its reference actions."""
+
+
+class DurationEstimate:
+    """Expected length of each task's conversations [s], from those of any trial, else from its reference actions.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        The tasks of the cell.
+    rows : iterable of CommitRow
+        Finished conversations of the setting.
+    """
+
+    def __init__(self, tasks: Sequence[Task], rows: Iterable[CommitRow]) -> None:
+        self._steps = {task.id: len(task.reference) + _SMALL_TALK_STEPS for task in tasks}
+        self._took: dict[str, list[float]] = {}
+        for row in rows:
+            self.learn(row)
+
+    def learn(self, row: CommitRow) -> None:
+        """Take one more finished conversation into account."""
+        if row.imported is None and row.duration_s is not None:  # imported ones were held by other servers
+            self._took.setdefault(row.task_id, []).append(max(row.duration_s, 0.0))
+
+    def seconds(self, task_id: str) -> float:
+        """Return the expected length of one conversation [s]; before anything is known, in steps."""
+        took = self._took.get(task_id)
+        if took:
+            return fmean(took)
+        return self._steps.get(task_id, _SMALL_TALK_STEPS) * self._seconds_per_step()
+
+    def eta_s(self, pending: Mapping[str, int], concurrency: int) -> float | None:
+        """Return the seconds until `pending` (task id to conversations) is done; None while nothing is known."""
+        if not pending:
+            return 0.0
+        if not self._took:
+            return None
+        each = {task_id: self.seconds(task_id) for task_id in pending}
+        work = sum(each[task_id] * count for task_id, count in pending.items())
+        return max(work / concurrency, *each.values())
+
+    def _seconds_per_step(self) -> float:
+        rates = [fmean(took) / self._steps[task_id] for task_id, took in self._took.items() if task_id in self._steps]
+        return median(rates) if rates else 1.0
+
+
+log = logging.getLogger("tautools.run")
+
+
+class EventSink:
+    """Turns what happens into events and log lines.
+
+    Parameters
+    ----------
+    setting : Setting
+        What is being run.
+    writer : Writer
+        Where events are kept.
+    on_event : callable
+        Called with every event; may be called from the run's thread.
+    """
+
+    def __init__(self, setting: Setting, writer: ResultsWriter, on_event: Callable[[Event], None]) -> None:
+        self._setting = setting
+        self._writer = writer
+        self._on_event = on_event
+        self._name = f"{setting.env} {setting.strategy.value} {setting.agent.model}"
+
+    def tell(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
+        """Keep an event in the events file and pass it on.
+
+        Parameters
+        ----------
+        kind : str
+            What happened, one word.
+        message : str
+            The same for people.
+        at : (str, int), optional
+            Task and trial (from 0) that it happened to; None when it concerns the whole run.
+        **data
+            What belongs to it, in what JSON can hold.
+        """
+        event = self._event(kind, message, at, data)
+        self._writer.event(event)
+        self._on_event(event)
+
+    def started(self, **data: Any) -> None:
+        """Tell that the run starts."""
+        self.tell("start", f"{data['done']} done, {data['pending']} pending", **data)
+        for difference in data.get("mixed", []):
+            log.warning("Mixed provenance under one setting: %s", difference)
+
+    def finished(self, row: CommitRow, **data: Any) -> None:
+        """Tell that a conversation is finished; the ledger has it, so the events file does not repeat it."""
+        if row.writer == self._writer.name:
+            self._log_finished(row, data)
+        message = f"task {row.task_id} trial {row.trial}: {row.outcome.value}, reward {_reward_text(row.reward)}"
+        data |= {"outcome": row.outcome.value, "reward": row.reward, "took_s": row.duration_s, "writer": row.writer}
+        self._on_event(self._event("done", message, (row.task_id, row.trial), data))
+
+    def _log_finished(self, row: CommitRow, data: dict[str, Any]) -> None:
+        log.info(
+            "[TAU2_TASK_COMPLETE] %s task=%s trial=%d outcome=%s reward=%s took=%.1fs calls=%d (%d/%d)",
+            self._name,
+            row.task_id,
+            row.trial,
+            row.outcome.value,
+            _reward_text(row.reward),
+            row.finished_at - row.started_at,
+            row.model_calls,
+            data["done"],
+            data["planned"],
+        )
+        eta = data.get("eta_s")
+        log.info(
+            "OVERALL_ETA %s done=%d/%d elapsed=%s",
+            "unknown" if eta is None else clock(eta),
+            data["done"],
+            data["planned"],
+            clock(data["elapsed_s"]),
+        )
+
+    def retrying(self, tag: CallTag, delay_s: float, error: ModelCallError) -> None:
+        """Tell that a model call is tried again after a while."""
+        log.warning(
+            "Retrying in %s seconds: %s task=%s trial=%d %s call: %s (%s)",
+            f"{delay_s:.3g}",
+            self._name,
+            tag.task_id,
+            tag.trial,
+            tag.role.value,
+            error.fault.value,
+            error.problem,
+        )
+        self.tell(
+            "retry",
+            error.problem,
+            at=(tag.task_id, tag.trial),
+            fault=error.fault.value,
+            role=tag.role.value,
+            delay_s=delay_s,
+            status=error.status,
+        )
+
+    def _event(self, kind: str, message: str, at: tuple[str, int] | None, data: dict[str, Any]) -> Event:
+        task_id, trial = at if at is not None else ("", None)
+        return Event(
+            kind=kind,
+            at=time.time(),
+            setting_id=self._setting.id,
+            task_id=task_id,
+            trial=trial,
+            message=message,
+            data=data,
+        )
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time as `H:MM:SS`.
+
+    Examples
+    --------
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _reward_text(reward: float | None) -> str:
+    return "none" if reward is None else f"{reward:g}"

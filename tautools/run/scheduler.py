@@ -1,0 +1,341 @@
+"""Which conversation runs when, and when a run ends: longest expected first over all trials, no barrier between trials.
+
+A conversation lost to the infrastructure is tried again at the end, a bounded number of times, and stays pending after
+that; it never becomes a score. A dead server ends the run early, with its cause. Near the time limit of the run's own
+Slurm job nothing is begun that would be cut off. A conversation that another process runs is waited for, and taken over
+when that process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tautools.errors import BenchError, FilesError, HumanUnavailableError, ModelCallError, PersonaError, SlurmError
+from tautools.records import UserStrategy
+from tautools.run.progress import CellProgress, DeadServerWatch, DurationEstimate
+from tautools.run.worker import Skipped
+from tautools.slurm import Slurm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tautools.llm.types import CompletionClient
+    from tautools.records import CallRecord, CommitRow
+    from tautools.run.ledger import Key
+    from tautools.run.plan import Cell, Pair
+    from tautools.run.progress import EventSink
+    from tautools.run.worker import TrialResult, Worker
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """A request to stop, made from any thread or signal handler and awaited in the run's event loop."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """0: go on; 1: start nothing new, let what runs finish within the grace; 2 and more: end at once."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: asyncio.Event | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody asked."""
+        return self.requests > 0
+
+    def request(self) -> None:
+        """Ask to stop; asking again ends at once."""
+        self.requests += 1
+        if self._loop is not None and self._changed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nothing left to stop
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    def attach(self) -> None:
+        """Bind to the running event loop."""
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self.asked:
+            self._changed.set()
+
+    async def wait(self) -> None:
+        """Return at the next request that was not awaited yet."""
+        if self._changed is None:
+            raise RuntimeError("attach() comes before wait()")
+        await self._changed.wait()
+        self._changed.clear()
+
+
+@contextlib.contextmanager
+def catching_signals(stop: Stop) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into requests while the block runs; no signal reaches any thread but the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(_number: int, _frame: Any) -> None:
+        stop.request()
+
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: a handler that was not set from Python and cannot be put back from here.
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+_RESERVE_S = 30.0
+"""Left over at the end, for the results to be written."""
+
+_ASK_AGAIN_S = 300.0
+"""A limit may have been moved: it is asked again before work is left, and at most this often [s]."""
+
+
+class JobTime:
+    """The time until the time limit of the Slurm job that this process runs in.
+
+    Parameters
+    ----------
+    environ : mapping, optional
+        Where SLURM_JOB_ID is read; this process's environment by default.
+    slurm : Slurm, optional
+        The door to Slurm.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None, slurm: Slurm | None = None) -> None:
+        self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
+        # An answer is not worth waiting for while conversations run.
+        self._slurm = slurm or Slurm(timeout_s=5.0)
+        self._ends_at: float | None = None
+        self._asked_at: float | None = None
+
+    def left_s(self) -> float | None:
+        """Return the seconds until the limit, less a little; None outside of a job, without a limit, or unknown."""
+        if not self._job_id:
+            return None
+        if self._asked_at is None:
+            self._ask()
+        return None if self._ends_at is None else self._ends_at - time.monotonic() - _RESERVE_S
+
+    def allows(self, seconds: float) -> bool:
+        """Whether something that takes so long can still be begun."""
+        left = self.left_s()
+        if left is None or left >= seconds:
+            return True
+        if self._asked_at is not None and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
+            self._ask()
+            left = self.left_s()
+        return left is None or left >= seconds
+
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            left = self._slurm.time_left(self._job_id)
+        except SlurmError:
+            return
+        self._ends_at = None if left is None else time.monotonic() + left
+
+
+log = logging.getLogger("tautools.run")
+
+REPEATS_AFTER_FAULT = 2
+"""How often one run tries a conversation again that was lost to the infrastructure."""
+
+HOPELESS_LIMIT = 5
+"""Conversations in a row lost to a fault that the next one will meet too, after which a run ends."""
+
+ELSEWHERE_POLL_S = 1.0
+HEARTBEAT_S = 20.0
+"""How often claims are touched [s]; a sixth of the time after which they are taken for abandoned."""
+
+
+class QueuedTrial(NamedTuple):
+    """One conversation to hold; jobs sort by what comes first."""
+
+    attempt: int
+    minus_expected_s: float
+    order: int
+    pair: Pair
+
+
+class Scheduler:
+    """Runs the pending conversations of one cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        The plan.
+    holder : Holder
+        Holds one conversation.
+    rows : mapping of key to CommitRow
+        What is finished now, in the whole setting.
+    teller, stop
+        Who is told, and who asks to stop.
+    """
+
+    def __init__(
+        self, cell: Cell, holder: Worker, *, rows: Mapping[Key, CommitRow], sink: EventSink, stop: Stop
+    ) -> None:
+        self.faults: Counter[str] = Counter()
+        self.cause = ""
+        """Why the run ended before its work was done, when it did."""
+        self.last_fault = ""
+        self.broken: FilesError | PersonaError | None = None
+        """The disk no longer takes results, or what would be recorded is not what the setting says."""
+        self._holder = holder
+        # A person holds one conversation at a time.
+        self._concurrency = 1 if cell.approach.user_strategy is UserStrategy.HUMAN else cell.run.concurrency
+        self._grace_s = cell.run.grace_s
+        self._sink = sink
+        self._stop = stop
+        self._tally = CellProgress(cell, rows.values())
+        self._expect = DurationEstimate(cell.tasks, rows.values())
+        self._watch = DeadServerWatch(hopeless_limit=HOPELESS_LIMIT, limit=2 * max(HOPELESS_LIMIT, self._concurrency))
+        pending = [pair for pair in cell.planned if cell.key(pair) not in rows]
+        self._queue = [
+            QueuedTrial(0, -self._expect.seconds(pair[0]), order, pair) for order, pair in enumerate(pending)
+        ]
+        heapq.heapify(self._queue)
+        self._elsewhere: list[QueuedTrial] = []
+        self._asked_elsewhere_at = 0.0
+        self._running: dict[asyncio.Task[TrialResult], QueuedTrial] = {}
+        self._started_at = time.monotonic()
+        self._job_time = JobTime()
+
+    def on_call(self, record: CallRecord) -> None:
+        """Take one model call, finished or failed."""
+        self._watch.call(record)
+        self._holder.on_call(record)
+
+    async def run(self, client: CompletionClient) -> None:
+        """Hold what is pending, until it is done, the run is stopped, or going on makes no sense."""
+        beat = asyncio.create_task(self._touch_claims())
+        try:
+            while not self._stop.asked and not self.cause:
+                self._start_some(client)
+                if not self._running and not self._elsewhere:
+                    return
+                await self._wait(ELSEWHERE_POLL_S if self._elsewhere else None)
+            await self._wind_down()
+        finally:
+            beat.cancel()
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(beat, *self._running, return_exceptions=True)
+            await self._holder.close()
+
+    def _start_some(self, client: CompletionClient) -> None:
+        now = time.monotonic()
+        if self._elsewhere and now - self._asked_elsewhere_at >= ELSEWHERE_POLL_S:
+            for job in self._elsewhere:
+                heapq.heappush(self._queue, job)
+            self._elsewhere.clear()
+            self._asked_elsewhere_at = now
+        while self._queue and len(self._running) < self._concurrency:
+            found = self._next()
+            if found is None:
+                if not self._running:
+                    self.cause = "Its job ends before another conversation could: run it again in a new one to go on."
+                return
+            self._running[asyncio.create_task(self._holder.hold(found.pair, client))] = found
+
+    def _next(self) -> QueuedTrial | None:
+        """Take the next job that can end before this process's own Slurm job does; None when there is none."""
+        for job in [self._queue[0]] if self._fits(self._queue[0]) else sorted(self._queue):
+            if self._fits(job):
+                self._queue.remove(job)
+                heapq.heapify(self._queue)
+                return job
+        return None
+
+    def _fits(self, job: QueuedTrial) -> bool:
+        return self._job_time.allows(self._expect.seconds(job.pair[0]))
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        """Wait for a conversation to end, a request to stop, or the time."""
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({stopping, *self._running}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        for task in [task for task in self._running if task.done()]:
+            self._ended(task, self._running.pop(task))
+
+    def _ended(self, task: asyncio.Task[TrialResult], job: QueuedTrial) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._held(job, task.result())
+        elif isinstance(error, FilesError | PersonaError):
+            self.broken, self.cause = error, error.problem
+        elif isinstance(error, HumanUnavailableError):
+            self.cause = str(error)
+        elif isinstance(error, Exception):
+            self._faulted(job, error)
+        else:
+            raise error
+
+    def _held(self, job: QueuedTrial, held: TrialResult) -> None:
+        if held is Skipped.ELSEWHERE:
+            self._elsewhere.append(job)
+        elif held is Skipped.USER_ERROR:
+            heapq.heappush(self._queue, job)
+        elif not isinstance(held, Skipped):
+            self._tally.finished(held)
+            self._expect.learn(held)
+            self._sink.finished(
+                held,
+                **self._tally.progress(),
+                running=len(self._running),
+                elapsed_s=time.monotonic() - self._started_at,
+                eta_s=self._expect.eta_s(self._tally.pending, self._concurrency),
+            )
+
+    def _faulted(self, job: QueuedTrial, error: Exception) -> None:
+        fault = _fault_of(error)
+        self.faults[fault] += 1
+        self.last_fault = str(error)
+        again = job.attempt < REPEATS_AFTER_FAULT
+        if again:
+            heapq.heappush(self._queue, job._replace(attempt=job.attempt + 1))
+        log.warning(
+            "FAULT %s task=%s trial=%d: %s", fault, *job.pair, error, exc_info=error if fault == "internal" else None
+        )
+        self._sink.tell("fault", str(error), at=job.pair, fault=fault, attempt=job.attempt, again=again)
+        stop_for = self._watch.faulted(job.pair, fault)
+        if stop_for and not self.cause:
+            self.cause = f"{stop_for}.\n{error}"
+
+    async def _wind_down(self) -> None:
+        """Let what runs finish within the grace, unless asked to stop once more."""
+        if self._stop.asked:
+            self._sink.tell("interrupted", "Asked to stop.", running=len(self._running), grace_s=self._grace_s)
+        deadline = time.monotonic() + (0.0 if self.broken else self._grace_s)
+        while self._running and self._stop.requests < 2:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            await self._wait(left_s)
+
+    async def _touch_claims(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self._holder.touch_claims()
+
+
+def _fault_of(error: Exception) -> str:
+    """Return how a conversation was lost: by a model's server, by the benchmark's own process, or by us."""
+    if isinstance(error, ModelCallError):
+        return error.fault.value
+    return "bench" if isinstance(error, BenchError) else "internal"

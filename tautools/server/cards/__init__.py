@@ -1,1 +1,0 @@
-"""The cards of a node: read, guarded, waited for, and whoever holds them named."""

@@ -1,1 +1,0 @@
-"""A server as a job of Slurm: its script, its submission, its address, its state, its successor."""

@@ -1,1 +1,0 @@
-"""The ladder of probes and its rungs: from "a process runs" to a certificate."""

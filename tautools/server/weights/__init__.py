@@ -1,1 +1,0 @@
-"""A model's weights: on this machine's disk, at the hub, and fetched."""

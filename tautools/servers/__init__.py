@@ -1,0 +1,43 @@
+"""Servers: start them, verify that they are what they should be, find them again, stop them whole.
+
+::
+
+    from tautools.servers import launch
+    server = launch(params, workspace=workspace).wait_ready()
+    server.verify(); server.endpoint(); server.stop()
+
+`launch` returns at once; `wait_ready` returns a server that has passed the checks (see `checks`). What is known of all
+servers of a workspace is in its `Registry`; `endpoints` finds and checks the addresses for a role.
+"""
+
+from __future__ import annotations
+
+from tautools.servers.addresses import as_base_url, endpoints, verify_target, verify_url
+from tautools.servers.diagnose.causes import Diagnosis, diagnose
+from tautools.servers.registry import Registry
+from tautools.servers.replicas import launch_all, launch_one_job
+from tautools.servers.server import Server, open_server, server_states
+from tautools.servers.start import attach, attach_all, check_launch, launch
+from tautools.servers.state import Snapshot, State, server_state
+
+__all__ = [
+    "Diagnosis",
+    "Registry",
+    "Server",
+    "Snapshot",
+    "State",
+    "as_base_url",
+    "attach",
+    "attach_all",
+    "check_launch",
+    "diagnose",
+    "endpoints",
+    "launch",
+    "launch_all",
+    "launch_one_job",
+    "open_server",
+    "server_state",
+    "server_states",
+    "verify_target",
+    "verify_url",
+]

@@ -1,0 +1,397 @@
+"""Which cards a server may take, and how they become free again.
+
+Nothing on a shared node keeps a process from a card that another one holds, so cards are checked before every start: a
+card in use is never taken unless that is forced. Inside a Slurm job the same check runs as a few lines of the job
+script, because the toolkit need not be installed there. After a stop, a card's memory comes back late (on Gaudi up to
+minutes), so the next start waits for it. Stale processes are listed first and stopped only when named again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from tautools.errors import ParamsError, ServerError, TautoolsError
+from tautools.servers.accelerators.probe import AcceleratorProbe, Card, Device, visible_to
+from tautools.shell import group_members, stop_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
+    from tautools.servers.accelerators.probe import CardProcess
+    from tautools.servers.registry import Registry
+
+
+_FORCE_ADVICE = "Take other cards, stop what holds them, or start with --force if you know better."
+
+
+def cards_needed(params: ServerParams, site: SiteParams) -> int:
+    """Return how many cards one replica takes; 0 when it takes none or the person has set the cards' variable."""
+    env = site.env | params.env
+    by_hand = {"CUDA_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES"} & env.keys()
+    if params.engine != "vllm" or site.device == "cpu" or by_hand:
+        return 0
+    factors = [params.vllm.args.get(f"{kind}_parallel_size", 1) for kind in ("pipeline", "data")]
+    needed = params.vllm.tensor_parallel_size
+    for factor in factors:
+        needed *= factor if isinstance(factor, int) else 1
+    return needed
+
+
+def site_cards(site: SiteParams, client: AcceleratorProbe | None = None) -> list[Card]:
+    """Return the cards of this node as the site knows them; empty where there are none.
+
+    Raises
+    ------
+    ServerError
+        When the site has cards and they cannot be read. Where it names none, a broken program is no hindrance.
+    """
+    if site.device == "cpu":
+        return []
+    try:
+        return (client or AcceleratorProbe(None if site.device == "none" else site.device)).read()
+    except ServerError:
+        if site.device == "none":
+            return []
+        raise
+
+
+def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = None) -> list[Card]:
+    """Return the cards that this session or job may use, as its environment tells; all when it tells nothing.
+
+    Notes
+    -----
+    Slurm counts cards as `hl-smi` does. With CUDA it shows a job its own cards only and numbers them anew, so there
+    `CUDA_VISIBLE_DEVICES` is believed and `SLURM_JOB_GPUS` is not.
+    """
+    environ = os.environ if environ is None else environ
+    if not cards:
+        return []
+    if cards[0].device == "cuda":
+        named = _comma_words(environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return [card for card in cards if not named or str(card.index) in named or _is_uuid(card, named)]
+    modules = _comma_words(environ.get("HABANA_VISIBLE_MODULES", ""))
+    if modules and all(word.isdigit() for word in modules):
+        return [card for card in cards if str(card.module) in modules]
+    indices = _comma_words(environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or "")
+    return [card for card in cards if not indices or str(card.index) in indices]
+
+
+def assign_cards(
+    count: int, *, client: AcceleratorProbe | None = None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Choose `count` idle cards of those that this job was given; for use on the node, before vLLM starts.
+
+    Returns
+    -------
+    dict
+        The variable that shows a process these cards, such as `{"HABANA_VISIBLE_MODULES": "2,6"}`.
+
+    Raises
+    ------
+    ServerError
+        When fewer are idle; the evidence names who holds the others, so that the job can be submitted again without
+        this node.
+    """
+    cards = allowed_cards((client or AcceleratorProbe()).read(), environ)
+    idle = [card for card in cards if card.idle]
+    if len(idle) < count:
+        raise ServerError(
+            f"{count} cards are needed on {socket.gethostname()} and {len(idle)} of {len(cards)} are idle.",
+            evidence="\n".join(f"card {card.index}: {card.why_busy}" for card in cards if not card.idle),
+            next_step="See `tautools server cards` there; if others hold them, submit again without this node "
+            f"(`--exclude={socket.gethostname()}`).",
+        )
+    return visible_to(idle[:count])
+
+
+def promised_cards(registry: Registry) -> dict[int, str]:
+    """Return the cards of this workspace's servers on this host, by index; one that starts shows no memory yet."""
+    return {
+        index: record.name
+        for record in _running_local_servers(registry.list())
+        for index in record.spec.get("cards") or ()
+    }
+
+
+def require_cards(
+    params: ServerParams,
+    site: SiteParams,
+    registry: Registry,
+    *,
+    force: bool = False,
+    client: AcceleratorProbe | None = None,
+) -> list[Card]:
+    """Return the cards that the server asks for, each known to be free; an empty list when it asks for none.
+
+    Parameters
+    ----------
+    params : ServerParams
+        The server; `cards` are the indices it asks for.
+    site : SiteParams
+        Says which kind of cards the node has.
+    registry : Registry
+        The workspace's servers, whose cards are promised.
+    force : bool
+        Take cards that are in use.
+    door : AcceleratorProbe, optional
+        How cards are read; the site's program by default.
+
+    Raises
+    ------
+    ServerError
+        When one does not exist, is in use or promised, or nothing here can tell; `force` lets all but the first pass.
+    """
+    if not params.cards or params.engine != "vllm" or site.device == "cpu":
+        return []
+    cards = {card.index: card for card in site_cards(site, client)}
+    if not cards:
+        return _unreadable_cards(params, site, force=force)
+    missing = [index for index in params.cards if index not in cards]
+    if missing:
+        raise ServerError(
+            f"Server {params.name!r} asks for card {missing[0]}, which this node does not have.",
+            evidence=f"It has: {', '.join(str(index) for index in cards)}.",
+            next_step="Choose among those; `tautools server cards` lists them.",
+        )
+    promised = promised_cards(registry)
+    reasons = [_why_not_free(cards[index], promised) for index in params.cards]
+    told = [f"card {index}: {why}" for index, why in zip(params.cards, reasons, strict=True) if why]
+    if told and not force:
+        raise ServerError(
+            f"Server {params.name!r} is not started: {len(told)} of its {len(params.cards)} cards are in use.",
+            evidence="\n".join(told),
+            next_step=_FORCE_ADVICE,
+        )
+    return [cards[index] for index in params.cards]
+
+
+def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) -> list[Card]:
+    """Return cards that cannot be looked at here: with CUDA the index is enough, elsewhere only when it is forced."""
+    if site.device == "none" and force:
+        return []
+    if site.device == "cuda" or force:
+        device: Device = "cuda" if site.device == "cuda" else "gaudi"
+        return [Card(device, index, index, 0, 0) for index in params.cards]
+    program = "hl-smi" if site.device == "gaudi" else "nvidia-smi or hl-smi"
+    raise ServerError(
+        f"Server {params.name!r} asks for cards, and {program} is not here to find them.",
+        evidence=f"cards: {', '.join(str(index) for index in params.cards)}; device of site {site.name}: {site.device}",
+        next_step="Start it on a node with cards, take `cards` out of its file, or use --force.",
+    )
+
+
+def _why_not_free(card: Card, promised: Mapping[int, str]) -> str:
+    if card.index in promised:
+        return f"it belongs to server {promised[card.index]!r}"
+    return card.why_busy
+
+
+def _running_local_servers(records: Iterable[ServerRecord]) -> Iterable[ServerRecord]:
+    for record in records:
+        here = record.host in {"", socket.gethostname()} and record.how == "local" and record.spec.get("cards")
+        if not here or record.pid is None or record.pid_started_at is None:
+            continue
+        if group_members(record.pid, record.pid_started_at):
+            yield record
+
+
+def _comma_words(text: str) -> set[str]:
+    return {word.strip() for word in text.split(",") if word.strip()}
+
+
+def _is_uuid(card: Card, named: set[str]) -> bool:
+    return any(card.uuid.startswith(word) for word in named if not word.isdigit())
+
+
+_CHOOSE_MODULES_SCRIPT = r"""
+import os, socket, subprocess, sys
+count, asked = int(sys.argv[1]), [word for word in sys.argv[2].split(",") if word]
+query = ["hl-smi", "-Q", "index,module_id,memory.used", "-f", "csv,noheader,nounits"]
+rows = [[cell.split()[0] for cell in line.split(",")] for line in subprocess.check_output(query, text=True).splitlines()
+        if line.strip()]
+given = (os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS") or "").split(",")
+ours = asked or [word for word in given if word] or [index for index, _, _ in rows]
+rows = [row for row in rows if row[0] in ours]
+idle = [module for _, module, used in rows if float(used) <= 1536]
+if len(idle) < count or (asked and len(idle) < len(rows)):
+    held = ", ".join(f"card {index} ({used} MiB)" for index, _, used in rows if float(used) > 1536)
+    if len(rows) < count:
+        sys.exit(f"ERROR: {count} cards are needed and this job was given {len(rows)}; ask for more in the site's gres")
+    sys.exit(f"ERROR: {count} idle cards are needed on {socket.gethostname()} and {len(idle)} of {len(rows)} are idle; "
+             f"in use: {held or 'none'}. Stop what is yours there, or submit again with "
+             f"--exclude={os.environ.get('SLURMD_NODENAME') or socket.gethostname()}")
+print(",".join(idle[:count]))
+""".strip()
+
+
+def gres_for(site: SiteParams, needed: int) -> str | None:
+    """Return what a job asks for: the site's cards, or as many of the kind as its servers take when that is more."""
+    counted = re.fullmatch(r"(gpu(?::[\w.-]+)?:)(\d+)", site.gres or "")
+    if counted is None:
+        return site.gres
+    return f"{counted[1]}{max(int(counted[2]), needed)}"
+
+
+def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
+    """Return the lines; none for a server that takes no Gaudi card, or whose modules a person has set.
+
+    The job ends there, with the reason in its log, when too few of its cards are idle.
+    """
+    needed = cards_needed(params, site)
+    if site.device != "gaudi" or needed == 0:
+        return []
+    return _choose_modules(needed, ",".join(str(index) for index in params.cards))
+
+
+def job_share_lines(
+    needed: Sequence[int], site: SiteParams, errors: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the lines by which a job of several servers looks at its cards, and those that give each server its own.
+
+    Parameters
+    ----------
+    needed : sequence of int
+        How many cards each server takes, in the order of their start.
+    site : SiteParams
+        Whose device says by which variable a server sees its cards.
+    errors : sequence of str
+        Bash words for the servers' files of errors, where it is told too when the cards are in use.
+    """
+    variable = {"gaudi": "HABANA_VISIBLE_MODULES", "cuda": "CUDA_VISIBLE_DEVICES"}.get(site.device)
+    if variable is None or not sum(needed):
+        return [], [[] for _ in needed]
+    # Looked at once, before the first server starts: afterwards its cards would no longer be idle.
+    chosen = _choose_modules(sum(needed), "", f" 2> >(tee -a {' '.join(errors)} >&2)") if site.device == "gaudi" else []
+    shares, first = [], 1
+    for count in needed:
+        part = f'"$(cut -d, -f{first}-{first + count - 1} <<< "${variable}")"'
+        shares.append([f'[ -z "${{{variable}:-}}" ] || export {variable}={part}', ""] if count else [])
+        first += count
+    return chosen, shares
+
+
+def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
+    return [
+        "# The modules of this job's cards on this node, if they are idle",
+        "if command -v hl-smi > /dev/null; then",
+        f"HABANA_VISIBLE_MODULES=$(python3 - {needed} '{asked}'{redirect} <<'PYTHON'",
+        _CHOOSE_MODULES_SCRIPT,
+        "PYTHON",
+        ") || exit 1",
+        "export HABANA_VISIBLE_MODULES",
+        "fi",
+        "",
+    ]
+
+
+RELEASE_TIMEOUT_S = 240.0
+"""Most seconds to wait where no server file says otherwise; on Gaudi it takes up to minutes."""
+
+_POLL_INTERVAL_S = 1.0
+
+
+def wait_released(
+    indices: Collection[int],
+    client: AcceleratorProbe,
+    *,
+    timeout_s: float = RELEASE_TIMEOUT_S,
+    every_s: float = _POLL_INTERVAL_S,
+    tell: Callable[[str], None] | None = None,
+) -> bool:
+    """Wait until the memory of the cards is back at idle; return whether it is.
+
+    Parameters
+    ----------
+    indices : collection of int
+        The cards, by index.
+    door : AcceleratorProbe
+        Reads them.
+    timeout_s : float
+        Most seconds to wait. Another process that is seen to hold the card ends the wait for it: it will not be idle.
+    every_s : float
+        Seconds between two looks.
+    tell : callable, optional
+        Told what is waited for, when it changes, and what is still held at the end.
+    """
+    say, told = tell or (lambda _text: None), ""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            held = [card for card in client.read() if card.index in indices and not card.idle]
+        except TautoolsError as error:
+            say(f"the cards cannot be read: {error.problem}")
+            return False
+        waited_for = [card for card in held if not card.holders]
+        if not held:
+            return True
+        if not waited_for or time.monotonic() >= deadline:
+            say(f"not idle after the stop: {_card_names(held)}")
+            return False
+        if (text := _card_names(waited_for)) != told:
+            told = text
+            say(f"waiting until released: {text}")
+        time.sleep(every_s)
+
+
+def _card_names(cards: list[Card]) -> str:
+    return ", ".join(f"card {card.index} ({card.used_mib} MiB)" for card in cards)
+
+
+def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProcess]:
+    """Return this user's processes on the cards that no registered server owns, each once, by pid."""
+    ours = {os.getpid()}
+    for record in registry.list():
+        if record.pid is not None and record.pid_started_at is not None and record.host in {"", socket.gethostname()}:
+            ours.update(group_members(record.pid, record.pid_started_at))
+    found = {holder.pid: holder for card in cards for holder in card.holders}
+    return [found[pid] for pid in sorted(found) if found[pid].mine and pid not in ours]
+
+
+def stop_stale(
+    confirmed: Sequence[str],
+    cards: Sequence[Card],
+    registry: Registry,
+    *,
+    term_s: float = 10.0,
+    tell: Callable[[CardProcess], None] | None = None,
+) -> list[CardProcess]:
+    """Stop the confirmed processes, each alone, and return them.
+
+    Parameters
+    ----------
+    confirmed : sequence of str
+        `PID@START` of each, as `Holder.token` says.
+    cards, registry
+        What was read just now: who is not stale any more is not stopped.
+    term_s : float
+        Seconds each gets to end in good order before SIGKILL.
+    tell : callable, optional
+        Told each process when it has ended.
+
+    Raises
+    ------
+    ParamsError
+        When one of them is not such a process now; none is stopped then.
+    ShellError
+        When a process does not end.
+    """
+    stale = {holder.token: holder for holder in stale_processes(cards, registry)}
+    unknown = [token for token in confirmed if token not in stale]
+    if unknown:
+        raise ParamsError(
+            f"{unknown[0]!r} is not a stale process of yours on a card; nothing was stopped.",
+            evidence=f"There are: {', '.join(stale)}." if stale else "There is none now.",
+            next_step="Run `tautools server cards --stop-stale` again and confirm what it names.",
+        )
+    chosen = [stale[token] for token in dict.fromkeys(confirmed)]
+    for holder in chosen:
+        stop_process(holder.pid, holder.started_at, term_s=term_s)
+        if tell is not None:
+            tell(holder)
+    return chosen

@@ -1,0 +1,383 @@
+"""Addresses of servers: verify one, read and write ToolOrchestra's `model_config*.json`, find those that serve a role.
+
+::
+
+    {"/path/to/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "127.0.0.1", "port": "1901"}],
+     "vllm_model_config_path": "model_config_local.json"}
+
+The name of a model is the one that requests carry; every address of its list is a replica. Keys are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tautools.errors import ParamsError, ServerError, VerifyError
+from tautools.files import write_atomic
+from tautools.llm.types import Endpoint
+from tautools.servers.checks.certificate import certificate_of, target_of
+from tautools.servers.checks.run import CheckTarget, recheck, run_checks
+from tautools.servers.checks.target import ModelList, ask_models, nearest_model
+from tautools.servers.registry import Registry
+from tautools.servers.state import State, server_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from tautools.http import Http
+    from tautools.params.models import RoleParams
+    from tautools.records import Certificate, Check, ServerRecord
+
+
+def as_base_url(url: str) -> str:
+    """Return `url` as an address that ends in `/v1`; a bare host and port get it added.
+
+    Raises
+    ------
+    ParamsError
+        When it is not an http address.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ParamsError(
+            f"{url!r} is not the address of a server.",
+            next_step="Give it as http://HOST:PORT/v1, as the server prints it.",
+        )
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def verify_url(
+    base_url: str,
+    *,
+    model: str | None = None,
+    key: str = "",
+    alias: str = "",
+    on_check: Callable[[Check], None] | None = None,
+) -> Certificate:
+    """Climb the ladder at any OpenAI-compatible address and return the certificate.
+
+    Parameters
+    ----------
+    base_url : str
+        Such as `http://gaudi001:8007/v1`.
+    model : str, optional
+        The name that must be served; the first one the server tells by default.
+    key : str
+        Its key, when it has one. Without a key the check that tests it does not apply.
+    alias : str
+        A further name that must be served, as proof that it is one certain launch.
+    on_check : callable, optional
+        Told each check as it is done.
+
+    Raises
+    ------
+    ParamsError
+        When the address is not one.
+    """
+    return verify_target(CheckTarget(base_url, model or "", key=key, alias=alias), on_check=on_check)
+
+
+def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
+    """Climb the ladder at an address of which more is asked, such as a thinking state or many chats at once.
+
+    Parameters
+    ----------
+    target : Target
+        The address and what must hold there.
+    on_check : callable, optional
+        Told each check as it is done.
+
+    Raises
+    ------
+    ParamsError
+        When the address is not one.
+    """
+    from tautools.http import Http
+
+    target = replace(target, base_url=as_base_url(target.base_url))
+    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, http=Http(), on_check=on_check))
+
+
+_OWN_PATH = "vllm_model_config_path"
+"""The file's own path, which ToolOrchestra keeps in it."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAddresses:
+    """A model and the addresses that serve it."""
+
+    model: str
+    base_urls: tuple[str, ...]
+
+
+def read_model_config(path: Path) -> list[ModelAddresses]:
+    """Return the models of a `model_config*.json`, in its order.
+
+    Raises
+    ------
+    ParamsError
+        When it cannot be read, or an entry is not a list of `{"ip_addr", "port"}`.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ParamsError(
+            f"{path} cannot be read as a model configuration.",
+            evidence=str(error),
+            next_step='It must be JSON: {"model": [{"ip_addr": "127.0.0.1", "port": "1900"}]}.',
+        ) from error
+    if not isinstance(stored, dict):
+        raise _not_addresses(path, "the whole file", stored)
+    found = [
+        ModelAddresses(model, tuple(_read_address(path, model, entry) for entry in _address_list(path, model, entries)))
+        for model, entries in stored.items()
+        if model != _OWN_PATH
+    ]
+    if not found:
+        raise ParamsError(f"{path} names no model.", next_step="Give a file that lists addresses of running servers.")
+    return found
+
+
+def write_model_config(path: Path, records: Iterable[ServerRecord]) -> list[ModelAddresses]:
+    """Write the addresses of servers by model, replicas as one list; return what was written.
+
+    Parameters
+    ----------
+    path : Path
+        The file; replaced whole.
+    records : iterable of ServerRecord
+        What is to be in it.
+
+    Raises
+    ------
+    ParamsError
+        When a server's address is more than a host and a port, which the format cannot say.
+    FilesError
+        When the file cannot be written.
+    """
+    by_model: dict[str, list[str]] = {}
+    for record in records:
+        by_model.setdefault(record.model, []).append(record.base_url)
+    content: dict[str, Any] = {model: [_address_entry(url) for url in urls] for model, urls in by_model.items()}
+    content[_OWN_PATH] = str(path)
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return [ModelAddresses(model, tuple(urls)) for model, urls in by_model.items()]
+
+
+def short_name(model: str) -> str:
+    """Return a model's last part as the name of a server: `/models/My Model` is `My-Model`."""
+    last = model.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:56] or "server"
+
+
+def _address_list(path: Path, model: str, entries: Any) -> Sequence[Any]:
+    if not isinstance(entries, list) or not entries:
+        raise _not_addresses(path, repr(model), entries)
+    return entries
+
+
+def _read_address(path: Path, model: str, entry: Any) -> str:
+    if not isinstance(entry, dict):
+        raise _not_addresses(path, repr(model), entry)
+    host, port = str(entry.get("ip_addr", "")), str(entry.get("port", ""))
+    if not _HOST_NAME.fullmatch(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise _not_addresses(path, repr(model), entry)
+    return f"http://[{host}]:{int(port)}/v1" if ":" in host else f"http://{host}:{int(port)}/v1"
+
+
+def _address_entry(base_url: str) -> dict[str, str]:
+    parts = urlsplit(base_url)
+    if parts.scheme != "http" or parts.path.rstrip("/") != "/v1" or not parts.hostname:
+        raise ParamsError(
+            f"{base_url} cannot be written to a model configuration, which knows hosts and ports alone.",
+            next_step="Leave that server out by naming the others.",
+        )
+    return {"ip_addr": parts.hostname, "port": str(parts.port or 80)}
+
+
+def _not_addresses(path: Path, where: str, seen: Any) -> ParamsError:
+    return ParamsError(
+        f"{path}: {where} is not a list of addresses.",
+        evidence=json.dumps(seen)[:200],
+        next_step='Write [{"ip_addr": "127.0.0.1", "port": "1900"}], one for each replica.',
+    )
+
+
+_ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+_KEY_VARIABLE = "OPENAI_API_KEY"
+"""Goes only to the address that stands beside it."""
+
+
+def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endpoint]:
+    """Return every address that answers for a role now; each was asked for its models with its key.
+
+    Parameters
+    ----------
+    role : RoleParams
+        Which server or model.
+    workspace : Path
+        Whose registry is looked into.
+    role_name : str
+        For messages: `agent`, `user`, ….
+
+    Returns
+    -------
+    list of Endpoint
+        One, or several when replicas of the model run.
+
+    Raises
+    ------
+    ServerError
+        When no such server is there or ready.
+    VerifyError
+        When an address answers and refuses the key, or does not serve the model.
+    ModelCallError
+        When a hosted provider's key is missing.
+    """
+    from tautools.http import Http
+
+    if role.provider != "openai":
+        return [_hosted_endpoint(role, role_name)]
+    registry, http = Registry(workspace), Http()
+    if role.base_url is not None:
+        return [_endpoint_at(role, role.base_url, registry, role_name=role_name, http=http)]
+    usual = None if servers_for_role(role, registry.list()) else address_from_env(role)
+    if usual is not None:
+        return [_endpoint_at(role, usual, registry, role_name=role_name, http=http)]
+    return _registered_endpoints(role, registry, role_name, http)
+
+
+def servers_for_role(role: RoleParams, records: Sequence[ServerRecord]) -> list[ServerRecord]:
+    """Return the registered servers that a role means: by the server's name, else by the model it serves."""
+    by_name = [each for each in records if role.server and role.server in {each.name, each.spec.get("name")}]
+    wanted = role.model or role.server or ""
+    return by_name or [each for each in records if each.model == wanted]
+
+
+def address_from_env(role: RoleParams) -> str | None:
+    """Return where a model is asked that is named alone and that no registered server serves.
+
+    Those who come from tau-bench have the address in `OPENAI_API_BASE`, as litellm reads it, or in the openai package's
+    `OPENAI_BASE_URL`.
+    """
+    if role.provider != "openai" or role.base_url is not None or role.server is not None:
+        return None
+    return next((address for name in _ADDRESS_VARIABLES if (address := os.environ.get(name))), None)
+
+
+def _hosted_endpoint(role: RoleParams, role_name: str) -> Endpoint:
+    from tautools.llm import check_hosted_key
+
+    model = role.model or role.server or ""
+    key = _key_from_env(role, role_name)
+    if not key:
+        check_hosted_key(role.provider, model)
+    return Endpoint(role.base_url or "", model, key=key, provider=role.provider)
+
+
+def _endpoint_at(role: RoleParams, address: str, registry: Registry, *, role_name: str, http: Http) -> Endpoint:
+    base_url = as_base_url(address)
+    key = _key_from_env(role, role_name)
+    if role.base_url is None and not key:
+        key = os.environ.get(_KEY_VARIABLE, "")
+    known = next((record for record in registry.list() if record.base_url == base_url), None)
+    if known is not None and not role.api_key_env:
+        key = registry.key(known)
+    answer = ask_models(base_url, key=key, http=http)
+    return _checked_endpoint(
+        base_url, role.model or "", key, answer, role_name=role_name, name=known.name if known else ""
+    )
+
+
+def _registered_endpoints(role: RoleParams, registry: Registry, role_name: str, http: Http) -> list[Endpoint]:
+    records = registry.list()
+    wanted = role.model or role.server or ""
+    found: list[Endpoint] = []
+    told: list[str] = []
+    for record in servers_for_role(role, records):
+        snapshot = server_state(record, workspace=registry.workspace, http=http)
+        if snapshot.state is not State.READY:
+            told.append(f"{record.name} is {snapshot}")
+            continue
+        # The certificate may be a day old: what costs the server nothing is proven again at each use.
+        done = recheck(target_of(record, registry.key(record)), http=http)
+        failed = next((check for check in done.checks if check.passed is False), None)
+        if failed is not None or done.models is None:
+            told.append(
+                f"{record.name} is not what was proven" + (f": {failed.name}: {failed.detail}" if failed else "")
+            )
+            continue
+        model, key = role.model or record.model, done.target.key
+        found.append(_checked_endpoint(record.base_url, model, key, done.models, role_name=role_name, name=record.name))
+    if not found:
+        raise _none_ready(wanted, "; ".join(told), records, role, role_name)
+    return found
+
+
+def _checked_endpoint(base_url: str, model: str, key: str, answer: ModelList, *, role_name: str, name: str) -> Endpoint:
+    where = f"{name} ({base_url})" if name else base_url
+    if answer.status == 0:
+        raise ServerError(
+            f"Nobody answers for the {role_name} at {where}.",
+            evidence=answer.detail,
+            next_step="Try `tautools server test URL`; mind that a server on loopback answers on its own node only.",
+        )
+    if answer.status in {401, 403}:
+        raise VerifyError(
+            f"The server for the {role_name} at {where} refuses the key ({answer.status}).",
+            evidence=answer.detail,
+            next_step="Put the server's key in an environment variable and name it with `api_key_env`.",
+        )
+    if answer.status != 200 or not answer.names:
+        raise VerifyError(
+            f"{where} does not answer like a model server: /v1/models gives {answer.status}.",
+            evidence=answer.detail,
+            next_step="The address must end in /v1 and belong to an OpenAI-compatible server.",
+        )
+    if model not in answer.names:
+        near = nearest_model(model, answer.names)
+        raise VerifyError(
+            f"The server {where} does not serve {model!r}, which the {role_name} needs.",
+            evidence=f"It serves: {', '.join(answer.names)}.",
+            next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
+        )
+    length = answer.length_of(model)
+    return Endpoint(base_url, model, key=key, name=name, simulated=answer.simulated, max_model_len=length)
+
+
+def _key_from_env(role: RoleParams, role_name: str) -> str:
+    if not role.api_key_env:
+        return ""
+    key = os.environ.get(role.api_key_env, "")
+    if not key:
+        raise ServerError(
+            f"The key of the {role_name} is to come from {role.api_key_env}, which is not set.",
+            next_step=f"Set it in this session: export {role.api_key_env}=…, or leave `api_key_env` out.",
+        )
+    return key
+
+
+def _none_ready(wanted: str, told: str, records: list[ServerRecord], role: RoleParams, role_name: str) -> ServerError:
+    if told:
+        name = next(iter(record.name for record in records if record.name in told), wanted)
+        return ServerError(
+            f"No server for the {role_name} is ready: {told}.",
+            next_step=f"See `tautools server logs {name}`; start it again with `tautools server up {name}`.",
+        )
+    names = sorted({record.name for record in records} | {record.model for record in records})
+    near = nearest_model(wanted, names)
+    start = role.server or "NAME"
+    return ServerError(
+        f"No running server serves {wanted!r}, which the {role_name} needs.",
+        evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
+        next_step=f"Start it with `tautools server up {start}`, or give its address with `base_url` or OPENAI_API_BASE"
+        + (f"; did you mean {near!r}?" if near else "."),
+    )

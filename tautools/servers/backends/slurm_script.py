@@ -1,0 +1,334 @@
+"""The job script of a server on Slurm. Pure: what a person can read, check and submit by hand.
+
+The port is chosen on the node, because only there it is known which one is free; the job writes the address down and
+the checks verify it. The key never stands in the script: the job reads it from its private file, or makes it there when
+the script is submitted by hand. Compiled graphs of Gaudi servers belong to exact versions of the software, so they are
+kept on the node's own disk in a folder named by those; a site may name a shared folder to copy them from and to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from tautools.errors import ParamsError
+from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines
+from tautools.servers.vllm.command import (
+    KEY_VARIABLE,
+    RECIPES_MB,
+    RECIPES_VARIABLE,
+    ListenAddress,
+    server_argv,
+    server_env,
+    user_folder,
+)
+from tautools.slurm import JobScript, render_sbatch
+from tautools.slurm.script import log_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
+
+
+_VERSIONS_PROGRAM = r"""
+import importlib.metadata as installed, re
+found = []
+for name in ("habana_torch_plugin", "vllm", "vllm_gaudi"):
+    try:
+        found.append(re.sub(r"[^A-Za-z0-9._+-]", "_", installed.version(name)))
+    except installed.PackageNotFoundError:
+        if name == "vllm":
+            raise SystemExit
+print("-".join(found))
+""".strip()
+
+
+def recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the lines before and after a server of a Gaudi site; none for others, or where a person has chosen.
+
+    Parameters
+    ----------
+    params, site : ServerParams, SiteParams
+        What is served, and where.
+    env : mapping
+        The variables that the script sets by itself.
+    """
+    if site.device != "gaudi" or cards_needed(params, site) == 0 or RECIPES_VARIABLE in env:
+        return [], []
+    kind = f"tp{params.vllm.tensor_parallel_size}-{re.sub(r'[^A-Za-z0-9._+-]', '_', params.vllm.dtype or 'auto')}"
+    folder = f'{shlex.quote(f"{user_folder(site)}/recipes")}/"$software"-{kind}'
+    before = [
+        "# Compiled graphs of this very software, on the node's own disk",
+        "software=$(python3 - <<'PYTHON'",
+        _VERSIONS_PROGRAM,
+        "PYTHON",
+        ")",
+        'if [ -n "$software" ]; then',
+        f"recipes={folder}",
+        'mkdir -p -- "$recipes"',
+        f'export {RECIPES_VARIABLE}="$recipes,false,{RECIPES_MB}"',
+    ]
+    after = []
+    if site.recipe_store is not None:
+        store = f'{shlex.quote(site.recipe_store)}/"${{recipes##*/}}"'
+        before.append(f'cp -r -n -- {store}/. "$recipes"/ 2> /dev/null')
+        after = [
+            'if [ -n "$software" ]; then',
+            f'mkdir -p -- {store} && cp -r -n -- "$recipes"/. {store}/',
+            "fi",
+        ]
+    return [*before, "fi", ""], after
+
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PORT_PLACEHOLDER = 0
+"""Stands for the port in the command until the job has chosen one."""
+
+_KERNEL_LINES = """
+# A login shell sets this, a job's shell does not; without it Gaudi's compiler fails with synStatus=26
+kernels=/usr/lib/habanalabs/libtpc_kernels.so
+if [ -z "${GC_KERNEL_PATH:-}" ] && [ -e "$kernels" ]; then export GC_KERNEL_PATH="$kernels"; fi
+""".strip()
+
+_ANNOUNCE_PROGRAM = r"""
+import json, os, random, secrets, socket, sys, time
+folder, bind, asked = sys.argv[1], sys.argv[2], int(sys.argv[3])
+record = json.loads(os.environ.pop("TAUTOOLS_RECORD"))
+launches = os.path.join(folder, "launches")
+os.makedirs(launches, mode=0o700, exist_ok=True)
+
+def write(path, text):
+    with open(f"{path}.{os.getpid()}.part", "w") as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+# Below the ports that the node gives to outgoing connections, so that none takes it while the model loads.
+ports = [asked] if asked else random.sample(range(20000, 32000), 200)
+for port in ports:
+    with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
+        try:
+            probe.bind((bind, port))
+        except OSError as error:
+            if asked:
+                sys.exit(f"ERROR: Address already in use: port {asked} on {bind}: {error}")
+            continue
+    break
+else:
+    sys.exit("ERROR: no free port on this node")
+node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+host = bind
+if bind in ("0.0.0.0", "::"):
+    try:
+        socket.getaddrinfo(node, None)
+        host = node
+    except OSError:
+        host = socket.gethostname()
+base_url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+base = os.path.join(launches, record["name"])
+if os.path.exists(f"{base}.exit"):
+    os.remove(f"{base}.exit")
+if not os.path.exists(record["key_file"]):
+    write(record["key_file"], secrets.token_urlsafe(24) + "\n")
+job_id = os.environ["SLURM_JOB_ID"]
+found = {"alias": record["alias"], "job_id": job_id, "host": node, "base_url": base_url, "at": time.time()}
+found.update({log: record[log].replace("%j", job_id).replace("%%", "%") for log in ("log_out", "log_err")})
+write(f"{base}.address", json.dumps(found))
+proven = os.path.join(folder, record["name"] + ".json")
+if not os.path.exists(f"{base}.json") and not os.path.exists(proven):
+    found.pop("at")
+    write(f"{base}.json", json.dumps(dict(record, started_at=time.time(), **{k: found[k] for k in found})))
+print(port, base_url, node)
+""".strip()
+
+
+def job_argv(params: ServerParams, site: SiteParams, alias: str) -> list[str]:
+    """Return the server's command, with `$port` where the job puts the port that it found."""
+    argv = server_argv(params, site, ListenAddress(site.host, _PORT_PLACEHOLDER, alias))
+    spot = next(i for i, word in enumerate(argv) if word == "--port" and argv[i + 1] == str(_PORT_PLACEHOLDER))
+    return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
+
+
+def job_script(
+    params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path, begin_in_s: int = 0
+) -> str:
+    """Return the whole text of the job script of one launch.
+
+    Parameters
+    ----------
+    params, site : ServerParams, SiteParams
+        What to serve, and what a job of the site asks for.
+    record : ServerRecord
+        The launch; the job registers it when nobody did.
+    workspace : Path
+        Folder of registry and logs, which the nodes see too; absolute.
+    begin_in_s : int
+        Not before so many seconds after the submission.
+
+    Raises
+    ------
+    ParamsError
+        When a value cannot stand in a job script.
+    """
+    out, err = log_patterns(record.name, workspace)
+    record = record.model_copy(update={"log_out": out, "log_err": err})
+    job = JobScript(
+        name=record.name,
+        comment=f"Server {record.name}: {record.model}. Submit it by hand in {workspace}: "
+        "mkdir -p logs errors && sbatch FILE",
+        output=out,
+        error=err,
+        account=site.account,
+        partition=site.partition,
+        qos=site.qos,
+        cores=site.cores,
+        memory_gib=site.memory_gib,
+        gres=gres_for(site, cards_needed(params, site)),
+        constraint=site.constraint,
+        exclude=site.exclude,
+        time_limit=site.time_limit,
+        begin_in_s=begin_in_s,
+        body=server_lines(params, site, record, workspace, cards=job_card_lines(params, site)),
+    )
+    return checked_text(job)
+
+
+def log_patterns(name: str, workspace: Path) -> tuple[str, str]:
+    """Return Slurm's patterns for a server's output and errors."""
+    return log_pattern(workspace / "logs", name, "out"), log_pattern(workspace / "errors", name, "err")
+
+
+def server_lines(
+    params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path, *, cards: Sequence[str]
+) -> list[str]:
+    """Return what a job does for one server, in bash; it ends with the server's exit status.
+
+    Parameters
+    ----------
+    params, site, record, workspace
+        As of `job_script`; the record tells its logs as patterns.
+    cards : sequence of str
+        Lines that give the server its cards.
+    """
+    env = _environment(params, site, record, workspace)
+    before, after = recipe_lines(params, site, env)
+    return [
+        *_setup_lines(site, env, workspace),
+        *_address_lines(params, site, record, workspace),
+        *_header_lines(record),
+        *cards,
+        *before,
+        *_run_lines(job_argv(params, site, record.alias), record, workspace, after),
+    ]
+
+
+def checked_text(job: JobScript) -> str:
+    """Return the text of a job script.
+
+    Raises
+    ------
+    ParamsError
+        When a value cannot stand in one.
+    """
+    text = render_sbatch(job)
+    if "\0" in text:
+        raise ParamsError(
+            f"Server {job.name!r} has a NUL byte in one of its values.", next_step="Remove it from its file."
+        )
+    return text
+
+
+def environment_lines(site: SiteParams) -> list[str]:
+    """Return the lines that load the environment of a site's servers."""
+    return [
+        "# The environment of the servers",
+        *(f"module load {' '.join(shlex.quote(word) for word in module.split())} || exit 1" for module in site.modules),
+        *site.activate,
+    ]
+
+
+def _environment(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> dict[str, str]:
+    """Return the variables that the script sets; the key is read by the job itself."""
+    cache = workspace / "servers" / "cache" / record.name
+    env = server_env(params, site, key="", cache=cache, inherited={})
+    del env[KEY_VARIABLE]
+    bad = [name for name in env if not _VARIABLE_NAME.fullmatch(name)]
+    if bad:
+        raise ParamsError(
+            f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
+        )
+    return env
+
+
+def _setup_lines(site: SiteParams, env: dict[str, str], workspace: Path) -> list[str]:
+    return [
+        "trap : TERM  # the end is written down too when Slurm ends the job",
+        f"cd -- {shlex.quote(str(workspace))} || exit 1",
+        "",
+        *environment_lines(site),
+        *([_KERNEL_LINES] if site.device == "gaudi" else []),
+        "unset VLLM_PORT",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
+        "",
+    ]
+
+
+def _address_lines(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
+    folder = shlex.quote(str(workspace / "servers"))
+    told = record.model_dump_json(exclude={"certificate"})
+    return [
+        "# A free port of this node, and the address that others reach, written down for whoever waits for it",
+        f"export TAUTOOLS_RECORD={shlex.quote(told)}",
+        f"found=$(umask 077; python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
+        _ANNOUNCE_PROGRAM,
+        "PYTHON",
+        ") || exit 1",
+        "unset TAUTOOLS_RECORD",
+        'read -r port base_url node <<< "$found"',
+        f"{KEY_VARIABLE}=$(cat -- {shlex.quote(record.key_file)}) || exit 1",
+        f"export {KEY_VARIABLE}",
+        "",
+    ]
+
+
+def _header_lines(record: ServerRecord) -> list[str]:
+    rule = "=" * 36
+    return [
+        f'printf "%s\\n" {rule} "Starting {record.engine} server {record.name} on node: $node" \\',
+        f'  {shlex.quote(f"Model: {record.model}")} "Server base: $base_url" {rule}',
+        "",
+    ]
+
+
+def _run_lines(argv: list[str], record: ServerRecord, workspace: Path, after: list[str]) -> list[str]:
+    words = ['"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
+             for before, word in zip(["", *argv], argv, strict=False)]  # fmt: skip
+    base = shlex.quote(str(workspace / "servers" / "launches" / record.name))
+    proven = shlex.quote(str(workspace / "servers" / f"{record.name}.json"))
+    left = json.dumps({"alias": record.alias, "code": "%d"}).replace('"%d"', "%d")
+    return [
+        " \\\n  ".join(_by_flag(words)),
+        "code=$?",
+        *after,
+        "",
+        "# What is left of it: its exit status; and it is no proven server any more",
+        f"grep -qsF {record.alias} {base}.json {proven} || exit $code  # it was stopped and forgotten",
+        f"printf {shlex.quote(left)} $code > {base}.exit",
+        f"if grep -qsF {record.alias} {proven}; then mv -- {proven} {base}.json; fi",
+        "exit $code",
+    ]
+
+
+def _by_flag(words: list[str]) -> list[str]:
+    """Return the words as lines, each flag beginning one."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--") and lines[-1]:
+            lines.append([])
+        lines[-1].append(word)
+    return [" ".join(line) for line in lines]

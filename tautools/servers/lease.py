@@ -1,0 +1,331 @@
+"""Servers that end by themselves: after minutes without a request, or when their owner is gone.
+
+A watchdog process of its own (`python -m tautools.servers.lease`) does the watching, so that it goes on when the
+notebook is closed; it ends with the server. It looks at the process and at `/metrics`, never at the key, and stops the
+server as `tautools server stop` does. A server that does not answer `/metrics` is not called idle; only its owner's
+end counts then. What the watchdog sees is in `servers/launches/<name>.lease`; `active_lease` reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tautools.errors import ParamsError, ServerError, TautoolsError
+from tautools.files import ensure_folder, write_atomic
+from tautools.params.secrets import names_a_secret
+from tautools.servers.metrics import Sample, ask_metrics
+from tautools.servers.registry import Registry
+from tautools.servers.server import Server
+from tautools.shell import Process, process_alive, start_detached, this_process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tautools.http import Http
+    from tautools.records import ServerRecord
+
+
+_KERNEL_MARKS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """When a server shall end by itself."""
+
+    idle_s: float | None = None
+    """Without any request for this long [s]."""
+    owner: Process | None = None
+    """When this process is gone, and nothing was asked of the server for `quiet_s`."""
+    quiet_s: float = 120.0
+    """A run that goes on without the owner asks at least this often [s]."""
+    every_s: float = 15.0
+    """How often is looked [s]."""
+
+    def __post_init__(self) -> None:
+        if self.idle_s is None and self.owner is None:
+            raise ParamsError(
+                "Neither an idle time nor an owner is given, so there is nothing to watch for.",
+                next_step="Give `idle_s` or `owner`.",
+            )
+        if (self.idle_s is not None and self.idle_s <= 0) or self.quiet_s < 0 or self.every_s <= 0:
+            raise ParamsError("The times of a keeper must be above 0 s.", next_step="Give times above 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the keeper of a server wrote down last."""
+
+    alias: str
+    pid: int
+    started_at: float
+    host: str
+    idle_s: float | None
+    """The idle time after which it stops the server [s]."""
+    owner_pid: int | None
+    seen_at: float
+    """When it looked last [s since the epoch]."""
+    quiet_since: float | None
+    """Since when nothing was asked of the server [s since the epoch]; None while it works or does not tell."""
+    owner_gone: bool = False
+    stopping: str = ""
+    """Why it is stopping the server; empty while it is not."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the keeper still runs; of one on another host nothing is known, and its last look counts."""
+        if self.host != socket.gethostname():
+            return time.time() - self.seen_at < 120
+        return process_alive(self.pid, self.started_at)
+
+    def __str__(self) -> str:
+        if self.stopping:
+            return f"being stopped: {self.stopping}"
+        parts = []
+        if self.idle_s is not None:
+            left = self.idle_s if self.quiet_since is None else self.idle_s - (time.time() - self.quiet_since)
+            parts.append(f"ends after {_format_minutes(self.idle_s)} idle, {_format_minutes(max(0.0, left))} left")
+        if self.owner_pid is not None:
+            gone = f"process {self.owner_pid} is gone: ends when nothing uses it"
+            parts.append(gone if self.owner_gone else f"ends with process {self.owner_pid}")
+        return "; ".join(parts)
+
+
+def start_watchdog(server: Server, terms: LeaseTerms) -> Process:
+    """Start the process that ends `server` on these terms, and return it.
+
+    Raises
+    ------
+    ServerError
+        When the server is not registered any more.
+    """
+    record, workspace = server.record, Path(server.workspace).resolve()
+    if not Registry(workspace).is_current(record):
+        raise ServerError(
+            f"Server {record.name!r} of this handle was stopped or replaced.",
+            next_step="Take a new handle from the registry.",
+        )
+    log = ensure_folder(workspace / "logs") / f"{record.name}_keeper-{record.alias}.log"
+    # Nothing secret is needed for watching and stopping, so nothing secret is handed on.
+    env = {name: value for name, value in os.environ.items() if not names_a_secret(name)}
+    return start_detached(_watchdog_argv(record, workspace, terms), env=env, cwd=workspace, stdout=log, stderr=log)
+
+
+def active_lease(record: ServerRecord, *, workspace: Path) -> Lease | None:
+    """Return what the keeper of this launch wrote last; None when it has none that runs."""
+    note = _read_lease(record, workspace)
+    return note if note is not None and note.running else None
+
+
+def lease_file(name: str, workspace: Path) -> Path:
+    """Return where the keeper of a server writes what it sees."""
+    return Path(workspace) / "servers" / "launches" / f"{name}.keeper"
+
+
+def write_lease(name: str, workspace: Path, note: Lease) -> None:
+    """Write down what the keeper sees, private as everything of the registry."""
+    write_atomic(lease_file(name, workspace), json.dumps(asdict(note)), mode=0o600)
+
+
+def forget_lease(record: ServerRecord, workspace: Path) -> None:
+    """Remove what the keeper of this launch wrote; another launch's stays."""
+    if _read_lease(record, workspace) is not None:
+        lease_file(record.name, workspace).unlink(missing_ok=True)
+
+
+def _read_lease(record: ServerRecord, workspace: Path) -> Lease | None:
+    try:
+        note = Lease(**json.loads(lease_file(record.name, workspace).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return note if note.alias == record.alias else None
+
+
+def owner_process(pid: int) -> Process:
+    """Return the running process with this pid, with its start time.
+
+    Raises
+    ------
+    ParamsError
+        When there is none.
+    """
+    try:
+        return Process(pid, psutil.Process(pid).create_time())
+    except (psutil.Error, ValueError, OverflowError) as error:
+        raise ParamsError(
+            f"There is no process {pid}, so no server can be leased to it.",
+            evidence=str(error),
+            next_step="Give the pid of a process of this machine, or `kernel` in a notebook.",
+        ) from error
+
+
+def kernel_process(pid: int | None = None) -> Process:
+    """Return the notebook kernel that `pid` (this process by default) was started from, or is.
+
+    Raises
+    ------
+    ParamsError
+        When no process above it is one.
+    """
+    start = psutil.Process(pid)
+    for process in (start, *start.parents()):
+        try:
+            words = process.cmdline()
+            if any(mark in word for word in words[:4] for mark in _KERNEL_MARKS):
+                return Process(process.pid, process.create_time())
+        except psutil.Error:
+            continue
+    raise ParamsError(
+        "This was not started from a notebook, so there is no kernel to lease the server to.",
+        next_step="Run it in a cell (`!tautools server up …`), or give a pid: `--lease $$` ends it with your shell.",
+    )
+
+
+def _watchdog_argv(record: ServerRecord, workspace: Path, terms: LeaseTerms) -> list[str]:
+    words = [sys.executable, "-m", "tautools.servers.lease", "--workspace", str(workspace)]
+    words += ["--name", record.name, "--alias", record.alias]
+    words += ["--quiet-s", repr(terms.quiet_s), "--every-s", repr(terms.every_s)]
+    if terms.idle_s is not None:
+        words += ["--idle-s", repr(terms.idle_s)]
+    if terms.owner is not None:
+        words += ["--owner-pid", str(terms.owner.pid), "--owner-started-at", repr(terms.owner.started_at)]
+    return words
+
+
+def _format_minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+_log = logging.getLogger("tautools.servers.lease")
+
+
+class Watchdog:
+    """Watches one launch.
+
+    Parameters
+    ----------
+    record : ServerRecord
+        The launch that is meant; a newer one of the same name is never touched.
+    workspace : Path
+        Where it is registered.
+    terms : Terms
+        When it shall end.
+    """
+
+    def __init__(self, record: ServerRecord, *, workspace: Path, terms: LeaseTerms) -> None:
+        from tautools.http import Http
+
+        self.record, self.workspace, self.terms = record, workspace, terms
+        self._http: Http = Http()
+        self._last: Sample | None = None
+        self._quiet_since: float | None = None
+        self._silent_since: float | None = None
+        me = this_process()
+        owner_pid = terms.owner.pid if terms.owner is not None else None
+        self._note = Lease(
+            record.alias, me.pid, me.started_at, socket.gethostname(), terms.idle_s, owner_pid, time.time(), None
+        )
+
+    def watch(self) -> str:
+        """Look until the server is gone or has to end; return why it was stopped, empty when it ended otherwise."""
+        server = Server(self.record, workspace=self.workspace)
+        registry = Registry(self.workspace)
+        try:
+            while registry.is_current(self.record) and not self._ended(server):
+                why = self.look()
+                if why:
+                    write_lease(self.record.name, self.workspace, dataclasses.replace(self._note, stopping=why))
+                    server.stop()
+                    return why
+                self._rest(registry)
+            return ""
+        finally:
+            forget_lease(self.record, self.workspace)
+
+    def _ended(self, server: Server) -> bool:
+        """Whether the server ended otherwise; Slurm is asked only when the server itself does not answer."""
+        if self.record.how == "slurm" and self._silent_since is None:
+            return False
+        return server.state().state.final
+
+    def _rest(self, registry: Registry) -> None:
+        """Wait until the next look; a server that is stopped meanwhile ends the wait within a second."""
+        until = time.monotonic() + self.terms.every_s
+        while (left := until - time.monotonic()) > 0 and registry.is_current(self.record):
+            time.sleep(min(1.0, left))
+
+    def look(self) -> str:
+        """Look once; return why the server has to end now, empty when it goes on."""
+        now = time.time()
+        self._see(ask_metrics(self.record.base_url, http=self._http), now)
+        owner = self.terms.owner
+        gone = owner is not None and not process_alive(owner.pid, owner.started_at)
+        self._note = dataclasses.replace(self._note, seen_at=now, quiet_since=self._quiet_since, owner_gone=gone)
+        write_lease(self.record.name, self.workspace, self._note)
+        idle_s, quiet_s = self.terms.idle_s, self.terms.quiet_s
+        if idle_s is not None and self._quiet_since is not None and now - self._quiet_since >= idle_s:
+            return f"no request for {idle_s / 60:.3g} min"
+        unused_since = self._quiet_since if self._quiet_since is not None else self._silent_since
+        if gone and owner is not None and unused_since is not None and now - unused_since >= quiet_s:
+            return f"its owner, process {owner.pid}, is gone and nothing uses it"
+        return ""
+
+    def _see(self, sample: Sample | None, now: float) -> None:
+        if sample is None:
+            self._quiet_since = None
+            self._silent_since = self._silent_since if self._silent_since is not None else now
+        else:
+            self._silent_since = None
+            same = self._last is None or sample.work == self._last.work
+            if sample.busy or not same:
+                self._quiet_since = None
+            elif self._quiet_since is None:
+                self._quiet_since = now
+            self._last = sample
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Watch in the foreground; return the exit status: 0 done, 1 the server could not be stopped."""
+    given = _parser().parse_args(words)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    owner = None if given.owner_pid is None else Process(given.owner_pid, given.owner_started_at)
+    terms = LeaseTerms(given.idle_s, owner, given.quiet_s, given.every_s)
+    record = Registry(given.workspace).find(given.name)
+    if record is None or record.alias != given.alias:
+        return 0
+    try:
+        why = Watchdog(record, workspace=given.workspace, terms=terms).watch()
+    except TautoolsError as error:
+        _log.error("%s: %s", given.name, error)
+        return 1
+    _log.info("%s: %s", given.name, f"stopped, {why}" if why else "has ended; nothing more to watch")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m tautools.servers.lease", description="Watch one server.")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--alias", required=True, help="the launch that is meant")
+    parser.add_argument("--idle-s", type=float, help="stop after so long without a request")
+    parser.add_argument("--owner-pid", type=int, help="stop when this process is gone and nothing uses the server")
+    parser.add_argument("--owner-started-at", type=float, help="start time of that process")
+    parser.add_argument("--quiet-s", type=float, default=120.0, help="without a request for so long nothing uses it")
+    parser.add_argument("--every-s", type=float, default=15.0, help="how often to look")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

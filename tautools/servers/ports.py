@@ -1,0 +1,138 @@
+"""Ports: find a free one with a plain bind, and say who holds one that is taken.
+
+The bind is plain on purpose: with `SO_REUSEPORT`, as vLLM itself binds, two servers of one user both start on one port
+and share its requests silently.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tautools.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+_LISTEN_STATE = "0A"
+"""The kernel's number for a socket that listens."""
+
+
+def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
+    """Return a port on `host` that nothing listens on.
+
+    Parameters
+    ----------
+    host : str
+        Address the server will bind to.
+    asked : int, optional
+        The port it must be.
+    avoid : collection of int
+        Ports promised to servers that are starting and have not bound theirs yet.
+
+    Raises
+    ------
+    ServerError
+        When the asked-for port is taken; the message names its owner as far as this user may know it.
+    """
+    if asked is not None:
+        _require_port(host, asked, avoid)
+        return asked
+    while (port := _bind(host, 0)) in avoid:
+        pass
+    return port
+
+
+def listeners(port: int) -> list[int | None]:
+    """Return the pid of every socket that listens on `port`; None for another user's. Empty when it cannot be told."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.Error:
+        return []
+    return [c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port]
+
+
+def other_listeners(port: int, members: Callable[[], Collection[int]]) -> list[int | None]:
+    """Return who else listens on a server's port; None for another user's process.
+
+    Parameters
+    ----------
+    port : int
+        The server's.
+    members : callable
+        Gives the pids of the server's own processes; asked only when more than one socket listens there.
+
+    Notes
+    -----
+    The kernel's own list of sockets is read in a fraction of a millisecond; who holds them is found by looking at every
+    process, which takes a hundred times as long. So that is done only for the rare port with several sockets.
+    """
+    if _listening_sockets(port) < 2:
+        return []
+    holders = listeners(port)
+    own = set(members()) if holders else set()
+    return [holder for holder in holders if holder not in own]
+
+
+def _listening_sockets(port: int) -> int:
+    """Return how many sockets listen on `port`; 2 (look closer) where the kernel's list cannot be read."""
+    tables = [table for table in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if table.exists()]
+    end, sockets = f":{port:04X}", set()
+    try:
+        for table in tables:
+            for line in table.read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN_STATE and fields[1].endswith(end):
+                    sockets.add(fields[9])
+    except (OSError, IndexError):
+        return 2
+    return len(sockets) if tables else 2
+
+
+def owner_of(port: int) -> str:
+    """Say who listens on `port`, for an error message."""
+    for pid in listeners(port):
+        if pid is None:
+            return "a process of another user"
+        try:
+            process = psutil.Process(pid)
+            return f"process {pid} ({process.name()}) of {process.username()}"
+        except psutil.Error:
+            return f"process {pid}"
+    return "nobody that can be seen from here"
+
+
+def _require_port(host: str, port: int, avoid: Collection[int]) -> None:
+    if port in avoid:
+        raise ServerError(
+            f"Port {port} is promised to another server of this workspace.",
+            next_step="See `tautools server ls`; stop that server, or leave out --port to get a free one.",
+        )
+    try:
+        _bind(host, port)
+    except OSError as error:
+        # Connections of a server that has just stopped keep the port for a minute; they do not hinder a new server.
+        if error.errno == errno.EADDRINUSE and not listeners(port) and not _accepts_connection(host, port):
+            return
+        raise ServerError(
+            f"Port {port} on {host} cannot be used: it belongs to {owner_of(port)}.",
+            evidence=str(error),
+            next_step="Leave out --port to get a free one, or stop what listens there if it is yours.",
+        ) from error
+
+
+def _bind(host: str, port: int) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, port))
+        return int(probe.getsockname()[1])
+
+
+def _accepts_connection(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0

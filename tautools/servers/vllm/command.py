@@ -1,0 +1,334 @@
+"""The command line and the environment of a server, from what a person wrote. Nothing is started here.
+
+A command is a list of words that no shell reads, so quotes, newlines and `$( )` in a parameter stay what they are. The
+key travels in the environment (`VLLM_API_KEY`, which both engines read), never on the command line, which every user of
+the node can see. What a kind of card needs in the environment is chosen by the site's `device`; these are defaults, and
+whatever the session, the site or the server file sets itself wins.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tautools.errors import ParamsError
+from tautools.params.secrets import names_a_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tautools.params.models import ServerParams, SiteParams
+
+
+_PACKAGES = {"vllm", "vllm_gaudi", "habana_torch_plugin", "torch", "transformers", "tokenizers"}
+_DIST_INFO = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)\.(?:dist|egg)-info")
+
+
+def packages_folders(command: Sequence[str]) -> list[Path]:
+    """Return the `site-packages` folders of the environment that a command belongs to; none when it is not here."""
+    found = shutil.which(command[0]) if command else None
+    if found is None:
+        return []
+    # Not resolved further: the `python` of a virtual environment is a link to another one's.
+    return sorted(Path(found).absolute().parent.parent.glob("lib/python3*/site-packages"))
+
+
+def installed_versions(command: Sequence[str]) -> dict[str, str]:
+    """Return the versions of vLLM and what decides about it, by package; empty when they cannot be seen from here.
+
+    Parameters
+    ----------
+    command : sequence of str
+        What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
+    """
+    versions: dict[str, str] = {}
+    for folder in packages_folders(command):
+        for path in folder.iterdir():
+            info = _DIST_INFO.fullmatch(path.name)
+            if info and (name := info["name"].lower()) in _PACKAGES:
+                versions[name] = info["version"]
+    return versions
+
+
+RECIPES_VARIABLE = "PT_HPU_RECIPE_CACHE_CONFIG"
+RECIPES_MB = 16384
+"""Size that the cache of compiled graphs may grow to [MB]."""
+
+_FIRST_COMPILE_S = 600
+"""A first request may wait so long for its graph [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """The defaults of one kind of card."""
+
+    name: str
+    env: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know, one sentence each."""
+
+
+def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
+    """Return the profile of a server on a site.
+
+    Parameters
+    ----------
+    params, site
+        What was written.
+    versions : mapping
+        Installed packages, as `installed_versions` tells them; they tell Gaudi's plugin from the old fork.
+    """
+    if params.engine == "simulate":
+        return DeviceProfile("simulated")
+    if site.device == "gaudi":
+        return _gaudi_profile(params, site, versions)
+    if site.device == "cpu":
+        return _cpu_profile(params)
+    return DeviceProfile(site.device)
+
+
+def check_module_ids(env: Mapping[str, str]) -> None:
+    """Raise when Gaudi's card variable holds anything but numbers.
+
+    Raises
+    ------
+    ParamsError
+        Vendor software ends with a ValueError about `int()` otherwise.
+    """
+    given = env.get("HABANA_VISIBLE_MODULES")
+    if given is not None and not re.fullmatch(r"\d+(,\d+)*", given):
+        raise ParamsError(
+            f"HABANA_VISIBLE_MODULES={given!r} is not a list of module numbers.",
+            next_step="Write numbers such as 0,1 (`hl-smi -Q index,module_id -f csv` tells them), or unset it for all.",
+        )
+
+
+def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
+    fork = _is_fork(versions)
+    lazy = fork
+    env = {
+        "PT_HPU_LAZY_MODE": "1" if lazy else "0",
+        "PT_HPU_WEIGHT_SHARING": "0",
+        "HABANA_LOGS": f"{user_folder(site)}/habana_logs",
+        "VLLM_RPC_TIMEOUT": str(_FIRST_COMPILE_S * 1000),
+        "VLLM_ENGINE_ITERATION_TIMEOUT_S": str(_FIRST_COMPILE_S),
+    }
+    if not fork:
+        env["VLLM_BUCKETING_STRATEGY"] = "exp"
+    if lazy and params.vllm.tensor_parallel_size > 1:
+        env["PT_HPU_ENABLE_LAZY_COLLECTIVES"] = "true"
+    if lazy and "qwen" in params.model.lower():
+        env["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"] = "false"
+    if params.vllm.max_num_seqs is not None:
+        env["VLLM_DECODE_BS_BUCKET_MAX"] = str(params.vllm.max_num_seqs)
+    recipes = _recipe_folder(params, site, versions)
+    if recipes:
+        env[RECIPES_VARIABLE] = f"{recipes},false,{RECIPES_MB}"
+    return DeviceProfile("gaudi-fork" if fork else "gaudi", env, _gaudi_notes(params, site, fork=fork, recipes=recipes))
+
+
+def _is_fork(versions: Mapping[str, str]) -> bool:
+    """Whether it is Habana's own vLLM, which ends at 0.9; later ones are the project's with a plugin."""
+    version = versions.get("vllm", "")
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:2]]
+    return "vllm_gaudi" not in versions and len(numbers) == 2 and numbers < [0, 10]
+
+
+def _recipe_folder(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> str:
+    """Return the folder of compiled graphs; none when the software is not known, whose graphs they would be."""
+    software = [versions.get(name) for name in ("habana_torch_plugin", "vllm", "vllm_gaudi")]
+    if not versions.get("vllm"):
+        return ""
+    cards = params.vllm.tensor_parallel_size
+    key = "-".join([*(each for each in software if each), f"tp{cards}", params.vllm.dtype or "auto"])
+    return f"{user_folder(site)}/recipes/{re.sub(r'[^A-Za-z0-9._+-]', '_', key)}"
+
+
+def user_folder(site: SiteParams) -> str:
+    """Return this user's folder on the node's own disk."""
+    return f"{site.node_disk.rstrip('/')}/tautools-{getpass.getuser()}"
+
+
+def _gaudi_notes(params: ServerParams, site: SiteParams, *, fork: bool, recipes: str) -> list[str]:
+    notes = []
+    if fork:
+        notes.append("Habana's fork of vLLM is not kept up any more; the plugin (vllm-gaudi) has taken its place.")
+    if not recipes:
+        notes.append("Compiled graphs are not kept: the versions of its environment cannot be seen from this session.")
+    if "VLLM_SKIP_WARMUP" in site.env | params.env:
+        notes.append("Without the warm-up the first requests compile: their latencies are no measurement.")
+    if "VLLM_FULL_WARMUP" in site.env | params.env:
+        notes.append("VLLM_FULL_WARMUP ends the server at the first shape it has not seen.")
+    notes.append("The start is mostly warm-up; `server ls` shows its counter.")
+    return notes
+
+
+def _cpu_profile(params: ServerParams) -> DeviceProfile:
+    env = {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
+    if params.vllm.enforce_eager:
+        # Otherwise the first request with a grammar waits for a C++ compiler, 5 to 9 s.
+        env["TORCH_COMPILE_DISABLE"] = "1"
+    notes = []
+    if not {"kv_cache_memory_bytes", "kv-cache-memory-bytes"} & set(params.vllm.args):
+        notes.append("The KV cache takes whole GiB (VLLM_CPU_KVCACHE_SPACE); `kv_cache_memory_bytes` takes less.")
+    return DeviceProfile("cpu", env, notes)
+
+
+KEY_VARIABLE = "VLLM_API_KEY"
+
+_LAUNCHER_FLAGS = {"api_key", "host", "port", "served_model_name", "model", "uds"}
+"""Flags that the launcher sets itself; a second value would undo the proof of identity or show the key."""
+
+_CARD_VARIABLES = {"cuda": "CUDA_VISIBLE_DEVICES", "gaudi": "HABANA_VISIBLE_MODULES"}
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where one launch listens and the name that only it is served under."""
+
+    host: str
+    port: int
+    alias: str
+
+
+def server_argv(params: ServerParams, site: SiteParams, place: ListenAddress) -> list[str]:
+    """Return the command that starts the server, word by word.
+
+    Raises
+    ------
+    ParamsError
+        When `vllm.args` holds a flag that the launcher sets itself, a flag carries a secret, or the model's name would
+        be taken for a flag.
+    """
+    if params.engine == "simulate":
+        return _without_secrets(_simulate_argv(params, place))
+    if params.model.startswith("-"):
+        raise ParamsError(
+            f"The model {params.model!r} would be taken for a flag.",
+            next_step="Give it as ORGANISATION/NAME or as a path; a folder whose name begins so as ./NAME.",
+        )
+    return _without_secrets(_vllm_argv(params, params.serve_command or site.serve_command, place))
+
+
+def server_env(
+    params: ServerParams, site: SiteParams, *, key: str, cache: Path, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the whole environment of the server.
+
+    Parameters
+    ----------
+    params, site
+        What was written; the server's own variables win over the site's, and both over the inherited ones.
+    key : str
+        The random key of this launch.
+    cache : Path
+        Folder for compiled artefacts of this server alone: two servers that share one spoil each other's.
+    inherited : mapping
+        The launching process's environment.
+
+    Raises
+    ------
+    ParamsError
+        When Gaudi's card variable holds anything but numbers, or cards are named for a job that Slurm gives its cards.
+    """
+    if params.cards and site.scheduler == "slurm" and site.gres:
+        raise ParamsError(
+            f"Server {params.name!r} names cards, and Slurm gives a job its cards; those of other jobs are not ours.",
+            evidence=f"cards {', '.join(map(str, params.cards))}; gres {site.gres}",
+            next_step="Leave out `cards` and --gpu-ids: a job asks for as many cards as its server takes.",
+        )
+    env = {name: value for name, value in inherited.items() if name != "VLLM_PORT"}
+    # A root that the session has set is shared by all that start from it; each server gets a folder of its own in it.
+    env["VLLM_CACHE_ROOT"] = str(Path(env["VLLM_CACHE_ROOT"]) / cache.name if "VLLM_CACHE_ROOT" in env else cache)
+    env.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A log that is watched must not wait in a buffer.
+    env.setdefault("PYTHONUNBUFFERED", "1")
+    profile = choose_profile(params, site, installed_versions(params.serve_command or site.serve_command))
+    env = profile.env | env
+    variable = _CARD_VARIABLES.get(site.device)
+    if params.cards and variable:
+        env[variable] = ",".join(str(card) for card in params.cards)
+    env |= site.env | params.env
+    if site.device == "gaudi":
+        check_module_ids(env)
+    env[KEY_VARIABLE] = key
+    return env
+
+
+def _without_secrets(argv: list[str]) -> list[str]:
+    """Return `argv` when no flag of it carries a secret, which every user of the node could read."""
+    for word in argv:
+        name = word.partition("=")[0]
+        if name.startswith("--") and names_a_secret(name.lstrip("-")):
+            raise ParamsError(
+                f"`{name}` would show a secret to every user of the machine.",
+                next_step="Set its environment variable before tautools starts (HF_TOKEN for the hub's token).",
+            )
+    return argv
+
+
+def _simulate_argv(params: ServerParams, place: ListenAddress) -> list[str]:
+    how = params.simulate
+    flags = {
+        "--host": place.host,
+        "--port": place.port,
+        "--model": params.serves,
+        "--alias": place.alias,
+        "--skill": how.skill,
+        "--ttft-ms": how.ttft_ms,
+        "--itl-ms": how.itl_ms,
+        "--prefill-ms-per-1k": how.prefill_ms_per_1k_tokens,
+        "--jitter": how.jitter,
+        "--speed": how.speed,
+        "--seed": how.seed,
+        "--max-model-len": how.max_model_len,
+    }
+    # -P: a file of the workspace must not be taken for a module of Python's.
+    words = params.serve_command or [sys.executable, "-P", "-m", "tautools.simulate"]
+    return [*words, *(word for flag, value in flags.items() for word in (flag, str(value)))]
+
+
+def _vllm_argv(params: ServerParams, words: list[str], place: ListenAddress) -> list[str]:
+    vllm = params.vllm
+    argv = [*words, params.model, "--host", place.host, "--port", str(place.port)]
+    argv += ["--served-model-name", params.serves, place.alias]
+    named = {
+        "max_model_len": vllm.max_model_len,
+        "tensor_parallel_size": vllm.tensor_parallel_size if vllm.tensor_parallel_size > 1 else None,
+        "gpu_memory_utilization": vllm.gpu_memory_utilization,
+        "max_num_seqs": vllm.max_num_seqs,
+        "dtype": vllm.dtype,
+        "enable_auto_tool_choice": True if vllm.tool_call_parser else None,
+        "tool_call_parser": vllm.tool_call_parser,
+        "reasoning_parser": vllm.reasoning_parser,
+        "chat_template": vllm.chat_template,
+        "default_chat_template_kwargs": vllm.chat_template_kwargs or None,
+        "enforce_eager": vllm.enforce_eager or None,
+    }
+    for name, value in (named | vllm.args).items():
+        argv += _flag_words(name, value)
+    return argv
+
+
+def _flag_words(name: str, value: Any) -> list[str]:
+    bare = name.lstrip("-").replace("_", "-")
+    if bare.replace("-", "_") in _LAUNCHER_FLAGS:
+        raise ParamsError(
+            f"`{name}` under `vllm.args` is set by the launcher itself.",
+            next_step="Use `model`, `served_model_name` and `port`; each launch gets a key of its own.",
+        )
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{bare}" if value else f"--no-{bare}"]
+    if isinstance(value, dict):
+        return [f"--{bare}", json.dumps(value)]
+    if isinstance(value, list):
+        return [f"--{bare}", *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+    return [f"--{bare}", str(value)]

@@ -1,0 +1,391 @@
+"""A model's weights: are they here, does the hub have them, is there room; download them, and fail fast when missing.
+
+The hub's own client asks the hub, because proxy, tokens and mirrors are that client's business. A start is refused only
+when it is certain that the model is nowhere; what is only likely is logged. Nothing is asked about a model that lies in
+a folder or complete in the cache, nor for a command that is not vLLM itself, which may see other folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatch
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tautools.errors import ServerError
+from tautools.servers.model_cache import LocalWeights, cache_folder, check_model_id, free_bytes, hub_home, local_weights
+from tautools.servers.vllm.flags import first_release_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from huggingface_hub import HfApi
+
+    from tautools.params.models import ServerParams
+
+
+_OTHER_FORMATS = ("*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "metal/*", "onnx/*")
+"""Copies of the weights that vLLM does not load."""
+
+
+class HubState(StrEnum):
+    """What is known of a model at the hub."""
+
+    THERE = "there"
+    GATED = "gated"
+    """There, and this account may not have it."""
+    ABSENT = "absent"
+    """No repository of that name, or a private one that this token does not open."""
+    OFFLINE = "offline"
+    """Not asked: the environment says so."""
+    SILENT = "silent"
+    """It does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubAnswer:
+    """The hub's answer for one model."""
+
+    state: HubState
+    files: tuple[tuple[str, int], ...] = ()
+    """Files that a server needs, with their sizes [bytes]."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of files that it does not need."""
+    detail: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that a server needs."""
+        return sum(size for _name, size in self.files)
+
+
+def hub_offline(environ: Mapping[str, str]) -> bool:
+    """Whether the environment forbids asking the hub."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names)
+
+
+def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) -> HubAnswer:
+    """Ask the hub for a model; never raises for what it says."""
+    if hub_offline(environ):
+        return HubAnswer(HubState.OFFLINE, detail="HF_HUB_OFFLINE is set")
+    import httpx  # noqa: TID251 - its errors only; the hub's client opens the connection
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    api = HfApi(endpoint=environ.get("HF_ENDPOINT") or None, token=_hub_token(environ))
+    try:
+        told = api.model_info(model, files_metadata=True, timeout=timeout_s)
+    except GatedRepoError as error:
+        return HubAnswer(HubState.GATED, detail=_first_line(error))
+    except RepositoryNotFoundError as error:
+        return HubAnswer(HubState.ABSENT, detail=_first_line(error))
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        return HubAnswer(HubState.SILENT, detail=_first_line(error))
+    sizes = [(each.rfilename, each.size or 0) for each in told.siblings or []]
+    ignored = _ignored_patterns([name for name, _size in sizes])
+    files = tuple((name, size) for name, size in sizes if not any(fnmatch(name, pattern) for pattern in ignored))
+    gated = bool(told.gated) and not _has_access(api, model)
+    return HubAnswer(HubState.GATED if gated else HubState.THERE, files, ignored)
+
+
+def download(model: str, environ: Mapping[str, str], *, cache: Path, ignored: tuple[str, ...]) -> Path:
+    """Bring a model into the cache and return its folder; what is there already is not fetched again.
+
+    Parameters
+    ----------
+    model : str
+        Hub id.
+    environ : mapping of str to str
+        Where `HF_ENDPOINT` and `HF_TOKEN` are looked up.
+    cache : Path
+        The hub's cache folder.
+    ignored : tuple of str
+        Patterns of files that are not fetched.
+
+    Raises
+    ------
+    OSError, huggingface_hub.errors.HfHubHTTPError
+        When it cannot be had; told by the caller.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        model,
+        cache_dir=cache,
+        endpoint=environ.get("HF_ENDPOINT") or None,
+        token=_hub_token(environ),
+        ignore_patterns=list(ignored),
+    )
+    return Path(str(folder))
+
+
+def _hub_token(environ: Mapping[str, str]) -> str | None:
+    """Return the account's token as the server would find it; None leaves the search to the hub's client."""
+    file = Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser()
+    try:
+        return environ.get("HF_TOKEN") or file.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _has_access(api: HfApi, model: str) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.auth_check(model)
+    except (HfHubHTTPError, OSError):
+        return False
+    return True
+
+
+def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
+    """Return patterns of further copies of the same weights."""
+    if not any(name.endswith(".safetensors") for name in names):
+        return _OTHER_FORMATS
+    sharded = any(fnmatch(name, "model*.safetensors") for name in names)
+    return (*_OTHER_FORMATS, "*.bin", *(("consolidated*",) if sharded else ()))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+_RESERVED_BYTES = 2**30
+"""Left free on the disk after a download."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What is known of a model's weights."""
+
+    model: str
+    cache: Path
+    copy: LocalWeights | None
+    """What is on this disk; None when nothing is."""
+    hub: HubAnswer | None
+    """What the hub says; None when a folder was named, which the hub does not know."""
+    free_bytes: int
+    near: str = ""
+    """A name that the hub does have, when this one it has not."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a server can load them now."""
+        return self.copy is not None and self.copy.complete
+
+    @property
+    def needed_bytes(self) -> int:
+        """What a download would still bring [bytes], as far as the hub tells."""
+        if self.usable or self.hub is None:
+            return 0
+        there = self.copy.size_bytes if self.copy is not None else 0
+        return max(0, self.hub.size_bytes - there)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has room for what is missing."""
+        return self.needed_bytes == 0 or self.free_bytes - self.needed_bytes >= _RESERVED_BYTES
+
+    @property
+    def state(self) -> str:
+        """One word for programs."""
+        if self.usable:
+            return "complete"
+        if self.hub is None or self.hub.state is HubState.ABSENT:
+            return "absent" if self.copy is None else "incomplete"
+        if self.hub.state is HubState.THERE:
+            return "fetchable" if self.fits else "no_room"
+        return self.hub.state.value if self.copy is None else "incomplete"
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.model}: {self._on_disk()}", *self._at_hub(), *self._remedy()])
+
+    def _on_disk(self) -> str:
+        if self.copy is None:
+            return f"not in the cache {self.cache}"
+        size = _size_text(self.copy.size_bytes)
+        if self.copy.complete:
+            return f"complete, {size}, {self.copy.folder}"
+        most = ", ".join(self.copy.missing[:4])
+        more = f" and {len(self.copy.missing) - 4} more" if len(self.copy.missing) > 4 else ""
+        return f"incomplete, {size} in {self.copy.folder}; lacks {most}{more}"
+
+    def _at_hub(self) -> list[str]:
+        if self.hub is None:
+            return []
+        words = {
+            HubState.THERE: f"at the hub, {_size_text(self.hub.size_bytes)}",
+            HubState.GATED: "at the hub, and gated: this account may not have it",
+            HubState.ABSENT: "not at the hub: no such repository, or a private one that this token does not open",
+            HubState.OFFLINE: f"whether the hub has it is not known: {self.hub.detail}",
+            HubState.SILENT: f"whether the hub has it is not known, it does not answer: {self.hub.detail}",
+        }
+        lines = [f"  {words[self.hub.state]}"]
+        if self.needed_bytes:
+            enough = "enough" if self.fits else "NOT enough"
+            lines.append(f"  {_size_text(self.needed_bytes)} to fetch, {_size_text(self.free_bytes)} free: {enough}")
+        return lines
+
+    def _remedy(self) -> list[str]:
+        if self.usable or self.hub is None:
+            return []
+        meant = first_release_of(self.model)
+        if meant is not None and self.copy is None and self.hub.state is not HubState.THERE:
+            return [f"  The 2507 release has no model of this size. Next: use {meant}, which is what exists."]
+        remedies = {
+            "fetchable": f"`tautools model fetch {self.model}`",
+            "no_room": "Free space, or set HF_HOME to a larger disk.",
+            "gated": "Accept its licence on the hub's page of it and set HF_TOKEN.",
+            "absent": f"Did you mean {self.near}?" if self.near else "Check the name at the hub.",
+            "offline": "Fetch it where there is network, into the same HF_HOME; or unset HF_HUB_OFFLINE.",
+            "silent": "Fetch it on a node with network, into the same HF_HOME.",
+            "incomplete": f"`tautools model fetch {self.model}` where there is network; it goes on where it stopped.",
+        }
+        return [f"  Next: {remedies[self.state]}"]
+
+
+def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
+    """Return what is known of a model's weights; nothing is fetched.
+
+    Parameters
+    ----------
+    model : str
+        The hub's name of it, or a folder.
+    environ : mapping, optional
+        Where HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are read; this process's environment by default.
+
+    Raises
+    ------
+    ParamsError
+        When it is neither a folder nor a possible name.
+    """
+    environ = os.environ if environ is None else environ
+    cache = cache_folder(environ)
+    copy = local_weights(model, cache=cache)
+    if copy is not None and not copy.folder.is_relative_to(cache):
+        return Weights(model, cache, copy, None, free_bytes(cache))
+    hub = ask_hub(model, environ)
+    near = _near_model(model, environ) if hub.state is HubState.ABSENT else ""
+    return Weights(model, cache, copy, hub, free_bytes(cache), near)
+
+
+def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
+    """Bring a model into the cache, going on where a download was broken off, and return what is known then.
+
+    Raises
+    ------
+    ServerError
+        When it cannot be had, or there is no room for it; nothing is fetched then.
+    ParamsError
+        When it is no possible name.
+    """
+    environ = os.environ if environ is None else environ
+    known = check_weights(model, environ=environ)
+    if known.usable:
+        return known
+    if known.hub is None or known.hub.state is not HubState.THERE or not known.fits:
+        raise ServerError(
+            f"{model} cannot be fetched.",
+            evidence=str(known),
+            next_step="Do what is said above, then run `tautools model fetch` again.",
+        )
+    import httpx  # noqa: TID251 - its errors only; the hub's client opens the connection
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        download(model, environ, cache=known.cache, ignored=known.hub.ignored)
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise ServerError(
+            f"The download of {model} broke off.",
+            evidence=str(error)[:500],
+            next_step=f"Run `tautools model fetch {model}` again: it goes on where it stopped.",
+        ) from None
+    return check_weights(model, environ=environ)
+
+
+def _near_model(model: str, environ: Mapping[str, str]) -> str:
+    """Return the first release's name when the hub has that one and not the dated one."""
+    plain = model.removesuffix("-2507").removesuffix("-Instruct")
+    return plain if plain != model and ask_hub(plain, environ).state is HubState.THERE else ""
+
+
+def _size_text(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**29 else f"{number / 2**20:.1f} MiB"
+
+
+_LOG = logging.getLogger(__name__)
+
+_OTHER_SOURCES = {"download_dir", "load_format", "revision", "hf_token", "config", "model_loader_extra_config"}
+"""Flags with which the weights may come from elsewhere than the hub's cache."""
+
+
+def require_weights(params: ServerParams, *, command: Sequence[str], env: Mapping[str, str], workspace: Path) -> None:
+    """Raise when the model that a server of this machine shall load is nowhere; log what is only likely.
+
+    A model that the hub has and that is not here yet passes: vLLM fetches it.
+
+    Parameters
+    ----------
+    params : ServerParams
+        What to serve.
+    command : sequence of str
+        What starts the server.
+    env : mapping
+        The server's environment: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN count.
+    workspace : Path
+        Where the server runs: its relative paths count from there.
+
+    Raises
+    ------
+    ServerError
+        When the folder does not exist, nothing of the model is in the cache and the environment forbids to ask the hub,
+        or the hub has no such model.
+    ParamsError
+        When it is neither a folder nor a possible name.
+    """
+    model = params.model
+    if (
+        params.engine != "vllm"
+        or not _starts_vllm(command)
+        or _loads_from_elsewhere(params, env)
+        or (workspace / model).exists()
+    ):
+        return
+    if model.startswith(("/", "./", "../", "~")):
+        raise ServerError(
+            f"The model of server {params.name!r} is the folder {model}, which does not exist here.",
+            next_step="Correct `model` in the server file: a folder with config.json, or ORGANISATION/NAME at the hub.",
+        )
+    copy = local_weights(check_model_id(model), cache=cache_folder(env))
+    if copy is None or not copy.complete:
+        _judge_missing(params.name, check_weights(model, environ=env))
+
+
+def _starts_vllm(command: Sequence[str]) -> bool:
+    words = [Path(command[0]).name, *(after for word, after in pairwise(command) if word == "-m")]
+    return any(word.partition(".")[0] == "vllm" for word in words)
+
+
+def _loads_from_elsewhere(params: ServerParams, env: Mapping[str, str]) -> bool:
+    flags = {name.lstrip("-").replace("-", "_") for name in params.vllm.args}
+    other_hub = env.get("VLLM_USE_MODELSCOPE", "").lower() in {"1", "true"}
+    # An address of a bucket, or `repository:quantisation`.
+    return other_hub or ":" in params.model or bool(flags & _OTHER_SOURCES)
+
+
+def _judge_missing(name: str, known: Weights) -> None:
+    """Raise for a model that nobody has; log the rest."""
+    if known.copy is None and known.state in {"offline", "absent"}:
+        raise ServerError(
+            f"Server {name!r} cannot load its model.",
+            evidence=str(known),
+            next_step="Do what is said above. `tautools model check` asks again.",
+        )
+    if known.state != "fetchable":
+        _LOG.warning("Server %s may not be able to load its model. %s", name, known)

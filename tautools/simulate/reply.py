@@ -1,0 +1,343 @@
+"""Replies of the simulated model: text or one tool call, as each strategy writes it, and as chunks of a stream."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
+
+from tautools.bench.agents.experts import CALL_EXPERT
+from tautools.simulate.tokens import split_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tautools.simulate.requests import ChatRequest
+
+
+_FORMATS = {
+    "date": "2024-05-15",
+    "date-time": "2024-05-15T15:00:00Z",
+    "time": "15:00:00Z",
+    "email": "someone@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+_MAX_DEPTH = 8
+
+
+class SchemaFiller:
+    """Fills schemas with the names and numbers of a text, each used once, in their order.
+
+    Parameters
+    ----------
+    text : str
+        What was said; "Paris" and 17 in it become arguments where the schema takes them.
+    root : mapping
+        The outermost schema, for `$ref`.
+    """
+
+    def __init__(self, text: str, root: Mapping[str, Any]) -> None:
+        self.text = text
+        self.root = root
+        self._numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
+        quoted = [a or b for a, b in re.findall(r"\"([^\"]+)\"|'([^']+)'", text)]
+        # Ids such as #W0000000 come first, then names that do not open a sentence.
+        ids = re.findall(r"#?\b[A-Z]+\d+\b", text)
+        self._names = quoted + ids + re.findall(r"(?<![.!?] )(?<!^)\b[A-Z][a-z]+\b", text)
+
+    def value(self, schema: Mapping[str, Any], depth: int = 0) -> Any:
+        """Return a value that `schema` accepts."""
+        schema = self._resolved(schema)
+        if options := [schema["const"]] if "const" in schema else schema.get("enum"):
+            return self._choice(options)
+        kind = self._kind(schema)
+        if kind == "object":
+            return self._object(schema, depth)
+        if kind == "array":
+            return self._array(schema, depth)
+        if kind in {"integer", "number"}:
+            return self._number(schema, whole=kind == "integer")
+        return self._words(schema) if kind == "string" else kind == "boolean" or None
+
+    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        for _ in range(_MAX_DEPTH):
+            if "$ref" in schema:
+                found: Any = self.root
+                for key in filter(None, str(schema["$ref"]).lstrip("#").split("/")):
+                    found = found[key]
+                schema = found
+            elif options := schema.get("anyOf") or schema.get("oneOf"):
+                plain = [option for option in options if option.get("type") != "null"]
+                schema = (plain or options)[0]
+            elif schema.get("allOf"):
+                schema = _merged_schema(schema)
+            else:
+                break
+        return schema
+
+    def _kind(self, schema: Mapping[str, Any]) -> str:
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = next((item for item in kind if item != "null"), "null")
+        return str(kind or ("object" if "properties" in schema else "string"))
+
+    def _choice(self, options: list[Any]) -> Any:
+        said = self.text.lower()
+        return next((option for option in options if str(option).lower() in said), options[0])
+
+    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        properties: Mapping[str, Any] = schema.get("properties") or {}
+        required = schema.get("required", [])
+        return {name: self.value(properties.get(name, {}), depth + 1) for name in required}
+
+    def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
+        # A schema that holds itself would never end.
+        count = max(1, schema.get("minItems", 1)) if depth < _MAX_DEPTH else 0
+        return [self.value(schema.get("items") or {}, depth + 1) for _ in range(count)]
+
+    def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
+        least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1 if "exclusiveMinimum" in schema else None)
+        most = schema.get("maximum", schema.get("exclusiveMaximum", 0) - 1 if "exclusiveMaximum" in schema else None)
+        said = self._numbers.pop(0) if self._numbers else "1"
+        value = float(said)
+        value = value if least is None else max(value, least)
+        value = value if most is None else min(value, most)
+        step = schema.get("multipleOf")
+        if step:
+            value = -(-value // step) * step
+        return int(value) if whole or float(value).is_integer() else value
+
+    def _words(self, schema: Mapping[str, Any]) -> str:
+        if schema.get("format") in _FORMATS:
+            return _FORMATS[schema["format"]]
+        words = self._names.pop(0) if self._names else "example"
+        words = words.ljust(schema.get("minLength", 0), "x")
+        return words[: schema.get("maxLength", len(words))]
+
+
+def _merged_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+    for part in schema["allOf"]:
+        for key, value in part.items():
+            if key == "properties":
+                merged["properties"] = {**merged.get("properties", {}), **value}
+            elif key == "required":
+                merged["required"] = [*merged.get("required", []), *value]
+            else:
+                merged.setdefault(key, value)
+    return merged
+
+
+_ACTION = re.compile(r"Action:\s*(\{.*\})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Words for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """One tool call."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+Step: TypeAlias = Say | Do
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedReply:
+    """One answer as it goes over the wire."""
+
+    text: str = ""
+    tool: str = ""
+    arguments: str = ""
+    """Of the tool call, as JSON text."""
+    reasoning: str = ""
+
+
+def render(step: Step, thought: str, strategy: str) -> SimulatedReply:
+    """Write a step as the strategy wants it: a tool call for `fc`, text for `act` and `react`."""
+    if strategy not in {"act", "react"}:
+        if isinstance(step, Say):
+            return SimulatedReply(text=step.text)
+        return SimulatedReply(tool=step.name, arguments=json.dumps(dict(step.arguments)))
+    action = {
+        "name": "respond" if isinstance(step, Say) else step.name,
+        "arguments": {"content": step.text} if isinstance(step, Say) else dict(step.arguments),
+    }
+    text = f"Action:\n{json.dumps(action)}"
+    if strategy == "react":
+        text = f"Thought:\n{thought}\n{text}"
+    return SimulatedReply(text=text)
+
+
+def render_tagged(step: Step) -> SimulatedReply:
+    """Write a step as an expert does: words or a call between tags."""
+    if isinstance(step, Say):
+        return SimulatedReply(text=f"<message>{step.text}</message>")
+    action = {"name": step.name, "arguments": dict(step.arguments)}
+    return SimulatedReply(text=f"<tool_call>{json.dumps(action)}</tool_call>")
+
+
+def call_expert(expert: str) -> SimulatedReply:
+    """Call an expert, as an orchestrating agent does."""
+    return SimulatedReply(tool=CALL_EXPERT, arguments=json.dumps({"expert": expert}))
+
+
+def turns_so_far(request: ChatRequest, strategy: str) -> list[str]:
+    """Return what the agent did so far: names of tools, and empty text where it spoke to the user.
+
+    What stands before the user's first words (a fixed greeting) is not the model's doing and is left out.
+    """
+    moves: list[str] = []
+    opened = False
+    for message in request.messages:
+        opened = opened or message["role"] == "user"
+        if opened and message["role"] == "assistant":
+            moves.append(_turn_of(message, strategy))
+    return moves
+
+
+def last_tool_called(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the tool whose answer is the last message; empty text when the last is something else."""
+    called = [message for message in messages if message.get("tool_calls")]
+    return _turn_of(called[-1], "") if called and messages[-1]["role"] == "tool" else ""
+
+
+def _turn_of(message: Mapping[str, Any], strategy: str) -> str:
+    calls: Sequence[Mapping[str, Any]] = message.get("tool_calls") or []
+    if calls:
+        return str(calls[0].get("function", {}).get("name", ""))
+    if strategy not in {"act", "react"}:
+        return ""
+    found = _ACTION.search(str(message.get("content") or ""))
+    try:
+        name = json.loads(found.group(1))["name"] if found else ""
+    except (ValueError, KeyError, TypeError):
+        return ""  # cut short: it was said to the user as it stood
+    return "" if name == "respond" else str(name)
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def sse_event(value: Mapping[str, Any]) -> bytes:
+    """Return one event of a stream."""
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def deltas_of(speech: SimulatedReply, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
+    """Cut an answer into one delta per token; return them and whether something was cut off.
+
+    Parameters
+    ----------
+    speech : Speech
+        The answer.
+    most : int
+        Most tokens that it may have.
+    mark : str
+        Names the request, and with it the answer's tool call: the same conversation has the same ids each time.
+    """
+    deltas = list(_deltas(speech, mark))
+    if len(deltas) <= most:
+        return deltas, False
+    if speech.tool:
+        # A call that was cut off reaches the caller as the raw text that the parser could not read, as from vLLM.
+        raw = f'<tool_call>\n{{"name": {json.dumps(speech.tool)}, "arguments": {speech.arguments}}}\n</tool_call>'
+        deltas = [{"content": piece} for piece in split_tokens(raw)]
+    return deltas[:most], True
+
+
+def _deltas(speech: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
+    for piece in split_tokens(speech.reasoning):
+        yield {"reasoning": piece}
+    for piece in split_tokens(speech.text):
+        yield {"content": piece}
+    if not speech.tool:
+        return
+    first = {"id": f"call_{mark}", "type": "function", "index": 0}
+    yield {"tool_calls": [{**first, "function": {"name": speech.tool, "arguments": ""}}]}
+    for piece in split_tokens(speech.arguments):
+        yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedReply:
+    """One answer, ready to be sent."""
+
+    model: str
+    fingerprint: str
+    deltas: Sequence[Mapping[str, Any]]
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    id: str = field(default_factory=lambda: f"chatcmpl-simulated-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """Tokens of the request and the answer."""
+        made = len(self.deltas)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": made,
+            "total_tokens": self.prompt_tokens + made,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+    def completion(self) -> dict[str, Any]:
+        """Return the answer as one object."""
+        message: dict[str, Any] = {"role": "assistant", "content": _joined_text(self.deltas, "content") or None}
+        message["reasoning"] = _joined_text(self.deltas, "reasoning") or None
+        calls = [delta["tool_calls"][0] for delta in self.deltas if "tool_calls" in delta]
+        if calls:
+            arguments = "".join(call["function"]["arguments"] for call in calls)
+            function = {"name": calls[0]["function"]["name"], "arguments": arguments}
+            message["tool_calls"] = [{"id": calls[0]["id"], "type": "function", "function": function}]
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
+        return self._envelope("chat.completion", [choice], usage=self.usage)
+
+    def first_chunk(self) -> bytes:
+        """Return the event that opens the stream; it comes with the first token."""
+        return self._chunk({"role": "assistant", "content": ""}, None)
+
+    def token_chunk(self, index: int) -> bytes:
+        """Return the event of one token."""
+        return self._chunk(self.deltas[index], None)
+
+    def last_chunks(self, *, usage: bool) -> bytes:
+        """Return the events that close the stream."""
+        end = self._chunk({}, self.finish_reason)
+        if usage:
+            end += sse_event(self._envelope("chat.completion.chunk", [], usage=self.usage))
+        return end + DONE
+
+    def _chunk(self, delta: Mapping[str, Any], finish_reason: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return sse_event(self._envelope("chat.completion.chunk", [choice]))
+
+    def _envelope(self, kind: str, choices: list[dict[str, Any]], **further: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+            **further,
+        }
+
+
+def _joined_text(deltas: Sequence[Mapping[str, Any]], part: str) -> str:
+    return "".join(str(delta.get(part) or "") for delta in deltas)

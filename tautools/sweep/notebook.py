@@ -1,0 +1,177 @@
+"""The notebook that is executed for each cell: check its parameters and start it in a process of its own.
+
+papermill only warns of a parameter that the notebook does not have, and takes a value of any type; the run would then
+go on with the notebook's own default. So names and types are checked here, before anything is started.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from tautools.errors import SweepError
+from tautools.files import ensure_folder, write_atomic
+from tautools.params import shipped
+from tautools.shell import Process, start_detached, this_process
+from tautools.sweep.status import runs_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tautools.params.models import SweepParams
+    from tautools.sweep.plan import PlannedCell
+
+
+_PYTHON_TYPES = {"str": str, "int": int, "bool": bool, "float": float, "list": list, "dict": dict}
+
+ParameterValue = str | int | float | bool
+
+
+def run_cell_notebook() -> Path:
+    """Return the path of the notebook that runs one cell."""
+    return shipped("notebooks") / "run_cell.ipynb"
+
+
+def parameters_of(notebook: Path) -> dict[str, str]:
+    """Return the parameters a notebook declares: name to annotation, from the cell tagged `parameters`.
+
+    Raises
+    ------
+    SweepError
+        When the file is no notebook, or has no such cell.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+        body = ast.parse("".join(tagged[0]["source"])).body
+    except (OSError, ValueError, KeyError, IndexError, SyntaxError) as error:
+        raise SweepError(
+            f"{notebook} cannot be used to run a cell.",
+            evidence=f"{type(error).__name__}: {error}",
+            next_step="Give it a cell tagged `parameters`, as the shipped run_cell.ipynb has.",
+        ) from error
+    annotated = (node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
+    return {node.target.id: ast.unparse(node.annotation) for node in annotated if isinstance(node.target, ast.Name)}
+
+
+def check_parameters(notebook: Path, values: Mapping[str, ParameterValue]) -> None:
+    """Refuse values that the notebook has no parameter for, or of another type than it declares.
+
+    Raises
+    ------
+    SweepError
+        Naming the parameter, and those that there are.
+    """
+    declared = parameters_of(notebook)
+    for name, value in values.items():
+        if name not in declared:
+            raise SweepError(
+                f"{notebook.name} has no parameter `{name}`.",
+                evidence=f"It has: {', '.join(declared) or 'none with a type'}.",
+                next_step="Add it to the cell tagged `parameters`, with a type and a default.",
+            )
+        wanted = _PYTHON_TYPES.get(declared[name])
+        if wanted is not None and type(value) is not wanted:
+            raise SweepError(
+                f"Parameter `{name}` of {notebook.name} is {declared[name]}, and was given {value!r}.",
+                next_step="Correct the annotation in the cell tagged `parameters`.",
+            )
+
+
+UNLIMITED_CONVERSATION_S = 3600
+"""What a conversation without a time limit of its own is taken to last at most, for the guard [s]."""
+
+HANG_MARGIN_S = 3600
+"""Added to what a cell's conversations may last at most: past that, the notebook hangs [s]."""
+
+
+class NotebookLauncher:
+    """Starts notebooks of one sweep.
+
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep, overrides included. It is written beside the notebooks, which read it from there.
+    workspace : Path
+        An absolute path.
+    notebook : Path
+        The notebook to execute for each cell.
+
+    Raises
+    ------
+    SweepError
+        When the notebook does not take the parameters.
+    FilesError
+        When the workspace cannot be written.
+    """
+
+    def __init__(self, sweep: SweepParams, *, workspace: Path, notebook: Path) -> None:
+        self._sweep = sweep
+        self._workspace = workspace
+        self._notebook = notebook
+        self._folder = runs_folder(workspace, sweep.name)
+        check_parameters(notebook, self._parameters(0, Path("sweep.yaml")))
+        self._file = _write_sweep_file(sweep, ensure_folder(self._folder))
+        self._job = f"{sweep.name}_{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+    def state_path(self, cell: PlannedCell) -> Path:
+        """Return where a cell's attempt is written down."""
+        return self._folder / f"{cell.cell.name}.json"
+
+    def start(self, cell: PlannedCell, on_exit: Callable[[int], None]) -> Process:
+        """Start a cell's notebook and return at once; `on_exit` is told its exit status, from another thread."""
+        out = ensure_folder(self._workspace / "logs") / f"{self._job}_{cell.cell.index}.out"
+        err = ensure_folder(self._workspace / "errors") / f"{self._job}_{cell.cell.index}.err"
+        me = this_process()
+        argv = [sys.executable, "-m", "tautools.sweep.execute"]
+        argv += ["--notebook", str(self._notebook), "--out", str(self._folder / f"{cell.cell.name}.ipynb")]
+        argv += ["--state", str(self.state_path(cell)), "--log", str(out)]
+        argv += ["--parameters", json.dumps(self._parameters(cell.cell.index, self._file))]
+        argv += ["--timeout-s", str(self._timeout_s(cell))]
+        argv += ["--follow", str(me.pid), "--follow-started-at", repr(me.started_at)]
+        return start_detached(
+            argv, env=_notebook_environment(), cwd=Path.cwd(), stdout=out, stderr=err, on_exit=on_exit
+        )
+
+    def _parameters(self, index: int, sweep_file: Path) -> dict[str, str | int | float | bool]:
+        return {
+            "sweep": str(sweep_file),
+            "cell": index,
+            "workspace": str(self._workspace),
+            "limit": 0,
+            # The sweep holds the servers up; a notebook of it must not start a second one of the same name.
+            "start_servers": False,
+        }
+
+    def _timeout_s(self, cell: PlannedCell) -> int:
+        longest_s = cell.cell.run.limits.time_s or UNLIMITED_CONVERSATION_S
+        return math.ceil(cell.planned / self._sweep.concurrency * longest_s) + HANG_MARGIN_S
+
+
+def _notebook_environment() -> dict[str, str]:
+    """Return the environment of a notebook's process, which its kernel inherits."""
+    return {
+        **os.environ,
+        # litellm asks the network for prices when it is imported, unless told not to.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        # A kernel spec in the home folder may name another Python than the one that runs here.
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _write_sweep_file(sweep: SweepParams, folder: Path) -> Path:
+    """Write the sweep as it is run; its name holds its hash, so that runs with other overrides keep theirs."""
+    text = yaml.safe_dump(sweep.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    path = folder / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
+    write_atomic(path, text)
+    return path

@@ -1,0 +1,176 @@
+"""Each row of the table of failures, on staged lines as servers, Slurm and the client write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from staged_failures import ENGINE, STAGED, WRAPPER, Staged
+
+from tautools.params.models import ServerParams
+from tautools.servers.diagnose import CLIENT, FAILURES
+from tautools.servers.diagnose.causes import diagnose, diagnose_answer, diagnose_refusal
+from tautools.servers.start import apply_fix
+
+SPEC = ServerParams.model_validate(
+    {
+        "name": "s",
+        "model": "Qwen/Qwen3-8B",
+        "port": 8007,
+        "env": {"VLLM_PORT": "1", "VLLM_FULL_WARMUP": "1", "HABANA_VISIBLE_MODULES": "all"},
+        "vllm": {
+            "max_model_len": 40961,
+            "tensor_parallel_size": 3,
+            "args": {"swap_space": 16, "quantization": "nosuch"},
+        },
+    }
+).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("staged", STAGED, ids=[f"{each.row}-{each.kind}" for each in STAGED])
+def test_a_row_is_told_through_prefix_wrapper_colour_and_progress(staged: Staged) -> None:
+    lines = [
+        "WARNING 11-21 02:00:00 [_custom_ops.py:22] Failed to import from vllm._C with ImportError('x')",
+        f"Loading weights:  50%\r\x1b[31m{ENGINE}{staged.line}\x1b[0m",
+        "Traceback (most recent call last):",
+        '  File "core.py", line 1, in run',
+        '    raise OSError("[Errno 98] Address already in use")',
+        WRAPPER,
+    ]
+
+    found = diagnose(lines, exit_code=staged.exit_code, job_state=staged.job_state, spec=SPEC)
+
+    assert (found.row, found.kind) == (staged.row, staged.kind)
+    assert found.evidence.endswith(staged.line.removeprefix("ERROR 11-21 02:00:01 [config.py:156] ").strip())
+    assert dict(found.fix) == dict(staged.fix)
+    assert found.remedy.endswith(".")
+    assert ServerParams.model_validate(apply_fix(SPEC, found.fix)[0])
+
+
+def test_every_row_of_the_table_has_a_staged_line() -> None:
+    tested = {each.row for each in STAGED} | {"W1", "W2", "W3", "B1", "B2", "B3", "B4", "B5"}
+    tested |= {f"C{number}" for number in range(1, 8)}
+
+    assert {row.row for row in (*FAILURES, *CLIENT)} == tested
+    assert {str(number) for number in range(1, 85)} <= tested
+
+
+HARMLESS = [
+    "WARNING 11-21 02:00:00 [_custom_ops.py:22] Failed to import from vllm._C with ImportError('libcuda.so.1')",
+    "WARNING 11-21 02:00:00 [platform.py:372] Pin memory is not supported on HPU.",
+    "WARNING 11-21 02:00:00 [utils.py:1] We must use the `spawn` multiprocessing start method. Overriding VLLM_WOR",
+    "ImportError: torchvision is not available. No module named 'torchvision'",
+    "WARNING 11-26 14:55:52 [x.py:255] Found ulimit of 9 and failed to automatically increase: `Too many open files`.",
+    "WARNING 11-21 02:00:00 [hpu.py:3643] Configuration: ('prompt', 1, 128, 0) was not warmed-up!",
+]
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_a_harmless_line_is_no_cause(line: str) -> None:
+    assert diagnose([line], exit_code=7).cause == "It ended with status 7."
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        (WRAPPER, "W1"),
+        ("RuntimeError: Engine process failed to start. See stack trace for the root cause.", "W2"),
+        ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace", "W3"),
+    ],
+)
+def test_a_wrapper_is_told_only_when_nothing_else_is_there(line: str, row: str) -> None:
+    assert diagnose([line], exit_code=1).row == row
+    assert diagnose([line, f"{ENGINE}ValueError: the moon"], exit_code=1).cause == "ValueError: the moon"
+    assert diagnose([line, "OSError: [Errno 98] Address already in use"], exit_code=1).row == "40"
+
+
+def test_a_killed_word_without_the_signal_is_not_a_lack_of_memory() -> None:
+    assert diagnose(["Killed"], exit_code=1).kind == "unknown"
+    assert diagnose(["Killed"]).kind == "unknown"
+
+
+def test_a_refused_value_counts_only_with_the_exit_status_of_a_refusal() -> None:
+    line = "vllm serve: error: argument --max-model-len: invalid int value: 'many'"
+
+    assert diagnose([line], exit_code=-15).kind == "unknown"
+
+
+def test_a_cause_counts_before_a_late_row_that_stands_above_it() -> None:
+    lines = ["Error retrieving file list: , retrying", "OSError: You are trying to access a gated repo."]
+
+    assert diagnose(lines).kind == "gated"
+
+
+def test_what_all_workers_say_is_told_once() -> None:
+    said = "ERROR 11-21 02:00:01 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."
+    lines = [f"(Worker_TP{rank} pid={rank + 5}) {said}" for rank in range(4)]
+
+    found = diagnose([*lines, f"{lines[0]} GPU 3"])
+
+    assert found.evidence == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."
+    assert found.also == ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB. GPU 3",)
+
+
+def test_code_quoted_by_mixed_tracebacks_of_workers_is_not_a_cause() -> None:
+    head = "(Worker_TP{} pid={}) ERROR 11-21 02:00:01 [x.py:1] "
+    one, two = head.format(0, 5), head.format(1, 6)
+    lines = [
+        f"{one}Traceback (most recent call last):",
+        f"{two}Traceback (most recent call last):",
+        f'{one}  File "utils.py", line 1, in check',
+        f'{two}  File "utils.py", line 1, in check',
+        f'{one}    raise ValueError("No available memory for the cache blocks")',
+        f'{two}    raise ValueError("No available memory for the cache blocks")',
+        f"{one}ValueError: the moon",
+        f"{two}ValueError: the moon",
+    ]
+
+    assert diagnose(lines).cause == "ValueError: the moon"
+
+
+def test_a_renamed_flag_keeps_its_value() -> None:
+    spec = ServerParams.model_validate(
+        {"name": "s", "model": "m", "vllm": {"args": {"chat-template-kwargs": {"enable_thinking": False}}}}
+    ).model_dump(mode="json")
+    line = 'vllm: error: unrecognized arguments: --chat-template-kwargs {"enable_thinking": false}'
+
+    found = diagnose([line], exit_code=2, spec=spec)
+
+    assert apply_fix(spec, found.fix)[0]["vllm"]["args"] == {"default_chat_template_kwargs": {"enable_thinking": False}}
+
+
+@pytest.mark.parametrize(
+    ("text", "alive", "kind"),
+    [
+        ("This model's maximum context length is 4096 tokens. However, your prompt", True, "context_overflow"),
+        ("The model `nope` does not exist.", True, "wrong_model_name"),
+        ("Connection reset by peer", False, "server_gone"),
+        ("Connection reset by peer", True, None),
+        ("Connection reset by peer", None, None),
+        ('"auto" tool choice requires --enable-auto-tool-choice', True, "no_tool_parser"),
+        ("Unauthorized", True, "wrong_key"),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", True, "template_refuses"),
+        ("I am a teapot", True, None),
+    ],
+)
+def test_a_refused_request_is_told(text: str, alive: bool | None, kind: str | None) -> None:
+    found = diagnose_refusal(text, server_alive=alive)
+
+    assert (found.kind if found else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "answer", "kind"),
+    [
+        ('<tool_call>\n{"name": "f", "arguments": {}}', {}, "tool_call_in_text"),
+        ('{"name": "get_order", "arguments": {"id": 1}}', {}, "tool_call_in_text"),
+        ('{"name": "get_order", "arguments": {"id": 1}}', {"asked_tools": False}, None),
+        ("", {"reasoning": "Let me see"}, "only_thinking"),
+        ("", {"reasoning": "Let me see", "tool_calls": 1}, None),
+        ("Your order is on its way.", {"reasoning": "Let me see"}, None),
+    ],
+)
+def test_an_answer_without_an_error_can_be_wrong(content: str, answer: dict[str, Any], kind: str | None) -> None:
+    found = diagnose_answer(content, **answer)
+
+    assert (found.kind if found else None) == kind
