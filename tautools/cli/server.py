@@ -150,7 +150,7 @@ def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 
     NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order.
     """
-    from tautools.servers import Registry, diagnose
+    from tautools.servers import Registry, diagnose_log
     from tautools.servers.state import cause_of
 
     logs = [Path(source) for source in sources if Path(source).is_file()]
@@ -158,7 +158,7 @@ def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
         if len(logs) < len(sources):
             raise click.UsageError("give the name of one server, or log files that exist")
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        found = diagnose(lines)
+        found = diagnose_log(lines)
     elif len(sources) > 1:
         raise click.UsageError("give the name of one server, or log files that exist")
     else:
@@ -214,11 +214,10 @@ def _show_diagnosis(found: Diagnosis) -> None:
     for line in (found.evidence, *found.also):
         if line and line != found.cause:
             click.secho(f"  log:    {line[:400]}", dim=True)
-    click.echo(f"Remedy:   {found.remedy}")
-    for name, value in found.fix.items():
-        click.echo(
-            f"Fix:      {name} = {'not set' if value is None else json.dumps(value)}   (server relaunch --fix)"
-        )
+    click.echo(f"Fix:      {found.fix}")
+    for name, value in found.changes.items():
+        value_text = "not set" if value is None else json.dumps(value)
+        click.echo(f"Change:   {name} = {value_text}   (server relaunch --fix)")
 
 
 @click.command(

@@ -13,7 +13,7 @@ servers of a workspace is in its `Registry`; `endpoints` finds and checks the ad
 from __future__ import annotations
 
 from tautools.servers.addresses import as_base_url, endpoints, verify_target, verify_url
-from tautools.servers.diagnose.causes import Diagnosis, diagnose
+from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
 from tautools.servers.registry import Registry
 from tautools.servers.replicas import launch_all, launch_one_job
 from tautools.servers.server import Server, open_server, server_states
@@ -30,7 +30,7 @@ __all__ = [
     "attach",
     "attach_all",
     "check_launch",
-    "diagnose",
+    "diagnose_log",
     "endpoints",
     "launch",
     "launch_all",

@@ -487,12 +487,12 @@ def plan_restart(name: str, *, workspace: Path, fix: bool) -> Restart:
                 f"Server {name!r} has not failed, so there is nothing to fix: it is {state.value}.",
                 next_step=f"See how it is with `tautools server ls`; `tautools server relaunch {name}` starts it anew.",
             )
-        spec, changes = apply_fix(spec, diagnosis.fix)
+        spec, changes = apply_fix(spec, diagnosis.changes)
         if not changes:
             raise ServerError(
                 f"No change is known that would mend server {name!r} by itself: {diagnosis.cause}",
                 evidence=diagnosis.evidence,
-                next_step=diagnosis.remedy,
+                next_step=diagnosis.fix,
             )
     return Restart(record, ServerParams.model_validate(spec), changes, diagnosis)
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tautools.errors import FilesError, SlurmError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.servers.checks.target import ModelList, ask_models
-from tautools.servers.diagnose.causes import Diagnosis, diagnose
+from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
 from tautools.servers.registry import Registry
 from tautools.servers.vllm.log import read_startup_stage
@@ -330,7 +330,7 @@ def cause_of(record: ServerRecord, registry: Registry, *, job_state: str | None 
         job = job_of(record, None)
         job_state = job.state.name if job is not None and job.state.ended else ""
     exit_code = registry.exit_code(record)
-    return diagnose(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
+    return diagnose_log(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
 
 
 def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:
@@ -360,7 +360,7 @@ def _ended_state(record: ServerRecord, registry: Registry, age: float, *, job_st
     if orphans:
         detail = f"{why.cause} {len(orphans)} of its workers still run."
         return Snapshot(State.FAILED, detail, age, next_step=f"End them with `tautools server stop {record.name}`.")
-    return Snapshot(State.FAILED, why.cause, age, next_step=why.remedy)
+    return Snapshot(State.FAILED, why.cause, age, next_step=why.fix)
 
 
 def _silent_state(record: ServerRecord, registry: Registry, answer: ModelList, here: bool, age: float) -> Snapshot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tautools.servers.diagnose.causes import diagnose
+from tautools.servers.diagnose.causes import diagnose_log
 
 WRAPPER = (
     "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
@@ -39,23 +39,23 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "lines"), CASES, ids=[kind for kind, _ in CASES])
 def test_a_known_cause_is_found_with_a_remedy(kind: str, lines: list[str]) -> None:
-    found = diagnose(["INFO starting", *lines])
+    found = diagnose_log(["INFO starting", *lines])
 
     assert found.kind == kind
-    assert found.remedy
-    assert "{" not in found.cause + found.remedy
+    assert found.fix
+    assert "{" not in found.cause + found.fix
 
 
 def test_the_number_that_helps_is_in_the_remedy() -> None:
     _, lines = next(case for case in CASES if case[0] == "length_above_model")
 
-    assert diagnose(lines).remedy == "Lower `max_model_len` in the server file to 131072."
+    assert diagnose_log(lines).fix == "Lower `max_model_len` in the server file to 131072."
 
 
 def test_of_two_causes_the_earlier_one_counts() -> None:
     lines = ["torch.OutOfMemoryError: CUDA out of memory", "OSError: [Errno 98] Address already in use"]
 
-    assert diagnose(lines).kind == "out_of_memory"
+    assert diagnose_log(lines).kind == "out_of_memory"
 
 
 def test_an_unknown_cause_is_the_engines_own_first_error_and_not_the_wrapper() -> None:
@@ -67,29 +67,29 @@ def test_an_unknown_cause_is_the_engines_own_first_error_and_not_the_wrapper() -
         WRAPPER,
     ]
 
-    assert diagnose(lines).cause == "vllm.errors.StrangeError: the moon is in the wrong house"
+    assert diagnose_log(lines).cause == "vllm.errors.StrangeError: the moon is in the wrong house"
 
 
 def test_of_a_plain_traceback_the_last_line_counts() -> None:
     lines = ["Traceback (most recent call last):", "KeyError: 'a'", "During handling", "ValueError: bad b", ""]
 
-    assert diagnose(lines).cause == "ValueError: bad b"
+    assert diagnose_log(lines).cause == "ValueError: bad b"
 
 
 def test_harmless_lines_are_no_cause() -> None:
-    found = diagnose(["WARNING Failed to import from vllm._C with ImportError('x')"], exit_code=-9)
+    found = diagnose_log(["WARNING Failed to import from vllm._C with ImportError('x')"], exit_code=-9)
 
     assert found.cause == "It was ended by signal 9."
 
 
 def test_without_a_log_the_exit_status_is_told() -> None:
-    assert diagnose([], exit_code=3).cause == "It ended with status 3."
-    assert diagnose([]).cause == "Its process is gone."
+    assert diagnose_log([], exit_code=3).cause == "It ended with status 3."
+    assert diagnose_log([]).cause == "Its process is gone."
 
 
 def test_slurms_word_tells_what_the_log_and_the_exit_status_leave_open() -> None:
     log = ["INFO loading weights", "/var/spool/slurmd/job00007/slurm_script: line 98: 4711 Killed   vllm serve"]
 
-    assert diagnose(log, exit_code=1, job_state="FAILED").kind == "unknown"
-    assert diagnose(log, job_state="OUT_OF_MEMORY").kind == "host_out_of_memory"
-    assert diagnose(["INFO loading weights"], job_state="NODE_FAIL").cause == "Slurm ended its job: NODE_FAIL."
+    assert diagnose_log(log, exit_code=1, job_state="FAILED").kind == "unknown"
+    assert diagnose_log(log, job_state="OUT_OF_MEMORY").kind == "host_out_of_memory"
+    assert diagnose_log(["INFO loading weights"], job_state="NODE_FAIL").cause == "Slurm ended its job: NODE_FAIL."

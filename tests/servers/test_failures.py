@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from staged_failures import ENGINE, STAGED, WRAPPER, Staged
 
 from tautools.params.models import ServerParams
-from tautools.servers.diagnose import CLIENT, FAILURES
-from tautools.servers.diagnose.causes import diagnose, diagnose_answer, diagnose_refusal
+from tautools.servers.diagnose.causes import When, diagnose_answer, diagnose_log, diagnose_refusal, known_failures
+from tautools.servers.diagnose.fixes import FIXES
 from tautools.servers.start import apply_fix
 
 SPEC = ServerParams.model_validate(
@@ -38,20 +38,29 @@ def test_a_row_is_told_through_prefix_wrapper_colour_and_progress(staged: Staged
         WRAPPER,
     ]
 
-    found = diagnose(lines, exit_code=staged.exit_code, job_state=staged.job_state, spec=SPEC)
+    found = diagnose_log(lines, exit_code=staged.exit_code, job_state=staged.job_state, spec=SPEC)
 
-    assert (found.row, found.kind) == (staged.row, staged.kind)
+    assert (found.id, found.kind) == (staged.row, staged.kind)
     assert found.evidence.endswith(staged.line.removeprefix("ERROR 11-21 02:00:01 [config.py:156] ").strip())
-    assert dict(found.fix) == dict(staged.fix)
-    assert found.remedy.endswith(".")
-    assert ServerParams.model_validate(apply_fix(SPEC, found.fix)[0])
+    assert dict(found.changes) == dict(staged.changes)
+    assert found.fix.endswith(".")
+    assert ServerParams.model_validate(apply_fix(SPEC, found.changes)[0])
+
+
+def test_every_row_is_whole_and_names_a_fix_that_exists() -> None:
+    rows = known_failures()
+
+    assert len({row.id for row in rows}) == len(rows) == 100
+    assert {place for row in rows for place in row.when} == set(get_args(When))
+    assert {row.auto if isinstance(row.auto, str) else next(iter(row.auto)) for row in rows if row.auto} == set(FIXES)
+    assert all(row.cause.endswith(".") and row.fix.endswith(".") for row in rows)
 
 
 def test_every_row_of_the_table_has_a_staged_line() -> None:
     tested = {each.row for each in STAGED} | {"W1", "W2", "W3", "B1", "B2", "B3", "B4", "B5"}
     tested |= {f"C{number}" for number in range(1, 8)}
 
-    assert {row.row for row in (*FAILURES, *CLIENT)} == tested
+    assert {row.id for row in known_failures()} == tested
     assert {str(number) for number in range(1, 85)} <= tested
 
 
@@ -67,7 +76,7 @@ HARMLESS = [
 
 @pytest.mark.parametrize("line", HARMLESS)
 def test_a_harmless_line_is_no_cause(line: str) -> None:
-    assert diagnose([line], exit_code=7).cause == "It ended with status 7."
+    assert diagnose_log([line], exit_code=7).cause == "It ended with status 7."
 
 
 @pytest.mark.parametrize(
@@ -79,33 +88,33 @@ def test_a_harmless_line_is_no_cause(line: str) -> None:
     ],
 )
 def test_a_wrapper_is_told_only_when_nothing_else_is_there(line: str, row: str) -> None:
-    assert diagnose([line], exit_code=1).row == row
-    assert diagnose([line, f"{ENGINE}ValueError: the moon"], exit_code=1).cause == "ValueError: the moon"
-    assert diagnose([line, "OSError: [Errno 98] Address already in use"], exit_code=1).row == "40"
+    assert diagnose_log([line], exit_code=1).id == row
+    assert diagnose_log([line, f"{ENGINE}ValueError: the moon"], exit_code=1).cause == "ValueError: the moon"
+    assert diagnose_log([line, "OSError: [Errno 98] Address already in use"], exit_code=1).id == "40"
 
 
 def test_a_killed_word_without_the_signal_is_not_a_lack_of_memory() -> None:
-    assert diagnose(["Killed"], exit_code=1).kind == "unknown"
-    assert diagnose(["Killed"]).kind == "unknown"
+    assert diagnose_log(["Killed"], exit_code=1).kind == "unknown"
+    assert diagnose_log(["Killed"]).kind == "unknown"
 
 
 def test_a_refused_value_counts_only_with_the_exit_status_of_a_refusal() -> None:
     line = "vllm serve: error: argument --max-model-len: invalid int value: 'many'"
 
-    assert diagnose([line], exit_code=-15).kind == "unknown"
+    assert diagnose_log([line], exit_code=-15).kind == "unknown"
 
 
 def test_a_cause_counts_before_a_late_row_that_stands_above_it() -> None:
     lines = ["Error retrieving file list: , retrying", "OSError: You are trying to access a gated repo."]
 
-    assert diagnose(lines).kind == "gated"
+    assert diagnose_log(lines).kind == "gated"
 
 
 def test_what_all_workers_say_is_told_once() -> None:
     said = "ERROR 11-21 02:00:01 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."
     lines = [f"(Worker_TP{rank} pid={rank + 5}) {said}" for rank in range(4)]
 
-    found = diagnose([*lines, f"{lines[0]} GPU 3"])
+    found = diagnose_log([*lines, f"{lines[0]} GPU 3"])
 
     assert found.evidence == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."
     assert found.also == ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB. GPU 3",)
@@ -125,7 +134,7 @@ def test_code_quoted_by_mixed_tracebacks_of_workers_is_not_a_cause() -> None:
         f"{two}ValueError: the moon",
     ]
 
-    assert diagnose(lines).cause == "ValueError: the moon"
+    assert diagnose_log(lines).cause == "ValueError: the moon"
 
 
 def test_a_renamed_flag_keeps_its_value() -> None:
@@ -134,9 +143,11 @@ def test_a_renamed_flag_keeps_its_value() -> None:
     ).model_dump(mode="json")
     line = 'vllm: error: unrecognized arguments: --chat-template-kwargs {"enable_thinking": false}'
 
-    found = diagnose([line], exit_code=2, spec=spec)
+    found = diagnose_log([line], exit_code=2, spec=spec)
 
-    assert apply_fix(spec, found.fix)[0]["vllm"]["args"] == {"default_chat_template_kwargs": {"enable_thinking": False}}
+    assert apply_fix(spec, found.changes)[0]["vllm"]["args"] == {
+        "default_chat_template_kwargs": {"enable_thinking": False}
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tautools.servers import diagnose
+from tautools.servers import diagnose_log
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
@@ -125,8 +125,8 @@ def test_a_real_vllm_fails_as_the_table_says(provoked: dict[str, tuple[list[str]
     lines, exit_code = provoked[row]
     kind, fix = ROWS[row]
 
-    found = diagnose(lines, exit_code=exit_code, spec=SPEC)
+    found = diagnose_log(lines, exit_code=exit_code, spec=SPEC)
 
     assert exit_code not in {0, -14}
-    assert (found.row, found.kind, dict(found.fix)) == (row, kind, fix), "\n".join(lines[-30:])
-    assert "{" not in found.cause + found.remedy
+    assert (found.id, found.kind, dict(found.changes)) == (row, kind, fix), "\n".join(lines[-30:])
+    assert "{" not in found.cause + found.fix

@@ -166,7 +166,7 @@ def test_a_vllm_without_a_tool_parser_is_not_ready(workspace: Path, tiny: Any) -
     body = {"model": endpoint.model, "messages": [{"role": "user", "content": "hello"}], "tools": [tool]}
     refused = diagnose_refusal(Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text)
     assert refused is not None
-    assert refused.row == "26"
+    assert refused.id == "26"
     assert server.state().state is State.DEGRADED
 
 
@@ -181,7 +181,7 @@ def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(wo
     plan = plan_restart("tiny", workspace=workspace, fix=True)
     length = plan.params.vllm.max_model_len
     assert plan.diagnosis is not None
-    assert plan.diagnosis.row == "2"
+    assert plan.diagnosis.id == "2"
     assert str(length) in plan.diagnosis.evidence
 
     again = restart(plan, workspace=workspace).wait_ready()
@@ -196,7 +196,7 @@ def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(wo
     endpoint = again.endpoint()
     texts = [Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text for body in answers]
     found = [diagnose_refusal(text) for text in texts]
-    assert [each.row for each in found if each] == ["C1", "C2"]
+    assert [each.id for each in found if each] == ["C1", "C2"]
 
 
 @pytest.mark.parametrize(

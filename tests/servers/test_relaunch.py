@@ -83,7 +83,7 @@ def test_a_server_in_order_has_nothing_to_fix_and_can_be_started_anew(workspace:
 
 def test_why_reads_a_servers_log_and_anyones_log_files(workspace: Path, tmp_path: Path, call: Any) -> None:
     fail(workspace)
-    assert json.loads(call("why", "fake", "--json"))["fix"] == {"vllm.max_model_len": 2048}
+    assert json.loads(call("why", "fake", "--json"))["changes"] == {"vllm.max_model_len": 2048}
 
     log = tmp_path / "user_vllm_1.err"
     log.write_text("x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB.\n")

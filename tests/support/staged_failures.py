@@ -16,7 +16,7 @@ class Staged(NamedTuple):
     row: str
     kind: str
     line: str
-    fix: Mapping[str, Any] = MappingProxyType({})
+    changes: Mapping[str, Any] = MappingProxyType({})
     exit_code: int | None = 1
     job_state: str = ""
 

@@ -133,7 +133,7 @@ def check_chat(state: CheckContext) -> CheckResult:
     said = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
     if not reply.text.strip():
         silent = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
-        why = f"{silent.cause} {silent.remedy}" if silent is not None else "an empty answer"
+        why = f"{silent.cause} {silent.fix}" if silent is not None else "an empty answer"
         return CheckResult(False, f"{why} (finish reason {reply.finish_reason or 'none'})")
     if not reply.finish_reason:
         return CheckResult(False, f"{said}: the answer did not end properly")

@@ -177,7 +177,7 @@ def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
     pid, started_at = target.pid, target.pid_started_at
     alive = None if pid is None or started_at is None else process_alive(pid, started_at)
     known = diagnose_refusal(f"{error.problem} {error.evidence}", server_alive=alive)
-    means = (known.cause, known.remedy) if known is not None else ()
+    means = (known.cause, known.fix) if known is not None else ()
     return " ".join(part for part in (error.problem, error.evidence, *means) if part)
 
 

@@ -1,29 +1,77 @@
 """Find why a start failed: the first cause in the log, what to do about it, and what can be fixed automatically.
 
-The last traceback is nearly always a wrapper ("Engine core initialization failed. See root cause above"); the cause is
-above it, in the lines of another process. So harmless lines are dropped first, then a known cause is searched from the
-top, then the engine's own first error, then the last error of a traceback, and only then is a wrapper reported.
+The known causes are the rows of `failures.yaml`. The last traceback is nearly always a wrapper ("Engine core
+initialization failed. See root cause above"); the cause is above it, in the lines of another process. So harmless lines
+are dropped first, then a known cause is searched from the top, then the engine's own first error, then the last error
+of a traceback, and only then is a wrapper reported.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
 
-from tautools.servers.diagnose import CLIENT, FAILURES
+import yaml
+
+from tautools.servers.diagnose.fixes import automatic_fix
 from tautools.servers.vllm.log import LogMessage, read_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tautools.servers.diagnose import KnownFailure
+__all__ = ["Diagnosis", "KnownFailure", "diagnose_answer", "diagnose_log", "diagnose_refusal", "known_failures"]
 
+When = Literal["log", "late", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"]
+"""Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `wrapper` repeats another process's
+failure; `harmless` is none. At the client: `refusal`, the error of a refused request; `lost_connection`, the same when
+the server is dead; `tool_call_text` and `empty_text`, an answer without an error."""
+
+_IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "log", "late")
 
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(?P<kind>\w*(?:Error|Exception|Exit|Interrupt))\b:?\s*(?P<text>.*)$")
 _ENGINE_PROCESSES = ("EngineCore", "Worker")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_EVIDENCE_LINES = 4
+_MAX_EVIDENCE_LINES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFailure:
+    """A row of `failures.yaml`. `cause` and `fix` may name what a pattern captures, in braces."""
+
+    id: str
+    """Its number in docs/servers.md."""
+    kind: str
+    """A word for programs."""
+    when: tuple[When, ...]
+    patterns: tuple[re.Pattern[str], ...]
+    """Searched in a line without its prefix; one of them is enough."""
+    cause: str
+    fix: str
+    """What a person should do."""
+    auto: str | Mapping[str, Any] | None = None
+    """The automatic fix; see `fixes`."""
+    exit_codes: frozenset[int] = frozenset()
+    job_states: frozenset[str] = frozenset()
+    or_unknown: bool = False
+    """Whether the line is enough when neither exit status nor job state is known."""
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """Return the leftmost match in a line, if any pattern fits."""
+        if len(self.patterns) == 1:
+            return self.patterns[0].search(text)
+        matches = [match for pattern in self.patterns if (match := pattern.search(text))]
+        return min(matches, key=lambda match: match.start(), default=None)
+
+    def fits_end(self, exit_code: int | None, job_state: str) -> bool:
+        """Whether the way the process ended allows this row, because the line alone could mean something else."""
+        if not (self.exit_codes or self.job_states):
+            return True
+        if exit_code is None and not job_state:
+            return self.or_unknown
+        return exit_code in self.exit_codes or job_state in self.job_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +79,46 @@ class Diagnosis:
     """Why a server failed."""
 
     kind: str
-    """A word for programs, such as `port_in_use`; `unknown` when no rule knows the cause."""
+    """A word for programs, such as `port_in_use`; `unknown` when no row knows the cause."""
     cause: str
     """One sentence, with the log's own words."""
-    remedy: str
+    fix: str
     """What to do, in the imperative."""
     evidence: str = ""
     """The line of the log it was read from."""
-    row: str = ""
+    id: str = ""
     """Number in the table of failures; empty when no row fits."""
     also: tuple[str, ...] = ()
     """Further lines of the log that say the same cause."""
-    fix: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     """Params of the server to change, by dotted name, with the numbers that the log gave; None removes one."""
 
 
-def diagnose(
+@cache
+def known_failures() -> tuple[KnownFailure, ...]:
+    """Return the rows of `failures.yaml`, in its order: within one line the first row that fits counts."""
+    text = files(__package__).joinpath("failures.yaml").read_text(encoding="utf-8")
+    rows = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
+    return tuple(_row(**row) for row in rows)
+
+
+def _row(*, when: Any, patterns: list[str], only_if: Mapping[str, Any] | None = None, **rest: Any) -> KnownFailure:
+    ends: dict[str, Any] = {
+        name: value if name == "or_unknown" else frozenset(value) for name, value in (only_if or {}).items()
+    }
+    places = tuple(when) if isinstance(when, list) else (when,)
+    return KnownFailure(when=places, patterns=_compiled(patterns), **rest, **ends)
+
+
+def _compiled(patterns: list[str]) -> tuple[re.Pattern[str], ...]:
+    """Return the patterns as one where that is possible: a log has thousands of lines, and one search is faster."""
+    try:
+        return (re.compile("|".join(patterns)),)
+    except re.error:  # two of them capture the same word
+        return tuple(map(re.compile, patterns))
+
+
+def diagnose_log(
     lines: Sequence[str],
     *,
     exit_code: int | None = None,
@@ -64,20 +136,19 @@ def diagnose(
     job_state : str
         State of its Slurm job, such as `OUT_OF_MEMORY`; empty when it was none or is not known.
     spec : mapping, optional
-        The server's params as a tree, for the fix.
+        The server's params as a tree, for the automatic fix.
     """
-    told = read_messages(lines)
-    rows = [row for row in FAILURES if row.evidence is None or row.evidence.holds(exit_code, job_state)]
-    told = [line for line in told if not _first_match(line, rows, "harmless")]
-    plain = [line for line in told if not _first_match(line, rows, "wrapper")]
+    rows = {when: [row for row in _rows(when) if row.fits_end(exit_code, job_state)] for when in _IN_LOGS}
+    messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
+    plain = [line for line in messages if not _first_match(line.text, rows["wrapper"])]
     spec = spec or {}
     return (
-        _known_cause(plain, rows, "cause", spec)
-        or _known_cause(plain, rows, "late", spec)
+        _known_cause(plain, rows["log"], spec)
+        or _known_cause(plain, rows["late"], spec)
         or _first_error(line for line in plain if line.level == "ERROR" and line.process.startswith(_ENGINE_PROCESSES))
         or _first_error(reversed(plain))
-        or _known_cause(told, rows, "wrapper", spec)
-        or _by_exit(told, exit_code, job_state)
+        or _known_cause(messages, rows["wrapper"], spec)
+        or _by_exit(messages, exit_code, job_state)
     )
 
 
@@ -91,12 +162,9 @@ def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosi
     server_alive : bool, optional
         Whether the server still runs; a connection that ended means a dead server only when it does not.
     """
-    rows = [row for row in CLIENT if row.row in {"C1", "C2", "C6", "C7"} or (row.row == "C3" and server_alive is False)]
-    rows += [row for row in FAILURES if row.kind == "no_tool_parser"]
-    for row in rows:
-        if found := row.pattern.search(text):
-            return _diagnosis_of(row, found, text.strip(), {})
-    return None
+    rows = [*_rows("refusal"), *(_rows("lost_connection") if server_alive is False else ())]
+    hit = _first_match(text, rows)
+    return _diagnosis_of(*hit, text.strip(), {}) if hit else None
 
 
 def diagnose_answer(
@@ -113,62 +181,56 @@ def diagnose_answer(
     asked_tools : bool
         Whether the request offered tools.
     """
-    markup, silent = (next(row for row in CLIENT if row.row == number) for number in ("C4", "C5"))
-    if asked_tools and not tool_calls and (found := markup.pattern.search(content)):
-        return _diagnosis_of(markup, found, content[found.start() : found.start() + 200], {})
-    if not tool_calls and reasoning.strip() and (found := silent.pattern.search(content.strip())):
-        return _diagnosis_of(silent, found, "", {})
+    if tool_calls:
+        return None
+    if asked_tools and (hit := _first_match(content, _rows("tool_call_text"))):
+        start = hit[1].start()
+        return _diagnosis_of(*hit, content[start : start + 200], {})
+    if reasoning.strip() and (hit := _first_match(content.strip(), _rows("empty_text"))):
+        return _diagnosis_of(*hit, "", {})
     return None
 
 
-def _first_match(
-    line: LogMessage, rows: Iterable[KnownFailure], part: str
-) -> tuple[KnownFailure, re.Match[str]] | None:
-    """Return the first row of that part that fits the line."""
+def _rows(when: When) -> list[KnownFailure]:
+    return [row for row in known_failures() if when in row.when]
+
+
+def _first_match(text: str, rows: Iterable[KnownFailure]) -> tuple[KnownFailure, re.Match[str]] | None:
     for row in rows:
-        if row.part == part and (found := row.pattern.search(line.text)):
-            return row, found
+        if match := row.match(text):
+            return row, match
     return None
 
 
-def _known_cause(
-    lines: list[LogMessage], rows: list[KnownFailure], part: str, spec: Mapping[str, Any]
-) -> Diagnosis | None:
+def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
     for number, line in enumerate(lines):
-        if hit := _first_match(line, rows, part):
-            row, found = hit
-            also = [
-                each.text for each in lines[number + 1 :] if (same := _first_match(each, rows, part)) and same[0] is row
-            ]
-            return _diagnosis_of(row, found, line.text, spec, also[:_EVIDENCE_LINES])
+        if hit := _first_match(line.text, rows):
+            later = (each.text for each in lines[number + 1 :])
+            also = [text for text in later if (same := _first_match(text, rows)) and same[0] is hit[0]]
+            return _diagnosis_of(*hit, line.text, spec, also[:_MAX_EVIDENCE_LINES])
     return None
 
 
 def _diagnosis_of(
-    row: KnownFailure, found: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
+    row: KnownFailure, match: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
 ) -> Diagnosis:
-    # A row with two wordings numbers the second one's words: `what2` is `what`.
-    captured = {name.rstrip("2"): value.strip() for name, value in found.groupdict().items() if value}
-    fix = dict(row.fix(captured, spec)) if row.fix is not None else {}
-    cause, remedy = _fill_in(row.cause, captured), _fill_in(row.remedy, captured)
-    return Diagnosis(row.kind, cause, remedy, evidence, row.row, tuple(also), fix)
+    words = {name: value.strip() for name, value in match.groupdict().items() if value}
+    changes = automatic_fix(row.auto, words, spec)
+    cause, fix = _fill_in(row.cause, words), _fill_in(row.fix, words)
+    return Diagnosis(row.kind, cause, fix, evidence, row.id, tuple(also), changes)
 
 
-def _fill_in(text: str, captured: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda word: captured.get(word[1], "its own length" if word[1] == "most" else "it"), text)
+def _fill_in(text: str, words: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda name: words.get(name[1], "its own length" if name[1] == "most" else "it"), text)
 
 
 def _first_error(lines: Iterable[LogMessage]) -> Diagnosis | None:
-    for line in lines:
-        if _ERROR_LINE.match(line.text):
-            return Diagnosis(
-                "unknown", line.text, "Read the log around this line with `tautools server logs`.", line.text
-            )
-    return None
+    text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), None)
+    fix = "Read the log around this line with `tautools server logs`."
+    return Diagnosis("unknown", text, fix, evidence=text) if text is not None else None
 
 
 def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> Diagnosis:
-    last = lines[-1].text if lines else ""
     if job_state not in {"", "FAILED", "COMPLETED"}:
         cause = f"Slurm ended its job: {job_state}."
     elif exit_code is not None and exit_code < 0:
@@ -177,4 +239,4 @@ def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> 
         cause = f"It ended with status {exit_code}."
     else:
         cause = "Its process is gone."
-    return Diagnosis("unknown", cause, "Read its log with `tautools server logs`.", last)
+    return Diagnosis("unknown", cause, "Read its log with `tautools server logs`.", lines[-1].text if lines else "")

@@ -1,52 +1,80 @@
-"""The automatic fixes that the table of failures names: new values of server params, from the log line and the params.
+"""The automatic fixes that `failures.yaml` names: new values of server params, from the log line and the params.
 
-A fix that cannot know a good value returns nothing; the advice for a person is always there.
+A fix that cannot know a good value returns nothing; the advice for a person is always there. A row names a fix alone
+(`auto: drop_flags`) or with its argument (`auto: {remove_arg: quantization}`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tautools.params.find import nearest
 from tautools.servers.vllm.flags import deprecated_flag, tool_parser_of
 
+__all__ = ["FIXES", "automatic_fix"]
+
 Words = Mapping[str, str]
+"""What the row's pattern captured."""
 Spec = Mapping[str, Any]
+"""Params of the server as a tree."""
+Changes = dict[str, Any]
+"""New values by dotted name; None removes one."""
 
 MIN_CONTEXT_TOKENS = 256
-"""Fewer tokens of context are no use to any server [tokens]."""
+"""A server with a shorter context is of no use [tokens]."""
 
 
-def length_from_log(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Serve the context length that the log says would fit."""
-    most = int(words["most"]) if words.get("most", "").isdigit() else 0
-    return {"vllm.max_model_len": most} if most >= MIN_CONTEXT_TOKENS else {}
+def automatic_fix(auto: str | Mapping[str, Any] | None, words: Words, spec: Spec) -> Changes:
+    """Return the changes that a row's `auto` makes; empty when it has none or cannot know a good value.
+
+    Parameters
+    ----------
+    auto : str or mapping, optional
+        The name of a fix, or a mapping from its name to its argument.
+    words : mapping
+        What the row's pattern captured.
+    spec : mapping
+        The server's params as a tree.
+    """
+    if auto is None:
+        return {}
+    name, argument = (auto, None) if isinstance(auto, str) else next(iter(auto.items()))
+    return FIXES[name](argument, words, spec)
 
 
-def divisor_of_heads(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Take the largest number of cards below the asked one that divides the heads evenly."""
-    heads, cards = int(words["heads"]), int(words["cards"]) if words.get("cards", "").isdigit() else 0
-    fitting = [number for number in range(1, cards) if heads % number == 0]
-    return {"vllm.tensor_parallel_size": fitting[-1]} if fitting else {}
+def _set(values: Any, _words: Words, _spec: Spec) -> Changes:
+    """Set these params."""
+    return dict(values)
 
 
-def share_that_is_free(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Ask for a little less than what the log says is free of the card."""
-    free, total = float(words["free"]), float(words["total"])
-    share = math.floor(free / total * 0.97 * 100) / 100 if total > 0 else 0.0
-    # With less than a fifth of the card there is nothing to serve from; the other process must go.
-    return {"vllm.gpu_memory_utilization": share} if 0.2 <= share <= 1.0 else {}
+def _set_env(values: Any, _words: Words, spec: Spec) -> Changes:
+    """Set these environment variables of the server, or remove those that are null."""
+    env = spec.get("env") or {}
+    return {f"env.{name}": value for name, value in values.items() if value is not None or name in env}
 
 
-def drop_flags(words: Words, spec: Spec) -> dict[str, Any]:
+def _set_from_log(values: Any, words: Words, _spec: Spec) -> Changes:
+    """Set params to numbers that the log line gave, by the name of the captured word."""
+    found = {param: int(words[word]) for param, word in values.items() if words.get(word, "").isdigit()}
+    return {
+        param: number
+        for param, number in found.items()
+        if number >= MIN_CONTEXT_TOKENS or param != "vllm.max_model_len"
+    }
+
+
+def _remove_arg(option: Any, _words: Words, spec: Spec) -> Changes:
+    """Leave an option out, when the server file has it under `vllm.args`."""
+    written = _as_written_in_file(option, spec)
+    return {f"vllm.args.{written}": None} if written is not None else {}
+
+
+def _drop_flags(_argument: Any, words: Words, spec: Spec) -> Changes:
     """Leave out the refused flags, or put the newer name in their place where one is known."""
-    changes: dict[str, Any] = {}
-    for word in words["what"].split():
-        if not word.startswith("--"):
-            continue
-        name = word.partition("=")[0]
+    changes: Changes = {}
+    for name in (word.partition("=")[0] for word in words["what"].split() if word.startswith("--")):
         written = _as_written_in_file(name, spec)
         if written is None:
             continue
@@ -57,84 +85,59 @@ def drop_flags(words: Words, spec: Spec) -> dict[str, Any]:
     return changes
 
 
-def add_tool_parser(_words: Words, spec: Spec) -> dict[str, Any]:
+def _divisor_of_heads(_argument: Any, words: Words, _spec: Spec) -> Changes:
+    """Take the largest number of cards below the asked one that divides the heads evenly."""
+    heads, cards = int(words["heads"]), int(words["cards"]) if words.get("cards", "").isdigit() else 0
+    fitting = [number for number in range(1, cards) if heads % number == 0]
+    return {"vllm.tensor_parallel_size": fitting[-1]} if fitting else {}
+
+
+def _free_share(_argument: Any, words: Words, _spec: Spec) -> Changes:
+    """Ask for a little less than what the log says is free of the card."""
+    free, total = float(words["free"]), float(words["total"])
+    share = math.floor(free / total * 0.97 * 100) / 100 if total > 0 else 0.0
+    # With less than a fifth of the card there is nothing to serve from; the other process must go.
+    return {"vllm.gpu_memory_utilization": share} if 0.2 <= share <= 1.0 else {}
+
+
+def _family_tool_parser(_argument: Any, _words: Words, spec: Spec) -> Changes:
     """Set the parser of the model's family, where it is known."""
     parser = tool_parser_of(str(spec.get("model", "")))
     return {"vllm.tool_call_parser": parser} if parser else {}
 
 
-def nearest_tool_parser(words: Words, spec: Spec) -> dict[str, Any]:
-    """Take the parser of the family if this vLLM lists it, else the nearest name of the list."""
-    listed = _listed_names(words)
+def _nearest_parser(param: Any, words: Words, spec: Spec) -> Changes:
+    """Take the nearest name that this vLLM lists; for tool calls, the family's parser if it is listed."""
+    listed = [name.strip(" '\"") for name in words.get("list", "").split(",") if name.strip(" '\"")]
     family = tool_parser_of(str(spec.get("model", "")))
-    if family in listed:
-        return {"vllm.tool_call_parser": family}
+    if param == "vllm.tool_call_parser" and family in listed:
+        return {param: family}
     found = nearest(words["what"], listed)
-    return {"vllm.tool_call_parser": found[0]} if found else {}
+    return {param: found[0]} if found else {}
 
 
-def nearest_reasoning_parser(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Take the nearest name of the list."""
-    found = nearest(words["what"], _listed_names(words))
-    return {"vllm.reasoning_parser": found[0]} if found else {}
-
-
-def no_swap(_words: Words, _spec: Spec) -> dict[str, Any]:
-    """Do without swap space in the host's memory."""
-    return {"vllm.args.swap_space": 0}
-
-
-def free_port(_words: Words, spec: Spec) -> dict[str, Any]:
+def _free_port(_argument: Any, _words: Words, spec: Spec) -> Changes:
     """Let the launcher choose a free port."""
     return {"port": None} if spec.get("port") is not None else {}
 
 
-def other_environment(**values: str | None) -> Any:
-    """Return a fix that sets these environment variables of the server, or removes those that are None."""
-
-    def fix(_words: Words, spec: Spec) -> dict[str, Any]:
-        env = spec.get("env") or {}
-        return {f"env.{name}": value for name, value in values.items() if value is not None or name in env}
-
-    return fix
-
-
-def batch_from_log(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Let a batch hold a whole prompt."""
-    return {"vllm.args.max_num_batched_tokens": int(words["most"])} if words.get("most") else {}
-
-
-def requests_from_log(words: Words, _spec: Spec) -> dict[str, Any]:
-    """Run as many requests at once as a batch has tokens."""
-    return {"vllm.max_num_seqs": int(words["most"])} if words.get("most") else {}
-
-
-def half_precision(_words: Words, _spec: Spec) -> dict[str, Any]:
-    """Use the number format that every card has."""
-    return {"vllm.dtype": "float16"}
-
-
-def one_worker(_words: Words, _spec: Spec) -> dict[str, Any]:
-    """Spread the model over nothing."""
-    return {"vllm.tensor_parallel_size": 1}
-
-
-def without(option: str) -> Any:
-    """Return a fix that leaves an option out, when the server file has it under `vllm.args`."""
-
-    def fix(_words: Words, spec: Spec) -> dict[str, Any]:
-        written = _as_written_in_file(option, spec)
-        return {f"vllm.args.{written}": None} if written is not None else {}
-
-    return fix
-
-
-def _listed_names(words: Words) -> list[str]:
-    return [name.strip(" '\"") for name in words.get("list", "").split(",") if name.strip(" '\"")]
+FIXES: Mapping[str, Callable[[Any, Words, Spec], Changes]] = {
+    "set": _set,
+    "set_env": _set_env,
+    "set_from_log": _set_from_log,
+    "remove_arg": _remove_arg,
+    "drop_flags": _drop_flags,
+    "divisor_of_heads": _divisor_of_heads,
+    "free_share": _free_share,
+    "family_tool_parser": _family_tool_parser,
+    "nearest_parser": _nearest_parser,
+    "free_port": _free_port,
+}
+"""By the name that a row of `failures.yaml` uses."""
 
 
 def _as_written_in_file(flag: str, spec: Spec) -> str | None:
-    """Return how the server file spells a flag under `vllm.args`, if it does."""
+    """Return how the server file spells a flag under `vllm.args`, if it has it."""
     plain = _normalized_flag(flag)
     return next((name for name in (spec.get("vllm") or {}).get("args", {}) if _normalized_flag(name) == plain), None)
 
