@@ -98,7 +98,7 @@ def check_resubmit(tries: int, site: SiteParams | None, *, no_wait: bool, one_jo
         raise click.UsageError("--resubmit is for a job of one server; leave out --one-job")
     if tries and no_wait:
         raise click.UsageError("--resubmit waits for the jobs; leave out --no-wait")
-    if tries and (site is None or site.scheduler != "slurm"):
+    if tries and (site is None or not site.uses_slurm):
         raise click.UsageError("--resubmit is for a site with Slurm, such as --site sol-gaudi")
 
 
@@ -437,7 +437,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     servers = [open_server(name, workspace=workspace) for name in chosen]
     for server in servers:
         server.stop(partial(_say_signal, server.name))
-        click.echo(f"{server.name}: {'detached' if server.record.how == 'attach' else 'stopped'}")
+        click.echo(f"{server.name}: {'detached' if server.record.backend == 'attached' else 'stopped'}")
     if not servers:
         click.echo("No server is registered.")
 
@@ -460,7 +460,7 @@ def _chosen(
     given = {"port": port, "simulate.skill": skill, "simulate.speed": speed}
     words = [f"{field}={value}" for field, value in given.items() if value is not None]
     params = load_server(name, workspace=workspace, overrides=[*overrides, *words])
-    if params.engine != "simulate" and not (skill is speed is None):
+    if not params.simulated and not (skill is speed is None):
         raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
     show_advice(params)
     return params

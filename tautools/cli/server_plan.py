@@ -186,7 +186,7 @@ def plan(
     asked = take_layout(options)
     where = load_site(site, workspace=workspace) if site else SiteParams(name="local")
     servers = asked.arranged([load_server(name, workspace=workspace, overrides=overrides) for name in names])
-    away = where.scheduler != "none" and AcceleratorProbe(where.device).device is None
+    away = where.uses_slurm and AcceleratorProbe(where.device).device is None
     around = (
         site_node_state(servers, where, workspace)
         if away
@@ -309,7 +309,7 @@ def script(
     from tautools.servers.replicas import apply_layout_options, plan_launch
 
     where = load_site(site, workspace=workspace) if site else None
-    if where is None or where.scheduler != "slurm":
+    if where is None or not where.uses_slurm:
         raise click.UsageError("--site must name a site with Slurm, such as sol-gaudi")
     params = load_server(name, workspace=workspace, overrides=overrides)
     asked = apply_layout_options([params], replicas={params.name: replicas} if replicas is not None else {})
@@ -354,10 +354,10 @@ def dry_run(chosen: list[ServerParams], asked: LayoutRequest, site: SiteParams |
         _show_one_job(servers, where, workspace)
         return
     # A command for a node with cards can be read on one without.
-    away = where.scheduler == "slurm" or AcceleratorProbe(where.device).device is None
+    away = where.uses_slurm or AcceleratorProbe(where.device).device is None
     around = (unknown_node_state if away else this_node_state)(servers, where, workspace, force=asked.force)
     layout = plan_layout(servers, around, gpu_ids=asked.gpu_ids)
-    show = _show_job if where.scheduler == "slurm" else _show_command
+    show = _show_job if where.uses_slurm else _show_command
     for place in layout.require().places:
         show(place, where, workspace, asked.force)
 
@@ -420,7 +420,7 @@ def when(name: str, site: str | None, overrides: tuple[str, ...], workspace: Pat
     from tautools.slurm import Slurm
 
     where = load_site(site, workspace=workspace) if site else None
-    if where is None or where.scheduler != "slurm":
+    if where is None or not where.uses_slurm:
         raise click.UsageError("--site must name a site with Slurm, such as sol-gaudi")
     found = estimate_starts(load_server(name, workspace=workspace, overrides=overrides), where, workspace=workspace)
     nodes = Slurm().nodes(where.partition)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
 
-_PUBLIC = "name how engine model base_url host pid log_out log_err key_file simulated"
+_PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
 
 
 def record_dict(record: ServerRecord) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class SiteParams(Params):
     card_memory_gib: float | None = Field(None, gt=0)
     """Memory of one card [GiB], likewise."""
 
+    @property
+    def uses_slurm(self) -> bool:
+        """Whether work of this site runs in jobs of Slurm."""
+        return self.scheduler == "slurm"
+
 
 class SimulateParams(Params):
     """How a simulated model behaves. Everything it produces is marked SIMULATED."""
@@ -141,6 +146,11 @@ class ServerParams(Params):
         if self.end_port is not None and (self.start_port is None or self.end_port < self.start_port):
             raise ValueError("`end_port` needs a `start_port` that is not above it")
         return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no real model is served."""
+        return self.engine == "simulate"
 
     @property
     def serves(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,8 +52,8 @@ class ServerRecord(Record):
     """What the registry knows of one server."""
 
     name: str
-    how: str = "local"
-    """`local` or `attach`; `slurm` and `ssh` fit the same record."""
+    backend: Literal["local", "slurm", "attached"] = "local"
+    """Where it runs: a process of this machine, a job of Slurm, or somewhere of which only the address is known."""
     engine: str = "vllm"
     model: str
     """The served model name that requests carry."""
@@ -79,8 +80,13 @@ class ServerRecord(Record):
     site: dict[str, Any] = Field(default_factory=dict)
     """The site it was started on, so that it can be started again; empty: this machine as it is."""
     changes: list[str] = Field(default_factory=list)
-    """What a relaunch changed of the server file, each as `name: old -> new`, with the cause."""
+    """What a restart changed of the server file, each as `name: old -> new`, with the cause."""
     started_at: float = 0.0
     certificate: Certificate | None = None
     simulated: bool = False
     owner: str = ""
+
+    @property
+    def on_this_host(self) -> bool:
+        """Whether its process, if it has one, is one of this machine."""
+        return self.host in {"", socket.gethostname()}

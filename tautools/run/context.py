@@ -126,7 +126,7 @@ def served_length(role: RoleParams, workspace: Path) -> int | None:
         params = load_server(role.server, workspace=workspace)
     except TautoolsError:
         return None
-    return params.simulate.max_model_len if params.engine == "simulate" else params.vllm.max_model_len
+    return params.simulate.max_model_len if params.simulated else params.vllm.max_model_len
 
 
 def _forecast(cell: Cell, part: str, party: ModelConfig, length: int, chars: Mapping[str, int]) -> ContextForecast:

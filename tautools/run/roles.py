@@ -91,7 +91,7 @@ def _named(params: RoleParams, workspace: Path) -> tuple[str, bool | None]:
     if params.server is None or "/" in params.server:
         return wanted, None
     server = load_server(params.server, workspace=workspace)
-    return params.model or server.serves, server.engine == "simulate"
+    return params.model or server.serves, server.simulated
 
 
 def _answers_simulated(params: RoleParams, workspace: Path) -> bool | None:

@@ -24,7 +24,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\[\],-]*")
 
 def held_node(record: ServerRecord) -> str | None:
     """Return the node whose cards were held by others, by the job's log; None when it tells of none."""
-    if record.how != "slurm":
+    if record.backend != "slurm":
         return None
     found = [match[1] for line in log_lines(record) if (match := _HELD_CARDS.search(line))]
     return found[-1] if found else None
@@ -46,7 +46,7 @@ def exclude_node(plan: Restart, node: str = "") -> Restart:
         When the server is no job, or its log names no node and none is given, or it cannot be a node's name.
     """
     record = plan.record
-    if record.how != "slurm":
+    if record.backend != "slurm":
         raise ServerError(
             f"Server {record.name!r} is no job of Slurm, so it has no node to leave out.",
             next_step=f"Start it again with `tautools server relaunch {record.name}`.",

@@ -255,7 +255,7 @@ class Watchdog:
 
     def _ended(self, server: Server) -> bool:
         """Whether the server ended otherwise; Slurm is asked only when the server itself does not answer."""
-        if self.record.how == "slurm" and self._silent_since is None:
+        if self.record.backend == "slurm" and self._silent_since is None:
             return False
         return server.state().state.final
 

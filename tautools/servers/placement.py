@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -164,7 +163,7 @@ class _LayoutPlanner:
         first = self._by_index.get(shares[0][0]) if shares[0] else None
         site_gib = self._around.site.card_memory_gib
         card_mib = first.total_mib if first and first.total_mib else int(site_gib * 1024) if site_gib else None
-        why = why_not_fit(params, facts, card_mib=card_mib) if params.engine == "vllm" else ""
+        why = why_not_fit(params, facts, card_mib=card_mib) if not params.simulated else ""
         if why:
             self._problems.append(f"{params.name}: {why}")
         names = [params.name] if params.replicas == 1 else [f"{params.name}-{i}" for i in range(params.replicas)]
@@ -291,7 +290,7 @@ def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
     """
     registry = Registry(workspace)
     # Simulated servers need no card, and asking for them takes seconds on a busy node.
-    cards = site_cards(site) if any(params.engine == "vllm" for params in servers) else []
+    cards = site_cards(site) if any(not params.simulated for params in servers) else []
     return NodeState(
         site,
         allowed_cards(cards),
@@ -329,8 +328,7 @@ def site_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
 
 def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Registry) -> set[int]:
     """Return which of the ports that the servers would get cannot be had; it ends where enough were found free."""
-    here = {"", socket.gethostname()}
-    promised = {urlsplit(record.base_url).port or 0 for record in registry.list() if record.host in here}
+    promised = {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
     taken: set[int] = set()
     enough = sum(params.replicas for params in servers)
     for params in servers:

@@ -31,7 +31,7 @@ def check_options(params: ServerParams, site: SiteParams, registry: Registry) ->
         With each flag it does not know, and what to write instead.
     """
     command = params.serve_command or site.serve_command
-    if params.engine != "vllm" or shutil.which(command[0]) is None:
+    if params.simulated or shutil.which(command[0]) is None:
         return
     argv = server_argv(params, site, ListenAddress(site.host, params.port or 0, alias="check"))
     env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
@@ -49,7 +49,7 @@ def check_model(params: ServerParams, site: SiteParams, registry: Registry) -> N
         When it is neither a folder nor a possible name.
     """
     command = params.serve_command or site.serve_command
-    if params.engine == "vllm":
+    if not params.simulated:
         env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
         require_weights(params, command=command, env=env, workspace=registry.workspace.resolve())
 
@@ -67,7 +67,7 @@ _SPECULATIVE_OPTIONS = {"speculative_config", "speculative-config"}
 
 def warnings_for(params: ServerParams) -> list[str]:
     """Return warnings about a server file, one sentence or two each."""
-    if params.engine != "vllm":
+    if params.simulated:
         return []
     said = []
     meant = first_release_of(params.model)

@@ -32,7 +32,7 @@ def with_job_address(record: ServerRecord, launches: Path) -> ServerRecord:
 
     A job may come back on another node or port: a certificate from before that proves nothing any more.
     """
-    if record.how != "slurm":
+    if record.backend != "slurm":
         return record
     try:
         note = json.loads((launches / f"{record.name}.address").read_text())

@@ -90,7 +90,7 @@ def plan_launch(
     For a Slurm site each replica is a job of its own, which gets its cards on the node.
     """
     site = site if site is not None else SiteParams(name="local")
-    around = unknown_node_state if site.scheduler == "slurm" else this_node_state
+    around = unknown_node_state if site.uses_slurm else this_node_state
     return plan_layout(servers, around(servers, site, workspace, force=force), gpu_ids=gpu_ids)
 
 
@@ -105,7 +105,7 @@ def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Site
     ParamsError
         When the site has no Slurm, or cards are chosen by hand.
     """
-    if site.scheduler != "slurm":
+    if not site.uses_slurm:
         raise ParamsError(
             f"Servers of site {site.name!r} start as processes of this machine, so there is no job for them to share.",
             next_step="Leave --one-job out, or name a site with Slurm.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -172,10 +171,10 @@ class Server:
         record = self._reread()
         if not self._registry.is_current(record):
             return
-        if record.how == "slurm":
+        if record.backend == "slurm":
             self._cancel(record, on_progress)
             return
-        if record.host not in {"", socket.gethostname()}:
+        if not record.on_this_host:
             raise ServerError(
                 f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",
                 next_step=f"Run `tautools server stop {record.name}` there.",
@@ -441,7 +440,7 @@ def follow(record: ServerRecord, *, workspace: Path, lines: int = 0, poll_s: flo
     asked_at, ended = 0.0, False
     while True:
         now = time.monotonic()
-        if now - asked_at >= (_ASK_SLURM_S if record.how == "slurm" else poll_s):
+        if now - asked_at >= (_ASK_SLURM_S if record.backend == "slurm" else poll_s):
             asked_at, ended = now, has_ended(record, workspace=workspace)
         # A job in the queue has its log's name only when it was submitted, and another one after it came back.
         record = registry.find(record.name) or record if registry.is_current(record) else record

@@ -82,7 +82,7 @@ def launch(
         When the name or a flag cannot be used.
     """
     site = site if site is not None else SiteParams(name="local")
-    if site.scheduler == "slurm":
+    if site.uses_slurm:
         from tautools.servers.backends.slurm import launch_job
 
         return launch_job(params, workspace=workspace, site=site, name=name)
@@ -115,7 +115,7 @@ def check_launch(
         As `launch`; a command that is not installed is a ServerError here.
     """
     site = site if site is not None else SiteParams(name="local")
-    if site.scheduler == "slurm":
+    if site.uses_slurm:
         from tautools.servers.backends.slurm import check_job
 
         check_job(params, workspace=workspace, site=site, name=name)
@@ -149,18 +149,18 @@ def require_free_name(name: str, registry: Registry) -> None:
     known = registry.find(check_name(name))
     if known is None:
         return
-    if known.how == "slurm":
+    if known.backend == "slurm":
         from tautools.servers.backends.slurm import refuse_live_job
 
         refuse_live_job(known, registry)
         return
-    if known.how == "attach":
+    if known.backend == "attached":
         raise ServerError(
             f"A server named {name!r} is attached in this workspace.",
             evidence=known.base_url,
             next_step=f"Start this one under another name, or forget that one with `tautools server stop {name}`.",
         )
-    if known.host not in {"", socket.gethostname()}:
+    if not known.on_this_host:
         raise ServerError(
             f"A server named {name!r} is registered on host {known.host}.",
             next_step="Stop it there, or start this one under another name.",
@@ -176,7 +176,7 @@ def require_free_name(name: str, registry: Registry) -> None:
 
 def _registered_ports(registry: Registry) -> set[int]:
     """Return the ports of this machine's registered servers, some of which have not bound theirs yet."""
-    return {_port_of(record) for record in registry.list() if record.host in {"", socket.gethostname()}}
+    return {_port_of(record) for record in registry.list() if record.on_this_host}
 
 
 def _start_process(
@@ -228,7 +228,7 @@ def _new_record(
         spec=params.model_dump(mode="json"),
         site=site.model_dump(mode="json"),
         started_at=time.time(),
-        simulated=params.engine == "simulate",
+        simulated=params.simulated,
         owner=getpass.getuser(),
     )
 
@@ -323,7 +323,7 @@ def attach(
     _require_new(check_name(name), registry)
     record = ServerRecord(
         name=name,
-        how="attach",
+        backend="attached",
         engine="attached",
         model=model or _first_model(base_url, key),
         base_url=base_url,

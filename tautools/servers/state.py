@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -98,7 +97,7 @@ _WARM_UP_PERCENT = 62
 def record_start(record: ServerRecord, registry: Registry) -> None:
     """Write down how long the start of a server that was proven just now took."""
     took_s = time.time() - _start_began_at(record, registry)
-    if record.how == "attach" or took_s < 0:
+    if record.backend == "attached" or took_s < 0:
         return
     rows = [
         *_past_starts(registry),
@@ -133,7 +132,7 @@ def _start_kind(record: ServerRecord) -> str:
 
 def _start_began_at(record: ServerRecord, registry: Registry) -> float:
     """Return when the start itself began [s since the epoch]: of a job, when it had left the queue."""
-    if record.how == "slurm":
+    if record.backend == "slurm":
         try:
             note = json.loads(registry.address_file(record.name).read_text())
             return float(note["at"]) if note.get("alias") == record.alias else record.started_at
@@ -181,14 +180,14 @@ _JOB_ENDS = {
 def ask_jobs(records: list[ServerRecord]) -> Mapping[str, SlurmJob]:
     """Return what Slurm says of the jobs of these servers, in one query; nothing when it cannot be asked."""
     try:
-        return Slurm().jobs([record.job_id for record in records if record.how == "slurm"])
+        return Slurm().jobs([record.job_id for record in records if record.backend == "slurm"])
     except SlurmError:
         return {}
 
 
 def job_of(record: ServerRecord, jobs: Mapping[str, SlurmJob] | None) -> SlurmJob | None:
     """Return what Slurm says of a server's job, asking it when nobody did; None when it tells nothing."""
-    if record.how != "slurm":
+    if record.backend != "slurm":
         return None
     return (ask_jobs([record]) if jobs is None else jobs).get(record.job_id)
 
@@ -260,9 +259,9 @@ def server_state(
     busy = doing.what if doing is not None else ""
     if busy == "stopping":
         return Snapshot(State.STOPPING, "It is being stopped.", age)
-    if record.how == "slurm":
+    if record.backend == "slurm":
         return _job_state(record, registry, jobs, http, age)
-    here = record.how == "local" and record.host in {"", socket.gethostname()}
+    here = record.backend == "local" and record.on_this_host
     if here and not _process_runs(record):
         return _ended_state(record, registry, age)
     answer = ask_models(record.base_url, key=registry.key(record), http=http or _new_http())
@@ -307,11 +306,11 @@ def has_ended(record: ServerRecord, *, workspace: Path) -> bool:
     registry = Registry(workspace)
     if not registry.is_current(record):
         return True
-    if record.how == "slurm":
+    if record.backend == "slurm":
         job = job_of(record, None)
         ended = job is not None and job.state.ended
         return ended or ((job is None or record.shares_job) and registry.exit_code(record) is not None)
-    return record.how == "local" and record.host in {"", socket.gethostname()} and not _process_runs(record)
+    return record.backend == "local" and record.on_this_host and not _process_runs(record)
 
 
 def cause_of(record: ServerRecord, registry: Registry, *, job_state: str | None = None) -> Diagnosis:
@@ -364,7 +363,7 @@ def _ended_state(record: ServerRecord, registry: Registry, age: float, *, job_st
 
 
 def _silent_state(record: ServerRecord, registry: Registry, answer: ModelList, here: bool, age: float) -> Snapshot:
-    if record.how == "attach":
+    if record.backend == "attached":
         next_step = f"See whether it still runs where it was started, or `tautools server stop {record.name}`."
         return Snapshot(State.UNKNOWN, f"Nobody answers at its address: {answer.detail}", age, next_step=next_step)
     if not here:
@@ -393,7 +392,7 @@ def _identity_problem(record: ServerRecord, answer: ModelList) -> str:
 def _shared_port(record: ServerRecord) -> str:
     """Say who else listens on the port of a server of this machine: half of its requests go there, without a word."""
     pid, started_at, port = record.pid, record.pid_started_at, urlsplit(record.base_url).port
-    if pid is None or started_at is None or port is None or record.host not in {"", socket.gethostname()}:
+    if pid is None or started_at is None or port is None or not record.on_this_host:
         return ""
     others = other_listeners(port, lambda: group_members(pid, started_at))
     who = ", ".join("another user" if holder is None else f"process {holder}" for holder in others)

@@ -351,7 +351,7 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
     """
     model = params.model
     if (
-        params.engine != "vllm"
+        params.simulated
         or not _starts_vllm(command)
         or _loads_from_elsewhere(params, env)
         or (workspace / model).exists()

@@ -152,7 +152,7 @@ def check_cards(around: SessionContext) -> Iterator[DoctorFinding]:
         yield DoctorFinding("cards", FindingStatus.OK, "; ".join(seen))
     elif device not in ("cuda", "gaudi"):
         yield DoctorFinding("cards", FindingStatus.OK, f"none seen; the site's device is {device}")
-    elif around.site.scheduler == "slurm":
+    elif around.site.uses_slurm:
         remedy = f"Servers run in jobs that ask for {around.site.gres or 'cards'}; a login session needs none."
         yield DoctorFinding("cards", FindingStatus.WARN, "none seen in this session", remedy)
     else:

@@ -24,7 +24,7 @@ _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 def check_slurm(around: SessionContext) -> Iterator[DoctorFinding]:
     """Look for Slurm's commands."""
     missing = [command for command in _COMMANDS if around.which(command) is None]
-    if around.site.scheduler != "slurm":
+    if not around.site.uses_slurm:
         here = "not here" if missing else "here"
         yield DoctorFinding("slurm", FindingStatus.OK, f"{here}; the site {around.site.name} does not use it")
     elif missing:
@@ -37,7 +37,7 @@ def check_slurm(around: SessionContext) -> Iterator[DoctorFinding]:
 def check_partition(around: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the site's partition, cores, memory, cards and time with what Slurm says of the partition."""
     site = around.site
-    if site.scheduler != "slurm" or not site.partition or around.which("scontrol") is None:
+    if not site.uses_slurm or not site.partition or around.which("scontrol") is None:
         return
     file = f"params/sites/{site.name}.yaml"
     told = scontrol_fields(around.ask(["scontrol", "show", "partition", "-o", site.partition]))
@@ -62,7 +62,7 @@ def check_partition(around: SessionContext) -> Iterator[DoctorFinding]:
 def check_association(around: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the site's account and QOS with those this user may use."""
     site = around.site
-    if site.scheduler != "slurm" or not (site.account or site.qos) or around.which("sacctmgr") is None:
+    if not site.uses_slurm or not (site.account or site.qos) or around.which("sacctmgr") is None:
         return
     user = around.environ.get("USER") or getpass.getuser()
     words = ["sacctmgr", "-nP", "show", "assoc", "where", f"user={user}", "format=Account,Partition,QOS"]

@@ -109,13 +109,13 @@ def _server_need(
         (r for r in known if not states[r.name].final), key=lambda r: not _is_ready(states[r.name]), default=None
     )
     if alive is not None:
-        told = alive.spec.get("simulate") if alive.engine == "simulate" else None
+        told = alive.spec.get("simulate") if alive.simulated else None
         speed = SimulateParams.model_validate(told) if told is not None else None
         return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name], None, speed)
     params = _server_file(role, workspace)
     if params is None:
         return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
-    speed = params.simulate if params.engine == "simulate" else None
+    speed = params.simulate if params.simulated else None
     return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params, speed)
 
 

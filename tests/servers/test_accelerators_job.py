@@ -42,7 +42,7 @@ def model(across: int, **fields: Any) -> Any:
 
 def job_record(log: Path, **site: Any) -> ServerRecord:
     spec, told = model(2).model_dump(mode="json"), SITE.model_copy(update=site).model_dump(mode="json")
-    return ServerRecord(name="fake", how="slurm", model="m", base_url="", log_err=str(log), spec=spec, site=told)
+    return ServerRecord(name="fake", backend="slurm", model="m", base_url="", log_err=str(log), spec=spec, site=told)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_node_that_is_not_known_or_no_name_is_refused(tmp_path: Path, node: st
     with pytest.raises(ServerError, match=said):
         exclude_node(Restart(record, model(2), [], None), node)
     with pytest.raises(ServerError, match="no job of Slurm"):
-        exclude_node(Restart(record.model_copy(update={"how": "local"}), model(2), [], None), "gaudi003")
+        exclude_node(Restart(record.model_copy(update={"backend": "local"}), model(2), [], None), "gaudi003")
 
 
 def test_a_node_without_hl_smi_is_left_as_it_is(tmp_path: Path) -> None:

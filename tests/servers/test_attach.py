@@ -51,8 +51,8 @@ def test_an_attached_server_is_proven_listed_used_and_let_go(workspace: Path, th
     server = attach("mine", there.base_url, workspace=workspace, model="sim-model", key=there.key)
 
     assert server.state().state is State.READY
-    assert [(record.name, record.how, seen.state) for record, seen in server_states(workspace)] == [
-        ("mine", "attach", State.READY)
+    assert [(record.name, record.backend, seen.state) for record, seen in server_states(workspace)] == [
+        ("mine", "attached", State.READY)
     ]
     certificate = server.record.certificate
     assert certificate is not None
@@ -316,5 +316,5 @@ def test_an_attached_server_is_typed_in_and_verified_by_its_name(
     assert said == f"mine: attached, {there.base_url}  model sim-model\n"
     assert "passed" in call("verify", "mine").stdout
     (row,) = json.loads(call("ls", "--json").stdout)
-    assert (row["name"], row["how"], row["state"]) == ("mine", "attach", "ready")
+    assert (row["name"], row["backend"], row["state"]) == ("mine", "attached", "ready")
     assert there.key not in said + call("verify", "mine", "--json").stdout

@@ -34,7 +34,7 @@ def cards_needed(params: ServerParams, site: SiteParams) -> int:
     """Return how many cards one replica takes; 0 when it takes none or the person has set the cards' variable."""
     env = site.env | params.env
     by_hand = {"CUDA_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES"} & env.keys()
-    if params.engine != "vllm" or site.device == "cpu" or by_hand:
+    if params.simulated or site.device == "cpu" or by_hand:
         return 0
     factors = [params.vllm.args.get(f"{kind}_parallel_size", 1) for kind in ("pipeline", "data")]
     needed = params.vllm.tensor_parallel_size
@@ -147,7 +147,7 @@ def require_cards(
     ServerError
         When one does not exist, is in use or promised, or nothing here can tell; `force` lets all but the first pass.
     """
-    if not params.cards or params.engine != "vllm" or site.device == "cpu":
+    if not params.cards or params.simulated or site.device == "cpu":
         return []
     cards = {card.index: card for card in site_cards(site, client)}
     if not cards:
@@ -194,7 +194,7 @@ def _why_not_free(card: Card, promised: Mapping[int, str]) -> str:
 
 def _running_local_servers(records: Iterable[ServerRecord]) -> Iterable[ServerRecord]:
     for record in records:
-        here = record.host in {"", socket.gethostname()} and record.how == "local" and record.spec.get("cards")
+        here = record.on_this_host and record.backend == "local" and record.spec.get("cards")
         if not here or record.pid is None or record.pid_started_at is None:
             continue
         if group_members(record.pid, record.pid_started_at):
@@ -347,7 +347,7 @@ def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProce
     """Return this user's processes on the cards that no registered server owns, each once, by pid."""
     ours = {os.getpid()}
     for record in registry.list():
-        if record.pid is not None and record.pid_started_at is not None and record.host in {"", socket.gethostname()}:
+        if record.pid is not None and record.pid_started_at is not None and record.on_this_host:
             ours.update(group_members(record.pid, record.pid_started_at))
     found = {holder.pid: holder for card in cards for holder in card.holders}
     return [found[pid] for pid in sorted(found) if found[pid].mine and pid not in ours]

@@ -97,7 +97,7 @@ def new_job_record(params: ServerParams, site: SiteParams, name: str, registry: 
     alias = f"launch-{secrets.token_hex(8)}"
     return ServerRecord(
         name=name,
-        how="slurm",
+        backend="slurm",
         engine=params.engine,
         model=params.serves,
         alias=alias,
@@ -107,7 +107,7 @@ def new_job_record(params: ServerParams, site: SiteParams, name: str, registry: 
         spec=params.model_dump(mode="json"),
         site=site.model_dump(mode="json"),
         started_at=time.time(),
-        simulated=params.engine == "simulate",
+        simulated=params.simulated,
         owner=getpass.getuser(),
     )
 

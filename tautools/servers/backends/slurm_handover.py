@@ -75,10 +75,10 @@ def hand_over(
 
 def _left(record: ServerRecord, seen: Snapshot) -> float:
     """Return the seconds until the job's time limit."""
-    if record.how != "slurm" or seen.state is not State.READY:
+    if record.backend != "slurm" or seen.state is not State.READY:
         raise ServerError(
             f"Server {record.name!r} cannot be handed over: it is {seen.state.value} and "
-            f"{'a job of Slurm' if record.how == 'slurm' else 'no job of Slurm'}.",
+            f"{'a job of Slurm' if record.backend == 'slurm' else 'no job of Slurm'}.",
             next_step=f"Start it with `tautools server up {record.spec.get('name', record.name)} --site SITE`.",
         )
     if record.shares_job:

@@ -32,7 +32,7 @@ def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckT
         Chats at once that it must bear; 0 leaves the checks that load a server out.
     """
     engine = str(record.spec.get("engine", ""))
-    asked = record.spec.get(engine, {}).get("max_model_len") if engine in {"vllm", "simulate"} else None
+    asked = (record.spec.get(engine) or {}).get("max_model_len")
     return CheckTarget(
         record.base_url,
         record.model,

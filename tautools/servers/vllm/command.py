@@ -84,7 +84,7 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     versions : mapping
         Installed packages, as `installed_versions` tells them; they tell Gaudi's plugin from the old fork.
     """
-    if params.engine == "simulate":
+    if params.simulated:
         return DeviceProfile("simulated")
     if site.device == "gaudi":
         return _gaudi_profile(params, site, versions)
@@ -206,7 +206,7 @@ def server_argv(params: ServerParams, site: SiteParams, place: ListenAddress) ->
         When `vllm.args` holds a flag that the launcher sets itself, a flag carries a secret, or the model's name would
         be taken for a flag.
     """
-    if params.engine == "simulate":
+    if params.simulated:
         return _without_secrets(_simulate_argv(params, place))
     if params.model.startswith("-"):
         raise ParamsError(
@@ -237,7 +237,7 @@ def server_env(
     ParamsError
         When Gaudi's card variable holds anything but numbers, or cards are named for a job that Slurm gives its cards.
     """
-    if params.cards and site.scheduler == "slurm" and site.gres:
+    if params.cards and site.uses_slurm and site.gres:
         raise ParamsError(
             f"Server {params.name!r} names cards, and Slurm gives a job its cards; those of other jobs are not ours.",
             evidence=f"cards {', '.join(map(str, params.cards))}; gres {site.gres}",
