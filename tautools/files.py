@@ -2,14 +2,19 @@
 
 Whole files are written to a temporary name in the same folder, synced, and moved into place, so a reader sees the old
 file or the new one. Lines go to a file of the writer's own, never reopened; a reader takes a torn last line, and NUL
-bytes that a crashed file system leaves behind, as never written.
+bytes that a crashed file system leaves behind, as never written. A lock is a file that only one process can create:
+shared disks (Lustre, some NFS) have no `flock`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -205,3 +210,86 @@ def tail(path: Path, lines: int = 200, *, most_bytes: int = 262_144) -> list[str
     except FileNotFoundError:
         return []
     return text.splitlines()[-lines:]
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait_s: float = 120.0, stale_s: float = 30.0) -> Iterator[None]:
+    """Let one process at a time into the block, on any disk: who creates the lock file has the lock.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; its folder must exist. It is removed afterwards.
+    wait_s : float
+        Seconds to wait for another holder.
+    stale_s : float
+        A lock is free when its holder's process is gone (same host), or has not touched the file for so long.
+
+    Raises
+    ------
+    FilesError
+        When another process still holds the lock after `wait_s`, or the file cannot be made.
+    """
+    from tautools.shell import this_process
+
+    me = this_process()
+    host = socket.gethostname()
+    owner = {"host": host, "pid": me.pid, "started_at": me.started_at, "token": secrets.token_hex(8)}
+    text = json.dumps(owner)
+    deadline = time.monotonic() + wait_s
+    seen, since = "", time.monotonic()
+    while not write_new(path, text):
+        look = _lock_state(path)
+        if look != seen:
+            seen, since = look, time.monotonic()
+        if seen and (_holder_is_gone(seen, host) or time.monotonic() - since > stale_s):
+            _break_lock(path, seen)
+        if time.monotonic() > deadline:
+            raise FilesError(
+                f"{path} is held by another process for more than {wait_s:g} s.",
+                evidence=seen.partition("\n")[2],
+                next_step=f"If that process is gone, remove the file: `rm {path}`.",
+            )
+        time.sleep(0.02)
+    done = threading.Event()
+    threading.Thread(target=_keep_fresh, args=(path, done, stale_s / 4), name="lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        if _lock_state(path).partition("\n")[2] == text:
+            path.unlink(missing_ok=True)
+
+
+def _lock_state(path: Path) -> str:
+    """Return when a lock was touched and, in a second line, what its holder wrote; empty when it is not there."""
+    try:
+        return f"{path.stat().st_mtime_ns}\n{path.read_text(encoding='utf-8')}"
+    except OSError:
+        return ""
+
+
+def _holder_is_gone(state: str, host: str) -> bool:
+    from tautools.shell import process_alive
+
+    try:
+        owner = json.loads(state.partition("\n")[2])
+        return owner["host"] == host and not process_alive(int(owner["pid"]), float(owner["started_at"]))
+    except (ValueError, KeyError, TypeError):
+        return False  # it is being written at this moment, or is not ours to judge: time decides
+
+
+def _break_lock(path: Path, seen: str) -> None:
+    """Take an abandoned lock away; if it was another one by then, put that one back."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.gone")
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        if _lock_state(aside).partition("\n")[2] != seen.partition("\n")[2]:
+            os.link(aside, path)
+        aside.unlink()
+
+
+def _keep_fresh(path: Path, done: threading.Event, every_s: float) -> None:
+    while not done.wait(every_s):
+        with contextlib.suppress(OSError):
+            os.utime(path)

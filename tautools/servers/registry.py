@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import json
 import re
 import secrets
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from tautools.errors import ParamsError, RecordError, ServerError
-from tautools.files import ensure_folder, write_atomic
+from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import process_alive, this_process
 
@@ -153,8 +152,7 @@ class Registry:
     def claim(self) -> Iterator[None]:
         """Hold the right to start servers in this workspace, so that two launches never take one name or port."""
         self._make_folders()
-        with (self._launches / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with exclusive(self._launches / ".lock"):
             yield
 
     def new_key(self, name: str) -> tuple[str, Path]:
