@@ -1,4 +1,4 @@
-"""Processor time per streamed call and per chunk: our door beside httpx, the openai SDK and litellm.
+"""Processor time per streamed call and per chunk: our client beside httpx, the openai SDK and litellm.
 
 All ask the same scripted server, which runs in a process of its own. Processor time of this process is taken over many
 calls with answers of 1 and of 200 chunks; the slope is the cost of a chunk, the rest the cost of a call. In a `burst`
@@ -49,7 +49,7 @@ def server(gap_ms: float) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def tautools_door(base_url: str) -> AsyncIterator[Ask]:
+async def tautools_client(base_url: str) -> AsyncIterator[Ask]:
     from tautools.llm import ModelClient
     from tautools.llm.types import CallTag, Endpoint
     from tautools.records import ModelConfig, Role, Sampling
@@ -164,7 +164,7 @@ async def measure(name: str, base_url: str, calls: int) -> tuple[float, float]:
 
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "bare socket, unread": bare_socket,
-    "tautools door": tautools_door,
+    "tautools client": tautools_client,
     "httpx + json": httpx_client,
     "openai SDK": openai_sdk,
     "litellm": litellm_client,
@@ -190,7 +190,7 @@ def main() -> None:
     for name, row in rows.items():
         burst, spaced = ("".join(f"{row[f'{what}_{mode}_us']:11.1f}" for what in ("call", "chunk")) for mode in MODES)
         print(f"{name:<19} {burst} {spaced}")
-    spent = rows["tautools door"]["chunk_burst_us"]
+    spent = rows["tautools client"]["chunk_burst_us"]
     print(f"budget per chunk: {BUDGET_US:g} us; spent: {spent:.1f} us ({'kept' if spent <= BUDGET_US else 'MISSED'})")
 
 

@@ -1,4 +1,4 @@
-"""The one door to models: a lean streaming client, litellm for hosted providers, replicas, records of calls."""
+"""The one way to models: a lean streaming client, litellm for hosted providers, replicas, records of calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Which fault an answer is that is not an answer."""
+"""Classify failed responses: from HTTP status and body to the kind of fault and what to do about it."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -55,7 +56,7 @@ NEXT_STEPS = {
 
 
 def fault_of(status: int, text: str) -> CallFault:
-    """Return the class of an answer with `status` (not 200) and the body `text`."""
+    """Return the kind of fault of a response with `status` (not 200) and the body `text`."""
     if status == 400 and _asks_too_much(text):
         return CallFault.REFUSED
     if status in {400, 413, 422} and _OVERFLOW.search(text):
@@ -79,7 +80,7 @@ def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | 
     status : int
         HTTP status, or the code of an error event.
     text : str
-        The body; a short excerpt becomes the evidence.
+        The body; an excerpt becomes the evidence.
     headers : Mapping, optional
         For `Retry-After`.
     """
@@ -87,14 +88,14 @@ def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | 
     step = {"next_step": NEXT_STEPS[fault]} if fault in NEXT_STEPS else {}
     if fault is CallFault.REFUSED and "chat_template_kwargs" in text:
         step = {"next_step": "This server has no template switch: set `thinking_switch: no_think` in the role."}
-    said = {
+    says = {
         CallFault.AUTH: "refuses the key",
         CallFault.CONTEXT_OVERFLOW: "says that the prompt no longer fits its context",
         CallFault.NOT_FOUND: "does not have what was asked for",
         CallFault.OVERLOADED: "is overloaded",
     }.get(fault, "answered with an error")
     return ModelCallError(
-        f"{where} {said} ({status}).",
+        f"{where} {says} ({status}).",
         fault=fault,
         status=status,
         evidence=excerpt(_message(text)),
@@ -114,14 +115,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After") or headers.get("retry-after")
     if not value:
         return None
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+    return None
 
 
 def _asks_too_much(text: str) -> bool:
@@ -129,17 +127,17 @@ def _asks_too_much(text: str) -> bool:
 
     Then no prompt would ever fit: a mistake in the params, not to be scored as a conversation that grew too long.
     """
-    found = next((match for match in (pattern.search(text) for pattern in _ASKED) if match), None)
-    return found is not None and int(found["asked"]) >= int(found["whole"])
+    match = next(filter(None, (pattern.search(text) for pattern in _ASKED)), None)
+    return match is not None and int(match["asked"]) >= int(match["whole"])
 
 
 def _message(text: str) -> str:
-    """Return the words of an error body, whichever shape it has; the body itself when it has none."""
+    """Return the message in an error body, whatever its shape; the body itself when it has none."""
     try:
-        found: Any = orjson.loads(text)
+        body: Any = orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
     for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    return found if isinstance(found, str) else text
+        if isinstance(body, dict) and body.get(name):
+            body = body[name]
+    return body if isinstance(body, str) else text

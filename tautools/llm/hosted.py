@@ -1,9 +1,9 @@
 """Hosted providers (Gemini, Claude, GPT, …) through litellm, loaded when the first call is made.
 
-Traps of litellm that are answered here: it asks the network while it is imported; given tools it imports the package
-`mcp`, which it does not depend on; it prints advice on errors; it ends a stream that was cut short as if all were well;
-it says "internal server error" of a connection that never came about. The chunks it hands out go through the same
-reader as those of the lean client, so thinking, tool calls and times are treated alike.
+Traps of litellm that are handled here: it asks the network while it is imported; given tools it imports the package
+`mcp`, which it does not depend on; it prints advice on errors; it ends a stream that was cut short as if it were
+complete; it reports a failed connection as "internal server error". Its chunks go through the same parser as those of
+the lean client, so thinking, tool calls and times are treated alike.
 """
 
 from __future__ import annotations
@@ -51,23 +51,21 @@ def check_hosted_key(provider: str, model: str) -> None:
         raise ModelCallError(
             f"litellm knows no provider {provider!r}.",
             fault=CallFault.REFUSED,
-            next_step=f"Did you mean {near[0]!r}?"
-            if near
-            else "See litellm's list of providers; for vLLM use `openai`.",
+            next_step=f"Did you mean {near[0]!r}?" if near else "See litellm's list of providers; vLLM is `openai`.",
         )
-    found = litellm.validate_environment(model=_full_name(provider, model))
-    if not found["keys_in_environment"]:
-        names = found["missing_keys"] or [f"{provider.upper()}_API_KEY"]
+    checked = litellm.validate_environment(model=_full_name(provider, model))
+    if not checked["keys_in_environment"]:
+        names = checked["missing_keys"] or [f"{provider.upper()}_API_KEY"]
         raise ModelCallError(
             f"The key for {provider}'s model {model} is missing.",
             fault=CallFault.AUTH,
             evidence=f"Not set: {', '.join(names)}.",
-            next_step=f"Set it in this session: export {names[-1]}=…",
+            next_step=f"Set it in this shell: export {names[-1]}=…",
         )
 
 
-async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: StreamParser, timeouts: Timeouts) -> None:
-    """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `incoming`.
+async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts) -> None:
+    """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `parser`.
 
     Parameters
     ----------
@@ -75,34 +73,34 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], incoming: StreamP
         Provider and model; an address or key in it goes before those that litellm knows.
     body : dict
         As `chat_body` makes it. `seed` is left out for a provider that has none.
-    incoming : Incoming
+    parser : StreamParser
         Takes the answer, its times and what it cost.
     timeouts : Timeouts
-        How long each part of the answer is waited for.
+        How long to wait for each part of the answer.
 
     Raises
     ------
     ModelCallError
-        With the class of what went wrong; what had arrived by then is in `incoming`.
+        With the class of what went wrong; what had arrived by then is in `parser`.
     """
     litellm = await asyncio.to_thread(_load)  # seconds, the first time
-    wanted = _arguments(litellm, endpoint, body, timeouts)
-    async with StreamTimeouts(timeouts, incoming.where) as patience:
-        incoming.started = time.perf_counter()
+    arguments = _arguments(litellm, endpoint, body, timeouts)
+    async with StreamTimeouts(timeouts, parser.where) as watch:
+        parser.started = time.perf_counter()
         try:
-            stream = await litellm.acompletion(**wanted)
+            stream = await litellm.acompletion(**arguments)
             async for chunk in stream:
-                incoming.take(chunk.model_dump(exclude_none=True), time.perf_counter())
-                if incoming.first is not None:
-                    patience.touch()
+                parser.take(chunk.model_dump(exclude_none=True), time.perf_counter())
+                if parser.first is not None:
+                    watch.touch()
         except ModelCallError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a provider's code raises, litellm lets through
-            raise _fault(incoming, error) from None
-    incoming.ended = time.perf_counter()
-    if getattr(stream, "received_finish_reason", "told") is None:
-        incoming.finish_reason = ""  # litellm made it up
-    incoming.cost_usd = _cost_usd(litellm, endpoint, incoming.usage)
+            raise _fault(parser, error) from None
+    parser.ended = time.perf_counter()
+    if getattr(stream, "received_finish_reason", "received") is None:
+        parser.finish_reason = ""  # litellm made it up
+    parser.cost_usd = _cost_usd(litellm, endpoint, parser.usage)
 
 
 def _load() -> Any:
@@ -126,15 +124,15 @@ def _arguments(litellm: Any, endpoint: Endpoint, body: dict[str, Any], timeouts:
             next_step="Leave `thinking` at `default` and say it in the provider's words, such as "
             "`extra_body: {reasoning_effort: low}`.",
         )
-    wanted = {**body, "model": _full_name(provider, endpoint.model)}
+    arguments = {**body, "model": _full_name(provider, endpoint.model)}
     supported = litellm.get_supported_openai_params(model=endpoint.model, custom_llm_provider=provider) or []
     if "seed" not in supported:
-        wanted.pop("seed", None)  # a wish, unlike sampling: a provider without seeds is still asked
+        arguments.pop("seed", None)  # a wish, unlike sampling: a provider without seeds is still asked
     if endpoint.base_url:
-        wanted["api_base"] = endpoint.base_url
+        arguments["api_base"] = endpoint.base_url
     if endpoint.key:
-        wanted["api_key"] = endpoint.key
-    return {**wanted, "num_retries": 0, "max_retries": 0, "timeout": timeouts.total_s, "_skip_mcp_handler": True}
+        arguments["api_key"] = endpoint.key
+    return {**arguments, "num_retries": 0, "max_retries": 0, "timeout": timeouts.total_s, "_skip_mcp_handler": True}
 
 
 def _cost_usd(litellm: Any, endpoint: Endpoint, usage: dict[str, Any]) -> float | None:
@@ -147,28 +145,28 @@ def _cost_usd(litellm: Any, endpoint: Endpoint, usage: dict[str, Any]) -> float 
     return float(litellm.completion_cost(priced, model=known, custom_llm_provider=endpoint.provider))
 
 
-def _fault(incoming: StreamParser, error: Exception) -> ModelCallError:
-    """Say in our words what litellm raised; its classes alone do not tell enough."""
+def _fault(parser: StreamParser, error: Exception) -> ModelCallError:
+    """Classify what litellm raised, by its text too: its classes alone are not enough."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError) or "No module named" in text:
         return ModelCallError(
-            f"litellm lacks a package for {incoming.where}.",
+            f"litellm lacks a package for {parser.where}.",
             fault=CallFault.REFUSED,
             evidence=excerpt(text),
             next_step="Install the package it names.",
         )
     if type(error).__name__ in {"Timeout", "APITimeoutError"}:
-        return ModelCallError(f"{incoming.where} took too long.", fault=CallFault.TIME_OUT, evidence=excerpt(text))
-    if incoming.first is not None and _CUT.search(text):
-        problem = f"The connection to {incoming.where} broke."
+        return ModelCallError(f"{parser.where} took too long.", fault=CallFault.TIME_OUT, evidence=excerpt(text))
+    if parser.first is not None and _CUT.search(text):
+        problem = f"The connection to {parser.where} broke."
         return ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=excerpt(text))
-    if incoming.first is None and _NO_CONNECTION.search(text):
+    if parser.first is None and _NO_CONNECTION.search(text):
         return ConnectError(
-            f"{incoming.where} cannot be reached.",
+            f"{parser.where} cannot be reached.",
             fault=CallFault.UNREACHABLE,
             evidence=excerpt(text),
             next_step=NEXT_STEPS[CallFault.UNREACHABLE],
         )
     status = getattr(error, "status_code", None)
     headers = getattr(error, "litellm_response_headers", None) or {}
-    return refusal(incoming.where, status if isinstance(status, int) else 500, text, headers=headers)
+    return refusal(parser.where, status if isinstance(status, int) else 500, text, headers=headers)

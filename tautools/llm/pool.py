@@ -1,7 +1,7 @@
-"""Which replica answers: a conversation stays where its prefix is cached, a new one goes where least is to do.
+"""Which replica answers: a conversation stays where its prefix is cached, a new one goes to the least loaded replica.
 
-A replica to which no connection comes about is left, and its conversations move on. It is tried again after a while, at
-growing intervals, with whatever comes by then. When none is left, the door's `resolve` is asked again.
+A replica that cannot be connected to is marked down, and its conversations move to another one. It is tried again
+later, at growing intervals, with the next request. When none is left, the client's `resolve` is asked again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DOWN_AT_MOST_S = 600.0
 
 
 class AddressLoad:
-    """What one address has to do, for all roles together."""
+    """The requests in flight at one address, for all roles together."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, max_in_flight: int | None) -> None:
         self.in_flight = 0
-        self._slots = asyncio.Semaphore(most) if most else None
+        self._slots = asyncio.Semaphore(max_in_flight) if max_in_flight else None
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -49,27 +49,27 @@ class Replica:
         self.endpoint = endpoint
         self.load = load
         self.conversations = 0
-        self._left_until = 0.0
-        self._left_for_s = _DOWN_S
+        self._down_until = 0.0
+        self._down_for_s = _DOWN_S
 
     @property
     def alive(self) -> bool:
         """Whether requests are sent there."""
-        return time.monotonic() >= self._left_until
+        return time.monotonic() >= self._down_until
 
-    def leave(self) -> None:
+    def mark_down(self) -> None:
         """Send nothing there for a while, longer each time."""
         if self.alive:
-            self._left_until = time.monotonic() + self._left_for_s
-            self._left_for_s = min(2 * self._left_for_s, _DOWN_AT_MOST_S)
+            self._down_until = time.monotonic() + self._down_for_s
+            self._down_for_s = min(2 * self._down_for_s, _DOWN_AT_MOST_S)
 
-    def trust(self) -> None:
-        """Take it as alive: it answered, or whoever keeps the list says so."""
-        self._left_until = 0.0
+    def mark_up(self) -> None:
+        """Send requests there again: the list of endpoints still has it."""
+        self._down_until = 0.0
 
-    def answered(self) -> None:
-        """Forget that it was ever dead."""
-        self._left_for_s = _DOWN_S
+    def reset_backoff(self) -> None:
+        """Forget earlier connection failures: it answered."""
+        self._down_for_s = _DOWN_S
 
 
 class ReplicaPool:
@@ -92,18 +92,18 @@ class ReplicaPool:
         self._resolve = resolve
         self._loads = loads
         self._max_in_flight = max_in_flight
-        self._places: list[Replica] = []
-        self._homes: dict[str, Replica] = {}
-        self._asking = asyncio.Lock()
+        self._replicas: list[Replica] = []
+        self._sticky: dict[str, Replica] = {}
+        self._resolving = asyncio.Lock()
 
     @property
-    def has_living(self) -> bool:
-        """Whether there is a place that is not known to be dead."""
-        return any(place.alive for place in self._places)
+    def has_alive(self) -> bool:
+        """Whether there is a replica that is not marked down."""
+        return any(replica.alive for replica in self._replicas)
 
     @contextlib.asynccontextmanager
-    async def seat(self, conversation: str) -> AsyncIterator[Replica]:
-        """Choose a place for one request and wait for a slot there; it counts as in flight inside the block.
+    async def replica_for(self, conversation: str) -> AsyncIterator[Replica]:
+        """Choose a replica for one request and wait for a slot there; it counts as in flight inside the block.
 
         Raises
         ------
@@ -111,39 +111,39 @@ class ReplicaPool:
             When the role has no endpoint (`UNREACHABLE`).
         """
         while True:
-            place = self._choose(conversation) or await self._choose_anew(conversation)
-            async with place.load.slot():
-                if place.alive:
-                    yield place
+            replica = self._choose(conversation) or await self._resolve_and_choose(conversation)
+            async with replica.load.slot():
+                if replica.alive:
+                    yield replica
                     return
 
     def _choose(self, conversation: str) -> Replica | None:
-        home = self._homes.get(conversation)
-        if home is not None and home.alive and home in self._places:
-            return home
-        living = [place for place in self._places if place.alive]
-        if not living:
+        sticky = self._sticky.get(conversation)
+        if sticky is not None and sticky.alive and sticky in self._replicas:
+            return sticky
+        alive = [replica for replica in self._replicas if replica.alive]
+        if not alive:
             return None
-        place = min(living, key=lambda place: (place.load.in_flight, place.conversations))
+        replica = min(alive, key=lambda replica: (replica.load.in_flight, replica.conversations))
         if conversation:
-            place.conversations += 1
-            self._homes[conversation] = place
-        return place
+            replica.conversations += 1
+            self._sticky[conversation] = replica
+        return replica
 
-    async def _choose_anew(self, conversation: str) -> Replica:
-        async with self._asking:
-            if not self.has_living:
-                self._take(await self._ask())
-        place = self._choose(conversation)
-        if place is None:
+    async def _resolve_and_choose(self, conversation: str) -> Replica:
+        async with self._resolving:
+            if not self.has_alive:
+                self._update(await self._endpoints())
+        replica = self._choose(conversation)
+        if replica is None:
             raise ModelCallError(
                 f"There is no server for the {self._part}.",
                 fault=CallFault.UNREACHABLE,
                 next_step=NEXT_STEPS[CallFault.UNREACHABLE],
             )
-        return place
+        return replica
 
-    async def _ask(self) -> Sequence[Endpoint]:
+    async def _endpoints(self) -> Sequence[Endpoint]:
         try:
             return await asyncio.to_thread(self._resolve, self._part)
         except ModelCallError:
@@ -153,14 +153,14 @@ class ReplicaPool:
                 error.problem, fault=CallFault.UNREACHABLE, evidence=error.evidence, next_step=error.next_step
             ) from error
 
-    def _take(self, endpoints: Sequence[Endpoint]) -> None:
-        """Take a new list of endpoints; a place that is still on it keeps its conversations."""
-        known = {place.endpoint: place for place in self._places}
-        self._places = [known.get(endpoint) or self._place(endpoint) for endpoint in endpoints]
-        for place in self._places:
-            place.trust()
+    def _update(self, endpoints: Sequence[Endpoint]) -> None:
+        """Take a new list of endpoints; a replica that is still on it keeps its conversations."""
+        known = {replica.endpoint: replica for replica in self._replicas}
+        self._replicas = [known.get(endpoint) or self._new_replica(endpoint) for endpoint in endpoints]
+        for replica in self._replicas:
+            replica.mark_up()
 
-    def _place(self, endpoint: Endpoint) -> Replica:
+    def _new_replica(self, endpoint: Endpoint) -> Replica:
         address = endpoint.base_url or endpoint.provider
         load = self._loads.get(address) or self._loads.setdefault(address, AddressLoad(self._max_in_flight))
         return Replica(endpoint, load)

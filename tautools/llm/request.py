@@ -38,34 +38,34 @@ _MARKS = {Thinking.OFF: " /no_think", Thinking.ON: " /think"}
 
 
 def switch_of(model: str, thinking: Thinking, named: ThinkingSwitch | None = None) -> ThinkingSwitch:
-    """Return how a model is told what is asked of it.
+    """Return how a model is told to think or not to.
 
     Parameters
     ----------
     model : str
         Hub id, folder or served name.
     thinking : Thinking
-        What is asked of it.
+        What the role asks for.
     named : ThinkingSwitch, optional
-        The role's own word; then the family is not looked at.
+        The switch that the role names; then the family does not count.
 
     Raises
     ------
     ParamsError
-        When models of that family always think and this one shall not, or never do and it shall.
+        When models of that family always think and the role forbids it, or never do and the role asks for it.
     """
     if named is not None or thinking is Thinking.DEFAULT:
         return named or ThinkingSwitch.TEMPLATE
-    found = next((how for pattern, how in _FAMILIES if re.search(pattern, model, re.IGNORECASE)), None)
-    if found in {_ALWAYS, _NEVER}:
-        if (found == _ALWAYS) != (thinking is Thinking.ON):
+    family = next((habit for pattern, habit in _FAMILIES if re.search(pattern, model, re.IGNORECASE)), None)
+    if family in {_ALWAYS, _NEVER}:
+        if (family == _ALWAYS) != (thinking is Thinking.ON):
             raise ParamsError(
-                f"`thinking: {thinking.value}` is asked of {model}, and its family {found}.",
+                f"`thinking: {thinking.value}` is asked of {model}, and its family {family}.",
                 next_step="Leave `thinking` out, choose another model, or name what its server understands with "
                 "`thinking_switch: template` (or no_think, reasoning_effort).",
             )
         return ThinkingSwitch.NONE
-    return found if isinstance(found, ThinkingSwitch) else ThinkingSwitch.TEMPLATE
+    return family if isinstance(family, ThinkingSwitch) else ThinkingSwitch.TEMPLATE
 
 
 def switch_fields(model: str, thinking: Thinking, switch: ThinkingSwitch) -> dict[str, Any]:
@@ -96,15 +96,15 @@ def with_thinking_mark(messages: Sequence[Message], thinking: Thinking, switch: 
 
 
 def chat_body(
-    endpoint: Endpoint, party: ModelConfig, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+    endpoint: Endpoint, config: ModelConfig, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
 ) -> dict[str, Any]:
-    """Return the request for an OpenAI-compatible server; the party's `extra_body` has the last word.
+    """Return the request for an OpenAI-compatible server; `extra_body` of the config has the last word.
 
     Parameters
     ----------
     endpoint : Endpoint
-        Whose served model is asked; only a simulated one is told which task it plays.
-    party : Party
+        The server; only a simulated one learns which task it plays.
+    config : ModelConfig
         Sampling and thinking of the role. What it leaves open is not sent, and the server's default holds.
     tag : CallTag
         The request's place in its conversation; its seed is sent when there is one.
@@ -120,17 +120,17 @@ def chat_body(
     """
     body: dict[str, Any] = {
         "model": endpoint.model,
-        "messages": with_thinking_mark(messages, party.thinking, party.thinking_switch),
+        "messages": with_thinking_mark(messages, config.thinking, config.thinking_switch),
         "stream": True,
         "stream_options": {"include_usage": True},
-        **sampling_fields(party.sampling),
+        **sampling_fields(config.sampling),
     }
     if tools:
         body["tools"] = list(tools)
     if tag.seed is not None:
         body["seed"] = tag.seed
-    extra = dict(party.sampling.extra_body)
-    switch = switch_fields(endpoint.model, party.thinking, party.thinking_switch)
+    extra = dict(config.sampling.extra_body)
+    switch = switch_fields(endpoint.model, config.thinking, config.thinking_switch)
     if "chat_template_kwargs" in switch:
         switch["chat_template_kwargs"] |= extra.get("chat_template_kwargs", {})
         extra.pop("chat_template_kwargs", None)
@@ -141,22 +141,17 @@ def chat_body(
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:
-    """Return what is set of temperature, top_p, top_k and max_tokens."""
-    chosen = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_tokens": sampling.max_tokens,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
+    """Return those of temperature, top_p, top_k and max_tokens that are set."""
+    names = ("temperature", "top_p", "top_k", "max_tokens")
+    return {name: value for name in names if (value := getattr(sampling, name)) is not None}
 
 
 def task_field(tag: CallTag) -> dict[str, Any]:
     """Return the field from which a simulated server learns which task it plays; real servers never get it."""
-    place = {"source": tag.source, "path": tag.path, "python": tag.python}
+    origin = {"source": tag.source, "path": tag.path, "python": tag.python}
     return {
         "bench": tag.bench,
-        **{name: value for name, value in place.items() if value},
+        **{name: value for name, value in origin.items() if value},
         "env": tag.env,
         "split": tag.split,
         "task_id": tag.task_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _TAG = re.compile(r"(</?think>)")
+_UNREADABLE = (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError)
+"""What is raised where a chunk is no JSON, or has not the form of a chunk."""
 
 
 def split_thinking(text: str) -> tuple[str, str]:
@@ -37,30 +39,28 @@ def split_thinking(text: str) -> tuple[str, str]:
     """
     if "think>" not in text:
         return text, ""
-    said: list[str] = []
-    thought: list[str] = []
+    spoken: list[str] = []
+    thoughts: list[str] = []
     thinking = False
     for part in _TAG.split(text):
         if part == "<think>":
             thinking = True
         elif part == "</think>":
-            if not thinking and said:
-                thought.append(said.pop())
+            if not thinking and spoken:
+                thoughts.append(spoken.pop())
             thinking = False
         else:
-            (thought if thinking else said).append(part)
-    if len(said) == 1 and not thought:
+            (thoughts if thinking else spoken).append(part)
+    if len(spoken) == 1 and not thoughts:
         return text, ""
-    return "".join(said).strip(), "".join(thought).strip()
+    return "".join(spoken).strip(), "".join(thoughts).strip()
 
 
+@dataclass(slots=True)
 class _PartialCall:
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
 
 
 class ToolCallParts:
@@ -112,7 +112,7 @@ class ToolCallParts:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an answer says."""
+    """The content of a whole answer."""
 
     text: str
     thinking: str
@@ -121,7 +121,7 @@ class Completion:
 
 
 class StreamParser:
-    """Takes chunks of an OpenAI-compatible stream; what was taken stays readable when the stream breaks.
+    """Parser of an OpenAI-compatible stream; what it has taken stays readable when the stream breaks.
 
     Times are `time.perf_counter()` [s]: `started` when the request is sent, `first` and `last` token, `ended`.
     `gaps` are the seconds between chunks that carry tokens.
@@ -180,7 +180,7 @@ class StreamParser:
             return
         try:
             self.take(orjson.loads(payload), now)
-        except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError):
+        except _UNREADABLE:
             raise self._malformed("sends chunks that cannot be read", payload) from None
 
     def take(self, event: dict[str, Any], now: float) -> None:
@@ -212,20 +212,16 @@ class StreamParser:
 
     def _delta(self, delta: dict[str, Any]) -> bool:
         """Keep the parts of a delta; return whether it carries a token."""
-        told = False
         text = delta.get("content")
         if text:
             self._text.append(text)
-            told = True
         thought = delta.get("reasoning") or delta.get("reasoning_content")
         if thought:
             self._thoughts.append(thought)
-            told = True
         calls = delta.get("tool_calls")
         if calls:
             self._calls.add(calls)
-            told = True
-        return told
+        return bool(text or thought or calls)
 
     def take_whole(self, text: str, now: float) -> None:
         """Take an answer that came as one JSON object although a stream was asked for: it has no first token."""
@@ -237,12 +233,12 @@ class StreamParser:
             if choices:
                 choices[0]["delta"] = choices[0]["message"]
             self.take(event, now)
-        except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError):
+        except _UNREADABLE:
             raise self._malformed("sends an answer that cannot be read", text.encode()) from None
         self.first = None
 
     def finish(self, *, asked_to_think: bool = False) -> Completion:
-        """Return what was said, once the stream is over.
+        """Return the answer, once the stream is over.
 
         Parameters
         ----------
@@ -288,7 +284,7 @@ class StreamParser:
         return ModelCallError(f"{self.where} {did}.", fault=CallFault.MALFORMED, status=self.status, evidence=evidence)
 
     def _error_event(self, event: dict[str, Any]) -> ModelCallError:
-        """Return the error that an event tells: by its code when that is an HTTP status, else the server's fault."""
+        """Return the error of an error event: by its code when that is an HTTP status, else the server's fault."""
         error = event.get("error") or event
         code = error.get("code") if isinstance(error, dict) else None
         text = orjson.dumps({"error": error}).decode()
@@ -299,9 +295,9 @@ class StreamParser:
 
 
 async def ask_server(
-    http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], incoming: StreamParser, timeouts: Timeouts
+    http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts
 ) -> None:
-    """Send `body` and take the whole answer into `incoming`.
+    """Send `body` and take the whole answer into `parser`.
 
     Parameters
     ----------
@@ -311,49 +307,49 @@ async def ask_server(
         Address and key.
     body : dict
         As `chat_body` makes it.
-    incoming : Incoming
+    parser : StreamParser
         Takes the answer and its times.
     timeouts : Timeouts
-        How long each part of the answer is waited for.
+        How long to wait for each part of the answer.
 
     Raises
     ------
     ModelCallError
-        With the class of what went wrong; what had arrived by then is in `incoming`.
+        With the class of what went wrong; what had arrived by then is in `parser`.
     """
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     data = orjson.dumps(body)
-    async with StreamTimeouts(timeouts, incoming.where) as patience:
-        incoming.started = time.perf_counter()
+    async with StreamTimeouts(timeouts, parser.where) as watch:
+        parser.started = time.perf_counter()
         async with http.post(url, data, key=endpoint.key) as answer:
-            incoming.status = answer.status
+            parser.status = answer.status
             if answer.status != 200:
-                raise refusal(incoming.where, answer.status, await answer.text(), headers=answer.headers)
+                raise refusal(parser.where, answer.status, await answer.text(), headers=answer.headers)
             if answer.content_type == "application/json":
-                incoming.take_whole(await answer.text(2**24), time.perf_counter())
+                parser.take_whole(await answer.text(2**24), time.perf_counter())
             elif answer.content_type == "text/event-stream":
-                await _read_events(answer, incoming, patience)
+                await _read_events(answer, parser, watch)
             else:
-                raise await _no_stream(answer, incoming)
-    incoming.ended = incoming.ended or time.perf_counter()
+                raise await _no_stream(answer, parser)
+    parser.ended = parser.ended or time.perf_counter()
 
 
-async def _read_events(answer: StreamedResponse, incoming: StreamParser, patience: StreamTimeouts) -> None:
-    read, feed, touch, clock = answer.read, incoming.feed, patience.touch, time.perf_counter
+async def _read_events(answer: StreamedResponse, parser: StreamParser, watch: StreamTimeouts) -> None:
+    read, feed, touch, clock = answer.read, parser.feed, watch.touch, time.perf_counter
     while data := await read():
         feed(data, clock())
-        if incoming.done:
-            incoming.ended = clock()
+        if parser.done:
+            parser.ended = clock()
             await answer.linger()
             return
-        if incoming.first is not None:
+        if parser.first is not None:
             touch()
 
 
-async def _no_stream(answer: StreamedResponse, incoming: StreamParser) -> ModelCallError:
+async def _no_stream(answer: StreamedResponse, parser: StreamParser) -> ModelCallError:
     text = await answer.text(2048)
     return ModelCallError(
-        f"{incoming.where} did not send a stream of events but {answer.content_type}.",
+        f"{parser.where} did not send a stream of events but {answer.content_type}.",
         fault=CallFault.MALFORMED,
         status=answer.status,
         evidence=excerpt(text),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that are waited; the defaults allow for a queue of long prompts on a busy server."""
+    """How long to wait [s]; the defaults allow for a queue of long prompts on a busy server."""
 
     connect_s: float = 10.0
     first_token_s: float = 600.0
@@ -35,9 +35,9 @@ class Retry:
     """Requests in all, the first one included."""
     first_wait_s: float = 1.0
     most_wait_s: float = 30.0
-    """Limit of our own back-off."""
+    """Longest wait of our own back-off."""
     most_asked_wait_s: float = 120.0
-    """Limit of what a server's `Retry-After` is obeyed for."""
+    """Longest wait that a server's `Retry-After` may ask for."""
     jitter: float = 0.25
     """A wait is longer by up to this share of itself, drawn at random."""
 
@@ -48,10 +48,10 @@ class Retry:
 
 
 class StreamTimeouts:
-    """Ends a wait that lasts too long, as an async context manager around one answer.
+    """Enforces `Timeouts` on one answer, as an async context manager around it.
 
-    Every chunk only writes down when it came (`touch`); one timer of the loop looks now and then, so that watching
-    costs next to nothing for each chunk.
+    Every chunk only notes when it came (`touch`); one timer of the event loop checks now and then, so that a chunk
+    costs next to nothing.
 
     Raises
     ------
@@ -70,15 +70,15 @@ class StreamTimeouts:
         self._problem = ""
 
     def touch(self) -> None:
-        """Write down that data came after the first token."""
+        """Note that data came after the first token."""
         first = self._last is None
         self._last = self._loop.time()
         if first:  # from here on another limit counts, which may end sooner than the one the timer waits for
-            self._look()
+            self._check_limits()
 
     async def __aenter__(self) -> Self:
         await self._scope.__aenter__()
-        self._look()
+        self._check_limits()
         return self
 
     async def __aexit__(
@@ -92,14 +92,14 @@ class StreamTimeouts:
             next_step = "See whether the server is overloaded or stuck; the limits are in tautools.llm.Timeouts."
             raise ModelCallError(self._problem, fault=CallFault.TIME_OUT, next_step=next_step) from None
 
-    def _look(self) -> None:
+    def _check_limits(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         due, self._problem = self._due()
         if due <= self._loop.time():
             self._scope.reschedule(due)
         else:
-            self._timer = self._loop.call_at(due, self._look)
+            self._timer = self._loop.call_at(due, self._check_limits)
 
     def _due(self) -> tuple[float, str]:
         limits = self._timeouts

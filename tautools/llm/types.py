@@ -1,4 +1,4 @@
-"""The values that cross the model door."""
+"""What goes to a model and what comes back: messages, tags, endpoints, replies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Endpoint:
 
 
 Resolve: TypeAlias = "Callable[[str], Sequence[Endpoint]]"
-"""How the door learns the endpoints of a part (`CallTag.part`); asked again after a server was lost."""
+"""Returns the endpoints of a part (`CallTag.part`); asked again after a server was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: what may be passed on, and apart from it what was only thought."""
+    """An answer, with what the model only thought apart from it."""
 
     text: str
     """The answer's content, thinking removed."""
@@ -90,7 +90,7 @@ class Reply:
     thinking: str
     record: CallRecord
     lost_s: float = 0.0
-    """Time that went to attempts which failed and to the waits after them [s]."""
+    """Time lost to failed attempts and to the waits after them [s]."""
 
     @property
     def message(self) -> Message:
@@ -105,10 +105,10 @@ class Reply:
 
 
 class CompletionClient(Protocol):
-    """The one way to a model. `tautools.llm.ModelDoor` is the real one."""
+    """What the conversation loop needs of a model client; `tautools.llm.ModelClient` is the real one."""
 
     async def complete(
         self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
     ) -> Reply:
-        """Ask the role's model once, retrying what may pass; raise `ModelCallError` when it does not."""
+        """Ask the role's model once, retrying transient faults; raise `ModelCallError` for those that stay."""
         ...

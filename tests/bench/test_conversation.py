@@ -7,7 +7,7 @@ from typing import Any
 
 from inspect_evals.tau2.common.dataset import USER_MESSAGE
 from inspect_oracle import samples_of
-from scripted_door import ScriptedDoor, action
+from scripted_client import ScriptedClient, action
 
 from tautools.bench import conversation_seed, run_conversation
 from tautools.bench.agents import STRATEGIES
@@ -17,9 +17,9 @@ from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
 
 async def hold(
-    domain: Domain, task: Task, client: ScriptedDoor, strategy: Strategy = Strategy.FC, **limits: Any
+    domain: Domain, task: Task, client: ScriptedClient, strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
-    """Hold one conversation with a scripted door."""
+    """Hold one conversation with a scripted client."""
     return await run_conversation(
         domain,
         task,
@@ -43,14 +43,14 @@ def reference_script(task: Task, strategy: Strategy) -> list[Any]:
 async def test_following_the_reference_passes_under_every_strategy(domain: Domain) -> None:
     for task in list(domain.tasks.values())[:12]:
         for strategy in STRATEGIES:
-            client = ScriptedDoor(reference_script(task, strategy))
+            client = ScriptedClient(reference_script(task, strategy))
             held = await hold(domain, task, client, strategy)
             assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), f"{task.id} {strategy} {held.reward_info}"
 
 
 async def test_the_first_requests_are_those_that_inspect_sends(retail: Domain) -> None:
     task = retail.tasks["3"]
-    client = ScriptedDoor(["How can I help?"])
+    client = ScriptedClient(["How can I help?"])
     held = await hold(retail, task, client)
     system = samples_of("retail")["3"].input[0].text
     user, agent = client.of(Role.USER)[0], client.of(Role.AGENT)[0]
@@ -82,7 +82,7 @@ async def test_all_calls_of_one_answer_run_in_order_and_come_back_in_order(retai
         ("get_order_details", '{"order_id":"#W2378156"}'),
         ("no_such_tool", "{}"),
     ]
-    client = ScriptedDoor([calls, "Found you."])
+    client = ScriptedClient([calls, "Found you."])
     held = await hold(retail, task, client)
     call, *results = client.of(Role.AGENT)[1].messages[2:]
     assert [each["function"]["name"] for each in call["tool_calls"]] == [name for name, _ in calls]
@@ -94,7 +94,7 @@ async def test_all_calls_of_one_answer_run_in_order_and_come_back_in_order(retai
 
 
 async def test_words_beside_a_call_do_not_reach_the_user_and_calls_go_back_as_json(retail: Domain) -> None:
-    client = ScriptedDoor([[("get_order_details", '{"order_id": ')], "Sorry."])
+    client = ScriptedClient([[("get_order_details", '{"order_id": ')], "Sorry."])
     await hold(retail, retail.tasks["0"], client)
     sent = client.of(Role.AGENT)[1].messages
     assert sent[2]["tool_calls"][0]["function"]["arguments"] == "{}"
@@ -104,7 +104,7 @@ async def test_words_beside_a_call_do_not_reach_the_user_and_calls_go_back_as_js
 
 async def test_act_and_react_send_no_tools_and_list_them_in_the_system_prompt(domain: Domain) -> None:
     for strategy in (Strategy.ACT, Strategy.REACT):
-        client = ScriptedDoor(
+        client = ScriptedClient(
             ['Thought:\nfirst look\nAction:\n{"name": "calculate", "arguments": {"expression": "1+1"}}', "Bye."]
         )
         held = await hold(domain, next(iter(domain.tasks.values())), client, strategy)
@@ -118,7 +118,7 @@ async def test_act_and_react_send_no_tools_and_list_them_in_the_system_prompt(do
 
 
 async def test_each_request_says_where_in_which_conversation_it_belongs(retail: Domain) -> None:
-    client = ScriptedDoor(
+    client = ScriptedClient(
         [[("list_all_product_types", "{}")], "One moment.", "Done."], ["Hi.", "Go on.", "###TRANSFER###"]
     )
     await hold(retail, retail.tasks["5"], client)
@@ -139,7 +139,7 @@ async def test_each_request_says_where_in_which_conversation_it_belongs(retail: 
 
 async def test_every_message_is_told_once_and_in_order(retail: Domain) -> None:
     told: list[Message] = []
-    client = ScriptedDoor([[("list_all_product_types", "{}")], "Done."])
+    client = ScriptedClient([[("list_all_product_types", "{}")], "Done."])
     held = await run_conversation(
         retail,
         retail.tasks["5"],
@@ -156,8 +156,8 @@ async def test_every_message_is_told_once_and_in_order(retail: Domain) -> None:
 
 async def test_a_simulated_answer_marks_the_conversation(retail: Domain) -> None:
     task = retail.tasks["5"]
-    assert (await hold(retail, task, ScriptedDoor(["Hi."], simulated=True))).simulated
-    assert not (await hold(retail, task, ScriptedDoor(["Hi."]))).simulated
+    assert (await hold(retail, task, ScriptedClient(["Hi."], simulated=True))).simulated
+    assert not (await hold(retail, task, ScriptedClient(["Hi."]))).simulated
 
 
 def test_a_conversations_seed_depends_on_seed_task_and_trial_and_fits_31_bits() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from scripted_door import ScriptedDoor, fault
+from scripted_client import ScriptedClient, fault
 
 from tautools.bench import run_conversation
 from tautools.bench.agents.experts import MAX_CONSULTATIONS, read_tagged
@@ -23,7 +23,7 @@ def call(expert: str) -> list[tuple[str, str]]:
     return [("call_expert", json.dumps({"expert": expert}))]
 
 
-async def hold(domain: Domain, client: ScriptedDoor, **limits: Any) -> Conversation:
+async def hold(domain: Domain, client: ScriptedClient, **limits: Any) -> Conversation:
     return await run_conversation(
         domain,
         domain.tasks["0"],
@@ -66,7 +66,7 @@ def test_the_tagged_form_is_read(text: str, said: str, calls: list[tuple[str, st
 
 @pytest.mark.parametrize("answer", [CALL, [ORDER]], ids=["tagged", "by the server's parser"])
 async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(retail: Domain, answer: Any) -> None:
-    client = ScriptedDoor([call("quick"), "It is on its way."], expert=[answer])
+    client = ScriptedClient([call("quick"), "It is on its way."], expert=[answer])
     held = await hold(retail, client)
     assert [deed.call for deed in held.actions] == [ORDER[0], ""]
     next_turn, result, words = held.messages[2:5]
@@ -82,13 +82,13 @@ async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(re
 
 
 async def test_an_experts_words_reach_the_customer_without_tags(retail: Domain) -> None:
-    client = ScriptedDoor([call("strong")], expert=["<message>May I have your email?</message>"])
+    client = ScriptedClient([call("strong")], expert=["<message>May I have your email?</message>"])
     await hold(retail, client)
     assert client.of(Role.USER)[1].messages[-1] == {"role": "user", "content": "May I have your email?"}
 
 
 async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
-    client = ScriptedDoor([call("strong"), call("quick")], expert=[CALL, "Done."])
+    client = ScriptedClient([call("strong"), call("quick")], expert=[CALL, "Done."])
     await hold(retail, client)
     agent, (strong, quick) = client.of(Role.AGENT)[0], client.of(Role.EXPERT)
     assert agent.tools is not None
@@ -111,7 +111,7 @@ async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
 
 
 async def test_an_answer_that_cannot_be_read_is_told_to_the_agent_and_to_no_expert(retail: Domain) -> None:
-    client = ScriptedDoor([call("quick"), call("strong"), "Goodbye."], expert=["<tool_call>{", CALL])
+    client = ScriptedClient([call("quick"), call("strong"), "Goodbye."], expert=["<tool_call>{", CALL])
     held = await hold(retail, client)
     asked, told = client.of(Role.AGENT)[1].messages[-2:]
     assert asked["tool_calls"][0]["function"] == {"name": "call_expert", "arguments": '{"expert": "quick"}'}
@@ -125,7 +125,7 @@ async def test_an_answer_that_cannot_be_read_is_told_to_the_agent_and_to_no_expe
 
 @pytest.mark.parametrize("arguments", ['{"expert": "gpt-9"}', "{}", "[]", "gpt-9"])
 async def test_an_expert_that_is_not_there_is_told_with_those_that_are(retail: Domain, arguments: str) -> None:
-    client = ScriptedDoor([[("call_expert", arguments)], "Goodbye."])
+    client = ScriptedClient([[("call_expert", arguments)], "Goodbye."])
     await hold(retail, client)
     assert "There are: strong, quick." in client.of(Role.AGENT)[1].messages[-1]["content"]
     echoed = client.of(Role.AGENT)[1].messages[-2]["tool_calls"][0]["function"]["arguments"]
@@ -133,14 +133,14 @@ async def test_an_expert_that_is_not_there_is_told_with_those_that_are(retail: D
 
 
 async def test_experts_that_never_answer_cost_one_unusable_answer_a_move(retail: Domain) -> None:
-    client = ScriptedDoor([call("quick")], user=["Help."], expert=[""])
+    client = ScriptedClient([call("quick")], user=["Help."], expert=[""])
     held = await hold(retail, client, max_errors=2)
     assert held.outcome is Outcome.AGENT_ERROR
     assert len(client.of(Role.AGENT)) == len(client.of(Role.EXPERT)) == 2 * MAX_CONSULTATIONS
 
 
 async def test_an_experts_prompt_that_no_longer_fits_ends_the_conversation(retail: Domain) -> None:
-    client = ScriptedDoor([call("quick")], expert=[fault(CallFault.CONTEXT_OVERFLOW)])
+    client = ScriptedClient([call("quick")], expert=[fault(CallFault.CONTEXT_OVERFLOW)])
     held = await hold(retail, client)
     assert (held.outcome, held.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
     assert held.error.startswith("The expert's prompt no longer fits")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 
 from tautools.bench import ask_judge, judge_texts, needs_judge, run_conversation, with_verdicts
 from tautools.bench.judge import REPAIRS
@@ -22,7 +22,7 @@ def task(retail: Domain) -> Task:
 
 
 async def talk(domain: Domain, task: Task) -> Conversation:
-    client = ScriptedDoor([[("get_order_details", '{"order_id": "#W2378156"}')], "Here it is."])
+    client = ScriptedClient([[("get_order_details", '{"order_id": "#W2378156"}')], "Here it is."])
     return await run_conversation(
         domain, task, approach=Approach(Strategy.FC), client=client, limits=Limits(), trial=3, seed=9, setting_id="abc"
     )
@@ -32,8 +32,8 @@ def says(*met: object) -> str:
     return json.dumps({"verdicts": [{"number": at, "met": each, "reason": "so"} for at, each in enumerate(met, 1)]})
 
 
-async def verdicts(domain: Domain, task: Task, *answers: str) -> tuple[list[bool], ScriptedDoor]:
-    client = ScriptedDoor([], judge=list(answers))
+async def verdicts(domain: Domain, task: Task, *answers: str) -> tuple[list[bool], ScriptedClient]:
+    client = ScriptedClient([], judge=list(answers))
     found = await ask_judge(domain, task, await talk(domain, task), client)
     assert [each.assertion for each in found] == list(task.assertions)
     return [each.met for each in found], client
@@ -94,7 +94,7 @@ async def test_an_answer_that_is_no_verdict_is_asked_for_again(retail: Domain, t
 
 
 async def test_a_judge_that_never_gives_a_verdict_is_a_fault_and_no_score(retail: Domain, task: Task) -> None:
-    client = ScriptedDoor([], judge=["It depends."])
+    client = ScriptedClient([], judge=["It depends."])
     with pytest.raises(ModelCallError, match="no verdict that can be read in 3 answers") as caught:
         await ask_judge(retail, task, await talk(retail, task), client)
     assert caught.value.fault is CallFault.MALFORMED
@@ -107,7 +107,7 @@ async def test_one_unmet_assertion_fails_what_the_benchmark_passes_and_nothing_p
     held = (await talk(retail, task)).model_copy(update={"outcome": Outcome.PASSED, "reward": 1.0})
 
     async def judged(conversation: Conversation, *met: bool) -> tuple[Outcome, float | None, Any]:
-        client = ScriptedDoor([], judge=[says(*met)])
+        client = ScriptedClient([], judge=[says(*met)])
         found = with_verdicts(conversation, await ask_judge(retail, task, conversation, client))
         return found.outcome, found.reward, found.reward_info["reward_without_judge"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 from v1_original import STAND_IN
 
 from tautools.bench import open_source, run_conversation
@@ -15,7 +15,7 @@ from tautools.errors import HumanUnavailableError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy, UserStrategy
 
 
-async def hold(client: ScriptedDoor) -> Conversation:
+async def hold(client: ScriptedClient) -> Conversation:
     domain = open_source("tau-bench", path=str(STAND_IN)).domain("retail")
     approach = Approach(Strategy.FC, UserStrategy.HUMAN)
     return await run_conversation(
@@ -32,7 +32,7 @@ async def test_a_person_is_shown_its_part_and_the_agents_words_and_no_model_play
         asked.append(question)
         return next(lines)
 
-    client = ScriptedDoor(["Which?", [("cancel_pending_order", '{"order_id": "#T100"}')], "Done."])
+    client = ScriptedClient(["Which?", [("cancel_pending_order", '{"order_id": "#T100"}')], "Done."])
     with ask_person_with(answer):
         held = await hold(client)
     assert (held.outcome, client.of(Role.USER)) == (Outcome.PASSED, [])
@@ -48,7 +48,7 @@ async def test_a_person_who_leaves_leaves_no_conversation(leaves: BaseException)
         raise leaves
 
     with ask_person_with(answer), pytest.raises(HumanUnavailableError, match="Nobody answers as the customer"):
-        await hold(ScriptedDoor(["Which?"]))
+        await hold(ScriptedClient(["Which?"]))
 
 
 def test_a_persona_is_shown_to_the_person() -> None:
@@ -70,7 +70,7 @@ async def test_a_conversation_that_is_given_up_tells_the_one_who_asks() -> None:
         return ""
 
     with ask_person_with(answer):
-        running = asyncio.ensure_future(hold(ScriptedDoor(["Which?"])))
+        running = asyncio.ensure_future(hold(ScriptedClient(["Which?"])))
         await asyncio.to_thread(asked.wait, 30)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

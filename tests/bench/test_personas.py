@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 from stand_in import stand_in
 
 from tautools.bench import run_conversation
@@ -19,7 +19,7 @@ from tautools.records import Conversation, Limits, Role, Strategy
 ANGER = load_persona("anger:strong")
 
 
-async def talk(domain: Domain, client: ScriptedDoor, persona: Persona | None) -> Conversation:
+async def talk(domain: Domain, client: ScriptedClient, persona: Persona | None) -> Conversation:
     return await run_conversation(
         domain,
         next(iter(domain.tasks.values())),
@@ -31,8 +31,8 @@ async def talk(domain: Domain, client: ScriptedDoor, persona: Persona | None) ->
     )
 
 
-def client() -> ScriptedDoor:
-    return ScriptedDoor(agent=["How can I help?", "And now?"], user=["Hello!", "More.", "###STOP###"])
+def client() -> ScriptedClient:
+    return ScriptedClient(agent=["How can I help?", "And now?"], user=["Hello!", "More.", "###STOP###"])
 
 
 async def test_the_text_stands_behind_the_scenario_in_every_request_of_the_customer(domain: Domain) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 from stand_in import STAND_IN, changed_copy, stand_in
 
 from tautools.bench import run_conversation
@@ -119,8 +119,8 @@ def test_questions_of_several_threads_get_their_own_answers(source: Tau2Bench) -
     assert not wrong
 
 
-class KillingDoor(ScriptedDoor):
-    """A door behind which the checkout's process is killed at the agent's second request."""
+class KillingClient(ScriptedClient):
+    """A client that kills the checkout's process at the agent's second request."""
 
     pid: int = 0
 
@@ -132,12 +132,12 @@ class KillingDoor(ScriptedDoor):
 
 async def test_a_process_killed_in_the_middle_of_a_conversation_is_no_failed_task(source: Tau2Bench) -> None:
     domain = source.domain("library")
-    client = KillingDoor([[("find_book", '{"title": "Moby Dick"}')], [("get_book", '{"book_id": "b1"}')], "Bye."])
+    client = KillingClient([[("find_book", '{"title": "Moby Dick"}')], [("get_book", '{"book_id": "b1"}')], "Bye."])
     client.pid = source.process.pid or 0
     how: Any = {"approach": Approach(Strategy.FC), "limits": Limits(), "trial": 0, "seed": 1}
     with pytest.raises(BenchError, match=r"was ended by signal 9"):
         await run_conversation(domain, domain.tasks["lend"], client=client, **how)
-    again = await run_conversation(domain, domain.tasks["lend"], client=ScriptedDoor(["Bye."]), **how)
+    again = await run_conversation(domain, domain.tasks["lend"], client=ScriptedClient(["Bye."]), **how)
     assert again.outcome is Outcome.FAILED, "another process scores what is held anew"
 
 

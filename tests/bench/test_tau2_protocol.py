@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 from stand_in import stand_in
 
 from tautools.bench import run_conversation
@@ -29,9 +29,9 @@ def source() -> Iterator[Tau2Bench]:
 
 @pytest.fixture
 def hold(source: Tau2Bench) -> Any:
-    """Hold a conversation of a task through a scripted door."""
+    """Hold a conversation of a task through a scripted client."""
 
-    async def held(client: ScriptedDoor, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
+    async def held(client: ScriptedClient, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
         domain = source.domain(env)
         return await run_conversation(
             domain,
@@ -47,7 +47,7 @@ def hold(source: Tau2Bench) -> Any:
 
 
 async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
-    client = ScriptedDoor([[FIND], [LEND], "Here you are."], ["I want Moby Dick.", "Thanks. ###STOP###"])
+    client = ScriptedClient([[FIND], [LEND], "Here you are."], ["I want Moby Dick.", "Thanks. ###STOP###"])
     held = await hold(client)
     assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0)
     greeting = "Welcome to the library."
@@ -61,49 +61,49 @@ async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
 
 async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(hold: Any) -> None:
     # User, agent, user, agent, …: the tenth answer of the agent is message 20.
-    talk = ScriptedDoor(["And now?"], ["Go on."])
+    talk = ScriptedClient(["And now?"], ["Go on."])
     held = await hold(talk)
     assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
     assert len(talk.requests) == 20
     assert "20 messages" in held.error
     # User, then call and results in turn: 1 + 2 * 10 = 21 is looked at after the tenth results.
-    calls = ScriptedDoor([[FIND, FIND]], ["Go on."])
+    calls = ScriptedClient([[FIND, FIND]], ["Go on."])
     assert (await hold(calls)).outcome is Outcome.STEP_LIMIT
     assert len(calls.of(Role.AGENT)) == 10
 
 
 async def test_a_stop_with_the_last_message_comes_too_late(hold: Any) -> None:
-    client = ScriptedDoor(["And now?"], ["Go on."] * 2 + ["###STOP###"])
+    client = ScriptedClient(["And now?"], ["Go on."] * 2 + ["###STOP###"])
     assert (await hold(client, "nothing", max_steps=5)).outcome is Outcome.STEP_LIMIT
-    again = ScriptedDoor(["And now?"], ["Go on."] * 2 + ["###STOP###"])
+    again = ScriptedClient(["And now?"], ["Go on."] * 2 + ["###STOP###"])
     assert (await hold(again, "nothing", max_steps=6)).outcome is Outcome.PASSED
 
 
 async def test_refused_calls_are_errors_and_too_many_end_it(hold: Any) -> None:
-    client = ScriptedDoor([[WRONG], [FIND], [WRONG, ("no_such_tool", "{}")], "Sorry."])
+    client = ScriptedClient([[WRONG], [FIND], [WRONG, ("no_such_tool", "{}")], "Sorry."])
     held = await hold(client)
     assert (held.outcome, held.reward, len(client.of(Role.AGENT))) == (Outcome.AGENT_ERROR, 0.0, 3)
     assert "3 calls were refused" in held.error
-    two = ScriptedDoor([[WRONG], [WRONG], "Sorry."])
+    two = ScriptedClient([[WRONG], [WRONG], "Sorry."])
     assert (await hold(two, "nothing")).outcome is Outcome.PASSED
-    fewer = ScriptedDoor([[WRONG], [WRONG], "Sorry."])
+    fewer = ScriptedClient([[WRONG], [WRONG], "Sorry."])
     assert (await hold(fewer, "nothing", max_errors=2)).outcome is Outcome.AGENT_ERROR
 
 
 async def test_calls_of_the_customer_count_too(hold: Any) -> None:
     enter: Any = [("enter", '{"name": "Ann"}')]
-    client = ScriptedDoor(["Come in.", "Bye."], ["Hello.", enter, "I am in.", "###STOP###"])
+    client = ScriptedClient(["Come in.", "Bye."], ["Hello.", enter, "I am in.", "###STOP###"])
     held = await hold(client, "enter", "visit")
     assert (held.outcome, held.reward_info["assertions"][0]["met"]) == (Outcome.PASSED, True)
     assert [tool["function"]["name"] for tool in client.of(Role.USER)[1].tools or ()] == ["enter"]
     assert not any("You stand at the desk." in str(message) for message in held.messages)
     lost: Any = [("look", "{}")]
-    wrong = ScriptedDoor(["Come in."], ["Hello.", lost])
+    wrong = ScriptedClient(["Come in."], ["Hello.", lost])
     assert (await hold(wrong, "enter", "visit")).outcome is Outcome.AGENT_ERROR
     assert len(wrong.of(Role.USER)) == 4
 
 
 async def test_the_rounds_limit_of_the_run_holds_too(hold: Any) -> None:
-    client = ScriptedDoor(["And now?"], ["Go on."])
+    client = ScriptedClient(["And now?"], ["Go on."])
     assert (await hold(client, max_rounds=3)).outcome is Outcome.STEP_LIMIT
     assert len(client.of(Role.AGENT)) == 3

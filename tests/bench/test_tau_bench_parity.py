@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_door import ScriptedDoor
+from scripted_client import ScriptedClient
 from v1_original import ROOTS, STAND_IN, Line, Original, Solved, plain
 
 from tautools.bench import open_source, run_conversation
@@ -36,7 +36,7 @@ def theirs(original: Original, domain: Any, task: Task, approach: Approach, line
 
 
 async def ours(domain: Domain, task: Task, approach: Approach, lines: tuple[Any, Any]) -> tuple[list[Any], Any]:
-    client = ScriptedDoor(*lines)
+    client = ScriptedClient(*lines)
     held = await run_conversation(
         domain, task, approach=approach, client=client, limits=Limits(max_errors=99), trial=0, seed=7
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from inspect_oracle import samples_of
-from scripted_door import ScriptedDoor, action
+from scripted_client import ScriptedClient, action
 
 from tautools.bench import conversation_seed, open_source, reference_reward, run_conversation
 from tautools.bench.types import Approach, Domain
@@ -21,9 +21,9 @@ def telecom() -> Domain:
 
 
 async def hold(
-    telecom: Domain, client: ScriptedDoor, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
+    telecom: Domain, client: ScriptedClient, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
-    """Hold one conversation with a scripted door."""
+    """Hold one conversation with a scripted client."""
     task = telecom.tasks[task_id or next(iter(telecom.tasks))]
     seed = conversation_seed(0, task.id, 0)
     return await run_conversation(
@@ -64,7 +64,7 @@ async def test_each_side_does_its_part_of_the_reference_in_turn_under_every_stra
             user += [[(each.name, arguments)], "I did it."]
     last = "Anything else?"
     agent.append(last if strategy is Strategy.FC else action("respond", content=last))
-    client = ScriptedDoor(agent, [*user, "###STOP###"])
+    client = ScriptedClient(agent, [*user, "###STOP###"])
     held = await hold(telecom, client, task.id, strategy)
     assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), held.reward_info
     assert [(deed.by, deed.call) for deed in held.actions if deed.call] == [
@@ -74,7 +74,7 @@ async def test_each_side_does_its_part_of_the_reference_in_turn_under_every_stra
 
 
 async def test_the_agent_cannot_use_the_customers_tools_nor_the_customer_the_agents(telecom: Domain) -> None:
-    client = ScriptedDoor(
+    client = ScriptedClient(
         [[("toggle_data", "{}")], "Please help yourself."],
         ["Hi.", [("refuel_data", "{}")], "I cannot.###STOP###"],
     )
@@ -84,7 +84,7 @@ async def test_the_agent_cannot_use_the_customers_tools_nor_the_customer_the_age
 
 
 async def test_the_agent_does_not_see_what_the_customer_calls(telecom: Domain) -> None:
-    client = ScriptedDoor(
+    client = ScriptedClient(
         ["Look at your phone."], ["Hi.", [("check_status_bar", "{}")], "It shows bars.", "###STOP###"]
     )
     held = await hold(telecom, client)
@@ -93,7 +93,7 @@ async def test_the_agent_does_not_see_what_the_customer_calls(telecom: Domain) -
 
 
 async def test_a_customer_that_calls_tools_without_end_has_failed_and_not_the_agent(telecom: Domain) -> None:
-    client = ScriptedDoor(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")]])
+    client = ScriptedClient(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")]])
     held = await hold(telecom, client, max_user_calls=7)
     assert (held.outcome, held.reward) == (Outcome.USER_ERROR, None)
     assert "7 times in a row" in held.error
@@ -102,13 +102,13 @@ async def test_a_customer_that_calls_tools_without_end_has_failed_and_not_the_ag
 
 async def test_the_bound_on_the_customers_calls_starts_anew_when_it_speaks(telecom: Domain) -> None:
     look: list[Any] = [[("check_status_bar", "{}")], [("run_speed_test", "{}")]]
-    client = ScriptedDoor(["Look at your phone."], ["Hi.", *[*look, "Yes."] * 4, "###STOP###"])
+    client = ScriptedClient(["Look at your phone."], ["Hi.", *[*look, "Yes."] * 4, "###STOP###"])
     assert (await hold(telecom, client, max_user_calls=3)).outcome is Outcome.FAILED
 
 
 async def test_a_customers_calls_are_no_step_and_no_error_of_the_agent(telecom: Domain) -> None:
     bad: list[Any] = [[("toggle_data", "{")], [("nothing", "{}")]]
-    client = ScriptedDoor(["Look at your phone."], ["Hi.", *bad, "No.", "###STOP###"])
+    client = ScriptedClient(["Look at your phone."], ["Hi.", *bad, "No.", "###STOP###"])
     held = await hold(telecom, client, max_errors=1, max_steps=2)
     assert held.outcome is Outcome.FAILED
     assert [deed.error for deed in held.actions if deed.by == "user"] == [True, True]

@@ -55,7 +55,7 @@ def role_of(request: Request) -> str:
 
 
 async def ours(domain: Domain, task: Task, server: ScriptedServer, strategy: Strategy = Strategy.FC) -> Conversation:
-    """Hold a conversation through the real door."""
+    """Hold a conversation through the real client."""
     parties = {role: ModelConfig(model=server.model) for role in (Role.AGENT, Role.USER)}
     async with ModelClient(lambda _: [Endpoint(server.base_url, server.model)], parties) as client:
         return await run_conversation(

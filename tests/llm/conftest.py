@@ -1,4 +1,4 @@
-"""A door to a scripted server, with what it recorded."""
+"""A client of a scripted server, with what it recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOOL: ToolSpec = {
 
 @dataclass
 class Opened:
-    """An open door, and what came through it."""
+    """An open client, and what it asked and recorded."""
 
     client: ModelClient
     records: list[CallRecord] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Opened:
         return await self.client.complete(CallTag(**{"role": Role.AGENT, **tag}), HELLO, tools)
 
 
-OpenDoor = Callable[..., AbstractAsyncContextManager[Opened]]
+OpenClient = Callable[..., AbstractAsyncContextManager[Opened]]
 
 
 def endpoint_of(server: ScriptedServer, **options: Any) -> Endpoint:
@@ -45,21 +45,21 @@ def endpoint_of(server: ScriptedServer, **options: Any) -> Endpoint:
 
 
 @pytest.fixture
-def open_door() -> OpenDoor:
-    """Return what opens a door to servers: one attempt, no waits, unless the options say otherwise."""
+def open_client() -> OpenClient:
+    """Return what opens a client of servers: one attempt, no waits, unless the options say otherwise."""
 
     @asynccontextmanager
     async def opened(
-        *servers: ScriptedServer, party: ModelConfig | None = None, **options: Any
+        *servers: ScriptedServer, config: ModelConfig | None = None, **options: Any
     ) -> AsyncIterator[Opened]:
-        places = [endpoint_of(server, **options.pop("endpoint", {})) for server in servers]
-        resolve = options.pop("resolve", lambda _role: places)
-        party = party or ModelConfig(model="scripted")
+        endpoints = [endpoint_of(server, **options.pop("endpoint", {})) for server in servers]
+        resolve = options.pop("resolve", lambda _role: endpoints)
+        config = config or ModelConfig(model="scripted")
         records: list[CallRecord] = []
         retries: list[tuple[float, ModelCallError]] = []
         client = ModelClient(
             resolve,
-            {Role.AGENT: party, Role.USER: party},
+            {Role.AGENT: config, Role.USER: config},
             on_call=records.append,
             on_retry=lambda _tag, wait_s, error: retries.append((wait_s, error)),
             **{"retry": Retry(attempts=1), **options},

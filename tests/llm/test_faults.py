@@ -27,8 +27,8 @@ def _requested(prompt: int, output: int) -> str:
     return f"This model's maximum context length is 4096 tokens. However, {told}."
 
 
-async def _fault(open_door: Any, say: Say, **options: Any) -> tuple[ModelCallError, Any]:
-    async with ScriptedServer(say) as server, open_door(server, **options) as opened:
+async def _fault(open_client: Any, say: Say, **options: Any) -> tuple[ModelCallError, Any]:
+    async with ScriptedServer(say) as server, open_client(server, **options) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
     assert len(opened.records) == 1
@@ -78,9 +78,9 @@ async def _fault(open_door: Any, say: Say, **options: Any) -> tuple[ModelCallErr
     ],
 )
 async def test_an_answer_with_an_error_has_the_class_of_its_cause(
-    open_door: Any, status: int, body: Any, fault: CallFault
+    open_client: Any, status: int, body: Any, fault: CallFault
 ) -> None:
-    error, record = await _fault(open_door, Say(status=status, body=body))
+    error, record = await _fault(open_client, Say(status=status, body=body))
     assert (error.fault, error.status) == (fault, status)
     assert (record.fault, record.status, record.ttft_s) == (fault.value, status, None)
     assert record.e2e_s is not None
@@ -88,18 +88,18 @@ async def test_an_answer_with_an_error_has_the_class_of_its_cause(
     assert str(error).splitlines()[-1].startswith("Next: ")
 
 
-async def test_the_evidence_is_the_servers_own_words(open_door: Any) -> None:
-    error, _ = await _fault(open_door, Say(status=400, body={"error": {"message": "top_k must be -1 or more"}}))
+async def test_the_evidence_is_the_servers_own_words(open_client: Any) -> None:
+    error, _ = await _fault(open_client, Say(status=400, body={"error": {"message": "top_k must be -1 or more"}}))
     assert error.evidence == "top_k must be -1 or more"
-    error, _ = await _fault(open_door, Say(status=502, body="x" * 10_000))
+    error, _ = await _fault(open_client, Say(status=502, body="x" * 10_000))
     assert 300 < len(error.evidence) <= 400
 
 
-async def test_the_key_is_taken_out_of_what_a_server_echoes(open_door: Any, key: str) -> None:
+async def test_the_key_is_taken_out_of_what_a_server_echoes(open_client: Any, key: str) -> None:
     def echo(request: Request) -> Say:
         return Say(status=400, body={"error": {"message": f"bad header {request.headers['Authorization']}"}})
 
-    async with ScriptedServer(echo, key=key) as server, open_door(server) as opened:
+    async with ScriptedServer(echo, key=key) as server, open_client(server) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
     assert raised.value.evidence == "bad header Bearer ***"
@@ -108,21 +108,21 @@ async def test_the_key_is_taken_out_of_what_a_server_echoes(open_door: Any, key:
 
 
 @pytest.mark.parametrize("value", ["7", "7.0", "a date"])
-async def test_retry_after_is_read(open_door: Any, value: str) -> None:
+async def test_retry_after_is_read(open_client: Any, value: str) -> None:
     told = formatdate(time() + 7.5, usegmt=True) if value == "a date" else value
-    error, _ = await _fault(open_door, Say(status=429, headers={"Retry-After": told}, body="slow"))
+    error, _ = await _fault(open_client, Say(status=429, headers={"Retry-After": told}, body="slow"))
     assert error.retry_after_s == pytest.approx(5, abs=3)
 
 
-async def test_an_unreadable_retry_after_is_passed_over(open_door: Any) -> None:
-    error, _ = await _fault(open_door, Say(status=503, headers={"Retry-After": "soon"}, body="slow"))
+async def test_an_unreadable_retry_after_is_passed_over(open_client: Any) -> None:
+    error, _ = await _fault(open_client, Say(status=503, headers={"Retry-After": "soon"}, body="slow"))
     assert error.retry_after_s is None
 
 
-async def test_nobody_there_is_unreachable(open_door: Any) -> None:
+async def test_nobody_there_is_unreachable(open_client: Any) -> None:
     async with ScriptedServer() as server:
         await server.kill()
-        async with open_door(server) as opened:
+        async with open_client(server) as opened:
             with pytest.raises(ModelCallError, match="cannot be reached") as raised:
                 await opened.ask()
     assert raised.value.fault is CallFault.UNREACHABLE
@@ -162,17 +162,17 @@ async def test_an_address_that_takes_no_connection_is_a_time_out() -> None:
         (Say("x", whole=True, first_s=30), Timeouts(total_s=0.1), "did not finish within 0.1 s"),
     ],
 )
-async def test_each_limit_of_time_says_which_it_was(open_door: Any, say: Say, timeouts: Timeouts, words: str) -> None:
-    error, record = await _fault(open_door, say, timeouts=timeouts)
+async def test_each_limit_of_time_says_which_it_was(open_client: Any, say: Say, timeouts: Timeouts, words: str) -> None:
+    error, record = await _fault(open_client, say, timeouts=timeouts)
     assert error.fault is CallFault.TIME_OUT
     assert words in error.problem
     assert record.fault == "time_out"
 
 
-async def test_a_slow_answer_within_the_limits_is_no_fault(open_door: Any) -> None:
+async def test_a_slow_answer_within_the_limits_is_no_fault(open_client: Any) -> None:
     timeouts = Timeouts(first_token_s=1.0, idle_s=1.0, total_s=60)
     say = Say("abcdefghijkl", chunk_chars=1, first_s=0.3, gap_s=0.1)
-    async with ScriptedServer(say) as server, open_door(server, timeouts=timeouts) as opened:
+    async with ScriptedServer(say) as server, open_client(server, timeouts=timeouts) as opened:
         assert (await opened.ask()).text == "abcdefghijkl"
 
 
@@ -188,9 +188,9 @@ async def test_a_slow_answer_within_the_limits_is_no_fault(open_door: Any) -> No
     ],
 )
 async def test_an_error_event_in_mid_stream_is_what_its_code_says(
-    open_door: Any, error: Any, fault: CallFault, status: int
+    open_client: Any, error: Any, fault: CallFault, status: int
 ) -> None:
-    raised, record = await _fault(open_door, Say("abcdefgh", error_after=1, error=error))
+    raised, record = await _fault(open_client, Say("abcdefgh", error_after=1, error=error))
     assert (raised.fault, raised.status) == (fault, status)
     assert (record.fault, record.chunks) == (fault.value, 1)
     assert record.ttft_s is not None
@@ -205,14 +205,14 @@ async def test_an_error_event_in_mid_stream_is_what_its_code_says(
         pytest.param(Say("abcdefgh", finish_reason="abort"), id="vLLM aborts the request"),
     ],
 )
-async def test_an_answer_that_is_not_whole_is_a_broken_stream(open_door: Any, say: Say) -> None:
-    error, record = await _fault(open_door, say)
+async def test_an_answer_that_is_not_whole_is_a_broken_stream(open_client: Any, say: Say) -> None:
+    error, record = await _fault(open_client, say)
     assert error.fault is CallFault.BROKEN_STREAM
     assert record.fault == "broken_stream"
 
 
-async def test_a_server_that_dies_before_it_answers_is_a_broken_stream(open_door: Any) -> None:
-    async with ScriptedServer(Say("x", first_s=30)) as server, open_door(server) as opened:
+async def test_a_server_that_dies_before_it_answers_is_a_broken_stream(open_client: Any) -> None:
+    async with ScriptedServer(Say("x", first_s=30)) as server, open_client(server) as opened:
         asking = asyncio.create_task(opened.ask())
         await server.arrived()
         await server.kill()
@@ -221,8 +221,8 @@ async def test_a_server_that_dies_before_it_answers_is_a_broken_stream(open_door
     assert raised.value.fault is CallFault.BROKEN_STREAM
 
 
-async def test_finish_reason_error_is_the_servers_fault(open_door: Any) -> None:
-    error, _ = await _fault(open_door, Say("abc", finish_reason="error"))
+async def test_finish_reason_error_is_the_servers_fault(open_client: Any) -> None:
+    error, _ = await _fault(open_client, Say("abc", finish_reason="error"))
     assert error.fault is CallFault.SERVER_FAULT
 
 
@@ -243,26 +243,26 @@ async def test_finish_reason_error_is_the_servers_fault(open_door: Any) -> None:
         pytest.param(Say(status=200, body="{", content_type="application/json"), id="half an object"),
     ],
 )
-async def test_what_is_no_answer_is_malformed(open_door: Any, say: Say) -> None:
-    error, record = await _fault(open_door, say)
+async def test_what_is_no_answer_is_malformed(open_client: Any, say: Say) -> None:
+    error, record = await _fault(open_client, say)
     assert error.fault is CallFault.MALFORMED
     assert record.fault == "malformed"
 
 
-async def test_the_beginning_of_garbage_is_shown(open_door: Any) -> None:
-    error, _ = await _fault(open_door, Say(raw=b"<html>Sign in</html>\n"))
+async def test_the_beginning_of_garbage_is_shown(open_client: Any) -> None:
+    error, _ = await _fault(open_client, Say(raw=b"<html>Sign in</html>\n"))
     assert "Sign in" in error.evidence
 
 
-async def test_a_role_without_a_model_is_refused_before_anything_is_sent(open_door: Any) -> None:
-    async with ScriptedServer() as server, open_door(server) as opened:
+async def test_a_role_without_a_model_is_refused_before_anything_is_sent(open_client: Any) -> None:
+    async with ScriptedServer() as server, open_client(server) as opened:
         with pytest.raises(ModelCallError, match="No model is given for the judge"):
             await opened.ask(role=Role.JUDGE)
     assert server.requests == []
 
 
-async def test_a_cancelled_call_frees_its_connection_and_leaves_no_record(open_door: Any) -> None:
-    async with ScriptedServer([Say("x", first_s=30), Say("y")]) as server, open_door(server) as opened:
+async def test_a_cancelled_call_frees_its_connection_and_leaves_no_record(open_client: Any) -> None:
+    async with ScriptedServer([Say("x", first_s=30), Say("y")]) as server, open_client(server) as opened:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await opened.ask()

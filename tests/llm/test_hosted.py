@@ -20,11 +20,11 @@ _VLLM = {"provider": "hosted_vllm"}
 _QUICK = Retry(attempts=3, first_wait_s=0.01, most_wait_s=0.02)
 
 
-async def test_a_hosted_reply_is_like_any_other(open_door: Any, tool: Any, key: str) -> None:
+async def test_a_hosted_reply_is_like_any_other(open_client: Any, tool: Any, key: str) -> None:
     """With tools, litellm imports `mcp`, which is not installed: it must be kept from that."""
     calls = [("get_order", {"order_id": "#W1"}), ("get_order", {"order_id": "#W2"})]
     say = Say("Looking.", thinking="Hm.", calls=calls)
-    async with ScriptedServer(say, key=key) as server, open_door(server, endpoint=_VLLM) as opened:
+    async with ScriptedServer(say, key=key) as server, open_client(server, endpoint=_VLLM) as opened:
         reply = await opened.ask(tools=[tool], seed=3)
     assert (reply.text, reply.thinking, reply.finish_reason) == ("Looking.", "Hm.", "tool_calls")
     assert [(call.name, json.loads(call.arguments)) for call in reply.tool_calls] == calls
@@ -38,9 +38,9 @@ async def test_a_hosted_reply_is_like_any_other(open_door: Any, tool: Any, key: 
     assert not [name for name in body if name.startswith("_") or "retries" in name]
 
 
-async def test_a_hosted_request_without_tools_has_no_such_key_and_no_null(open_door: Any, hello: Any) -> None:
-    party = ModelConfig(model="scripted", provider="hosted_vllm", sampling=Sampling(temperature=0.0, top_k=5))
-    async with ScriptedServer() as server, open_door(server, endpoint=_VLLM, party=party) as opened:
+async def test_a_hosted_request_without_tools_has_no_such_key_and_no_null(open_client: Any, hello: Any) -> None:
+    config = ModelConfig(model="scripted", provider="hosted_vllm", sampling=Sampling(temperature=0.0, top_k=5))
+    async with ScriptedServer() as server, open_client(server, endpoint=_VLLM, config=config) as opened:
         await opened.ask()
     assert server.requests[0].body == {
         "model": "scripted",
@@ -52,29 +52,29 @@ async def test_a_hosted_request_without_tools_has_no_such_key_and_no_null(open_d
     }
 
 
-async def test_thinking_tags_are_cut_out_of_a_hosted_reply_too(open_door: Any) -> None:
+async def test_thinking_tags_are_cut_out_of_a_hosted_reply_too(open_client: Any) -> None:
     say = Say("<think>Let me look.</think>\n\nIt left.", chunk_chars=2)
-    async with ScriptedServer(say) as server, open_door(server, endpoint=_VLLM) as opened:
+    async with ScriptedServer(say) as server, open_client(server, endpoint=_VLLM) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.thinking) == ("It left.", "Let me look.")
 
 
-async def test_the_thinking_switch_reaches_a_hosted_vllm_and_is_refused_elsewhere(open_door: Any) -> None:
-    party = ModelConfig(model="scripted", thinking=Thinking.OFF)
+async def test_the_thinking_switch_reaches_a_hosted_vllm_and_is_refused_elsewhere(open_client: Any) -> None:
+    config = ModelConfig(model="scripted", thinking=Thinking.OFF)
     async with ScriptedServer() as server:
-        async with open_door(server, endpoint=_VLLM, party=party) as opened:
+        async with open_client(server, endpoint=_VLLM, config=config) as opened:
             await opened.ask()
-        async with open_door(server, endpoint={"provider": "deepseek", "key": "k"}, party=party) as opened:
+        async with open_client(server, endpoint={"provider": "deepseek", "key": "k"}, config=config) as opened:
             with pytest.raises(ModelCallError, match="Thinking cannot be switched for deepseek"):
                 await opened.ask()
     assert [request.body["chat_template_kwargs"] for request in server.requests] == [{"enable_thinking": False}]
 
 
-async def test_tokens_of_a_model_with_a_known_price_are_priced(open_door: Any) -> None:
+async def test_tokens_of_a_model_with_a_known_price_are_priced(open_client: Any) -> None:
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000, "total_tokens": 2_000_000}
     async with ScriptedServer(Say("Fine.", usage=usage), model="deepseek-chat") as server:
         endpoint = {"provider": "deepseek", "key": "k"}
-        async with open_door(server, endpoint=endpoint) as opened:
+        async with open_client(server, endpoint=endpoint) as opened:
             cost_usd = (await opened.ask()).record.cost_usd
     import litellm
 
@@ -101,8 +101,10 @@ async def test_tokens_of_a_model_with_a_known_price_are_priced(open_door: Any) -
         (Say("abcdefgh", error_after=1), CallFault.SERVER_FAULT),
     ],
 )
-async def test_a_hosted_fault_has_the_class_of_its_cause(open_door: Any, say: Say, fault: CallFault, key: str) -> None:
-    async with ScriptedServer(say) as server, open_door(server, endpoint={**_VLLM, "key": key}) as opened:
+async def test_a_hosted_fault_has_the_class_of_its_cause(
+    open_client: Any, say: Say, fault: CallFault, key: str
+) -> None:
+    async with ScriptedServer(say) as server, open_client(server, endpoint={**_VLLM, "key": key}) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
     assert raised.value.fault is fault
@@ -110,49 +112,49 @@ async def test_a_hosted_fault_has_the_class_of_its_cause(open_door: Any, say: Sa
     assert key not in str(raised.value) + repr(opened.records)
 
 
-async def test_a_hosted_overload_is_asked_again_as_late_as_it_asks(open_door: Any) -> None:
+async def test_a_hosted_overload_is_asked_again_as_late_as_it_asks(open_client: Any) -> None:
     script = [Say(status=429, headers={"Retry-After": "0.2"}, body="slow"), Say("Fine.")]
-    async with ScriptedServer(script) as server, open_door(server, endpoint=_VLLM, retry=_QUICK) as opened:
+    async with ScriptedServer(script) as server, open_client(server, endpoint=_VLLM, retry=_QUICK) as opened:
         assert (await opened.ask()).text == "Fine."
     assert [wait_s for wait_s, _ in opened.retries] == [0.2]
     assert len(server.requests) == 2
 
 
-async def test_a_hosted_address_without_a_server_is_unreachable_and_left(open_door: Any) -> None:
+async def test_a_hosted_address_without_a_server_is_unreachable_and_left(open_client: Any) -> None:
     async with ScriptedServer() as dead, ScriptedServer("here") as living:
         await dead.kill()
-        places = [Endpoint(each.base_url, "scripted", provider="hosted_vllm") for each in (dead, living)]
+        endpoints = [Endpoint(each.base_url, "scripted", provider="hosted_vllm") for each in (dead, living)]
 
         def resolve(_: Role) -> Sequence[Endpoint]:
-            return places
+            return endpoints
 
-        async with open_door(resolve=resolve) as opened:
+        async with open_client(resolve=resolve) as opened:
             assert (await opened.ask(conversation="a")).text == "here"
     assert [record.fault for record in opened.records] == ["unreachable", ""]
 
 
-async def test_a_silent_hosted_model_is_a_time_out(open_door: Any) -> None:
+async def test_a_silent_hosted_model_is_a_time_out(open_client: Any) -> None:
     limits = Timeouts(first_token_s=0.2)
     silent = Say("x", first_s=30)
-    async with ScriptedServer(silent) as server, open_door(server, endpoint=_VLLM, timeouts=limits) as opened:
+    async with ScriptedServer(silent) as server, open_client(server, endpoint=_VLLM, timeouts=limits) as opened:
         with pytest.raises(ModelCallError, match="gave no first token") as raised:
             await opened.ask()
     assert raised.value.fault is CallFault.TIME_OUT
 
 
-async def test_litellm_prints_nothing(open_door: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    async with ScriptedServer(Say(status=500, body="boom")) as server, open_door(server, endpoint=_VLLM) as opened:
+async def test_litellm_prints_nothing(open_client: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    async with ScriptedServer(Say(status=500, body="boom")) as server, open_client(server, endpoint=_VLLM) as opened:
         with pytest.raises(ModelCallError):
             await opened.ask()
     assert "litellm" not in capfd.readouterr().out.lower()
 
 
 async def test_a_key_from_the_environment_is_taken_out_of_what_a_provider_echoes(
-    open_door: Any, monkeypatch: pytest.MonkeyPatch
+    open_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOSTED_VLLM_API_KEY", "sk-from-the-environment")
     echo = Say(status=401, body={"error": {"message": "Incorrect key: sk-from-the-environment."}})
-    async with ScriptedServer(echo) as server, open_door(server, endpoint=_VLLM) as opened:
+    async with ScriptedServer(echo) as server, open_client(server, endpoint=_VLLM) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
     assert "Incorrect key: ***." in raised.value.evidence
@@ -181,7 +183,7 @@ def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
     assert raised.value.next_step == "Did you mean 'anthropic'?"
 
 
-def test_the_model_door_loads_without_litellm_and_without_aiohttp() -> None:
+def test_the_model_client_loads_without_litellm_and_without_aiohttp() -> None:
     code = "import sys, tautools.llm; print(sorted({'litellm', 'openai', 'aiohttp', 'httpx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The model door and a real vLLM (on the CPU, with a tiny random model); TAUTOOLS_TEST_VLLM names its command."""
+"""The model client and a real vLLM (on the CPU, with a tiny random model); TAUTOOLS_TEST_VLLM names its command."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"vLLM did not start: {log.read_text()[-2000:]}")
 
 
-async def _ask(endpoint: Endpoint, text: str = "Hello.", tools: Any = None, **party: Any) -> Reply:
-    sampling = Sampling(temperature=0, **party.pop("sampling", {}))
-    parties = {Role.AGENT: ModelConfig(model="tiny", sampling=sampling, **party)}
+async def _ask(endpoint: Endpoint, text: str = "Hello.", tools: Any = None, **config: Any) -> Reply:
+    sampling = Sampling(temperature=0, **config.pop("sampling", {}))
+    models = {Role.AGENT: ModelConfig(model="tiny", sampling=sampling, **config)}
     async with ModelClient(
-        lambda _: [endpoint], parties, timeouts=Timeouts(idle_s=5.0), retry=Retry(attempts=1)
+        lambda _: [endpoint], models, timeouts=Timeouts(idle_s=5.0), retry=Retry(attempts=1)
     ) as client:
         return await client.complete(CallTag(role=Role.AGENT, seed=1), [{"role": "user", "content": text}], tools)
 

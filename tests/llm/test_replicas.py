@@ -27,10 +27,10 @@ async def _start(stack: AsyncExitStack, number: int, say: Any = "ok") -> list[Sc
     return [await stack.enter_async_context(ScriptedServer(say)) for _ in range(number)]
 
 
-async def test_a_conversation_stays_on_its_replica_and_new_ones_spread(open_door: Any) -> None:
+async def test_a_conversation_stays_on_its_replica_and_new_ones_spread(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         servers = await _start(stack, 3)
-        opened = await stack.enter_async_context(open_door(*servers))
+        opened = await stack.enter_async_context(open_client(*servers))
         homes: dict[str, set[str]] = {}
         for _ in range(4):
             for name in "abcdef":
@@ -40,7 +40,7 @@ async def test_a_conversation_stays_on_its_replica_and_new_ones_spread(open_door
     assert sorted(Counter(home for each in homes.values() for home in each).values()) == [2, 2, 2]
 
 
-async def test_a_new_conversation_goes_where_least_is_in_work(open_door: Any) -> None:
+async def test_a_new_conversation_goes_where_least_is_in_work(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         slow, quick = await _start(stack, 2)
         enough = asyncio.Event()
@@ -50,7 +50,7 @@ async def test_a_new_conversation_goes_where_least_is_in_work(open_door: Any) ->
             return "late"
 
         slow.answers = wait
-        opened = await stack.enter_async_context(open_door(slow, quick))
+        opened = await stack.enter_async_context(open_client(slow, quick))
         first = asyncio.create_task(opened.ask(conversation="first"))
         await slow.arrived()
         for name in "abcde":
@@ -60,10 +60,10 @@ async def test_a_new_conversation_goes_where_least_is_in_work(open_door: Any) ->
     assert (len(slow.requests), len(quick.requests)) == (1, 5)
 
 
-async def test_a_dead_replica_is_left_and_its_conversations_move(open_door: Any) -> None:
+async def test_a_dead_replica_is_left_and_its_conversations_move(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         servers = await _start(stack, 2)
-        opened = await stack.enter_async_context(open_door(*servers, retry=Retry(attempts=1)))
+        opened = await stack.enter_async_context(open_client(*servers, retry=Retry(attempts=1)))
         before = {name: (await opened.ask(conversation=name)).record.endpoint for name in "abcd"}
         await servers[0].kill()
         replies = [await opened.ask(conversation=name) for name in "abcd" for _ in range(3)]
@@ -75,11 +75,11 @@ async def test_a_dead_replica_is_left_and_its_conversations_move(open_door: Any)
     assert [wait_s for wait_s, _ in opened.retries] == [0.0]
 
 
-async def test_a_replica_that_dies_in_mid_answer_loses_only_that_attempt(open_door: Any) -> None:
+async def test_a_replica_that_dies_in_mid_answer_loses_only_that_attempt(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         servers = await _start(stack, 2, Say("abcdefgh", hang_after=1))
         servers[1].answers = "whole"
-        opened = await stack.enter_async_context(open_door(*servers, retry=_QUICK))
+        opened = await stack.enter_async_context(open_client(*servers, retry=_QUICK))
         asking = asyncio.create_task(opened.ask(conversation="a"))
         await servers[0].arrived()
         await asyncio.sleep(0.05)
@@ -89,15 +89,15 @@ async def test_a_replica_that_dies_in_mid_answer_loses_only_that_attempt(open_do
     assert [record.fault for record in opened.records] == ["broken_stream", "unreachable", ""]
 
 
-async def test_an_overloaded_replica_is_not_left(open_door: Any) -> None:
+async def test_an_overloaded_replica_is_not_left(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         servers = await _start(stack, 2, [Say(status=503, body="busy"), Say("ok")])
-        opened = await stack.enter_async_context(open_door(*servers, retry=_QUICK))
+        opened = await stack.enter_async_context(open_client(*servers, retry=_QUICK))
         await opened.ask(conversation="a")
     assert len({record.endpoint for record in opened.records}) == 1
 
 
-async def test_when_no_replica_is_left_the_registry_is_asked_again(open_door: Any) -> None:
+async def test_when_no_replica_is_left_the_registry_is_asked_again(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         first, second = await _start(stack, 2)
         asked: list[Role] = []
@@ -106,7 +106,7 @@ async def test_when_no_replica_is_left_the_registry_is_asked_again(open_door: An
             asked.append(role)
             return [endpoint_of(first if len(asked) == 1 else second)]
 
-        opened = await stack.enter_async_context(open_door(resolve=resolve, retry=_QUICK))
+        opened = await stack.enter_async_context(open_client(resolve=resolve, retry=_QUICK))
         await opened.ask(conversation="a")
         await first.kill()
         reply = await opened.ask(conversation="a")
@@ -114,9 +114,9 @@ async def test_when_no_replica_is_left_the_registry_is_asked_again(open_door: An
     assert reply.record.endpoint == second.base_url
 
 
-async def test_a_server_that_comes_back_on_its_port_is_used_again(open_door: Any) -> None:
+async def test_a_server_that_comes_back_on_its_port_is_used_again(open_client: Any) -> None:
     patient = Retry(attempts=8, first_wait_s=0.1, most_wait_s=0.2)
-    async with ScriptedServer() as server, open_door(server, retry=patient) as opened:
+    async with ScriptedServer() as server, open_client(server, retry=patient) as opened:
         await opened.ask(conversation="a")
         await server.kill()
         asking = asyncio.create_task(opened.ask(conversation="a"))
@@ -126,20 +126,20 @@ async def test_a_server_that_comes_back_on_its_port_is_used_again(open_door: Any
     assert opened.retries
 
 
-async def test_a_registry_that_knows_no_server_is_an_unreachable_fault(open_door: Any) -> None:
+async def test_a_registry_that_knows_no_server_is_an_unreachable_fault(open_client: Any) -> None:
     def resolve(_: Role) -> Sequence[Endpoint]:
         raise ServerError("No server is ready.", next_step="Start one.")
 
-    async with open_door(resolve=resolve, retry=_QUICK) as opened:
+    async with open_client(resolve=resolve, retry=_QUICK) as opened:
         with pytest.raises(ModelCallError, match="No server is ready") as raised:
             await opened.ask()
     assert (raised.value.fault, raised.value.next_step) == (CallFault.UNREACHABLE, "Start one.")
-    async with open_door(resolve=lambda _: [], retry=Retry(attempts=1)) as opened:
+    async with open_client(resolve=lambda _: [], retry=Retry(attempts=1)) as opened:
         with pytest.raises(ModelCallError, match="There is no server for the agent"):
             await opened.ask()
 
 
-async def test_the_registry_is_asked_once_for_many_conversations(open_door: Any) -> None:
+async def test_the_registry_is_asked_once_for_many_conversations(open_client: Any) -> None:
     async with ScriptedServer() as server:
         asked: list[Role] = []
 
@@ -147,13 +147,13 @@ async def test_the_registry_is_asked_once_for_many_conversations(open_door: Any)
             asked.append(role)
             return [endpoint_of(server)]
 
-        async with open_door(resolve=resolve) as opened:
+        async with open_client(resolve=resolve) as opened:
             await asyncio.gather(*(opened.ask(conversation=str(number)) for number in range(20)))
     assert asked == [Role.AGENT]
 
 
-async def test_requests_beyond_the_limit_wait_and_their_wait_is_recorded(open_door: Any) -> None:
-    async with ScriptedServer(Say("x", first_s=0.1)) as server, open_door(server, max_in_flight=2) as opened:
+async def test_requests_beyond_the_limit_wait_and_their_wait_is_recorded(open_client: Any) -> None:
+    async with ScriptedServer(Say("x", first_s=0.1)) as server, open_client(server, max_in_flight=2) as opened:
         await asyncio.gather(*(opened.ask(conversation=str(number)) for number in range(6)))
     assert server.most_at_once == 2
     waits = sorted(record.queue_s for record in opened.records)
@@ -162,8 +162,8 @@ async def test_requests_beyond_the_limit_wait_and_their_wait_is_recorded(open_do
     assert all(record.e2e_s is not None and record.e2e_s >= 0.1 for record in opened.records)
 
 
-async def test_without_a_limit_nothing_waits_on_our_side(open_door: Any) -> None:
-    async with ScriptedServer() as server, open_door(server) as opened:
+async def test_without_a_limit_nothing_waits_on_our_side(open_client: Any) -> None:
+    async with ScriptedServer() as server, open_client(server) as opened:
 
         async def together(_: Request) -> str:
             await server.arrived(150)

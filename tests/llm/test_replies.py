@@ -16,8 +16,8 @@ from tautools.llm.stream import StreamParser, split_thinking
 from tautools.records import ModelConfig, Thinking
 
 
-async def test_text_usage_and_finish_reason_are_read(open_door: Any) -> None:
-    async with ScriptedServer(Say("The order is on its way.")) as server, open_door(server) as opened:
+async def test_text_usage_and_finish_reason_are_read(open_client: Any) -> None:
+    async with ScriptedServer(Say("The order is on its way.")) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.finish_reason, reply.tool_calls) == ("The order is on its way.", "stop", ())
     record = reply.record
@@ -26,29 +26,29 @@ async def test_text_usage_and_finish_reason_are_read(open_door: Any) -> None:
     assert opened.records == [record]
 
 
-async def test_missing_usage_leaves_the_token_counts_open(open_door: Any) -> None:
-    async with ScriptedServer(Say("Fine.", usage=None)) as server, open_door(server) as opened:
+async def test_missing_usage_leaves_the_token_counts_open(open_client: Any) -> None:
+    async with ScriptedServer(Say("Fine.", usage=None)) as server, open_client(server) as opened:
         record = (await opened.ask()).record
     assert (record.prompt_tokens, record.cached_tokens, record.output_tokens) == (None, None, None)
 
 
-async def test_usage_without_details_is_read(open_door: Any) -> None:
+async def test_usage_without_details_is_read(open_client: Any) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": None}
-    async with ScriptedServer(Say("Fine.", usage=usage)) as server, open_door(server) as opened:
+    async with ScriptedServer(Say("Fine.", usage=usage)) as server, open_client(server) as opened:
         record = (await opened.ask()).record
     assert (record.prompt_tokens, record.cached_tokens, record.output_tokens) == (5, None, 2)
 
 
-async def test_vllms_own_times_are_kept_beside_ours(open_door: Any) -> None:
+async def test_vllms_own_times_are_kept_beside_ours(open_client: Any) -> None:
     metrics = {"time_to_first_token_ms": 12.5, "generation_time_ms": 300, "queue_time_ms": 2, "mean_itl_ms": 3.0}
-    async with ScriptedServer(Say("Fine.", metrics=metrics)) as server, open_door(server) as opened:
+    async with ScriptedServer(Say("Fine.", metrics=metrics)) as server, open_client(server) as opened:
         record = (await opened.ask()).record
     assert (record.server_ttft_s, record.server_generation_s, record.server_queue_s) == (0.0125, 0.3, 0.002)
 
 
-async def test_times_add_up_to_what_the_server_took(open_door: Any) -> None:
+async def test_times_add_up_to_what_the_server_took(open_client: Any) -> None:
     say = Say("abcdefgh", chunk_chars=2, first_s=0.1, gap_s=0.05)
-    async with ScriptedServer(say) as server, open_door(server, keep_itl=True) as opened:
+    async with ScriptedServer(say) as server, open_client(server, keep_itl=True) as opened:
         record = (await opened.ask()).record
     assert record.chunks == 4
     assert record.itl_s is not None
@@ -64,14 +64,14 @@ async def test_times_add_up_to_what_the_server_took(open_door: Any) -> None:
     assert sorted(record.itl_s)[1] == record.itl_p50_s
 
 
-async def test_gaps_are_not_kept_unless_asked_for(open_door: Any) -> None:
-    async with ScriptedServer(Say("abcdefgh")) as server, open_door(server) as opened:
+async def test_gaps_are_not_kept_unless_asked_for(open_client: Any) -> None:
+    async with ScriptedServer(Say("abcdefgh")) as server, open_client(server) as opened:
         assert (await opened.ask()).record.itl_s is None
 
 
-async def test_thinking_tokens_count_as_the_first_token(open_door: Any) -> None:
+async def test_thinking_tokens_count_as_the_first_token(open_client: Any) -> None:
     say = Say("Yes.", thinking="Hm, hm.", gap_s=0.05)
-    async with ScriptedServer(say) as server, open_door(server) as opened:
+    async with ScriptedServer(say) as server, open_client(server) as opened:
         record = (await opened.ask()).record
     assert record.chunks == 3
     assert record.decode_s is not None
@@ -80,9 +80,9 @@ async def test_thinking_tokens_count_as_the_first_token(open_door: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-async def test_thinking_in_a_field_of_its_own_is_kept_apart(open_door: Any, name: str) -> None:
+async def test_thinking_in_a_field_of_its_own_is_kept_apart(open_client: Any, name: str) -> None:
     say = Say("It left.", thinking="Let me look.", thinking_field=name)
-    async with ScriptedServer(say) as server, open_door(server) as opened:
+    async with ScriptedServer(say) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.thinking) == ("It left.", "Let me look.")
     assert "look" not in json.dumps(reply.message)
@@ -104,9 +104,9 @@ async def test_thinking_in_a_field_of_its_own_is_kept_apart(open_door: Any, name
 )
 @pytest.mark.parametrize("width", [1, 3, 0])
 async def test_thinking_between_tags_is_cut_out(
-    open_door: Any, content: str, text: str, thinking: str, width: int
+    open_client: Any, content: str, text: str, thinking: str, width: int
 ) -> None:
-    async with ScriptedServer(Say(content, chunk_chars=width)) as server, open_door(server) as opened:
+    async with ScriptedServer(Say(content, chunk_chars=width)) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.thinking) == (text, thinking)
 
@@ -123,22 +123,22 @@ def test_what_follows_an_opening_tag_or_precedes_a_closing_one_was_thought(parts
     assert split_thinking("".join(parts)) == ("".join(said), "".join(thought))
 
 
-async def test_thinking_cut_off_by_its_length_is_no_text(open_door: Any) -> None:
+async def test_thinking_cut_off_by_its_length_is_no_text(open_client: Any) -> None:
     """The template opened the tag in the prompt and the answer ended before it was closed."""
     say = Say("Let me look at the", finish_reason="length")
-    party = ModelConfig(model="scripted", thinking=Thinking.ON)
+    config = ModelConfig(model="scripted", thinking=Thinking.ON)
     async with ScriptedServer(say) as server:
-        async with open_door(server, party=party) as opened:
+        async with open_client(server, config=config) as opened:
             thought = await opened.ask()
-        async with open_door(server) as opened:
+        async with open_client(server) as opened:
             said = await opened.ask()
     assert (thought.text, thought.thinking) == ("", "Let me look at the")
     assert (said.text, said.thinking) == ("Let me look at the", "")
 
 
-async def test_several_tool_calls_are_put_together(open_door: Any, tool: Any) -> None:
+async def test_several_tool_calls_are_put_together(open_client: Any, tool: Any) -> None:
     calls = [("get_order", {"order_id": "#W1"}), ("get_order", {"order_id": "#W2"})]
-    async with ScriptedServer(Say("Looking.", calls=calls, chunk_chars=3)) as server, open_door(server) as opened:
+    async with ScriptedServer(Say("Looking.", calls=calls, chunk_chars=3)) as server, open_client(server) as opened:
         reply = await opened.ask(tools=[tool])
     assert [(call.name, json.loads(call.arguments)) for call in reply.tool_calls] == calls
     assert [call.id for call in reply.tool_calls] == ["call_0", "call_1"]
@@ -193,9 +193,9 @@ def _call(**parts: Any) -> dict[str, Any]:
         ),
     ],
 )
-async def test_the_habits_of_other_servers_are_understood(open_door: Any, deltas: list[Any]) -> None:
+async def test_the_habits_of_other_servers_are_understood(open_client: Any, deltas: list[Any]) -> None:
     say = Say(deltas=deltas, finish_reason="tool_calls")
-    async with ScriptedServer(say) as server, open_door(server) as opened:
+    async with ScriptedServer(say) as server, open_client(server) as opened:
         calls = (await opened.ask()).tool_calls
     assert [(call.id, call.name, json.loads(call.arguments)) for call in calls] == [
         ("a", "f", {"x": 1}),
@@ -203,18 +203,18 @@ async def test_the_habits_of_other_servers_are_understood(open_door: Any, deltas
     ]
 
 
-async def test_a_tool_call_without_an_id_gets_one(open_door: Any) -> None:
+async def test_a_tool_call_without_an_id_gets_one(open_client: Any) -> None:
     say = Say(deltas=[_call(index=0, name="f", arguments="{}"), _call(index=1, name="g", arguments="{}")])
-    async with ScriptedServer(say) as server, open_door(server) as opened:
+    async with ScriptedServer(say) as server, open_client(server) as opened:
         first, second = (await opened.ask()).tool_calls
     assert first.id
     assert second.id
     assert first.id != second.id
 
 
-async def test_one_json_object_in_place_of_a_stream_is_an_answer_without_a_first_token(open_door: Any) -> None:
+async def test_one_json_object_in_place_of_a_stream_is_an_answer_without_a_first_token(open_client: Any) -> None:
     say = Say("It left.", thinking="Hm.", calls=[("get_order", {"order_id": "#W1"})], whole=True)
-    async with ScriptedServer(say) as server, open_door(server) as opened:
+    async with ScriptedServer(say) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.thinking, reply.tool_calls[0].name) == ("It left.", "Hm.", "get_order")
     record = reply.record
@@ -223,15 +223,15 @@ async def test_one_json_object_in_place_of_a_stream_is_an_answer_without_a_first
     assert record.prompt_tokens == 11
 
 
-async def test_an_empty_answer_is_an_answer(open_door: Any) -> None:
-    async with ScriptedServer(Say("")) as server, open_door(server) as opened:
+async def test_an_empty_answer_is_an_answer(open_client: Any) -> None:
+    async with ScriptedServer(Say("")) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert (reply.text, reply.tool_calls, reply.record.fault, reply.record.chunks) == ("", (), "", 0)
     assert reply.record.ttft_s is None
 
 
-async def test_a_simulated_answer_is_marked_by_its_fingerprint(open_door: Any) -> None:
-    async with ScriptedServer([Say("a", fingerprint="SIMULATED-1"), Say("b")]) as server, open_door(server) as opened:
+async def test_a_simulated_answer_is_marked_by_its_fingerprint(open_client: Any) -> None:
+    async with ScriptedServer([Say("a", fingerprint="SIMULATED-1"), Say("b")]) as server, open_client(server) as opened:
         assert (await opened.ask()).record.simulated
         assert not (await opened.ask()).record.simulated
 
@@ -249,10 +249,10 @@ _STREAM = b"".join(
 
 @given(st.lists(st.integers(0, len(_STREAM)), max_size=40))
 def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
-    places = [0, *sorted(cuts), len(_STREAM)]
-    incoming = StreamParser("here")
-    for start, end in itertools.pairwise(places):
-        incoming.feed(_STREAM[start:end], time.perf_counter())
-    assert incoming.done
-    assert incoming.finish().text == "Grüße, 世 and\n\ndata: more"
-    assert incoming.chunks == 2
+    endpoints = [0, *sorted(cuts), len(_STREAM)]
+    parser = StreamParser("here")
+    for start, end in itertools.pairwise(endpoints):
+        parser.feed(_STREAM[start:end], time.perf_counter())
+    assert parser.done
+    assert parser.finish().text == "Grüße, 世 and\n\ndata: more"
+    assert parser.chunks == 2

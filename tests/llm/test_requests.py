@@ -22,8 +22,8 @@ def _nulls(value: Any) -> bool:
 
 
 @pytest.mark.parametrize("tools", [None, []])
-async def test_a_request_without_tools_has_no_such_key_and_no_null(open_door: Any, hello: Any, tools: Any) -> None:
-    async with ScriptedServer() as server, open_door(server) as opened:
+async def test_a_request_without_tools_has_no_such_key_and_no_null(open_client: Any, hello: Any, tools: Any) -> None:
+    async with ScriptedServer() as server, open_client(server) as opened:
         await opened.ask(tools=tools)
     body = server.requests[0].body
     assert body == {
@@ -35,18 +35,18 @@ async def test_a_request_without_tools_has_no_such_key_and_no_null(open_door: An
     assert not _nulls(body)
 
 
-async def test_tools_go_over_as_they_are(open_door: Any, tool: Any) -> None:
-    async with ScriptedServer() as server, open_door(server) as opened:
+async def test_tools_go_over_as_they_are(open_client: Any, tool: Any) -> None:
+    async with ScriptedServer() as server, open_client(server) as opened:
         await opened.ask(tools=[tool])
     assert server.requests[0].body["tools"] == [tool]
     assert "tool_choice" not in server.requests[0].body
 
 
-async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_door: Any) -> None:
+async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_client: Any) -> None:
     extra = {"top_p": 0.5, "min_p": 0.1, "tool_choice": "required"}
     sampling = Sampling(temperature=0.0, top_p=0.9, top_k=20, max_tokens=64, extra_body=extra)
-    party = ModelConfig(model="scripted", sampling=sampling)
-    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+    config = ModelConfig(model="scripted", sampling=sampling)
+    async with ScriptedServer() as server, open_client(server, config=config) as opened:
         await opened.ask(seed=0)
     body = server.requests[0].body
     assert (body["temperature"], body["top_k"], body["max_tokens"], body["seed"]) == (0.0, 20, 64, 0)
@@ -63,9 +63,9 @@ async def test_sampling_and_seed_are_sent_and_extra_body_has_the_last_word(open_
         (Thinking.OFF, {"chat_template_kwargs": {"enable_thinking": True}}, {"enable_thinking": True}),
     ],
 )
-async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: dict[str, Any], sent: Any) -> None:
-    party = ModelConfig(model="scripted", thinking=thinking, sampling=Sampling(extra_body=extra))
-    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+async def test_the_thinking_switch(open_client: Any, thinking: Thinking, extra: dict[str, Any], sent: Any) -> None:
+    config = ModelConfig(model="scripted", thinking=thinking, sampling=Sampling(extra_body=extra))
+    async with ScriptedServer() as server, open_client(server, config=config) as opened:
         await opened.ask()
         await opened.ask()
     for request in server.requests:
@@ -76,11 +76,11 @@ async def test_the_thinking_switch(open_door: Any, thinking: Thinking, extra: di
     ("thinking", "mark"), [(Thinking.OFF, " /no_think"), (Thinking.ON, " /think"), (Thinking.DEFAULT, "")]
 )
 async def test_qwens_mark_ends_every_user_message_and_no_history(
-    open_door: Any, hello: Any, thinking: Thinking, mark: str
+    open_client: Any, hello: Any, thinking: Thinking, mark: str
 ) -> None:
-    party = ModelConfig(model="scripted", thinking=thinking, thinking_switch=ThinkingSwitch.NO_THINK)
+    config = ModelConfig(model="scripted", thinking=thinking, thinking_switch=ThinkingSwitch.NO_THINK)
     said = [{"role": "system", "content": "Be kind."}, *hello, {"role": "assistant", "content": "Hi."}, *hello]
-    async with ScriptedServer() as server, open_door(server, party=party) as opened:
+    async with ScriptedServer() as server, open_client(server, config=config) as opened:
         await opened.client.complete(CallTag(role=Role.AGENT), said)
         await opened.client.complete(CallTag(role=Role.AGENT), said[:1])
     first, alone = (request.body for request in server.requests)
@@ -107,10 +107,10 @@ async def test_qwens_mark_ends_every_user_message_and_no_history(
     ],
 )
 async def test_each_family_is_switched_in_its_own_way(
-    open_door: Any, model: str, thinking: Thinking, sent: dict[str, Any]
+    open_client: Any, model: str, thinking: Thinking, sent: dict[str, Any]
 ) -> None:
-    party = ModelConfig(model=model, thinking=thinking, thinking_switch=switch_of(model, thinking))
-    async with ScriptedServer(model=model) as server, open_door(server, party=party) as opened:
+    config = ModelConfig(model=model, thinking=thinking, thinking_switch=switch_of(model, thinking))
+    async with ScriptedServer(model=model) as server, open_client(server, config=config) as opened:
         await opened.ask()
     body = server.requests[0].body
     assert {name: body[name] for name in ("chat_template_kwargs", "reasoning_effort") if name in body} == sent
@@ -130,24 +130,24 @@ def test_what_a_family_cannot_do_is_said_before_anything_is_asked(model: str, th
     assert switch_of(model, thinking, ThinkingSwitch.NO_THINK) is ThinkingSwitch.NO_THINK, "the role has the last word"
 
 
-async def test_a_server_that_refuses_the_template_switch_names_the_other_one(open_door: Any) -> None:
+async def test_a_server_that_refuses_the_template_switch_names_the_other_one(open_client: Any) -> None:
     refused = Say(status=400, body='{"error": {"message": "Unrecognized argument: chat_template_kwargs"}}')
-    party = ModelConfig(model="scripted", thinking=Thinking.OFF)
-    async with ScriptedServer(refused) as server, open_door(server, party=party) as opened:
+    config = ModelConfig(model="scripted", thinking=Thinking.OFF)
+    async with ScriptedServer(refused) as server, open_client(server, config=config) as opened:
         with pytest.raises(ModelCallError) as caught:
             await opened.ask()
     assert caught.value.fault is CallFault.REFUSED
     assert "thinking_switch: no_think" in caught.value.next_step
 
 
-async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any, hello: Any) -> None:
+async def test_only_simulated_servers_learn_which_task_they_play(open_client: Any, hello: Any) -> None:
     tag = CallTag(
         role=Role.USER, bench="tau2", env="retail", split="base", task_id="7", trial=2, strategy="act", seed=99
     )
     async with ScriptedServer() as server:
-        async with open_door(server, endpoint={"simulated": True}) as opened:
+        async with open_client(server, endpoint={"simulated": True}) as opened:
             record = (await opened.client.complete(tag, hello)).record
-        async with open_door(server) as opened:
+        async with open_client(server) as opened:
             await opened.client.complete(tag, hello)
     assert server.requests[0].body["tautools_task"] == {
         "bench": "tau2",
@@ -163,24 +163,24 @@ async def test_only_simulated_servers_learn_which_task_they_play(open_door: Any,
     assert record.simulated
 
 
-async def test_a_simulated_server_learns_where_the_benchmark_was_loaded_from(open_door: Any, hello: Any) -> None:
+async def test_a_simulated_server_learns_where_the_benchmark_was_loaded_from(open_client: Any, hello: Any) -> None:
     place = {"source": "tau2-bench", "path": "/checkout", "python": "/checkout/.venv/bin/python"}
     tag = CallTag(role=Role.USER, bench="tau2", env="retail", **place)
-    async with ScriptedServer() as server, open_door(server, endpoint={"simulated": True}) as opened:
+    async with ScriptedServer() as server, open_client(server, endpoint={"simulated": True}) as opened:
         await opened.client.complete(tag, hello)
     assert place.items() <= server.requests[0].body["tautools_task"].items()
 
 
-async def test_the_record_says_where_in_the_conversation_the_call_was_made(open_door: Any) -> None:
+async def test_the_record_says_where_in_the_conversation_the_call_was_made(open_client: Any) -> None:
     where = {"env": "retail", "task_id": "7", "trial": 2, "turn": 3, "step": 5, "setting_id": "abc", "purpose": "probe"}
-    async with ScriptedServer() as server, open_door(server) as opened:
+    async with ScriptedServer() as server, open_client(server) as opened:
         record = (await opened.ask(**where)).record
     assert {name: getattr(record, name) for name in where} == where
     assert (record.role, record.model, record.attempt) == (Role.AGENT, "scripted", 0)
 
 
-async def test_the_key_travels_as_a_bearer_token_only(open_door: Any, key: str) -> None:
-    async with ScriptedServer(key=key) as server, open_door(server) as opened:
+async def test_the_key_travels_as_a_bearer_token_only(open_client: Any, key: str) -> None:
+    async with ScriptedServer(key=key) as server, open_client(server) as opened:
         reply = await opened.ask()
     assert server.requests[0].headers["Authorization"] == f"Bearer {key}"
     assert key not in repr(server.requests[0].body)
@@ -189,8 +189,8 @@ async def test_the_key_travels_as_a_bearer_token_only(open_door: Any, key: str) 
     assert key not in reply.record.model_dump_json()
 
 
-async def test_connections_are_used_again(open_door: Any) -> None:
-    async with ScriptedServer() as server, open_door(server) as opened:
+async def test_connections_are_used_again(open_client: Any) -> None:
+    async with ScriptedServer() as server, open_client(server) as opened:
         for _ in range(5):
             await opened.ask()
         assert len(server.connections) == 1

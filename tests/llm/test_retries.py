@@ -15,9 +15,9 @@ from tautools.llm import Retry
 _QUICK = Retry(attempts=4, first_wait_s=0.01, most_wait_s=0.02)
 
 
-async def test_transient_faults_pass_and_every_attempt_is_recorded(open_door: Any) -> None:
+async def test_transient_faults_pass_and_every_attempt_is_recorded(open_client: Any) -> None:
     script = [Say(status=503, body="busy"), Say("abcdefgh", cut_after=1), Say(raw=b"data: {"), Say("Fine.")]
-    async with ScriptedServer(script) as server, open_door(server, retry=_QUICK) as opened:
+    async with ScriptedServer(script) as server, open_client(server, retry=_QUICK) as opened:
         reply = await opened.ask()
     assert reply.text == "Fine."
     assert [record.fault for record in opened.records] == ["overloaded", "broken_stream", "malformed", ""]
@@ -30,8 +30,8 @@ async def test_transient_faults_pass_and_every_attempt_is_recorded(open_door: An
     assert reply.record == opened.records[-1]
 
 
-async def test_after_the_last_attempt_the_fault_is_raised(open_door: Any) -> None:
-    async with ScriptedServer(Say(status=500, body="boom")) as server, open_door(server, retry=_QUICK) as opened:
+async def test_after_the_last_attempt_the_fault_is_raised(open_client: Any) -> None:
+    async with ScriptedServer(Say(status=500, body="boom")) as server, open_client(server, retry=_QUICK) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
     assert raised.value.fault is CallFault.SERVER_FAULT
@@ -47,24 +47,24 @@ async def test_after_the_last_attempt_the_fault_is_raised(open_door: Any) -> Non
         Say(status=400, body="maximum context length"),
     ],
 )
-async def test_what_will_not_pass_is_not_asked_again(open_door: Any, say: Say) -> None:
-    async with ScriptedServer(say) as server, open_door(server, retry=_QUICK) as opened:
+async def test_what_will_not_pass_is_not_asked_again(open_client: Any, say: Say) -> None:
+    async with ScriptedServer(say) as server, open_client(server, retry=_QUICK) as opened:
         with pytest.raises(ModelCallError):
             await opened.ask()
     assert (len(server.requests), opened.retries) == (1, [])
 
 
-async def test_the_wait_is_as_long_as_the_server_asks(open_door: Any) -> None:
+async def test_the_wait_is_as_long_as_the_server_asks(open_client: Any) -> None:
     script = [Say(status=429, headers={"Retry-After": "0.3"}, body="slow"), Say("Fine.")]
-    async with ScriptedServer(script) as server, open_door(server, retry=_QUICK) as opened:
+    async with ScriptedServer(script) as server, open_client(server, retry=_QUICK) as opened:
         await opened.ask()
     assert [wait_s for wait_s, _ in opened.retries] == [0.3]
     assert server.requests[1].at - server.requests[0].at >= 0.29
 
 
-async def test_a_reply_never_mixes_attempts(open_door: Any) -> None:
+async def test_a_reply_never_mixes_attempts(open_client: Any) -> None:
     script = [Say("half an answ", cut_after=2), Say("whole")]
-    async with ScriptedServer(script) as server, open_door(server, retry=_QUICK) as opened:
+    async with ScriptedServer(script) as server, open_client(server, retry=_QUICK) as opened:
         assert (await opened.ask()).text == "whole"
 
 

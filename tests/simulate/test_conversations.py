@@ -36,7 +36,7 @@ EXPERTS = (Expert("quick"), Expert("strong", "likes hard cases"))
 
 
 class Table:
-    """A simulated server and the door to it, for both roles."""
+    """A simulated server and a client of it, for both roles."""
 
     def __init__(self, client: ModelClient, server: SimulatedServer, calls: list[CallRecord]) -> None:
         self.client = client

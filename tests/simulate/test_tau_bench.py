@@ -26,7 +26,7 @@ AT_ONCE = 16
 
 @asynccontextmanager
 async def simulated(skill: float) -> AsyncIterator[ModelClient]:
-    """A door to a simulated server that plays both roles and answers at once."""
+    """A client of a simulated server that plays both roles and answers at once."""
     parties = {part: ModelConfig(model="m") for part in ("agent", "user", "expert:quick")}
     async with SimulatedServer(SimulateParams(skill=skill, speed=0), model="m") as server:
         endpoint = Endpoint(server.base_url, "m", simulated=True)

@@ -112,7 +112,7 @@ class _Writer:
 
 
 @dataclass
-class ScriptDoor:
+class ScriptClient:
     """Answers each role by the number of its request, and keeps what was asked."""
 
     case: dict[str, Any]
@@ -146,7 +146,7 @@ class Held:
 
 async def hold(domain: Domain, case: dict[str, Any]) -> Held:
     """Play a script with our loop."""
-    client = ScriptDoor(case)
+    client = ScriptClient(case)
     held = await run_conversation(
         domain,
         domain.tasks[case["task_id"]],

@@ -1,4 +1,4 @@
-"""A door whose models answer by a script, and which keeps every request as it was sent."""
+"""A client whose models answer by a script, and which keeps every request as it was sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Line = str | ModelCallError | list[tuple[str, str]]
 
 @dataclass
 class Request:
-    """One request as it came through the door."""
+    """One request as it was sent."""
 
     tag: CallTag
     messages: list[Message]
@@ -27,7 +27,7 @@ class Request:
 
 
 @dataclass
-class ScriptedDoor:
+class ScriptedClient:
     """Answers each role from its own list of lines; when a list is used up, its last line is said again."""
 
     agent: list[Line]
