@@ -104,7 +104,7 @@ def key_from(variable: str | None) -> str:
 def _at_address(url: str, **asked: Any) -> None:
     from tautools.records import Thinking
     from tautools.servers.addresses import verify_target
-    from tautools.servers.checks.run import CheckTarget
+    from tautools.servers.checks.target import CheckTarget
 
     target = CheckTarget(
         url,

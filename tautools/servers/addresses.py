@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 from tautools.errors import ParamsError, ServerError, VerifyError
 from tautools.files import write_atomic
 from tautools.llm.types import Endpoint
-from tautools.servers.checks.certificate import certificate_of, target_of
-from tautools.servers.checks.run import CheckTarget, recheck, run_checks
-from tautools.servers.checks.target import ModelList, ask_models, nearest_model
+from tautools.servers.checks.run import certificate_of, recheck, run_checks
+from tautools.servers.checks.target import CheckTarget, ModelList, ask_models, nearest_model, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.state import State, server_state
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tautools.errors import NotReadyError, ServerError, VerifyError
 from tautools.files import read_span
 from tautools.llm.types import Endpoint
-from tautools.servers.checks.certificate import certificate_of, target_of
-from tautools.servers.checks.run import run_checks
+from tautools.servers.checks.run import certificate_of, run_checks
+from tautools.servers.checks.target import target_of
 from tautools.servers.registry import Registry
 from tautools.servers.state import Snapshot, State, ask_jobs, cause_of, has_ended, log_lines, record_start, server_state
 from tautools.shell import stop_group

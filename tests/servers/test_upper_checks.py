@@ -12,7 +12,7 @@ from tautools.params.models import ServerParams
 from tautools.records import Thinking
 from tautools.servers import State, launch
 from tautools.servers.addresses import verify_target
-from tautools.servers.checks.run import CheckTarget
+from tautools.servers.checks.target import CheckTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,7 +151,7 @@ def test_the_certificate_holds_versions_flags_and_variables_without_secrets(work
 
 
 def test_the_values_of_secret_flags_are_hidden() -> None:
-    from tautools.servers.checks.certificate import public_flags
+    from tautools.servers.checks.run import public_flags
 
     shown = public_flags(["vllm", "serve", "--hf-token", "hf_mine", "--api-key=mine", "--max-num-batched-tokens", "8"])
 

@@ -1,3 +1,1 @@
 """The checks that verify a server: from "a process runs" to a certificate."""
-
-from __future__ import annotations

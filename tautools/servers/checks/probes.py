@@ -11,24 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.records import ModelConfig, Role, Sampling, Thinking
-from tautools.servers.checks.run import CheckContext, CheckResult
-from tautools.servers.checks.target import root_of
+from tautools.servers.checks.target import CheckContext, CheckResult, root_of
 from tautools.servers.diagnose.causes import diagnose_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
 
 
-def ask(
-    endpoint: Endpoint,
-    messages: Sequence[Message],
-    *,
-    tools: Sequence[ToolSpec] | None = None,
-    max_tokens: int = 512,
-    **extra: Any,
-) -> Reply:
+def ask(endpoint: Endpoint, messages: Sequence[Message], **request: Any) -> Reply:
     """Return one answer at temperature 0.
 
     Parameters
@@ -37,50 +29,52 @@ def ask(
         The server.
     messages : sequence of Message
         The question.
-    tools : sequence of ToolSpec, optional
-        What the model may call.
-    max_tokens : int
-        Most tokens of the answer, thinking included.
-    **extra
-        Further fields of the request, such as `tool_choice`.
+    **request
+        As of `ask_all`.
 
     Raises
     ------
     ModelCallError
         When no answer comes.
     """
-    (reply,) = _ask_all(endpoint, [messages], tools, max_tokens, extra, attempts=2)
+    (reply,) = ask_all(endpoint, [messages], attempts=2, **request)
     if isinstance(reply, ModelCallError):
         raise reply
     return reply
 
 
-def ask_at_once(
-    endpoint: Endpoint, questions: Sequence[Sequence[Message]], *, max_tokens: int
-) -> list[Reply | ModelCallError]:
-    """Ask all questions at the same moment and return the answers in their order; a failed one is its error."""
-    return _ask_all(endpoint, questions, None, max_tokens, {}, attempts=1)
-
-
-def short(text: str, most: int = 80) -> str:
-    """Return `text` in one line and in quotes, cut to `most` characters."""
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= most else flat[: most - 1] + "…")
-
-
-def _ask_all(
+def ask_all(
     endpoint: Endpoint,
     questions: Sequence[Sequence[Message]],
-    tools: Sequence[ToolSpec] | None,
-    max_tokens: int,
-    extra: dict[str, Any],
     *,
-    attempts: int,
+    tools: Sequence[ToolSpec] | None = None,
+    max_tokens: int = 512,
+    attempts: int = 1,
+    **extra: Any,
 ) -> list[Reply | ModelCallError]:
+    """Ask all questions at the same moment and return the answers in their order; a failed one is its error.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        The server.
+    questions : sequence of sequence of Message
+        The messages of each question.
+    tools : sequence of ToolSpec, optional
+        What the model may call.
+    max_tokens : int
+        Most tokens of an answer, thinking included.
+    attempts : int
+        How often a question is asked until it is answered.
+    **extra
+        Further fields of the request, such as `tool_choice`.
+    """
     from tautools.llm import ModelClient, Retry
     from tautools.llm.types import CallTag
 
-    party = ModelConfig(model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=max_tokens, extra_body=extra))
+    config = ModelConfig(
+        model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=max_tokens, extra_body=extra)
+    )
     tag = CallTag(role=Role.PROBE, purpose="probe", seed=0)
 
     async def one(client: ModelClient, messages: Sequence[Message]) -> Reply | ModelCallError:
@@ -90,12 +84,19 @@ def _ask_all(
             return error
 
     async def all_of_them() -> list[Reply | ModelCallError]:
-        async with ModelClient(lambda _role: [endpoint], {Role.PROBE: party}, retry=Retry(attempts=attempts)) as client:
+        retry = Retry(attempts=attempts)
+        async with ModelClient(lambda _role: [endpoint], {Role.PROBE: config}, retry=retry) as client:
             return await asyncio.gather(*(one(client, messages) for messages in questions))
 
     # A thread with a loop of its own, so that it works inside a notebook's running loop too.
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, all_of_them()).result()
+
+
+def short(text: str, limit: int = 80) -> str:
+    """Return `text` in one line and in quotes, cut to `limit` characters."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
 
 
 _NO_PARSER = (
@@ -126,36 +127,37 @@ _TOOL_QUESTION: list[Message] = [
 ]
 
 
-def check_chat(state: CheckContext) -> CheckResult:
-    """Rung 5: one answer at temperature 0, not empty, and the server says why it ended."""
+def check_chat(context: CheckContext) -> CheckResult:
+    """Check 5: one answer at temperature 0, not empty, and the server says why it ended."""
     messages: list[Message] = [{"role": "user", "content": f"Answer with the one word: {_CHAT_WORD}"}]
-    reply = ask(state.endpoint, messages)
-    said = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
+    reply = ask(context.endpoint, messages)
+    summary = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
     if not reply.text.strip():
-        silent = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
-        why = f"{silent.cause} {silent.fix}" if silent is not None else "an empty answer"
+        known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
+        why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
         return CheckResult(False, f"{why} (finish reason {reply.finish_reason or 'none'})")
     if not reply.finish_reason:
-        return CheckResult(False, f"{said}: the answer did not end properly")
+        return CheckResult(False, f"{summary}: the answer did not end properly")
     if _CHAT_WORD in reply.text.lower():
-        return CheckResult(True, said)
-    # A simulated server follows the request to the letter. Of a model nothing more is asked than words: a small or
-    # random one is a working server too.
-    return CheckResult(not state.endpoint.simulated, f"{said}, not the word it was asked for")
+        return CheckResult(True, summary)
+    # A simulated server follows the request exactly. A model only needs to answer: a small or random one works too.
+    return CheckResult(not context.endpoint.simulated, f"{summary}, not the word it was asked for")
 
 
-def check_tool_calls(state: CheckContext) -> CheckResult:
-    """Rung 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
+def check_tool_calls(context: CheckContext) -> CheckResult:
+    """Check 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
     try:
-        forced, free = _ask_both(state.endpoint)
+        forced, free = _ask_both(context.endpoint)
         problem = _call_problem(forced)
         if problem:
             return CheckResult(False, f"forced call: {problem}")
-        odd = diagnose_answer(free.text, tool_calls=len(free.tool_calls))
-        if odd is not None:
-            return CheckResult(False, f"free call: it came as text, {short(odd.evidence)}. {odd.cause} {_NO_PARSER}")
+        known = diagnose_answer(free.text, tool_calls=len(free.tool_calls))
+        if known is not None:
+            return CheckResult(
+                False, f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}"
+            )
         after = ask(
-            state.endpoint,
+            context.endpoint,
             [*_TOOL_QUESTION, forced.message, *_tool_results(forced)],
             tools=[_TOOL],
             max_tokens=_AFTER_TOOL_TOKENS,
@@ -203,52 +205,41 @@ def _tool_results(reply: Reply) -> list[Message]:
     ]
 
 
-_THINKING_SWITCHES = ("enable_thinking", "thinking")
-"""What chat templates call it: Qwen's, and Granite's and DeepSeek's."""
 _THINKING_TAGS = ("<think>", "</think>")
 _THINKING_QUESTION = [{"role": "user", "content": "How many days do two weeks have? Answer with the number."}]
 
 
-def requested_thinking(spec: Mapping[str, Any]) -> Thinking:
-    """Return what a server's params ask of it: `chat_template_kwargs: {enable_thinking: false}` is `off`."""
-    vllm = spec.get("vllm") if spec.get("engine", "vllm") == "vllm" else None
-    given = (vllm or {}).get("chat_template_kwargs") or {}
-    for name in _THINKING_SWITCHES:
-        if isinstance(given.get(name), bool):
-            return Thinking.ON if given[name] else Thinking.OFF
-    return Thinking.DEFAULT
-
-
-def check_thinking(state: CheckContext) -> CheckResult:
-    """Ask a plain question and see whether there is thinking, and whether it is kept out of the text."""
-    body = {"model": state.model, "messages": _THINKING_QUESTION, "temperature": 0, "max_tokens": 64}
-    answer = state.http.post(f"{state.target.base_url}/chat/completions", body, key=state.target.key, timeout_s=600.0)
+def check_thinking(context: CheckContext) -> CheckResult:
+    """Check 6: ask a plain question and see whether there is thinking, and whether it is kept out of the text."""
+    body = {"model": context.model, "messages": _THINKING_QUESTION, "temperature": 0, "max_tokens": 64}
+    answer = context.http.post(
+        f"{context.target.base_url}/chat/completions", body, key=context.target.key, timeout_s=600.0
+    )
     if answer.status != 200:
         return CheckResult(False, f"the question was answered {answer.status}: {short(answer.text, 200)}")
     try:
         message = answer.json()["choices"][0]["message"]
-        said = str(message.get("content") or "")
-        thought = str(message.get("reasoning") or message.get("reasoning_content") or "")
+        text = str(message.get("content") or "")
+        thinking = str(message.get("reasoning") or message.get("reasoning_content") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return CheckResult(False, f"the answer cannot be read: {short(answer.text, 200)}")
-    return _judge_thinking(state.target.thinking, said, thought)
+    return _judge_thinking(context.target.thinking, text, thinking)
 
 
-def _judge_thinking(asked: Thinking, said: str, thought: str) -> CheckResult:
-    tag = next((tag for tag in _THINKING_TAGS if tag in said), "")
+def _judge_thinking(asked: Thinking, text: str, thinking: str) -> CheckResult:
+    tag = next((tag for tag in _THINKING_TAGS if tag in text), "")
     if asked is Thinking.ON:
         if tag:
-            return CheckResult(
-                False, f"it thinks, but {tag} stands in the text; set `reasoning_parser` in its server file"
-            )
-        if not thought:
-            return CheckResult(False, f"it was asked to think and does not; it said {short(said)}")
+            advice = "set `reasoning_parser` in its server file"
+            return CheckResult(False, f"it thinks, but {tag} stands in the text; {advice}")
+        if not thinking:
+            return CheckResult(False, f"it was asked to think and does not; it said {short(text)}")
         return CheckResult(True, "it thinks, apart from the text")
-    if thought or tag:
-        where = "apart from the text" if thought else f"{tag} in the text"
+    if thinking or tag:
+        where = "apart from the text" if thinking else f"{tag} in the text"
         return CheckResult(
             False,
-            f"it was asked not to think and does ({where}): {short(thought or said)}; see whether the chat template "
+            f"it was asked not to think and does ({where}): {short(thinking or text)}; see whether the chat template "
             "knows the switch in `chat_template_kwargs`, and whether the reasoning parser fits the model",
         )
     return CheckResult(True, "it does not think")
@@ -258,39 +249,39 @@ _ANSWER_TOKENS = 8
 _SPARE_TOKENS = 8
 """Tokens that a prompt near the limit leaves free beside those of its answer."""
 _SAMPLE_WORDS = (100, 1100)
-"""Words of the two prompts from which the tokens per word are learnt."""
+"""Words of the two prompts from which the tokens per word are estimated."""
 _PREEMPTIONS = re.compile(r"^vllm:num_preemptions_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 _STORY: list[Message] = [{"role": "user", "content": "Tell in three sentences how bread is baked."}]
 
 
-def check_context_length(state: CheckContext) -> CheckResult:
-    """Rung 8: a prompt just below the served length is answered, one above it is refused with a clean 400."""
-    limit = state.models.length_of(state.model) if state.models is not None else None
+def check_context_length(context: CheckContext) -> CheckResult:
+    """Check 8: a prompt just below the served length is answered, one above it is refused with a clean 400."""
+    limit = context.max_model_len
     if limit is None:
-        return CheckResult(None, "the server does not tell its context length")
-    few, many = (_prompt_tokens(state, words) for words in _SAMPLE_WORDS)
+        return CheckResult(None, "the server does not report its context length")
+    few, many = (_prompt_tokens(context, words) for words in _SAMPLE_WORDS)
     if not few or not many or many <= few:
-        return CheckResult(None, "the server does not tell how many tokens a prompt has")
+        return CheckResult(None, "the server does not report how many tokens a prompt has")
     per_word = (many - few) / (_SAMPLE_WORDS[1] - _SAMPLE_WORDS[0])
     overhead = few - per_word * _SAMPLE_WORDS[0]
     below = int((limit - _ANSWER_TOKENS - _SPARE_TOKENS - overhead) / per_word)
     if below < 1:
         return CheckResult(None, f"{limit} tokens of context are too few to try")
     try:
-        told = _prompt_tokens(state, below)
+        prompt_tokens = _prompt_tokens(context, below)
     except ModelCallError as error:
         return CheckResult(
             False, f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_error_text(error)}"
         )
     above = int((limit + _SPARE_TOKENS - overhead) / per_word) + 1
-    refusal = _overlong_refusal(state, above)
+    refusal = _overlong_refusal(context, above)
     if refusal:
         return CheckResult(False, f"more than {limit} tokens: {refusal}")
-    return CheckResult(True, f"{told} of {limit} tokens are answered, more are refused with 400")
+    return CheckResult(True, f"{prompt_tokens} of {limit} tokens are answered, more are refused with 400")
 
 
-def _prompt_tokens(state: CheckContext, words: int) -> int:
-    reply = ask(state.endpoint, _filler(words), max_tokens=_ANSWER_TOKENS)
+def _prompt_tokens(context: CheckContext, words: int) -> int:
+    reply = ask(context.endpoint, _filler(words), max_tokens=_ANSWER_TOKENS)
     return reply.record.prompt_tokens or 0
 
 
@@ -298,52 +289,54 @@ def _filler(words: int) -> list[Message]:
     return [{"role": "user", "content": " ".join(["a"] * words)}]
 
 
-def _overlong_refusal(state: CheckContext, words: int) -> str:
+def _overlong_refusal(context: CheckContext, words: int) -> str:
     """Return what is wrong with the refusal of a prompt that is too long; empty when nothing is."""
     try:
-        ask(state.endpoint, _filler(words), max_tokens=1)
+        ask(context.endpoint, _filler(words), max_tokens=1)
     except ModelCallError as error:
         clean = error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400
         return "" if clean else f"the refusal is not a clean 400: {_error_text(error)}"
-    return "they were answered, so the server cuts prompts without a word"
+    return "they were answered, so the server cuts prompts silently"
 
 
-def check_concurrency(state: CheckContext) -> CheckResult:
-    """Rung 9: as many short chats at once as a run will hold all get their answer."""
-    count = state.target.concurrency
+def check_concurrency(context: CheckContext) -> CheckResult:
+    """Check 9: as many short chats at once as a run sends are all answered."""
+    count = context.target.concurrency
     questions: list[list[Message]] = [
         [{"role": "user", "content": f"Order number {number}: say one sentence about it."}] for number in range(count)
     ]
-    before = _preemptions(state)
+    before = _preemptions(context)
     began = time.perf_counter()
-    answers = ask_at_once(state.endpoint, questions, max_tokens=64)
+    answers = ask_all(context.endpoint, questions, max_tokens=64)
     took_s = time.perf_counter() - began
     failed = [answer for answer in answers if isinstance(answer, ModelCallError)]
     if failed:
         return CheckResult(False, f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}")
     slowest = max(a.record.e2e_s or 0.0 for a in answers if not isinstance(a, ModelCallError))
-    said = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
-    after = _preemptions(state)
+    summary = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
+    after = _preemptions(context)
     if before is None or after is None:
-        return CheckResult(True, said)
-    pushed_out = int(after - before)
-    if pushed_out > count:
-        return CheckResult(False, f"{said}, but {pushed_out} times one was pushed out of the KV cache: it is too small")
-    return CheckResult(True, f"{said}, {pushed_out} preemptions")
+        return CheckResult(True, summary)
+    preempted = int(after - before)
+    if preempted > count:
+        return CheckResult(
+            False, f"{summary}, but {preempted} times a request was preempted: the KV cache is too small"
+        )
+    return CheckResult(True, f"{summary}, {preempted} preemptions")
 
 
-def _preemptions(state: CheckContext) -> float | None:
+def _preemptions(context: CheckContext) -> float | None:
     try:
-        answer = state.http.get(f"{root_of(state.target.base_url)}/metrics", key=state.target.key)
+        answer = context.http.get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
     except ModelCallError:
         return None
     found = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []
     return sum(float(value) for value in found) if found else None
 
 
-def check_determinism(state: CheckContext) -> CheckResult:
-    """Rung 10: whether the same question has the same answer at temperature 0; a note, never a failure."""
-    first, second = (ask(state.endpoint, _STORY, max_tokens=128) for _ in range(2))
+def check_determinism(context: CheckContext) -> CheckResult:
+    """Check 10: whether the same question has the same answer at temperature 0; a note, never a failure."""
+    first, second = (ask(context.endpoint, _STORY, max_tokens=128) for _ in range(2))
     if (first.text, first.thinking) == (second.text, second.thinking):
         return CheckResult(True, "the same text twice at temperature 0")
     at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)

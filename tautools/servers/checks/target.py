@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError
+from tautools.llm.types import Endpoint
+from tautools.params.find import nearest
+from tautools.records import Check, Thinking
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tautools.http import Http, HttpResponse
+    from tautools.records import ServerRecord
 
 
 SIMULATED_OWNER = "tautools-simulate"
-"""What a simulated server calls itself in `/v1/models`."""
+"""The owner of a simulated server's model in `/v1/models`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +27,10 @@ class ModelList:
     """The answer of `/v1/models`."""
 
     status: int
-    """HTTP status; 0 when nobody answered."""
+    """HTTP status; 0 when there was no answer."""
     names: tuple[str, ...] = ()
     lengths: tuple[int | None, ...] = ()
-    """`max_model_len` of each name, where the server tells it."""
+    """`max_model_len` of each name, where the server reports it."""
     owners: tuple[str, ...] = ()
     detail: str = ""
     """Why there is no answer, or the beginning of an answer that is not what it should be."""
@@ -35,12 +41,12 @@ class ModelList:
         return SIMULATED_OWNER in self.owners
 
     def length_of(self, name: str) -> int | None:
-        """Return the served context length [tokens] of a name, if told."""
+        """Return the served context length [tokens] of a name, if reported."""
         return dict(zip(self.names, self.lengths, strict=True)).get(name)
 
 
 def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -> ModelList:
-    """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer; never raises for what it says.
+    """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer, whatever it is; never raises.
 
     Parameters
     ----------
@@ -49,14 +55,14 @@ def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -
     key : str
         Sent as `Authorization: Bearer`; empty sends none.
     http : Http
-        The door.
+        The network client.
     timeout_s : float
         For connecting, and for each wait for data [s].
 
     Returns
     -------
-    Models
-        With status 0 when nobody answered; `detail` says why there are no names.
+    ModelList
+        With status 0 when there was no answer; `detail` says why there are no names.
     """
     try:
         answer = http.get(f"{base_url}/models", key=key, timeout_s=timeout_s)
@@ -70,7 +76,7 @@ def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -
     return ModelList(
         answer.status,
         tuple(str(entry.get("id", "")) for entry in entries),
-        tuple(_model_len(entry) for entry in entries),
+        tuple(length if isinstance(length := entry.get("max_model_len"), int) else None for entry in entries),
         tuple(str(entry.get("owned_by", "")) for entry in entries),
     )
 
@@ -82,9 +88,7 @@ def root_of(base_url: str) -> str:
 
 def nearest_model(name: str, names: tuple[str, ...] | list[str]) -> str:
     """Return the likeliest of `names` for a misspelt one; empty when none is near."""
-    by_lower = {known.lower(): known for known in names}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else ""
+    return next(iter(nearest(name, names)), "")
 
 
 def _entries(answer: HttpResponse) -> list[dict[str, Any]] | None:
@@ -92,11 +96,98 @@ def _entries(answer: HttpResponse) -> list[dict[str, Any]] | None:
         data = answer.json()["data"]
     except (ValueError, KeyError, TypeError):
         return None
-    if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
-        return None
-    return data
+    return data if isinstance(data, list) and all(isinstance(entry, dict) for entry in data) else None
 
 
-def _model_len(entry: dict[str, Any]) -> int | None:
-    length = entry.get("max_model_len")
-    return length if isinstance(length, int) else None
+@dataclass(frozen=True, slots=True)
+class CheckTarget:
+    """The server to check, and what is expected of it."""
+
+    base_url: str
+    model: str = ""
+    """Empty: the first name that the server lists."""
+    key: str = field(default="", repr=False)
+    alias: str = ""
+    max_model_len: int | None = None
+    """The context length that was asked for [tokens]."""
+    pid: int | None = None
+    pid_started_at: float | None = None
+    port: int | None = None
+    thinking: Thinking = Thinking.DEFAULT
+    """What was asked for; without it the check of thinking is left out."""
+    concurrency: int = 0
+    """Simultaneous chats that it must answer; 0 leaves out the checks that load a server."""
+
+    @property
+    def process(self) -> tuple[int, float] | None:
+        """Its process on this machine as pid and start time; None for a server elsewhere."""
+        if self.pid is None or self.pid_started_at is None:
+            return None
+        return self.pid, self.pid_started_at
+
+
+class CheckResult(NamedTuple):
+    """What a check found: whether it passed (`None`: does not apply) and what was seen."""
+
+    passed: bool | None
+    detail: str
+
+
+@dataclass(slots=True)
+class CheckContext:
+    """What the checks so far have learned about a server."""
+
+    target: CheckTarget
+    http: Http
+    model: str = ""
+    models: ModelList | None = None
+    version: str = ""
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server as the model client knows it."""
+        simulated = self.models is not None and self.models.simulated
+        return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=simulated)
+
+    @property
+    def max_model_len(self) -> int | None:
+        """The context length that the server reports [tokens]."""
+        return self.models.length_of(self.model) if self.models is not None else None
+
+
+def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckTarget:
+    """Return what must hold for a registered server.
+
+    Parameters
+    ----------
+    record : ServerRecord
+        The launch, or the attached server.
+    key : str
+        Its key.
+    concurrency : int
+        Simultaneous chats that it must answer; 0 leaves out the checks that load a server.
+    """
+    engine = record.spec.get("engine", "")
+    return CheckTarget(
+        record.base_url,
+        record.model,
+        key=key,
+        alias=record.alias,
+        max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
+        pid=record.pid,
+        pid_started_at=record.pid_started_at,
+        port=urlsplit(record.base_url).port if record.pid is not None else None,
+        thinking=requested_thinking(record.spec),
+        concurrency=concurrency,
+    )
+
+
+def requested_thinking(spec: Mapping[str, Any]) -> Thinking:
+    """Return what a server's params ask of it: `chat_template_kwargs: {enable_thinking: false}` is `off`."""
+    vllm = spec.get("vllm") if spec.get("engine", "vllm") == "vllm" else None
+    template_kwargs = (vllm or {}).get("chat_template_kwargs") or {}
+    for name in ("enable_thinking", "thinking"):  # Qwen's, and Granite's and DeepSeek's
+        if isinstance(switch := template_kwargs.get(name), bool):
+            return Thinking.ON if switch else Thinking.OFF
+    return Thinking.DEFAULT
