@@ -35,6 +35,7 @@ check: .venv/.dev
 	$(PY) -m mypy
 	$(PY) -c "from importlinter.cli import lint_imports_command as main; main()" --no-cache --no-logo
 	$(PY) tests/support/notebook_rules.py notebooks
+	$(PY) tests/support/house_rules.py
 
 bench: .venv/.dev
 	@echo "==> What the harness costs"
