@@ -120,16 +120,11 @@ def import_command(
     their own, which `tautools run --source imported:…` can complete.
     """
     from tautools.importers import ImportRequest, import_results
-    from tautools.importers.importing import format_import
-    from tautools.importers.importing import import_as_dict as told_as_json
 
-    wish = ImportRequest(workspace, run_flags(options), overrides, comparable)
-    adoption = import_results([path.expanduser() for path in paths], wish, dry_run=dry_run)
-    if as_json:
-        click.echo(json.dumps(told_as_json(adoption, dry_run=dry_run), indent=1, ensure_ascii=False))
-    else:
-        click.echo(format_import(adoption, dry_run=dry_run))
-    if adoption.pending:
+    request = ImportRequest(workspace, run_flags(options), overrides, comparable)
+    result = import_results([path.expanduser() for path in paths], request, dry_run=dry_run)
+    click.echo(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) if as_json else str(result))
+    if result.pending:
         raise SystemExit(EXIT_UNFINISHED)
 
 

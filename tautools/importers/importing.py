@@ -8,10 +8,11 @@ import json
 import shlex
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import tautools
+from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
 from tautools.importers.plan import plan_import
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.importers.plan import FileRow, ImportGroup, ImportPlan, ImportRequest
-    from tautools.params.models import RunParams
+    from tautools.importers.plan import ImportGroup, ImportPlan, ImportRequest
+    from tautools.importers.rows import SourceRow
 
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".eval")
@@ -83,8 +84,6 @@ def _result_files(given: Path) -> Iterable[Path]:
     if not given.is_dir():
         raise ParamsError(f"There is no file {given}.", next_step="Check the path; a folder is read with all below it.")
     found = sorted(path for path in given.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())
-    # The folder layout of tau2-bench: its simulations are read with the results.json beside them. Our own ledgers are
-    # no result files of somebody else.
     kept = [path for path in found if not _belongs_to_another(path)]
     if not kept:
         raise ParamsError(
@@ -96,6 +95,7 @@ def _result_files(given: Path) -> Iterable[Path]:
 
 
 def _belongs_to_another(path: Path) -> bool:
+    """Whether a file is part of a folder of ours, or of tau2-bench's, where it is read with its results.json."""
     parent = path.parent
     ours = path.name == "setting.json" or (
         parent.name in {"conversations", "ledger", "calls", "events", "certificates"}
@@ -127,13 +127,13 @@ def _read_file(path: Path) -> SourceFile:
     if tau_bench.is_rows(loose.rows):
         return _read_rows(path, sha256, loose.rows, [*notes, *loose.notes])
     if not data.strip() or (isinstance(value, list) and not value):
-        return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "holds nothing"])
+        return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "empty"])
     raise _unknown_format(path, value if value is not None else loose.rows, [*notes, *loose.notes])
 
 
 def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str]) -> SourceFile:
-    rows = [tau_bench.read_row(place, value) for place, value in enumerate(values)]
-    envs = Counter(found.env for found in rows if found.env)
+    rows = [tau_bench.read_row(index, value) for index, value in enumerate(values)]
+    envs = Counter(row.env for row in rows if row.env)
     if len(envs) > 1:
         notes.append("rows of several envs: " + ", ".join(f"{count} {env}" for env, count in envs.most_common()))
     form = "tautools" if tau_bench.is_view(values) else "tau-bench"
@@ -173,7 +173,7 @@ def _read_inspect(path: Path, sha256: str) -> SourceFile:
 
     log = open_log(path)
     facts = log_facts(log)
-    rows = [read_sample(place, sample, facts.env or "") for place, sample in enumerate(log.samples or ())]
+    rows = [read_sample(index, sample, facts.env or "") for index, sample in enumerate(log.samples or ())]
     notes = [] if log.status == "success" else [f"inspect's status of it is {log.status}"]
     return SourceFile(path, sha256, "inspect", facts, rows, notes)
 
@@ -186,35 +186,193 @@ def _unknown_format(path: Path, value: Any, notes: Sequence[str]) -> ParamsError
     else:
         first = next((each for each in value if each is not None), None) if isinstance(value, list | tuple) else value
         of = f"objects with the keys {', '.join(list(first)[:8])}" if isinstance(first, dict) else type(first).__name__
-        seen = f"It holds {of}." if first is not None else "It is no JSON."
+        seen = f"It holds {of}." if first is not None else "It is not JSON."
     return ParamsError(
-        f"{path} is of a format that is not known.",
+        f"The format of {path} is not known.",
         evidence="\n".join([seen, *notes, f"Known: {_KNOWN_FORMATS}"]),
-        next_step="Leave it out, or bring it into one of these forms.",
+        next_step="Leave it out, or convert it to one of these formats.",
     )
 
 
-_MOST_REASONS = 4
-"""The most frequent reasons of a file that are told."""
+@dataclass(frozen=True, slots=True, repr=False)
+class ImportResult:
+    """What was imported, and why the rest was not; it prints itself."""
+
+    plan: ImportPlan
+    dry_run: bool
+
+    @property
+    def kept(self) -> int:
+        """Conversations that are new."""
+        return self.plan.kept
+
+    @property
+    def pending(self) -> int:
+        """Planned conversations that are still missing."""
+        return self.plan.pending
+
+    def __str__(self) -> str:
+        plan = self.plan
+        lines = [line for file in plan.statuses for line in _file_lines(plan, file)]
+        lines += [f"{path.name}: refused. {error.evidence.splitlines()[0]}" for path, error in plan.refused.items()]
+        for group in plan.groups:
+            lines += ["", *_group_lines(group, dry_run=self.dry_run)]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON data."""
+        plan = self.plan
+        return {
+            "dry_run": self.dry_run,
+            "imported": plan.kept,
+            "pending": plan.pending,
+            "files": [
+                {
+                    "file": str(file.path),
+                    "sha256": file.sha256,
+                    "format": file.format,
+                    "rows": len(file.rows),
+                    "statuses": {status.value: count for status, count in statuses.items()},
+                    "reasons": dict(plan.reasons[file]),
+                    "notes": list(file.notes),
+                }
+                for file, statuses in plan.statuses.items()
+            ],
+            "refused": [{"file": str(path), "why": error.evidence} for path, error in plan.refused.items()],
+            "settings": [
+                {
+                    "setting_id": group.setting.id,
+                    "setting": group.setting.model_dump(mode="json"),
+                    "folder": str(group.folder),
+                    "imported": len(group.kept),
+                    "there_before": len(group.known),
+                    "planned": group.planned,
+                    "pending": group.pending,
+                    "tasks_unchecked": group.unchecked_reason,
+                    "run": _run_line(group),
+                }
+                for group in plan.groups
+            ],
+        }
 
 
-def format_import(adoption: ImportPlan, *, dry_run: bool) -> str:
-    """Return what becomes of each file's rows, then what each setting has and owes, with the command that goes on."""
-    lines = [line for file in adoption.fates for line in _file_lines(adoption, file)]
-    lines += [f"{path.name}: refused. {error.evidence.splitlines()[0]}" for path, error in adoption.refused.items()]
-    for group in adoption.groups:
-        lines += ["", *_group_lines(group, dry_run=dry_run)]
-    return "\n".join(lines)
+def import_results(paths: Sequence[Path], request: ImportRequest, *, dry_run: bool = False) -> ImportResult:
+    """Import files and folders of results of tau-bench, tau2-bench, inspect or tautools.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    request : ImportRequest
+        The workspace, flags for what the files do not say, and whether the rows join the setting of runs made here.
+    dry_run : bool
+        Only say what would be imported.
+
+    Returns
+    -------
+    ImportResult
+        What was kept and why the rest was not; it prints itself.
+
+    Raises
+    ------
+    ParamsError
+        Before anything is written: a file that does not exist or has an unknown format, missing information, or a
+        contradiction.
+    BenchError, RunError, FilesError
+        As in `plan_import` and `write_import`.
+    """
+    files, refused = read_files(paths)
+    plan = plan_import(files, request, refused)
+    if not dry_run:
+        write_import(plan, request.workspace)
+    return ImportResult(plan, dry_run)
 
 
-def _file_lines(adoption: ImportPlan, file: SourceFile) -> Iterator[str]:
-    fates = adoption.fates[file]
-    rows = ", ".join(f"{fates[fate]} {fate.value}" for fate in RowStatus if fates[fate])
-    unit = "simulations" if file.format == "tau2-bench" else "rows"
-    told = f": {rows}" if rows else ", nothing to adopt"
-    yield f"{file.path.name} ({file.format}): {len(file.rows)} {unit}{told}"
+def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] = lambda: None) -> list[Path]:
+    """Write what is kept, and the faults; return the num_trials files, one for each setting.
+
+    Parameters
+    ----------
+    plan : ImportPlan
+        The plan, which has validated every row.
+    workspace : Path
+        The folder of `results/`.
+    on_row : callable
+        Called after each conversation that is on the disk.
+
+    Raises
+    ------
+    RunError, FilesError
+        When the disk does not take it; what it took is imported, and a repeat imports the rest.
+    """
+    for group in plan.groups:
+        check_writable(group.folder.parent)
+    return [_write_group(group, workspace, on_row) for group in plan.groups]
+
+
+def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
+    folder = claim_folder(workspace / "results", group.setting, _provenance(group))
+    events = list(read_events(folder))
+    with contextlib.closing(ResultsWriter(folder)) as writer:
+        known = {_row_key(event.data.get("imported")) for event in events if event.kind == "fault"}
+        for file, row in group.lost:
+            if (file.sha256, row.index) not in known:
+                writer.event(_fault_event(group, file, row))
+        for conversation, counts in group.kept.values():
+            writer.commit(conversation, counts)
+            on_row()
+        recorded = {event.data.get("sha256") for event in events if event.kind == "imported"}
+        for file in group.files:
+            origins = [conversation.imported for conversation, _ in group.kept.values()]
+            kept = sum(origin is not None and origin.sha256 == file.sha256 for origin in origins)
+            if kept or file.sha256 not in recorded:
+                data = {"file": str(file.path), "sha256": file.sha256, "format": file.format, "kept": kept}
+                message = f"{kept} conversations imported from {file.path.name}"
+                writer.event(_make_event(group, "imported", message, data))
+    rows = [row for row in read_ledger(folder).values() if row.setting_id == group.setting.id]
+    order = list(group.domain.tasks) if group.domain else group.tasks
+    return write_view(folder, rows, num_trials=group.num_trials, order=order)
+
+
+def _provenance(group: ImportGroup) -> dict[str, Any]:
+    domain = group.domain
+    benchmark = {"path": domain.path, "python": domain.python} if domain else {}
+    return {
+        "tautools": tautools.__version__,
+        "imported": [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files],
+        "benchmark": {name: text for name, text in benchmark.items() if text},
+    }
+
+
+def _row_key(origin: Any) -> tuple[Any, Any] | None:
+    return (origin.get("sha256"), origin.get("row")) if isinstance(origin, dict) else None
+
+
+def _fault_event(group: ImportGroup, file: SourceFile, row: SourceRow) -> Event:
+    """Return the event of a lost conversation: reports count it under v1's convention, and it stays pending."""
+    message = f"{row.status.value}: {row.why}" if row.why else row.status.value
+    origin = {"file": file.path.name, "sha256": file.sha256, "format": file.format, "row": row.index}
+    event = _make_event(group, "fault", message, {"fault": "imported", "imported": origin})
+    return event.model_copy(update={"task_id": row.task_id, "trial": row.trial})
+
+
+def _make_event(group: ImportGroup, kind: str, message: str, data: dict[str, Any]) -> Event:
+    return Event(kind=kind, at=time.time(), setting_id=group.setting.id, message=message, data=data)
+
+
+def _file_lines(plan: ImportPlan, file: SourceFile) -> Iterator[str]:
+    statuses = plan.statuses[file]
+    rows = ", ".join(f"{statuses[status]} {status.value}" for status in RowStatus if statuses[status])
+    unit = "simulation" if file.format == "tau2-bench" else "row"
+    number = len(file.rows)
+    yield (
+        f"{file.path.name} ({file.format}): {number} {unit}{'s' if number != 1 else ''}"
+        f"{f': {rows}' if rows else ', nothing to import'}"
+    )
     yield from (f"  {note}" for note in file.notes)
-    yield from (f"  {count} x {why}" for why, count in adoption.reasons[file].most_common(_MOST_REASONS))
+    yield from (f"  {count} x {why}" for why, count in plan.reasons[file].most_common(4))
 
 
 def _group_lines(group: ImportGroup, *, dry_run: bool) -> Iterator[str]:
@@ -226,21 +384,22 @@ def _group_lines(group: ImportGroup, *, dry_run: bool) -> Iterator[str]:
         f"{len(group.kept)} {verb}, {len(group.known)} there before, {group.pending} pending of {group.planned}"
     )
     if group.changed_tasks:
-        yield f"  {group.changed_tasks} of tasks whose reference is another one in the benchmark at hand"
-    if group.settled.why_unchecked:
-        yield f"  Task ids were not checked, pending counts the tasks seen: {group.settled.why_unchecked}"
+        yield f"  {group.changed_tasks} of tasks whose reference differs in the installed benchmark"
+    if group.unchecked_reason:
+        yield f"  Task ids were not checked; pending counts only tasks of these files: {group.unchecked_reason}"
     yield f"  results in {group.folder} (setting {setting.id}, source {setting.source})"
-    if group.pending and group.settled.run is not None:
-        yield f"  Hold the rest: {_run_line(group, group.settled.run)}"
+    if group.pending and group.run is not None:
+        yield f"  Run the rest: {_run_line(group)}"
 
 
-def _run_line(group: ImportGroup, run: RunParams) -> str:
-    """Return the command that goes on with a setting."""
-    setting = group.setting
-    source = setting.source if setting.source.startswith("imported:") else run.source
-    words = {
+def _run_line(group: ImportGroup) -> str | None:
+    """Return the command that completes a setting; None for one of our own, whose flags are not known."""
+    setting, run = group.setting, group.run
+    if run is None:
+        return None
+    flags = {
         "--bench": run.bench if run.bench != "tau2" else None,
-        "--source": source,
+        "--source": setting.source if setting.source.startswith(IMPORTED_PREFIX) else run.source,
         "--path": run.path,
         "--env": setting.env,
         "--split": run.tasks.split,
@@ -254,159 +413,8 @@ def _run_line(group: ImportGroup, run: RunParams) -> str:
         "--user-temperature": run.user.temperature,
         "--num-trials": group.num_trials,
     }
-    given = [word for name, value in words.items() if value is not None for word in (name, f"{value}")]
+    words = [word for name, value in flags.items() if value is not None for word in (name, f"{value}")]
     for part, role in (("agent", run.agent), ("user", run.user)):
         rest = role.sampling.model_dump(exclude_defaults=True, exclude={"temperature"})
-        given += [word for name, value in rest.items() for word in ("--set", f"{part}.{name}={json.dumps(value)}")]
-    return shlex.join(["tautools", "run", *given])
-
-
-def import_as_dict(adoption: ImportPlan, *, dry_run: bool) -> dict[str, Any]:
-    """Return the same as JSON can hold it."""
-    return {
-        "dry_run": dry_run,
-        "imported": adoption.kept,
-        "pending": adoption.pending,
-        "files": [
-            {
-                "file": str(file.path),
-                "sha256": file.sha256,
-                "format": file.format,
-                "rows": len(file.rows),
-                "fates": {fate.value: count for fate, count in fates.items()},
-                "reasons": dict(adoption.reasons[file]),
-                "notes": list(file.notes),
-            }
-            for file, fates in adoption.fates.items()
-        ],
-        "refused": [{"file": str(path), "why": error.evidence} for path, error in adoption.refused.items()],
-        "settings": [_group_json(group) for group in adoption.groups],
-    }
-
-
-def _group_json(group: ImportGroup) -> dict[str, Any]:
-    return {
-        "setting_id": group.setting.id,
-        "setting": group.setting.model_dump(mode="json"),
-        "folder": str(group.folder),
-        "imported": len(group.kept),
-        "there_before": len(group.known),
-        "planned": group.planned,
-        "pending": group.pending,
-        "tasks_unchecked": group.settled.why_unchecked,
-        "run": _run_line(group, group.settled.run) if group.settled.run is not None else None,
-    }
-
-
-def import_results(paths: Sequence[Path], wish: ImportRequest, *, dry_run: bool = False) -> ImportPlan:
-    """Adopt files and folders of results.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders.
-    wish : Wish
-        The workspace, the flags that tell what files do not, and whether the rows compare with conversations held here.
-    dry_run : bool
-        Whether only to say what would be imported.
-
-    Returns
-    -------
-    Adoption
-        What was kept and why the rest was not; it prints itself.
-
-    Raises
-    ------
-    ParamsError
-        Before anything is written: a file that is not there or of no known format, something that nobody tells, or a
-        contradiction.
-    BenchError, RunError, FilesError
-        As in `plan_import` and `write_import`.
-    """
-    files, refused = read_files(paths)
-    adoption = plan_import(files, wish, refused)
-    if not dry_run:
-        write_import(adoption, wish.workspace)
-    return adoption
-
-
-def write_import(adoption: ImportPlan, workspace: Path, on_row: Callable[[], None] = lambda: None) -> list[Path]:
-    """Write what is kept, and the faults; return the views, one for each setting.
-
-    Parameters
-    ----------
-    adoption : Adoption
-        The plan, which has validated every row.
-    workspace : Path
-        The folder of `results/`.
-    on_row : callable
-        Called after each conversation that is on the disk.
-
-    Raises
-    ------
-    RunError, FilesError
-        When the disk does not take it; what it took is imported, and a repeat adopts the rest.
-    """
-    for group in adoption.groups:
-        check_writable(group.folder.parent)
-    return [_write_group(group, workspace, on_row) for group in adoption.groups]
-
-
-def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
-    folder = claim_folder(workspace / "results", group.setting, _provenance(group))
-    told = list(read_events(folder))
-    with contextlib.closing(ResultsWriter(folder)) as writer:
-        known = {_row_key(event.data.get("imported")) for event in told if event.kind == "fault"}
-        for place in group.lost:
-            if _row_key(_origin(place)) not in known:
-                writer.event(_fault_event(group, place))
-        for taken in group.kept:
-            writer.commit(taken.conversation, taken.counts)
-            on_row()
-        recorded = {event.data.get("sha256") for event in told if event.kind == "imported"}
-        for file in group.files:
-            kept = [each for each in group.kept if _is_from(each.conversation.imported, file.sha256)]
-            if kept or file.sha256 not in recorded:
-                data = {"file": str(file.path), "sha256": file.sha256, "format": file.format, "kept": len(kept)}
-                message = f"{len(kept)} conversations imported from {file.path.name}"
-                writer.event(_make_event(group, "imported", message, data))
-    rows = [row for row in read_ledger(folder).values() if row.setting_id == group.setting.id]
-    order = list(group.settled.domain.tasks) if group.settled.domain else group.tasks
-    return write_view(folder, rows, num_trials=group.num_trials, order=order)
-
-
-def _provenance(group: ImportGroup) -> dict[str, Any]:
-    domain = group.settled.domain
-    place = (("path", domain.path), ("python", domain.python)) if domain else ()
-    files = [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files]
-    return {
-        "tautools": tautools.__version__,
-        "imported": files,
-        "benchmark": {name: text for name, text in place if text},
-    }
-
-
-def _origin(place: FileRow) -> dict[str, Any]:
-    file, found = place
-    return {"file": file.path.name, "sha256": file.sha256, "format": file.format, "row": found.row}
-
-
-def _row_key(origin: Any) -> tuple[Any, Any] | None:
-    return (origin.get("sha256"), origin.get("row")) if isinstance(origin, dict) else None
-
-
-def _is_from(imported: Any, sha256: str) -> bool:
-    return imported is not None and imported.sha256 == sha256
-
-
-def _fault_event(group: ImportGroup, place: FileRow) -> Event:
-    """Return the event of a lost conversation: reports count it under v1's convention, and it stays pending."""
-    _, found = place
-    message = f"{found.fate.value}: {found.why}" if found.why else found.fate.value
-    return _make_event(group, "fault", message, {"fault": "imported", "imported": _origin(place)}).model_copy(
-        update={"task_id": found.task_id, "trial": found.trial}
-    )
-
-
-def _make_event(group: ImportGroup, kind: str, message: str, data: dict[str, Any]) -> Event:
-    return Event(kind=kind, at=time.time(), setting_id=group.setting.id, message=message, data=data)
+        words += [word for name, value in rest.items() for word in ("--set", f"{part}.{name}={json.dumps(value)}")]
+    return shlex.join(["tautools", "run", *words])

@@ -7,6 +7,7 @@ sample with a failed request in it is a fault here, not a score.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
@@ -86,9 +87,9 @@ def log_facts(log: EvalLog) -> SourceFacts:
     )
 
 
-def read_sample(place: int, sample: EvalSample, env: str) -> SourceRow:
+def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
     """Read one sample; epochs are trials, counted from 1 there."""
-    named = SourceRow(place, env=env, task_id=str(sample.id), trial=sample.epoch - 1)
+    named = SourceRow(index, env=env, task_id=str(sample.id), trial=sample.epoch - 1)
     if sample.error:
         return named.but(RowStatus.ERROR, sample.error.message[:300])
     failed = next((each.error for each in sample.events if each.event == "model" and each.error), None)
@@ -104,11 +105,8 @@ def read_sample(place: int, sample: EvalSample, env: str) -> SourceRow:
     outcome, reward = judged if stopped else (_limit_outcome(sample), 0.0)
     messages = _messages(_agent_messages(sample))
     times = unix_time(sample.started_at), unix_time(sample.completed_at)
-    return SourceRow(
-        row=place,
-        env=env,
-        task_id=named.task_id,
-        trial=named.trial,
+    return replace(
+        named,
         outcome=outcome,
         reward=reward,
         reward_info=_parts(sample, None if stopped else judged[1]),

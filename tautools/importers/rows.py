@@ -43,11 +43,11 @@ LOST = frozenset({RowStatus.ERROR, RowStatus.INFRA, RowStatus.NO_SCORE})
 class SourceRow:
     """One row of a file."""
 
-    row: int
-    """Place in the file, from 0."""
-    fate: RowStatus = RowStatus.KEPT
+    index: int
+    """Position in the file, from 0."""
+    status: RowStatus = RowStatus.KEPT
     why: str = ""
-    """More about the fate: the error's text, what cannot be read."""
+    """More about the status: the error's text, what cannot be read."""
     env: str = ""
     task_id: str = ""
     trial: int = 0
@@ -57,24 +57,24 @@ class SourceRow:
     messages: Sequence[dict[str, Any]] = ()
     actions: Sequence[TrajectoryAction] = ()
     started_at: float | None = None
-    """Unix time [s]; None when the file does not tell."""
+    """Unix time [s]; None when the file does not say."""
     finished_at: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     """Calls and tokens by the names of `CommitRow`, counted from the messages."""
     reference: str | None = None
-    """The task's reference actions as canonical JSON; None when the file does not tell."""
+    """The task's reference actions as canonical JSON; None when the file does not say."""
     error: str = ""
     seed: int = 0
     simulated: bool = False
 
-    def but(self, fate: RowStatus, why: str = "") -> SourceRow:
-        """Return the row with another fate."""
-        return replace(self, fate=fate, why=why)
+    def but(self, status: RowStatus, why: str = "") -> SourceRow:
+        """Return the row with another status."""
+        return replace(self, status=status, why=why)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What a file tells of how its conversations were made; None where it is silent."""
+    """What a file says about how its conversations were made; None where it says nothing."""
 
     bench: str
     harness: str
@@ -83,7 +83,7 @@ class SourceFacts:
     source_version: str = "unknown"
     reward_basis: str = "unknown"
     env: str | None = None
-    """Of all rows; None when each row tells, or nothing does."""
+    """Of all rows; None when it differs by row or is not said."""
     split: str | None = None
     strategy: Strategy | None = None
     agent: ModelConfig | None = None
@@ -96,7 +96,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceFile:
-    """One file, read: nothing of it has been judged against the benchmark or the ledger."""
+    """One file as read; not yet compared with the benchmark or the ledger."""
 
     path: Path
     sha256: str
@@ -188,8 +188,8 @@ def plain_messages(value: Any) -> list[dict[str, Any]] | None:
     """Return messages in OpenAI's form, without empty fields; None when they are not messages."""
     if not isinstance(value, list) or not all(isinstance(each, dict) and each.get("role") for each in value):
         return None
-    found = [_plain_message(each) for each in value]
-    return found if all(each is not None for each in found) else None  # type: ignore[return-value]
+    plain = [_plain_message(each) for each in value]
+    return plain if all(each is not None for each in plain) else None  # type: ignore[return-value]
 
 
 def _plain_message(message: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -245,17 +245,17 @@ def unzipped(raw: bytes) -> tuple[bytes, str]:
     """Return the bytes that a gzip file holds, as far as they can be had, and what is wrong with it."""
     if not raw.startswith(_GZIP):
         return raw, ""
-    found, rest = b"", raw
+    data, rest = b"", raw
     while rest.startswith(_GZIP):
         stream = zlib.decompressobj(wbits=31)
         try:
-            found += stream.decompress(rest)
+            data += stream.decompress(rest)
         except zlib.error as error:
-            return found, f"the gzip data is damaged ({error})"
+            return data, f"the gzip data is damaged ({error})"
         if not stream.eof:
-            return found, "the gzip data ends too early"
+            return data, "the gzip data ends too early"
         rest = stream.unused_data
-    return found, ""
+    return data, ""
 
 
 def read_loosely(raw: bytes) -> LooseJson:
@@ -297,22 +297,22 @@ def _decode(text: str, at: int) -> tuple[Any, int | None]:
 
 
 def _skip_separators(text: str, at: int) -> int:
-    found = _SEPARATORS.match(text, at)
-    return found.end() if found else at
+    match = _SEPARATORS.match(text, at)
+    return match.end() if match else at
 
 
 def _torn_tau2_results(text: str) -> dict[str, Any] | None:
     """Return what is left of a tau2-bench file that ends too early: its head and the simulations before the end."""
     if not text.lstrip().startswith("{"):
         return None
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in ("info", "tasks"):
-        place = re.search(rf'"{name}"\s*:\s*(?=[\[{{])', text)
-        value, end = _decode(text, place.end()) if place else (None, None)
+        start = re.search(rf'"{name}"\s*:\s*(?=[\[{{])', text)
+        value, end = _decode(text, start.end()) if start else (None, None)
         if end is not None:
-            found[name] = value
+            results[name] = value
     start = re.search(r'"simulations"\s*:\s*(?=\[)', text)
-    if not start or not isinstance(found.get("info"), dict):
+    if not start or not isinstance(results.get("info"), dict):
         return None
-    found["simulations"] = list(_one_by_one(text[start.end() :]).rows)
-    return found
+    results["simulations"] = list(_one_by_one(text[start.end() :]).rows)
+    return results

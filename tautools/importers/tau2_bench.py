@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.importers.rows import (
@@ -89,14 +90,14 @@ def references(value: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def read_simulation(place: int, value: Any, env: str, reference: Mapping[str, str]) -> SourceRow:
+def read_simulation(index: int, value: Any, env: str, reference: Mapping[str, str]) -> SourceRow:
     """Read one simulation."""
     if not isinstance(value, dict):
-        return SourceRow(place).but(RowStatus.UNREADABLE, "no JSON object")
+        return SourceRow(index).but(RowStatus.UNREADABLE, "no JSON object")
     task_id, trial = task_id_text(value.get("task_id")), whole_number(value.get("trial") or 0)
     if task_id is None or trial is None:
-        return SourceRow(place).but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
-    named = SourceRow(place, env=env, task_id=task_id, trial=trial)
+        return SourceRow(index).but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
+    named = SourceRow(index, env=env, task_id=task_id, trial=trial)
     end = str(value.get("termination_reason") or "")
     if end in _LOST_ENDS:
         return named.but(_LOST_ENDS[end], end)
@@ -116,11 +117,8 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
     outcome, reward = (ended, 0.0) if ended is not None or judged is None else judged
     times = unix_time(value.get("start_time")), unix_time(value.get("end_time"))
     known = None not in times and any(each.get("timestamp") for each in said)
-    return SourceRow(
-        row=named.row,
-        env=named.env,
-        task_id=named.task_id,
-        trial=named.trial,
+    return replace(
+        named,
         outcome=outcome,
         reward=reward,
         reward_info=_parts(scored) if isinstance(scored, dict) else {},

@@ -8,6 +8,7 @@ its env from the policy that its agent was given.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.importers.rows import (
@@ -53,16 +54,16 @@ def is_view(values: Sequence[Any]) -> bool:
     return any(isinstance(info, dict) and {"outcome", "setting_id"} <= info.keys() for info in infos)
 
 
-def read_row(place: int, value: Any) -> SourceRow:
+def read_row(index: int, value: Any) -> SourceRow:
     """Read one row of a file."""
-    found = SourceRow(place)
+    row = SourceRow(index)
     if not isinstance(value, dict):
-        return found.but(RowStatus.UNREADABLE, "no JSON object")
+        return row.but(RowStatus.UNREADABLE, "no JSON object")
     task_id, trial = task_id_text(value.get("task_id")), whole_number(value.get("trial"))
     if task_id is None or trial is None:
-        return found.but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
+        return row.but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
     info = value.get("info")
-    named = SourceRow(place, task_id=task_id, trial=trial)
+    named = replace(row, task_id=task_id, trial=trial)
     if not isinstance(info, dict):
         return named.but(RowStatus.UNREADABLE, "no info")
     if "outcome" in info and "setting_id" in info:
@@ -84,11 +85,9 @@ def _read_original_row(named: SourceRow, value: Mapping[str, Any], info: Mapping
     scored = info.get("reward_info")
     outcome = judged[0] if scored is not None or judged[1] else Outcome.STEP_LIMIT
     task = info.get("task")
-    return SourceRow(
-        row=named.row,
+    return replace(
+        named,
         env=_env_of(messages, task),
-        task_id=named.task_id,
-        trial=named.trial,
         outcome=outcome,
         reward=judged[1],
         reward_info=_parts(scored) if isinstance(scored, dict) else {},
@@ -113,11 +112,9 @@ def _read_own_row(named: SourceRow, value: Mapping[str, Any], info: Mapping[str,
         return named.but(RowStatus.INFRA, _first_line(info.get("error") or ""))
     before = info.get("imported")
     timed = before.get("timed") is True if isinstance(before, dict) else True
-    return SourceRow(
-        row=named.row,
+    return replace(
+        named,
         env=_env_of(messages, None),
-        task_id=named.task_id,
-        trial=named.trial,
         outcome=outcome,
         reward=judged[1] if outcome.scored and judged else None,
         reward_info=info.get("reward_info") or {},

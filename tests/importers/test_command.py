@@ -15,12 +15,12 @@ STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_tau_bench"
 CAST = ("--model", "m-4B", "--user-model", "u-32B")
 
 
-def test_what_was_kept_and_why_is_told_and_owed_work_is_exit_3(tmp_path):
+def test_what_was_kept_and_why_is_said_and_pending_work_is_exit_3(tmp_path):
     rows = [v1_row(0), v1_row(0), v1_row(1, reward=0.0), v1_error(2), v1_row(3, reward=9)]
     write(tmp_path / "r.json", rows)
-    told = called("adopt", str(tmp_path / "r.json"), *CAST, "--workspace", str(tmp_path / "w"))
-    assert told.code == 3
-    lines = told.out.splitlines()
+    result = called("adopt", str(tmp_path / "r.json"), *CAST, "--workspace", str(tmp_path / "w"))
+    assert result.code == 3
+    lines = result.out.splitlines()
     assert lines[0] == ("r.json (tau-bench): 5 rows: 2 kept, 1 duplicate of an earlier row, 1 error row, 1 unreadable")
     assert "  1 x error row: Connection refused" in lines
     assert "retail fc m-4B, user u-32B: 2 imported, 0 there before, 1 pending of 3" in lines
@@ -35,32 +35,32 @@ def test_json_tells_the_same_and_a_dry_run_writes_nothing(tmp_path):
     words = ("adopt", str(path), *CAST, "--workspace", str(tmp_path / "w"), "--json")
     dry = json.loads(called(*words, "--dry-run").out)
     assert not (tmp_path / "w").exists()
-    told = called(*words)
-    done = json.loads(told.out)
-    assert (told.code, dry["dry_run"], done["dry_run"]) == (0, True, False)
+    result = called(*words)
+    done = json.loads(result.out)
+    assert (result.code, dry["dry_run"], done["dry_run"]) == (0, True, False)
     for each in (dry, done):
-        assert (each["imported"], each["pending"], each["files"][0]["fates"]) == (2, 0, {"kept": 2})
+        assert (each["imported"], each["pending"], each["files"][0]["statuses"]) == (2, 0, {"kept": 2})
     assert [each["setting_id"] for each in dry["settings"]] == [folder.id for folder in results_of(tmp_path / "w")]
 
 
-def test_nothing_to_adopt_is_no_mistake(tmp_path):
+def test_nothing_to_import_is_no_mistake(tmp_path):
     path = write(tmp_path / "empty.json", tau2_results([]))
-    told = called("adopt", str(path), "--workspace", str(tmp_path / "w"))
-    assert (told.code, told.out) == (0, "empty.json (tau2-bench): 0 simulations, nothing to adopt\n")
+    result = called("adopt", str(path), "--workspace", str(tmp_path / "w"))
+    assert (result.code, result.out) == (0, "empty.json (tau2-bench): 0 simulations, nothing to import\n")
     assert not (tmp_path / "w").exists()
 
 
-def test_bad_input_is_exit_2_and_nothing_is_adopted(tmp_path):
+def test_bad_input_is_exit_2_and_nothing_is_imported(tmp_path):
     good = write(tmp_path / "good.json", tau2_results([simulation()]))
     foreign = write(tmp_path / "foreign.json", {"accuracy": 0.5})
-    told = called("adopt", str(good), str(foreign), "--workspace", str(tmp_path / "w"))
-    assert told.code == 2
-    assert "foreign.json is of a format that is not known." in told.err
+    result = called("adopt", str(good), str(foreign), "--workspace", str(tmp_path / "w"))
+    assert result.code == 2
+    assert "foreign.json is not known." in result.err
     assert called("adopt", str(tmp_path / "none.json"), "--workspace", str(tmp_path / "w")).code == 2
     assert not (tmp_path / "w").exists()
 
 
-def test_show_marks_what_was_adopted_and_prints_the_conversation(tmp_path):
+def test_show_marks_what_was_imported_and_prints_the_conversation(tmp_path):
     path = write(tmp_path / "r.json", tau2_results([simulation("0"), simulation("1", reward=0.0)]))
     called("adopt", str(path), "--workspace", str(tmp_path))
     assert json.loads(called("show", "--workspace", str(tmp_path), "--json").out)[0]["imported"] == 2
@@ -72,7 +72,7 @@ def test_show_marks_what_was_adopted_and_prints_the_conversation(tmp_path):
     assert "imported from r.json, row 0 (tau2-bench" in one
 
 
-def test_reports_see_adopted_rows_marked_with_faults_in_v1s_convention(tmp_path):
+def test_reports_see_imported_rows_marked_with_faults_in_v1s_convention(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_row(0, trial=1), v1_row(1), v1_error(1, 1)])
     called("adopt", str(path), *CAST, "--workspace", str(tmp_path))
     (cell,) = find_cells(tmp_path)
@@ -83,7 +83,7 @@ def _keys(folder):
     return sorted(key[1:] for key in read_ledger(folder))
 
 
-def test_our_own_view_completes_the_setting_it_names_and_a_run_holds_only_the_rest(tmp_path):
+def test_our_own_view_completes_the_setting_it_names_and_a_run_does_only_the_rest(tmp_path):
     """Two people share a sweep: what one has held is imported by the other, as if it had been held there."""
     with simulated_model(skill=1) as server:
         flags = ("--env", "retail", "--model", "sim-4B", "--base-url", server.base_url, "--limit", "3")
@@ -92,9 +92,9 @@ def test_our_own_view_completes_the_setting_it_names_and_a_run_holds_only_the_re
         (theirs,) = results_of(tmp_path / "theirs")
         view = json.loads((theirs.path / "num_trials-1.json").read_text())
         part = write(tmp_path / "part.json", view[:2])
-        told = called("adopt", str(part), *both, "--comparable", "--workspace", str(tmp_path / "mine"), "--json")
-        imported = json.loads(told.out)
-        assert (told.code, imported["imported"], imported["pending"]) == (3, 2, 1)
+        result = called("adopt", str(part), *both, "--comparable", "--workspace", str(tmp_path / "mine"), "--json")
+        imported = json.loads(result.out)
+        assert (result.code, imported["imported"], imported["pending"]) == (3, 2, 1)
         assert imported["settings"][0]["setting_id"] == theirs.id
         done = json.loads(called("run", *both, "--workspace", str(tmp_path / "mine"), "--json").out)
     (mine,) = results_of(tmp_path / "mine")
@@ -109,13 +109,13 @@ def test_a_view_beside_its_setting_needs_no_flags(tmp_path):
         flags = ("--env", "retail", "--model", "sim-4B", "--base-url", server.base_url, "--limit", "2")
         called("run", *flags, "--workspace", str(tmp_path / "theirs"), "--json")
     (theirs,) = results_of(tmp_path / "theirs")
-    told = called("adopt", str(theirs.path), "--workspace", str(tmp_path / "mine"), "--json")
-    assert json.loads(told.out)["imported"] == 2
+    result = called("adopt", str(theirs.path), "--workspace", str(tmp_path / "mine"), "--json")
+    assert json.loads(result.out)["imported"] == 2
     (mine,) = results_of(tmp_path / "mine")
     assert (mine.id, mine.setting.simulated, _keys(mine.path)) == (theirs.id, True, _keys(theirs.path))
 
 
-def test_what_an_adopted_setting_owes_is_held_by_a_run_that_names_its_source(tmp_path):
+def test_what_an_imported_setting_lacks_is_run_by_a_run_that_names_its_source(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_error(1)])
     models = ("--model", "scripted-4B", "--user-model", "scripted-4B")
     there = ("--bench", "tau-bench", "--path", str(STAND_IN), "--workspace", str(tmp_path / "w"), "--json")
@@ -141,6 +141,6 @@ def test_real_and_simulated_models_never_mix(tmp_path):
     path.write_text(path.read_text().replace("m-4B", "sim-4B").replace("u-32B", "sim-4B"))
     with simulated_model(skill=1) as server:
         there = ("--base-url", server.base_url, "--user-base-url", server.base_url, "--workspace", str(tmp_path / "w"))
-        told = called("adopt", str(path), *there, "--comparable")
-    assert told.code == 2
-    assert "real models are not comparable with those of SIMULATED ones" in told.err
+        result = called("adopt", str(path), *there, "--comparable")
+    assert result.code == 2
+    assert "real models are not comparable with those of SIMULATED ones" in result.err

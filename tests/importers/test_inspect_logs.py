@@ -103,7 +103,7 @@ def test_models_and_how_they_were_asked_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("made", "fate"),
+    ("made", "status"),
     [
         (sample(last=None), RowStatus.ERROR),  # a dead server: inspect scores what nobody touched, and calls it correct
         (sample(events=[failed_request()]), RowStatus.ERROR),
@@ -111,9 +111,9 @@ def test_models_and_how_they_were_asked_are_told(tmp_path):
         (sample(value="P"), RowStatus.NO_SCORE),
     ],
 )
-def test_a_fault_that_inspect_scored_is_owed(tmp_path, made, fate):
+def test_a_fault_that_inspect_scored_stays_pending(tmp_path, made, status):
     (found,) = read(log_of(tmp_path / "log.eval", made)).rows
-    assert (found.fate, found.outcome, found.reward) == (fate, None, None)
+    assert (found.status, found.outcome, found.reward) == (status, None, None)
 
 
 def test_a_talk_that_nobody_ended_is_a_limit_and_what_inspect_scored_stands_beside_it(tmp_path):

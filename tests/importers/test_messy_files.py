@@ -21,7 +21,7 @@ def read(path):
 
 
 def keys(file):
-    return [(found.task_id, found.trial) for found in file.rows if found.fate is RowStatus.KEPT]
+    return [(found.task_id, found.trial) for found in file.rows if found.status is RowStatus.KEPT]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def keys(file):
 def test_every_row_that_can_be_read_is_read(tmp_path, text, tasks, unreadable):
     file = read(write(tmp_path / "r.json", text))
     assert keys(file) == [(task, 0) for task in tasks]
-    assert sum(found.fate is RowStatus.UNREADABLE for found in file.rows) == unreadable
+    assert sum(found.status is RowStatus.UNREADABLE for found in file.rows) == unreadable
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.6])
@@ -57,11 +57,11 @@ def test_gzip_is_opened_also_when_it_is_torn(tmp_path, kept):
 def test_not_a_number_is_no_reward_and_spoils_nothing_else(tmp_path):
     rows = [v1_row(0, reward=float("nan")), v1_row(1, info=v1_row()["info"] | {"user_cost": float("nan")})]
     file = read(write(tmp_path / "r.json", rows))
-    assert [found.fate for found in file.rows] == [RowStatus.UNREADABLE, RowStatus.KEPT]
+    assert [found.status for found in file.rows] == [RowStatus.UNREADABLE, RowStatus.KEPT]
 
 
 @pytest.mark.parametrize(
-    ("row", "fate"),
+    ("row", "status"),
     [
         (v1_error(), RowStatus.ERROR),
         (v1_row(traj=[]), RowStatus.ERROR),
@@ -76,9 +76,9 @@ def test_not_a_number_is_no_reward_and_spoils_nothing_else(tmp_path):
         (v1_row(task=3.0), RowStatus.KEPT),
     ],
 )
-def test_a_row_is_kept_lost_or_unreadable(tmp_path, row, fate):
+def test_a_row_is_kept_lost_or_unreadable(tmp_path, row, status):
     file = read(write(tmp_path / "r.json", [v1_row(9), row]))
-    assert [found.fate for found in file.rows] == [RowStatus.KEPT, fate]
+    assert [found.status for found in file.rows] == [RowStatus.KEPT, status]
 
 
 def test_thirty_steps_without_a_verdict_are_a_step_limit_and_an_error_is_never_reward_0(tmp_path):
@@ -123,8 +123,8 @@ def test_the_strategy_is_read_off_the_messages(tmp_path, said, strategy):
         ({"results": [], "config": {}}, "It is an object with the keys results, config."),
         ([{"doc_id": 1, "acc": 0.5}], "It holds objects with the keys doc_id, acc."),
         ([1, 2], "It holds int."),
-        ("no json at all", "It is no JSON."),
-        (b"\x89PNG\r\n", "It is no JSON."),
+        ("no json at all", "It is not JSON."),
+        (b"\x89PNG\r\n", "It is not JSON."),
         (b"PK\x03\x04junk", "Error"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_foreign_format_is_refused_with_what_was_seen(tmp_path, value, seen):
 @pytest.mark.parametrize("value", ["", "[]", "  \n"])
 def test_an_empty_file_is_no_mistake(tmp_path, value):
     file = read(write(tmp_path / "r.json", value))
-    assert (len(file.rows), file.format, "holds nothing" in file.notes) == (0, "empty", True)
+    assert (len(file.rows), file.format, "empty" in file.notes) == (0, "empty", True)
 
 
 def test_a_folder_gives_its_result_files_and_reports_the_rest(tmp_path):

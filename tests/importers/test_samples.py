@@ -22,9 +22,9 @@ samples = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data bes
 published = pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs TAUTOOLS_TAU_BENCH_PATH, a tau-bench checkout")
 
 
-def adopt(workspace, *words):
-    told = called("adopt", *map(str, words), "--workspace", str(workspace), "--json")
-    return told, json.loads(told.out) if told.out else None
+def imported(workspace, *words):
+    result = called("adopt", *map(str, words), "--workspace", str(workspace), "--json")
+    return result, json.loads(result.out) if result.out else None
 
 
 def outcomes(workspace):
@@ -41,7 +41,7 @@ def outcomes(workspace):
     ],
 )
 def test_v1_files_that_are_complete_or_stopped_half_way(tmp_path, name, planned, pending, ends):
-    _, found = adopt(tmp_path, DATA / "tau_bench_v1" / f"{name}.json.gz", *CAST)
+    _, found = imported(tmp_path, DATA / "tau_bench_v1" / f"{name}.json.gz", *CAST)
     (setting,) = found["settings"]
     assert (setting["planned"], setting["pending"]) == (planned, pending)
     assert outcomes(tmp_path)[0] == ends
@@ -50,18 +50,18 @@ def test_v1_files_that_are_complete_or_stopped_half_way(tmp_path, name, planned,
 @samples
 def test_a_file_of_retail_that_is_half_airline(tmp_path):
     file = DATA / "tau_bench_v1/retail_fc_4B_num_trials-2.json.gz"
-    _, found = adopt(tmp_path / "both", file, *CAST, "--dry-run")
+    _, found = imported(tmp_path / "both", file, *CAST, "--dry-run")
     assert {each["setting"]["env"]: each["imported"] for each in found["settings"]} == {"airline": 36, "retail": 34}
-    _, found = adopt(tmp_path / "one", file, *CAST, "--env", "retail")
-    assert found["files"][0]["fates"] == {"kept": 34, "of another env": 36}
+    _, found = imported(tmp_path / "one", file, *CAST, "--env", "retail")
+    assert found["files"][0]["statuses"] == {"kept": 34, "of another env": 36}
     assert outcomes(tmp_path / "one")[0] == {"passed": 5, "failed": 29}
 
 
 @samples
 @pytest.mark.parametrize(("name", "timed"), [("airline_50x1_with_times", True), ("airline_50x1_no_times", False)])
 def test_tau2_files_with_and_without_times(tmp_path, name, timed):
-    told, found = adopt(tmp_path, DATA / "tau2" / f"{name}.json.gz")
-    assert (told.code, found["imported"], found["pending"]) == (0, 50, 0)
+    result, found = imported(tmp_path, DATA / "tau2" / f"{name}.json.gz")
+    assert (result.code, found["imported"], found["pending"]) == (0, 50, 0)
     ends, score = outcomes(tmp_path)
     assert ends == {"passed": 28, "failed": 22}
     assert {row.duration_s is not None for row in score.cell.rows} == {timed}
@@ -69,11 +69,11 @@ def test_tau2_files_with_and_without_times(tmp_path, name, timed):
 
 @samples
 def test_a_run_without_simulations_and_a_file_of_another_harness(tmp_path):
-    told, found = adopt(tmp_path, DATA / "tau2/empty_run.json.gz")
-    assert (told.code, found["imported"], found["settings"]) == (0, 0, [])
-    told, _ = adopt(tmp_path, DATA / "tau2/foreign_format.json.gz")
-    assert told.code == 2
-    assert "no `info.environment_info`" in told.err
+    result, found = imported(tmp_path, DATA / "tau2/empty_run.json.gz")
+    assert (result.code, found["imported"], found["settings"]) == (0, 0, [])
+    result, _ = imported(tmp_path, DATA / "tau2/foreign_format.json.gz")
+    assert result.code == 2
+    assert "no `info.environment_info`" in result.err
 
 
 @published
@@ -83,7 +83,7 @@ def test_pass_hat_k_of_the_published_file(tmp_path, damaged):
     if damaged:  # the same conversations twice and torn at the end give the same figures
         text = PUBLISHED.read_text()
         path = write(tmp_path / "twice.json", text + text[: len(text) // 3])
-    adopt(tmp_path / "w", path, "--model", "gpt-4o", "--user-model", "gpt-4o")
+    imported(tmp_path / "w", path, "--model", "gpt-4o", "--user-model", "gpt-4o")
     ends, score = outcomes(tmp_path / "w")
     assert ends == {"passed": 84, "failed": 111, "step_limit": 5}
     assert [round(each.value, 4) for each in score.pass_hat] == known

@@ -36,7 +36,7 @@ def read(path):
 )
 def test_how_a_simulation_ended_is_an_outcome_or_a_fault(tmp_path, changes, expected):
     (found,) = read(write(tmp_path / "r.json", tau2_results([simulation(**changes)]))).rows
-    assert (found.fate, found.outcome, found.reward) == expected
+    assert (found.status, found.outcome, found.reward) == expected
 
 
 def test_messages_take_openais_form_and_calls_and_tokens_are_counted(tmp_path):
@@ -102,6 +102,6 @@ def test_the_folder_layout_is_one_source_with_a_hash_over_all_its_files(tmp_path
 def test_a_torn_results_file_gives_the_simulations_before_the_end(tmp_path):
     text = json.dumps(tau2_results([simulation("0"), simulation("1"), simulation("2")]))
     file = read(write(tmp_path / "r.json", text[:-60]))
-    assert [found.fate for found in file.rows] == [RowStatus.KEPT, RowStatus.KEPT, RowStatus.UNREADABLE]
+    assert [found.status for found in file.rows] == [RowStatus.KEPT, RowStatus.KEPT, RowStatus.UNREADABLE]
     assert file.facts.agent.model == "m-4B"
     assert file.notes == ["cut off within its simulations"]

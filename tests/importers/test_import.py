@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tautools.errors import ParamsError
-from tautools.importers import RowStatus, plan_import, read_files, write_import
-from tautools.importers import import_results as take
+from tautools.importers import RowStatus, import_results, plan_import, read_files, write_import
 from tautools.importers.plan import ImportRequest
 from tautools.records import Outcome
 from tautools.run import read_conversation, read_events, read_ledger, results_of
@@ -29,10 +28,10 @@ def planned(workspace, *paths, **flags):
     return plan_import(files, ImportRequest(workspace, RETAIL | flags), refused)
 
 
-def adopt(workspace, *paths, **flags):
-    adoption = planned(workspace, *paths, **flags)
-    write_import(adoption, workspace)
-    return adoption
+def imported(workspace, *paths, **flags):
+    plan = planned(workspace, *paths, **flags)
+    write_import(plan, workspace)
+    return plan
 
 
 def ledger(workspace):
@@ -43,13 +42,13 @@ def ledger(workspace):
     }
 
 
-def fates(adoption):
-    return {fate: count for each in adoption.fates.values() for fate, count in each.items()}
+def statuses(plan):
+    return {status: count for each in plan.statuses.values() for status, count in each.items()}
 
 
 def test_rows_become_conversations_with_where_they_come_from(tmp_path):
     path = write(tmp_path / "old.json", [v1_row(0), v1_row(1, reward=0.0), v1_row(0, trial=1)])
-    adoption = adopt(tmp_path / "w", path)
+    plan = imported(tmp_path / "w", path)
     (folder,) = results_of(tmp_path / "w")
     assert folder.path == tmp_path / "w" / "results" / "retail" / "fc" / "4B"
     assert (folder.setting.source, folder.setting.bench) == ("imported:tau-bench", "tau-bench")
@@ -62,8 +61,8 @@ def test_rows_become_conversations_with_where_they_come_from(tmp_path):
     row, conversation = found["1", 0]
     assert (row.imported.file, row.imported.row, row.imported.format) == ("old.json", 1, "tau-bench")
     assert row.imported == conversation.imported
-    assert row.imported.sha256 == adoption.groups[0].files[0].sha256
-    assert row.duration_s is None  # v1 does not tell, and nobody measured it
+    assert row.imported.sha256 == plan.groups[0].files[0].sha256
+    assert row.duration_s is None  # v1 does not say, and nobody measured it
     assert (row.agent_calls, row.user_calls, row.tool_calls) == (2, 2, 1)
     view = json.loads((folder.path / "num_trials-2.json").read_text())
     assert [(each["task_id"], each["trial"], each["reward"]) for each in view] == [
@@ -73,11 +72,11 @@ def test_rows_become_conversations_with_where_they_come_from(tmp_path):
     ]
 
 
-def test_errors_are_owed_and_told_as_faults_so_that_v1s_convention_can_be_computed(tmp_path):
+def test_errors_stay_pending_and_count_as_faults_so_that_v1s_convention_can_be_computed(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_error(1), v1_error(0), v1_row(2, trial=1)])
-    adoption = adopt(tmp_path / "w", path)
-    (group,) = adoption.groups
-    assert fates(adoption) == {RowStatus.KEPT: 2, RowStatus.ERROR: 2}
+    plan = imported(tmp_path / "w", path)
+    (group,) = plan.groups
+    assert statuses(plan) == {RowStatus.KEPT: 2, RowStatus.ERROR: 2}
     assert (group.planned, group.pending) == (6, 4)
     events = [event for event in read_events(group.folder) if event.kind == "fault"]
     assert [(event.task_id, event.trial, event.message) for event in events] == [
@@ -86,31 +85,33 @@ def test_errors_are_owed_and_told_as_faults_so_that_v1s_convention_can_be_comput
     ]
 
 
-def test_adopting_again_changes_nothing(tmp_path):
+def test_importing_again_changes_nothing(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_error(1)])
-    adopt(tmp_path / "w", path)
+    imported(tmp_path / "w", path)
 
     def files():
         return {each: each.read_bytes() for each in (tmp_path / "w").rglob("*") if each.is_file()}
 
     before = files()
-    assert fates(adopt(tmp_path / "w", path)) == {RowStatus.ALREADY: 1, RowStatus.ERROR: 1}
+    assert statuses(imported(tmp_path / "w", path)) == {RowStatus.ALREADY: 1, RowStatus.ERROR: 1}
     assert files() == before
 
 
 def test_a_file_that_has_grown_gives_what_is_new(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0)])
-    adopt(tmp_path / "w", path)
+    imported(tmp_path / "w", path)
     write(path, [v1_row(0, words="another"), v1_row(1)])
-    assert fates(adopt(tmp_path / "w", path)) == {RowStatus.ALREADY: 1, RowStatus.KEPT: 1}
+    assert statuses(imported(tmp_path / "w", path)) == {RowStatus.ALREADY: 1, RowStatus.KEPT: 1}
     assert ledger(tmp_path / "w")["0", 0][1].messages[1]["content"] == "Hi."
 
 
-def test_from_python_an_adoption_prints_itself(tmp_path):
+def test_from_python_an_import_prints_itself(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_row(1)])
-    wish = ImportRequest(tmp_path / "w", CAST)
-    assert repr(take([path], wish, dry_run=True)) == repr(take([path], wish))
-    assert "2 imported, 0 there before, 0 pending of 2" in str(planned(tmp_path / "other", path))
+    request = ImportRequest(tmp_path / "w", CAST)
+    planned_only, done = repr(import_results([path], request, dry_run=True)), repr(import_results([path], request))
+    assert "2 would be imported" in planned_only
+    assert planned_only.replace("would be imported", "imported") == done
+    assert "2 imported, 0 there before, 0 pending of 2" in done
     assert len(ledger(tmp_path / "w")) == 2
 
 
@@ -118,7 +119,7 @@ def test_a_dry_run_and_a_mistake_write_nothing(tmp_path):
     good, foreign = write(tmp_path / "r.json", [v1_row(0)]), write(tmp_path / "silent.json", [v1_row(1)])
     planned(tmp_path / "w", good)
     files, _ = read_files([good, foreign])
-    with pytest.raises(ParamsError, match=r"silent.json does not tell the customer's model"):
+    with pytest.raises(ParamsError, match=r"silent.json does not say the customer's model"):
         plan_import(files[1:], ImportRequest(tmp_path / "w", {"env": "retail", "agent.model": "m"}))
     assert not (tmp_path / "w").exists()
 
@@ -150,12 +151,12 @@ def test_models_that_a_file_tells_cannot_be_called_something_else(tmp_path):
 
 def test_rows_of_two_envs_become_two_settings_or_one_is_chosen(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_row(0, env="Airline"), v1_error(1)])
-    adoption = planned(tmp_path, path, env=None)
-    assert [group.setting.env for group in adoption.groups] == ["retail", "airline"]
-    assert fates(adoption) == {RowStatus.KEPT: 2, RowStatus.ERROR: 1}  # whose the error was nobody can say
+    plan = planned(tmp_path, path, env=None)
+    assert [group.setting.env for group in plan.groups] == ["retail", "airline"]
+    assert statuses(plan) == {RowStatus.KEPT: 2, RowStatus.ERROR: 1}  # whose the error was nobody can say
     chosen = planned(tmp_path, path, env="airline")
     assert [(group.setting.env, len(group.kept)) for group in chosen.groups] == [("airline", 1)]
-    assert fates(chosen)[RowStatus.OTHER_ENV] == 1
+    assert statuses(chosen)[RowStatus.OTHER_ENV] == 1
 
 
 def test_files_of_different_ways_of_playing_never_share_a_setting(tmp_path):
@@ -167,25 +168,25 @@ def test_files_of_different_ways_of_playing_never_share_a_setting(tmp_path):
     cooler = json.loads(paths[2].read_text())
     cooler["info"]["agent_info"]["llm_args"] = {"temperature": 0.9}
     write(paths[2], cooler)
-    adoption = adopt(tmp_path / "w", *paths)
-    assert len({group.setting.id for group in adoption.groups}) == 3
+    plan = imported(tmp_path / "w", *paths)
+    assert len({group.setting.id for group in plan.groups}) == 3
     assert len(results_of(tmp_path / "w")) == 3
 
 
 def test_of_two_rows_of_one_task_and_trial_the_one_that_finished_first_counts(tmp_path):
     late, early = simulation(minute=9, reward=1.0, words="late"), simulation(minute=2, reward=0.0, words="early")
-    adoption = adopt(tmp_path / "w", write(tmp_path / "r.json", tau2_results([late, early])))
-    assert fates(adoption) == {RowStatus.KEPT: 1, RowStatus.DUPLICATE: 1}
+    plan = imported(tmp_path / "w", write(tmp_path / "r.json", tau2_results([late, early])))
+    assert statuses(plan) == {RowStatus.KEPT: 1, RowStatus.DUPLICATE: 1}
     row, conversation = ledger(tmp_path / "w")["0", 0]
     assert (row.outcome, conversation.messages[1]["content"], row.duration_s) == (Outcome.FAILED, "early", 30.0)
 
 
 def test_task_ids_are_checked_against_the_benchmark_where_it_is_at_hand(tmp_path):
-    adoption = planned(tmp_path, write(tmp_path / "r.json", tau2_results([simulation("0"), simulation("900")])))
-    (group,) = adoption.groups
-    if group.settled.domain is None:
-        pytest.fail(group.settled.why_unchecked)
-    assert fates(adoption) == {RowStatus.KEPT: 1, RowStatus.UNKNOWN_TASK: 1}
+    plan = planned(tmp_path, write(tmp_path / "r.json", tau2_results([simulation("0"), simulation("900")])))
+    (group,) = plan.groups
+    if group.domain is None:
+        pytest.fail(group.unchecked_reason)
+    assert statuses(plan) == {RowStatus.KEPT: 1, RowStatus.UNKNOWN_TASK: 1}
     assert (group.planned, group.pending) == (114, 113)
 
 
@@ -196,7 +197,7 @@ rows = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=rows, cuts=st.lists(st.integers(0, 14), max_size=2), torn=st.integers(0, 60), seed=st.integers(0, 99))
-def test_however_files_are_shuffled_joined_and_torn_each_task_and_trial_is_adopted_once(
+def test_however_files_are_shuffled_joined_and_torn_each_task_and_trial_is_imported_once(
     tmp_path_factory, made, cuts, torn, seed
 ):
     """What counts is the first good row in the order of the file, whatever stands before, between and behind."""
@@ -214,10 +215,10 @@ def test_however_files_are_shuffled_joined_and_torn_each_task_and_trial_is_adopt
             expected.setdefault((str(task), trial), number)
     if not whole:
         return
-    adoption = adopt(where / "w", path)
-    found = ledger(where / "w") if adoption.groups else {}
+    plan = imported(where / "w", path)
+    found = ledger(where / "w") if plan.groups else {}
     assert {key: int(talk.messages[1]["content"]) for key, (_, talk) in found.items()} == expected
-    assert adopt(where / "w", path).kept == 0
+    assert imported(where / "w", path).kept == 0
 
 
 def _made(number, task, trial, reward):
@@ -227,20 +228,20 @@ def _made(number, task, trial, reward):
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 17])
-def test_a_kill_in_mid_adoption_leaves_what_a_repeat_completes(tmp_path, after):
+def test_a_kill_in_mid_import_leaves_what_a_repeat_completes(tmp_path, after):
     path = write(tmp_path / "r.json", [v1_row(task) for task in range(20)] + [v1_error(30)])
     program = (
         "import sys, os, signal\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "import test_adoption as t\n"
+        "import test_import as t\n"
         "left = [int(sys.argv[4])]\n"
         "def row():\n"
         "    left[0] -= 1\n"
         "    if left[0] <= 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "adoption = t.planned(Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "plan = t.planned(Path(sys.argv[2]), Path(sys.argv[3]))\n"
         "if left[0] == 0: row()\n"
-        "t.write_import(adoption, Path(sys.argv[2]), row)\n"
+        "t.write_import(plan, Path(sys.argv[2]), row)\n"
     )
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent / "support"), *sys.path])}
@@ -248,7 +249,7 @@ def test_a_kill_in_mid_adoption_leaves_what_a_repeat_completes(tmp_path, after):
     done = subprocess.run([sys.executable, "-c", program, *words], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(ledger(tmp_path / "w")) == after
-    assert adopt(tmp_path / "w", path).kept == 20 - after
+    assert imported(tmp_path / "w", path).kept == 20 - after
     assert len(ledger(tmp_path / "w")) == 20
     (folder,) = results_of(tmp_path / "w")
     assert sum(event.kind == "fault" for event in read_events(folder.path)) == 1
