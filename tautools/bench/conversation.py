@@ -42,7 +42,7 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     setting_id: str = "",
     on_message: Callable[[Message], None] | None = None,
 ) -> Conversation:
-    """Hold one conversation and score it.
+    """Run one conversation and score it.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     door : Door
         The way to the models of both roles.
     limits : Limits
-        Where the conversation ends if nobody ends it.
+        Where the conversation ends if neither party ends it.
     trial : int
         Which repetition this is, from 0.
     seed : int
@@ -61,8 +61,8 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     setting_id : str
         Id of the setting, for the records.
     on_message : callable, optional
-        Told of each message as the agent's side sees it, the system prompt first; and, as `by: user`, of the calls of
-        a customer with tools and what they gave back.
+        Gets each message as the agent's side sees it, the system prompt first; and, with `by: user`, the calls of a
+        customer with tools and their results.
 
     Returns
     -------
@@ -72,7 +72,7 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     Raises
     ------
     ModelCallError
-        When the infrastructure failed: the conversation says nothing about the agent and is pending again.
+        When the infrastructure failed: the conversation says nothing about the agent and stays pending.
     """
     tag = CallTag(
         role=Role.AGENT,
@@ -89,8 +89,7 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
         conversation=f"{setting_id}/{task.id}/{trial}",
         seed=seed,
     )
-    talk = _Episode(domain, task, approach, limits, client, tag, on_message)
-    return await talk.hold()
+    return await _Episode(domain, task, approach, limits, client, tag, on_message).run()
 
 
 class _ConversationEnd(Exception):  # noqa: N818 - a way out of the loop, not an error
@@ -113,29 +112,31 @@ class _Episode:
     tag: CallTag
     on_message: Callable[[Message], None] | None
     actions: list[TrajectoryAction] = field(default_factory=list)
-    steps: Counter[Role] = field(default_factory=Counter)
-    """Requests so far, by whose they are."""
-    moves: int = 0
-    """Steps so far: moves of the agent, or messages where the bench counts those."""
+    requests: Counter[Role] = field(default_factory=Counter)
+    """Model requests so far, by role."""
+    steps: int = 0
+    """Turns of the agent so far, or messages where the bench counts those."""
     errors: int = 0
-    told: int = 0
+    reported: int = 0
+    """How many of the agent's messages `on_message` has got."""
     simulated: bool = False
     clock: asyncio.Timeout | None = None
-    trouble: BaseException | None = None
-    """The fault that a model call was still trying to get past when it was cancelled."""
+    fault: BaseException | None = None
+    """The fault that a model call was still retrying when it was cancelled."""
 
     def __post_init__(self) -> None:
+        self.protocol = self.domain.protocol
         self.env_state = self.domain.env_state(self.task)
         self.agent = self.domain.agent(self.approach, self.tag.seed or 0)
         self.user = self.domain.user(self.task, self.approach)
         if self.approach.persona is not None:
             attach_persona(self.user, self.approach.persona)
-        if self.domain.protocol.agent_opening:
-            self.agent.messages.append({"role": "assistant", "content": self.domain.protocol.agent_opening})
-            self.actions.append(TrajectoryAction(said=self.domain.protocol.agent_opening))
+        if self.protocol.agent_opening:
+            self.agent.messages.append({"role": "assistant", "content": self.protocol.agent_opening})
+            self.actions.append(TrajectoryAction(said=self.protocol.agent_opening))
 
-    async def hold(self) -> Conversation:
-        """Talk to the end and return the record."""
+    async def run(self) -> Conversation:
+        """Run the conversation to its end and return the record."""
         started_at = time.time()
         outcome, reason = None, ""
         try:
@@ -145,70 +146,71 @@ class _Episode:
         return self._record(outcome, reason, started_at)
 
     async def _within_time(self) -> None:
-        """Talk within the time limit; what the infrastructure cost does not count, and what it ended is its fault."""
+        """Take turns within the time limit, which excludes what faults cost; an end during a fault is that fault."""
         try:
             async with asyncio.timeout(self.limits.time_s) as self.clock:
                 await self._take_turns()
         except TimeoutError:
             if self.clock is None or not self.clock.expired():
                 raise
-            if self.trouble is not None:
-                raise self.trouble from None
+            if self.fault is not None:
+                raise self.fault from None
             raise _ConversationEnd(Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s.") from None
 
     async def _take_turns(self) -> None:
-        protocol = self.domain.protocol
-        rounds = min(self.limits.max_rounds, protocol.max_rounds)
-        self._tell()
+        rounds = min(self.limits.max_rounds, self.protocol.max_rounds)
+        self._report_messages()
         for turn in range(rounds):
-            words = await self._speak(self.user, Role.USER, turn) or ""
-            self.agent.receive(words)
-            self._tell()
-            self._check_messages()
-            if any(stop in words for stop in protocol.stop_words) and (turn or protocol.opening_may_stop):
+            request = await self._reply_of(self.user, Role.USER, turn) or ""
+            self.agent.receive(request)
+            self._report_messages()
+            self._check_message_limits()
+            stops = any(stop in request for stop in self.protocol.stop_words)
+            if stops and (turn or self.protocol.opening_may_stop):
                 return
-            answer = await self._speak(self.agent, Role.AGENT, turn)
+            answer = await self._reply_of(self.agent, Role.AGENT, turn)
             if answer is None:
                 return
             self.actions.append(TrajectoryAction(said=answer))
             self.user.receive(answer)
-            self._check_messages()
+            self._check_message_limits()
         raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
-    async def _speak(self, speaker: Participant, role: Role, turn: int) -> str | None:
-        """Let one party act until it says something to the other; return its words, None when it ended the talk."""
+    async def _reply_of(self, party: Participant, role: Role, turn: int) -> str | None:
+        """Let one party act until it says something to the other one; None when a call ended the conversation."""
         ask = self._asker(role, turn)
-        made = 0
+        turns = 0
         while True:
-            next_turn = await self._move(speaker, role, ask)
-            made += 1
+            if role is Role.AGENT and not self.protocol.counts_messages:
+                self._count_step()
+            next_turn = await party.next_turn(ask)
+            turns += 1
             if role is Role.USER:
-                self._check_user(next_turn, made)
-            observations = await self._act(next_turn, role)
-            known = len(speaker.messages)
-            speaker.observe(next_turn, observations)
-            if role is Role.USER and next_turn.calls:
-                self._tell_calls(speaker.messages[known:])
+                self._check_user(next_turn, turns)
+            observations = await self._run_calls(next_turn, role)
+            known = len(party.messages)
+            party.observe(next_turn, observations)
+            if role is Role.USER and next_turn.calls and self.on_message is not None:
+                for message in party.messages[known:]:  # the agent's messages do not have the customer's own calls
+                    self.on_message({**message, "by": "user"})
             if role is Role.AGENT:
-                self._tell()
-                if self._has_ended_it(next_turn, observations):
+                self._report_messages()
+                if self._is_terminal(next_turn, observations):
                     return None
             self._count(next_turn, observations, role)
             if not next_turn.calls:
                 return next_turn.said
-            self._check_messages()
+            self._check_message_limits()
 
-    async def _move(self, speaker: Participant, role: Role, ask: AskModel) -> Turn:
-        """Let a party come to its next move; a move is one step of the agent, however many requests it takes."""
-        if role is Role.AGENT and not self.domain.protocol.counts_messages:
-            limit = self._max_steps()
-            if self.moves >= limit:
-                raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {limit} requests of the agent.")
-            self.moves += 1
-        return await speaker.next_turn(ask)
+    def _count_step(self) -> None:
+        """Count a turn of the agent, which is one step however many requests it takes; end at the limit."""
+        limit = self._max_steps()
+        if self.steps >= limit:
+            raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {limit} requests of the agent.")
+        self.steps += 1
 
     def _asker(self, role: Role, turn: int) -> AskModel:
-        """Return the way in which one party asks its models during one turn."""
+        """Return the function by which one party asks its models during one turn."""
 
         async def ask(
             messages: Sequence[Message],
@@ -219,9 +221,9 @@ class _Episode:
         ) -> Reply:
             asked = Role.EXPERT if expert else role
             if asked is Role.USER and self.approach.persona is not None:
-                verify_persona(messages, self.approach.persona, first=not self.steps[asked])
-            tag = replace(self.tag, role=asked, turn=turn, step=self.steps[asked], purpose=purpose, expert=expert)
-            self.steps[asked] += 1
+                verify_persona(messages, self.approach.persona, first=not self.requests[asked])
+            tag = replace(self.tag, role=asked, turn=turn, step=self.requests[asked], purpose=purpose, expert=expert)
+            self.requests[asked] += 1
             return await self._ask(tag, messages, tools)
 
         return ask
@@ -230,7 +232,7 @@ class _Episode:
         try:
             reply = await self.client.complete(tag, messages, tools)
         except asyncio.CancelledError as cancelled:
-            self.trouble = cancelled.__cause__
+            self.fault = cancelled.__cause__
             raise
         except ModelCallError as error:
             if error.fault is not CallFault.CONTEXT_OVERFLOW:
@@ -238,82 +240,74 @@ class _Episode:
             outcome = Outcome.USER_ERROR if tag.role is Role.USER else Outcome.CONTEXT_OVERFLOW
             raise _ConversationEnd(outcome, f"The {tag.role}'s prompt no longer fits: {error.problem}") from error
         self.simulated = self.simulated or reply.record.simulated
-        self._give_back(reply.lost_s)
+        ends_at = self.clock.when() if self.clock is not None else None
+        if self.clock is not None and ends_at is not None and reply.lost_s:
+            self.clock.reschedule(ends_at + reply.lost_s)  # what faults cost does not count
         return reply
 
-    def _give_back(self, lost_s: float) -> None:
-        """Put off the time limit by what faults cost."""
-        ends_at = self.clock.when() if self.clock is not None else None
-        if self.clock is not None and ends_at is not None and lost_s:
-            self.clock.reschedule(ends_at + lost_s)
-
-    async def _act(self, next_turn: Turn, role: Role) -> list[Observation]:
+    async def _run_calls(self, next_turn: Turn, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
-        if next_turn.calls and by == "assistant" and next_turn.wrote.strip() and self.domain.protocol.counts_messages:
+        if next_turn.calls and by == "assistant" and next_turn.wrote.strip() and self.protocol.counts_messages:
             self.actions.append(TrajectoryAction(said=next_turn.wrote))
-        seen = [await self.env_state.call(call.name, call.arguments, by) for call in next_turn.calls]
+        observations = [await self.env_state.call(call.name, call.arguments, by) for call in next_turn.calls]
         self.actions += [
-            TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=each.error)
-            for call, each in zip(next_turn.calls, seen, strict=True)
+            TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=observation.error)
+            for call, observation in zip(next_turn.calls, observations, strict=True)
         ]
-        return seen
+        return observations
 
-    def _has_ended_it(self, next_turn: Turn, observations: list[Observation]) -> bool:
-        terminal = self.domain.protocol.terminal_tools
+    def _is_terminal(self, next_turn: Turn, observations: list[Observation]) -> bool:
+        """Whether one of the agent's calls ends the conversation."""
         return any(
-            call.name in terminal and not seen.unreadable
-            for call, seen in zip(next_turn.calls, observations, strict=True)
+            call.name in self.protocol.terminal_tools and not observation.unreadable
+            for call, observation in zip(next_turn.calls, observations, strict=True)
         )
 
-    def _check_user(self, next_turn: Turn, made: int) -> None:
-        """Refuse what no customer does; `made` counts its moves since the agent spoke."""
+    def _check_user(self, next_turn: Turn, turns: int) -> None:
+        """Refuse what no customer does; `turns` counts its turns since the agent spoke."""
         if next_turn.calls and not self.domain.user_tools:
-            raise _ConversationEnd(
-                Outcome.USER_ERROR, f"The user called the tool {next_turn.calls[0].name!r} and has no tools."
-            )
-        if next_turn.calls and made >= self.limits.max_user_calls:
-            raise _ConversationEnd(Outcome.USER_ERROR, f"The user called tools {made} times in a row and said nothing.")
-        if next_turn.unusable:
-            wrote = f"The user's answer cannot be read: {next_turn.wrote[:300]!r}" if next_turn.wrote.strip() else ""
-            raise _ConversationEnd(Outcome.USER_ERROR, wrote or "The user said nothing.")
+            reason = f"The user called the tool {next_turn.calls[0].name!r} and has no tools."
+        elif next_turn.calls and turns >= self.limits.max_user_calls:
+            reason = f"The user called tools {turns} times in a row and said nothing."
+        elif next_turn.unusable and next_turn.wrote.strip():
+            reason = f"The user's answer cannot be read: {next_turn.wrote[:300]!r}"
+        elif next_turn.unusable:
+            reason = "The user said nothing."
+        else:
+            return
+        raise _ConversationEnd(Outcome.USER_ERROR, reason)
 
     def _max_steps(self) -> int:
-        return min(self.limits.max_steps, self.domain.protocol.max_steps or self.limits.max_steps)
+        return min(self.limits.max_steps, self.protocol.max_steps or self.limits.max_steps)
 
     def _count(self, next_turn: Turn, observations: list[Observation], role: Role) -> None:
-        """Count steps and errors in the bench's way; where it counts messages, `_check_messages` compares them."""
-        if self.domain.protocol.counts_messages:
-            self.moves += 1 + bool(next_turn.calls)
-            self.errors += next_turn.unusable + sum(seen.error for seen in observations)
+        """Count steps and errors in the bench's way; where it counts messages, `_check_message_limits` compares."""
+        if self.protocol.counts_messages:
+            self.steps += 1 + bool(next_turn.calls)
+            self.errors += next_turn.unusable + sum(observation.error for observation in observations)
         elif role is Role.AGENT:
-            self.errors += next_turn.unusable + sum(seen.unreadable for seen in observations)
+            self.errors += next_turn.unusable + sum(observation.unreadable for observation in observations)
             if self.errors >= self.limits.max_errors:
                 raise _ConversationEnd(Outcome.AGENT_ERROR, f"{self.errors} answers of the agent could not be used.")
 
-    def _check_messages(self) -> None:
-        """End at a limit, looked at whenever no call waits for its result, and before what the last words mean."""
-        protocol = self.domain.protocol
-        if not protocol.counts_messages:
+    def _check_message_limits(self) -> None:
+        """End at a limit; checked when no call waits for its result, and before the last words are looked at."""
+        if not self.protocol.counts_messages:
             return
-        if self.errors >= min(self.limits.max_errors, protocol.max_errors or self.limits.max_errors):
+        if self.errors >= min(self.limits.max_errors, self.protocol.max_errors or self.limits.max_errors):
             raise _ConversationEnd(Outcome.AGENT_ERROR, f"{self.errors} calls were refused or could not be read.")
-        if self.moves >= self._max_steps():
+        if self.steps >= self._max_steps():
             raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {self._max_steps()} messages.")
 
-    def _tell_calls(self, messages: Sequence[Message]) -> None:
-        """Tell of the customer's own calls, which the agent's messages do not hold."""
+    def _report_messages(self) -> None:
+        """Pass the agent's new messages to `on_message`."""
         if self.on_message is not None:
-            for message in messages:
-                self.on_message({**message, "by": "user"})
-
-    def _tell(self) -> None:
-        if self.on_message is not None:
-            for message in self.agent.messages[self.told :]:
+            for message in self.agent.messages[self.reported :]:
                 self.on_message(message)
-        self.told = len(self.agent.messages)
+        self.reported = len(self.agent.messages)
 
     def _record(self, outcome: Outcome | None, reason: str, started_at: float) -> Conversation:
-        scored = self.env_state.reward([deed.said for deed in self.actions if not deed.call])
+        scored = self.env_state.reward([action.said for action in self.actions if not action.call])
         reward: float | None = scored.value
         info = dict(scored.info)
         if outcome is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault, ModelCallError
@@ -45,22 +45,22 @@ STATEMENTS_LINE = "Statements:"
 
 
 def judge_prompt(messages: Sequence[Mapping[str, Any]], statements: Sequence[str]) -> str:
-    """Return what a judge is asked: the conversation as text, then the numbered statements.
+    """Return the question to a judge: the conversation as text, then the numbered statements.
 
     Parameters
     ----------
     messages : sequence of dict
         The conversation as the agent saw it; its system prompt is left out.
     statements : sequence of str
-        What shall hold.
+        What the judge decides about.
     """
-    told = "\n".join(line for message in messages for line in _message_lines(message))
+    conversation = "\n".join(line for message in messages for line in _message_lines(message))
     numbered = "\n".join(f"{number}. {' '.join(each.split())}" for number, each in enumerate(statements, start=1))
-    return f"<conversation>\n{told}\n</conversation>\n\n{STATEMENTS_LINE}\n{numbered}"
+    return f"<conversation>\n{conversation}\n</conversation>\n\n{STATEMENTS_LINE}\n{numbered}"
 
 
 def repair_prompt(problem: str) -> str:
-    """Return what a judge is told when its answer cannot be read."""
+    """Return the message to a judge whose answer cannot be read."""
     return (
         f"Your answer cannot be used: {problem}. Write the JSON object again, in the form asked for, and nothing else."
     )
@@ -74,9 +74,9 @@ def _message_lines(message: Mapping[str, Any]) -> Iterator[str]:
     if text:
         yield f"{who}: {text}"
     for call in message.get("tool_calls") or ():
-        said = call["function"]
-        arguments = said["arguments"]
-        yield f"{who} calls {said['name']}({arguments if isinstance(arguments, str) else json.dumps(arguments)})"
+        function = call["function"]
+        arguments = function["arguments"]
+        yield f"{who} calls {function['name']}({arguments if isinstance(arguments, str) else json.dumps(arguments)})"
 
 
 BASIS = "NL_ASSERTION"
@@ -103,9 +103,9 @@ def needs_judge(task: Task, outcome: Outcome) -> bool:
 
 
 def judge_texts(domain: Domain) -> dict[str, str]:
-    """Return the sha256 of what a judge is shown beside conversations, by versioned name."""
-    asserted = canonical_json({task.id: list(task.assertions) for task in domain.tasks.values() if task.assertions})
-    texts = {f"judge-v{PROMPT_VERSION}": SYSTEM_PROMPT, "assertions": asserted}
+    """Return the sha256 of the texts that a judge gets apart from conversations, by versioned name."""
+    assertions = canonical_json({task.id: list(task.assertions) for task in domain.tasks.values() if task.assertions})
+    texts = {f"judge-v{PROMPT_VERSION}": SYSTEM_PROMPT, "assertions": assertions}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
@@ -123,30 +123,27 @@ async def ask_judge(
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": judge_prompt(conversation.messages, task.assertions)},
     ]
-    problem, wrote = "", ""
+    problem, text = "", ""
     for step in range(1 + REPAIRS):
-        reply = await client.complete(_call_tag(domain, conversation, step), messages)
-        wrote = reply.text
+        text = (await client.complete(_call_tag(domain, conversation, step), messages)).text
         try:
-            return _read_verdicts(wrote, task.assertions)
+            return _read_verdicts(text, task.assertions)
         except ValueError as error:
             problem = str(error)
-        messages += [{"role": "assistant", "content": wrote}, {"role": "user", "content": repair_prompt(problem)}]
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": repair_prompt(problem)}]
     raise ModelCallError(
         f"The judge gave no verdict that can be read in {1 + REPAIRS} answers: {problem}.",
         fault=CallFault.MALFORMED,
-        evidence=wrote[:400],
+        evidence=text[:400],
         next_step="Choose a judge that writes JSON; the conversation is kept, and only its verdict is pending.",
     )
 
 
 def with_verdicts(conversation: Conversation, verdicts: list[AssertionVerdict]) -> Conversation:
     """Return a conversation with its verdicts; it passes when the benchmark says so and every assertion is met."""
-    told = [{"assertion": each.assertion, "met": each.met, "reason": each.reason} for each in verdicts]
-    info = conversation.reward_info | {"nl_assertions": told, "reward_without_judge": conversation.reward}
-    met = all(each.met for each in verdicts)
-    changed: dict[str, Any] = {"reward_info": info}
-    if not met:
+    judged = {"nl_assertions": [asdict(each) for each in verdicts], "reward_without_judge": conversation.reward}
+    changed: dict[str, Any] = {"reward_info": conversation.reward_info | judged}
+    if not all(each.met for each in verdicts):
         changed |= {"reward": 0.0, "outcome": Outcome.FAILED}
     return conversation.model_copy(update=changed)
 
@@ -173,11 +170,11 @@ def _call_tag(domain: Domain, conversation: Conversation, step: int) -> CallTag:
 
 def _read_verdicts(text: str, assertions: tuple[str, ...]) -> list[AssertionVerdict]:
     """Read the judge's answer; raise `ValueError` with what is wrong with it."""
-    found = _OBJECT.search(text)
-    if found is None:
+    match = _OBJECT.search(text)
+    if match is None:
         raise ValueError("there is no JSON object in it")
     try:
-        verdicts = json.loads(found.group(), strict=False)["verdicts"]
+        verdicts = json.loads(match.group(), strict=False)["verdicts"]
         by_number = {each["number"]: each for each in verdicts}
     except (KeyError, TypeError) as error:
         raise ValueError("it has not the form that was asked for") from error
@@ -186,10 +183,9 @@ def _read_verdicts(text: str, assertions: tuple[str, ...]) -> list[AssertionVerd
     wanted = list(range(1, len(assertions) + 1))
     if len(verdicts) != len(wanted) or sorted(by_number, key=str) != sorted(wanted, key=str):
         raise ValueError(f"it must have one verdict for each of the numbers {', '.join(map(str, wanted))}")
-    return [_verdict(by_number[number], said) for number, said in zip(wanted, assertions, strict=True)]
-
-
-def _verdict(each: Mapping[str, Any], assertion: str) -> AssertionVerdict:
-    if not any(each.get("met") is allowed for allowed in (True, False)):
+    if not all(isinstance(each.get("met"), bool) for each in by_number.values()):
         raise ValueError("`met` must be true or false")
-    return AssertionVerdict(assertion, each["met"], str(each.get("reason") or ""))
+    return [
+        AssertionVerdict(assertion, by_number[number]["met"], str(by_number[number].get("reason") or ""))
+        for number, assertion in zip(wanted, assertions, strict=True)
+    ]

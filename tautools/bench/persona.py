@@ -10,15 +10,15 @@ as `blue` are not told apart from everyday speech and not looked for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tautools.errors import ParamsError, PersonaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from tautools.bench.types import Domain, Participant, Task
+    from tautools.bench.types import Domain, Participant
     from tautools.llm.types import Message
     from tautools.params.personas import Persona
 
@@ -28,10 +28,10 @@ _NEXT_STEP = "Nothing was recorded. Run it without --persona, or report how this
 
 @runtime_checkable
 class AcceptsPersona(Protocol):
-    """A customer whose system prompt is not yet there when the conversation begins, or that has none."""
+    """A customer whose system prompt is made later than the conversation begins, or that has none."""
 
     def add_persona(self, text: str) -> None:
-        """Have `text` behind the system prompt whenever that is made, or show it to the person who plays."""
+        """Append `text` to the system prompt whenever that is made, or show it to the person who plays."""
         ...
 
 
@@ -48,7 +48,7 @@ def attach_persona(user: Participant, persona: Persona) -> None:
         return
     if not user.messages or user.messages[0].get("role") != "system":
         raise PersonaError(
-            f"The persona {persona.label} cannot be put on: the customer has no system prompt.",
+            f"The persona {persona.label} cannot be attached: the customer has no system prompt.",
             evidence=f"Its first message is {user.messages[0]!r:.200}." if user.messages else "It has no message yet.",
             next_step=_NEXT_STEP,
         )
@@ -59,7 +59,7 @@ def attach_persona(user: Participant, persona: Persona) -> None:
 def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool) -> None:
     """Refuse a request to the customer's model whose system prompt lacks the persona.
 
-    What v1 asks a model about its own draft has no system prompt; the first request always has one.
+    The checks that v1 asks of a draft have no system prompt; the first request always has one.
 
     Raises
     ------
@@ -69,11 +69,11 @@ def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool
     system = [str(message.get("content") or "") for message in messages if message.get("role") == "system"]
     if not system and not first:
         return
-    found = sum(text.count(persona.block) for text in system)
-    if found == 1:
+    times = sum(text.count(persona.block) for text in system)
+    if times == 1:
         return
     raise PersonaError(
-        f"The persona {persona.label} is {'missing from' if not found else 'more than once in'} "
+        f"The persona {persona.label} is {'missing from' if not times else 'more than once in'} "
         "a request to the customer's model.",
         evidence=f"The system prompt sent ends: {system[-1][-200:]!r}" if system else "No system prompt was sent.",
         next_step=_NEXT_STEP,
@@ -86,30 +86,20 @@ _MOST_WORDS = 6
 """Longer values, such as the summary of a transfer, are sentences and not facts."""
 
 
-@dataclass(frozen=True)
-class _TaskFacts:
-    exact: frozenset[str]
-    """Tokens that mean the same in any case: ids, numbers, tools, mail addresses."""
-    names: frozenset[str]
-    """Words with a capital, which only so are names."""
-    phrases: frozenset[str]
-    """Values of several words, in lower case."""
-
-
 def refuse_task_facts(persona: Persona, domain: Domain) -> None:
     """Refuse a persona whose words name facts of the env's tasks.
 
     Raises
     ------
     ParamsError
-        Naming what was found.
+        Naming the facts.
     """
-    found = task_facts_in(persona.words, domain)
-    if found:
+    named = task_facts_in(persona.words, domain)
+    if named:
         raise ParamsError(
             f"The persona {persona.label} names facts of the tasks of {domain.env}: a persona that changes the task's "
             "facts is not played.",
-            evidence=f"Found in its words: {', '.join(found)}.",
+            evidence=f"Found in its words: {', '.join(named)}.",
             next_step="Say how the customer speaks and behaves, without ids, names, amounts, values or tools.",
         )
 
@@ -117,15 +107,15 @@ def refuse_task_facts(persona: Persona, domain: Domain) -> None:
 def task_facts_in(text: str, domain: Domain) -> list[str]:
     """Return the facts of the env's tasks that a text names, each once, in their order."""
     facts = _task_facts(domain)
-    words = [_bare_token(token) for token in _TOKEN.findall(text)]
-    found = [word for word in words if word.lower() in facts.exact or word in facts.names]
-    spoken = f" {' '.join(word.lower() for word in words)} "
-    found += [phrase for phrase in sorted(facts.phrases) if f" {phrase} " in spoken]
-    return list(dict.fromkeys(found))
+    words = _words(text)
+    named = [word for word in words if word.lower() in facts.exact or word in facts.names]
+    sentence = f" {' '.join(words).lower()} "
+    named += [phrase for phrase in sorted(facts.phrases) if f" {phrase} " in sentence]
+    return list(dict.fromkeys(named))
 
 
 def plain_values(value: Any) -> Iterator[str]:
-    """Yield the plain values within a call's arguments, as text; truth values and nothing are none."""
+    """Yield the plain values within a call's arguments, as text, without booleans and nulls."""
     if isinstance(value, dict):
         for each in value.values():
             yield from plain_values(each)
@@ -136,46 +126,47 @@ def plain_values(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+@dataclass
+class _TaskFacts:
+    exact: set[str]
+    """Tokens that mean the same in any case: ids, numbers, tools, mail addresses."""
+    names: set[str] = field(default_factory=set)
+    """Words that are names only with a capital."""
+    phrases: set[str] = field(default_factory=set)
+    """Values of several words, in lower case."""
+
+    def add_value(self, value: str) -> None:
+        """Add a value of the reference by its kind."""
+        words = _words(value)
+        if len(words) > _MOST_WORDS:
+            return
+        self.exact.update(_with_digits(words))
+        if len(words) > 1:
+            self.phrases.add(" ".join(words).lower())
+        elif words and ("_" in value or "@" in value):
+            self.exact.add(words[0].lower())
+        elif words and len(words[0]) > 2 and words[0] != words[0].lower():
+            self.names.add(words[0])
+
+
 def _task_facts(domain: Domain) -> _TaskFacts:
-    exact = {str(tool["function"]["name"]).lower() for tool in (*domain.tools, *domain.user_tools)}
-    exact = {name for name in exact if "_" in name}  # `calculate` is a word like any other
-    names: set[str] = set()
-    phrases: set[str] = set()
+    tools = {str(tool["function"]["name"]).lower() for tool in (*domain.tools, *domain.user_tools)}
+    facts = _TaskFacts({name for name in tools if "_" in name})  # `calculate` is a word like any other
     for task in domain.tasks.values():
-        exact.update(_tokens_with_digits(task.user_system))
+        facts.exact.update(_with_digits(_words(task.user_system)))
         for person in _PERSON.findall(task.user_system):
-            names.update(person)
-        for value in _reference_values(task):
-            _add_value(value, exact, names, phrases)
-    return _TaskFacts(frozenset(exact), frozenset(names), frozenset(phrases))
+            facts.names.update(person)
+        for action in task.reference:
+            for value in plain_values(dict(action.arguments)):
+                facts.add_value(value)
+        for value in task.communicate:
+            facts.add_value(value)
+    return facts
 
 
-def _reference_values(task: Task) -> Iterator[str]:
-    arguments: Iterable[Mapping[str, Any]] = (action.arguments for action in task.reference)
-    for each in arguments:
-        yield from plain_values(dict(each))
-    yield from task.communicate
+def _words(text: str) -> list[str]:
+    return [token.replace(",", "").strip("#$.'-") for token in _TOKEN.findall(text)]
 
 
-def _add_value(value: str, exact: set[str], names: set[str], phrases: set[str]) -> None:
-    words = [_bare_token(token) for token in _TOKEN.findall(value)]
-    if len(words) > _MOST_WORDS:
-        return
-    exact.update(_tokens_with_digits(value))
-    if len(words) > 1:
-        phrases.add(" ".join(word.lower() for word in words))
-    elif words and ("_" in value or "@" in value):
-        exact.add(words[0].lower())
-    elif words and len(words[0]) > 2 and words[0] != words[0].lower():
-        names.add(words[0])
-
-
-def _tokens_with_digits(text: str) -> Iterator[str]:
-    for token in _TOKEN.findall(text):
-        bare = _bare_token(token).lower()
-        if len(bare) > 2 and any(char.isdigit() for char in bare):
-            yield bare
-
-
-def _bare_token(token: str) -> str:
-    return token.replace(",", "").strip("#$.'-")
+def _with_digits(words: Iterable[str]) -> Iterator[str]:
+    return (word.lower() for word in words if len(word) > 2 and any(char.isdigit() for char in word))

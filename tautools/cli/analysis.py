@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tautools.bench.analysis import ActionStatus
-from tautools.bench.analysis.failures import ABSENT, FieldError
+from tautools.bench.analysis.failures import ABSENT, ActionStatus, FieldError
 from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import EXIT_UNFINISHED, guard
 from tautools.errors import ParamsError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
 
-    from tautools.bench.analysis import ActionMatch, FailureAnalysis, FieldDifference
+    from tautools.bench.analysis.failures import ActionMatch, FailureAnalysis, FieldDifference
     from tautools.bench.analysis.rules import ScoringRules
     from tautools.params.models import RoleParams
     from tautools.run.failures import FailedConversation, Rescored
@@ -56,10 +55,10 @@ def print_failures(folder: SettingFolder, found: Sequence[FailedConversation], *
     table.add_column("actions not made", overflow="fold")
     table.add_column("not said", overflow="fold")
     for each in found:
-        row, anatomy = each.row, each.anatomy
-        missed = ", ".join(dict.fromkeys(one.name for one in anatomy.missed))
+        row, analysis = each.row, each.analysis
+        missed = ", ".join(dict.fromkeys(one.name for one in analysis.missed))
         cells = (row.task_id, str(row.trial), row.outcome.value, ", ".join(each.causes), missed)
-        table.add_row(*map(escape, cells), escape(", ".join(anatomy.missing_information)))
+        table.add_row(*map(escape, cells), escape(", ".join(analysis.missing_information)))
     console.print(table)
 
 
@@ -77,36 +76,36 @@ def _counts(console: Console, names: Sequence[str], found: Counter[Any] | dict[A
     console.print()
 
 
-def print_analysis(anatomy: FailureAnalysis) -> None:
+def print_analysis(analysis: FailureAnalysis) -> None:
     """Print why one conversation got its reward; nothing where nothing is wrong."""
     console = Console(highlight=False)
-    if anatomy.missing_information:
-        console.print(f"[red]never told to the user:[/] {escape(', '.join(anatomy.missing_information))}")
-    for each in anatomy.failed_assertions:
+    if analysis.missing_information:
+        console.print(f"[red]never told to the user:[/] {escape(', '.join(analysis.missing_information))}")
+    for each in analysis.failed_assertions:
         console.print(f"[red]does not hold:[/] {escape(each)}")
-    for action in anatomy.unmade:
+    for action in analysis.missing_actions:
         console.print(f"[red]required and not made:[/] {escape(action)}")
-    if anatomy.fields:
+    if analysis.fields:
         scored = "[red]the database is not as it should be:[/]"
-        console.print(scored if anatomy.scores_database else "not as the reference leaves it (not scored as such):")
-    for field in anatomy.fields:
+        console.print(scored if analysis.scores_database else "not as the reference leaves it (not scored as such):")
+    for field in analysis.fields:
         console.print(f"  {_field_line(field)}")
-    for one in anatomy.missed:
-        console.print(f"[red]{one.fate.value}:[/] {escape(_action_line(one))}")
-    for call in anatomy.unasked:
+    for one in analysis.missed:
+        console.print(f"[red]{one.status.value}:[/] {escape(_action_line(one))}")
+    for call in analysis.unexpected_writes:
         console.print(f"[red]changed the database, not asked for:[/] {escape(_cut(call, 3 * _SHORT))}")
 
 
 def _field_line(each: FieldDifference) -> str:
     before, expected, actual = (escape(_value(value)) for value in (each.before, each.expected, each.actual))
     place = escape(f"{each.table}/{each.key} {each.field}".rstrip())
-    is_now = f"is {actual}" if each.wrong is FieldError.NOT_CHANGED else f"is {actual}, was {before}"
-    return f"[bold]{place}[/]: {each.wrong.value}; expected {expected}, {is_now}"
+    is_now = f"is {actual}" if each.error is FieldError.NOT_CHANGED else f"is {actual}, was {before}"
+    return f"[bold]{place}[/]: {each.error.value}; expected {expected}, {is_now}"
 
 
 def _action_line(one: ActionMatch) -> str:
     who = "" if one.by == "assistant" else f" (by the {one.by})"
-    if one.fate is ActionStatus.OTHER_ARGUMENTS:
+    if one.status is ActionStatus.OTHER_ARGUMENTS:
         pairs = (f"{name}={_value(got)} in place of {_value(wanted)}" for name, (wanted, got) in one.differs.items())
         answer = f"; the tool said: {_cut(one.answer, _SHORT)}" if one.answer else ""
         return f"{one.name}{who} {', '.join(pairs)}{answer}"

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.analysis import analyze_failure
+from tautools.bench.analysis.failures import analyze_failure
 from tautools.bench.analysis.replay import replay
 from tautools.bench.analysis.rules import score_by_rules, with_judge_verdicts
 from tautools.run.folder import domain_of, task_of
@@ -17,7 +17,7 @@ from tautools.run.trajectory import actions_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tautools.bench.analysis import FailureAnalysis
+    from tautools.bench.analysis.failures import FailureAnalysis
     from tautools.bench.analysis.rules import RulesVerdict, ScoringRules
     from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FailedConversation:
-    """A scored conversation that did not pass, and its anatomy."""
+    """A scored conversation that did not pass, and why it failed."""
 
     row: CommitRow
-    anatomy: FailureAnalysis
+    analysis: FailureAnalysis
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What the score was lost by: `end` when something else than the bench ended it, then the anatomy's causes."""
+        """What the score was lost by: `end` when the bench did not end it, then the causes of the analysis."""
         ended = ("end",) if self.row.outcome.value not in {"passed", "failed"} else ()
-        return (*ended, *self.anatomy.causes)
+        return (*ended, *self.analysis.causes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -45,12 +45,12 @@ class FailedConversation:
             "outcome": row.outcome.value,
             "reward": row.reward,
             "causes": list(self.causes),
-            "anatomy": self.anatomy.as_dict(),
+            "analysis": self.analysis.as_dict(),
         }
 
 
 def analysis_of(folder: SettingFolder, row: CommitRow) -> FailureAnalysis:
-    """Return the anatomy of one finished conversation, from a replay of what it did.
+    """Return why one finished conversation got its reward, from a replay of what it did.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def count_causes(found: Sequence[FailedConversation]) -> Counter[str]:
 
 
 def count_missed(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
-    """Return how many conversations missed each action, by its name and its fate; each counts once a conversation."""
-    return Counter(key for each in found for key in {(one.name, one.fate.value) for one in each.anatomy.missed})
+    """Return how many conversations missed each action, by its name and its status; each counts once a conversation."""
+    return Counter(key for each in found for key in {(one.name, one.status.value) for one in each.analysis.missed})
 
 
 def count_fields(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
@@ -91,8 +91,8 @@ def count_fields(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]
 
 
 def _fields(failure: FailedConversation) -> set[tuple[str, str]]:
-    found = failure.anatomy.fields
-    return {(f"{each.table}.{_without_numbers(each.field)}".rstrip("."), each.wrong.value) for each in found}
+    found = failure.analysis.fields
+    return {(f"{each.table}.{_without_numbers(each.field)}".rstrip("."), each.error.value) for each in found}
 
 
 def _without_numbers(path: str) -> str:

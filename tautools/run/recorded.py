@@ -138,7 +138,7 @@ def _scored(
     task = domain.tasks[rerun.task_id]
     own = _as_recorded(task, row["info"]["task"])
     found = replay(domain, task, actions)
-    seen, told = [step.seen.text for step in found.steps], _outputs(row["traj"])
+    seen, told = [step.observation.text for step in found.steps], _outputs(row["traj"])
     others = [(a, b) for a, b in zip(told, seen, strict=False) if a != b]
     rerun = replace(
         rerun,

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tautools.bench import open_source
-from tautools.bench.analysis import ActionStatus, analyze_failure
-from tautools.bench.analysis.failures import ABSENT, FieldError
+from tautools.bench.analysis.failures import ABSENT, ActionStatus, FieldError, analyze_failure
 from tautools.bench.analysis.replay import replay
 from tautools.bench.analysis.rules import ScoringRules, score_by_rules
 from tautools.bench.types import Domain, ReferenceAction, Task
@@ -42,7 +41,7 @@ def test_the_reference_has_nothing_wrong_in_any_task(domain: Domain) -> None:
     for task in list(domain.tasks.values())[:40]:
         found = analyze_failure(domain, task, deeds_of(task))
         assert found.causes == (), f"{task.id}: {found}"
-        assert found.fields == found.missing_information == found.unasked == ()
+        assert found.fields == found.missing_information == found.unexpected_writes == ()
         assert found.missed == (), task.id
 
 
@@ -50,9 +49,9 @@ def test_doing_nothing_misses_every_action_and_leaves_every_field_as_it_was(doma
     tasks = [task for task in domain.tasks.values() if domain.expected(task)]
     for task in tasks[:25]:
         found = analyze_failure(domain, task, [])
-        assert [each.fate for each in found.actions] == [ActionStatus.MISSING] * len(task.reference)
+        assert [each.status for each in found.actions] == [ActionStatus.MISSING] * len(task.reference)
         assert found.fields, task.id
-        assert {each.wrong for each in found.fields} == {FieldError.NOT_CHANGED}
+        assert {each.error for each in found.fields} == {FieldError.NOT_CHANGED}
         assert found.missing_information == task.communicate
         assert "database" in found.causes
 
@@ -62,12 +61,12 @@ def test_another_argument_is_named_with_both_values_and_the_field_it_changed(ret
     wanted = next(a for a in task.reference if a.name == "cancel_pending_order")
     other = "ordered by mistake" if wanted.arguments["reason"] != "ordered by mistake" else "no longer needed"
     found = analyze_failure(retail, task, deeds_of(task, cancel_pending_order={"reason": other}))
-    fate = next(each for each in found.missed if each.name == "cancel_pending_order")
-    assert fate.fate is ActionStatus.OTHER_ARGUMENTS
-    assert fate.differs == {"reason": (wanted.arguments["reason"], other)}
+    match = next(each for each in found.missed if each.name == "cancel_pending_order")
+    assert match.status is ActionStatus.OTHER_ARGUMENTS
+    assert match.differs == {"reason": (wanted.arguments["reason"], other)}
     field = next(each for each in found.fields if each.field == "cancel_reason")
     assert (field.table, field.key) == ("orders", wanted.arguments["order_id"])
-    assert (field.expected, field.actual, field.wrong) == (wanted.arguments["reason"], other, FieldError.OTHERWISE)
+    assert (field.expected, field.actual, field.error) == (wanted.arguments["reason"], other, FieldError.OTHERWISE)
 
 
 def test_a_second_try_with_the_right_arguments_is_the_action_and_the_first_is_an_unasked_write(retail: Domain) -> None:
@@ -76,9 +75,9 @@ def test_a_second_try_with_the_right_arguments_is_the_action_and_the_first_is_an
     wrong = TrajectoryAction(call=wanted.name, arguments=json.dumps({**wanted.arguments, "city": "Nowhere"}))
     found = analyze_failure(retail, task, [wrong, *deeds_of(task)])
     assert found.causes == ()
-    assert all(each.fate is ActionStatus.MADE for each in found.actions)
-    assert len(found.unasked) == 1
-    assert "Nowhere" in found.unasked[0]
+    assert all(each.status is ActionStatus.MADE for each in found.actions)
+    assert len(found.unexpected_writes) == 1
+    assert "Nowhere" in found.unexpected_writes[0]
 
 
 def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) -> None:
@@ -89,8 +88,8 @@ def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) 
     assert found.causes == ("database",)
     assert {(each.table, each.key) for each in found.fields} == {("reservations", booking)}
     status = next(each for each in found.fields if each.field == "status")
-    assert (status.wrong, status.actual, status.expected) == (FieldError.CHANGED, "cancelled", status.before)
-    assert found.unasked == (f"cancel_reservation({cancel.arguments})",)
+    assert (status.error, status.actual, status.expected) == (FieldError.CHANGED, "cancelled", status.before)
+    assert found.unexpected_writes == (f"cancel_reservation({cancel.arguments})",)
 
 
 def test_a_call_that_the_tool_refused_is_told_with_its_answer(retail: Domain) -> None:
@@ -99,9 +98,9 @@ def test_a_call_that_the_tool_refused_is_told_with_its_answer(retail: Domain) ->
     assert analyze_failure(retail, task, twice).causes == ()
     bogus = TrajectoryAction(call="cancel_pending_order", arguments='{"order_id": "#W0", "reason": "no longer needed"}')
     found = analyze_failure(retail, task, [bogus])
-    fate = next(each for each in found.missed if each.name == "cancel_pending_order")
-    assert fate.fate is ActionStatus.OTHER_ARGUMENTS
-    assert "not found" in fate.answer
+    match = next(each for each in found.missed if each.name == "cancel_pending_order")
+    assert match.status is ActionStatus.OTHER_ARGUMENTS
+    assert "not found" in match.answer
 
 
 def test_unreadable_arguments_and_unknown_tools_break_nothing(domain: Domain) -> None:
@@ -121,7 +120,7 @@ def test_an_entity_that_is_not_there_is_told_as_a_whole(airline: Domain) -> None
     ]
     assert booked, task.id
     assert booked[0].actual == booked[0].before == ABSENT
-    assert booked[0].wrong is FieldError.NOT_CHANGED
+    assert booked[0].error is FieldError.NOT_CHANGED
 
 
 def test_what_a_task_sets_up_is_where_the_conversation_starts() -> None:
@@ -129,7 +128,7 @@ def test_what_a_task_sets_up_is_where_the_conversation_starts() -> None:
     task = next(t for t in telecom.tasks.values() if any(a.name == "toggle_airplane_mode" for a in t.reference))
     found = analyze_failure(telecom, task, [])
     plane = next(each for each in found.fields if each.field == "airplane_mode")
-    assert (plane.before, plane.expected, plane.actual, plane.wrong) == (True, False, True, FieldError.NOT_CHANGED)
+    assert (plane.before, plane.expected, plane.actual, plane.error) == (True, False, True, FieldError.NOT_CHANGED)
     assert {each.by for each in found.missed} >= {"user"}
     assert found.failed_assertions
     assert "environment" in found.causes
@@ -183,7 +182,7 @@ def test_telecom_is_lost_by_assertions_and_required_actions_and_not_by_its_datab
         found = analyze_failure(telecom, task, [])
         causes.add(found.causes)
         assert not found.scores_database
-        assert {each.wrong for each in found.fields} <= {FieldError.NOT_CHANGED}
+        assert {each.error for each in found.fields} <= {FieldError.NOT_CHANGED}
         wanted = score_by_rules(ScoringRules.INSPECT, telecom, task, replay(telecom, task, []), Outcome.FAILED)
         assert (set(wanted.lost_by), wanted.reward) == (set(found.causes), 0)
         assert found.scorer_reward == 0

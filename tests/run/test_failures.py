@@ -38,8 +38,8 @@ def test_every_failed_conversation_has_a_cause_and_every_passed_one_has_none(res
             (row.task_id, row.trial) for row in rows_of(folder) if row.outcome is Outcome.FAILED
         }
         assert found
-        assert all(each.causes and each.anatomy.scorer_reward == 0 for each in found)
-        assert all(each.anatomy.missed or each.anatomy.missing_information for each in found)
+        assert all(each.causes and each.analysis.scorer_reward == 0 for each in found)
+        assert all(each.analysis.missed or each.analysis.missing_information for each in found)
 
 
 def test_the_same_records_give_the_same_answer(results):
@@ -47,9 +47,8 @@ def test_the_same_records_give_the_same_answer(results):
     assert once == again
     told = json.loads(once)
     assert all(each["simulated"] for each in told)
-    assert {"fields", "actions", "unasked", "missing_information", "failed_assertions"} <= told[0]["failures"][0][
-        "anatomy"
-    ].keys()
+    names = {"fields", "actions", "unexpected_writes", "missing_information", "failed_assertions"}
+    assert names <= told[0]["failures"][0]["analysis"].keys()
 
 
 def test_deeds_are_read_off_messages_where_a_record_does_not_have_them(results):

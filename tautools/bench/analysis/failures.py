@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from tautools.bench.analysis.rules import basis_of
 from tautools.records import TrajectoryAction, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from tautools.bench.analysis.replay import ReplayStep
     from tautools.bench.types import Changes, Domain, ReferenceAction, Task
@@ -49,8 +49,8 @@ class FieldDifference:
     actual: Any
 
     @property
-    def wrong(self) -> FieldError:
-        """In which way."""
+    def error(self) -> FieldError:
+        """In which way it is not as it should be."""
         if _canonical(self.actual) == _canonical(self.before):
             return FieldError.NOT_CHANGED
         return FieldError.CHANGED if _canonical(self.expected) == _canonical(self.before) else FieldError.OTHERWISE
@@ -64,66 +64,55 @@ def field_differences(
     Parameters
     ----------
     domain : Domain
-        Knows what was loaded.
+        Has the database as loaded.
     start : Changes
-        What the task itself had changed of it before the first word.
+        What the task itself changes before the conversation begins.
     expected, actual : Changes
-        What each state changed of it.
+        What each state changes.
     """
     return tuple(
-        FieldDifference(table, key, path, *values)
-        for table, key in sorted(expected.keys() | actual.keys())
-        if expected.get((table, key), "as loaded") != actual.get((table, key), "as loaded")
-        for path, values in _entity_differences(domain, (table, key), (start, expected, actual))
+        FieldDifference(*entity, path, *values)
+        for entity in sorted(expected.keys() | actual.keys())
+        if expected.get(entity, "as loaded") != actual.get(entity, "as loaded")
+        for path, values in _entity_differences(domain, entity, (start, expected, actual))
     )
 
 
 def _entity_differences(
-    domain: Domain, place: tuple[str, str], states: Sequence[Changes]
+    domain: Domain, entity: tuple[str, str], states: Sequence[Changes]
 ) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-    text = domain.as_loaded(*place)
-    loaded = ABSENT if text is None else json.loads(text)
-    before, wanted, found = (_state(changes, place, loaded) for changes in states)
-    yield from _differing_values("", before, wanted, found)
-
-
-def _state(changes: Changes, place: tuple[str, str], loaded: Any) -> Any:
-    if place not in changes:
-        return loaded
-    text = changes[place]
-    return ABSENT if text is None else json.loads(text)
+    loaded = domain.as_loaded(*entity)
+    texts = (changes.get(entity, loaded) for changes in states)
+    before, expected, actual = (ABSENT if text is None else json.loads(text) for text in texts)
+    yield from _differing_values("", before, expected, actual)
 
 
 def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
     """Walk down where both sides have the same kind of thing; yield the innermost values that differ."""
     if _canonical(expected) == _canonical(actual):
         return
+    parts: Iterable[Any]
     if isinstance(expected, dict) and isinstance(actual, dict):
-        for name in dict.fromkeys([*expected, *actual]):
-            yield from _differing_values(_join(path, name), *(_get(each, name) for each in (before, expected, actual)))
-    elif isinstance(expected, list) and isinstance(actual, list) and _of_objects(expected, actual):
-        for index in range(max(len(expected), len(actual))):
-            yield from _differing_values(
-                _join(path, index), *(_item(each, index) for each in (before, expected, actual))
-            )
+        parts = dict.fromkeys([*expected, *actual])
+    elif isinstance(expected, list) and isinstance(actual, list) and all(map(_is_object, (*expected, *actual))):
+        parts = range(max(len(expected), len(actual)))
     else:
         yield path, (before, expected, actual)
+        return
+    for part in parts:
+        inner = f"{path}.{part}" if path else str(part)
+        yield from _differing_values(inner, *(_part(value, part) for value in (before, expected, actual)))
 
 
-def _of_objects(expected: list[Any], actual: list[Any]) -> bool:
-    return all(isinstance(each, dict) for each in (*expected, *actual))
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
-def _join(path: str, name: object) -> str:
-    return f"{path}.{name}" if path else str(name)
-
-
-def _get(value: Any, name: str) -> Any:
-    return value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
-
-
-def _item(value: Any, index: int) -> Any:
-    return value[index] if isinstance(value, list) and index < len(value) else ABSENT
+def _part(value: Any, key: Any) -> Any:
+    """Return one entry of an object or a list; `ABSENT` where there is none."""
+    if isinstance(value, dict):
+        return value.get(key, ABSENT)
+    return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else ABSENT
 
 
 def _canonical(value: Any) -> str:
@@ -150,37 +139,36 @@ class ActionMatch:
     by: str
     """`assistant`, or `user` for what the customer was to do."""
     expected: Mapping[str, Any]
-    fate: ActionStatus
+    status: ActionStatus
     differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Argument to its expected and its actual value; None where there is none."""
     answer: str = ""
-    """What the tool said, when it refused."""
+    """The tool's answer, when it refused."""
 
 
 def match_actions(
     reference: Sequence[ReferenceAction], steps: Sequence[ReplayStep], refused_anyway: Collection[int]
 ) -> tuple[ActionMatch, ...]:
-    """Return the fate of each reference action, in the reference's order; each call stands for one action.
+    """Return what became of each reference action, in the reference's order; each call stands for one action.
 
     A call that the tool accepted is taken before one that it refused. Equal calls are matched first, so a second try
     with the right arguments is never taken for a wrong one.
 
     Parameters
     ----------
-    reference : sequence of Action
+    reference : sequence of ReferenceAction
         What solves the task.
-    steps : sequence of Step
+    steps : sequence of ReplayStep
         The conversation's calls.
     refused_anyway : collection of int
-        Places in the reference whose call is refused in the reference's own run too: made is made there.
+        Places in the reference whose call is refused in the reference's own run too: there a refused call counts as
+        made.
     """
     free = dict(enumerate(steps))
-    exact = {place: _take_equal(action, free) for place, action in enumerate(reference)}
+    equal = [_take_equal(action, free) for action in reference]
     return tuple(
-        _equal_match(action, step, fine=place in refused_anyway)
-        if (step := exact[place]) is not None
-        else _nearest_match(action, free)
-        for place, action in enumerate(reference)
+        _match(action, step, free, refusable=index in refused_anyway)
+        for index, (action, step) in enumerate(zip(reference, equal, strict=True))
     )
 
 
@@ -195,35 +183,35 @@ def unexpected_writes(reference: Sequence[ReferenceAction], steps: Sequence[Repl
 def _take_equal(action: ReferenceAction, free: dict[int, ReplayStep]) -> ReplayStep | None:
     wanted = canonical_json(action.compared_arguments(action.arguments))
     equal = [
-        place for place, step in _of_tool(action, free) if canonical_json(_compared_arguments(action, step)) == wanted
+        index for index, step in _of_tool(action, free) if canonical_json(_compared_arguments(action, step)) == wanted
     ]
-    accepted = [place for place in equal if not free[place].seen.error]
+    accepted = [index for index in equal if not free[index].observation.error]
     return free.pop((accepted or equal)[0]) if equal else None
 
 
-def _equal_match(action: ReferenceAction, step: ReplayStep, *, fine: bool) -> ActionMatch:
-    if step.seen.error and not fine:
-        return ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.REFUSED, answer=step.seen.text)
-    return ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.MADE)
-
-
-def _nearest_match(action: ReferenceAction, free: dict[int, ReplayStep]) -> ActionMatch:
-    """Take the call of the same tool that differs in the fewest arguments."""
+def _match(
+    action: ReferenceAction, equal: ReplayStep | None, free: dict[int, ReplayStep], *, refusable: bool
+) -> ActionMatch:
+    """Match an action with its equal call, or with the call of the same tool that differs in the fewest arguments."""
+    made = ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.MADE)
+    if equal is not None:
+        refused = equal.observation.error and not refusable
+        return replace(made, status=ActionStatus.REFUSED, answer=equal.observation.text) if refused else made
     candidates = [
-        (len(_argument_differences(action, step)), step.seen.error, place) for place, step in _of_tool(action, free)
+        (len(_argument_differences(action, step)), step.observation.error, index)
+        for index, step in _of_tool(action, free)
     ]
     if not candidates:
-        return ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.MISSING)
-    *_, place = min(candidates)
-    step = free.pop(place)
-    answer = step.seen.text if step.seen.error else ""
+        return replace(made, status=ActionStatus.MISSING)
+    step = free.pop(min(candidates)[-1])
+    answer = step.observation.text if step.observation.error else ""
     differs = _argument_differences(action, step)
-    return ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.OTHER_ARGUMENTS, differs, answer)
+    return replace(made, status=ActionStatus.OTHER_ARGUMENTS, differs=differs, answer=answer)
 
 
 def _of_tool(action: ReferenceAction, free: Mapping[int, ReplayStep]) -> list[tuple[int, ReplayStep]]:
     wanted = (action.name, action.requestor)
-    return [(place, step) for place, step in free.items() if (step.deed.call, step.deed.by) == wanted]
+    return [(index, step) for index, step in free.items() if (step.action.call, step.action.by) == wanted]
 
 
 def _argument_differences(action: ReferenceAction, step: ReplayStep) -> dict[str, tuple[Any, Any]]:
@@ -235,15 +223,11 @@ def _argument_differences(action: ReferenceAction, step: ReplayStep) -> dict[str
 
 
 def _compared_arguments(action: ReferenceAction, step: ReplayStep) -> Any:
-    given = _call_arguments(step)
-    return action.compared_arguments(given) if isinstance(given, Mapping) else given
-
-
-def _call_arguments(step: ReplayStep) -> Any:
     try:
-        return json.loads(step.deed.arguments or "{}")
+        given = json.loads(step.action.arguments or "{}")
     except ValueError:
-        return step.deed.arguments
+        return step.action.arguments
+    return action.compared_arguments(given) if isinstance(given, Mapping) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,89 +238,77 @@ class FailureAnalysis:
     """Of the database, where it differs from the one that the reference leaves, whether the task scores it or not."""
     actions: tuple[ActionMatch, ...]
     """Every reference action and what became of it."""
-    unasked: tuple[str, ...]
+    unexpected_writes: tuple[str, ...]
     """Calls that changed the database and are not in the reference, as `name(arguments)`."""
     missing_information: tuple[str, ...]
     """What the user should have been told and was not."""
     failed_assertions: tuple[str, ...]
     """Assertions about the environment that do not hold."""
-    unmade: tuple[str, ...]
-    """Reference actions that the task's score asks for and that nobody made."""
+    missing_actions: tuple[str, ...]
+    """Reference actions that the task's score requires and that were not made."""
     scores_database: bool
     """Whether the task's score rests on the database; in telecom it does not."""
     scorer_reward: float
-    """The bench's verdict on the state reached and the words said."""
+    """The bench's reward for the state reached and the agent's texts."""
 
     @property
     def missed(self) -> tuple[ActionMatch, ...]:
         """Reference actions that were not made."""
-        return tuple(each for each in self.actions if each.fate is not ActionStatus.MADE)
+        return tuple(match for match in self.actions if match.status is not ActionStatus.MADE)
 
     @property
     def causes(self) -> tuple[str, ...]:
         """What the score was lost by: of `database`, `information`, `environment`, `actions`; empty when it passes."""
-        found = {
+        by_cause = {
             "database": self.fields if self.scores_database else (),
             "information": self.missing_information,
             "environment": self.failed_assertions,
-            "actions": self.unmade,
+            "actions": self.missing_actions,
         }
-        return tuple(name for name, each in found.items() if each)
+        return tuple(cause for cause, shown in by_cause.items() if shown)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        told = asdict(self)
-        for row, each in zip(told["fields"], self.fields, strict=True):
-            row["wrong"] = each.wrong.value
-        for row, fate in zip(told["actions"], self.actions, strict=True):
-            row["expected"] = dict(fate.expected)
-        return told | {"causes": list(self.causes)}
+        row = asdict(replace(self, actions=tuple(replace(each, expected=dict(each.expected)) for each in self.actions)))
+        for field_row, difference in zip(row["fields"], self.fields, strict=True):
+            field_row["error"] = difference.error.value
+        return row | {"causes": list(self.causes)}
 
 
 def analyze_failure(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> FailureAnalysis:
-    """Return the anatomy of a conversation, from a replay of what it did.
+    """Return why a conversation got its reward, from a replay of what it did.
 
     Parameters
     ----------
     domain, task
         The env and the task of the conversation.
-    actions : sequence of Deed
+    actions : sequence of TrajectoryAction
         What was done, in order: `Conversation.actions`.
     """
     done = replay(domain, task, actions)
     start, expected = dict(domain.env_state(task).changes()), domain.expected(task)
     info = done.reward.info
+    own = [
+        TrajectoryAction(
+            by="user" if action.requestor == "user" else "assistant",
+            call=action.name,
+            arguments=json.dumps(dict(action.arguments)),
+        )
+        for action in task.reference
+    ]
+    refused_anyway = [index for index, step in enumerate(replay(domain, task, own).steps) if step.observation.error]
+    writes = unexpected_writes(task.reference, done.steps)
     return FailureAnalysis(
         fields=() if expected is None else field_differences(domain, start, expected, done.changes),
-        actions=match_actions(task.reference, done.steps, _refused_anyway(domain, task)),
-        unasked=tuple(
-            f"{step.deed.call}({step.deed.arguments})" for step in unexpected_writes(task.reference, done.steps)
+        actions=match_actions(task.reference, done.steps, refused_anyway),
+        unexpected_writes=tuple(f"{step.action.call}({step.action.arguments})" for step in writes),
+        missing_information=tuple(map(str, info.get("missing_info") or ())),
+        failed_assertions=tuple(
+            str(assertion.get("assertion") or assertion)
+            for assertion in info.get("assertions") or ()
+            if isinstance(assertion, Mapping) and not assertion.get("met")
         ),
-        missing_information=tuple(str(each) for each in info.get("missing_info") or ()),
-        failed_assertions=tuple(_failed_assertions(info.get("assertions") or ())),
-        unmade=tuple(str(each) for each in info.get("missing_actions") or ()),
+        missing_actions=tuple(map(str, info.get("missing_actions") or ())),
         scores_database="DB" in basis_of(task),
         scorer_reward=done.reward.value,
     )
-
-
-def _refused_anyway(domain: Domain, task: Task) -> list[int]:
-    """Return the places of the reference's calls that the tools refuse even in its own run."""
-    own = [
-        TrajectoryAction(
-            by="user" if each.requestor == "user" else "assistant", call=each.name, arguments=_as_json(each.arguments)
-        )
-        for each in task.reference
-    ]
-    return [place for place, step in enumerate(replay(domain, task, own).steps) if step.seen.error]
-
-
-def _as_json(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(dict(arguments))
-
-
-def _failed_assertions(assertions: Sequence[Any]) -> list[str]:
-    """Return the assertions that do not hold, in words."""
-    return [
-        str(each.get("assertion") or each) for each in assertions if isinstance(each, Mapping) and not each.get("met")
-    ]

@@ -1,6 +1,6 @@
 """Replay a stored conversation, to score it again and to see what it changed; two rewards that need no model.
 
-A replay calls the benchmark's own tools in a fresh world, so it needs the benchmark and no model.
+A replay calls the benchmark's own tools in a fresh environment, so it needs the benchmark and no model.
 """
 
 from __future__ import annotations
@@ -26,49 +26,49 @@ T = TypeVar("T")
 class ReplayStep:
     """One call of a replay."""
 
-    deed: TrajectoryAction
-    seen: Observation
+    action: TrajectoryAction
+    observation: Observation
     wrote: bool
-    """Whether the database was another one after it."""
+    """Whether it changed the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A conversation done again."""
+    """What a conversation did, done again in a fresh environment."""
 
     steps: tuple[ReplayStep, ...]
     """Its calls."""
     said: tuple[str, ...]
-    """The agent's words to the user."""
+    """What the agent said to the user."""
     changes: Changes
     """What differs from the database as loaded."""
     reward: Reward
-    """The bench's verdict on the state reached and the words said."""
+    """The bench's reward for the state reached and the agent's texts."""
 
 
 def replay(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> Replay:
-    """Do again what a conversation did, in a fresh world of `task`.
+    """Do again what a conversation did, in a fresh environment of `task`.
 
     Parameters
     ----------
     domain, task
         The env and the task of the conversation.
-    actions : sequence of Deed
+    actions : sequence of TrajectoryAction
         What was done, in order.
 
     Raises
     ------
     BenchError
-        When a tool of the benchmark waits for something, which none does so far.
+        When a tool of the benchmark awaits something, which none does so far.
     """
     env_state = domain.env_state(task)
     steps, now = [], dict(env_state.changes())
-    for deed in actions:
-        if deed.call:
-            before, seen = now, run_without_loop(env_state.call(deed.call, deed.arguments, deed.by))
+    for action in actions:
+        if action.call:
+            before, observation = now, run_without_loop(env_state.call(action.call, action.arguments, action.by))
             now = dict(env_state.changes())
-            steps.append(ReplayStep(deed, seen, wrote=now != before))
-    said = tuple(deed.said for deed in actions if not deed.call)
+            steps.append(ReplayStep(action, observation, wrote=now != before))
+    said = tuple(action.said for action in actions if not action.call)
     return Replay(tuple(steps), said, now, env_state.reward(said))
 
 
@@ -78,16 +78,16 @@ def run_without_loop(call: Coroutine[Any, Any, T]) -> T:
     Raises
     ------
     BenchError
-        When it waits for something.
+        When it awaits something.
     """
     try:
         call.send(None)
     except StopIteration as done:
-        found: T = done.value
-        return found
+        result: T = done.value
+        return result
     call.close()
     raise BenchError(
-        "A tool of the benchmark waits for something.",
+        "A tool of the benchmark awaits something.",
         next_step="Replay it in an event loop instead; please report this bench and source.",
     )
 
@@ -100,8 +100,8 @@ def null_baseline(domain: Domain) -> dict[str, float]:
 def reference_reward(domain: Domain, task: Task) -> Reward:
     """Return the reward of an agent that makes the reference's calls and says what it must say.
 
-    The calls go the way that a model's calls go, through the bench's validation, so a reference that the bench's own
-    tools refuse shows here.
+    The calls pass the bench's validation as a model's calls do, so a reference that the bench's own tools refuse shows
+    here.
     """
     env_state = domain.env_state(task)
     for action in task.reference:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tautools.bench.analysis.replay import Replay
-    from tautools.bench.types import Changes, Domain, ReferenceAction, Task
+    from tautools.bench.types import Domain, ReferenceAction, Task
 
 
 class ScoringRules(StrEnum):
@@ -41,49 +41,58 @@ class ScoringRules(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RulesVerdict:
-    """What some rules say of one conversation."""
+    """The result of one conversation under some rules."""
 
     reward: float
     lost_by: tuple[str, ...] = ()
     """Why it is not 1: `end`, `database`, `information`, `environment`, `actions`, `judge`."""
     awaiting_judge: int = 0
-    """Natural-language assertions that these rules ask a judge for and that nobody judged."""
+    """Natural-language assertions that these rules ask a judge for and that are not judged."""
 
 
 def score_by_rules(rules: ScoringRules, domain: Domain, task: Task, done: Replay, outcome: Outcome) -> RulesVerdict:
-    """Return what `rules` say of a conversation.
+    """Return the result of a conversation under `rules`.
 
     Parameters
     ----------
-    rules : Rules
+    rules : ScoringRules
         Whose rules.
     domain, task
         The env and the task of the conversation.
-    done : Replayed
+    done : Replay
         What it did.
     outcome : Outcome
         How it ended.
     """
-    parts = {
-        "end": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
-        "database": _same_database(domain.expected(task), done.changes),
-        "information": _all_said(_SAYS[rules], task.communicate, done.said),
-    }
     basis = basis_of(task)
     if rules not in {ScoringRules.V2, ScoringRules.INSPECT} and "DB" in basis:
         basis = {"DB", "COMMUNICATE"}
-    parts["environment"] = all(bool(each.get("met")) for each in _assertions(done.reward.info))
-    # inspect asks for the required actions where its scorer looked for them, which it tells.
-    made = _all_made(task.reference, done) if rules is ScoringRules.V2 else not done.reward.info.get("missing_actions")
-    parts["actions"] = made
-    asked = {"end"} | {_PARTS[name] for name in basis if name in _PARTS}
-    lost = tuple(name for name, kept in parts.items() if name in asked and not kept)
-    awaiting_judge = len(task.assertions) if "NL_ASSERTION" in basis and rules is ScoringRules.V2 else 0
-    return RulesVerdict(0.0 if lost else 1.0, lost, awaiting_judge)
+    info, expected = done.reward.info, domain.expected(task)
+    kept = {
+        "END": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
+        "DB": expected is None or dict(expected) == dict(done.changes),
+        "COMMUNICATE": _all_said(_SAYS[rules], task.communicate, done.said),
+        "ENV_ASSERTION": all(bool(assertion.get("met")) for assertion in info.get("assertions") or ()),
+        # inspect asks for the required actions where its scorer looked for them, which its info says.
+        "ACTION": _all_made(task.reference, done) if rules is ScoringRules.V2 else not info.get("missing_actions"),
+    }
+    lost = tuple(_LOST_BY[part] for part, fine in kept.items() if part in basis | {"END"} and not fine)
+    awaiting = len(task.assertions) if "NL_ASSERTION" in basis and rules is ScoringRules.V2 else 0
+    return RulesVerdict(0.0 if lost else 1.0, lost, awaiting)
+
+
+_LOST_BY = {
+    "END": "end",
+    "DB": "database",
+    "COMMUNICATE": "information",
+    "ENV_ASSERTION": "environment",
+    "ACTION": "actions",
+}
+"""Part of a reward basis to the word for it; the conversation's end is a part of every reward."""
 
 
 def with_judge_verdicts(verdict: RulesVerdict, judged: Sequence[Mapping[str, Any]] | None) -> RulesVerdict:
-    """Return a verdict with what a judge said of the assertions that its rules ask for; None: nobody was asked."""
+    """Return a verdict with a judge's answers to the assertions that its rules ask for; None: no judge was asked."""
     if not judged or not verdict.awaiting_judge:
         return verdict
     if all(each["met"] for each in judged):
@@ -91,42 +100,30 @@ def with_judge_verdicts(verdict: RulesVerdict, judged: Sequence[Mapping[str, Any
     return RulesVerdict(0.0, (*verdict.lost_by, "judge"))
 
 
-_PARTS = {"DB": "database", "COMMUNICATE": "information", "ENV_ASSERTION": "environment", "ACTION": "actions"}
-
-
 def basis_of(task: Task) -> set[str]:
-    """Return what a task's reward is made of; a source without the notion has the database and the information."""
+    """Return the parts of a task's reward; a source that names none has the database and the information."""
     criteria = getattr(task.source_task, "evaluation_criteria", None)
     named = getattr(criteria, "reward_basis", None)
     return {str(getattr(each, "value", each)) for each in named} if named else {"DB", "COMMUNICATE"}
 
 
-def _assertions(info: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = info.get("assertions") or ()
-    return found
-
-
-def _same_database(expected: Changes | None, actual: Changes) -> bool:
-    return expected is None or dict(expected) == dict(actual)
-
-
 def _all_said(says: Callable[[str, Sequence[str]], bool], wanted: Sequence[str], answers: Sequence[str]) -> bool:
-    heard = [answer.lower().replace(",", "") for answer in answers]
-    return all(says(info.lower(), heard) for info in wanted)
+    texts = [answer.lower().replace(",", "") for answer in answers]
+    return all(says(info.lower(), texts) for info in wanted)
 
 
-def _in_one_answer(info: str, heard: Sequence[str]) -> bool:
-    return any(info in answer for answer in heard)
+def _in_one_answer(info: str, texts: Sequence[str]) -> bool:
+    return any(info in text for text in texts)
 
 
-def _in_all_answers(info: str, heard: Sequence[str]) -> bool:
-    return info in "\n".join(heard)
+def _in_all_answers(info: str, texts: Sequence[str]) -> bool:
+    return info in "\n".join(texts)
 
 
-def _as_a_whole(info: str, heard: Sequence[str]) -> bool:
+def _as_a_whole(info: str, texts: Sequence[str]) -> bool:
     # A full stop between digits is part of a number; any other ends a word or a sentence.
     whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
-    return any(whole.search(answer) for answer in heard)
+    return any(whole.search(text) for text in texts)
 
 
 _SAYS = {
@@ -139,7 +136,7 @@ _SAYS = {
 
 def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:
     """Whether some call stands for each reference action; as in tau2-bench, one call may stand for several."""
-    calls = [(step.deed.call, _arguments(step.deed.arguments)) for step in done.steps]
+    calls = [(step.action.call, _read_arguments(step.action.arguments)) for step in done.steps]
     return all(
         any(name == action.name and _arguments_match(action, given) for name, given in calls) for action in reference
     )
@@ -152,7 +149,7 @@ def _arguments_match(action: ReferenceAction, given: Mapping[str, Any]) -> bool:
     return wanted == made
 
 
-def _arguments(text: str) -> Mapping[str, Any]:
+def _read_arguments(text: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text or "{}")
     except ValueError:
