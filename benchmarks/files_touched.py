@@ -1,8 +1,8 @@
 """How many files of the package a verb runs through, and how often it reads the same file: how easy it is to follow.
 
-Each verb runs in a process of its own, in a new workspace, with simulated servers. A file counts when one of its functions
-was called; module bodies, which only define things, do not. Reads of `setting.json` and scans of the folder `servers/`
-are counted by Python's audit events, in that process and all its threads.
+Each verb runs in a process of its own, in a new workspace, with simulated servers. A file counts when one of its
+functions was called; module bodies, which only define things, do not. Reads of `setting.json` and scans of the folder
+`servers/` are counted by Python's audit events, in that process and all its threads.
 
 Run `python benchmarks/files_touched.py [--names] [--json]`.
 """
@@ -17,24 +17,10 @@ import tempfile
 from pathlib import Path
 
 SERVERS = ["sim-large", "sim-user"]
+RUN = ["--env", "retail", "--strategy", "fc", "--server", "sim-large", "--user-server", "sim-user", "--limit", "2"]
 VERBS = {
     "server up sim-large sim-user": (["server", "up", *SERVERS], 32),
-    "run --limit 2": (
-        [
-            "run",
-            "--env",
-            "retail",
-            "--strategy",
-            "fc",
-            "--server",
-            "sim-large",
-            "--user-server",
-            "sim-user",
-            "--limit",
-            "2",
-        ],
-        48,
-    ),
+    "run --limit 2": (["run", *RUN], 48),
     "report": (["report"], None),
 }
 """Words of each verb, and the most files that it should run through."""
@@ -47,9 +33,9 @@ def profile(frame, event, _argument):
     if event == "call" and "/tautools/" in frame.f_code.co_filename and not frame.f_code.co_name.startswith("<module"):
         files[frame.f_code.co_filename.split("/tautools/", 1)[1]] += 1
 def audit(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("setting.json") and "r" in str(arguments[1] or "r"):
+    if event == "open" and str(arguments[0]).endswith("/setting.json") and "r" in str(arguments[1] or "r"):
         reads["setting.json"] += 1
-    elif event in ("os.scandir", "os.listdir") and str(arguments[0]).rstrip("/").endswith(("servers", "servers/launches")):
+    elif event in ("os.scandir", "os.listdir") and str(arguments[0]).endswith(("/servers", "/servers/launches")):
         reads["servers/"] += 1
     elif event == "open" and "/servers/" in str(arguments[0]) and str(arguments[0]).endswith(".json"):
         reads["server records"] += 1
