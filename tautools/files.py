@@ -15,8 +15,9 @@ import secrets
 import socket
 import threading
 import time
+from importlib.resources import files
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tautools.errors import FilesError
 
@@ -52,6 +53,22 @@ def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
             next_step="Choose a workspace you can write to with --workspace.",
         )
     return path
+
+
+def packaged_yaml(package: str, name: str) -> Any:
+    """Return the content of a YAML file that lies beside a package's modules.
+
+    Parameters
+    ----------
+    package : str
+        Dotted name of the package.
+    name : str
+        The file's name.
+    """
+    import yaml
+
+    text = files(package).joinpath(name).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> None:

@@ -346,10 +346,12 @@ def _stop_stale(confirmed: tuple[str, ...], found: list[Card], registry: Registr
         return
     from tautools.servers.accelerators.probe import AcceleratorProbe
 
-    stopped = stop_stale(confirmed, found, registry, tell=lambda holder: click.echo(f"process {holder.pid}: stopped"))
+    stopped = stop_stale(
+        confirmed, found, registry, on_stopped=lambda holder: click.echo(f"process {holder.pid}: stopped")
+    )
     gone = {holder.pid for holder in stopped}
     held = [card.index for card in found if gone & {holder.pid for holder in card.holders}]
-    if wait_released(held, AcceleratorProbe(), tell=click.echo):
+    if wait_released(held, AcceleratorProbe(), emit=click.echo):
         click.echo(f"idle again: {', '.join(f'card {index}' for index in held)}")
 
 

@@ -208,7 +208,7 @@ class Server:
             from tautools.servers.accelerators.probe import AcceleratorProbe
 
             longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
-            wait_released(cards, AcceleratorProbe(), timeout_s=longest_s, tell=tell)
+            wait_released(cards, AcceleratorProbe(), timeout_s=longest_s, emit=tell)
 
     def _reread(self) -> ServerRecord:
         """Take over what another process has proven of the same launch."""

@@ -150,11 +150,11 @@ def test_a_job_takes_only_the_cards_it_was_given(
 
 def test_cards_are_assigned_inside_a_job_by_module_and_past_a_busy_one(node: Any) -> None:
     node("gaudi", [768, 50000, 768, 768])
-    client, job = AcceleratorProbe(proc=NOWHERE), {"SLURM_JOB_GPUS": "0,1,3"}
+    probe, job = AcceleratorProbe(proc=NOWHERE), {"SLURM_JOB_GPUS": "0,1,3"}
 
-    assert assign_cards(2, client=client, environ=job) == {"HABANA_VISIBLE_MODULES": "2,7"}
+    assert assign_cards(2, probe=probe, environ=job) == {"HABANA_VISIBLE_MODULES": "2,7"}
     with pytest.raises(ServerError) as error:
-        assign_cards(3, client=client, environ=job)
+        assign_cards(3, probe=probe, environ=job)
     assert "3 cards are needed" in error.value.problem
     assert "2 of 3 are idle" in error.value.problem
     assert error.value.evidence.startswith("card 1: 50000 of 98304 MiB used")
@@ -321,10 +321,10 @@ def test_the_wait_for_a_card_is_bounded_and_ends_at_once_when_somebody_else_hold
     node: Any, sleeper: subprocess.Popen[bytes]
 ) -> None:
     cards = node("gaudi", [60000])
-    client, told = AcceleratorProbe(proc=NOWHERE), []
+    probe, told = AcceleratorProbe(proc=NOWHERE), []
 
-    assert wait_released([0], client, timeout_s=0.0, tell=told.append) is False
+    assert wait_released([0], probe, timeout_s=0.0, emit=told.append) is False
     cards.hold(0, sleeper.pid)
-    assert wait_released([0], client, timeout_s=600.0, tell=told.append) is False
+    assert wait_released([0], probe, timeout_s=600.0, emit=told.append) is False
 
     assert told == ["not idle after the stop: card 0 (60000 MiB)", "not idle after the stop: card 0 (50000 MiB)"]

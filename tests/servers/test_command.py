@@ -166,7 +166,7 @@ def test_cards_named_for_a_job_that_slurm_gives_its_cards_are_refused() -> None:
     params = ServerParams(name="s", model="m", cards=[5])
     job = SiteParams(name="here", scheduler="slurm", device="cuda", gres="gpu:1")
 
-    with pytest.raises(ParamsError, match="Slurm gives a job its cards") as caught:
+    with pytest.raises(ParamsError, match="Slurm chooses the cards of a job") as caught:
         server_env(params, job, key="k", cache=Path("c"), inherited={})
 
     assert "--gpu-ids" in caught.value.next_step

@@ -36,7 +36,7 @@ def test_gaudis_plugin_is_told_from_the_fork_by_what_is_installed() -> None:
     assert (fork.name, fork.env["PT_HPU_LAZY_MODE"]) == ("gaudi-fork", "1")
     assert "VLLM_BUCKETING_STRATEGY" in plugin.env
     assert "VLLM_BUCKETING_STRATEGY" not in fork.env
-    assert any("not kept up" in note for note in fork.notes)
+    assert any("not maintained" in note for note in fork.notes)
 
 
 def test_the_fork_gets_lazy_collectives_for_several_cards_only() -> None:

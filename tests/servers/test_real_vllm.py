@@ -21,7 +21,7 @@ from tautools.servers import Registry, State, launch, open_server, server_states
 from tautools.servers.diagnose.causes import diagnose_refusal
 from tautools.servers.start import plan_restart, restart
 from tautools.servers.vllm.command import ListenAddress, server_argv
-from tautools.servers.vllm.flags import DEPRECATED_FLAGS, check_flags, installed_flags
+from tautools.servers.vllm.flags import check_flags, deprecated_flags, installed_flags
 from tautools.shell import group_members
 
 if TYPE_CHECKING:
@@ -229,5 +229,5 @@ def test_no_flag_that_is_called_gone_is_in_this_vllm(flags: Path, vllm_command: 
 
     assert known is not None
     newer = {"default-chat-template-kwargs", "tool-strict-level"}
-    assert {gone.name for gone in DEPRECATED_FLAGS} & known.names == newer
-    assert {gone.renamed.replace("_", "-") for gone in DEPRECATED_FLAGS if gone.renamed} <= known.names
+    assert deprecated_flags().keys() & known.names == newer
+    assert {gone.renamed.replace("_", "-") for gone in deprecated_flags().values() if gone.renamed} <= known.names

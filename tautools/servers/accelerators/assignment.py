@@ -1,6 +1,6 @@
 """Which cards a server may take, and how they become free again.
 
-Nothing on a shared node keeps a process from a card that another one holds, so cards are checked before every start: a
+Nothing on a shared node keeps a process from a card that another one uses, so cards are checked before every start: a
 card in use is never taken unless that is forced. Inside a Slurm job the same check runs as a few lines of the job
 script, because the toolkit need not be installed there. After a stop, a card's memory comes back late (on Gaudi up to
 minutes), so the next start waits for it. Stale processes are listed first and stopped only when named again.
@@ -8,6 +8,7 @@ minutes), so the next start waits for it. Stale processes are listed first and s
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -15,198 +16,16 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
-from tautools.servers.accelerators.probe import AcceleratorProbe, Card, Device, visible_to
+from tautools.servers.accelerators.probe import CARD_VARIABLES, AcceleratorProbe, Card, visible_to
 from tautools.shell import group_members, stop_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
     from tautools.servers.accelerators.probe import CardProcess
     from tautools.servers.registry import Registry
-
-
-_FORCE_ADVICE = "Take other cards, stop what holds them, or start with --force if you know better."
-
-
-def cards_needed(params: ServerParams, site: SiteParams) -> int:
-    """Return how many cards one replica takes; 0 when it takes none or the person has set the cards' variable."""
-    env = site.env | params.env
-    by_hand = {"CUDA_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES"} & env.keys()
-    if params.simulated or site.device == "cpu" or by_hand:
-        return 0
-    factors = [params.vllm.args.get(f"{kind}_parallel_size", 1) for kind in ("pipeline", "data")]
-    needed = params.vllm.tensor_parallel_size
-    for factor in factors:
-        needed *= factor if isinstance(factor, int) else 1
-    return needed
-
-
-def site_cards(site: SiteParams, client: AcceleratorProbe | None = None) -> list[Card]:
-    """Return the cards of this node as the site knows them; empty where there are none.
-
-    Raises
-    ------
-    ServerError
-        When the site has cards and they cannot be read. Where it names none, a broken program is no hindrance.
-    """
-    if site.device == "cpu":
-        return []
-    try:
-        return (client or AcceleratorProbe(None if site.device == "none" else site.device)).read()
-    except ServerError:
-        if site.device == "none":
-            return []
-        raise
-
-
-def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = None) -> list[Card]:
-    """Return the cards that this session or job may use, as its environment tells; all when it tells nothing.
-
-    Notes
-    -----
-    Slurm counts cards as `hl-smi` does. With CUDA it shows a job its own cards only and numbers them anew, so there
-    `CUDA_VISIBLE_DEVICES` is believed and `SLURM_JOB_GPUS` is not.
-    """
-    environ = os.environ if environ is None else environ
-    if not cards:
-        return []
-    if cards[0].device == "cuda":
-        named = _comma_words(environ.get("CUDA_VISIBLE_DEVICES", ""))
-        return [card for card in cards if not named or str(card.index) in named or _is_uuid(card, named)]
-    modules = _comma_words(environ.get("HABANA_VISIBLE_MODULES", ""))
-    if modules and all(word.isdigit() for word in modules):
-        return [card for card in cards if str(card.module) in modules]
-    indices = _comma_words(environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or "")
-    return [card for card in cards if not indices or str(card.index) in indices]
-
-
-def assign_cards(
-    count: int, *, client: AcceleratorProbe | None = None, environ: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Choose `count` idle cards of those that this job was given; for use on the node, before vLLM starts.
-
-    Returns
-    -------
-    dict
-        The variable that shows a process these cards, such as `{"HABANA_VISIBLE_MODULES": "2,6"}`.
-
-    Raises
-    ------
-    ServerError
-        When fewer are idle; the evidence names who holds the others, so that the job can be submitted again without
-        this node.
-    """
-    cards = allowed_cards((client or AcceleratorProbe()).read(), environ)
-    idle = [card for card in cards if card.idle]
-    if len(idle) < count:
-        raise ServerError(
-            f"{count} cards are needed on {socket.gethostname()} and {len(idle)} of {len(cards)} are idle.",
-            evidence="\n".join(f"card {card.index}: {card.why_busy}" for card in cards if not card.idle),
-            next_step="See `tautools server cards` there; if others hold them, submit again without this node "
-            f"(`--exclude={socket.gethostname()}`).",
-        )
-    return visible_to(idle[:count])
-
-
-def promised_cards(registry: Registry) -> dict[int, str]:
-    """Return the cards of this workspace's servers on this host, by index; one that starts shows no memory yet."""
-    return {
-        index: record.name
-        for record in _running_local_servers(registry.list())
-        for index in record.spec.get("cards") or ()
-    }
-
-
-def require_cards(
-    params: ServerParams,
-    site: SiteParams,
-    registry: Registry,
-    *,
-    force: bool = False,
-    client: AcceleratorProbe | None = None,
-) -> list[Card]:
-    """Return the cards that the server asks for, each known to be free; an empty list when it asks for none.
-
-    Parameters
-    ----------
-    params : ServerParams
-        The server; `cards` are the indices it asks for.
-    site : SiteParams
-        Says which kind of cards the node has.
-    registry : Registry
-        The workspace's servers, whose cards are promised.
-    force : bool
-        Take cards that are in use.
-    door : AcceleratorProbe, optional
-        How cards are read; the site's program by default.
-
-    Raises
-    ------
-    ServerError
-        When one does not exist, is in use or promised, or nothing here can tell; `force` lets all but the first pass.
-    """
-    if not params.cards or params.simulated or site.device == "cpu":
-        return []
-    cards = {card.index: card for card in site_cards(site, client)}
-    if not cards:
-        return _unreadable_cards(params, site, force=force)
-    missing = [index for index in params.cards if index not in cards]
-    if missing:
-        raise ServerError(
-            f"Server {params.name!r} asks for card {missing[0]}, which this node does not have.",
-            evidence=f"It has: {', '.join(str(index) for index in cards)}.",
-            next_step="Choose among those; `tautools server cards` lists them.",
-        )
-    promised = promised_cards(registry)
-    reasons = [_why_not_free(cards[index], promised) for index in params.cards]
-    told = [f"card {index}: {why}" for index, why in zip(params.cards, reasons, strict=True) if why]
-    if told and not force:
-        raise ServerError(
-            f"Server {params.name!r} is not started: {len(told)} of its {len(params.cards)} cards are in use.",
-            evidence="\n".join(told),
-            next_step=_FORCE_ADVICE,
-        )
-    return [cards[index] for index in params.cards]
-
-
-def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) -> list[Card]:
-    """Return cards that cannot be looked at here: with CUDA the index is enough, elsewhere only when it is forced."""
-    if site.device == "none" and force:
-        return []
-    if site.device == "cuda" or force:
-        device: Device = "cuda" if site.device == "cuda" else "gaudi"
-        return [Card(device, index, index, 0, 0) for index in params.cards]
-    program = "hl-smi" if site.device == "gaudi" else "nvidia-smi or hl-smi"
-    raise ServerError(
-        f"Server {params.name!r} asks for cards, and {program} is not here to find them.",
-        evidence=f"cards: {', '.join(str(index) for index in params.cards)}; device of site {site.name}: {site.device}",
-        next_step="Start it on a node with cards, take `cards` out of its file, or use --force.",
-    )
-
-
-def _why_not_free(card: Card, promised: Mapping[int, str]) -> str:
-    if card.index in promised:
-        return f"it belongs to server {promised[card.index]!r}"
-    return card.why_busy
-
-
-def _running_local_servers(records: Iterable[ServerRecord]) -> Iterable[ServerRecord]:
-    for record in records:
-        here = record.on_this_host and record.backend == "local" and record.spec.get("cards")
-        if not here or record.pid is None or record.pid_started_at is None:
-            continue
-        if group_members(record.pid, record.pid_started_at):
-            yield record
-
-
-def _comma_words(text: str) -> set[str]:
-    return {word.strip() for word in text.split(",") if word.strip()}
-
-
-def _is_uuid(card: Card, named: set[str]) -> bool:
-    return any(card.uuid.startswith(word) for word in named if not word.isdigit())
 
 
 _CHOOSE_MODULES_SCRIPT = r"""
@@ -230,18 +49,200 @@ print(",".join(idle[:count]))
 """.strip()
 
 
+RELEASE_TIMEOUT_S = 240.0
+"""Most seconds to wait where no server file says otherwise; on Gaudi it takes up to minutes."""
+
+
+def cards_needed(params: ServerParams, site: SiteParams) -> int:
+    """Return how many cards one replica takes; 0 when it takes none or the person has set the cards' variable."""
+    by_hand = set(CARD_VARIABLES.values()) & (site.env | params.env).keys()
+    if params.simulated or site.device == "cpu" or by_hand:
+        return 0
+    factors = [params.vllm.args.get(f"{kind}_parallel_size", 1) for kind in ("pipeline", "data")]
+    return params.vllm.tensor_parallel_size * math.prod(each for each in factors if isinstance(each, int))
+
+
+def site_cards(site: SiteParams, probe: AcceleratorProbe | None = None) -> list[Card]:
+    """Return the cards of this node as the site knows them; empty where there are none.
+
+    Raises
+    ------
+    ServerError
+        When the site has cards and they cannot be read. Where it names none, a broken program does no harm.
+    """
+    if site.device == "cpu":
+        return []
+    try:
+        return (probe or AcceleratorProbe(None if site.device == "none" else site.device)).read()
+    except ServerError:
+        if site.device == "none":
+            return []
+        raise
+
+
+def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = None) -> list[Card]:
+    """Return the cards that this process may use by its environment; all when the environment names none.
+
+    Notes
+    -----
+    Slurm counts cards as `hl-smi` does. With CUDA it shows a job its own cards only and numbers them from 0, so there
+    `CUDA_VISIBLE_DEVICES` counts and `SLURM_JOB_GPUS` does not.
+    """
+    environ = os.environ if environ is None else environ
+    if not cards:
+        return []
+    if cards[0].device == "cuda":
+        named = _comma_words(environ.get("CUDA_VISIBLE_DEVICES"))
+        uuids = tuple(word for word in named if not word.isdigit())
+        return [card for card in cards if not named or str(card.index) in named or card.uuid.startswith(uuids)]
+    modules = _comma_words(environ.get("HABANA_VISIBLE_MODULES"))
+    if modules and all(word.isdigit() for word in modules):
+        return [card for card in cards if str(card.module) in modules]
+    indices = _comma_words(environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS"))
+    return [card for card in cards if not indices or str(card.index) in indices]
+
+
+def assign_cards(
+    count: int, *, probe: AcceleratorProbe | None = None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Choose `count` idle cards of those that this job was given; for use on the node, before vLLM starts.
+
+    Returns
+    -------
+    dict
+        The variable that shows a process these cards, such as `{"HABANA_VISIBLE_MODULES": "2,6"}`.
+
+    Raises
+    ------
+    ServerError
+        When fewer are idle; the evidence names who uses the others, so that the job can be submitted again without
+        this node.
+    """
+    cards = allowed_cards((probe or AcceleratorProbe()).read(), environ)
+    idle = [card for card in cards if card.idle]
+    if len(idle) < count:
+        raise ServerError(
+            f"{count} cards are needed on {socket.gethostname()} and {len(idle)} of {len(cards)} are idle.",
+            evidence="\n".join(f"card {card.index}: {card.why_busy}" for card in cards if not card.idle),
+            next_step="See `tautools server cards` there; if others use them, submit again without this node "
+            f"(`--exclude={socket.gethostname()}`).",
+        )
+    return visible_to(idle[:count])
+
+
+def promised_cards(registry: Registry) -> dict[int, str]:
+    """Return the cards of this workspace's running servers on this host, by index, with the server's name.
+
+    A server that is starting shows no memory on its card yet.
+    """
+    promised: dict[int, str] = {}
+    for record in registry.list():
+        cards = record.spec.get("cards") if record.backend == "local" else None
+        if cards and _processes_here(record):
+            promised |= dict.fromkeys(cards, record.name)
+    return promised
+
+
+def require_cards(
+    params: ServerParams,
+    site: SiteParams,
+    registry: Registry,
+    *,
+    force: bool = False,
+    probe: AcceleratorProbe | None = None,
+) -> list[Card]:
+    """Return the cards that the server asks for, each known to be free; an empty list when it asks for none.
+
+    Parameters
+    ----------
+    params : ServerParams
+        The server; `cards` are the indices it asks for.
+    site : SiteParams
+        Says which kind of cards the node has.
+    registry : Registry
+        The workspace's servers, whose cards are promised.
+    force : bool
+        Take cards that are in use.
+    probe : AcceleratorProbe, optional
+        How cards are read; the site's program by default.
+
+    Raises
+    ------
+    ServerError
+        When one does not exist, is in use or promised, or cannot be checked; `force` allows all but the first.
+    """
+    if not params.cards or params.simulated or site.device == "cpu":
+        return []
+    cards = {card.index: card for card in site_cards(site, probe)}
+    if not cards:
+        return _unreadable_cards(params, site, force=force)
+    missing = [index for index in params.cards if index not in cards]
+    if missing:
+        raise ServerError(
+            f"Server {params.name!r} asks for card {missing[0]}, which this node does not have.",
+            evidence=f"It has: {', '.join(map(str, cards))}.",
+            next_step="Choose among those; `tautools server cards` lists them.",
+        )
+    promised = promised_cards(registry)
+    busy = [f"card {index}: {why}" for index in params.cards if (why := why_not_free(cards[index], promised))]
+    if busy and not force:
+        raise ServerError(
+            f"Server {params.name!r} is not started: {len(busy)} of its {len(params.cards)} cards are in use.",
+            evidence="\n".join(busy),
+            next_step="Take other cards, stop what uses them, or start with --force if you know better.",
+        )
+    return [cards[index] for index in params.cards]
+
+
+def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
+    """Return why a card cannot be given out; empty for a free one.
+
+    Parameters
+    ----------
+    card : Card
+        As it was read.
+    promised : mapping
+        Cards of running servers; see `promised_cards`.
+    """
+    return f"it belongs to server {promised[card.index]!r}" if card.index in promised else card.why_busy
+
+
+def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) -> list[Card]:
+    """Return cards that cannot be read here: with CUDA the index is enough, elsewhere only when it is forced."""
+    if site.device == "none" and force:
+        return []
+    if site.device == "cuda" or force:
+        return [Card("cuda" if site.device == "cuda" else "gaudi", index, index, 0, 0) for index in params.cards]
+    program = "hl-smi" if site.device == "gaudi" else "nvidia-smi or hl-smi"
+    raise ServerError(
+        f"Server {params.name!r} asks for cards, and {program} is not here to find them.",
+        evidence=f"cards: {', '.join(map(str, params.cards))}; device of site {site.name}: {site.device}",
+        next_step="Start it on a node with cards, take `cards` out of its file, or use --force.",
+    )
+
+
+def _processes_here(record: ServerRecord) -> list[int]:
+    """Return the pids of a server of this host that run."""
+    if record.pid is None or record.pid_started_at is None or not record.on_this_host:
+        return []
+    return list(group_members(record.pid, record.pid_started_at))
+
+
+def _comma_words(text: str | None) -> set[str]:
+    return {word.strip() for word in (text or "").split(",") if word.strip()}
+
+
 def gres_for(site: SiteParams, needed: int) -> str | None:
     """Return what a job asks for: the site's cards, or as many of the kind as its servers take when that is more."""
-    counted = re.fullmatch(r"(gpu(?::[\w.-]+)?:)(\d+)", site.gres or "")
-    if counted is None:
-        return site.gres
-    return f"{counted[1]}{max(int(counted[2]), needed)}"
+    match = re.fullmatch(r"(gpu(?::[\w.-]+)?:)(\d+)", site.gres or "")
+    return f"{match[1]}{max(int(match[2]), needed)}" if match else site.gres
 
 
 def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
-    """Return the lines; none for a server that takes no Gaudi card, or whose modules a person has set.
+    """Return the lines of a job script that give a server its Gaudi cards; none when it takes none.
 
-    The job ends there, with the reason in its log, when too few of its cards are idle.
+    Slurm tells a job its cards by index; the engine wants module ids, which differ from node to node. The job ends
+    there, with the reason in its log, when too few of its cards are idle.
     """
     needed = cards_needed(params, site)
     if site.device != "gaudi" or needed == 0:
@@ -252,21 +253,21 @@ def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
 def job_share_lines(
     needed: Sequence[int], site: SiteParams, errors: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the lines by which a job of several servers looks at its cards, and those that give each server its own.
+    """Return the lines by which a job of several servers reads its cards, and those that give each server its own.
 
     Parameters
     ----------
     needed : sequence of int
         How many cards each server takes, in the order of their start.
     site : SiteParams
-        Whose device says by which variable a server sees its cards.
+        Its device decides by which variable a server sees its cards.
     errors : sequence of str
-        Bash words for the servers' files of errors, where it is told too when the cards are in use.
+        Bash words for the servers' error files, where it is also written when the cards are in use.
     """
-    variable = {"gaudi": "HABANA_VISIBLE_MODULES", "cuda": "CUDA_VISIBLE_DEVICES"}.get(site.device)
+    variable = CARD_VARIABLES.get(site.device)
     if variable is None or not sum(needed):
         return [], [[] for _ in needed]
-    # Looked at once, before the first server starts: afterwards its cards would no longer be idle.
+    # Read once, before the first server starts: afterwards its cards would no longer be idle.
     chosen = _choose_modules(sum(needed), "", f" 2> >(tee -a {' '.join(errors)} >&2)") if site.device == "gaudi" else []
     shares, first = [], 1
     for count in needed:
@@ -290,19 +291,13 @@ def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
     ]
 
 
-RELEASE_TIMEOUT_S = 240.0
-"""Most seconds to wait where no server file says otherwise; on Gaudi it takes up to minutes."""
-
-_POLL_INTERVAL_S = 1.0
-
-
 def wait_released(
     indices: Collection[int],
-    client: AcceleratorProbe,
+    probe: AcceleratorProbe,
     *,
     timeout_s: float = RELEASE_TIMEOUT_S,
-    every_s: float = _POLL_INTERVAL_S,
-    tell: Callable[[str], None] | None = None,
+    every_s: float = 1.0,
+    emit: Callable[[str], None] | None = None,
 ) -> bool:
     """Wait until the memory of the cards is back at idle; return whether it is.
 
@@ -310,32 +305,32 @@ def wait_released(
     ----------
     indices : collection of int
         The cards, by index.
-    door : AcceleratorProbe
+    probe : AcceleratorProbe
         Reads them.
     timeout_s : float
-        Most seconds to wait. Another process that is seen to hold the card ends the wait for it: it will not be idle.
+        Most seconds to wait. A process that is seen to use a card ends the wait for it: it will not be idle.
     every_s : float
-        Seconds between two looks.
-    tell : callable, optional
-        Told what is waited for, when it changes, and what is still held at the end.
+        Seconds between two readings.
+    emit : callable, optional
+        Called with what is waited for, when it changes, and with what is still in use at the end.
     """
-    say, told = tell or (lambda _text: None), ""
+    emit, last = emit or (lambda _text: None), ""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            held = [card for card in client.read() if card.index in indices and not card.idle]
+            busy = [card for card in probe.read() if card.index in indices and not card.idle]
         except TautoolsError as error:
-            say(f"the cards cannot be read: {error.problem}")
+            emit(f"the cards cannot be read: {error.problem}")
             return False
-        waited_for = [card for card in held if not card.holders]
-        if not held:
+        if not busy:
             return True
-        if not waited_for or time.monotonic() >= deadline:
-            say(f"not idle after the stop: {_card_names(held)}")
+        unowned = [card for card in busy if not card.holders]
+        if not unowned or time.monotonic() >= deadline:
+            emit(f"not idle after the stop: {_card_names(busy)}")
             return False
-        if (text := _card_names(waited_for)) != told:
-            told = text
-            say(f"waiting until released: {text}")
+        if (text := _card_names(unowned)) != last:
+            last = text
+            emit(f"waiting until released: {text}")
         time.sleep(every_s)
 
 
@@ -345,10 +340,7 @@ def _card_names(cards: list[Card]) -> str:
 
 def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProcess]:
     """Return this user's processes on the cards that no registered server owns, each once, by pid."""
-    ours = {os.getpid()}
-    for record in registry.list():
-        if record.pid is not None and record.pid_started_at is not None and record.on_this_host:
-            ours.update(group_members(record.pid, record.pid_started_at))
+    ours = {os.getpid(), *(pid for record in registry.list() for pid in _processes_here(record))}
     found = {holder.pid: holder for card in cards for holder in card.holders}
     return [found[pid] for pid in sorted(found) if found[pid].mine and pid not in ours]
 
@@ -359,20 +351,20 @@ def stop_stale(
     registry: Registry,
     *,
     term_s: float = 10.0,
-    tell: Callable[[CardProcess], None] | None = None,
+    on_stopped: Callable[[CardProcess], None] | None = None,
 ) -> list[CardProcess]:
     """Stop the confirmed processes, each alone, and return them.
 
     Parameters
     ----------
     confirmed : sequence of str
-        `PID@START` of each, as `Holder.token` says.
+        `PID@START` of each, as `CardProcess.token` says.
     cards, registry
-        What was read just now: who is not stale any more is not stopped.
+        What was read just now: a process that is not stale any more is not stopped.
     term_s : float
-        Seconds each gets to end in good order before SIGKILL.
-    tell : callable, optional
-        Told each process when it has ended.
+        Seconds that each gets to end before SIGKILL.
+    on_stopped : callable, optional
+        Called with each process when it has ended.
 
     Raises
     ------
@@ -392,6 +384,6 @@ def stop_stale(
     chosen = [stale[token] for token in dict.fromkeys(confirmed)]
     for holder in chosen:
         stop_process(holder.pid, holder.started_at, term_s=term_s)
-        if tell is not None:
-            tell(holder)
+        if on_stopped is not None:
+            on_stopped(holder)
     return chosen

@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
+from tautools.files import packaged_yaml
 from tautools.servers.diagnose.fixes import automatic_fix
 from tautools.servers.vllm.log import LogMessage, read_messages
 
@@ -97,9 +95,7 @@ class Diagnosis:
 @cache
 def known_failures() -> tuple[KnownFailure, ...]:
     """Return the rows of `failures.yaml`, in its order: within one line the first row that fits counts."""
-    text = files(__package__).joinpath("failures.yaml").read_text(encoding="utf-8")
-    rows = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
-    return tuple(_row(**row) for row in rows)
+    return tuple(_row(**row) for row in packaged_yaml(__package__, "failures.yaml"))
 
 
 def _row(*, when: Any, patterns: list[str], only_if: Mapping[str, Any] | None = None, **rest: Any) -> KnownFailure:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
 from tautools.params.secrets import names_a_secret
+from tautools.servers.accelerators.probe import CARD_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,11 +33,11 @@ _DIST_INFO = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)\.(?:dist|e
 
 def packages_folders(command: Sequence[str]) -> list[Path]:
     """Return the `site-packages` folders of the environment that a command belongs to; none when it is not here."""
-    found = shutil.which(command[0]) if command else None
-    if found is None:
+    program = shutil.which(command[0]) if command else None
+    if program is None:
         return []
     # Not resolved further: the `python` of a virtual environment is a link to another one's.
-    return sorted(Path(found).absolute().parent.parent.glob("lib/python3*/site-packages"))
+    return sorted(Path(program).absolute().parent.parent.glob("lib/python3*/site-packages"))
 
 
 def installed_versions(command: Sequence[str]) -> dict[str, str]:
@@ -47,13 +48,9 @@ def installed_versions(command: Sequence[str]) -> dict[str, str]:
     command : sequence of str
         What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
     """
-    versions: dict[str, str] = {}
-    for folder in packages_folders(command):
-        for path in folder.iterdir():
-            info = _DIST_INFO.fullmatch(path.name)
-            if info and (name := info["name"].lower()) in _PACKAGES:
-                versions[name] = info["version"]
-    return versions
+    files = [path.name for folder in packages_folders(command) for path in folder.iterdir()]
+    infos = {match["name"].lower(): match["version"] for name in files if (match := _DIST_INFO.fullmatch(name))}
+    return {name: version for name, version in infos.items() if name in _PACKAGES}
 
 
 RECIPES_VARIABLE = "PT_HPU_RECIPE_CACHE_CONFIG"
@@ -61,7 +58,7 @@ RECIPES_MB = 16384
 """Size that the cache of compiled graphs may grow to [MB]."""
 
 _FIRST_COMPILE_S = 600
-"""A first request may wait so long for its graph [s]."""
+"""How long a first request may wait for its graph [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     params, site
         What was written.
     versions : mapping
-        Installed packages, as `installed_versions` tells them; they tell Gaudi's plugin from the old fork.
+        Installed packages, from `installed_versions`; they distinguish Gaudi's plugin from the old fork.
     """
     if params.simulated:
         return DeviceProfile("simulated")
@@ -93,27 +90,22 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     return DeviceProfile(site.device)
 
 
-def check_module_ids(env: Mapping[str, str]) -> None:
-    """Raise when Gaudi's card variable holds anything but numbers.
-
-    Raises
-    ------
-    ParamsError
-        Vendor software ends with a ValueError about `int()` otherwise.
-    """
-    given = env.get("HABANA_VISIBLE_MODULES")
-    if given is not None and not re.fullmatch(r"\d+(,\d+)*", given):
+def _check_module_ids(env: Mapping[str, str]) -> None:
+    """Raise when Gaudi's card variable holds anything but numbers: the vendor's software ends with a ValueError."""
+    modules = env.get("HABANA_VISIBLE_MODULES")
+    if modules is not None and not re.fullmatch(r"\d+(,\d+)*", modules):
         raise ParamsError(
-            f"HABANA_VISIBLE_MODULES={given!r} is not a list of module numbers.",
-            next_step="Write numbers such as 0,1 (`hl-smi -Q index,module_id -f csv` tells them), or unset it for all.",
+            f"HABANA_VISIBLE_MODULES={modules!r} is not a list of module numbers.",
+            next_step="Write numbers such as 0,1 (see `hl-smi -Q index,module_id -f csv`), or unset it for all.",
         )
 
 
 def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
-    fork = _is_fork(versions)
-    lazy = fork
+    # Habana's own vLLM ends at 0.9; later ones are the project's with a plugin.
+    numbers = [int(part) for part in re.findall(r"\d+", versions.get("vllm", ""))[:2]]
+    fork = "vllm_gaudi" not in versions and len(numbers) == 2 and numbers < [0, 10]
     env = {
-        "PT_HPU_LAZY_MODE": "1" if lazy else "0",
+        "PT_HPU_LAZY_MODE": "1" if fork else "0",
         "PT_HPU_WEIGHT_SHARING": "0",
         "HABANA_LOGS": f"{user_folder(site)}/habana_logs",
         "VLLM_RPC_TIMEOUT": str(_FIRST_COMPILE_S * 1000),
@@ -121,52 +113,40 @@ def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     }
     if not fork:
         env["VLLM_BUCKETING_STRATEGY"] = "exp"
-    if lazy and params.vllm.tensor_parallel_size > 1:
+    if fork and params.vllm.tensor_parallel_size > 1:
         env["PT_HPU_ENABLE_LAZY_COLLECTIVES"] = "true"
-    if lazy and "qwen" in params.model.lower():
+    if fork and "qwen" in params.model.lower():
         env["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"] = "false"
     if params.vllm.max_num_seqs is not None:
         env["VLLM_DECODE_BS_BUCKET_MAX"] = str(params.vllm.max_num_seqs)
     recipes = _recipe_folder(params, site, versions)
     if recipes:
         env[RECIPES_VARIABLE] = f"{recipes},false,{RECIPES_MB}"
-    return DeviceProfile("gaudi-fork" if fork else "gaudi", env, _gaudi_notes(params, site, fork=fork, recipes=recipes))
-
-
-def _is_fork(versions: Mapping[str, str]) -> bool:
-    """Whether it is Habana's own vLLM, which ends at 0.9; later ones are the project's with a plugin."""
-    version = versions.get("vllm", "")
-    numbers = [int(part) for part in re.findall(r"\d+", version)[:2]]
-    return "vllm_gaudi" not in versions and len(numbers) == 2 and numbers < [0, 10]
+    written = site.env | params.env
+    notes = {
+        "Habana's fork of vLLM is not maintained any more; the plugin (vllm-gaudi) has taken its place.": fork,
+        "Compiled graphs are not kept: the versions of its environment cannot be seen from here.": not recipes,
+        "Without the warm-up the first requests compile: their latencies are no measurement.": (
+            "VLLM_SKIP_WARMUP" in written
+        ),
+        "VLLM_FULL_WARMUP ends the server at the first shape it has not seen.": "VLLM_FULL_WARMUP" in written,
+        "The start is mostly warm-up; `server ls` shows its counter.": True,
+    }
+    return DeviceProfile("gaudi-fork" if fork else "gaudi", env, [note for note, holds in notes.items() if holds])
 
 
 def _recipe_folder(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> str:
     """Return the folder of compiled graphs; none when the software is not known, whose graphs they would be."""
-    software = [versions.get(name) for name in ("habana_torch_plugin", "vllm", "vllm_gaudi")]
     if not versions.get("vllm"):
         return ""
-    cards = params.vllm.tensor_parallel_size
-    key = "-".join([*(each for each in software if each), f"tp{cards}", params.vllm.dtype or "auto"])
+    software = [versions[name] for name in ("habana_torch_plugin", "vllm", "vllm_gaudi") if versions.get(name)]
+    key = "-".join([*software, f"tp{params.vllm.tensor_parallel_size}", params.vllm.dtype or "auto"])
     return f"{user_folder(site)}/recipes/{re.sub(r'[^A-Za-z0-9._+-]', '_', key)}"
 
 
 def user_folder(site: SiteParams) -> str:
     """Return this user's folder on the node's own disk."""
     return f"{site.node_disk.rstrip('/')}/tautools-{getpass.getuser()}"
-
-
-def _gaudi_notes(params: ServerParams, site: SiteParams, *, fork: bool, recipes: str) -> list[str]:
-    notes = []
-    if fork:
-        notes.append("Habana's fork of vLLM is not kept up any more; the plugin (vllm-gaudi) has taken its place.")
-    if not recipes:
-        notes.append("Compiled graphs are not kept: the versions of its environment cannot be seen from this session.")
-    if "VLLM_SKIP_WARMUP" in site.env | params.env:
-        notes.append("Without the warm-up the first requests compile: their latencies are no measurement.")
-    if "VLLM_FULL_WARMUP" in site.env | params.env:
-        notes.append("VLLM_FULL_WARMUP ends the server at the first shape it has not seen.")
-    notes.append("The start is mostly warm-up; `server ls` shows its counter.")
-    return notes
 
 
 def _cpu_profile(params: ServerParams) -> DeviceProfile:
@@ -183,9 +163,7 @@ def _cpu_profile(params: ServerParams) -> DeviceProfile:
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _LAUNCHER_FLAGS = {"api_key", "host", "port", "served_model_name", "model", "uds"}
-"""Flags that the launcher sets itself; a second value would undo the proof of identity or show the key."""
-
-_CARD_VARIABLES = {"cuda": "CUDA_VISIBLE_DEVICES", "gaudi": "HABANA_VISIBLE_MODULES"}
+"""Flags that the launcher sets itself; a second value would undo the identity check or show the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +175,7 @@ class ListenAddress:
     alias: str
 
 
-def server_argv(params: ServerParams, site: SiteParams, place: ListenAddress) -> list[str]:
+def server_argv(params: ServerParams, site: SiteParams, address: ListenAddress) -> list[str]:
     """Return the command that starts the server, word by word.
 
     Raises
@@ -207,13 +185,13 @@ def server_argv(params: ServerParams, site: SiteParams, place: ListenAddress) ->
         be taken for a flag.
     """
     if params.simulated:
-        return _without_secrets(_simulate_argv(params, place))
+        return _without_secrets(_simulate_argv(params, address))
     if params.model.startswith("-"):
         raise ParamsError(
             f"The model {params.model!r} would be taken for a flag.",
-            next_step="Give it as ORGANISATION/NAME or as a path; a folder whose name begins so as ./NAME.",
+            next_step="Give it as ORGANISATION/NAME or as a path; write a folder with such a name as ./NAME.",
         )
-    return _without_secrets(_vllm_argv(params, params.serve_command or site.serve_command, place))
+    return _without_secrets(_vllm_argv(params, params.serve_command or site.serve_command, address))
 
 
 def server_env(
@@ -239,24 +217,24 @@ def server_env(
     """
     if params.cards and site.uses_slurm and site.gres:
         raise ParamsError(
-            f"Server {params.name!r} names cards, and Slurm gives a job its cards; those of other jobs are not ours.",
+            f"Server {params.name!r} names cards, and Slurm chooses the cards of a job.",
             evidence=f"cards {', '.join(map(str, params.cards))}; gres {site.gres}",
             next_step="Leave out `cards` and --gpu-ids: a job asks for as many cards as its server takes.",
         )
     env = {name: value for name, value in inherited.items() if name != "VLLM_PORT"}
-    # A root that the session has set is shared by all that start from it; each server gets a folder of its own in it.
+    # A cache root that is set already is shared by all servers; each gets a folder of its own in it.
     env["VLLM_CACHE_ROOT"] = str(Path(env["VLLM_CACHE_ROOT"]) / cache.name if "VLLM_CACHE_ROOT" in env else cache)
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # A log that is watched must not wait in a buffer.
+    # Someone follows the log: it must not wait in a buffer.
     env.setdefault("PYTHONUNBUFFERED", "1")
     profile = choose_profile(params, site, installed_versions(params.serve_command or site.serve_command))
     env = profile.env | env
-    variable = _CARD_VARIABLES.get(site.device)
+    variable = CARD_VARIABLES.get(site.device)
     if params.cards and variable:
         env[variable] = ",".join(str(card) for card in params.cards)
     env |= site.env | params.env
     if site.device == "gaudi":
-        check_module_ids(env)
+        _check_module_ids(env)
     env[KEY_VARIABLE] = key
     return env
 
@@ -273,31 +251,21 @@ def _without_secrets(argv: list[str]) -> list[str]:
     return argv
 
 
-def _simulate_argv(params: ServerParams, place: ListenAddress) -> list[str]:
-    how = params.simulate
-    flags = {
-        "--host": place.host,
-        "--port": place.port,
-        "--model": params.serves,
-        "--alias": place.alias,
-        "--skill": how.skill,
-        "--ttft-ms": how.ttft_ms,
-        "--itl-ms": how.itl_ms,
-        "--prefill-ms-per-1k": how.prefill_ms_per_1k_tokens,
-        "--jitter": how.jitter,
-        "--speed": how.speed,
-        "--seed": how.seed,
-        "--max-model-len": how.max_model_len,
-    }
+def _simulate_argv(params: ServerParams, address: ListenAddress) -> list[str]:
+    simulate = params.simulate
+    flags = {"host": address.host, "port": address.port, "model": params.serves, "alias": address.alias}
+    flags |= {name: getattr(simulate, name) for name in ("skill", "ttft_ms", "itl_ms")}
+    flags["prefill_ms_per_1k"] = simulate.prefill_ms_per_1k_tokens
+    flags |= {name: getattr(simulate, name) for name in ("jitter", "speed", "seed", "max_model_len")}
     # -P: a file of the workspace must not be taken for a module of Python's.
     words = params.serve_command or [sys.executable, "-P", "-m", "tautools.simulate"]
-    return [*words, *(word for flag, value in flags.items() for word in (flag, str(value)))]
+    return [*words, *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
 
 
-def _vllm_argv(params: ServerParams, words: list[str], place: ListenAddress) -> list[str]:
+def _vllm_argv(params: ServerParams, words: list[str], address: ListenAddress) -> list[str]:
     vllm = params.vllm
-    argv = [*words, params.model, "--host", place.host, "--port", str(place.port)]
-    argv += ["--served-model-name", params.serves, place.alias]
+    argv = [*words, params.model, "--host", address.host, "--port", str(address.port)]
+    argv += ["--served-model-name", params.serves, address.alias]
     named = {
         "max_model_len": vllm.max_model_len,
         "tensor_parallel_size": vllm.tensor_parallel_size if vllm.tensor_parallel_size > 1 else None,
@@ -311,9 +279,7 @@ def _vllm_argv(params: ServerParams, words: list[str], place: ListenAddress) -> 
         "default_chat_template_kwargs": vllm.chat_template_kwargs or None,
         "enforce_eager": vllm.enforce_eager or None,
     }
-    for name, value in (named | vllm.args).items():
-        argv += _flag_words(name, value)
-    return argv
+    return argv + [word for name, value in (named | vllm.args).items() for word in _flag_words(name, value)]
 
 
 def _flag_words(name: str, value: Any) -> list[str]:
