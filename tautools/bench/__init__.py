@@ -11,18 +11,19 @@ from tautools.bench.conversation import run_conversation
 from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts
 from tautools.bench.selection import approach_of, check_approach, select_tasks
 from tautools.bench.setting import build_setting, conversation_seed
-from tautools.bench.sources import benchmarks, open_source
+from tautools.bench.sources import open_domain, open_ref, open_source
 
 __all__ = [
     "approach_of",
     "ask_judge",
-    "benchmarks",
     "build_setting",
     "check_approach",
     "conversation_seed",
     "judge_texts",
     "needs_judge",
     "null_baseline",
+    "open_domain",
+    "open_ref",
     "open_source",
     "reference_reward",
     "run_conversation",

@@ -76,15 +76,10 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     """
     tag = CallTag(
         role=Role.AGENT,
-        env=domain.env,
+        ref=domain.ref,
         task_id=task.id,
         trial=trial,
         strategy=str(approach.strategy),
-        split=domain.split,
-        bench=domain.bench,
-        source=domain.source,
-        path=domain.path,
-        python=domain.python,
         setting_id=setting_id,
         conversation=f"{setting_id}/{task.id}/{trial}",
         seed=seed,
@@ -318,7 +313,7 @@ class _Episode:
             reward = 0.0 if outcome.scored else None
         return Conversation(
             setting_id=self.tag.setting_id,
-            env=self.domain.env,
+            env=self.domain.ref.env,
             task_id=self.task.id,
             trial=self.tag.trial,
             outcome=outcome,

@@ -152,15 +152,10 @@ def _call_tag(domain: Domain, conversation: Conversation, step: int) -> CallTag:
     setting_id, task_id, trial = conversation.setting_id, conversation.task_id, conversation.trial
     return CallTag(
         role=Role.JUDGE,
-        env=domain.env,
+        ref=domain.ref,
         task_id=task_id,
         trial=trial,
         step=step,
-        split=domain.split,
-        bench=domain.bench,
-        source=domain.source,
-        path=domain.path,
-        python=domain.python,
         setting_id=setting_id,
         purpose="verdict" if step == 0 else "repair",
         conversation=f"{setting_id}/{task_id}/{trial}",

@@ -97,8 +97,8 @@ def refuse_task_facts(persona: Persona, domain: Domain) -> None:
     named = task_facts_in(persona.words, domain)
     if named:
         raise ParamsError(
-            f"The persona {persona.label} names facts of the tasks of {domain.env}: a persona that changes the task's "
-            "facts is not played.",
+            f"The persona {persona.label} names facts of the tasks of {domain.ref.env}: a persona that changes the "
+            "task's facts is not played.",
             evidence=f"Found in its words: {', '.join(named)}.",
             next_step="Say how the customer speaks and behaves, without ids, names, amounts, values or tools.",
         )

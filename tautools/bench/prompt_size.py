@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Approach, Domain, Task
     from tautools.llm.types import Message, ToolSpec
+    from tautools.records import BenchRef
 
 
 ASSUMED_ROUNDS = 5
@@ -24,7 +25,7 @@ ASSUMED_ROUNDS = 5
 ASSUMED_ROUND_CHARS = 450
 """Characters that customer and agent are taken to say in one round together."""
 
-_replayed_cache: dict[tuple[str, ...], int] = {}
+_replayed_cache: dict[tuple[BenchRef, str], int] = {}
 
 _TEXT_STRATEGIES = {Strategy.ACT, Strategy.REACT}
 
@@ -54,7 +55,7 @@ def reference_prompt_chars(domain: Domain, approach: Approach, tasks: Iterable[T
 
 def _cached_action_chars(domain: Domain, task: Task) -> int:
     """Return the characters of a task's actions and answers; replayed once in a process, as a sweep asks many times."""
-    key = (domain.bench, domain.source, domain.path, domain.env, domain.split, task.id)
+    key = (domain.ref, task.id)
     if key not in _replayed_cache:
         _replayed_cache[key] = _action_chars(domain, task)
     return _replayed_cache[key]

@@ -70,7 +70,7 @@ def check_approach(domain: Domain, approach: Approach) -> None:
     ):
         if wanted not in known:
             raise BenchError(
-                f"{domain.bench} has no {kind} {wanted.value}.",
+                f"{domain.ref.bench} has no {kind} {wanted.value}.",
                 evidence=f"It has {', '.join(each.value for each in known)}.",
                 next_step=f"Choose another {kind}, or a benchmark that has this one.",
             )
@@ -92,14 +92,14 @@ def select_tasks(domain: Domain, wanted: TaskParams) -> list[Task]:
         When an id does not exist (the nearest are named), or no task is left.
     """
     if wanted.ids is not None:
-        names = list(dict.fromkeys(check_known("task", name, domain.tasks, of=domain.env) for name in wanted.ids))
+        names = list(dict.fromkeys(check_known("task", name, domain.tasks, of=domain.ref.env) for name in wanted.ids))
     else:
         end = None if wanted.end_index == -1 else wanted.end_index
         names = list(domain.tasks)[wanted.start_index : end]
     if not names:
         raise BenchError(
-            f"No task of {domain.env} is selected.",
-            evidence=f"{domain.env} has {len(domain.tasks)} tasks in its split {domain.split!r}; "
+            f"No task of {domain.ref.env} is selected.",
+            evidence=f"{domain.ref.env} has {len(domain.tasks)} tasks in its split {domain.ref.split!r}; "
             f"asked for: {wanted.model_dump(exclude_defaults=True)}.",
             next_step="Widen the range, or name tasks by their ids.",
         )

@@ -60,13 +60,13 @@ def build_setting(
     persona = approach.persona
     judge = parties.get("judge")
     return Setting(
-        bench=domain.bench,
+        bench=domain.ref.bench,
         source=source.name,
         source_version=source.version,
         protocol=domain.protocol.name,
         reward_basis=f"{domain.reward_basis}+{BASIS}" if judge else domain.reward_basis,
-        env=domain.env,
-        split=domain.split,
+        env=domain.ref.env,
+        split=domain.ref.split,
         strategy=run.strategy,
         agent=parties["agent"],
         user=parties.get("user", _PERSON),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
     from tautools.params.personas import Persona
-    from tautools.records import Strategy
+    from tautools.records import BenchRef, Strategy
 
 
 Changes: TypeAlias = "Mapping[tuple[str, str], str | None]"
@@ -154,15 +154,8 @@ class EnvState(Protocol):
 class Domain(Protocol):
     """One env of a source, loaded once per process."""
 
-    bench: str
-    """Such as `tau2`."""
-    source: str
-    """Name of the source that it was loaded from."""
-    path: str
-    """Folder of the checkout, for `open_source`; empty for a source that is a package, as is `python`."""
-    python: str
-    env: str
-    split: str
+    ref: BenchRef
+    """Which env it is and where it was loaded from, every field as it was found."""
     strategies: Sequence[Strategy]
     user_strategies: Sequence[UserStrategy]
     tasks: Mapping[str, Task]

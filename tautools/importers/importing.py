@@ -337,12 +337,10 @@ def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]
 
 
 def _provenance(group: ImportGroup) -> dict[str, Any]:
-    domain = group.domain
-    benchmark = {"path": domain.path, "python": domain.python} if domain else {}
     return {
         "tautools": tautools.__version__,
         "imported": [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files],
-        "benchmark": {name: text for name, text in benchmark.items() if text},
+        "benchmark": group.domain.ref.location if group.domain else {},
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench import open_source, select_tasks
+from tautools.bench import open_domain, select_tasks
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import BenchError, ParamsError
 from tautools.importers.rows import LOST, RowStatus, SourceFacts, SourceFile, SourceRow
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Domain
     from tautools.params.models import RunParams
+    from tautools.records import BenchRef
 
 
 # What a file or its flags must say: params name, the flag, the param that may stand in for it, the words for it.
@@ -254,12 +255,12 @@ def _resolve_setting(file: SourceFile, env: str, request: ImportRequest, *, simu
     """Return an empty group with the setting of a file's rows of one env; nothing is guessed."""
     own = _own_setting(file, request.workspace)
     if own is not None:
-        return ImportGroup(own, None, *_find_domain(own.bench, own.source, own.env, own.split))
+        return ImportGroup(own, None, *_find_domain(own.ref))
     run = _run_of(file, env, request)
     if request.comparable:
         return _comparable_group(run, request.workspace, simulated=simulated)
-    source = None if run.source is None or run.source.startswith(IMPORTED_PREFIX) else run.source
-    domain, reason = _find_domain(run.bench, source, run.env, run.tasks.split, run.path, run.python)
+    imported = run.ref.source.startswith(IMPORTED_PREFIX)
+    domain, reason = _find_domain(run.ref._replace(source="") if imported else run.ref)
     setting = _imported_setting(file.facts, run, domain, request.workspace, simulated=simulated)
     return ImportGroup(setting, run, domain, reason)
 
@@ -355,7 +356,7 @@ def _imported_setting(
         protocol=facts.protocol,
         reward_basis=facts.reward_basis,
         env=run.env,
-        split=run.tasks.split or (domain.split if domain else default_split),
+        split=run.tasks.split or (domain.ref.split if domain else default_split),
         strategy=run.strategy,
         agent=parties["agent"],
         user=parties.get("user", ModelConfig(model="human", provider="human")),
@@ -366,10 +367,8 @@ def _imported_setting(
     )
 
 
-def _find_domain(
-    bench: str, source: str | None, env: str, split: str | None, path: str | None = None, python: str | None = None
-) -> tuple[Domain | None, str]:
+def _find_domain(ref: BenchRef) -> tuple[Domain | None, str]:
     try:
-        return open_source(bench, source, path, python).domain(env, split), ""
+        return open_domain(ref), ""
     except BenchError as error:
         return None, error.problem

@@ -198,7 +198,7 @@ def _redact(error: ModelCallError, endpoint: Endpoint) -> None:
     error.args = (error.problem,)
 
 
-_FROM_TAG = ("role", "expert", "env", "task_id", "trial", "turn", "step", "purpose", "setting_id")
+_FROM_TAG = ("role", "expert", "task_id", "trial", "turn", "step", "purpose", "setting_id")
 
 _SERVER_TIMES = {
     "server_queue_s": "queue_time_ms",
@@ -213,6 +213,7 @@ def _call_record(
 ) -> CallRecord:
     """Return the record of one attempt: what arrived and when, and `further` fields that the caller knows."""
     return CallRecord(
+        env=tag.ref.env,
         **{name: getattr(tag, name) for name in _FROM_TAG},
         endpoint=endpoint.base_url or endpoint.provider,
         model=endpoint.model,

@@ -148,12 +148,8 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
 
 def task_field(tag: CallTag) -> dict[str, Any]:
     """Return the field from which a simulated server learns which task it plays; real servers never get it."""
-    origin = {"source": tag.source, "path": tag.path, "python": tag.python}
     return {
-        "bench": tag.bench,
-        **{name: value for name, value in origin.items() if value},
-        "env": tag.env,
-        "split": tag.split,
+        **{name: value for name, value in tag.ref._asdict().items() if value},
         "task_id": tag.task_id,
         "trial": tag.trial,
         "role": tag.role.value,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from tautools.records import BenchRef
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tautools.records import CallRecord, Role
 
+
+_NO_ENV = BenchRef()
 
 Message: TypeAlias = dict[str, Any]
 """One message in OpenAI's chat format, as it goes over the wire."""
@@ -43,18 +47,13 @@ class CallTag:
     """Which conversation a request belongs to, and where in it."""
 
     role: Role
-    env: str = ""
+    ref: BenchRef = _NO_ENV
+    """The benchmark's env; a simulated server opens the same one."""
     task_id: str = ""
     trial: int = 0
     turn: int = 0
     step: int = 0
     strategy: str = ""
-    split: str = ""
-    bench: str = ""
-    source: str = ""
-    """Where the benchmark was loaded from; with `path` and `python` a simulated server opens the same one."""
-    path: str = ""
-    python: str = ""
     setting_id: str = ""
     purpose: str = "chat"
     conversation: str = ""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tautools.records import Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
+from tautools.records import BenchRef, Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
@@ -249,6 +249,11 @@ class SharedRunParams(Params):
     grace_s: float = Field(30.0, ge=0)
     """Seconds that running conversations get to finish after an interrupt."""
 
+    @property
+    def ref(self) -> BenchRef:
+        """The benchmark and where it is loaded from, as far as it is chosen."""
+        return BenchRef(self.bench, "", self.tasks.split or "", self.source or "", self.path or "", self.python or "")
+
 
 class RunParams(SharedRunParams):
     """One sweep cell: everything needed to run it."""
@@ -261,6 +266,11 @@ class RunParams(SharedRunParams):
     num_trials: int = Field(1, ge=1)
     keep_itl: bool = False
     """Keep every inter-token gap in the call records."""
+
+    @property
+    def ref(self) -> BenchRef:
+        """The benchmark, the env and where they are loaded from, as far as they are chosen."""
+        return super().ref._replace(env=self.env)
 
     @property
     def roles(self) -> dict[str, RoleParams]:

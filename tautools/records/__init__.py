@@ -28,10 +28,11 @@ from tautools.records.conversation import (
     TrajectoryAction,
 )
 from tautools.records.server import Certificate, Check, ServerRecord
-from tautools.records.setting import LOOP_VERSION, Limits, ModelConfig, Sampling, Setting, setting_id
+from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting, setting_id
 
 __all__ = [
     "LOOP_VERSION",
+    "BenchRef",
     "CallRecord",
     "Certificate",
     "Check",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,26 @@ from tautools.records.base import Record, Strategy, Thinking, ThinkingSwitch, Us
 
 LOOP_VERSION = 1
 """Version of the conversation loop; raised when its behaviour changes what scores mean."""
+
+
+class BenchRef(NamedTuple):
+    """One env of a benchmark and where it is loaded from; an empty field means the usual."""
+
+    bench: str = ""
+    """`tau2`, or `tau-bench`, which is v1."""
+    env: str = ""
+    split: str = ""
+    source: str = ""
+    """Where the benchmark is loaded from, such as `inspect-evals`."""
+    path: str = ""
+    """Folder of a checkout, for sources that are one."""
+    python: str = ""
+    """Interpreter of the checkout's own environment, for sources that run in one."""
+
+    @property
+    def location(self) -> dict[str, str]:
+        """The fields that hold on one machine only, as provenance keeps them: `path` and `python` where given."""
+        return {name: value for name, value in (("path", self.path), ("python", self.python)) if value}
 
 
 class Sampling(BaseModel):
@@ -89,6 +109,11 @@ class Setting(Record):
     simulated: bool = False
     """Whether any model of it is simulated; such figures are marked SIMULATED everywhere."""
     loop_version: int = 1
+
+    @property
+    def ref(self) -> BenchRef:
+        """The env and its source, without the location, which is provenance."""
+        return BenchRef(self.bench, self.env, self.split, self.source)
 
     @property
     def id(self) -> str:

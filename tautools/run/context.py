@@ -153,7 +153,7 @@ def _recorded(cell: Cell, model: str) -> Iterator[tuple[int, int, int]]:
     """Yield characters and tokens of the agent's longest prompt, and the characters forecast for it."""
     for folder in results_of(cell.workspace):
         setting = folder.setting
-        here = (cell.domain.bench, cell.run.env, cell.run.strategy, model)
+        here = (cell.domain.ref.bench, cell.run.env, cell.run.strategy, model)
         if (setting.bench, setting.env, setting.strategy, setting.agent.model) != here:
             continue
         longest: dict[tuple[str, int], int] = {}

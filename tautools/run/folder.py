@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tautools.bench import open_source
+from tautools.bench import open_domain, open_ref
 from tautools.errors import BenchError, FilesError, NotInstalledError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Setting
@@ -186,12 +186,12 @@ def open_recorded_source(run: RunParams, workspace: Path) -> Source:
         When it is in neither place.
     """
     try:
-        return open_source(run.bench, run.source, run.path, run.python)
+        return open_ref(run.ref)
     except NotInstalledError:
         for folder in results_of(workspace):
-            place = _recorded_location(folder)
-            if folder.setting.bench == run.bench and "path" in place:
-                return open_source(run.bench, run.source, **place)
+            location = _recorded_location(folder)
+            if folder.setting.bench == run.bench and "path" in location:
+                return open_ref(run.ref._replace(**location))
         raise
 
 
@@ -203,8 +203,7 @@ def domain_of(folder: SettingFolder) -> Domain:
     BenchError
         When it is not there any more.
     """
-    setting = folder.setting
-    return open_source(setting.bench, setting.source, **_recorded_location(folder)).domain(setting.env, setting.split)
+    return open_domain(folder.setting.ref._replace(**_recorded_location(folder)))
 
 
 def _recorded_location(folder: SettingFolder) -> dict[str, str]:
@@ -224,8 +223,8 @@ def task_of(domain: Domain, task_id: str) -> Task:
     """
     if task_id not in domain.tasks:
         raise BenchError(
-            f"{domain.env} has no task {task_id!r}.",
-            evidence=f"Its split {domain.split!r} has {len(domain.tasks)} tasks.",
+            f"{domain.ref.env} has no task {task_id!r}.",
+            evidence=f"Its split {domain.ref.split!r} has {len(domain.tasks)} tasks.",
             next_step="Use the version of the benchmark that the results were made with.",
         )
     return domain.tasks[task_id]

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tautools.bench import approach_of, build_setting, check_approach, open_source, select_tasks
+from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
 from tautools.bench.persona import refuse_task_facts
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError, RunError
@@ -173,9 +173,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     """
     if not to_read:
         check_writable(workspace / "results" / run.env / run.strategy.value)
-    source = (
-        open_recorded_source(run, workspace) if to_read else open_source(run.bench, run.source, run.path, run.python)
-    )
+    source = open_recorded_source(run, workspace) if to_read else open_ref(run.ref)
     domain = source.domain(run.env, run.tasks.split)
     approach = approach_of(run)
     check_approach(domain, approach)
@@ -183,7 +181,7 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     tasks = list(select_tasks(domain, run.tasks))
     cast = resolve_models(run, workspace=workspace, need_servers=need_servers)
     settings = (
-        [imported_setting(run, cast, split=domain.split, workspace=workspace)]
+        [imported_setting(run, cast, split=domain.ref.split, workspace=workspace)]
         if continues_imported(run)
         else [build_setting(run, domain, source, approach, parties=cast.parties, simulated=x) for x in cast.simulated]
     )

@@ -112,7 +112,7 @@ def observe(cast: Models, domain: Domain) -> dict[str, Any]:
     return {
         "tautools": tautools.__version__,
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
-        "benchmark": {name: text for name, text in (("path", domain.path), ("python", domain.python)) if text},
+        "benchmark": domain.ref.location,
         "packages": {name: _installed(name) for name in _PACKAGES},
         "endpoints": {
             role: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]

@@ -119,7 +119,7 @@ def _replay_row(row: Mapping[str, Any], domains: Sequence[Domain]) -> ReplayedRo
         return replace(
             rerun, fate=ReplayStatus.UNKNOWN_TASK, why=str(info.get("task", {}).get("instruction", ""))[:200]
         )
-    rerun = replace(rerun, place=f"{domain.env}/{domain.split}")
+    rerun = replace(rerun, place=f"{domain.ref.env}/{domain.ref.split}")
     actions = list(_actions(row["traj"]))
     if info.get("reward_info") is None:
         answers = sum(message["role"] == "assistant" for message in row["traj"])

@@ -65,10 +65,10 @@ def check_roles(around: SessionContext) -> Iterator[DoctorFinding]:
 
 
 def _benchmark_problems(sweep: SweepParams) -> list[tuple[str, str]]:
-    from tautools.bench import open_source
+    from tautools.bench import open_ref
 
     try:
-        open_source(sweep.bench, sweep.source, sweep.path, sweep.python)
+        open_ref(sweep.ref)
     except TautoolsError as error:
         where = "" if sweep.path else " A checkout is named by `path:` in the sweep, or by `--set path=FOLDER`."
         return [(error.problem, f"{error.next_step}{where}")]

@@ -10,12 +10,12 @@ import contextlib
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tautools.errors import TautoolsError
-from tautools.records import Role
+from tautools.records import BenchRef, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,23 +51,18 @@ class TaskField:
     It is the only way in which the server learns what it plays. Real servers ignore it.
     """
 
-    bench: str
-    env: str
-    split: str
+    ref: BenchRef
     task_id: str
     trial: int
     role: Role
     strategy: str
     seed: int | None
-    source: str = ""
-    """Where the benchmark is loaded from, its usual place when empty; `path` and `python` are of a checkout."""
-    path: str = ""
-    python: str = ""
 
     @property
     def conversation(self) -> str:
         """What makes the conversation this one and no other; the same for all its requests."""
-        return f"{self.bench}/{self.env}/{self.split}/{self.task_id}/{self.trial}/{self.strategy}/{self.seed}"
+        ref = self.ref
+        return f"{ref.bench}/{ref.env}/{ref.split}/{self.task_id}/{self.trial}/{self.strategy}/{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +164,14 @@ def _task_field(value: object) -> TaskField | None:
     try:
         if not isinstance(value, dict):
             raise TypeError("it is not an object")
+        named = {name: str(value.get(name) or "") for name in BenchRef._fields}
         return TaskField(
-            bench=str(value["bench"]),
-            env=str(value["env"]),
-            split=str(value.get("split") or ""),
+            ref=BenchRef(**named | {"bench": str(value["bench"]), "env": str(value["env"])}),
             task_id=str(value["task_id"]),
             trial=int(value["trial"]),
             role=Role(value["role"]),
             strategy=str(value.get("strategy") or ""),
             seed=value.get("seed"),
-            source=str(value.get("source") or ""),
-            path=str(value.get("path") or ""),
-            python=str(value.get("python") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, f"The field tautools_task cannot be read: {error}", param="tautools_task") from error
@@ -189,18 +180,7 @@ def _task_field(value: object) -> TaskField | None:
 _log = logging.getLogger(__name__)
 
 
-class EnvSource(NamedTuple):
-    """One env and the place that it is loaded from; what is empty is as usual."""
-
-    bench: str
-    env: str
-    split: str = ""
-    source: str = ""
-    path: str = ""
-    python: str = ""
-
-
-USUAL_ENVS = (EnvSource("tau2", "retail"), EnvSource("tau2", "airline"), EnvSource("tau2", "telecom"))
+USUAL_ENVS = (BenchRef("tau2", "retail"), BenchRef("tau2", "airline"), BenchRef("tau2", "telecom"))
 """What most runs ask for."""
 
 
@@ -208,7 +188,7 @@ class TaskLibrary:
     """Finds the task that a request names."""
 
     def __init__(self) -> None:
-        self._loads: dict[EnvSource, asyncio.Task[Domain]] = {}
+        self._loads: dict[BenchRef, asyncio.Task[Domain]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def find(self, field: TaskField) -> tuple[Domain, Task]:
@@ -220,41 +200,39 @@ class TaskLibrary:
             400 when there is no such bench, env, split or task.
         """
         try:
-            domain = await self._domain(
-                EnvSource(field.bench, field.env, field.split, field.source, field.path, field.python)
-            )
+            domain = await self._domain(field.ref)
         except TautoolsError as error:
             raise ApiError(400, f"tautools_task: {error.problem}", param="tautools_task") from error
         task = domain.tasks.get(field.task_id)
         if task is None:
-            told = f"tautools_task: there is no task {field.task_id!r} in {field.env}."
+            told = f"tautools_task: there is no task {field.task_id!r} in {field.ref.env}."
             raise ApiError(400, told, param="tautools_task")
         return domain, task
 
-    async def warm(self, places: Sequence[EnvSource] = USUAL_ENVS) -> None:
+    async def warm(self, refs: Sequence[BenchRef] = USUAL_ENVS) -> None:
         """Load envs before they are asked for; what cannot be loaded is told in the log."""
-        for place in places:
+        for ref in refs:
             try:
-                await self._domain(place)
+                await self._domain(ref)
             except TautoolsError as error:
-                _log.warning("%s cannot be loaded: %s", place.env, error)
+                _log.warning("%s cannot be loaded: %s", ref.env, error)
 
-    async def _domain(self, place: EnvSource) -> Domain:
-        if place not in self._loads:
-            self._loads[place] = asyncio.create_task(self._load(place))
+    async def _domain(self, ref: BenchRef) -> Domain:
+        if ref not in self._loads:
+            self._loads[ref] = asyncio.create_task(self._load(ref))
         try:
             # A client that goes away must not break off what others wait for.
-            return await asyncio.shield(self._loads[place])
+            return await asyncio.shield(self._loads[ref])
         except TautoolsError:
-            self._loads.pop(place, None)
+            self._loads.pop(ref, None)
             raise
 
-    async def _load(self, place: EnvSource) -> Domain:
+    async def _load(self, ref: BenchRef) -> Domain:
         async with self._one_at_a_time:
-            return await _load_in_thread(place)
+            return await _load_in_thread(ref)
 
 
-async def _load_in_thread(place: EnvSource) -> Domain:
+async def _load_in_thread(ref: BenchRef) -> Domain:
     """Load an env in a thread that nobody waits for when the server is told to end."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[Domain] = loop.create_future()
@@ -270,18 +248,17 @@ async def _load_in_thread(place: EnvSource) -> Domain:
     def work() -> None:
         domain, fault = None, None
         try:
-            domain = _load_env(place)
+            domain = _load_env(ref)
         except Exception as error:  # noqa: BLE001 - handed over to the coroutine that waits
             fault = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, domain, fault)
 
-    threading.Thread(target=work, name=f"load {place.env}", daemon=True).start()
+    threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
     return await loaded
 
 
-def _load_env(place: EnvSource) -> Domain:
-    from tautools.bench import open_source
+def _load_env(ref: BenchRef) -> Domain:
+    from tautools.bench import open_domain
 
-    source = open_source(place.bench, place.source or None, place.path or None, place.python or None)
-    return source.domain(place.env, place.split or None)
+    return open_domain(ref)

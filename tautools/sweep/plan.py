@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench import open_source
+from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
 from tautools.run import prepare_cell
 from tautools.run.context import context_forecasts
@@ -287,7 +287,7 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
 
 def _not_installed(sweep: SweepParams) -> NotInstalledError | None:
     try:
-        open_source(sweep.bench, sweep.source, sweep.path, sweep.python)
+        open_ref(sweep.ref)
     except NotInstalledError as error:
         return error
     return None

@@ -132,7 +132,7 @@ async def test_each_request_says_where_in_which_conversation_it_belongs(retail: 
         (Role.USER, 2, 2),
     ]
     tag = client.requests[0].tag
-    assert (tag.bench, tag.env, tag.split, tag.task_id, tag.trial) == ("tau2", "retail", "base", "5", 2)
+    assert (*tag.ref[:3], tag.task_id, tag.trial) == ("tau2", "retail", "base", "5", 2)
     assert (tag.strategy, tag.setting_id, tag.seed) == ("fc", "abc", 77)
     assert len({request.tag.conversation for request in client.requests}) == 1
 

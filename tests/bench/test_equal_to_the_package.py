@@ -65,7 +65,7 @@ def _calls_of(domain: Domain, task: Task) -> list[tuple[str, dict[str, Any]]]:
         *((action.name, dict(action.arguments)) for action in task.reference),
         ("calculate", {"expression": "2 + 3 * (4.5 - 1)"}),
         ("transfer_to_human_agents", {"summary": "cannot help"}),
-        *MADE_UP[domain.env],
+        *MADE_UP[domain.ref.env],
     ]
 
 
@@ -95,7 +95,7 @@ def _dumped(env: str) -> dict[str, dict[str, Any]]:
 
 def _full_hash(env_state: InspectEnvState) -> str:
     """Hash our world whole, the package's way: the base with what was touched in its place."""
-    tables = {name: dict(table) for name, table in _dumped(env_state._domain.env).items()}
+    tables = {name: dict(table) for name, table in _dumped(env_state._domain.ref.env).items()}
     for name, table in vars(env_state._toolkit.db).items():
         for key in table._own:
             tables[name][key] = table._own[key].model_dump()
@@ -154,7 +154,7 @@ def test_the_shared_database_is_as_it_was_loaded(domain: Domain) -> None:
             asyncio.run(env_state.call(action.name, json.dumps(dict(action.arguments))))  # type: ignore[arg-type]
     tables = domain.env_state(task)._domain.shared.tables  # type: ignore[attr-defined]
     whole = {name: {key: found.model_dump() for key, found in table.entities.items()} for name, table in tables.items()}
-    assert get_dict_hash(whole) == base_hash(domain.env)
+    assert get_dict_hash(whole) == base_hash(domain.ref.env)
 
 
 def test_two_conversations_at_once_do_not_see_each_other(retail: Domain) -> None:

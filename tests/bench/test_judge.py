@@ -125,5 +125,5 @@ def test_only_what_the_benchmark_ended_and_what_asserts_something_is_judged(reta
 
 def test_tasks_carry_the_packages_assertions_and_their_texts_are_hashed(domain: Domain) -> None:
     asserting = sum(bool(task.assertions) for task in domain.tasks.values())
-    assert (asserting, len(domain.tasks)) == {"airline": (50, 50), "retail": (8, 114)}[domain.env]
+    assert (asserting, len(domain.tasks)) == {"airline": (50, 50), "retail": (8, 114)}[domain.ref.env]
     assert {name.partition("-")[0] for name in judge_texts(domain)} == {"judge", "assertions"}

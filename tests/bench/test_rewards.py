@@ -20,15 +20,15 @@ pytestmark = pytest.mark.usefixtures("bearable_package")
 @pytest.mark.slow
 async def test_the_reference_of_every_task_gets_the_packages_own_observations_and_reward(domain: Domain) -> None:
     for index, task in enumerate(domain.tasks.values()):
-        ours, theirs = domain.env_state(task), PackageWorld(domain.env)
+        ours, theirs = domain.env_state(task), PackageWorld(domain.ref.env)
         for action in task.reference:
             arguments = json.dumps(dict(action.arguments))
             assert (await ours.call(action.name, arguments)).text == (
                 await theirs.call(action.name, arguments)
             ).content, f"task {task.id}, {action.name}"
         said = list(task.communicate)
-        matches = theirs.hash() == expected_hash(domain.env, task.id)
-        reward = float(matches and await communicated(domain.env, task.id, said))
+        matches = theirs.hash() == expected_hash(domain.ref.env, task.id)
+        reward = float(matches and await communicated(domain.ref.env, task.id, said))
         assert ours.reward(said).value == reward, f"task {task.id}"
         if index % 10 == 0:  # its parts above are what takes the time; that they make the whole is shown on some
             assert await full_score(theirs, task.id, said) == reward

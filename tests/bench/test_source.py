@@ -20,7 +20,7 @@ from tautools.records import ModelConfig, Setting, Strategy
 
 
 def test_the_tasks_are_the_packages_in_its_order_with_its_prompts(domain: Domain) -> None:
-    samples = samples_of(domain.env)
+    samples = samples_of(domain.ref.env)
     assert list(domain.tasks) == list(samples)
     for name, task in domain.tasks.items():
         assert task.user_system == samples[name].input[0].text
@@ -50,7 +50,7 @@ def test_splits(env: str, split: str | None, tasks: int) -> None:
     domain = open_source().domain(env, split)
     assert len(domain.tasks) == tasks
     assert split == "small" or set(domain.tasks) <= set(open_source().domain(env).tasks)
-    assert domain.split == (split or "base")
+    assert domain.ref.split == (split or "base")
 
 
 def test_the_default_split_comes_first() -> None:
@@ -128,7 +128,7 @@ def test_a_choice_of_no_task_or_an_unknown_one_is_refused(
 
 def setting_of(domain: Domain, **params: Any) -> Setting:
     """Return the setting of a run with two fixed models."""
-    run = RunParams(env=domain.env, agent={"model": "a"}, user={"model": "u"}, **params)
+    run = RunParams(env=domain.ref.env, agent={"model": "a"}, user={"model": "u"}, **params)
     approach = Approach(run.strategy, run.user_strategy)
     parties = {"agent": ModelConfig(model="a"), "user": ModelConfig(model="u")}
     return build_setting(run, domain, open_source(), approach, parties=parties, simulated=False)

@@ -39,11 +39,11 @@ def domain(request: pytest.FixtureRequest) -> Domain:
 def play_original(domain: Domain, cases: list[dict[str, Any]], *, quick: bool = True) -> list[dict[str, Any]]:
     program = Path(__file__).parents[1] / "support" / "tau2_original.py"
     tables = str(Path(tau2_checkout.__file__).with_name("tau2_child_tables.py")) if quick else ""
-    job = {"path": domain.path, "env": domain.env, "cases": cases, "tables": tables}
+    job = {"path": domain.ref.path, "env": domain.ref.env, "cases": cases, "tables": tables}
     env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LOGURU_LEVEL": "CRITICAL"}
     env.pop("PYTHONPATH", None)
     told = subprocess.run(
-        [domain.python, str(program)], input=json.dumps(job), capture_output=True, text=True, env=env, check=False
+        [domain.ref.python, str(program)], input=json.dumps(job), capture_output=True, text=True, env=env, check=False
     )
     assert told.returncode == 0, told.stderr[-3000:]
     return [json.loads(line) for line in told.stdout.splitlines()]
@@ -69,8 +69,8 @@ def compare(domain: Domain, cases: list[dict[str, Any]], *, quick: bool) -> tupl
 def test_every_request_and_every_reward_is_the_originals(domain: Domain, variant: str) -> None:
     cases = [make_case(domain, task, variant) for task in domain.tasks.values()]
     requests, ends = compare(domain, cases, quick=True)
-    print(f"\n{domain.env} {variant}: {len(cases)} conversations, {requests} requests; {dict(ends)}")
-    assert len(cases) == TASKS[domain.env]
+    print(f"\n{domain.ref.env} {variant}: {len(cases)} conversations, {requests} requests; {dict(ends)}")
+    assert len(cases) == TASKS[domain.ref.env]
     assert requests > 4 * len(cases)
     assert variant != "solve" or ends == {"user_stop 1": len(cases)}
 
@@ -84,11 +84,11 @@ def test_too_many_errors_end_it_at_the_same_moment(domain: Domain) -> None:
 def test_the_package_with_its_own_databases_gives_the_same(domain: Domain) -> None:
     cases = [make_case(domain, task, "mixed 3") for task in list(domain.tasks.values())[::8]]
     requests, ends = compare(domain, cases, quick=False)
-    print(f"\n{domain.env} with its own databases: {len(cases)} conversations, {requests} requests; {dict(ends)}")
+    print(f"\n{domain.ref.env} with its own databases: {len(cases)} conversations, {requests} requests; {dict(ends)}")
     assert len(cases) > 6
 
 
 def test_every_reference_is_accepted_and_silence_is_not(domain: Domain) -> None:
     assert {reference_reward(domain, task).value for task in domain.tasks.values()} == {1.0}
     floor = {"airline": 23, "retail": 11, "telecom": 0}
-    assert sum(null_baseline(domain).values()) == floor[domain.env]
+    assert sum(null_baseline(domain).values()) == floor[domain.ref.env]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from stand_in import STAND_IN, changed_copy, stand_in
 
-from tautools.bench import null_baseline, open_source, reference_reward
+from tautools.bench import null_baseline, open_domain, open_source, reference_reward
 from tautools.bench.analysis.replay import run_without_loop
 from tautools.bench.sources.tau2_bench import Tau2Bench
 from tautools.bench.types import Approach, Domain, EnvState, Observation
 from tautools.errors import BenchError
-from tautools.records import Strategy
+from tautools.records import BenchRef, Strategy
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,10 @@ def test_the_same_checkout_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TAUTOOLS_TAU2_BENCH_PATH", str(STAND_IN))
     monkeypatch.setenv("TAUTOOLS_TAU2_BENCH_PYTHON", sys.executable)
     assert open_source("tau2", "tau2-bench") is found
-    assert (found.domain("library").path, found.domain("library").python) == (str(STAND_IN), sys.executable)
+    ref = found.domain("library").ref
+    assert (ref.path, ref.python) == (str(STAND_IN), sys.executable)
+    assert ref == BenchRef("tau2", "library", "base", "tau2-bench", str(STAND_IN), sys.executable)
+    assert open_domain(ref) is found.domain("library"), "a reference opens what it was made of"
 
 
 def test_another_database_is_another_setting(library: Domain, tmp_path: Path) -> None:

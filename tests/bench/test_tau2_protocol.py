@@ -56,7 +56,7 @@ async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
         {"role": "assistant", "content": greeting},
         {"role": "user", "content": "I want Moby Dick."},
     ]
-    assert [request.tag.source for request in client.requests] == ["tau2-bench"] * 5
+    assert [request.tag.ref.source for request in client.requests] == ["tau2-bench"] * 5
 
 
 async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(hold: Any) -> None:

@@ -32,7 +32,7 @@ def theirs(original: Original, domain: Any, task: Task, approach: Approach, line
             return original.shown(env, FewShotDisplays.of(domain, approach).texts)
         return original.writer(env, thinks=approach.strategy is Strategy.REACT)
 
-    return original.solve((domain.env, domain.split, int(task.id)), agent, approach.user_strategy.value, lines)
+    return original.solve((domain.ref.env, domain.ref.split, int(task.id)), agent, approach.user_strategy.value, lines)
 
 
 async def ours(domain: Domain, task: Task, approach: Approach, lines: tuple[Any, Any]) -> tuple[list[Any], Any]:

@@ -71,7 +71,7 @@ async def both(
         held = await ours(domain, domain.tasks[task_id], server)
         sent = list(server.requests)
     async with ScriptedServer(playing(agent, user)) as server:
-        await theirs(domain.env, task_id, server)
+        await theirs(domain.ref.env, task_id, server)
         return held, sent, list(server.requests)
 
 

@@ -10,7 +10,7 @@ from scripted_server import Say, ScriptedServer
 from tautools.errors import CallFault, ModelCallError, ParamsError
 from tautools.llm.request import switch_of
 from tautools.llm.types import CallTag
-from tautools.records import ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
+from tautools.records import BenchRef, ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
 
 
 def _nulls(value: Any) -> bool:
@@ -141,9 +141,7 @@ async def test_a_server_that_refuses_the_template_switch_names_the_other_one(ope
 
 
 async def test_only_simulated_servers_learn_which_task_they_play(open_client: Any, hello: Any) -> None:
-    tag = CallTag(
-        role=Role.USER, bench="tau2", env="retail", split="base", task_id="7", trial=2, strategy="act", seed=99
-    )
+    tag = CallTag(role=Role.USER, ref=BenchRef("tau2", "retail", "base"), task_id="7", trial=2, strategy="act", seed=99)
     async with ScriptedServer() as server:
         async with open_client(server, endpoint={"simulated": True}) as opened:
             record = (await opened.client.complete(tag, hello)).record
@@ -165,17 +163,18 @@ async def test_only_simulated_servers_learn_which_task_they_play(open_client: An
 
 async def test_a_simulated_server_learns_where_the_benchmark_was_loaded_from(open_client: Any, hello: Any) -> None:
     place = {"source": "tau2-bench", "path": "/checkout", "python": "/checkout/.venv/bin/python"}
-    tag = CallTag(role=Role.USER, bench="tau2", env="retail", **place)
+    tag = CallTag(role=Role.USER, ref=BenchRef("tau2", "retail", **place))
     async with ScriptedServer() as server, open_client(server, endpoint={"simulated": True}) as opened:
         await opened.client.complete(tag, hello)
     assert place.items() <= server.requests[0].body["tautools_task"].items()
 
 
 async def test_the_record_says_where_in_the_conversation_the_call_was_made(open_client: Any) -> None:
-    where = {"env": "retail", "task_id": "7", "trial": 2, "turn": 3, "step": 5, "setting_id": "abc", "purpose": "probe"}
+    where = {"task_id": "7", "trial": 2, "turn": 3, "step": 5, "setting_id": "abc", "purpose": "probe"}
     async with ScriptedServer() as server, open_client(server) as opened:
-        record = (await opened.ask(**where)).record
+        record = (await opened.ask(ref=BenchRef("tau2", "retail"), **where)).record
     assert {name: getattr(record, name) for name in where} == where
+    assert record.env == "retail"
     assert (record.role, record.model, record.attempt) == (Role.AGENT, "scripted", 0)
 
 

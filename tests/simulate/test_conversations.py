@@ -173,7 +173,7 @@ async def test_each_conversation_passes_if_and_only_if_its_draw_says_so() -> Non
     async with table(0.6) as seated:
         talks = await seated.talk_all(domain, Strategy.REACT)
     for talk in talks:
-        conversation = f"tau2/retail/{domain.split}/{talk.task_id}/{talk.trial}/react/{talk.seed}"
+        conversation = f"tau2/retail/{domain.ref.split}/{talk.task_id}/{talk.trial}/react/{talk.seed}"
         assert talk.reward == (1.0 if is_solved(0.6, 0, conversation) else floor[talk.task_id])
 
 

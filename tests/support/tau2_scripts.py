@@ -39,7 +39,7 @@ def do(*calls: tuple[str, Any], content: str | None = None) -> Answer:
 
 def make_case(domain: Domain, task: Task, variant: str) -> dict[str, Any]:
     """Return a script: `solve` follows the reference, `mixed` strews oddities over it, `errors` calls nothing right."""
-    writer = _Writer(task, random.Random(f"{domain.env}/{task.id}/{variant}"), odd=variant != "solve")
+    writer = _Writer(task, random.Random(f"{domain.ref.env}/{task.id}/{variant}"), odd=variant != "solve")
     writer.write()
     if variant == "errors":
         wrong = do(("no_such_tool", {}), ("no_such_tool", {"a": 1}), ("no_such_tool", {}))

@@ -385,7 +385,7 @@ def check_fidelity(
     BenchError
         When the original could not be run.
     """
-    row = FidelityRow(domain.env, domain.split, approach)
+    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
     cases = make_cases(domain, approach, variants, tasks)
     theirs, own = _masks(original, domain, approach)
     for chunk, played in _play_originals(original, domain, approach, cases):
@@ -401,7 +401,7 @@ def _masks(original: Original, domain: Domain, approach: Approach) -> tuple[_Mas
     """Return what makes both sides comparable: nothing, unless the original plays another package's env."""
     if original.domain_path is None:
         return _unmasked, _unmasked
-    place = (domain.env, domain.split)
+    place = (domain.ref.env, domain.ref.split)
     stand_in = replace(original, path=original.domain_path, domain_path=None)
     return FixedTextMask(original.fixed_texts(place, approach)), FixedTextMask(stand_in.fixed_texts(place, approach))
 
@@ -418,7 +418,7 @@ def _play_originals(
     displays = displays_of(domain, approach)
 
     def play_original(chunk: Sequence[Case]) -> list[Trace]:
-        return original.play((domain.env, domain.split), approach, chunk, displays)
+        return original.play((domain.ref.env, domain.ref.split), approach, chunk, displays)
 
     with ThreadPoolExecutor(max_workers=original.jobs) as pool:
         yield from zip(chunks, pool.map(play_original, chunks), strict=True)
@@ -438,10 +438,10 @@ def check_against_hashes(truth: HashFile, domain: Domain, approach: Approach, st
     stand_in : Original
         The package of that env, for its own fixed texts, which do not count.
     """
-    row = FidelityRow(domain.env, domain.split, approach)
+    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
     kept = truth.conversations(row.name)
     cases = make_cases(domain, approach, list(dict.fromkeys(name.split("/", 1)[1] for name in kept)))
-    own = FixedTextMask(stand_in.fixed_texts((domain.env, domain.split), approach))
+    own = FixedTextMask(stand_in.fixed_texts((domain.ref.env, domain.ref.split), approach))
     for case, ours in zip(cases, asyncio.run(_play_all_ours(domain, approach, cases)), strict=True):
         requests, end = kept[case.name]
         row.kept.keep(case.name, requests, fingerprint(own(ours), requests, end=end), end=end)
@@ -459,4 +459,4 @@ def displays_of(domain: Domain, approach: Approach) -> Sequence[str]:
 
     if approach.strategy is not Strategy.FEW_SHOT or not isinstance(domain, TauBenchDomain):
         return ()
-    return FewShotDisplays.of(domain, approach).texts
+    return FewShotDisplays.of(domain.checkout, domain.ref.env, approach).texts

@@ -73,7 +73,8 @@ class _ScriptWriter:
     """Writes the script of one conversation."""
 
     def __init__(self, domain: Domain, approach: Approach, task: Task, variant: str) -> None:
-        place = "/".join((domain.env, domain.split, task.id, variant, approach.strategy, approach.user_strategy))
+        ref = domain.ref
+        place = "/".join((ref.env, ref.split, task.id, variant, approach.strategy, approach.user_strategy))
         self.rng = random.Random(place)  # noqa: S311 - a script, not a secret
         self.task, self.variant, self.kind = task, variant, variant.split(maxsplit=1)[0]
         self.strategy, self.user_strategy = approach.strategy, approach.user_strategy

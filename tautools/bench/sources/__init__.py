@@ -13,20 +13,16 @@ from tautools.errors import BenchError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tautools.bench.types import Source
-__all__ = ["IMPORTED_PREFIX", "benchmarks", "open_source", "playing_source"]
+    from tautools.bench.types import Domain, Source
+    from tautools.records import BenchRef
 
+__all__ = ["IMPORTED_PREFIX", "open_domain", "open_ref", "open_source", "playing_source"]
 
 IMPORTED_PREFIX = "imported:"
 """Before the name of who made results that were imported: such settings never mix with those of a source."""
 
 _SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
 """The places of each benchmark, the usual one first."""
-
-
-def benchmarks() -> tuple[str, ...]:
-    """Return the benchmarks that this version can play."""
-    return tuple(_SOURCES)
 
 
 def playing_source(source: str) -> str | None:
@@ -72,6 +68,22 @@ def open_source(
         return _tau_bench(find_tau_bench(path))
     _refuse_unused(f"The source {source} is a package", path=path, python=python)
     return _inspect_tau2()
+
+
+def open_ref(ref: BenchRef) -> Source:
+    """Return the source of a reference, as `open_source` does."""
+    return open_source(ref.bench, ref.source or None, ref.path or None, ref.python or None)
+
+
+def open_domain(ref: BenchRef) -> Domain:
+    """Return the env of a reference, loaded once.
+
+    Raises
+    ------
+    BenchError
+        When there is no such bench, source, env or split, or the source is not installed.
+    """
+    return open_ref(ref).domain(ref.env, ref.split or None)
 
 
 def _refuse_unused(what: str, **given: str | None) -> None:

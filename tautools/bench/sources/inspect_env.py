@@ -23,7 +23,7 @@ from tautools.bench.sources.copy_on_touch import SharedTable, TouchedTable
 from tautools.bench.sources.inspect_tools import InspectTools, load_tools
 from tautools.bench.types import ConversationProtocol, ReferenceAction, Task
 from tautools.bench.users import make_user
-from tautools.records import UserStrategy, canonical_json
+from tautools.records import BenchRef, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -239,16 +239,12 @@ class InspectDomain(ABC):
         What the customer can call itself.
     """
 
-    bench = "tau2"
-    source = INSPECT_SOURCE
-    path = python = ""
     strategies: Sequence[Strategy] = STRATEGIES
     user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
     reward_basis: str
 
     def __init__(self, env: str, split: str, loaded: EnvParts, user_tools: Sequence[ToolSpec] = ()) -> None:
-        self.env = env
-        self.split = split
+        self.ref = BenchRef("tau2", env, split, INSPECT_SOURCE)
         self.tools: Sequence[ToolSpec] = loaded.tools.specs
         self.user_tools = user_tools
         self.policy = loaded.policy

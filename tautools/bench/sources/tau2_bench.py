@@ -14,7 +14,7 @@ from tautools.bench.selection import check_known
 from tautools.bench.sources.tau2_checkout import CheckoutProcess, find_tau2_checkout
 from tautools.bench.types import ConversationProtocol, Observation, ReferenceAction, Reward, Task
 from tautools.errors import BenchError
-from tautools.records import UserStrategy, canonical_json
+from tautools.records import BenchRef, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class CheckoutState:
         self._domain = domain
         self._task = task
         self._process = domain.process
-        self._number = self._process.make_state(domain.env, task.id)
+        self._number = self._process.make_state(domain.ref.env, task.id)
         weakref.finalize(self, self._process.drop, self._number)
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
@@ -176,16 +176,14 @@ class CheckoutTask:
 class CheckoutDomain:
     """One env of a checkout with the tasks of one split."""
 
-    bench = "tau2"
-    source = Tau2Bench.name
     strategies: Sequence[Strategy] = STRATEGIES
     user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
 
     def __init__(self, process: CheckoutProcess, env: str, split: str) -> None:
         told = process.ask("domain", env=env, split=split)
         self.process = process
-        self.path, self.python = str(process.checkout.path), str(process.checkout.python)
-        self.env, self.split = env, split
+        checkout = process.checkout
+        self.ref = BenchRef("tau2", env, split, Tau2Bench.name, str(checkout.path), str(checkout.python))
         self.tools: Sequence[ToolSpec] = told["tools"]
         self.user_tools: Sequence[ToolSpec] = told["user_tools"]
         self.policy: str = told["policy"]
@@ -220,13 +218,13 @@ class CheckoutDomain:
     def expected(self, task: Task) -> Changes | None:
         """Return what the reference actions change; None when the task does not score the database."""
         if task.id not in self._expected:
-            found = self.process.ask("expected", env=self.env, task=task.id)
+            found = self.process.ask("expected", env=self.ref.env, task=task.id)
             self._expected[task.id] = None if found is None else {(table, key): text for table, key, text in found}
         return self._expected[task.id]
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        found: str | None = self.process.ask("loaded", env=self.env, table=table, key=key)
+        found: str | None = self.process.ask("loaded", env=self.ref.env, table=table, key=key)
         return found
 
 

@@ -23,7 +23,7 @@ from tautools.bench.sources.tau_bench_participants import (
     user_system_prompt,
 )
 from tautools.bench.types import ConversationProtocol, Observation, ReferenceAction, Reward, Task
-from tautools.records import Strategy, UserStrategy, canonical_json
+from tautools.records import BenchRef, Strategy, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,24 +217,19 @@ class TauBench:
         hashable = self.checkout.module("envs.base").to_hashable
         with self.checkout.as_expected():
             loaded = self._loaded.setdefault(env, LoadedTauBench(original.data, hashable))
-            return TauBenchDomain(self.checkout, (env, split), original, loaded)
+            ref = BenchRef("tau-bench", env, split, self.name, str(self.checkout.root))
+            return TauBenchDomain(self.checkout, ref, original, loaded)
 
 
 class TauBenchDomain:
     """One env of tau-bench with the tasks of one split."""
 
-    bench = "tau-bench"
-    source = _TAU_BENCH
-    python = ""
     reward_basis = "DB+OUTPUTS"
     strategies: Sequence[Strategy] = tuple(Strategy)
     user_strategies: Sequence[UserStrategy] = tuple(UserStrategy)
 
-    def __init__(
-        self, checkout: TauBenchCheckout, place: tuple[str, str], original: Any, loaded: LoadedTauBench
-    ) -> None:
-        self.env, self.split = place
-        self.path = str(checkout.root)
+    def __init__(self, checkout: TauBenchCheckout, ref: BenchRef, original: Any, loaded: LoadedTauBench) -> None:
+        self.ref = ref
         self.checkout = checkout
         self.loaded = loaded
         self.tools_by_name: Mapping[str, Any] = original.tools_map
@@ -273,7 +268,7 @@ class TauBenchDomain:
 
     def agent(self, approach: Approach, seed: int) -> Participant:
         """Return the agent of one conversation; the displays of few-shot are drawn by `seed`."""
-        return make_tau_bench_agent(self, approach, seed)
+        return make_tau_bench_agent(self.checkout, self, approach, seed)
 
     def user(self, task: Task, approach: Approach) -> Participant:
         """Return the customer of one conversation."""
@@ -286,7 +281,7 @@ class TauBenchDomain:
             "user_system": user_system_prompt(self.checkout, approach.user_strategy, _STOP_WORD),
         }
         if approach.strategy is Strategy.FEW_SHOT:
-            texts["agent_system"] = canonical_json(FewShotDisplays.of(self, approach).texts)
+            texts["agent_system"] = canonical_json(FewShotDisplays.of(self.checkout, self.ref.env, approach).texts)
         own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
         return {**self.prompts, **{name: _sha256(text) for name, text in texts.items()}, **own}
 

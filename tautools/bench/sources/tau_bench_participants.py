@@ -22,9 +22,8 @@ from tautools.records import Strategy, UserStrategy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tautools.bench.sources.tau_bench import TauBenchDomain
     from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
-    from tautools.bench.types import Approach, AskModel, Observation, Participant, Task
+    from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task
     from tautools.llm.types import Message, Reply, ToolSpec
 
 
@@ -33,22 +32,22 @@ _FEW_SHOTS = 5  # the default of `num_few_shots` in v1's FewShotToolCallingAgent
 _drawing = threading.Lock()
 
 
-def make_tau_bench_agent(domain: TauBenchDomain, approach: Approach, seed: int) -> Participant:
+def make_tau_bench_agent(checkout: TauBenchCheckout, domain: Domain, approach: Approach, seed: int) -> Participant:
     """Return the agent of one conversation: v1's own, or an orchestrator of experts, which v1 does not have."""
     if approach.strategy is Strategy.EXPERTS:
         return Orchestrator(domain.policy, domain.tools, approach.experts)
     shared = {"tools_info": domain.tools, "wiki": domain.policy, "model": "agent", "provider": "openai"}
     if approach.strategy is Strategy.FC:
-        agent = domain.checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)
+        agent = checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)
         return _TauBenchToolAgent(_agent_system_prompt(agent), domain.tools)
     if approach.strategy is Strategy.FEW_SHOT:
-        module = domain.checkout.module("agents.few_shot_agent")
-        displays = list(FewShotDisplays.of(domain, approach).texts)
+        module = checkout.module("agents.few_shot_agent")
+        displays = list(FewShotDisplays.of(checkout, domain.ref.env, approach).texts)
         agent = module.FewShotToolCallingAgent(**shared, few_shot_displays=displays, num_few_shots=_FEW_SHOTS)
         with _drawing:
             vars(module)["random"] = random.Random(seed)  # noqa: S311 - v1 draws from the process's; it is ours alone
             return _TauBenchToolAgent(_agent_system_prompt(agent), domain.tools)
-    module = domain.checkout.module("agents.chat_react_agent")
+    module = checkout.module("agents.chat_react_agent")
     agent = module.ChatReActAgent(**shared, use_reasoning=approach.strategy is Strategy.REACT)
     return _TauBenchTextAgent(_agent_system_prompt(agent), agent)
 
@@ -166,7 +165,7 @@ class FewShotDisplays:
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, domain: TauBenchDomain, approach: Approach) -> FewShotDisplays:
+    def of(cls, checkout: TauBenchCheckout, env: str, approach: Approach) -> FewShotDisplays:
         """Read the file of an approach, or else the checkout's own for the env.
 
         Raises
@@ -174,7 +173,7 @@ class FewShotDisplays:
         BenchError
             When it cannot be read, or holds too few examples to draw from.
         """
-        own = domain.checkout.root / "few_shot_data" / f"Mock{domain.env.title()}DomainEnv-few_shot.jsonl"
+        own = checkout.root / "few_shot_data" / f"Mock{env.title()}DomainEnv-few_shot.jsonl"
         path = Path(approach.few_shot_displays).expanduser() if approach.few_shot_displays else own
         try:
             lines = path.read_text(encoding="utf-8").splitlines()

@@ -185,12 +185,10 @@ async def _label(
     row, setting = talk.row, played.folder.setting
     tag = CallTag(
         role=Role.JUDGE,
-        env=setting.env,
+        ref=setting.ref,
         task_id=row.task_id,
         trial=row.trial,
         strategy=setting.strategy.value,
-        split=setting.split,
-        bench=setting.bench,
         setting_id=played.folder.id,
         conversation=f"label/{played.folder.id}/{row.task_id}/{row.trial}",
         purpose="persona_label",
