@@ -84,7 +84,7 @@ def _weights_dict(weights: Weights) -> dict[str, Any]:
         "folder": str(copy.folder) if copy is not None else None,
         "missing": list(copy.missing) if copy is not None else [],
         "hub": hub.state.value if hub is not None else None,
-        "size_bytes": hub.size_bytes if hub is not None and hub.files else copy.size_bytes if copy else None,
+        "size_bytes": hub.size_bytes if hub is not None and hub.size_bytes else copy.size_bytes if copy else None,
         "needed_bytes": weights.needed_bytes,
         "free_bytes": weights.free_bytes,
         "near": weights.near,

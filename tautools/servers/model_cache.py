@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class LocalWeights:
 
     folder: Path
     missing: tuple[str, ...] = ()
-    """What is not there or not whole, each with the reason."""
+    """What is absent or incomplete, each with the reason."""
     size_bytes: int = 0
 
     @property
@@ -51,7 +51,7 @@ def check_model_id(model: str) -> str:
     Raises
     ------
     ParamsError
-        When it could not; nothing is looked for, on disk or elsewhere.
+        When it could not.
     """
     if not _MODEL_ID.fullmatch(model) or "--" in model or ".." in model or len(model) > 96:
         raise ParamsError(
@@ -68,7 +68,7 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 
 
 def hub_home(environ: Mapping[str, str]) -> Path:
-    """Return the folder in which the hub's client keeps its token and, unless told otherwise, its cache."""
+    """Return the folder in which the hub's client keeps its token and, by default, its cache."""
     caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
     return Path(environ.get("HF_HOME") or Path(caches) / "huggingface").expanduser()
 
@@ -88,53 +88,51 @@ def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
     """
     folder = expand_home(model)
     if folder.is_dir() and ("/" in model or (folder / "config.json").is_file()):
-        if not (folder / "config.json").is_file() and _MODEL_ID.fullmatch(model):
-            return _cached_weights(model, cache)
-        return _inspect_folder(folder)
-    return _cached_weights(check_model_id(model), cache)
+        if (folder / "config.json").is_file() or not _MODEL_ID.fullmatch(model):
+            return _inspect_folder(folder)
+    else:
+        check_model_id(model)
+    snapshot = next(iter(_snapshots(model, cache)), None)
+    if snapshot is None:
+        return None
+    weights = _inspect_folder(snapshot)
+    unfinished = len(list((snapshot.parents[1] / "blobs").glob("*.incomplete")))
+    if unfinished and weights.missing:
+        return replace(weights, missing=(*weights.missing, f"{unfinished} downloads that were broken off"))
+    return weights
 
 
-def _cached_weights(model: str, cache: Path) -> LocalWeights | None:
-    repo = cache / f"models--{model.replace('/', '--')}"
-    snapshots = repo / "snapshots"
-    try:
-        commit = (repo / "refs" / "main").read_text().strip()
-    except OSError:
-        commit = ""
-    named = snapshots / commit if re.fullmatch(r"[A-Za-z0-9]{1,64}", commit) else None
-    if named is None or not named.is_dir():
-        there = sorted(snapshots.iterdir(), key=os.path.getmtime) if snapshots.is_dir() else []
-        if not there:
-            return None
-        named = there[-1]
-    halves = sorted((repo / "blobs").glob("*.incomplete"))
-    found = _inspect_folder(named)
-    if halves and found.missing:
-        noted = f"{len(halves)} downloads that were broken off"
-        return LocalWeights(found.folder, (*found.missing, noted), found.size_bytes)
-    return found
+def _snapshots(model: str, cache: Path) -> list[Path]:
+    """Return the model's folders in the hub's cache: the one that its main branch names, then the newest first."""
+    snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
+    if not snapshots.is_dir():
+        return []
+    main = snapshots.parent / "refs" / "main"
+    commit = main.read_text().strip() if main.is_file() else ""
+    newest = sorted(snapshots.iterdir(), key=os.path.getmtime, reverse=True)
+    return sorted(newest, key=lambda folder: folder.name != commit)
 
 
 def _inspect_folder(folder: Path) -> LocalWeights:
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         missing.append("a tokenizer")
-    wanted = _weight_files(folder)
-    if not wanted:
+    names = _weight_files(folder)
+    if not names:
         missing.append("weights")
-    missing += [f"{name} ({reason})" for name in wanted if (reason := _why_incomplete(folder / name))]
+    missing += [f"{name} ({reason})" for name in names if (reason := _why_incomplete(folder / name))]
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return LocalWeights(folder, tuple(missing), size)
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """Return the names of the files of weights that have to be there."""
+    """Return the names of the weights files that must be there."""
     for name in _WEIGHT_INDEXES:
         try:
             listed = json.loads((folder / name).read_text())["weight_map"].values()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        # A name that leads out of the folder is no file of this model.
+        # A name that leads out of the folder is not a file of this model.
         return sorted({each for each in listed if isinstance(each, str) and Path(each).name == each})
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     return names or sorted(path.name for path in folder.glob("*.bin"))
@@ -161,12 +159,11 @@ def _why_incomplete(path: Path) -> str:
 
 _DEFAULT_GPU_UTILIZATION = 0.9
 _GIB = 1024**3
-_WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's folder tells."""
+    """What is known of a model from its folder."""
 
     heads: int | None = None
     kv_heads: int | None = None
@@ -187,36 +184,26 @@ def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | Non
     environ : mapping, optional
         Where `HF_HUB_CACHE` and `HF_HOME` are looked up; this process's environment by default.
     """
-    folder = find_snapshot(model, workspace=workspace, environ=environ)
+    environ = os.environ if environ is None else environ
+    folders = [workspace / expand_home(model), *_snapshots(model, cache_folder(environ))]
+    folder = next((each for each in folders if (each / "config.json").is_file()), None)
     if folder is None:
         return ModelFacts()
-    config = _read_config(folder)
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    heads = _positive_int(text, "num_attention_heads")
-    return ModelFacts(
-        heads,
-        _positive_int(text, "num_key_value_heads") or heads,
-        _weights_gib(folder),
-        _positive_int(text, "max_position_embeddings"),
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        config = None
+    config = config if isinstance(config, dict) else {}
+    text: Any = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    heads, kv_heads, positions = (
+        value if isinstance(value := text.get(name), int) and value > 0 else None
+        for name in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
     )
-
-
-def find_snapshot(model: str, *, workspace: Path, environ: Mapping[str, str] | None = None) -> Path | None:
-    """Return the folder with the model's `config.json`; None when this machine has none."""
-    environ = os.environ if environ is None else environ
-    local = workspace / expand_home(model)
-    if (local / "config.json").is_file():
-        return local
-    home = Path(environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    cache = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    repo = cache / f"models--{model.replace('/', '--')}"
-    named = repo / "snapshots" / _read_text_or(repo / "refs" / "main")
-    others = sorted(repo.glob("snapshots/*")) if repo.is_dir() else []
-    return next((each for each in (named, *others) if (each / "config.json").is_file()), None)
+    return ModelFacts(heads, kv_heads or heads, _weights_gib(folder), positions)
 
 
 def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None) -> str:
-    """Return why the server cannot run on its cards; empty when nothing speaks against it, or nothing is known.
+    """Return why the server cannot run on its cards; empty when nothing is against it, or nothing is known.
 
     Parameters
     ----------
@@ -229,33 +216,19 @@ def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None
     """
     across = params.vllm.tensor_parallel_size
     if facts.heads and facts.heads % across:
-        fitting = ", ".join(str(size) for size in range(1, facts.heads + 1) if facts.heads % size == 0 and size <= 16)
+        fitting = ", ".join(str(size) for size in range(1, min(facts.heads, 16) + 1) if facts.heads % size == 0)
         return f"{facts.heads} attention heads cannot be shared by {across} cards; {fitting} can"
     kv_heads = facts.kv_heads
     if kv_heads and max(kv_heads, across) % min(kv_heads, across):
         return f"{kv_heads} key-value heads and {across} cards: one must divide the other"
     share = params.vllm.gpu_memory_utilization or _DEFAULT_GPU_UTILIZATION
-    if facts.weights_gib is not None and card_mib:
-        each, room = facts.weights_gib / across, card_mib / 1024 * share
-        if each >= room:
-            return (
-                f"its weights take {each:.1f} GiB of each card, which gives {room:.1f} GiB ({share:.0%} of "
-                f"{card_mib / 1024:.0f} GiB)"
-            )
+    card_gib = (card_mib or 0) / 1024
+    if facts.weights_gib is not None and card_gib and facts.weights_gib / across >= card_gib * share:
+        return (
+            f"its weights take {facts.weights_gib / across:.1f} GiB of each card, which gives {card_gib * share:.1f} "
+            f"GiB ({share:.0%} of {card_gib:.0f} GiB)"
+        )
     return ""
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _positive_int(config: Any, name: str) -> int | None:
-    value = config.get(name)
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def _weights_gib(folder: Path) -> float | None:
@@ -264,15 +237,9 @@ def _weights_gib(folder: Path) -> float | None:
         return float(index["metadata"]["total_size"]) / _GIB
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    for pattern in _WEIGHT_PATTERNS:
-        sizes = [path.stat().st_size for path in folder.glob(pattern) if path.exists()]
-        if sizes:
-            return sum(sizes) / _GIB
-    return None
-
-
-def _read_text_or(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return "?"
+    sizes = (
+        sum(path.stat().st_size for path in folder.glob(pattern) if path.exists())
+        for pattern in ("*.safetensors", "*.bin", "*.pt")
+    )
+    size = next(filter(None, sizes), None)
+    return size / _GIB if size else None

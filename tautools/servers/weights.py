@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tautools.params.models import ServerParams
 
 
+_LOG = logging.getLogger(__name__)
+
 _OTHER_FORMATS = ("*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "metal/*", "onnx/*")
 """Copies of the weights that vLLM does not load."""
 
@@ -51,27 +53,27 @@ class HubAnswer:
     """The hub's answer for one model."""
 
     state: HubState
-    files: tuple[tuple[str, int], ...] = ()
-    """Files that a server needs, with their sizes [bytes]."""
+    size_bytes: int = 0
+    """Size of all files that a server needs."""
     ignored: tuple[str, ...] = ()
     """Patterns of files that it does not need."""
     detail: str = ""
 
-    @property
-    def size_bytes(self) -> int:
-        """Size of all files that a server needs."""
-        return sum(size for _name, size in self.files)
-
-
-def hub_offline(environ: Mapping[str, str]) -> bool:
-    """Whether the environment forbids asking the hub."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names)
-
 
 def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) -> HubAnswer:
-    """Ask the hub for a model; never raises for what it says."""
-    if hub_offline(environ):
+    """Ask the hub for a model; every failure is an answer, too.
+
+    Parameters
+    ----------
+    model : str
+        Hub id.
+    environ : mapping
+        Where HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are read.
+    timeout_s : float
+        Most seconds to wait.
+    """
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    if any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names):
         return HubAnswer(HubState.OFFLINE, detail="HF_HUB_OFFLINE is set")
     import httpx  # noqa: TID251 - its errors only; the hub's client opens the connection
     from huggingface_hub import HfApi
@@ -79,49 +81,18 @@ def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) 
 
     api = HfApi(endpoint=environ.get("HF_ENDPOINT") or None, token=_hub_token(environ))
     try:
-        told = api.model_info(model, files_metadata=True, timeout=timeout_s)
+        info = api.model_info(model, files_metadata=True, timeout=timeout_s)
     except GatedRepoError as error:
         return HubAnswer(HubState.GATED, detail=_first_line(error))
     except RepositoryNotFoundError as error:
         return HubAnswer(HubState.ABSENT, detail=_first_line(error))
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         return HubAnswer(HubState.SILENT, detail=_first_line(error))
-    sizes = [(each.rfilename, each.size or 0) for each in told.siblings or []]
-    ignored = _ignored_patterns([name for name, _size in sizes])
-    files = tuple((name, size) for name, size in sizes if not any(fnmatch(name, pattern) for pattern in ignored))
-    gated = bool(told.gated) and not _has_access(api, model)
-    return HubAnswer(HubState.GATED if gated else HubState.THERE, files, ignored)
-
-
-def download(model: str, environ: Mapping[str, str], *, cache: Path, ignored: tuple[str, ...]) -> Path:
-    """Bring a model into the cache and return its folder; what is there already is not fetched again.
-
-    Parameters
-    ----------
-    model : str
-        Hub id.
-    environ : mapping of str to str
-        Where `HF_ENDPOINT` and `HF_TOKEN` are looked up.
-    cache : Path
-        The hub's cache folder.
-    ignored : tuple of str
-        Patterns of files that are not fetched.
-
-    Raises
-    ------
-    OSError, huggingface_hub.errors.HfHubHTTPError
-        When it cannot be had; told by the caller.
-    """
-    from huggingface_hub import snapshot_download
-
-    folder = snapshot_download(
-        model,
-        cache_dir=cache,
-        endpoint=environ.get("HF_ENDPOINT") or None,
-        token=_hub_token(environ),
-        ignore_patterns=list(ignored),
-    )
-    return Path(str(folder))
+    sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
+    ignored = _ignored_patterns(list(sizes))
+    size = sum(size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in ignored))
+    gated = bool(info.gated) and not _has_access(api, model)
+    return HubAnswer(HubState.GATED if gated else HubState.THERE, size, ignored)
 
 
 def _hub_token(environ: Mapping[str, str]) -> str | None:
@@ -156,6 +127,24 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
+_AT_HUB = {
+    HubState.THERE: "at the hub, {size}",
+    HubState.GATED: "at the hub, and gated: this account may not have it",
+    HubState.ABSENT: "not at the hub: no such repository, or a private one that this token does not open",
+    HubState.OFFLINE: "whether the hub has it is not known: {hub.detail}",
+    HubState.SILENT: "whether the hub has it is not known, it does not answer: {hub.detail}",
+}
+_NEXT_STEPS = {
+    "fetchable": "`tautools model fetch {model}`",
+    "no_room": "Free space, or set HF_HOME to a larger disk.",
+    "gated": "Accept its licence on its page at the hub and set HF_TOKEN.",
+    "absent": "{near}",
+    "offline": "Fetch it where there is network, into the same HF_HOME; or unset HF_HUB_OFFLINE.",
+    "silent": "Fetch it on a node with network, into the same HF_HOME.",
+    "incomplete": "`tautools model fetch {model}` where there is network; it goes on where it stopped.",
+}
+"""By the state of `Weights`: what to do."""
+
 _RESERVED_BYTES = 2**30
 """Left free on the disk after a download."""
 
@@ -181,11 +170,10 @@ class Weights:
 
     @property
     def needed_bytes(self) -> int:
-        """What a download would still bring [bytes], as far as the hub tells."""
+        """What a download would still bring [bytes], as far as the hub says."""
         if self.usable or self.hub is None:
             return 0
-        there = self.copy.size_bytes if self.copy is not None else 0
-        return max(0, self.hub.size_bytes - there)
+        return max(0, self.hub.size_bytes - (self.copy.size_bytes if self.copy is not None else 0))
 
     @property
     def fits(self) -> bool:
@@ -204,7 +192,15 @@ class Weights:
         return self.hub.state.value if self.copy is None else "incomplete"
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.model}: {self._on_disk()}", *self._at_hub(), *self._remedy()])
+        lines = [f"{self.model}: {self._on_disk()}"]
+        if self.hub is not None:
+            lines.append(f"  {_AT_HUB[self.hub.state].format(size=_size_text(self.hub.size_bytes), hub=self.hub)}")
+        if self.needed_bytes:
+            enough = "enough" if self.fits else "NOT enough"
+            lines.append(f"  {_size_text(self.needed_bytes)} to fetch, {_size_text(self.free_bytes)} free: {enough}")
+        if not self.usable and self.hub is not None:
+            lines.append(f"  {self._next_step(self.hub)}")
+        return "\n".join(lines)
 
     def _on_disk(self) -> str:
         if self.copy is None:
@@ -212,42 +208,16 @@ class Weights:
         size = _size_text(self.copy.size_bytes)
         if self.copy.complete:
             return f"complete, {size}, {self.copy.folder}"
-        most = ", ".join(self.copy.missing[:4])
+        missing = ", ".join(self.copy.missing[:4])
         more = f" and {len(self.copy.missing) - 4} more" if len(self.copy.missing) > 4 else ""
-        return f"incomplete, {size} in {self.copy.folder}; lacks {most}{more}"
+        return f"incomplete, {size} in {self.copy.folder}; lacks {missing}{more}"
 
-    def _at_hub(self) -> list[str]:
-        if self.hub is None:
-            return []
-        words = {
-            HubState.THERE: f"at the hub, {_size_text(self.hub.size_bytes)}",
-            HubState.GATED: "at the hub, and gated: this account may not have it",
-            HubState.ABSENT: "not at the hub: no such repository, or a private one that this token does not open",
-            HubState.OFFLINE: f"whether the hub has it is not known: {self.hub.detail}",
-            HubState.SILENT: f"whether the hub has it is not known, it does not answer: {self.hub.detail}",
-        }
-        lines = [f"  {words[self.hub.state]}"]
-        if self.needed_bytes:
-            enough = "enough" if self.fits else "NOT enough"
-            lines.append(f"  {_size_text(self.needed_bytes)} to fetch, {_size_text(self.free_bytes)} free: {enough}")
-        return lines
-
-    def _remedy(self) -> list[str]:
-        if self.usable or self.hub is None:
-            return []
-        meant = first_release_of(self.model)
-        if meant is not None and self.copy is None and self.hub.state is not HubState.THERE:
-            return [f"  The 2507 release has no model of this size. Next: use {meant}, which is what exists."]
-        remedies = {
-            "fetchable": f"`tautools model fetch {self.model}`",
-            "no_room": "Free space, or set HF_HOME to a larger disk.",
-            "gated": "Accept its licence on the hub's page of it and set HF_TOKEN.",
-            "absent": f"Did you mean {self.near}?" if self.near else "Check the name at the hub.",
-            "offline": "Fetch it where there is network, into the same HF_HOME; or unset HF_HUB_OFFLINE.",
-            "silent": "Fetch it on a node with network, into the same HF_HOME.",
-            "incomplete": f"`tautools model fetch {self.model}` where there is network; it goes on where it stopped.",
-        }
-        return [f"  Next: {remedies[self.state]}"]
+    def _next_step(self, hub: HubAnswer) -> str:
+        existing = first_release_of(self.model)
+        if existing is not None and self.copy is None and hub.state is not HubState.THERE:
+            return f"The 2507 release has no model of this size. Next: use {existing}, which is what exists."
+        near = f"Did you mean {self.near}?" if self.near else "Check the name at the hub."
+        return f"Next: {_NEXT_STEPS[self.state].format(model=self.model, near=near)}"
 
 
 def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
@@ -270,20 +240,28 @@ def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
     copy = local_weights(model, cache=cache)
     if copy is not None and not copy.folder.is_relative_to(cache):
         return Weights(model, cache, copy, None, free_bytes(cache))
-    hub = ask_hub(model, environ)
-    near = _near_model(model, environ) if hub.state is HubState.ABSENT else ""
+    hub, near = ask_hub(model, environ), ""
+    # The hub may have the first release, not the dated one.
+    plain = model.removesuffix("-2507").removesuffix("-Instruct")
+    if hub.state is HubState.ABSENT and plain != model and ask_hub(plain, environ).state is HubState.THERE:
+        near = plain
     return Weights(model, cache, copy, hub, free_bytes(cache), near)
 
 
 def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
-    """Bring a model into the cache, going on where a download was broken off, and return what is known then.
+    """Download a model into the cache, going on where a download was broken off, and return what is known then.
+
+    Parameters
+    ----------
+    model, environ
+        As of `check_weights`.
 
     Raises
     ------
     ServerError
         When it cannot be had, or there is no room for it; nothing is fetched then.
     ParamsError
-        When it is no possible name.
+        When it is not a possible name.
     """
     environ = os.environ if environ is None else environ
     known = check_weights(model, environ=environ)
@@ -293,13 +271,20 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
         raise ServerError(
             f"{model} cannot be fetched.",
             evidence=str(known),
-            next_step="Do what is said above, then run `tautools model fetch` again.",
+            next_step="Follow the advice above, then run `tautools model fetch` again.",
         )
     import httpx  # noqa: TID251 - its errors only; the hub's client opens the connection
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        download(model, environ, cache=known.cache, ignored=known.hub.ignored)
+        snapshot_download(
+            model,
+            cache_dir=known.cache,
+            endpoint=environ.get("HF_ENDPOINT") or None,
+            token=_hub_token(environ),
+            ignore_patterns=list(known.hub.ignored),
+        )
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise ServerError(
             f"The download of {model} broke off.",
@@ -309,24 +294,16 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
     return check_weights(model, environ=environ)
 
 
-def _near_model(model: str, environ: Mapping[str, str]) -> str:
-    """Return the first release's name when the hub has that one and not the dated one."""
-    plain = model.removesuffix("-2507").removesuffix("-Instruct")
-    return plain if plain != model and ask_hub(plain, environ).state is HubState.THERE else ""
-
-
 def _size_text(number: float) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**29 else f"{number / 2**20:.1f} MiB"
 
-
-_LOG = logging.getLogger(__name__)
 
 _OTHER_SOURCES = {"download_dir", "load_format", "revision", "hf_token", "config", "model_loader_extra_config"}
 """Flags with which the weights may come from elsewhere than the hub's cache."""
 
 
 def require_weights(params: ServerParams, *, command: Sequence[str], env: Mapping[str, str], workspace: Path) -> None:
-    """Raise when the model that a server of this machine shall load is nowhere; log what is only likely.
+    """Raise when the model that a server of this machine is to load is nowhere; log what is only likely.
 
     A model that the hub has and that is not here yet passes: vLLM fetches it.
 
@@ -344,18 +321,14 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
     Raises
     ------
     ServerError
-        When the folder does not exist, nothing of the model is in the cache and the environment forbids to ask the hub,
-        or the hub has no such model.
+        When the folder does not exist, nothing of the model is in the cache and the hub may not be asked, or the hub
+        has no such model.
     ParamsError
         When it is neither a folder nor a possible name.
     """
     model = params.model
-    if (
-        params.simulated
-        or not _starts_vllm(command)
-        or _loads_from_elsewhere(params, env)
-        or (workspace / model).exists()
-    ):
+    elsewhere = not _starts_vllm(command) or _loads_from_elsewhere(params, env)
+    if params.simulated or elsewhere or (workspace / model).exists():
         return
     if model.startswith(("/", "./", "../", "~")):
         raise ServerError(
@@ -363,8 +336,17 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
             next_step="Correct `model` in the server file: a folder with config.json, or ORGANISATION/NAME at the hub.",
         )
     copy = local_weights(check_model_id(model), cache=cache_folder(env))
-    if copy is None or not copy.complete:
-        _judge_missing(params.name, check_weights(model, environ=env))
+    if copy is not None and copy.complete:
+        return
+    known = check_weights(model, environ=env)
+    if known.copy is None and known.state in {"offline", "absent"}:
+        raise ServerError(
+            f"Server {params.name!r} cannot load its model.",
+            evidence=str(known),
+            next_step="Follow the advice above. `tautools model check` asks again.",
+        )
+    if known.state != "fetchable":
+        _LOG.warning("Server %s may not be able to load its model. %s", params.name, known)
 
 
 def _starts_vllm(command: Sequence[str]) -> bool:
@@ -377,15 +359,3 @@ def _loads_from_elsewhere(params: ServerParams, env: Mapping[str, str]) -> bool:
     other_hub = env.get("VLLM_USE_MODELSCOPE", "").lower() in {"1", "true"}
     # An address of a bucket, or `repository:quantisation`.
     return other_hub or ":" in params.model or bool(flags & _OTHER_SOURCES)
-
-
-def _judge_missing(name: str, known: Weights) -> None:
-    """Raise for a model that nobody has; log the rest."""
-    if known.copy is None and known.state in {"offline", "absent"}:
-        raise ServerError(
-            f"Server {name!r} cannot load its model.",
-            evidence=str(known),
-            next_step="Do what is said above. `tautools model check` asks again.",
-        )
-    if known.state != "fetchable":
-        _LOG.warning("Server %s may not be able to load its model. %s", name, known)
