@@ -7,6 +7,7 @@
     ├── FilesError         a file cannot be read or written
     ├── ShellError         a process could not be started or stopped
     ├── RecordError        a record on disk is not what it should be
+    ├── OldWorkspaceError  the records on disk were written by an older tautools
     ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
     │   └── NotInstalledError   it was not named and is not installed
     ├── PersonaError       a persona did not reach the customer's model as its setting says
@@ -78,6 +79,10 @@ class ShellError(TautoolsError):
 
 class RecordError(TautoolsError):
     """A record on disk is not what it should be."""
+
+
+class OldWorkspaceError(TautoolsError):
+    """The records of a workspace were written by an older tautools, in a form that is not read any more."""
 
 
 class BenchError(TautoolsError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tautools.errors import CallFault, ModelCallError, ParamsError, TautoolsError
+from tautools.errors import CallFault, ModelCallError, OldWorkspaceError, ParamsError, TautoolsError
 from tautools.records import Conversation, Limits, ModelConfig, Outcome, Sampling, Setting, Strategy, Thinking
+from tautools.run import results_of
+from tautools.servers.registry import Registry
 
 
 def setting(**chosen: Any) -> Setting:
@@ -84,9 +88,25 @@ def test_a_record_of_a_newer_version_is_read_without_what_is_not_known() -> None
         setting_id="s", env="retail", task_id="1", trial=0, outcome=Outcome.PASSED, reward=1.0, messages=[], seed=3,
         started_at=1.0, finished_at=2.0,
     )  # fmt: skip
-    newer = conversation.model_dump(mode="json") | {"schema_version": 2, "mood": "angry"}
+    newer = conversation.model_dump(mode="json") | {"schema_version": 3, "mood": "angry"}
     read = Conversation.model_validate(newer)
-    assert (read.task_id, read.reward, read.schema_version) == ("1", 1.0, 2)
+    assert (read.task_id, read.reward, read.schema_version) == ("1", 1.0, 3)
+
+
+@pytest.mark.parametrize("kind", ["results", "servers"])
+def test_a_workspace_of_an_older_version_is_one_clear_error(tmp_path: Path, kind: str) -> None:
+    if kind == "results":
+        path = tmp_path / "results" / "retail" / "fc" / "4B" / "setting.json"
+        old = {"id": setting().id, "setting": setting().model_dump(mode="json") | {"schema_version": 1}}
+    else:
+        path = tmp_path / "servers" / "old.json"
+        old = {"schema_version": 1, "name": "old", "how": "local", "model": "m", "base_url": "http://x/v1"}
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(old))
+    with pytest.raises(OldWorkspaceError, match="records have version 1, this tautools reads version 2") as error:
+        _ = results_of(tmp_path) if kind == "results" else Registry(tmp_path).list()
+    assert error.value.evidence == str(path)
+    assert "tautools import FILE" in error.value.next_step
 
 
 @pytest.mark.parametrize(

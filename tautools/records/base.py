@@ -6,7 +6,12 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from tautools.errors import OldWorkspaceError
+
+SCHEMA_VERSION = 2
+"""Version of the records on disk; raised when an older file can no longer be read."""
 
 
 def canonical_json(value: Any) -> str:
@@ -19,7 +24,19 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_not_older(cls, value: int) -> int:
+        if value < SCHEMA_VERSION:
+            raise OldWorkspaceError(
+                f"This workspace was written by an older tautools: its records have version {value}, "
+                f"this tautools reads version {SCHEMA_VERSION}.",
+                next_step="Name a new workspace with --workspace FOLDER. Results can be taken along: copy their "
+                "num_trials-*.json out of the old one and run `tautools import FILE`.",
+            )
+        return value
 
 
 class Role(StrEnum):

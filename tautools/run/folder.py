@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tautools.bench import open_domain, open_ref
-from tautools.errors import BenchError, FilesError, NotInstalledError, RunError
+from tautools.errors import BenchError, FilesError, NotInstalledError, OldWorkspaceError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Setting
 
@@ -118,6 +118,8 @@ def read_setting(folder: Path) -> SettingFolder | None:
         return SettingFolder(folder, str(stored["id"]), setting, dict(stored.get("provenance", {})))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OldWorkspaceError as error:
+        raise OldWorkspaceError(error.problem, evidence=str(path), next_step=error.next_step) from None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise RunError(
             f"{path} cannot be read.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from tautools.errors import ParamsError, RecordError, ServerError
+from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import process_alive, this_process
@@ -314,6 +314,8 @@ def _read_record(path: Path) -> ServerRecord | None:
         return ServerRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OldWorkspaceError as error:
+        raise OldWorkspaceError(error.problem, evidence=str(path), next_step=error.next_step) from None
     except (OSError, ValidationError) as error:
         raise RecordError(
             f"The server record {path} cannot be read.",
