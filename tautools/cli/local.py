@@ -18,7 +18,7 @@ from tautools.cli.server import start_watchdogs
 from tautools.cli.server_plan import IdList, LayoutRequest, StaggerType
 from tautools.errors import ParamsError
 from tautools.files import expand_home
-from tautools.params import list_params, load_server
+from tautools.params import list_params, load_all, load_server
 from tautools.params.models import RoleParams, ServerParams
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
     names = list_params("servers", workspace)
     if model in names or model.endswith((".yaml", ".yml")):
         return load_server(model, workspace=workspace, overrides=overrides)
-    for name in names:
-        if load_server(name, workspace=workspace).model == model:
+    for name, params in load_all(ServerParams, workspace)[0].items():
+        if params.model == model:
             return load_server(name, workspace=workspace, overrides=overrides)
     folder = expand_home(model)
     if folder.is_dir():

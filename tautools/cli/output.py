@@ -16,7 +16,7 @@ import click
 from tautools.errors import BenchError, ParamsError, TautoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -67,6 +67,18 @@ def print_and_exit(error: TautoolsError) -> NoReturn:
     """Print an error the way all commands do, then exit."""
     click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
     sys.exit(exit_code(error))
+
+
+def broken_rows(broken: Mapping[str, TautoolsError]) -> list[dict[str, str]]:
+    """Return files that cannot be used as rows of a list in JSON."""
+    return [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
+
+
+def show_broken(broken: Mapping[str, TautoolsError]) -> None:
+    """Print files that cannot be used, below the list of the good ones."""
+    for error in broken.values():
+        click.secho(f"Cannot be used: {error.problem}", fg="red", err=True)
+        click.echo(f"  Next: {error.next_step}", err=True)
 
 
 def watch_starts(

@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tautools.cli.options import ParamsName, json_option, workspace_option
-from tautools.cli.output import EXIT_FAILED, EXIT_UNFINISHED, guard
+from tautools.cli.output import EXIT_FAILED, EXIT_UNFINISHED, broken_rows, guard, show_broken
 from tautools.errors import ParamsError
-from tautools.params import find_params, list_params, resolve_persona, shipped
+from tautools.params import find_params, load_all, resolve_persona, shipped
+from tautools.params.personas import PersonaParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -196,8 +197,8 @@ def persona_list(workspace: Path, as_json: bool) -> None:
     """List the personas: the workspace's own and the shipped ones."""
     ours = str(shipped("params"))
     rows = []
-    for name in list_params("personas", workspace):
-        params = resolve_persona(name, workspace=workspace).params
+    personas, broken = load_all(PersonaParams, workspace)
+    for name, params in personas.items():
         file = str(find_params("personas", name, workspace))
         rows.append(
             {
@@ -210,10 +211,11 @@ def persona_list(workspace: Path, as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows + broken_rows(broken), indent=1, ensure_ascii=False))
         return
 
     print_personas(rows)
+    show_broken(broken)
 
 
 @persona_command.command()

@@ -22,13 +22,14 @@ from tautools.cli.options import (
     site_option,
     workspace_option,
 )
-from tautools.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNFINISHED, broken_rows, guard, show_broken
 from tautools.files import ensure_folder
 from tautools.params import (
     KINDS,
     Resolved,
     find_params,
     list_params,
+    load_all,
     load_sweep,
     resolve_persona,
     resolve_run,
@@ -38,11 +39,14 @@ from tautools.params import (
     shipped,
     workspace_path,
 )
+from tautools.params.resolve import MODELS
 from tautools.sweep import SweepEvent, SweepResult, run_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from tautools.errors import ParamsError
+    from tautools.params import Kind
     from tautools.session import InitPlan
 
 
@@ -254,13 +258,20 @@ def config_list(kind: str | None, workspace: Path, as_json: bool) -> None:
         if kind in (None, each)
         for name in list_params(each, workspace)
     ]
+    broken = {name: error for each in KINDS if kind in (None, each) for name, error in _broken(each, workspace)}
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps(rows + broken_rows(broken), indent=1))
         return
     ours = str(shipped("params"))
     for row in rows:
         place = "shipped" if row["file"].startswith(ours) else row["file"]
         click.echo(f"{row['kind']:<8} {row['name']:<28} {place}")
+    show_broken(broken)
+
+
+def _broken(kind: Kind, workspace: Path) -> Iterator[tuple[str, ParamsError]]:
+    """Yield the files of a kind that cannot be used, each with the reason."""
+    yield from load_all(MODELS[kind], workspace)[1].items()
 
 
 def _by_name(kind: Any, resolve: Callable[..., Resolved[Any]]) -> None:

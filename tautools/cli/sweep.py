@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tautools.cli.options import ParamsName, json_option, new_workspace_option, set_option, show_config_option
-from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, broken_rows, guard, show_broken
 from tautools.cli.setup import show_resolved
 from tautools.params import resolve_sweep
 
@@ -76,18 +76,20 @@ def sweep_command() -> None:
 @guard
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
-    from tautools.params import list_params, load_sweep
+    from tautools.params import load_all
+    from tautools.params.models import SweepParams
     from tautools.sweep import expand
 
-    found = {name: load_sweep(name, workspace=workspace) for name in list_params("sweeps", workspace)}
+    sweeps, broken = load_all(SweepParams, workspace)
     rows = [
-        {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in found.items()
+        {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in sweeps.items()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps(rows + broken_rows(broken), indent=1))
         return
     for row in rows:
         click.echo(f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}")
+    show_broken(broken)
 
 
 @sweep_command.command(

@@ -6,7 +6,7 @@ guessed. Precedence: default < file < flag. Every value can tell where it came f
 
 from __future__ import annotations
 
-from tautools.params.find import KINDS, Kind, find_params, list_params
+from tautools.params.find import KINDS, Kind, default_site, find_params, list_params, misnamed_params, own_params
 from tautools.params.models import Params
 from tautools.params.paths import Workspace, shipped, workspace_path
 from tautools.params.personas import CONTROL, Persona
@@ -14,6 +14,7 @@ from tautools.params.resolve import (
     RUN_OPTIONS,
     ConfigRow,
     Resolved,
+    load_all,
     load_persona,
     load_server,
     load_site,
@@ -37,12 +38,16 @@ __all__ = [
     "Persona",
     "Resolved",
     "Workspace",
+    "default_site",
     "find_params",
     "list_params",
+    "load_all",
     "load_persona",
     "load_server",
     "load_site",
     "load_sweep",
+    "misnamed_params",
+    "own_params",
     "parse_override",
     "resolve_persona",
     "resolve_run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -11,7 +12,13 @@ from tautools.errors import ParamsError
 from tautools.params.paths import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+
+Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_SUFFIXES = (".yaml", ".yml")
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
@@ -22,31 +29,35 @@ def nearest(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean `x`?`, or nothing when no known word is near."""
-    found = nearest(word, known)
-    return f" Did you mean `{found[0]}`?" if found else ""
+    best = nearest(word, known)
+    return f" Did you mean `{best[0]}`?" if best else ""
 
 
 def _normalised(word: str) -> str:
     return word[:200].lower().replace("-", "_")
 
 
-Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_SUFFIXES = (".yaml", ".yml")
-
-
-def params_folders(kind: Kind, workspace: Path | None = None) -> list[Path]:
-    """Return the folders that hold params of a kind, in the order in which they are searched."""
-    own = [workspace / "params" / kind] if workspace is not None else []
-    return [*own, shipped("params") / kind]
-
-
 def list_params(kind: Kind, workspace: Path | None = None) -> list[str]:
     """Return the names of the params of a kind, the workspace's own and the shipped ones, sorted."""
-    names = {path.stem for folder in params_folders(kind, workspace) for path in _yaml_files(folder)}
-    return sorted(names)
+    files = [path for folder in _folders(kind, workspace) for path in _yaml_files(folder)]
+    return sorted({path.stem for path in files if _NAME.match(path.stem)})
+
+
+def own_params(kind: Kind, workspace: Path) -> list[str]:
+    """Return the names of the workspace's own params of a kind, sorted; those with an unusable name are left out."""
+    return sorted({path.stem for path in _yaml_files(workspace / "params" / kind) if _NAME.match(path.stem)})
+
+
+def misnamed_params(kind: Kind, workspace: Path | None = None) -> dict[str, ParamsError]:
+    """Return the files of a kind whose name cannot be used, such as one with a space, each with the reason."""
+    files = [path for folder in _folders(kind, workspace) for path in _yaml_files(folder)]
+    return {path.stem: _misnamed(kind, path) for path in files if not _NAME.match(path.stem)}
+
+
+def default_site(workspace: Path) -> str:
+    """Return the workspace's own site when it has exactly one in `params/sites/`, else `local`."""
+    own = own_params("sites", workspace)
+    return own[0] if len(own) == 1 else "local"
 
 
 def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> Path:
@@ -69,13 +80,45 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
     text = str(name)
     if isinstance(name, Path) or "/" in text or text.endswith(_SUFFIXES):
         return _file_at(kind, text)
-    if _NAME.match(text):
-        for folder in params_folders(kind, workspace):
-            for suffix in _SUFFIXES:
-                candidate = folder / f"{text}{suffix}"
-                if candidate.is_file():
-                    return candidate
-    raise _unknown_name(kind, text, workspace)
+    for folder in _folders(kind, workspace):
+        for path in _yaml_files(folder):
+            if unicodedata.normalize("NFC", path.stem) == unicodedata.normalize("NFC", text):
+                if _NAME.match(text):
+                    return path
+                raise _misnamed(kind, path)
+    known = list_params(kind, workspace)
+    raise ParamsError(
+        f"There is no {kind[:-1]} called {text!r}.{did_you_mean(text, known)}",
+        evidence=f"Known {kind}: {', '.join(known) or 'none'}.\n"
+        f"Searched: {', '.join(str(folder) for folder in _folders(kind, workspace))}.",
+        next_step=f"Choose one of these, or write <workspace>/params/{kind}/<name>.yaml.",
+    )
+
+
+def _folders(kind: Kind, workspace: Path | None) -> list[Path]:
+    """Return the folders that hold params of a kind, in the order in which they are searched."""
+    return [*([workspace / "params" / kind] if workspace is not None else []), shipped("params") / kind]
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder, `.yaml` before `.yml`; hidden files are left out."""
+    if not folder.is_dir():
+        return []
+    files = [path for path in folder.iterdir() if path.suffix in _SUFFIXES and not path.name.startswith(".")]
+    return sorted(files, key=lambda path: (_SUFFIXES.index(path.suffix), path.name))
+
+
+def _misnamed(kind: Kind, path: Path) -> ParamsError:
+    stem = unicodedata.normalize("NFC", path.stem)
+    odd = "".join(dict.fromkeys(letter for letter in stem if not re.match(r"[A-Za-z0-9._-]", letter)))
+    reason = f"it has {odd!r}" if odd else "it begins with a dot or a dash" if stem[:1] in "._-" else "it is too long"
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    better = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:100] or "name"
+    return ParamsError(
+        f"The {kind[:-1]} file {path.name!r} cannot be used by name: {reason}.",
+        evidence=f"{path}: names become folders and job names, so they have only A-Z, a-z, 0-9, '.', '_' and '-'.",
+        next_step=f"Rename it, for example to {better}{path.suffix}.",
+    )
 
 
 def _file_at(kind: Kind, text: str) -> Path:
@@ -93,19 +136,3 @@ def _file_at(kind: Kind, text: str) -> Path:
         evidence=f"Looked at {str(path.absolute())!r}.",
         next_step=f"Correct the path, or give a name: `tautools config list {kind}` shows them.",
     )
-
-
-def _unknown_name(kind: Kind, text: str, workspace: Path | None) -> ParamsError:
-    known = list_params(kind, workspace)
-    searched = ", ".join(str(folder) for folder in params_folders(kind, workspace))
-    listed = ", ".join(known) if known else "none"
-    return ParamsError(
-        f"There is no {kind[:-1]} called {text!r}.{did_you_mean(text, known)}",
-        evidence=f"Known {kind}: {listed}.\nSearched: {searched}.",
-        next_step=f"Choose one of these, or write <workspace>/params/{kind}/<name>.yaml.",
-    )
-
-
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (path for path in folder.iterdir() if path.suffix in _SUFFIXES and _NAME.match(path.stem))

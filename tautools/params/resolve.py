@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tautools.errors import ParamsError
 from tautools.params.check import validated
-from tautools.params.find import Kind, find_params
+from tautools.params.find import Kind, find_params, list_params, misnamed_params
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
 from tautools.params.paths import expand_tree
 from tautools.params.personas import PersonaParams, choose_level
@@ -150,7 +150,15 @@ def resolve(
     if isinstance(tree.data, dict) and "name" not in tree.data:
         tree.data["name"] = file.stem
         tree.noted[("name",)] = Origin(OriginKind.DEFAULT, "the file's name")
-    return _resolve_tree(model, tree, overrides, workspace=workspace, file=file)
+    resolved = _resolve_tree(model, tree, overrides, workspace=workspace, file=file)
+    if isinstance(resolved.params, SweepParams):
+        try:
+            find_params("sites", resolved.params.site, workspace)
+        except ParamsError as error:
+            raise ParamsError(
+                f"{tree.where(('site',))}: {error.problem}", evidence=error.evidence, next_step=error.next_step
+            ) from error
+    return resolved
 
 
 def resolve_run(
@@ -292,14 +300,7 @@ def resolve_sweep(
     name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
 ) -> Resolved[SweepParams]:
     """Return a sweep's params with where each value came from; errors as `load_sweep`."""
-    resolved = resolve("sweeps", SweepParams, name, workspace=workspace, overrides=overrides)
-    try:
-        find_params("sites", resolved.params.site, workspace)
-    except ParamsError as error:
-        raise ParamsError(
-            f"{resolved.tree.where(('site',))}: {error.problem}", evidence=error.evidence, next_step=error.next_step
-        ) from error
-    return resolved
+    return resolve("sweeps", SweepParams, name, workspace=workspace, overrides=overrides)
 
 
 def resolve_persona(
@@ -307,6 +308,34 @@ def resolve_persona(
 ) -> Resolved[PersonaParams]:
     """Return a persona's params with where each value came from; errors as `load_persona`."""
     return resolve("personas", PersonaParams, name, workspace=workspace, overrides=overrides)
+
+
+def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P], dict[str, ParamsError]]:
+    """Load every params file of a kind, so that one bad file does not stop the rest.
+
+    Parameters
+    ----------
+    model : type
+        `SiteParams`, `ServerParams`, `SweepParams` or `PersonaParams`.
+    workspace : Path, optional
+        Its files come before the shipped ones.
+
+    Returns
+    -------
+    dict of str to params
+        Those that can be used, by name, sorted.
+    dict of str to ParamsError
+        Those that cannot be read, or whose name cannot be used, each with the reason.
+    """
+    kind = next(kind for kind, each in MODELS.items() if each is model)
+    good: dict[str, P] = {}
+    bad = misnamed_params(kind, workspace)
+    for name in list_params(kind, workspace):
+        try:
+            good[name] = resolve(kind, model, name, workspace=workspace).params
+        except ParamsError as error:
+            bad[name] = error
+    return good, bad
 
 
 def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-from tautools.params import Workspace, list_params, load_site, workspace_path
+from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
 from tautools.session.check_machine import (
     check_browser,
     check_cards,
@@ -90,22 +90,17 @@ def doctor(
     folder = workspace_path(workspace)
     around = SessionContext(
         workspace=folder,
-        site=load_site(site or _default_site(folder), workspace=folder),
+        site=load_site(site or default_site(folder), workspace=folder),
         environ=os.environ if environ is None else environ,
-        sweeps=tuple(sweeps) if sweeps is not None else _own_names(folder, "sweeps"),
+        sweeps=tuple(sweeps) if sweeps is not None else _own_sweeps(folder),
     )
     findings = tuple(_redacted(finding, around) for check in CHECKS for finding in check(around))
     return DoctorReport(site=around.site.name, workspace=str(folder), findings=findings)
 
 
-def _own_names(folder: Path, kind: str) -> tuple[str, ...]:
-    own = Workspace(folder).params / kind
-    return tuple(sorted(path.stem for path in own.glob("*.y*ml"))) if own.is_dir() else ()
-
-
-def _default_site(folder: Path) -> str:
-    own = [name for name in _own_names(folder, "sites") if name in list_params("sites", folder)]
-    return own[0] if len(own) == 1 else "local"
+def _own_sweeps(folder: Path) -> tuple[str, ...]:
+    """Return the workspace's sweeps, also those whose name cannot be used: the doctor says why."""
+    return (*own_params("sweeps", folder), *misnamed_params("sweeps", folder))
 
 
 def _redacted(finding: DoctorFinding, around: SessionContext) -> DoctorFinding:

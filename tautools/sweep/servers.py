@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import SweepError, TautoolsError
-from tautools.params import list_params, load_server, load_site
-from tautools.params.models import SimulateParams
+from tautools.params import load_all, load_server, load_site
+from tautools.params.models import ServerParams, SimulateParams
 from tautools.servers import Registry, Server, State, endpoints, launch_all, server_state
 from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tautools.params.models import RoleParams, ServerParams, SiteParams
+    from tautools.params.models import RoleParams, SiteParams
     from tautools.records import ServerRecord
     from tautools.servers import Snapshot
     from tautools.sweep.cells import SweepCell
@@ -123,8 +123,8 @@ def _server_file(role: RoleParams, workspace: Path) -> ServerParams | None:
     """Return the server file that a role names, or the first that serves its model."""
     if role.server is not None:
         return load_server(role.server, workspace=workspace)
-    files = (load_server(name, workspace=workspace) for name in list_params("servers", workspace))
-    return next((params for params in files if params.serves == role.model), None)
+    files, _ = load_all(ServerParams, workspace)
+    return next((params for params in files.values() if params.serves == role.model), None)
 
 
 @contextlib.contextmanager

@@ -71,3 +71,28 @@ def test_a_server_is_shown_with_the_profile_of_the_sites_cards() -> None:
     assert "# qwen3-8b: profile gaudi" in cluster.err
     assert "PT_HPU_LAZY_MODE=0" in cluster.err
     assert cluster.out == here.out
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "good"),
+    [
+        (("sweep", "ls"), "sweeps", "demo"),
+        (("persona", "list"), "personas", "anger"),
+        (("config", "list"), "servers", "sim-small"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_below_the_list_of_the_others(
+    tmp_path: Path, words: tuple[str, ...], kind: str, good: str
+) -> None:
+    folder = tmp_path / "params" / kind
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("nonsense: 1\n")
+    (folder / "für mich.yaml").write_text("{}\n")
+    result = called(*words)
+    assert result.code == 0
+    assert good in result.out
+    assert f"params/{kind}/broken.yaml:1:1: unknown key `nonsense`." in result.err
+    assert "'für mich.yaml' cannot be used by name: it has 'ü '." in result.err
+    rows = {row["name"]: row for row in json.loads(called(*words, "--json").out)}
+    assert rows["für mich"]["next_step"] == "Rename it, for example to fur-mich.yaml."
+    assert good in rows

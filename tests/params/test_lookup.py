@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tautools.errors import ParamsError
-from tautools.params import find_params, list_params, load_server, shipped, workspace_path
+from tautools.params import default_site, find_params, list_params, load_all, load_server, shipped, workspace_path
+from tautools.params.models import ServerParams
 
 
 def _own(workspace: Path, name: str, model: str) -> Path:
@@ -103,3 +106,45 @@ def test_a_workspace_that_is_not_there_or_a_file_is_an_error(tmp_path: Path) -> 
     with pytest.raises(ParamsError, match="does not exist") as error:
         workspace_path(tmp_path / "g", must_exist=True)
     assert "tautools init" in error.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("stem", "reason", "better"),
+    [
+        ("Prüfung", "it has 'ü'", "Prufung.yaml"),
+        ("my server", "it has ' '", "my-server.yaml"),
+        ("größe 4B", "it has 'öß '", "groe-4B.yaml"),
+        ("-x", "it begins with a dot or a dash", "x.yaml"),
+        ("x" * 120, "it is too long", "x" * 100 + ".yaml"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused_with_the_reason_and_a_better_one(
+    tmp_path: Path, stem: str, reason: str, better: str
+) -> None:
+    _own(tmp_path, stem, "m")
+    for name in (stem, unicodedata.normalize("NFD", stem)):
+        with pytest.raises(ParamsError, match=re.escape(reason)) as error:
+            load_server(name, workspace=tmp_path)
+        assert error.value.next_step == f"Rename it, for example to {better}."
+    assert stem not in list_params("servers", tmp_path)
+
+
+def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path) -> None:
+    _own(tmp_path, "good", "m")
+    _own(tmp_path, "bad", "m").write_text("modle: m\n")
+    _own(tmp_path, "Über uns", "m")
+    good, bad = load_all(ServerParams, tmp_path)
+    assert good["good"].model == "m"
+    assert "sim-small" in good
+    assert list(bad) == ["Über uns", "bad"]
+    assert "Did you mean `model`?" in bad["bad"].problem
+    assert "it has 'Ü '" in bad["Über uns"].problem
+
+
+def test_the_default_site_is_the_workspaces_only_one(tmp_path: Path) -> None:
+    assert default_site(tmp_path) == "local"
+    for name in ("mine", "second"):
+        path = tmp_path / "params" / "sites" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("scheduler: none\n")
+        assert default_site(tmp_path) == ("mine" if name == "mine" else "local")
