@@ -323,7 +323,8 @@ def judge_command(
     Results without a judge stay as they are; judged copies of them go to a folder of their own. What was judged is not
     judged again, and no other model is asked.
     """
-    from tautools.run.judging import count_awaiting_judge, folder_judging_note, judge_folder
+    from tautools.run.judging import folder_judging_note, judge_folder
+    from tautools.run.ledger import count_awaiting_judge
     from tautools.run.show import choose_folders, folder_at
 
     wanted = {name: options[name] for name in ("env", "strategy", "model")}

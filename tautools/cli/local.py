@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tautools.params.models import RunParams
-    from tautools.run import CellResult
+    from tautools.run import Cell, CellResult
     from tautools.servers import Server
 
 
@@ -190,11 +190,11 @@ def local_command(workspace: Path, as_json: bool, **how: Any) -> None:
     """
     agent, user, servers = _roles_and_servers(workspace, how)
     runs = [_run_params(domain, agent, user, workspace, how) for domain in _domains(how["domains"])]
-    _check_before_start(runs, servers, workspace)
+    cells = _prepare_before_start(runs, servers, workspace)
     results: list[CellResult] = []
     with _terminated_as_interrupt(), _running(servers, workspace, how, quiet=as_json):
-        for run in runs:
-            results.append(_run_domain(run, workspace, how["output_dir"], quiet=as_json))
+        for cell in cells:
+            results.append(_run_domain(cell, how["output_dir"], quiet=as_json))
             if results[-1].interrupted:
                 break
     if as_json:
@@ -246,17 +246,19 @@ def _domains(text: str) -> list[str]:
     return found
 
 
-def _check_before_start(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path) -> None:
+def _prepare_before_start(
+    runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path
+) -> list[Cell]:
     """Raise what can be known to be wrong before a server is started: domains, tasks, keys, servers that must run."""
     from tautools.run import prepare_cell
     from tautools.servers import endpoints
 
-    for run in runs:
-        prepare_cell(run, workspace=workspace, need_servers=False)
+    cells = [prepare_cell(run, workspace=workspace, need_servers=False) for run in runs]
     starting = {name for params in servers for name in (params.name, params.serves)}
     for name, role in (("agent", runs[0].agent), ("user", runs[0].user)):
         if (role.server or role.model) not in starting:
             endpoints(role, workspace=workspace, role_name=name)
+    return cells
 
 
 @contextlib.contextmanager
@@ -309,19 +311,18 @@ def _link_logs(servers: Sequence[Server], folder: Path) -> None:
             link.symlink_to(log)
 
 
-def _run_domain(run: RunParams, workspace: Path, output: Path | None, *, quiet: bool) -> CellResult:
+def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
     from tautools.cli.output import cell_progress
     from tautools.files import write_atomic
-    from tautools.run import prepare_cell, run_cell
+    from tautools.run import run_cell
 
-    cell = prepare_cell(run, workspace=workspace, need_servers=False)
     with cell_progress(cell, quiet=quiet) as show:
         result = run_cell(cell, on_event=show)
     if not quiet:
         click.echo(str(result))
     if output is not None and result.view is not None:
         output.mkdir(parents=True, exist_ok=True)
-        write_atomic(output / f"{run.env}.json", result.view.read_bytes())
+        write_atomic(output / f"{cell.run.env}.json", result.view.read_bytes())
     return result
 
 

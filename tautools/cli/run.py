@@ -126,29 +126,25 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
 
         show_resolved(resolved, as_json=as_json)
         return
+    from tautools.run import prepare_cell
+
+    cell = prepare_cell(run, workspace=workspace, need_servers=False)
     if options["dry_run"]:
-        from tautools.run import prepare_cell
-
-        _print_plan(prepare_cell(run, workspace=workspace, need_servers=False), as_json=as_json)
+        _print_plan(cell, as_json=as_json)
         return
-    if options["start_servers"]:
-        from tautools.run import prepare_cell
-
-        prepare_cell(run, workspace=workspace, need_servers=False)  # what cannot be played is told before any start
     with _started_servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
-        result = _run(run, workspace, quiet=as_json)
+        result = _run(cell, quiet=as_json)
     click.echo(json.dumps(_result_dict(result), indent=1) if as_json else str(result))
     if not result.finished:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
 
 
-def _run(run: RunParams, workspace: Path, *, quiet: bool) -> CellResult:
+def _run(cell: Cell, *, quiet: bool) -> CellResult:
     from tautools.bench.users import ask_person_with
     from tautools.cli.output import cell_progress
-    from tautools.run import prepare_cell, run_cell
+    from tautools.run import run_cell
 
-    cell = prepare_cell(run, workspace=workspace, need_servers=False)
-    by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
+    by_person = cell.run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
     with ask_person_with(TerminalPerson()), cell_progress(cell, quiet=quiet or by_person) as show:
         return run_cell(cell, on_event=_print_for_person if by_person and not quiet else show)
 
@@ -189,7 +185,7 @@ def _started_servers(run: RunParams, workspace: Path) -> Iterator[None]:
 
 
 def _print_plan(cell: Cell, *, as_json: bool) -> None:
-    from tautools.run.judging import judging_note
+    from tautools.run.plan import judging_note
 
     plan = {
         "folder": str(cell.folder),

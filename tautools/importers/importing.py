@@ -313,7 +313,7 @@ def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] =
 
 
 def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
-    folder = claim_folder(workspace / "results", group.setting, _provenance(group))
+    folder = claim_folder(workspace / "results", group.setting, _provenance(group)).path
     events = list(read_events(folder))
     with contextlib.closing(ResultsWriter(folder)) as writer:
         known = {_row_key(event.data.get("imported")) for event in events if event.kind == "fault"}

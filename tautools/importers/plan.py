@@ -18,7 +18,7 @@ from tautools.records import Conversation, ImportedFrom, ModelConfig, Setting, c
 from tautools.run import prepare_cell, read_setting, results_of
 from tautools.run.folder import find_folder
 from tautools.run.ledger import read_ledger
-from tautools.run.roles import resolve_models
+from tautools.run.plan import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -189,7 +189,7 @@ def _group_for(
     group = next((each for each in groups if each.setting.id == resolved.setting.id), None)
     if group is None:
         group = resolved
-        group.folder = find_folder(request.workspace / "results", group.setting)
+        group.folder = find_folder(request.workspace / "results", group.setting).path
         group.known = frozenset(key[1:] for key in read_ledger(group.folder) if key[0] == group.setting.id)
         groups.append(group)
     trials = [row.trial + 1 for row in rows if row.status is RowStatus.KEPT or row.status in LOST]
@@ -334,11 +334,11 @@ def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> N
 
 def _comparable_group(run: RunParams, workspace: Path, *, simulated: bool) -> ImportGroup:
     cell = prepare_cell(run, workspace=workspace, need_servers=False)
-    if simulated not in cell.cast.simulated:
+    if simulated not in cell.models.simulated:
         kind = ("SIMULATED", "real") if simulated else ("real", "SIMULATED")
         raise ParamsError(
             f"Conversations of {kind[0]} models are not comparable with those of {kind[1]} ones.",
-            evidence=f"The run's models: {', '.join(each.model for each in cell.cast.parties.values())}.",
+            evidence=f"The run's models: {', '.join(each.model for each in cell.models.configs.values())}.",
             next_step="Name other servers, or leave --comparable out.",
         )
     return ImportGroup(cell.setting.model_copy(update={"simulated": simulated}), run, cell.domain)
@@ -347,7 +347,7 @@ def _comparable_group(run: RunParams, workspace: Path, *, simulated: bool) -> Im
 def _imported_setting(
     facts: SourceFacts, run: RunParams, domain: Domain | None, workspace: Path, *, simulated: bool
 ) -> Setting:
-    parties = resolve_models(run, workspace=workspace, need_servers=False).parties
+    parties = resolve_models(run, workspace=workspace, need_servers=False).configs
     default_split = "test" if run.bench == "tau-bench" else "base"
     return Setting(
         bench=run.bench,

@@ -12,18 +12,16 @@ import contextlib
 import logging
 import queue
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
 from tautools.run.exporters.tau_bench import write_view
-from tautools.run.folder import claim_folder, read_setting
-from tautools.run.judging import count_awaiting_judge, judging_note
-from tautools.run.ledger import Ledger, ResultsWriter, intact, read_events
-from tautools.run.plan import Cell, prepare_cell
+from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact, read_events
+from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.progress import CellProgress, EventSink
 from tautools.run.provenance import MetricsWatch, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
@@ -31,12 +29,13 @@ from tautools.run.worker import Worker
 from tautools.servers import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.llm.types import Endpoint
     from tautools.params.models import RunParams
-    from tautools.records import Event, Outcome, Setting
+    from tautools.records import CommitRow, Event, Outcome, Setting
+    from tautools.run.ledger import Key
     from tautools.run.plan import Pair
 
 
@@ -51,7 +50,7 @@ class CellResult:
     pending: int
     outcomes: Counter[Outcome]
     """Outcomes of the planned conversations that are finished, by this run or before."""
-    model_calls: int
+    model_calls: int = 0
     """Requests to models that this run made, failed ones included."""
     faults: int = 0
     """Conversations that this run lost to the infrastructure; they are pending or were repeated, and are not scored."""
@@ -109,171 +108,11 @@ class CellResult:
         if not scored:
             return "nothing scored (n = 0)"
         passed = sum(count for outcome, count in self.outcomes.items() if outcome.value == "passed")
-        told = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.most_common())
-        return f"{passed} of {scored} passed ({told})"
-
-
-def start_run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> Future[CellResult]:
-    """Start a run in a thread of its own; `on_event` is called in that thread.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to run; its pending conversations are held.
-    stop : Stop
-        Set from outside to end the run in good order.
-    on_event : callable
-        Told what happens, in the run's thread.
-    retry : Retry
-        How often a model call is tried, and the waits between.
-
-    Returns
-    -------
-    Future
-        Of the result, or of the error that ended the run.
-    """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="tautools-run")
-    try:
-        return executor.submit(lambda: asyncio.run(_run(cell, stop, on_event, retry)))
-    finally:
-        executor.shutdown(wait=False)
-
-
-def finished_result(cell: Cell) -> CellResult:
-    """Return the result of a cell that owes nothing; its view is written when it is not there."""
-    view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
-    if not view.exists():
-        _write_view(cell, Ledger(cell.folder).refresh())
-    _certify_persona(cell)
-    return replace(_sum_up(cell, Ledger(cell.folder).refresh()), view=view)
-
-
-async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:
-    stop.attach()
-    seen = observe(cell.cast, cell.domain)
-    cell = replace(cell, folder=claim_folder(cell.workspace / "results", cell.setting, seen))
-    first = read_setting(cell.folder)
-    differences = mixed(first.provenance, seen) if first else []
-    ledger = Ledger(cell.folder)
-    with contextlib.closing(ResultsWriter(cell.folder)) as writer:
-        store_certificates(cell.cast, cell.folder, writer.name, workspace=cell.workspace)
-        sink = EventSink(cell.setting, writer, on_event)
-        _void_damaged(cell, ledger, writer, sink)
-        scheduler, holder = _make_scheduler(cell, ledger, writer, sink, stop)
-        tally = CellProgress(cell, ledger.rows().values())
-        pending = tally.planned - tally.done
-        sink.started(**tally.progress(), pending=pending, provenance=seen, mixed=differences)
-        try:
-            await _run_trials(cell, scheduler, sink, retry)
-        finally:
-            view = _write_view(cell, ledger.refresh())
-        result = replace(
-            _sum_up(cell, ledger),
-            model_calls=holder.counts.total,
-            faults=scheduler.faults.total(),
-            fault_kinds=scheduler.faults,
-            interrupted=stop.asked,
-            cause=scheduler.cause or scheduler.last_fault,
-            mixed=differences,
-            view=view,
-        )
-        sink.tell("stop", str(result), done=result.done, pending=result.pending, model_calls=result.model_calls)
-    if scheduler.broken:
-        raise scheduler.broken
-    _certify_persona(cell)
-    return result
-
-
-def _certify_persona(cell: Cell) -> None:
-    """Write a persona's certificate beside its results; a text that is not in the records is an error of the run."""
-    folder = read_setting(cell.folder)
-    if cell.setting.persona is None or folder is None:
-        return
-    from tautools.run.personas import keep_certificate
-
-    keep_certificate(cell.workspace, folder).raise_if_ineffective()
-
-
-async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: Retry) -> None:
-    client = ModelClient(
-        _EndpointSource(cell),
-        cell.cast.parties,
-        on_call=scheduler.on_call,
-        on_retry=sink.retrying,
-        retry=retry,
-        keep_itl=cell.run.keep_itl,
-    )
-    found = [endpoint for each in cell.cast.endpoints.values() for endpoint in each]
-    async with client, MetricsWatch(found, sink):
-        await scheduler.run(client)
-
-
-def _make_scheduler(
-    cell: Cell, ledger: Ledger, writer: ResultsWriter, sink: EventSink, stop: Stop
-) -> tuple[Scheduler, Worker]:
-    failed_before = Counter(_pair_of(event) for event in read_events(cell.folder) if _is_user_error(event, cell))
-    holder = Worker(cell, ledger=ledger, writer=writer, sink=sink, user_errors=failed_before)
-    return Scheduler(cell, holder, rows=ledger.rows(), sink=sink, stop=stop), holder
-
-
-def _is_user_error(event: Event, cell: Cell) -> bool:
-    return event.kind == "user_error" and event.setting_id == cell.setting.id
-
-
-def _pair_of(event: Event) -> Pair:
-    return event.task_id, event.trial or 0
-
-
-def _void_damaged(cell: Cell, ledger: Ledger, writer: ResultsWriter, sink: EventSink) -> None:
-    """Void every row whose conversation's bytes are damaged, so that it is pending again; nothing is rewritten."""
-    damaged = [row for row in ledger.refresh().rows().values() if not intact(cell.folder, row)]
-    for row in damaged:
-        writer.void(row, "the conversation's bytes do not hash to what the row says")
-        sink.tell("damaged", "The stored conversation is damaged; it is pending again.", at=(row.task_id, row.trial))
-    if damaged:
-        _void_damaged(cell, ledger, writer, sink)  # a repeat may have been hidden behind it
-
-
-def _write_view(cell: Cell, ledger: Ledger) -> Path:
-    rows = [row for row in ledger.rows().values() if row.setting_id == cell.setting.id]
-    return write_view(cell.folder, rows, num_trials=cell.run.num_trials, order=list(cell.domain.tasks))
-
-
-def _sum_up(cell: Cell, ledger: Ledger) -> CellResult:
-    tally = CellProgress(cell, ledger.rows().values())
-    return CellResult(
-        setting=cell.setting,
-        folder=cell.folder,
-        planned=tally.planned,
-        done=tally.done,
-        pending=tally.planned - tally.done,
-        outcomes=tally.outcomes,
-        model_calls=0,
-        repeats=ledger.repeats(),
-        awaiting_judge=judging_note(cell.setting, cell.tasks, count_awaiting_judge(cell.folder, cell.setting.id)),
-    )
-
-
-class _EndpointSource:
-    """Where the servers of a part are: those found before the start; asked again, those that are ready then."""
-
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-        self._found = dict(cell.cast.endpoints)
-
-    def __call__(self, part: str) -> Sequence[Endpoint]:
-        if part in self._found:
-            return self._found.pop(part)
-        with contextlib.suppress(TautoolsError):
-            return endpoints(self._cell.run.roles[part], workspace=self._cell.workspace, role_name=part)
-        return self._cell.cast.endpoints[part]  # still gone: what was there may come back
+        outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.most_common())
+        return f"{passed} of {scored} passed ({outcomes})"
 
 
 log = logging.getLogger("tautools.run")
-
-
-def _ignore(_event: Event) -> None:
-    """Nobody listens."""
 
 
 def run_cell(
@@ -284,7 +123,7 @@ def run_cell(
     retry: Retry | None = None,
     stop: Stop | None = None,
 ) -> CellResult:
-    """Run what one cell owes, and return what is done and what is still pending.
+    """Run what is pending in one cell, and return what is done and what is still pending.
 
     A cell that is finished makes no model call and needs no server. SIGINT and SIGTERM let running conversations finish
     within the cell's `grace_s`, a second one ends at once; what was not finished stays pending, and the result says so.
@@ -310,15 +149,17 @@ def run_cell(
     """
     cell = _prepared(run, workspace)
     if not cell.pending and all(intact(cell.folder, row) for row in cell.done.values()):
-        return finished_result(cell)
-    if not cell.cast.endpoints:
-        cell = prepare_cell(cell.run, workspace=cell.workspace)
+        return _finished_result(cell)
+    if not cell.models.endpoints:
+        cell = cell.with_servers()
     stop = stop or Stop()
-    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    executor = ThreadPoolExecutor(1, thread_name_prefix="tautools-run")
     with catching_signals(stop):
-        result = start_run(cell, stop, told.put, retry or Retry())
-        result.add_done_callback(lambda _: told.put(None))
-        _listen(told, stop, on_event or _ignore)
+        result = executor.submit(lambda: asyncio.run(_run(cell, stop, events.put, retry or Retry())))
+        executor.shutdown(wait=False)
+        result.add_done_callback(lambda _: events.put(None))
+        _listen(events, stop, on_event or (lambda _event: None))
     return result.result()
 
 
@@ -330,20 +171,139 @@ def _prepared(run: RunParams | Cell, workspace: Path | None) -> Cell:
     return prepare_cell(run, workspace=workspace, need_servers=False)
 
 
-def _listen(told: queue.SimpleQueue[Event | None], stop: Stop, on_event: Callable[[Event], None]) -> None:
-    """Hand events on until the run has ended; an interrupt that gets through as an exception is a request to stop."""
+def _listen(events: queue.SimpleQueue[Event | None], stop: Stop, on_event: Callable[[Event], None]) -> None:
+    """Pass events on until the run has ended; an interrupt that gets through as an exception is a request to stop."""
     while True:
         try:
-            event = told.get()
+            event = events.get()
             if event is None:
                 return
-            _notify(event, on_event)
+            try:
+                on_event(event)
+            except Exception:
+                log.exception("A listener failed on %r; the run goes on.", event.kind)
         except KeyboardInterrupt:
             stop.request()
 
 
-def _notify(event: Event, on_event: Callable[[Event], None]) -> None:
-    try:
-        on_event(event)
-    except Exception:
-        log.exception("A listener failed on %r; the run goes on.", event.kind)
+def _finished_result(cell: Cell) -> CellResult:
+    """Return the result of a cell in which nothing is pending; its view is written when it is not there."""
+    view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
+    if not view.exists():
+        _write_view(cell, cell.known)
+    _certify_persona(cell)
+    return _sum_up(cell, CellProgress(cell, cell.known.values()), view=view)
+
+
+async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:
+    stop.attach()
+    observed = observe(cell.models.endpoints, cell.domain)
+    cell = cell.with_folder(observed)
+    differences = mixed(cell.results.provenance, observed)
+    with contextlib.closing(ResultsWriter(cell.folder)) as writer:
+        store_certificates(cell.models.endpoints, cell.folder, writer.name, workspace=cell.workspace)
+        sink = EventSink(cell.setting, writer, on_event)
+        cell = _without_damaged(cell, writer, sink)
+        rows = cell.known
+        progress = CellProgress(cell, rows.values())
+        worker = Worker(cell, writer=writer, sink=sink, user_errors=_user_errors(cell))
+        scheduler = Scheduler(cell, worker, rows.values(), progress=progress, sink=sink, stop=stop)
+        pending = progress.planned - progress.done
+        sink.started(**progress.counts(), pending=pending, provenance=observed, mixed=differences)
+        try:
+            await _run_trials(cell, scheduler, sink, retry)
+        finally:
+            rows = cell.ledger.refresh().rows(cell.setting.id)
+            view = _write_view(cell, rows)
+        for row in rows.values():  # of other processes too
+            progress.finished(row)
+        result = _sum_up(
+            cell,
+            progress,
+            model_calls=worker.counts.total,
+            faults=scheduler.faults.total(),
+            fault_kinds=scheduler.faults,
+            interrupted=stop.asked,
+            cause=scheduler.cause or scheduler.last_fault,
+            mixed=differences,
+            view=view,
+        )
+        sink.emit("stop", str(result), done=result.done, pending=result.pending, model_calls=result.model_calls)
+    if scheduler.broken:
+        raise scheduler.broken
+    _certify_persona(cell)
+    return result
+
+
+async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: Retry) -> None:
+    client = ModelClient(
+        _EndpointSource(cell),
+        cell.models.configs,
+        on_call=scheduler.on_call,
+        on_retry=sink.retrying,
+        retry=retry,
+        keep_itl=cell.run.keep_itl,
+    )
+    every = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
+    async with client, MetricsWatch(every, sink):
+        await scheduler.run(client)
+
+
+def _user_errors(cell: Cell) -> Counter[Pair]:
+    """Return how often each conversation ended in a user_error before, by any writer."""
+    events = (each for each in read_events(cell.folder) if each.kind == "user_error")
+    return Counter((each.task_id, each.trial or 0) for each in events if each.setting_id == cell.setting.id)
+
+
+def _without_damaged(cell: Cell, writer: ResultsWriter, sink: EventSink) -> Cell:
+    """Void every row whose conversation's bytes are damaged, so that it is pending again; nothing is rewritten."""
+    known = cell.ledger.refresh().rows(cell.setting.id)
+    while damaged := [row for row in known.values() if not intact(cell.folder, row)]:
+        for row in damaged:
+            writer.void(row, "the conversation's bytes do not hash to what the row says")
+            message = "The stored conversation is damaged; it is pending again."
+            sink.emit("damaged", message, at=(row.task_id, row.trial))
+        known = cell.ledger.refresh().rows(cell.setting.id)  # a repeat may have been hidden behind it
+    return replace(cell, known=known)
+
+
+def _certify_persona(cell: Cell) -> None:
+    """Write a persona's certificate beside its results; a text that is not in the records is an error of the run."""
+    if cell.setting.persona is not None and cell.results.exists:
+        from tautools.run.personas.comparison import keep_certificate
+
+        keep_certificate(cell.workspace, cell.results).raise_if_ineffective()
+
+
+def _write_view(cell: Cell, rows: Mapping[Key, CommitRow]) -> Path:
+    return write_view(cell.folder, rows.values(), num_trials=cell.run.num_trials, order=list(cell.domain.tasks))
+
+
+def _sum_up(cell: Cell, progress: CellProgress, **further: Any) -> CellResult:
+    waiting = count_awaiting_judge(cell.folder, cell.setting.id, cell.ledger)
+    return CellResult(
+        setting=cell.setting,
+        folder=cell.folder,
+        planned=progress.planned,
+        done=progress.done,
+        pending=progress.planned - progress.done,
+        outcomes=progress.outcomes,
+        repeats=cell.ledger.repeats(),
+        awaiting_judge=judging_note(cell.setting, cell.tasks, waiting),
+        **further,
+    )
+
+
+class _EndpointSource:
+    """Where the servers of a part are: at first those found before the start, after that those that are ready then."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._not_used_yet = dict(cell.models.endpoints)
+
+    def __call__(self, part: str) -> Sequence[Endpoint]:
+        if part in self._not_used_yet:
+            return self._not_used_yet.pop(part)
+        with contextlib.suppress(TautoolsError):
+            return endpoints(self._cell.run.roles[part], workspace=self._cell.workspace, role_name=part)
+        return self._cell.models.endpoints[part]  # still gone: what was there may come back

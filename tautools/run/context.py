@@ -96,7 +96,7 @@ def context_forecasts(cell: Cell) -> list[ContextForecast]:
     cannot be run here.
     """
     lengths = {
-        part: (cell.cast.parties[part], length)
+        part: (cell.models.configs[part], length)
         for part, role in cell.run.roles.items()
         if part == "agent" or part.startswith("expert:")
         if (length := served_length(role, cell.workspace)) is not None

@@ -13,7 +13,7 @@ import json
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class SettingFolder:
-    """A folder of results with what its `setting.json` says."""
+    """A folder of results with what its `setting.json` says, or the place where it will be made."""
 
     path: Path
     id: str
@@ -45,6 +45,7 @@ class SettingFolder:
     setting: Setting
     provenance: dict[str, Any]
     """What was observed when the folder was made: versions, git revision, endpoints without keys, served lengths."""
+    exists: bool = True
 
 
 def model_slug(model: str) -> str:
@@ -68,26 +69,28 @@ def setting_slug(setting: Setting) -> str:
     return f"{slug}+{_safe(setting.persona)}" if setting.persona else slug
 
 
-def find_folder(results: Path, setting: Setting) -> Path:
-    """Return the folder that holds `setting`, or the one it would be given; makes nothing.
+def find_folder(results: Path, setting: Setting) -> SettingFolder:
+    """Return the folder that holds `setting`, or the one that it would be given; makes nothing.
 
     Raises
     ------
     RunError
         When a `setting.json` on the way cannot be read, or every name is taken.
     """
-    plain, with_id = _candidates(results, setting)
+    parent, slug = results / _safe(setting.env) / setting.strategy.value, setting_slug(setting)
+    plain, with_id = parent / slug, parent / f"{slug}-{setting.id[:8]}"
     # Others may be making these folders at this moment: `with_id` is looked at again once `plain` is known to be taken.
-    for path, wanted in ((with_id, {"ours"}), (plain, {"ours", "free"}), (with_id, {"ours", "free"})):
-        if _state(path, setting.id) in wanted:
-            return path
+    for path, may_be_new in ((with_id, False), (plain, True), (with_id, True)):
+        folder = _look_at(path, setting)
+        if folder is not None and (folder.exists or may_be_new):
+            return folder
     raise RunError(
         f"The folder {with_id} belongs to something else.",
         next_step="Move it away, or choose another workspace with --workspace.",
     )
 
 
-def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) -> Path:
+def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) -> SettingFolder:
     """Return the folder of `setting`, made with its `setting.json` when it is not there.
 
     Raises
@@ -95,12 +98,19 @@ def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) ->
     RunError, FilesError
         When it cannot be made.
     """
+    return make_folder(find_folder(results, setting), provenance)
+
+
+def make_folder(folder: SettingFolder, provenance: dict[str, Any]) -> SettingFolder:
+    """Make a folder that `find_folder` has found; errors as `claim_folder`. One that exists is returned as it is."""
+    results = folder.path.parents[2]
     for _ in range(8):
-        path = find_folder(results, setting)
-        if _owner(path) == setting.id:
-            return path
-        _make_whole(path, setting, provenance)
-    raise RunError(f"The folder of setting {setting.id} cannot be made in {results}.", next_step="Run again.")
+        if folder.exists:
+            return folder
+        if _move_into_place(folder, provenance):
+            return replace(folder, provenance=provenance, exists=True)
+        folder = find_folder(results, folder.setting)
+    raise RunError(f"The folder of setting {folder.id} cannot be made in {results}.", next_step="Run again.")
 
 
 def read_setting(folder: Path) -> SettingFolder | None:
@@ -135,34 +145,24 @@ def results_of(workspace: Path) -> list[SettingFolder]:
     return [folder for folder in found if folder is not None]
 
 
-def _candidates(results: Path, setting: Setting) -> tuple[Path, Path]:
-    parent = results / _safe(setting.env) / setting.strategy.value
-    slug = setting_slug(setting)
-    return parent / slug, parent / f"{slug}-{setting.id[:8]}"
-
-
-def _owner(path: Path) -> str | None:
-    found = read_setting(path)
-    return None if found is None else found.id
-
-
-def _state(path: Path, own_id: str) -> str:
-    """Return `ours`, `free` or `taken`, also while somebody moves a folder to this place."""
-    owner = _owner(path)
-    if owner is None and _is_free(path):
-        return "free"
-    return "ours" if (owner or _owner(path)) == own_id else "taken"
+def _look_at(path: Path, setting: Setting) -> SettingFolder | None:
+    """Return the setting's folder at `path`, existing or still to be made; None when the place is taken."""
+    stored = read_setting(path)
+    if stored is None and _is_free(path):
+        return SettingFolder(path, setting.id, setting, {}, exists=False)
+    stored = stored or read_setting(path)  # another process may have moved it there just now
+    return stored if stored is not None and stored.id == setting.id else None
 
 
 def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def _make_whole(path: Path, setting: Setting, provenance: dict[str, Any]) -> None:
-    """Make the folder beside its place and move it there; leave things as they are when somebody was faster."""
-    parent = ensure_folder(path.parent)
-    made = ensure_folder(parent / f".{path.name}.{secrets.token_hex(4)}.part")
-    content = {"id": setting.id, "setting": setting.model_dump(mode="json"), "provenance": provenance}
+def _move_into_place(folder: SettingFolder, provenance: dict[str, Any]) -> bool:
+    """Make the folder next to its place and move it there; False when another process was faster."""
+    path = folder.path
+    made = ensure_folder(path.parent / f".{path.name}.{secrets.token_hex(4)}.part")
+    content = {"id": folder.id, "setting": folder.setting.model_dump(mode="json"), "provenance": provenance}
     try:
         write_atomic(made / SETTING_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         made.rename(path)
@@ -171,8 +171,10 @@ def _make_whole(path: Path, setting: Setting, provenance: dict[str, Any]) -> Non
             raise FilesError(
                 f"The folder {path} cannot be made.", evidence=str(error), next_step="Check the folder's permissions."
             ) from error
+        return False
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    return True
 
 
 def _safe(name: str) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tautools.run.folder import SettingFolder
 
 Key: TypeAlias = tuple[str, str, int]
 """Setting id, task id, trial."""
@@ -76,11 +77,15 @@ class Ledger:
                 self._read_to[path.name] = start + self._read(read_span(path, start, size - start))
         return self
 
-    def rows(self) -> dict[Key, CommitRow]:
-        """Return the row that counts for each key: the first finished of those whose conversation is there."""
+    def rows(self, setting_id: str | None = None) -> dict[Key, CommitRow]:
+        """Return the row that counts for each key, of one setting or of all.
+
+        Of several rows the first finished counts whose conversation is there.
+        """
         sizes: dict[str, int] = {}
-        found = ((key, self._first(rows, sizes)) for key, rows in self._rows.items())
-        return {key: row for key, row in found if row is not None}
+        keys = [key for key in self._rows if setting_id in {None, key[0]}]
+        counting = {key: self._first(self._rows[key], sizes) for key in keys}
+        return {key: row for key, row in counting.items() if row is not None}
 
     def row(self, key: Key) -> CommitRow | None:
         """Return the row that counts for one key, or None when it is not finished."""
@@ -99,8 +104,7 @@ class Ledger:
         return complete
 
     def _take(self, line: bytes) -> None:
-        void = _parse(VoidedRow, line) if b'"void":true' in line else None
-        if void is not None:
+        if b'"void":true' in line and (void := _parse(VoidedRow, line)) is not None:
             self._void.add((void.file, void.offset, void.sha256))
             return
         row = _parse(CommitRow, line)
@@ -109,7 +113,7 @@ class Ledger:
 
     def _first(self, rows: list[CommitRow], sizes: dict[str, int]) -> CommitRow | None:
         there = [row for row in rows if self._is_there(row.place, sizes)]
-        return min(there, key=_finish_order, default=None)
+        return min(there, key=lambda row: (row.finished_at, row.writer, row.place.offset), default=None)
 
     def _is_there(self, place: ConversationLocation, sizes: dict[str, int]) -> bool:
         if (place.file, place.offset, place.sha256) in self._void:
@@ -148,6 +152,12 @@ def read_conversation(folder: Path, row: CommitRow) -> Conversation:
             next_step="Run the cell again with `tautools run`: it finds the damage and repeats this conversation.",
         )
     return found
+
+
+def rows_of(folder: SettingFolder) -> list[CommitRow]:
+    """Return a setting's finished conversations, by task and trial."""
+    rows = Ledger(folder.path).refresh().rows(folder.id).values()
+    return sorted(rows, key=lambda row: (not row.task_id.isdecimal(), row.task_id.zfill(8), row.trial))
 
 
 def intact(folder: Path, row: CommitRow) -> bool:
@@ -192,12 +202,8 @@ def _is_bare_name(name: str) -> bool:
     return bool(name) and "/" not in name and "\\" not in name and name not in {".", ".."}
 
 
-def _finish_order(row: CommitRow) -> tuple[float, str, int]:
-    return row.finished_at, row.writer, row.place.offset
-
-
 class AwaitingJudge(Record):
-    """One conversation without its verdict."""
+    """One conversation that has ended and lacks a judge's verdict."""
 
     conversation: Conversation
     counts: dict[str, int] = Field(default_factory=dict)
@@ -205,20 +211,24 @@ class AwaitingJudge(Record):
 
 
 def read_awaiting_judge(folder: Path, setting_id: str) -> dict[tuple[str, int], AwaitingJudge]:
-    """Return what waits for a verdict, by task and trial, whether it has a commit row by now or not.
+    """Return what was stored without a verdict, by task and trial, whether it has a commit row by now or not.
 
     Lines that cannot be read count as never written; of two for one conversation the first counts.
     """
-    found: dict[tuple[str, int], AwaitingJudge] = {}
-    for path in sorted((folder / "awaiting_judge").glob("*.jsonl")):
-        for line in read_lines(path):
-            try:
-                each = AwaitingJudge.model_validate_json(line)
-            except ValidationError:
-                continue
-            if each.conversation.setting_id == setting_id:
-                found.setdefault((each.conversation.task_id, each.conversation.trial), each)
-    return found
+    waiting: dict[tuple[str, int], AwaitingJudge] = {}
+    for each in _records(folder / "awaiting_judge", AwaitingJudge):
+        if each.conversation.setting_id == setting_id:
+            waiting.setdefault((each.conversation.task_id, each.conversation.trial), each)
+    return waiting
+
+
+def count_awaiting_judge(folder: Path, setting_id: str, ledger: Ledger | None = None) -> int:
+    """Return how many conversations are stored and have no verdict yet; the ledger is read unless it is given."""
+    waiting = read_awaiting_judge(folder, setting_id)
+    if not waiting:
+        return 0
+    rows = (ledger or Ledger(folder).refresh()).rows(setting_id)
+    return len(waiting.keys() - {key[1:] for key in rows})
 
 
 KINDS = ("conversations", "ledger", "calls", "events", "awaiting_judge")
@@ -236,7 +246,7 @@ def writer_name() -> str:
 class ResultsWriter:
     """Writes what happens to one setting; files are made when the first line is written.
 
-    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls are held in memory
+    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls stay in memory
     until `flush_calls`, `commit` or `close`.
 
     Parameters
@@ -259,7 +269,7 @@ class ResultsWriter:
         Parameters
         ----------
         conversation : Conversation
-            What to keep.
+            What to store.
         counts : mapping of str to int
             The row's counts of calls and tokens, by field name.
 
@@ -279,11 +289,10 @@ class ResultsWriter:
         self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row
 
-    def awaiting_judge(self, conversation: Conversation, counts: Mapping[str, int]) -> None:
-        """Keep a conversation that owes its verdict; when this returns, it is on the disk."""
+    def awaiting_judge(self, ended: AwaitingJudge) -> None:
+        """Store a conversation that lacks its verdict; when this returns, it is on the disk."""
         self.flush_calls()
-        line = AwaitingJudge(conversation=conversation, counts=dict(counts))
-        self._append("awaiting_judge", line.model_dump_json().encode(), sync=True)
+        self._append("awaiting_judge", ended.model_dump_json().encode(), sync=True)
 
     def void(self, row: CommitRow, reason: str) -> None:
         """Take back a row whose conversation is damaged."""
@@ -296,18 +305,18 @@ class ResultsWriter:
         self._append("events", event.model_dump_json().encode())
 
     def call(self, record: CallRecord) -> None:
-        """Hold one model call for the next flush."""
+        """Keep one model call in memory for the next flush."""
         self._calls.append(record.model_dump_json(exclude_none=True).encode())
 
     def flush_calls(self) -> None:
-        """Write the model calls that are held."""
+        """Write the model calls that are in memory."""
         lines = self._calls[:]
         if lines:
             del self._calls[: len(lines)]
             self._append("calls", b"\n".join(lines))
 
     def close(self) -> None:
-        """Write what is held and close the files."""
+        """Write what is in memory and close the files."""
         try:
             self.flush_calls()
         finally:

@@ -1,103 +1,53 @@
 """What one cell plans, what is finished and what is pending. Nothing is made here: bad input ends before any work.
 
-A source `imported:…` continues imported results: the one imported setting that fits the run's parameters is used, and
-new conversations are stored next to the imported ones, each marked for what it is.
+With servers needed, every role's server is asked and verified before anything is made: a server that is not there, a
+wrong key or a model that is not served is an error. Without, models are known by name only, as far as params and
+registry tell. A source `imported:…` continues imported results: the one imported setting that fits the run's parameters
+is used, and new conversations are stored next to the imported ones, each marked for what it is.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
 from tautools.bench.persona import refuse_task_facts
 from tautools.bench.sources import IMPORTED_PREFIX
-from tautools.errors import ParamsError, RunError
-from tautools.params import load_persona
-from tautools.run.folder import find_folder, open_recorded_source, read_setting, results_of
-from tautools.run.ledger import read_ledger
-from tautools.run.roles import resolve_models
+from tautools.errors import ParamsError, RunError, TautoolsError
+from tautools.llm.request import switch_of
+from tautools.params import load_persona, load_server
+from tautools.records import ModelConfig
+from tautools.run.folder import SETTING_FILE, find_folder, make_folder, open_recorded_source, results_of
+from tautools.run.ledger import Ledger
+from tautools.servers import Registry, endpoints
+from tautools.servers.addresses import address_from_env, servers_for_role
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Approach, Domain, Task
-    from tautools.params.models import RunParams
-    from tautools.records import CommitRow, ModelConfig, Setting
+    from tautools.bench.types import Approach, Domain, Source, Task
+    from tautools.llm.types import Endpoint
+    from tautools.params.models import RoleParams, RunParams
+    from tautools.records import CommitRow, ServerRecord, Setting
+    from tautools.run.folder import SettingFolder
     from tautools.run.ledger import Key
-    from tautools.run.roles import Models
-
-
-def continues_imported(run: RunParams) -> bool:
-    """Whether a run goes on with imported results."""
-    return bool(run.source and run.source.startswith(IMPORTED_PREFIX))
-
-
-def imported_setting(run: RunParams, cast: Models, *, split: str, workspace: Path) -> Setting:
-    """Return the one imported setting that a run's params fit.
-
-    Raises
-    ------
-    ParamsError
-        When none fits, or several, or when the models are simulated and the imported ones were not.
-    """
-    every = [each.setting for each in results_of(workspace) if each.setting.source == run.source]
-    fitting = [each for each in every if _fits(each, run, cast, split)]
-    if len(fitting) == 1:
-        _check_simulated(fitting[0], cast)
-        return fitting[0]
-    raise ParamsError(
-        f"{len(fitting) or 'No'} imported settings of source {run.source} fit this run.",
-        evidence="\n".join(_setting_text(each) for each in fitting or every)
-        or "Nothing of that source was imported here.",
-        next_step="Name env, strategy, split, models and how they are asked (--temperature, --user-temperature, --set "
-        "agent.top_p=…) as they stand there.",
-    )
-
-
-def _fits(setting: Setting, run: RunParams, cast: Models, split: str) -> bool:
-    user = cast.parties.get("user")
-    return (
-        (setting.bench, setting.env, setting.split) == (run.bench, run.env, split)
-        and (setting.strategy, setting.user_strategy) == (run.strategy, run.user_strategy)
-        and setting.persona == run.persona
-        and _same_model(setting.agent, cast.parties["agent"])
-        and (user is None or _same_model(setting.user, user))
-    )
-
-
-def _same_model(there: ModelConfig, asked: ModelConfig) -> bool:
-    """Whether a model is asked as it was; where it is served does not matter."""
-    return (there.model, there.sampling) == (asked.model, asked.sampling)
-
-
-def _check_simulated(setting: Setting, cast: Models) -> None:
-    if setting.simulated in cast.simulated:
-        return
-    raise ParamsError(
-        "SIMULATED models cannot go on with results of real ones."
-        if not setting.simulated
-        else "Real models cannot go on with SIMULATED results.",
-        evidence=_setting_text(setting),
-        next_step="Name servers of the models that the imported results were made with.",
-    )
-
-
-def _sampling_set(party: ModelConfig) -> dict[str, object]:
-    return party.sampling.model_dump(exclude_defaults=True)
-
-
-def _setting_text(setting: Setting) -> str:
-    agent, user = (
-        " ".join([each.model, *(f"{name}={value}" for name, value in _sampling_set(each).items())])
-        for each in (setting.agent, setting.user)
-    )
-    return f"{setting.id}: {setting.env} {setting.split} {setting.strategy.value}, agent {agent}, user {user}"
-
 
 Pair = tuple[str, int]
 """Task id and trial."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run, by the part they play: `agent`, `user`, `judge`, `expert:<name>`."""
+
+    configs: Mapping[str, ModelConfig]
+    simulated: tuple[bool, ...]
+    """Whether any of them is simulated; both answers, the likelier first, when no server could be asked."""
+    endpoints: Mapping[str, Sequence[Endpoint]] = field(default_factory=dict)
+    """Where each part answers; empty when servers were not needed."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +56,23 @@ class Cell:
 
     run: RunParams
     workspace: Path
+    source: Source = field(repr=False)
     domain: Domain = field(repr=False)
     tasks: list[Task] = field(repr=False)
-    cast: Models = field(repr=False)
     approach: Approach
+    models: Models = field(repr=False)
     setting: Setting
-    folder: Path
+    results: SettingFolder = field(repr=False)
     """Where its results are, or will be."""
+    ledger: Ledger = field(repr=False)
+    """What is finished, as far as it was read."""
     known: dict[Key, CommitRow] = field(repr=False)
     """Every finished conversation of the setting, planned here or not."""
+
+    @property
+    def folder(self) -> Path:
+        """The path of the results."""
+        return self.results.path
 
     @property
     def planned(self) -> list[Pair]:
@@ -132,13 +90,28 @@ class Cell:
         """The planned conversations that are not finished."""
         return [pair for pair in self.planned if self.key(pair) not in self.known]
 
-    def refreshed(self) -> Cell:
-        """Return the cell with what has been finished by now."""
-        return replace(self, known=_known(self.folder, self.setting))
-
     def key(self, pair: Pair) -> Key:
         """Return the ledger's key of a planned conversation."""
         return (self.setting.id, *pair)
+
+    def refreshed(self) -> Cell:
+        """Return the cell with what has been finished by now; only what was added to the ledger is read."""
+        if self.results.exists != (self.folder / SETTING_FILE).is_file():  # made, or moved away, since then
+            return replace(self, **_stored([self.setting], self.workspace))
+        return replace(self, known=self.ledger.refresh().rows(self.setting.id))
+
+    def with_servers(self) -> Cell:
+        """Return the cell with its models as their servers tell them; errors as `prepare_cell`."""
+        models = resolve_models(self.run, workspace=self.workspace, need_servers=True)
+        settings = _settings(self.run, self.source, self.domain, self.approach, models, self.workspace)
+        changed = {} if settings[0].id == self.setting.id else _stored(settings, self.workspace)
+        return replace(self, models=models, **changed)
+
+    def with_folder(self, provenance: dict[str, Any]) -> Cell:
+        """Return the cell with its folder made, if it was not there; errors as `claim_folder`."""
+        results = make_folder(self.results, provenance)
+        ledger = self.ledger if results.path == self.folder else Ledger(results.path)
+        return replace(self, results=results, ledger=ledger)
 
     def __str__(self) -> str:
         return f"{self.folder}: {len(self.done)} done, {len(self.pending)} pending"
@@ -156,20 +129,19 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     need_servers : bool
         Whether the servers of its roles must answer now. Without them the plan goes by names alone.
     to_read : bool
-        Whether results are only looked at: those of somebody else need not be writable.
+        Whether results are only looked at: those of another user need not be writable.
 
     Raises
     ------
     BenchError
         An env, split or task that the benchmark does not have.
     ParamsError
-        A persona that does not exist, or that names facts of the tasks.
+        A persona that does not exist, or that names facts of the tasks; a source `imported:…` of which nothing was
+        imported that fits.
     ServerError, ParamsError, ModelCallError
         A server that is not there, refuses the key or serves another model.
     RunError
         A workspace that cannot be written, unless `to_read`.
-    ParamsError
-        A source `imported:…` of which nothing was imported that fits.
     """
     if not to_read:
         check_writable(workspace / "results" / run.env / run.strategy.value)
@@ -179,17 +151,30 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     check_approach(domain, approach)
     approach = _with_persona(approach, run, domain, workspace)
     tasks = list(select_tasks(domain, run.tasks))
-    cast = resolve_models(run, workspace=workspace, need_servers=need_servers)
-    settings = (
-        [imported_setting(run, cast, split=domain.ref.split, workspace=workspace)]
-        if continues_imported(run)
-        else [build_setting(run, domain, source, approach, parties=cast.parties, simulated=x) for x in cast.simulated]
-    )
+    models = resolve_models(run, workspace=workspace, need_servers=need_servers)
+    settings = _settings(run, source, domain, approach, models, workspace)
+    return Cell(run, workspace, source, domain, tasks, approach, models, **_stored(settings, workspace))
+
+
+def _settings(
+    run: RunParams, source: Source, domain: Domain, approach: Approach, models: Models, workspace: Path
+) -> list[Setting]:
+    """Return the settings that the run may be of: two while it is not known whether a model is simulated."""
+    if run.source and run.source.startswith(IMPORTED_PREFIX):
+        return [_imported_setting(run, models, domain.ref.split, workspace)]
+    return [
+        build_setting(run, domain, source, approach, parties=models.configs, simulated=simulated)
+        for simulated in models.simulated
+    ]
+
+
+def _stored(settings: Sequence[Setting], workspace: Path) -> dict[str, Any]:
+    """Return the fields of a cell that say which setting it is of, where its results are, and what is finished."""
     folders = [find_folder(workspace / "results", each) for each in settings]
     # With a server that cannot be asked, the setting that has results already is the one that is meant.
-    index = next((index for index, folder in enumerate(folders) if read_setting(folder) is not None), 0)
-    setting, folder = settings[index], folders[index]
-    return Cell(run, workspace, domain, tasks, cast, approach, setting, folder, _known(folder, setting))
+    index = next((index for index, folder in enumerate(folders) if folder.exists), 0)
+    setting, ledger = settings[index], Ledger(folders[index].path).refresh()
+    return {"setting": setting, "results": folders[index], "ledger": ledger, "known": ledger.rows(setting.id)}
 
 
 def _with_persona(approach: Approach, run: RunParams, domain: Domain, workspace: Path) -> Approach:
@@ -199,10 +184,6 @@ def _with_persona(approach: Approach, run: RunParams, domain: Domain, workspace:
     persona = load_persona(run.persona, workspace=workspace)
     refuse_task_facts(persona, domain)
     return replace(approach, persona=persona) if persona.block else approach
-
-
-def _known(folder: Path, setting: Setting) -> dict[Key, CommitRow]:
-    return {key: row for key, row in read_ledger(folder).items() if key[0] == setting.id}
 
 
 def check_writable(path: Path) -> None:
@@ -217,3 +198,128 @@ def check_writable(path: Path) -> None:
         evidence=f"{existing} is not a folder." if not existing.is_dir() else f"No permission to write in {existing}.",
         next_step="Choose a workspace you can write to with --workspace (or TAUTOOLS_WORKSPACE).",
     )
+
+
+def judging_note(setting: Setting, tasks: Iterable[Task], waiting: int = 0) -> str:
+    """Return a sentence on what nobody judged; empty when there is nothing to judge, or all of it was judged.
+
+    Parameters
+    ----------
+    setting : Setting
+        Whether it has a judge.
+    tasks : iterable of Task
+        The tasks that a score is about.
+    waiting : int
+        Conversations that are stored without their verdict.
+    """
+    every = list(tasks)
+    asserting = sum(bool(task.assertions) for task in every)
+    judged_there = setting.source.startswith(IMPORTED_PREFIX) and "NL_ASSERTION" in setting.reward_basis
+    if setting.judge is None and asserting and not judged_there:
+        whose = "The task has" if len(every) == 1 else f"{asserting} of {len(every)} tasks have"
+        return f"{whose} natural-language assertions that nobody judged; they are no part of the reward"
+    return f"{waiting} finished conversations still need their judge's verdict" if waiting else ""
+
+
+def resolve_models(run: RunParams, *, workspace: Path, need_servers: bool) -> Models:
+    """Return the models of a run.
+
+    Raises
+    ------
+    TautoolsError
+        When servers are needed and one of them is not there, refuses the key or serves another model.
+    """
+    records = Registry(workspace).list()
+    if need_servers:
+        found = {
+            part: endpoints(role, workspace=workspace, role_name=part, records=records)
+            for part, role in run.roles.items()
+        }
+        names = {part: each[0].model for part, each in found.items()}
+        simulated: tuple[bool, ...] = (any(endpoint.simulated for each in found.values() for endpoint in each),)
+    else:
+        found = {}
+        named = {part: _named(role, workspace, records) for part, role in run.roles.items()}
+        names = {part: name for part, (name, _) in named.items()}
+        known = {simulated for _, simulated in named.values()}
+        simulated = (True,) if True in known else (False, True) if None in known else (False,)
+    configs = {part: model_config_of(role, names[part]) for part, role in run.roles.items()}
+    return Models(configs, simulated, found)
+
+
+def model_config_of(role: RoleParams, model: str) -> ModelConfig:
+    """Return how the model of a role is asked; raise `ParamsError` when it cannot think as it should."""
+    name = role.model or model
+    return ModelConfig(
+        model=name,
+        provider=role.provider,
+        sampling=role.sampling,
+        thinking=role.thinking,
+        thinking_switch=switch_of(name, role.thinking, role.thinking_switch),
+    )
+
+
+def _named(role: RoleParams, workspace: Path, records: Sequence[ServerRecord]) -> tuple[str, bool | None]:
+    """Return the model's name and whether it is simulated; None when only its server could tell and does not."""
+    wanted = role.model or role.server or ""
+    if role.provider != "openai":
+        return wanted, False
+    registered = servers_for_role(role, records) if role.base_url is None else []
+    if registered:
+        return role.model or registered[0].model, registered[0].simulated
+    if role.base_url is not None or address_from_env(role) is not None:
+        try:
+            asked = endpoints(role, workspace=workspace, role_name="planned", records=records)
+        except TautoolsError:  # nobody there yet
+            return wanted, None
+        return wanted, any(each.simulated for each in asked)
+    if role.server is None or "/" in role.server:
+        return wanted, None
+    server = load_server(role.server, workspace=workspace)
+    return role.model or server.serves, server.engine == "simulate"
+
+
+def _imported_setting(run: RunParams, models: Models, split: str, workspace: Path) -> Setting:
+    """Return the one imported setting that a run's params fit."""
+    every = [each.setting for each in results_of(workspace) if each.setting.source == run.source]
+    fitting = [each for each in every if _fits(each, run, models, split)]
+    if len(fitting) != 1:
+        raise ParamsError(
+            f"{len(fitting) or 'No'} imported settings of source {run.source} fit this run.",
+            evidence="\n".join(map(_setting_text, fitting or every)) or "Nothing of that source was imported here.",
+            next_step="Name env, strategy, split, models and sampling (--temperature, --user-temperature, --set "
+            "agent.top_p=…) as they stand there.",
+        )
+    if fitting[0].simulated not in models.simulated:
+        raise ParamsError(
+            "Real models cannot continue SIMULATED results."
+            if fitting[0].simulated
+            else "SIMULATED models cannot continue results of real ones.",
+            evidence=_setting_text(fitting[0]),
+            next_step="Name servers of the models that the imported results were made with.",
+        )
+    return fitting[0]
+
+
+def _fits(setting: Setting, run: RunParams, models: Models, split: str) -> bool:
+    """Whether a run is of a setting; where a model is served does not matter."""
+    user = models.configs.get("user")
+    return (
+        (setting.bench, setting.env, setting.split) == (run.bench, run.env, split)
+        and (setting.strategy, setting.user_strategy) == (run.strategy, run.user_strategy)
+        and setting.persona == run.persona
+        and _same_model(setting.agent, models.configs["agent"])
+        and (user is None or _same_model(setting.user, user))
+    )
+
+
+def _same_model(there: ModelConfig, asked: ModelConfig) -> bool:
+    return (there.model, there.sampling) == (asked.model, asked.sampling)
+
+
+def _setting_text(setting: Setting) -> str:
+    agent, user = (
+        " ".join([each.model, *(f"{k}={v}" for k, v in each.sampling.model_dump(exclude_defaults=True).items())])
+        for each in (setting.agent, setting.user)
+    )
+    return f"{setting.id}: {setting.env} {setting.split} {setting.strategy.value}, agent {agent}, user {user}"

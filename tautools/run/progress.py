@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tautools.bench.types import Task
     from tautools.errors import ModelCallError
     from tautools.llm.types import CallTag
-    from tautools.records import CallRecord, CommitRow, Conversation, Setting
+    from tautools.records import CallRecord, CommitRow, Setting
     from tautools.run.ledger import ResultsWriter
     from tautools.run.plan import Cell
 
@@ -32,20 +32,10 @@ _CALLS = {
     Role.JUDGE: "judge_calls",
 }
 
-HOPELESS = frozenset({CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED})
+HOPELESS = frozenset(
+    each.value for each in (CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED)
+)
 """Faults that the next conversation will meet too: few of them in a row are enough to stop."""
-
-
-def tool_calls(conversation: Conversation) -> int:
-    """Return how often the agent called a tool, under any strategy."""
-    return sum(is_tool_output(message) for message in conversation.messages)
-
-
-def is_tool_output(message: Mapping[str, Any]) -> bool:
-    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
-    return message["role"] == "tool" or (
-        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
-    )
 
 
 class CallCounts:
@@ -102,7 +92,7 @@ class DeadServerWatch:
         """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
         part = self._last_fault.pop(pair, Role.AGENT.value)
         self._any[part] += 1
-        self._hopeless[part] += fault in {each.value for each in HOPELESS}
+        self._hopeless[part] += fault in HOPELESS
         if self._hopeless[part] >= self._hopeless_limit or self._any[part] >= self._limit:
             lost = self._any[part]
             return f"The {part} model's server does not answer: {lost} conversations in a row ended in {fault}"
@@ -121,12 +111,12 @@ class CellProgress:
     """
 
     def __init__(self, cell: Cell, rows: Iterable[CommitRow]) -> None:
-        self.planned = len(cell.planned)
+        self._left = {cell.key(pair) for pair in cell.planned}
+        self.planned = len(self._left)
         self.done = 0
         self.outcomes: Counter[Outcome] = Counter()
-        self.pending: Counter[str] = Counter(task_id for task_id, _ in cell.planned)
+        self.pending = Counter(task_id for _, task_id, _ in self._left)
         """Task id to the number of its conversations that are not finished."""
-        self._left = {cell.key(pair) for pair in cell.planned}
         for row in rows:
             self.finished(row)
 
@@ -140,19 +130,15 @@ class CellProgress:
         self.pending[row.task_id] -= 1
         self.pending += Counter()  # drops zeros
 
-    def progress(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Return the counts that events carry."""
         scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
-        return {
-            "planned": self.planned,
-            "done": self.done,
-            "passed": self.outcomes[Outcome.PASSED],
-            "scored": scored,
-        }
+        passed = self.outcomes[Outcome.PASSED]
+        return {"planned": self.planned, "done": self.done, "passed": passed, "scored": scored}
 
 
 _SMALL_TALK_STEPS = 4
-"""Greeting, question, confirmation, good-bye: steps of a conversation beside its reference actions."""
+"""Greeting, question, confirmation, good-bye: steps of a conversation apart from its reference actions."""
 
 
 class DurationEstimate:
@@ -174,7 +160,7 @@ class DurationEstimate:
 
     def learn(self, row: CommitRow) -> None:
         """Take one more finished conversation into account."""
-        if row.imported is None and row.duration_s is not None:  # imported ones were held by other servers
+        if row.imported is None and row.duration_s is not None:  # imported ones ran on other servers
             self._took.setdefault(row.task_id, []).append(max(row.duration_s, 0.0))
 
     def seconds(self, task_id: str) -> float:
@@ -209,8 +195,8 @@ class EventSink:
     ----------
     setting : Setting
         What is being run.
-    writer : Writer
-        Where events are kept.
+    writer : ResultsWriter
+        Where events are stored.
     on_event : callable
         Called with every event; may be called from the run's thread.
     """
@@ -221,8 +207,8 @@ class EventSink:
         self._on_event = on_event
         self._name = f"{setting.env} {setting.strategy.value} {setting.agent.model}"
 
-    def tell(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
-        """Keep an event in the events file and pass it on.
+    def emit(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
+        """Store an event and pass it on.
 
         Parameters
         ----------
@@ -240,62 +226,35 @@ class EventSink:
         self._on_event(event)
 
     def started(self, **data: Any) -> None:
-        """Tell that the run starts."""
-        self.tell("start", f"{data['done']} done, {data['pending']} pending", **data)
+        """Emit that the run starts."""
+        self.emit("start", f"{data['done']} done, {data['pending']} pending", **data)
         for difference in data.get("mixed", []):
             log.warning("Mixed provenance under one setting: %s", difference)
 
     def finished(self, row: CommitRow, **data: Any) -> None:
-        """Tell that a conversation is finished; the ledger has it, so the events file does not repeat it."""
+        """Pass on that a conversation is finished; the ledger has it, so the events file does not repeat it."""
+        reward = "none" if row.reward is None else f"{row.reward:g}"
         if row.writer == self._writer.name:
-            self._log_finished(row, data)
-        message = f"task {row.task_id} trial {row.trial}: {row.outcome.value}, reward {_reward_text(row.reward)}"
+            self._log_finished(row, reward, data)
+        message = f"task {row.task_id} trial {row.trial}: {row.outcome.value}, reward {reward}"
         data |= {"outcome": row.outcome.value, "reward": row.reward, "took_s": row.duration_s, "writer": row.writer}
         self._on_event(self._event("done", message, (row.task_id, row.trial), data))
 
-    def _log_finished(self, row: CommitRow, data: dict[str, Any]) -> None:
-        log.info(
-            "[TAU2_TASK_COMPLETE] %s task=%s trial=%d outcome=%s reward=%s took=%.1fs calls=%d (%d/%d)",
-            self._name,
-            row.task_id,
-            row.trial,
-            row.outcome.value,
-            _reward_text(row.reward),
-            row.finished_at - row.started_at,
-            row.model_calls,
-            data["done"],
-            data["planned"],
-        )
-        eta = data.get("eta_s")
-        log.info(
-            "OVERALL_ETA %s done=%d/%d elapsed=%s",
-            "unknown" if eta is None else clock(eta),
-            data["done"],
-            data["planned"],
-            clock(data["elapsed_s"]),
-        )
+    def _log_finished(self, row: CommitRow, reward: str, data: Mapping[str, Any]) -> None:
+        took_s, eta_s = row.finished_at - row.started_at, data.get("eta_s")
+        of = f"{data['done']}/{data['planned']}"
+        what = f"{self._name} task={row.task_id} trial={row.trial} outcome={row.outcome.value} reward={reward}"
+        log.info("[TAU2_TASK_COMPLETE] %s took=%.1fs calls=%d (%s)", what, took_s, row.model_calls, of)
+        eta = "unknown" if eta_s is None else clock(eta_s)
+        log.info("OVERALL_ETA %s done=%s elapsed=%s", eta, of, clock(data["elapsed_s"]))
 
     def retrying(self, tag: CallTag, delay_s: float, error: ModelCallError) -> None:
-        """Tell that a model call is tried again after a while."""
-        log.warning(
-            "Retrying in %s seconds: %s task=%s trial=%d %s call: %s (%s)",
-            f"{delay_s:.3g}",
-            self._name,
-            tag.task_id,
-            tag.trial,
-            tag.role.value,
-            error.fault.value,
-            error.problem,
-        )
-        self.tell(
-            "retry",
-            error.problem,
-            at=(tag.task_id, tag.trial),
-            fault=error.fault.value,
-            role=tag.role.value,
-            delay_s=delay_s,
-            status=error.status,
-        )
+        """Emit that a model call is tried again after a while."""
+        fault, role = error.fault.value, tag.role.value
+        what = f"{self._name} task={tag.task_id} trial={tag.trial} {role} call: {fault} ({error.problem})"
+        log.warning("Retrying in %.3g seconds: %s", delay_s, what)
+        at = (tag.task_id, tag.trial)
+        self.emit("retry", error.problem, at=at, fault=fault, role=role, delay_s=delay_s, status=error.status)
 
     def _event(self, kind: str, message: str, at: tuple[str, int] | None, data: dict[str, Any]) -> Event:
         task_id, trial = at if at is not None else ("", None)
@@ -320,7 +279,3 @@ def clock(seconds: float) -> str:
     """
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _reward_text(reward: float | None) -> str:
-    return "none" if reward is None else f"{reward:g}"

@@ -10,7 +10,7 @@ import json
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import tautools
 from tautools.errors import ModelCallError
@@ -20,18 +20,16 @@ from tautools.http import Http
 from tautools.servers import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tautools.bench.types import Domain
     from tautools.llm.types import Endpoint
     from tautools.run.progress import EventSink
-    from tautools.run.roles import Models
-
 
 EVERY_S = 60.0
 TIMEOUT_S = 2.0
 
-_KEPT = (
+_STORED_METRICS = (
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
@@ -42,7 +40,7 @@ _KEPT = (
     "prefix_cache_hits_total",
     "request_success_total",
 )
-_LINE = re.compile(rf"^vllm:({'|'.join(_KEPT)})(?:\{{.*\}})? (\S+)$", re.MULTILINE)
+_LINE = re.compile(rf"^vllm:({'|'.join(_STORED_METRICS)})(?:\{{.*\}})? (\S+)$", re.MULTILINE)
 
 
 def ask_version(endpoint: Endpoint) -> str | None:
@@ -60,16 +58,16 @@ def ask_metrics(endpoint: Endpoint) -> dict[str, float]:
         answer = Http().get(f"{_server_root(endpoint)}/metrics", key=endpoint.key, timeout_s=TIMEOUT_S)
     except ModelCallError:
         return {}
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in _LINE.findall(answer.text):
-        found[name] = found.get(name, 0.0) + float(value)  # summed over labels, such as finish reasons
-    return found
+        metrics[name] = metrics.get(name, 0.0) + float(value)  # summed over labels, such as finish reasons
+    return metrics
 
 
 class MetricsWatch:
-    """Keeps the counters of a run's servers as events: at the start, every minute, at the end.
+    """Stores the counters of a run's servers as events: at the start, every minute, at the end.
 
-    An async context manager.
+    An async context manager. A conversation never waits for it; a server without such a page has no events.
     """
 
     def __init__(self, endpoints: Iterable[Endpoint], sink: EventSink) -> None:
@@ -83,18 +81,18 @@ class MetricsWatch:
     async def __aexit__(self, *_: object) -> None:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
-        await self._tell()
+        await self._emit()
 
     async def _watch(self) -> None:
         while True:
-            await self._tell()
+            await self._emit()
             await asyncio.sleep(EVERY_S)
 
-    async def _tell(self) -> None:
+    async def _emit(self) -> None:
         for base_url, endpoint in self._endpoints.items():
-            found = await asyncio.to_thread(ask_metrics, endpoint)
-            if found:
-                self._sink.tell("metrics", base_url, metrics=found, model=endpoint.model)
+            metrics = await asyncio.to_thread(ask_metrics, endpoint)
+            if metrics:
+                self._sink.emit("metrics", base_url, metrics=metrics, model=endpoint.model)
 
 
 def _server_root(endpoint: Endpoint) -> str:
@@ -106,9 +104,13 @@ _COMPARED = ("tautools", "git_revision", "packages", "server_version", "served_l
 """A server's address may change from run to run without changing what is measured; these may not, silently."""
 
 
-def observe(cast: Models, domain: Domain) -> dict[str, Any]:
+Endpoints: TypeAlias = "Mapping[str, Sequence[Endpoint]]"
+"""Where each part of a run (`agent`, `user`, …) answers."""
+
+
+def observe(endpoints: Endpoints, domain: Domain) -> dict[str, Any]:
     """Return what can be seen now: never a key."""
-    found = [(role, endpoint) for role, each in cast.endpoints.items() for endpoint in each]
+    by_role = [(role, endpoint) for role, each in endpoints.items() for endpoint in each]
     return {
         "tautools": tautools.__version__,
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
@@ -116,11 +118,11 @@ def observe(cast: Models, domain: Domain) -> dict[str, Any]:
         "packages": {name: _installed(name) for name in _PACKAGES},
         "endpoints": {
             role: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
-            for role, each in cast.endpoints.items()
+            for role, each in endpoints.items()
         },
-        "server_version": {role: ask_version(endpoint) for role, endpoint in found if endpoint.base_url},
-        "served_length": {role: endpoint.max_model_len for role, endpoint in found},
-        "simulated": sorted({role for role, endpoint in found if endpoint.simulated}),
+        "server_version": {role: ask_version(endpoint) for role, endpoint in by_role if endpoint.base_url},
+        "served_length": {role: endpoint.max_model_len for role, endpoint in by_role},
+        "simulated": sorted({role for role, endpoint in by_role if endpoint.simulated}),
     }
 
 
@@ -153,18 +155,16 @@ def _installed(name: str) -> str | None:
         return None
 
 
-CERTIFICATES_FOLDER = "certificates"
+def store_certificates(endpoints: Endpoints, folder: Path, writer: str, *, workspace: Path) -> None:
+    """Write the certificates of a run's servers, by role, to `certificates/<writer>.json`, one file for each run.
 
-
-def store_certificates(cast: Models, folder: Path, writer: str, *, workspace: Path) -> None:
-    """Write down the certificates of a run's servers, by role.
-
-    A server that is not registered has none: its address and model are written down with `null`.
+    What a server was asked for, which vLLM it ran and what its checks found stays known when it is long gone. A server
+    that is not registered has no certificate: `null` is written.
 
     Parameters
     ----------
-    cast : Cast
-        Whose endpoints answer for the run.
+    endpoints : mapping of str to sequence of Endpoint
+        What answers for the run.
     folder : Path
         The setting's.
     writer : str
@@ -178,22 +178,20 @@ def store_certificates(cast: Models, folder: Path, writer: str, *, workspace: Pa
         When the file cannot be written.
     """
     registry = Registry(workspace)
-    found = {
-        role: [_certificate_entry(endpoint, registry) for endpoint in each]
-        for role, each in cast.endpoints.items()
-        if each
+    entries = {
+        role: [_certificate_entry(endpoint, registry) for endpoint in each] for role, each in endpoints.items() if each
     }
-    if found:
-        path = ensure_folder(folder / CERTIFICATES_FOLDER) / f"{writer}.json"
-        write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    if entries:
+        path = ensure_folder(folder / "certificates") / f"{writer}.json"
+        write_atomic(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
 
 
 def _certificate_entry(endpoint: Endpoint, registry: Registry) -> dict[str, Any]:
     record = registry.find(endpoint.name) if endpoint.name else None
-    proof = record.certificate if record is not None else None
+    certificate = record.certificate if record is not None else None
     return {
         "server": endpoint.name,
         "base_url": endpoint.base_url,
         "model": endpoint.model,
-        "certificate": proof.model_dump(mode="json") if proof is not None else None,
+        "certificate": certificate.model_dump(mode="json") if certificate is not None else None,
     }

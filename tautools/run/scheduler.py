@@ -10,31 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import logging
 import os
 import signal
 import threading
 import time
+from bisect import insort
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.errors import BenchError, FilesError, HumanUnavailableError, ModelCallError, PersonaError, SlurmError
 from tautools.records import UserStrategy
-from tautools.run.progress import CellProgress, DeadServerWatch, DurationEstimate
+from tautools.run.progress import DeadServerWatch, DurationEstimate
 from tautools.run.worker import Skipped
 from tautools.slurm import Slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tautools.llm.types import CompletionClient
     from tautools.records import CallRecord, CommitRow
-    from tautools.run.ledger import Key
     from tautools.run.plan import Cell, Pair
-    from tautools.run.progress import EventSink
+    from tautools.run.progress import CellProgress, EventSink
     from tautools.run.worker import TrialResult, Worker
-
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -109,21 +107,18 @@ class JobTime:
     environ : mapping, optional
         Where SLURM_JOB_ID is read; this process's environment by default.
     slurm : Slurm, optional
-        The door to Slurm.
+        The client that asks Slurm.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None, slurm: Slurm | None = None) -> None:
         self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
-        # An answer is not worth waiting for while conversations run.
-        self._slurm = slurm or Slurm(timeout_s=5.0)
+        self._slurm = slurm
         self._ends_at: float | None = None
         self._asked_at: float | None = None
 
     def left_s(self) -> float | None:
         """Return the seconds until the limit, less a little; None outside of a job, without a limit, or unknown."""
-        if not self._job_id:
-            return None
-        if self._asked_at is None:
+        if self._job_id and self._asked_at is None:
             self._ask()
         return None if self._ends_at is None else self._ends_at - time.monotonic() - _RESERVE_S
 
@@ -140,7 +135,8 @@ class JobTime:
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
         try:
-            left = self._slurm.time_left(self._job_id)
+            # An answer is not worth waiting for while conversations run.
+            left = (self._slurm or Slurm(timeout_s=5.0)).time_left(self._job_id)
         except SlurmError:
             return
         self._ends_at = None if left is None else time.monotonic() + left
@@ -160,7 +156,7 @@ HEARTBEAT_S = 20.0
 
 
 class QueuedTrial(NamedTuple):
-    """One conversation to hold; jobs sort by what comes first."""
+    """One conversation to run; what comes first sorts first."""
 
     attempt: int
     minus_expected_s: float
@@ -175,16 +171,25 @@ class Scheduler:
     ----------
     cell : Cell
         The plan.
-    holder : Holder
-        Holds one conversation.
-    rows : mapping of key to CommitRow
+    worker : Worker
+        Runs one conversation.
+    rows : iterable of CommitRow
         What is finished now, in the whole setting.
-    teller, stop
-        Who is told, and who asks to stop.
+    progress : CellProgress
+        Kept up to date.
+    sink, stop
+        Where events go, and who asks to stop.
     """
 
     def __init__(
-        self, cell: Cell, holder: Worker, *, rows: Mapping[Key, CommitRow], sink: EventSink, stop: Stop
+        self,
+        cell: Cell,
+        worker: Worker,
+        rows: Iterable[CommitRow],
+        *,
+        progress: CellProgress,
+        sink: EventSink,
+        stop: Stop,
     ) -> None:
         self.faults: Counter[str] = Counter()
         self.cause = ""
@@ -192,20 +197,18 @@ class Scheduler:
         self.last_fault = ""
         self.broken: FilesError | PersonaError | None = None
         """The disk no longer takes results, or what would be recorded is not what the setting says."""
-        self._holder = holder
-        # A person holds one conversation at a time.
+        self._worker = worker
+        # A person has one conversation at a time.
         self._concurrency = 1 if cell.approach.user_strategy is UserStrategy.HUMAN else cell.run.concurrency
         self._grace_s = cell.run.grace_s
         self._sink = sink
         self._stop = stop
-        self._tally = CellProgress(cell, rows.values())
-        self._expect = DurationEstimate(cell.tasks, rows.values())
+        self._progress = progress
+        self._expect = DurationEstimate(cell.tasks, rows)
         self._watch = DeadServerWatch(hopeless_limit=HOPELESS_LIMIT, limit=2 * max(HOPELESS_LIMIT, self._concurrency))
-        pending = [pair for pair in cell.planned if cell.key(pair) not in rows]
-        self._queue = [
-            QueuedTrial(0, -self._expect.seconds(pair[0]), order, pair) for order, pair in enumerate(pending)
-        ]
-        heapq.heapify(self._queue)
+        self._queue = sorted(
+            QueuedTrial(0, -self._expect.seconds(pair[0]), order, pair) for order, pair in enumerate(cell.pending)
+        )
         self._elsewhere: list[QueuedTrial] = []
         self._asked_elsewhere_at = 0.0
         self._running: dict[asyncio.Task[TrialResult], QueuedTrial] = {}
@@ -215,11 +218,11 @@ class Scheduler:
     def on_call(self, record: CallRecord) -> None:
         """Take one model call, finished or failed."""
         self._watch.call(record)
-        self._holder.on_call(record)
+        self._worker.on_call(record)
 
     async def run(self, client: CompletionClient) -> None:
-        """Hold what is pending, until it is done, the run is stopped, or going on makes no sense."""
-        beat = asyncio.create_task(self._touch_claims())
+        """Run what is pending, until it is done, the run is stopped, or going on makes no sense."""
+        heartbeat = asyncio.create_task(self._touch_claims())
         try:
             while not self._stop.asked and not self.cause:
                 self._start_some(client)
@@ -228,38 +231,28 @@ class Scheduler:
                 await self._wait(ELSEWHERE_POLL_S if self._elsewhere else None)
             await self._wind_down()
         finally:
-            beat.cancel()
+            heartbeat.cancel()
             for task in self._running:
                 task.cancel()
-            await asyncio.gather(beat, *self._running, return_exceptions=True)
-            await self._holder.close()
+            await asyncio.gather(heartbeat, *self._running, return_exceptions=True)
+            await self._worker.close()
 
     def _start_some(self, client: CompletionClient) -> None:
         now = time.monotonic()
         if self._elsewhere and now - self._asked_elsewhere_at >= ELSEWHERE_POLL_S:
-            for job in self._elsewhere:
-                heapq.heappush(self._queue, job)
+            self._queue = sorted(self._queue + self._elsewhere)
             self._elsewhere.clear()
             self._asked_elsewhere_at = now
         while self._queue and len(self._running) < self._concurrency:
-            found = self._next()
-            if found is None:
+            # Only what can end before this process's own Slurm job does.
+            expected = ((at, self._expect.seconds(trial.pair[0])) for at, trial in enumerate(self._queue))
+            index = next((at for at, seconds in expected if self._job_time.allows(seconds)), None)
+            if index is None:
                 if not self._running:
                     self.cause = "Its job ends before another conversation could: run it again in a new one to go on."
                 return
-            self._running[asyncio.create_task(self._holder.hold(found.pair, client))] = found
-
-    def _next(self) -> QueuedTrial | None:
-        """Take the next job that can end before this process's own Slurm job does; None when there is none."""
-        for job in [self._queue[0]] if self._fits(self._queue[0]) else sorted(self._queue):
-            if self._fits(job):
-                self._queue.remove(job)
-                heapq.heapify(self._queue)
-                return job
-        return None
-
-    def _fits(self, job: QueuedTrial) -> bool:
-        return self._job_time.allows(self._expect.seconds(job.pair[0]))
+            trial = self._queue.pop(index)
+            self._running[asyncio.create_task(self._worker.run_trial(trial.pair, client))] = trial
 
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait for a conversation to end, a request to stop, or the time."""
@@ -271,56 +264,56 @@ class Scheduler:
         for task in [task for task in self._running if task.done()]:
             self._ended(task, self._running.pop(task))
 
-    def _ended(self, task: asyncio.Task[TrialResult], job: QueuedTrial) -> None:
+    def _ended(self, task: asyncio.Task[TrialResult], trial: QueuedTrial) -> None:
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._held(job, task.result())
+            self._take(trial, task.result())
         elif isinstance(error, FilesError | PersonaError):
             self.broken, self.cause = error, error.problem
         elif isinstance(error, HumanUnavailableError):
             self.cause = str(error)
         elif isinstance(error, Exception):
-            self._faulted(job, error)
+            self._faulted(trial, error)
         else:
             raise error
 
-    def _held(self, job: QueuedTrial, held: TrialResult) -> None:
-        if held is Skipped.ELSEWHERE:
-            self._elsewhere.append(job)
-        elif held is Skipped.USER_ERROR:
-            heapq.heappush(self._queue, job)
-        elif not isinstance(held, Skipped):
-            self._tally.finished(held)
-            self._expect.learn(held)
+    def _take(self, trial: QueuedTrial, result: TrialResult) -> None:
+        if result is Skipped.ELSEWHERE:
+            self._elsewhere.append(trial)
+        elif result is Skipped.USER_ERROR:
+            insort(self._queue, trial)
+        elif not isinstance(result, Skipped):
+            self._progress.finished(result)
+            self._expect.learn(result)
             self._sink.finished(
-                held,
-                **self._tally.progress(),
+                result,
+                **self._progress.counts(),
                 running=len(self._running),
                 elapsed_s=time.monotonic() - self._started_at,
-                eta_s=self._expect.eta_s(self._tally.pending, self._concurrency),
+                eta_s=self._expect.eta_s(self._progress.pending, self._concurrency),
             )
 
-    def _faulted(self, job: QueuedTrial, error: Exception) -> None:
+    def _faulted(self, trial: QueuedTrial, error: Exception) -> None:
         fault = _fault_of(error)
         self.faults[fault] += 1
         self.last_fault = str(error)
-        again = job.attempt < REPEATS_AFTER_FAULT
+        again = trial.attempt < REPEATS_AFTER_FAULT
         if again:
-            heapq.heappush(self._queue, job._replace(attempt=job.attempt + 1))
+            insort(self._queue, trial._replace(attempt=trial.attempt + 1))
         log.warning(
-            "FAULT %s task=%s trial=%d: %s", fault, *job.pair, error, exc_info=error if fault == "internal" else None
+            "FAULT %s task=%s trial=%d: %s", fault, *trial.pair, error, exc_info=error if fault == "internal" else None
         )
-        self._sink.tell("fault", str(error), at=job.pair, fault=fault, attempt=job.attempt, again=again)
-        stop_for = self._watch.faulted(job.pair, fault)
+        self._sink.emit("fault", str(error), at=trial.pair, fault=fault, attempt=trial.attempt, again=again)
+        stop_for = self._watch.faulted(trial.pair, fault)
         if stop_for and not self.cause:
             self.cause = f"{stop_for}.\n{error}"
 
     async def _wind_down(self) -> None:
         """Let what runs finish within the grace, unless asked to stop once more."""
         if self._stop.asked:
-            self._sink.tell("interrupted", "Asked to stop.", running=len(self._running), grace_s=self._grace_s)
+            self._sink.emit("interrupted", "Asked to stop.", running=len(self._running), grace_s=self._grace_s)
         deadline = time.monotonic() + (0.0 if self.broken else self._grace_s)
         while self._running and self._stop.requests < 2:
             left_s = deadline - time.monotonic()
@@ -331,7 +324,7 @@ class Scheduler:
     async def _touch_claims(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            await self._holder.touch_claims()
+            await self._worker.touch_claims()
 
 
 def _fault_of(error: Exception) -> str:

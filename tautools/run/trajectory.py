@@ -8,37 +8,47 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.agents.text import RESPOND, read_action
 from tautools.errors import RecordError
 from tautools.records import Strategy, TrajectoryAction
-from tautools.run.progress import is_tool_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from tautools.records import Conversation, Setting
 
-
 _TEXT = {Strategy.ACT, Strategy.REACT}
+
+
+def tool_calls(conversation: Conversation) -> int:
+    """Return how often the agent called a tool, under any strategy."""
+    return sum(is_tool_output(message) for message in conversation.messages)
+
+
+def is_tool_output(message: Mapping[str, Any]) -> bool:
+    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
+    return message["role"] == "tool" or (
+        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
+    )
 
 
 def actions_of(conversation: Conversation, setting: Setting) -> list[TrajectoryAction]:
     """Return the calls of a conversation and the agent's words to the user, in order.
 
-    Records of before `Conversation.actions`, and those of other programs, are read by the rules of their benchmark.
+    Records without `Conversation.actions`, such as those of other programs, are read by the rules of their benchmark.
 
     Raises
     ------
     RecordError
-        When the customer made calls whose place between the agent's is not recorded.
+        When the user made calls whose place between the agent's is not recorded.
     """
     if conversation.actions:
         return conversation.actions
     if any(message.get("tool_calls") for message in conversation.user_messages):
         raise RecordError(
             f"What was done in task {conversation.task_id}, trial {conversation.trial} cannot be put in order.",
-            evidence="The customer called tools, and the record does not say when.",
-            next_step="Run it anew with this version, which records it.",
+            evidence="The user called tools, and the record does not say when.",
+            next_step="Run it again with this version, which records it.",
         )
-    said = (message for message in conversation.messages if message["role"] == "assistant")
-    return [deed for message in said for deed in actions_in(message, setting.strategy, setting.bench)]
+    answers = (message for message in conversation.messages if message["role"] == "assistant")
+    return [action for message in answers for action in actions_in(message, setting.strategy, setting.bench)]
 
 
 def actions_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> Iterator[TrajectoryAction]:
@@ -85,29 +95,25 @@ def _read_v1(text: str) -> TrajectoryAction:
 
 
 def interleaved(conversation: Conversation) -> list[dict[str, Any]]:
-    """Return the messages in the order they happened; the customer's calls and their results carry `by: user`."""
-    made = _calls_before_messages(conversation.user_messages)
-    if not any(made):
-        return conversation.messages
-    found: list[dict[str, Any]] = []
+    """Return the messages in the order in which they happened; the user's calls and their results carry `by: user`.
+
+    The agent does not see what a user with tools calls, so its messages do not contain it; those of the user do.
+    """
+    # For each message of the user to the agent, its calls before it; calls after the last message stand last.
+    user_calls: list[list[dict[str, Any]]] = [[]]
+    for message in conversation.user_messages:
+        if message["role"] == "tool" or message.get("tool_calls"):
+            user_calls[-1].append({**message, "by": "user"})
+        elif message["role"] == "assistant":
+            user_calls.append([])
+    messages: list[dict[str, Any]] = []
     for message in conversation.messages:
-        if message["role"] == "user" and not is_tool_output(message) and made:
-            found += made.pop(0)
-        found.append(message)
-    return [*found, *(message for calls in made for message in calls)]
+        if message["role"] == "user" and not is_tool_output(message) and user_calls:
+            messages += user_calls.pop(0)
+        messages.append(message)
+    return [*messages, *(message for calls in user_calls for message in calls)]
 
 
 def made_by_user(message: Mapping[str, Any]) -> bool:
-    """Whether a message is a call that the customer made, or what its tool gave back."""
+    """Whether a message is a call that the user made, or what its tool gave back."""
     return message.get("by") == "user"
-
-
-def _calls_before_messages(messages: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return, for each time that the customer spoke, the calls that it made before; those after its last words last."""
-    made: list[list[dict[str, Any]]] = [[]]
-    for message in messages:
-        if message["role"] == "tool" or message.get("tool_calls"):
-            made[-1].append({**message, "by": "user"})
-        elif message["role"] == "assistant":
-            made.append([])
-    return made

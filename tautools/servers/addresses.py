@@ -215,7 +215,9 @@ _KEY_VARIABLE = "OPENAI_API_KEY"
 """Goes only to the address that stands beside it."""
 
 
-def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endpoint]:
+def endpoints(
+    role: RoleParams, *, workspace: Path, role_name: str, records: Sequence[ServerRecord] | None = None
+) -> list[Endpoint]:
     """Return every address that answers for a role now; each was asked for its models with its key.
 
     Parameters
@@ -226,6 +228,8 @@ def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endp
         Whose registry is looked into.
     role_name : str
         For messages: `agent`, `user`, ….
+    records : sequence of ServerRecord, optional
+        What the registry holds, where it was read just now.
 
     Returns
     -------
@@ -246,12 +250,13 @@ def endpoints(role: RoleParams, *, workspace: Path, role_name: str) -> list[Endp
     if role.provider != "openai":
         return [_hosted_endpoint(role, role_name)]
     registry, http = Registry(workspace), Http()
-    if role.base_url is not None:
-        return [_endpoint_at(role, role.base_url, registry, role_name=role_name, http=http)]
-    usual = None if servers_for_role(role, registry.list()) else address_from_env(role)
-    if usual is not None:
-        return [_endpoint_at(role, usual, registry, role_name=role_name, http=http)]
-    return _registered_endpoints(role, registry, role_name, http)
+    records = registry.list() if records is None else records
+    registered = servers_for_role(role, records) if role.base_url is None else []
+    address = role.base_url or (None if registered else address_from_env(role))
+    if address is not None:
+        known = next((record for record in records if record.base_url == as_base_url(address)), None)
+        return [_endpoint_at(role, address, known, registry, role_name=role_name, http=http)]
+    return _registered_endpoints(role, registered, records, registry, role_name, http)
 
 
 def servers_for_role(role: RoleParams, records: Sequence[ServerRecord]) -> list[ServerRecord]:
@@ -282,12 +287,13 @@ def _hosted_endpoint(role: RoleParams, role_name: str) -> Endpoint:
     return Endpoint(role.base_url or "", model, key=key, provider=role.provider)
 
 
-def _endpoint_at(role: RoleParams, address: str, registry: Registry, *, role_name: str, http: Http) -> Endpoint:
+def _endpoint_at(
+    role: RoleParams, address: str, known: ServerRecord | None, registry: Registry, *, role_name: str, http: Http
+) -> Endpoint:
     base_url = as_base_url(address)
     key = _key_from_env(role, role_name)
     if role.base_url is None and not key:
         key = os.environ.get(_KEY_VARIABLE, "")
-    known = next((record for record in registry.list() if record.base_url == base_url), None)
     if known is not None and not role.api_key_env:
         key = registry.key(known)
     answer = ask_models(base_url, key=key, http=http)
@@ -296,12 +302,18 @@ def _endpoint_at(role: RoleParams, address: str, registry: Registry, *, role_nam
     )
 
 
-def _registered_endpoints(role: RoleParams, registry: Registry, role_name: str, http: Http) -> list[Endpoint]:
-    records = registry.list()
+def _registered_endpoints(
+    role: RoleParams,
+    registered: Sequence[ServerRecord],
+    records: Sequence[ServerRecord],
+    registry: Registry,
+    role_name: str,
+    http: Http,
+) -> list[Endpoint]:
     wanted = role.model or role.server or ""
     found: list[Endpoint] = []
     told: list[str] = []
-    for record in servers_for_role(role, records):
+    for record in registered:
         snapshot = server_state(record, workspace=registry.workspace, http=http)
         if snapshot.state is not State.READY:
             told.append(f"{record.name} is {snapshot}")
@@ -364,7 +376,9 @@ def _key_from_env(role: RoleParams, role_name: str) -> str:
     return key
 
 
-def _none_ready(wanted: str, told: str, records: list[ServerRecord], role: RoleParams, role_name: str) -> ServerError:
+def _none_ready(
+    wanted: str, told: str, records: Sequence[ServerRecord], role: RoleParams, role_name: str
+) -> ServerError:
     if told:
         name = next(iter(record.name for record in records if record.name in told), wanted)
         return ServerError(

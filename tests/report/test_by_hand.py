@@ -26,7 +26,7 @@ FATES = {
 
 def _workspace(tmp_path: Path) -> Path:
     setting = made_setting()
-    writer = ResultsWriter(claim_folder(tmp_path / "results", setting, {}))
+    writer = ResultsWriter(claim_folder(tmp_path / "results", setting, {}).path)
     for task, fates in FATES.items():
         for trial, fate in enumerate(fates):
             if fate == LOST:

@@ -86,7 +86,7 @@ def test_nested_cells_count_each_call_and_conversation_once(report: LatencyRepor
 def _one_conversation(tmp_path: Path, calls: list[CallRecord], *, started: float, finished: float) -> LatencyReport:
     plan = Plan("airline", Strategy.FC, "M", 1, (1,), 1.0)
     setting: Setting = plan.setting
-    writer = ResultsWriter(claim_folder(tmp_path / "results", setting, {}))
+    writer = ResultsWriter(claim_folder(tmp_path / "results", setting, {}).path)
     for call in calls:
         writer.call(call.model_copy(update={"setting_id": setting.id, "task_id": "0", "model": "M"}))
     writer.commit(

@@ -147,7 +147,7 @@ ENDED = {
 
 
 def test_every_end_has_its_reason_and_a_fault_of_the_customer_is_told(tmp_path, open_writer):
-    folder = claim_folder(tmp_path / "results", SETTING, {})
+    folder = claim_folder(tmp_path / "results", SETTING, {}).path
     writer = open_writer(folder)
     for number, outcome in enumerate(ENDED):
         reward = None if outcome is Outcome.USER_ERROR else 0.0
@@ -162,7 +162,7 @@ def test_every_end_has_its_reason_and_a_fault_of_the_customer_is_told(tmp_path, 
 
 def test_results_of_v1_have_no_form_in_tau2(tmp_path, open_writer):
     setting = made_setting(bench="tau-bench", source="tau-bench", split="test")
-    open_writer(claim_folder(tmp_path / "results", setting, {})).commit(made_conversation(setting), {})
+    open_writer(claim_folder(tmp_path / "results", setting, {}).path).commit(made_conversation(setting), {})
     refused = export(tmp_path)
     assert (refused.exit_code, "--format tau-bench" in refused.stderr) == (2, True)
     assert export(tmp_path, "--format", "tau-bench").exit_code == 0

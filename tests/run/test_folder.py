@@ -38,10 +38,10 @@ def test_a_slug_is_the_size_when_the_name_has_one_else_the_name_made_safe(model,
 
 
 def test_finding_makes_nothing_and_claiming_makes_the_folder_with_its_setting(tmp_path):
-    path = find_folder(tmp_path, SETTING)
+    path = find_folder(tmp_path, SETTING).path
     assert path == tmp_path / "retail" / "fc" / "4B"
     assert list(tmp_path.iterdir()) == []
-    assert claim_folder(tmp_path, SETTING, {"tautools": "1.0"}) == path
+    assert claim_folder(tmp_path, SETTING, {"tautools": "1.0"}).path == path
     stored = json.loads((path / "setting.json").read_text())
     assert stored["id"] == SETTING.id
     assert read_setting(path).setting == SETTING
@@ -50,39 +50,39 @@ def test_finding_makes_nothing_and_claiming_makes_the_folder_with_its_setting(tm
 
 
 def test_another_setting_that_would_meet_it_gets_its_id_behind_the_slug(tmp_path):
-    first = claim_folder(tmp_path, SETTING, {})
-    second = claim_folder(tmp_path, OTHER, {})
+    first = claim_folder(tmp_path, SETTING, {}).path
+    second = claim_folder(tmp_path, OTHER, {}).path
     assert (first.name, second.name) == ("4B", f"4B-{OTHER.id[:8]}")
-    assert claim_folder(tmp_path, SETTING, {}) == first
-    assert find_folder(tmp_path, OTHER) == second
+    assert claim_folder(tmp_path, SETTING, {}).path == first
+    assert find_folder(tmp_path, OTHER).path == second
 
 
 def test_models_of_one_size_do_not_share_a_folder(tmp_path):
     claim_folder(tmp_path, SETTING, {})
     other = made_setting(agent=ModelConfig(model="meta/Llama-4B"))
-    assert claim_folder(tmp_path, other, {}).name == f"4B-{other.id[:8]}"
+    assert claim_folder(tmp_path, other, {}).path.name == f"4B-{other.id[:8]}"
 
 
 def test_a_persona_is_part_of_the_name(tmp_path):
-    assert find_folder(tmp_path, made_setting(persona="angry customer")).name == "4B+angry-customer"
+    assert find_folder(tmp_path, made_setting(persona="angry customer")).path.name == "4B+angry-customer"
 
 
 def test_a_folder_of_somebody_else_is_never_written_to(tmp_path):
     theirs = tmp_path / "retail" / "fc" / "4B" / "num_trials-1.json"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("[]")
-    path = claim_folder(tmp_path, SETTING, {})
+    path = claim_folder(tmp_path, SETTING, {}).path
     assert path.name == f"4B-{SETTING.id[:8]}"
     assert [each.name for each in theirs.parent.iterdir()] == ["num_trials-1.json"]
 
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "retail" / "fc" / "4B").mkdir(parents=True)
-    assert claim_folder(tmp_path, SETTING, {}).name == "4B"
+    assert claim_folder(tmp_path, SETTING, {}).path.name == "4B"
 
 
 def test_a_setting_that_cannot_be_read_stops_with_the_next_step(tmp_path):
-    path = claim_folder(tmp_path, SETTING, {}) / "setting.json"
+    path = claim_folder(tmp_path, SETTING, {}).path / "setting.json"
     path.write_text('{"setting": {')
     with pytest.raises(RunError, match=r"setting.json cannot be read(.|\n)*Next: Put the file back"):
         find_folder(tmp_path, SETTING)
@@ -91,7 +91,7 @@ def test_a_setting_that_cannot_be_read_stops_with_the_next_step(tmp_path):
 def test_many_that_start_at_the_same_moment_agree(tmp_path):
     settings = [SETTING, OTHER, THIRD] * 8
     with ThreadPoolExecutor(len(settings)) as pool:
-        paths = list(pool.map(lambda setting: claim_folder(tmp_path, setting, {}), settings))
+        paths = list(pool.map(lambda setting: claim_folder(tmp_path, setting, {}).path, settings))
     of = {
         setting.id: {path for path, each in zip(paths, settings, strict=True) if each is setting}
         for setting in settings

@@ -18,7 +18,7 @@ from tautools.params.models import RunParams
 from tautools.records import Outcome, Role
 from tautools.report import pass_report
 from tautools.run import prepare_cell, read_calls, read_conversation, read_ledger, run_cell
-from tautools.run.judging import count_awaiting_judge
+from tautools.run.ledger import count_awaiting_judge
 
 ONCE = Retry(attempts=1)
 ASSERTING = ["0", "1"]
@@ -73,7 +73,7 @@ def test_a_judge_that_fails_owes_a_verdict_and_the_conversation_is_not_held_agai
     with judged_cell(answer, concurrency=1) as (sim, _, run):
         first = run_cell(run, workspace=tmp_path, retry=ONCE)
         assert (first.done, first.pending, first.outcomes.total()) == (0, 2, 0), "no score without its verdict"
-        assert "2 conversations are held and owe only their judge's verdict" in str(first)
+        assert "2 finished conversations still need their judge's verdict" in str(first)
         held = requests_of(sim)
         down[0] = False
         again = run_cell(run, workspace=tmp_path, retry=ONCE)

@@ -4,7 +4,8 @@ from made_conversations import made_conversation, made_setting
 
 from tautools.bench.types import ReferenceAction, Task
 from tautools.records import CallRecord, CommitRow, ConversationLocation, Role
-from tautools.run.progress import CallCounts, DeadServerWatch, DurationEstimate, tool_calls
+from tautools.run.progress import CallCounts, DeadServerWatch, DurationEstimate
+from tautools.run.trajectory import tool_calls
 
 SETTING = made_setting()
 PLACE = ConversationLocation(file="x", offset=0, length=1, sha256="")

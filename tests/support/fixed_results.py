@@ -71,7 +71,7 @@ def write_fixed_results(workspace: Path, plans: tuple[Plan, ...] = PLANS) -> Pat
 
 def _write_setting(workspace: Path, plan: Plan, random: Random) -> None:
     setting = plan.setting
-    folder = claim_folder(workspace / "results", setting, {"tautools": "fixed"})
+    folder = claim_folder(workspace / "results", setting, {"tautools": "fixed"}).path
     writer = ResultsWriter(folder)
     clock = START
     for trial in range(max(plan.trials)):
