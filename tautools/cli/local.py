@@ -246,9 +246,7 @@ def _domains(text: str) -> list[str]:
     return found
 
 
-def _prepare_before_start(
-    runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path
-) -> list[Cell]:
+def _prepare_before_start(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path) -> list[Cell]:
     """Raise what can be known to be wrong before a server is started: domains, tasks, keys, servers that must run."""
     from tautools.run import prepare_cell
     from tautools.servers import endpoints

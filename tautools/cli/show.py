@@ -17,9 +17,9 @@ from tautools.cli.output import guard
 from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
 from tautools.run.judging import folder_judging_note
-from tautools.run.ledger import read_conversation, read_ledger
+from tautools.run.ledger import is_tool_output, read_conversation, read_ledger
 from tautools.run.show import align_actions, expected_of, made_calls_of, missing_info, passed_and_scored
-from tautools.run.trajectory import interleaved, is_tool_output, made_by_user
+from tautools.run.trajectory import interleaved, made_by_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

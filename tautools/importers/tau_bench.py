@@ -25,7 +25,7 @@ from tautools.importers.rows import (
     whole_number,
 )
 from tautools.records import Outcome, Strategy, UserStrategy
-from tautools.run.trajectory import is_tool_output
+from tautools.run.ledger import is_tool_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -30,7 +30,6 @@ from tautools.run.ledger import (
 )
 from tautools.run.plan import judging_note, model_config_of
 from tautools.run.progress import CallCounts
-from tautools.run.trajectory import tool_calls
 from tautools.servers import endpoints
 
 if TYPE_CHECKING:
@@ -195,6 +194,6 @@ class _JudgePool:
                 conversation = with_verdicts(conversation, verdicts)
                 self.judged += 1
             asked = self._counts.pop((conversation.task_id, conversation.trial))
-            counts = dict(Counter(ended.counts) + Counter(asked)) | {"tool_calls": tool_calls(conversation)}
+            counts = dict(Counter(ended.counts) + Counter(asked))
             self._writer.commit(conversation, counts)
         return None

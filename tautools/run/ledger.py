@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -243,6 +243,13 @@ def writer_name() -> str:
     return f"{host}-{os.getpid()}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
 
 
+def is_tool_output(message: Mapping[str, Any]) -> bool:
+    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
+    return message["role"] == "tool" or (
+        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
+    )
+
+
 class ResultsWriter:
     """Writes what happens to one setting; files are made when the first line is written.
 
@@ -271,7 +278,7 @@ class ResultsWriter:
         conversation : Conversation
             What to store.
         counts : mapping of str to int
-            The row's counts of calls and tokens, by field name.
+            The row's counts of calls and tokens, by field name; tool calls are counted here unless they are given.
 
         Raises
         ------
@@ -284,8 +291,9 @@ class ResultsWriter:
         place = ConversationLocation(
             file=f"{self.name}.jsonl", offset=offset, length=length, sha256=hashlib.sha256(raw).hexdigest()
         )
-        shared = {name: getattr(conversation, name) for name in _SHARED_FIELDS}
-        row = CommitRow(**shared, **counts, place=place, writer=self.name)
+        fields = {name: getattr(conversation, name) for name in _SHARED_FIELDS}
+        fields |= {"tool_calls": sum(map(is_tool_output, conversation.messages)), **counts}
+        row = CommitRow(**fields, place=place, writer=self.name)
         self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row
 

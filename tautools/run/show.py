@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import BenchError, ParamsError, RecordError
 from tautools.records import Outcome, canonical_json
-from tautools.run.claims import running
 from tautools.run.folder import domain_of, read_setting, results_of, task_of
 from tautools.run.ledger import read_conversation, read_ledger
 from tautools.run.trajectory import actions_of, interleaved
+from tautools.run.worker import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import ReferenceAction
     from tautools.records import CommitRow, Conversation, Setting
-    from tautools.run.claims import Running
     from tautools.run.folder import SettingFolder
+    from tautools.run.worker import Running
 
 
 def now_running(

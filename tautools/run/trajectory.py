@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.agents.text import RESPOND, read_action
 from tautools.errors import RecordError
 from tautools.records import Strategy, TrajectoryAction
+from tautools.run.ledger import is_tool_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,18 +16,6 @@ if TYPE_CHECKING:
     from tautools.records import Conversation, Setting
 
 _TEXT = {Strategy.ACT, Strategy.REACT}
-
-
-def tool_calls(conversation: Conversation) -> int:
-    """Return how often the agent called a tool, under any strategy."""
-    return sum(is_tool_output(message) for message in conversation.messages)
-
-
-def is_tool_output(message: Mapping[str, Any]) -> bool:
-    """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
-    return message["role"] == "tool" or (
-        message["role"] == "user" and str(message.get("content", "")).startswith("API output:")
-    )
 
 
 def actions_of(conversation: Conversation, setting: Setting) -> list[TrajectoryAction]:

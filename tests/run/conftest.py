@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from tautools.run.claims import Claims
 from tautools.run.ledger import ResultsWriter
+from tautools.run.worker import Claims
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from tautools.run.claims import STALE_S, running
+from tautools.run.worker import STALE_S, running
 from tautools.shell import Shell
 
 

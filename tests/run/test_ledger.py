@@ -147,3 +147,16 @@ def test_calls_are_held_until_a_conversation_is_committed_and_events_are_not(tmp
 def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path, open_writer):
     open_writer(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tool_calls_are_counted_under_any_strategy(tmp_path, open_writer):
+    fc = [
+        {"role": "assistant", "tool_calls": [{}, {}]},
+        {"role": "tool", "content": "a"},
+        {"role": "tool", "content": ""},
+    ]
+    act = [{"role": "user", "content": "API output: {}"}, {"role": "user", "content": "Hello"}]
+    writer = open_writer(tmp_path)
+    rows = [writer.commit(made_conversation(SETTING, messages=messages), {}) for messages in (fc, act)]
+    assert [row.tool_calls for row in rows] == [2, 1]
+    assert writer.commit(made_conversation(SETTING, messages=fc), {"tool_calls": 5}).tool_calls == 5

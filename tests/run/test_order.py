@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from made_conversations import made_conversation, made_setting
+from made_conversations import made_setting
 
 from tautools.bench.types import ReferenceAction, Task
 from tautools.records import CallRecord, CommitRow, ConversationLocation, Role
 from tautools.run.progress import CallCounts, DeadServerWatch, DurationEstimate
-from tautools.run.trajectory import tool_calls
 
 SETTING = made_setting()
 PLACE = ConversationLocation(file="x", offset=0, length=1, sha256="")
@@ -100,14 +99,3 @@ def test_faults_that_may_pass_need_more_of_them():
     watch = DeadServerWatch(hopeless_limit=2, limit=4)
     told = [watch.faulted((str(number), 0), "overloaded") for number in range(4)]
     assert [bool(cause) for cause in told] == [False, False, False, True]
-
-
-def test_tool_calls_are_counted_under_any_strategy():
-    fc = [
-        {"role": "assistant", "tool_calls": [{}, {}]},
-        {"role": "tool", "content": "a"},
-        {"role": "tool", "content": ""},
-    ]
-    act = [{"role": "user", "content": "API output: {}"}, {"role": "user", "content": "Hello"}]
-    assert tool_calls(made_conversation(SETTING, messages=fc)) == 2
-    assert tool_calls(made_conversation(SETTING, messages=act)) == 1

@@ -18,8 +18,7 @@ from tautools.bench.agents.text import read_action
 from tautools.errors import BenchError
 from tautools.records import Outcome, Role, Strategy
 from tautools.run.folder import domain_of, task_of
-from tautools.run.ledger import read_calls, read_conversation
-from tautools.run.trajectory import is_tool_output
+from tautools.run.ledger import is_tool_output, read_calls, read_conversation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
