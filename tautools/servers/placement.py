@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.errors import ServerError
-from tautools.servers.accelerators.assignment import allowed_cards, cards_needed, promised_cards, site_cards
+from tautools.servers.accelerators.assignment import (
+    allowed_cards,
+    cards_needed,
+    promised_cards,
+    site_cards,
+    why_not_free,
+)
 from tautools.servers.accelerators.probe import Card
 from tautools.servers.model_cache import ModelFacts, model_facts, why_not_fit
-from tautools.servers.ports import choose_port
+from tautools.servers.ports import is_free
 from tautools.servers.registry import Registry
 
 if TYPE_CHECKING:
@@ -69,13 +74,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What a plan has to respect."""
+    """The node that a plan is for."""
 
     site: SiteParams
     cards: Sequence[Card] = ()
     """The node's cards that may be used; none where they are not known."""
     known: bool = True
-    """Whether `cards` is all there is; False for a node that cannot be looked at."""
+    """Whether `cards` is all there is; False for a node that cannot be read."""
     promised: Mapping[int, str] = field(default_factory=dict)
     """Cards of running servers, with the server's name."""
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
@@ -85,33 +90,33 @@ class NodeState:
     """Whether cards in use may be given out when they are asked for."""
 
 
-def plan_layout(servers: Sequence[ServerParams], around: NodeState, *, gpu_ids: Sequence[int] | None = None) -> Layout:
+def plan_layout(servers: Sequence[ServerParams], node: NodeState, *, gpu_ids: Sequence[int] | None = None) -> Layout:
     """Give each replica of each server its name, cards and port.
 
     Parameters
     ----------
     servers : sequence of ServerParams
         In the order of their start; `replicas`, `cards`, `start_port` as written or overridden.
-    around : Surroundings
+    node : NodeState
         The node.
     gpu_ids : sequence of int, optional
         Only these cards are given out, in this order, instead of those written in the files or of every idle one.
     """
     if gpu_ids is not None:
         servers = [params.model_copy(update={"cards": []}) for params in servers]
-    return _LayoutPlanner(servers, around, gpu_ids).plan()
+    return _LayoutPlanner(servers, node, gpu_ids).plan()
 
 
 class _LayoutPlanner:
-    def __init__(self, servers: Sequence[ServerParams], around: NodeState, gpu_ids: Sequence[int] | None) -> None:
+    def __init__(self, servers: Sequence[ServerParams], node: NodeState, gpu_ids: Sequence[int] | None) -> None:
         self._servers = servers
-        self._around = around
+        self._node = node
         self._gpu_ids = gpu_ids
-        self._by_index = {card.index: card for card in around.cards}
+        self._cards = {card.index: card for card in node.cards}
+        self._ports = set(node.taken_ports)
         self._problems: list[str] = []
-        self._ports: set[int] = set(around.taken_ports)
         self._notes: list[str] = []
-        self._free = self._pool()
+        self._free = self._free_cards()
 
     def plan(self) -> Layout:
         places = [place for params in self._servers for place in self._replicas(params)]
@@ -120,102 +125,84 @@ class _LayoutPlanner:
                 self._problems.append(f"{name}: {count} servers of that name")
         for index, count in Counter(index for place in places for index in place.cards).items():
             if count > 1:
-                holders = ", ".join(place.name for place in places if index in place.cards)
-                self._problems.append(f"card {index} is given to {holders}; a card holds one server")
+                names = ", ".join(place.name for place in places if index in place.cards)
+                self._problems.append(f"card {index} is given to {names}; a card serves one server")
         return Layout(places, self._problems, self._notes)
 
-    def _pool(self) -> list[int]:
-        """Return the cards to give out."""
-        asked = self._gpu_ids
-        if asked is None:
-            by_hand = {index for params in self._servers for index in params.cards}
-            idle = [index for index in self._by_index if not self._why_not(index)]
-            held = [index for index in self._by_index if index not in idle] if self._around.force else []
-            return [index for index in idle + held if index not in by_hand]
-        for index, count in Counter(asked).items():
-            if count > 1:
-                self._problems.append(f"card {index} is named {count} times")
-        return [index for index in dict.fromkeys(asked) if self._usable(index)]
+    def _free_cards(self) -> list[int]:
+        """Return the cards to give out, in the order in which they go."""
+        if self._gpu_ids is not None:
+            twice = [(index, count) for index, count in Counter(self._gpu_ids).items() if count > 1]
+            self._problems += [f"card {index} is named {count} times" for index, count in twice]
+            return [index for index in dict.fromkeys(self._gpu_ids) if self._usable(index)]
+        by_hand = {index for params in self._servers for index in params.cards}
+        busy = {index for index in self._cards if self._why_busy(index)}
+        taken = by_hand if self._node.force else by_hand | busy
+        return [index for index in sorted(self._cards, key=busy.__contains__) if index not in taken]
 
     def _usable(self, index: int) -> bool:
         """Whether a card that a person named may be given out; a problem is noted when not."""
-        if not self._by_index and not self._around.known:
+        if not self._cards and not self._node.known:
             return True
-        if index not in self._by_index:
-            here = ", ".join(str(each) for each in self._by_index) or "none"
-            self._problems.append(f"card {index} is not among the cards of this node ({here})")
+        if index not in self._cards:
+            cards = ", ".join(map(str, self._cards)) or "none"
+            self._problems.append(f"card {index} is not among the cards of this node ({cards})")
             return False
-        why = self._why_not(index)
-        if why and not self._around.force:
+        why = self._why_busy(index)
+        if why and not self._node.force:
             self._problems.append(f"card {index} is in use: {why}")
             return False
         return True
 
-    def _why_not(self, index: int) -> str:
-        if index in self._around.promised:
-            return f"it belongs to server {self._around.promised[index]!r}"
-        return self._by_index[index].why_busy
+    def _why_busy(self, index: int) -> str:
+        return why_not_free(self._cards[index], self._node.promised)
 
     def _replicas(self, params: ServerParams) -> list[PlannedServer]:
-        needed = cards_needed(params, self._around.site)
-        facts = self._around.facts.get(params.model, ModelFacts())
-        shares = self._shares(params, needed)
-        first = self._by_index.get(shares[0][0]) if shares[0] else None
-        site_gib = self._around.site.card_memory_gib
-        card_mib = first.total_mib if first and first.total_mib else int(site_gib * 1024) if site_gib else None
-        why = why_not_fit(params, facts, card_mib=card_mib) if not params.simulated else ""
-        if why:
+        facts = self._node.facts.get(params.model, ModelFacts())
+        shares = self._shares(params, cards_needed(params, self._node.site))
+        first = self._cards.get(shares[0][0]) if shares[0] else None
+        card_mib = (first.total_mib if first else 0) or int((self._node.site.card_memory_gib or 0) * 1024) or None
+        if not params.simulated and (why := why_not_fit(params, facts, card_mib=card_mib)):
             self._problems.append(f"{params.name}: {why}")
-        names = [params.name] if params.replicas == 1 else [f"{params.name}-{i}" for i in range(params.replicas)]
-        return [
-            PlannedServer(name, self._one(params, number, share), facts)
-            for number, (name, share) in enumerate(zip(names, shares, strict=True))
-        ]
-
-    def _one(self, params: ServerParams, number: int, cards: list[int]) -> ServerParams:
-        port = self._port(params, number)
-        return params.model_copy(
-            update={"replicas": 1, "cards": cards, "port": port, "start_port": None, "end_port": None}
-        )
+        planned = []
+        for number, cards in enumerate(shares):
+            name = params.name if params.replicas == 1 else f"{params.name}-{number}"
+            own = {"cards": cards, "port": self._port(params, number), "start_port": None, "end_port": None}
+            planned.append(PlannedServer(name, params.model_copy(update={"replicas": 1} | own), facts))
+        return planned
 
     def _shares(self, params: ServerParams, needed: int) -> list[list[int]]:
         """Return the cards of each replica; empty ones when it needs none, or they are not known or not enough."""
-        count = params.replicas
-        nothing: list[list[int]] = [[] for _ in range(count)]
-        if needed == 0:
-            return nothing
-        if params.cards:
-            return self._as_written(params, needed) or nothing
-        if not self._by_index and self._gpu_ids is None:
-            return self._no_cards(params, needed, nothing)
-        wanted, there = count * needed, len(self._free)
-        if wanted > there:
-            total = len(self._by_index)
+        count, wanted = params.replicas, params.replicas * needed
+        cards: list[int] = []
+        if params.cards and needed:
+            cards = self._written_cards(params, wanted)
+        elif not self._cards and self._gpu_ids is None:
+            self._note_unknown_cards(params, needed)
+        elif wanted > len(self._free):
             what = f"{count} x {needed} = {wanted} cards" if count > 1 else f"{needed} cards"
-            short = f"the node has {total}" if self._around.known and wanted > total else f"{there} are left"
-            self._problems.append(f"{params.name}: needs {what}, and {short}")
-            return nothing
-        taken, self._free = self._free[:wanted], self._free[wanted:]
-        return [taken[i * needed : (i + 1) * needed] for i in range(count)]
+            lacks_all = self._node.known and wanted > len(self._cards)
+            room = f"the node has {len(self._cards)}" if lacks_all else f"{len(self._free)} are left"
+            self._problems.append(f"{params.name}: needs {what}, and {room}")
+        else:
+            cards, self._free = self._free[:wanted], self._free[wanted:]
+        return [cards[number * needed : (number + 1) * needed] for number in range(count)]
 
-    def _as_written(self, params: ServerParams, needed: int) -> list[list[int]]:
-        cards = params.cards
-        if len(cards) != params.replicas * needed:
+    def _written_cards(self, params: ServerParams, wanted: int) -> list[int]:
+        if len(params.cards) != wanted:
+            needed = wanted // params.replicas
             self._problems.append(
-                f"{params.name}: {len(cards)} cards are written for {params.replicas} x {needed} that it takes"
+                f"{params.name}: {len(params.cards)} cards are written for {params.replicas} x {needed} that it takes"
             )
             return []
-        unusable = [index for index in cards if not self._usable(index)]
-        if unusable:
-            return []
-        return [cards[i * needed : (i + 1) * needed] for i in range(params.replicas)]
+        usable = [self._usable(index) for index in params.cards]
+        return params.cards if all(usable) else []
 
-    def _no_cards(self, params: ServerParams, needed: int, nothing: list[list[int]]) -> list[list[int]]:
-        if self._around.site.device in {"cuda", "gaudi"} and self._around.known:
+    def _note_unknown_cards(self, params: ServerParams, needed: int) -> None:
+        if needed and self._node.site.device in {"cuda", "gaudi"} and self._node.known:
             self._problems.append(f"{params.name}: needs {needed} cards, and this node has none that can be seen")
-        elif needed > 1 or params.replicas > 1:
+        elif needed and needed * params.replicas > 1:
             self._notes.append(f"{params.name}: the node's cards are not known here, so none is assigned")
-        return nothing
 
     def _port(self, params: ServerParams, number: int) -> int | None:
         if params.start_port is None:
@@ -237,7 +224,7 @@ class _LayoutPlanner:
         return port
 
 
-def plan_multi_node(servers: Sequence[ServerParams], around: NodeState) -> list[Layout]:
+def plan_multi_node(servers: Sequence[ServerParams], node: NodeState) -> list[Layout]:
     """Return one layout for each node, of as few nodes as it takes when each server goes to the first that has room.
 
     Names and ports are those of a launch, where each server is a job of its own. One layout, with its problems, where
@@ -247,39 +234,39 @@ def plan_multi_node(servers: Sequence[ServerParams], around: NodeState) -> list[
     ----------
     servers : sequence of ServerParams
         In the order of their start.
-    around : Surroundings
-        One node of the site; all are taken to be like it.
+    node : NodeState
+        One node of the site; all are assumed to be like it.
     """
-    whole = plan_layout(servers, around)
-    if not whole.problems or not around.cards or any(params.cards for params in servers):
+    whole = plan_layout(servers, node)
+    if not whole.problems or not node.cards or any(params.cards for params in servers):
         return [whole]
-    anywhere = plan_layout(servers, replace(around, cards=(), known=False))
+    anywhere = plan_layout(servers, replace(node, cards=(), known=False))
     if anywhere.problems:
         return [whole]
     nodes: list[list[ServerParams]] = []
     left: list[int] = []
     for place in anywhere.places:
-        needed = cards_needed(place.params, around.site)
+        needed = cards_needed(place.params, node.site)
         number = next((number for number, free in enumerate(left) if needed <= free), len(nodes))
         if number == len(nodes):
             nodes.append([])
-            left.append(len(around.cards))
+            left.append(len(node.cards))
         nodes[number].append(place.params.model_copy(update={"name": place.name}))
         left[number] -= needed
-    return [plan_layout(node, around) for node in nodes] if len(nodes) > 1 else [whole]
+    return [plan_layout(each, node) for each in nodes] if len(nodes) > 1 else [whole]
 
 
 def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> NodeState:
-    """Return what there is here: cards with their holders, promised cards, taken ports, models on disk.
+    """Return the state of this node: cards with their processes, promised cards, taken ports, models on disk.
 
     Parameters
     ----------
     servers : sequence of ServerParams
-        What shall be planned.
+        What is planned.
     site : SiteParams
         Says which kind of cards the node has, and the address whose ports count.
     workspace : Path
-        Whose servers hold cards and ports; a relative model folder counts from it.
+        Whose servers use cards and ports; a relative model folder counts from it.
     force : bool
         Whether cards in use may be given out when they are asked for.
 
@@ -296,7 +283,7 @@ def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
         allowed_cards(cards),
         known=bool(cards) or site.device != "cuda",
         promised=promised_cards(registry) if cards else {},
-        facts={params.model: model_facts(params.model, workspace=workspace) for params in servers},
+        facts=_facts(servers, workspace),
         taken_ports=_taken_ports(servers, site, registry),
         force=force,
     )
@@ -310,47 +297,42 @@ def unknown_node_state(servers: Sequence[ServerParams], site: SiteParams, worksp
     servers, site, workspace, force
         As in `this_node_state`.
     """
-    facts = {params.model: model_facts(params.model, workspace=workspace) for params in servers}
-    return NodeState(site, known=False, facts=facts, force=force)
+    return NodeState(site, known=False, facts=_facts(servers, workspace), force=force)
 
 
 def site_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> NodeState:
-    """Return what one node of the site has, by the site's file; its cards are taken as idle."""
-    total_mib = int(site.card_memory_gib * 1024) if site.card_memory_gib else 0
+    """Return what one node of the site has by the site's file; its cards count as idle.
+
+    Parameters
+    ----------
+    servers, site, workspace
+        As in `this_node_state`.
+    """
+    total_mib = int((site.card_memory_gib or 0) * 1024)
     device: Device = "gaudi" if site.device == "gaudi" else "cuda"
-    return NodeState(
-        site,
-        [Card(device, index, index, 0, total_mib) for index in range(site.cards_per_node or 0)],
-        known=site.cards_per_node is not None,
-        facts={params.model: model_facts(params.model, workspace=workspace) for params in servers},
-    )
+    cards = [Card(device, index, index, 0, total_mib) for index in range(site.cards_per_node or 0)]
+    return NodeState(site, cards, known=site.cards_per_node is not None, facts=_facts(servers, workspace))
+
+
+def _facts(servers: Sequence[ServerParams], workspace: Path) -> dict[str, ModelFacts]:
+    return {model: model_facts(model, workspace=workspace) for model in {params.model for params in servers}}
 
 
 def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Registry) -> set[int]:
-    """Return which of the ports that the servers would get cannot be had; it ends where enough were found free."""
+    """Return which of the ports that the servers would get are not free; it stops where enough are."""
     promised = {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
     taken: set[int] = set()
     enough = sum(params.replicas for params in servers)
     for params in servers:
         if params.start_port is None:
             continue
-        free = 0
         last = params.end_port if params.end_port is not None else params.start_port + params.replicas - 1
+        free = 0
         for port in range(params.start_port, min(last, 65535) + 1):
             if free == enough:
                 break
-            if _is_free(site.host, port, promised):
+            if is_free(site.host, port, avoid=promised):
                 free += 1
             else:
                 taken.add(port)
     return taken
-
-
-def _is_free(host: str, port: int, promised: set[int]) -> bool:
-    if port < 1024 and os.getuid() != 0:
-        return False
-    try:
-        choose_port(host, asked=port, avoid=promised)
-    except ServerError:
-        return False
-    return True

@@ -7,6 +7,7 @@ and share its requests silently.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ _LISTEN_STATE = "0A"
 
 
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
-    """Return a port on `host` that nothing listens on.
+    """Return a port on `host` on which nothing listens.
 
     Parameters
     ----------
@@ -48,8 +49,25 @@ def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] =
     return port
 
 
+def is_free(host: str, port: int, *, avoid: Collection[int] = ()) -> bool:
+    """Return whether `choose_port` would take the port, and this user may use it.
+
+    Parameters
+    ----------
+    host, avoid
+        As of `choose_port`.
+    port : int
+        The port.
+    """
+    try:
+        _require_port(host, port, avoid)
+    except ServerError:
+        return False
+    return port >= 1024 or os.getuid() == 0
+
+
 def listeners(port: int) -> list[int | None]:
-    """Return the pid of every socket that listens on `port`; None for another user's. Empty when it cannot be told."""
+    """Return the pid of every socket that listens on `port`; None for another user's. Empty when none can be seen."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.Error:
@@ -65,18 +83,16 @@ def other_listeners(port: int, members: Callable[[], Collection[int]]) -> list[i
     port : int
         The server's.
     members : callable
-        Gives the pids of the server's own processes; asked only when more than one socket listens there.
+        Gives the pids of the server's own processes; called only when more than one socket listens there.
 
     Notes
     -----
-    The kernel's own list of sockets is read in a fraction of a millisecond; who holds them is found by looking at every
-    process, which takes a hundred times as long. So that is done only for the rare port with several sockets.
+    The kernel's list of sockets is read in a fraction of a millisecond; finding who owns them means looking at every
+    process and takes a hundred times as long. So that is done only for the rare port with several sockets.
     """
-    if _listening_sockets(port) < 2:
-        return []
-    holders = listeners(port)
-    own = set(members()) if holders else set()
-    return [holder for holder in holders if holder not in own]
+    pids = listeners(port) if _listening_sockets(port) > 1 else []
+    own = set(members()) if pids else set()
+    return [pid for pid in pids if pid not in own]
 
 
 def _listening_sockets(port: int) -> int:
@@ -95,7 +111,7 @@ def _listening_sockets(port: int) -> int:
 
 
 def owner_of(port: int) -> str:
-    """Say who listens on `port`, for an error message."""
+    """Return who listens on `port`, for an error message."""
     for pid in listeners(port):
         if pid is None:
             return "a process of another user"
@@ -104,7 +120,7 @@ def owner_of(port: int) -> str:
             return f"process {pid} ({process.name()}) of {process.username()}"
         except psutil.Error:
             return f"process {pid}"
-    return "nobody that can be seen from here"
+    return "a process that cannot be seen from here"
 
 
 def _require_port(host: str, port: int, avoid: Collection[int]) -> None:
@@ -116,7 +132,7 @@ def _require_port(host: str, port: int, avoid: Collection[int]) -> None:
     try:
         _bind(host, port)
     except OSError as error:
-        # Connections of a server that has just stopped keep the port for a minute; they do not hinder a new server.
+        # Connections of a server that has just stopped keep the port for a minute; a new server can still use it.
         if error.errno == errno.EADDRINUSE and not listeners(port) and not _accepts_connection(host, port):
             return
         raise ServerError(
