@@ -275,7 +275,7 @@ def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, An
         return
     site = load_site(how["site"], workspace=workspace) if how["site"] else None
     started = launch_all(
-        servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], tell=_say(quiet=quiet)
+        servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], emit=_say(quiet=quiet)
     )
     try:
         terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)

@@ -155,7 +155,7 @@ def start_servers(
         site=site,
         gpu_ids=asked.gpu_ids,
         force=asked.force,
-        tell=lambda text: click.echo(text, err=True),
+        emit=lambda text: click.echo(text, err=True),
     )
 
 

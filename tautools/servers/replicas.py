@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _WEIGHTS_LOADED_PERCENT = 50
-"""Where a log says that the weights are loaded; see `stages`."""
+"""Where a log says that the weights are loaded; see `read_startup_stage`."""
 
 
 def apply_layout_options(
@@ -36,7 +36,7 @@ def apply_layout_options(
     start_port: int | None = None,
     stagger: float | Literal["loaded"] | None = None,
 ) -> list[ServerParams]:
-    """Return the servers with what was asked for on the command line in place of what their files say.
+    """Return the servers with the options of the command line in place of what their files say.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def apply_layout_options(
             evidence=f"The servers: {', '.join(params.name for params in servers)}.",
             next_step="Write `--replicas NAME=N` with one of these names, or a bare number for all.",
         )
-    arranged = []
+    changed = []
     for params in servers:
         update: dict[str, object] = {}
         count = (replicas or {}).get(params.name, params.replicas)
@@ -72,9 +72,8 @@ def apply_layout_options(
         if start_port is not None:
             update |= {"port": None, "start_port": start_port, "end_port": None}
             start_port += count
-        # Checked as a file would be, so that a port and replicas that do not agree are told.
-        arranged.append(_validated(params, update) if update else params)
-    return arranged
+        changed.append(_validated(params, update) if update else params)
+    return changed
 
 
 def plan_launch(
@@ -88,17 +87,27 @@ def plan_launch(
     """Plan the servers on this machine as it is now; nothing is started, and what is wrong is in the layout.
 
     For a Slurm site each replica is a job of its own, which gets its cards on the node.
+
+    Parameters
+    ----------
+    servers, workspace, site, gpu_ids, force
+        As of `launch_all`.
     """
     site = site if site is not None else SiteParams(name="local")
-    around = unknown_node_state if site.uses_slurm else this_node_state
-    return plan_layout(servers, around(servers, site, workspace, force=force), gpu_ids=gpu_ids)
+    node_state = unknown_node_state if site.uses_slurm else this_node_state
+    return plan_layout(servers, node_state(servers, site, workspace, force=force), gpu_ids=gpu_ids)
 
 
 def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: SiteParams) -> Layout:
     """Plan the servers on one node of a Slurm site, for one job; nothing is started.
 
     The site's `cards_per_node` says what a node has. The cards are numbered from 0 as if the whole node were the job's;
-    on the node the job hands out, in the same order, the ones that it was given.
+    on the node the job gives out, in the same order, the ones that it was given.
+
+    Parameters
+    ----------
+    servers, workspace, site
+        As of `launch_one_job`.
 
     Raises
     ------
@@ -116,10 +125,9 @@ def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Site
             f"Server {by_hand[0]!r} names its cards, and Slurm chooses those of a job.",
             next_step="Leave `cards` out of its file.",
         )
-    around = unknown_node_state(servers, site, workspace, force=False)
-    if site.cards_per_node is not None:
-        around = site_node_state(servers, site, workspace)
-    return plan_layout(servers, around)
+    if site.cards_per_node is None:
+        return plan_layout(servers, unknown_node_state(servers, site, workspace, force=False))
+    return plan_layout(servers, site_node_state(servers, site, workspace))
 
 
 def launch_all(
@@ -129,7 +137,7 @@ def launch_all(
     site: SiteParams | None = None,
     gpu_ids: Sequence[int] | None = None,
     force: bool = False,
-    tell: Callable[[str], None] | None = None,
+    emit: Callable[[str], None] | None = None,
 ) -> list[Server]:
     """Plan the servers with all their replicas, and start them; returns at once unless they are staggered.
 
@@ -138,13 +146,13 @@ def launch_all(
     servers : sequence of ServerParams
         In the order of their start.
     workspace, site
-        As `launch`.
+        As of `launch`.
     gpu_ids : sequence of int, optional
         Only these cards are used.
     force : bool
         Use cards that are in use.
-    tell : callable, optional
-        Told what a staggered start waits for.
+    emit : callable, optional
+        Called with what a staggered start waits for.
 
     Raises
     ------
@@ -154,27 +162,40 @@ def launch_all(
         When a server that the next one waits for failed; those that were started are stopped again.
     """
     layout = plan_launch(servers, workspace=workspace, site=site, gpu_ids=gpu_ids, force=force)
-    return launch_layout(layout, workspace=workspace, site=site, force=force, tell=tell)
+    places = layout.require().places
+    for place in places:
+        check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
+    started: list[Server] = []
+    try:
+        for number, place in enumerate(places):
+            if number:
+                _stagger(started[-1], places[number - 1].params, place.name, emit or (lambda _text: None))
+            started.append(launch(place.params, workspace=workspace, site=site, name=place.name, force=force))
+    except BaseException:
+        for server in started:
+            server.stop()
+        raise
+    return started
 
 
 def launch_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: SiteParams) -> list[Server]:
     """Start the servers with all their replicas in one job of Slurm, on one node; returns at once.
 
-    The job hands its cards out and starts the servers one after the other where they are staggered.
+    The job gives out its cards and starts the servers one after the other where they are staggered.
 
     Parameters
     ----------
     servers : sequence of ServerParams
         In the order of their start.
     workspace, site
-        As `launch`; the site's cores and memory count for each server.
+        As of `launch`; the site's cores and memory are for each server.
 
     Raises
     ------
     ServerError
         When the layout does not fit a node; nothing is started then.
     ParamsError
-        As `plan_one_job`.
+        As of `plan_one_job`.
     SlurmError
         When Slurm does not take the job; nothing is left behind then.
     """
@@ -186,32 +207,8 @@ def launch_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Si
     return launch_shared_job(places, workspace=workspace, site=site)
 
 
-def launch_layout(
-    layout: Layout,
-    *,
-    workspace: Path,
-    site: SiteParams | None = None,
-    force: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> list[Server]:
-    """Start what was planned; see `launch_all`."""
-    places = layout.require().places
-    for place in places:
-        check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
-    started: list[Server] = []
-    try:
-        for number, place in enumerate(places):
-            if number:
-                _stagger(started[-1], places[number - 1].params, place.name, tell or (lambda _text: None))
-            started.append(launch(place.params, workspace=workspace, site=site, name=place.name, force=force))
-    except BaseException:
-        for server in started:
-            server.stop()
-        raise
-    return started
-
-
 def _validated(params: ServerParams, update: dict[str, object]) -> ServerParams:
+    """Return the changed params, checked as a file would be: a port and replicas may not agree."""
     from pydantic import ValidationError
 
     try:
@@ -223,34 +220,27 @@ def _validated(params: ServerParams, update: dict[str, object]) -> ServerParams:
         ) from error
 
 
-def _stagger(former: Server, params: ServerParams, following: str, tell: Callable[[str], None]) -> None:
-    """Return when the next server may start."""
+def _stagger(former: Server, params: ServerParams, following: str, emit: Callable[[str], None]) -> None:
+    """Return when the next server may start; a failure of the former one is raised at once, with its cause."""
     if params.stagger is None:
         return
-    if params.stagger != "loaded":
-        tell(f"{following} starts {params.stagger:g} s after {former.name}")
-        _watch_start(former, params, until=time.monotonic() + params.stagger)
-        return
-    tell(f"{following} starts when {former.name} has loaded")
-    _watch_start(former, params, until=None)
-
-
-def _watch_start(former: Server, params: ServerParams, *, until: float | None) -> None:
-    """Look at the former server until it has loaded, or until a moment; a failure is told at once, with its cause."""
+    deadline = None if params.stagger == "loaded" else time.monotonic() + params.stagger
+    when = f"when {former.name} has loaded" if deadline is None else f"{params.stagger:g} s after {former.name}"
+    emit(f"{following} starts {when}")
     progress, changed_at = ("", 0), time.monotonic()
-    while until is None or time.monotonic() < until:
+    while deadline is None or time.monotonic() < deadline:
         snapshot = former.state()
         if snapshot.state.final:
-            # Says why; and if it only lost its port, starts it again and waits for it.
+            # Raises why; and if it only lost its port, starts it again and waits for it.
             former.wait_ready()
             return
-        if until is None and _loaded(snapshot):
+        if deadline is None and _loaded(snapshot):
             return
         now = (snapshot.stage, _log_bytes(former))
-        # A queue is no standstill.
+        # A queue is not a standstill.
         if now != progress or snapshot.state is State.QUEUED:
             progress, changed_at = now, time.monotonic()
-        if until is None and time.monotonic() - changed_at > params.startup_timeout_s:
+        if deadline is None and time.monotonic() - changed_at > params.startup_timeout_s:
             raise NotReadyError(
                 f"Server {former.name!r} wrote nothing to its log for {params.startup_timeout_s:g} s, so the next was "
                 "not started.",
