@@ -149,7 +149,7 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
 def task_field(tag: CallTag) -> dict[str, Any]:
     """Return the field from which a simulated server learns which task it plays; real servers never get it."""
     return {
-        **{name: value for name, value in tag.ref._asdict().items() if value},
+        **{name: value for name, value in tag.ref._asdict().items() if value or name in {"bench", "env"}},
         "task_id": tag.task_id,
         "trial": tag.trial,
         "role": tag.role.value,
