@@ -281,29 +281,17 @@ def show_command(  # noqa: PLR0913 - one argument for each option
     **wanted: str | None,
 ) -> None:
     """List what has been run, or print one conversation."""
-    from tautools.run.show import choose_folders, folder_at
+    from tautools.run.show import choose_folders, folder_at, only_folder
 
     folders = [folder_at(folder)] if folder else choose_folders(workspace, **wanted)
     if follow:
         _follow(folders, task_id, trial, full=full, as_json=as_json)
     elif task_id is not None:
-        _show_conversation(_the_one(folders), task_id, trial, full=full, as_json=as_json)
+        _show_conversation(only_folder(folders), task_id, trial, full=full, as_json=as_json)
     elif len(folders) == 1 and (folder or any(wanted.values())):
         _show_conversations(folders[0], as_json=as_json)
     else:
         _show_overview(folders, as_json=as_json)
-
-
-def _the_one(folders: list[SettingFolder]) -> SettingFolder:
-    if len(folders) == 1:
-        return folders[0]
-    raise ParamsError(
-        "Several settings have results; one must be meant." if folders else "Nothing has been run here.",
-        evidence="\n".join(str(each.path) for each in folders),
-        next_step="Add --env, --strategy and --model, or give the folder."
-        if folders
-        else "Run a cell with `tautools run`, or choose another workspace with --workspace.",
-    )
 
 
 def _show_overview(folders: list[SettingFolder], *, as_json: bool) -> None:

@@ -22,6 +22,10 @@ class Check(BaseModel):
     detail: str = ""
     took_s: float = 0.0
 
+    def __str__(self) -> str:
+        word = {True: "ok", False: "FAILED", None: "-"}[self.passed]
+        return f"{word:>6}  {self.number} {self.name:<14} {self.took_s:6.2f} s  {self.detail}"
+
 
 class Certificate(Record):
     """Proof that an address was the right server in working order, at one moment."""

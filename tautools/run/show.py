@@ -126,6 +126,25 @@ def choose_folders(
     )
 
 
+def only_folder(folders: Sequence[SettingFolder]) -> SettingFolder:
+    """Return the one folder that fits.
+
+    Raises
+    ------
+    ParamsError
+        When there is none, or several.
+    """
+    if len(folders) == 1:
+        return folders[0]
+    raise ParamsError(
+        "Several settings have results; one must be meant." if folders else "Nothing has been run here.",
+        evidence="\n".join(str(each.path) for each in folders),
+        next_step="Add --env, --strategy and --model, or give the folder."
+        if folders
+        else "Run a cell with `tautools run`, or choose another workspace with --workspace.",
+    )
+
+
 def folder_at(path: Path) -> SettingFolder:
     """Return the folder of results at `path`, or around it.
 
