@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from tautools.bench.fidelity import FidelityRow, Original
+    from tautools.bench.fidelity.check import FidelityRow
+    from tautools.bench.fidelity.traces import Original
     from tautools.bench.sources.tau_bench import TauBench
-    from tautools.bench.types import Approach, Domain, Task
     from tautools.run.recorded import ReplayedRow
 
 
@@ -85,13 +85,13 @@ _SHOWN = 5
 
 
 class ComparisonProgress:
-    """Told of each part that is compared."""
+    """A bar over all conversations, moved on by each part that is compared."""
 
     def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar, self._task = bar, task
         self._before = 0
 
-    def __call__(self, done: int, _of: int) -> None:
+    def __call__(self, done: int) -> None:
         """Show how much of the row under way is done."""
         self._bar.update(self._task, completed=self._before + done)
 
@@ -121,7 +121,7 @@ def show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str], *,
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of FidelityRow
         In order.
     verdicts : mapping of str to str
         By row, how it stands to the hashes that were kept: `same`, `differs`, or not at all.
@@ -131,29 +131,12 @@ def show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str], *,
         For a program to read.
     """
     if as_json:
-        told = [_comparison_dict(row, verdicts.get(row.name, "")) for row in rows]
-        click.echo(json.dumps({"version": version, "rows": told}, indent=1))
+        listed = [row.as_dict() | {"kept_hash": verdicts.get(row.name) or None} for row in rows]
+        click.echo(json.dumps({"version": version, "rows": listed}, indent=1))
         return
     _print_table(rows, verdicts)
     _print_deviations(rows)
     _print_differences(rows)
-
-
-def _comparison_dict(row: FidelityRow, verdict: str) -> dict[str, Any]:
-    return {
-        "env": row.env,
-        "split": row.split,
-        "strategy": row.approach.strategy.value,
-        "user_strategy": row.approach.user_strategy.value,
-        "conversations": row.conversations,
-        "requests_compared": row.requests,
-        "ends_compared": row.rewards,
-        "differences": row.differences,
-        "deviations": {kind.value: count for kind, count in sorted(row.deviations.items())},
-        "oddities": dict(sorted(row.oddities.items())),
-        "sha256": row.kept.sha256,
-        "kept_hash": verdict or None,
-    }
 
 
 def _print_table(rows: Sequence[FidelityRow], verdicts: Mapping[str, str]) -> None:
@@ -186,11 +169,11 @@ def _result(row: FidelityRow) -> str:
 
 
 def _print_deviations(rows: Sequence[FidelityRow]) -> None:
-    from tautools.bench.fidelity import REASONS
+    from tautools.bench.fidelity.check import REASONS
 
     counted = sum((row.deviations for row in rows), Counter())
-    heard = sum((row.oddities for row in rows), Counter())
-    click.echo(f"\nOdd answers that both sides heard: {heard.total()} of {len(heard)} kinds.")
+    oddities = sum((row.oddities for row in rows), Counter())
+    click.echo(f"\nOdd answers that both sides got: {oddities.total()} of {len(oddities)} kinds.")
     click.echo("Intended deviations (docs/fidelity.md), and in how many conversations:")
     for kind, count in counted.most_common():
         click.echo(f"  {count:>6}  {kind.value}")
@@ -199,11 +182,11 @@ def _print_deviations(rows: Sequence[FidelityRow]) -> None:
 
 
 def _print_differences(rows: Sequence[FidelityRow]) -> None:
-    found = [each for row in rows for each in row.differences]
-    for each in found[:_SHOWN]:
-        click.echo(f"\n{click.style('DIFFERENT', fg='red', bold=True)} {each}")
-    if len(found) > _SHOWN:
-        click.echo(f"\nand {len(found) - _SHOWN} more; --json lists all.")
+    differences = [difference for row in rows for difference in row.differences]
+    for difference in differences[:_SHOWN]:
+        click.echo(f"\n{click.style('DIFFERENT', fg='red', bold=True)} {difference}")
+    if len(differences) > _SHOWN:
+        click.echo(f"\nand {len(differences) - _SHOWN} more; --json lists all.")
 
 
 def _width() -> int:
@@ -221,7 +204,7 @@ Examples:
   tautools fidelity --path ~/tau-bench --limit 5          a minute: five tasks of every env and split
   tautools fidelity --path ~/tau-bench --jobs 4           all of it
   tautools fidelity --path ~/tau-bench --env airline --strategy react --tasks 3,17
-  tautools fidelity --path ~/tau-bench --write            keep the hashes of the original's requests anew
+  tautools fidelity --path ~/tau-bench --write            write the hashes of the original's requests again
   tautools fidelity --path ~/tau-bench --replay historical_trajectories/gpt-4o-airline.json
 
 \b
@@ -246,7 +229,7 @@ Exit codes: 0 equal, 1 different, 2 bad input.
               help="Play the tasks of another package of its shape; fixed texts count as equal.")  # fmt: skip
 @click.option("--python", default=sys.executable, help="Interpreter of the original.  [default: this one]")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes of the original.")
-@click.option("--truth", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--hashes", type=click.Path(dir_okay=False, path_type=Path),
               help="File of kept hashes.  [default: the one that comes with tautools]")  # fmt: skip
 @click.option("--replay", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Replay a result file of tau-bench instead; may be given several times.")  # fmt: skip
@@ -256,9 +239,9 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 def fidelity_command(**given: Any) -> None:
     """Compare our loop with tau-bench's own agents and users: every request, observation, end and reward.
 
-    Both sides hear the same scripted answers: one that follows the reference of a task, one strewn with oddities, one
-    that the original does not live through. Intended deviations are counted by kind; docs/fidelity.md has the reasons.
-    With --replay, the actions that tau-bench recorded are done again, and the rewards compared.
+    Both sides get the same scripted answers: a script that follows the reference of a task, one strewn with oddities,
+    one at which the original raises. Intended deviations are counted by kind; docs/fidelity.md has the reasons. With
+    --replay, the actions that tau-bench recorded are done again, and the rewards compared.
     """
     if given["files"]:
         return _replay(given)
@@ -276,28 +259,29 @@ def _replay(given: Mapping[str, Any]) -> None:
 
 
 def _compare_with_original(given: Mapping[str, Any]) -> None:
-    from tautools.bench.fidelity import SHIPPED_HASHES, HashFile
+    from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
 
     if given["bench"] != "tau-bench":
         raise BenchError(
             f"This command compares with tau-bench (v1), not with {given['bench']}.",
-            evidence="tau2 is held to inspect's and to tau2-bench's own loops by tests.",
+            evidence="tau2 is compared with inspect's and with tau2-bench's own loops by tests.",
             next_step="docs/fidelity.md names them: `pytest tests/bench`, a checkout in TAUTOOLS_TAU2_BENCH_PATH.",
         )
     checkout = _opened(given["path"])
-    each = given["domain_path"] is not None  # hashes of single conversations speak of any scripts
-    whole = not (given["tasks"] or given["limit"] or (given["variants"] and not each))
+    single = given["domain_path"] is not None  # hashes of single conversations are of any scripts
+    whole = not (given["tasks"] or given["limit"] or (given["variants"] and not single))
     if given["write"] and not whole:
         raise BenchError(
             "Hashes are kept of whole splits only.",
             next_step="Leave out --tasks, --limit and --variant; --env, --split and --strategy may stay.",
         )
-    truth = HashFile.read(given["truth"] or SHIPPED_HASHES)
+    hash_file = HashFile.read(given["hashes"] or SHIPPED_HASHES)
     version = f"files-{checkout.checkout.digest[:12]}"
     rows = _compare(_original(checkout, given), given)
-    verdicts = {row.name: truth.verdict(row.name, row.kept) for row in rows if whole and truth.speaks_of(version)}
+    current = whole and hash_file.is_for(version)
+    verdicts = {row.name: hash_file.verdict(row.name, row.hashes) for row in rows} if current else {}
     if given["write"]:
-        truth.write(version, [(row.name, row.kept) for row in rows], _regenerates(given), each=each)
+        hash_file.write(version, {row.name: row.hashes for row in rows}, _regenerates(given), single=single)
     show_comparison(rows, {} if given["write"] else verdicts, version=version, as_json=given["as_json"])
     if any(row.differences for row in rows) or (not given["write"] and "differs" in verdicts.values()):
         raise SystemExit(EXIT_FAILED)
@@ -313,61 +297,36 @@ def _opened(path: str | None) -> TauBench:
 
 
 def _original(checkout: TauBench, given: Mapping[str, Any]) -> Original:
-    from tautools.bench.fidelity import Original
+    from tautools.bench.fidelity.traces import Original
 
     return Original(checkout.checkout.root, given["domain_path"], given["python"], given["jobs"])
 
 
 def _compare(original: Original, given: Mapping[str, Any]) -> list[FidelityRow]:
-    """Compare everything that was asked for; bad names are told before anything starts."""
-    from tautools.bench.fidelity import VARIANTS, check_fidelity
-
-    planned = _planned(_opened(str(original.domain_path or original.path)), given)
-    variants = given["variants"] or VARIANTS
-    total = sum(len(tasks) for _, _, tasks in planned) * len(variants)
-    rows = []
-    with comparison_progress(total, quiet=given["as_json"]) as tell:
-        for domain, approach, tasks in planned:
-            row = check_fidelity(original, domain, approach, tasks=tasks, variants=variants, on_progress=tell)
-            rows.append(row)
-            tell.finished(row)
-    return rows
-
-
-def _planned(source: TauBench, given: Mapping[str, Any]) -> list[tuple[Domain, Approach, list[Task]]]:
-    from tautools.bench import check_approach, select_tasks
+    """Compare everything that was asked for; bad names end it before anything starts."""
+    from tautools.bench.fidelity.check import check_fidelity, plan_checks
+    from tautools.bench.fidelity.scripts import VARIANTS
     from tautools.params.models import TaskParams
 
     ids = [each.strip() for each in given["tasks"].split(",") if each.strip()] if given["tasks"] else None
-    wanted = TaskParams(ids=ids, limit=given["limit"])
-    having = [env for env in source.envs() if set(given["splits"]) <= set(source.splits(env))]
-    domains = [
-        source.domain(env, split)
-        for env in given["envs"] or having or source.envs()
-        for split in given["splits"] or source.splits(env)
-    ]
-    approaches = _approaches(given["strategy"], given["user_strategy"])
-    for domain in domains:
-        for approach in approaches:
-            check_approach(domain, approach)
-    return [(domain, approach, select_tasks(domain, wanted)) for domain in domains for approach in approaches]
-
-
-def _approaches(strategy: str | None, user_strategy: str | None) -> list[Approach]:
-    from tautools.bench.fidelity import APPROACHES
-    from tautools.bench.types import Approach
-
-    if strategy and user_strategy:
-        return [Approach(Strategy(strategy), UserStrategy(user_strategy))]
-    found = [each for each in APPROACHES if strategy in {None, each.strategy}]
-    return [each for each in found if user_strategy in {None, each.user_strategy}] or [
-        Approach(Strategy(strategy or "fc"))
-    ]
+    checks = plan_checks(
+        _opened(str(original.domain_path or original.path)),
+        TaskParams(ids=ids, limit=given["limit"]),
+        **{name: given[name] for name in ("envs", "splits", "strategy", "user_strategy")},
+    )
+    variants = given["variants"] or VARIANTS
+    rows = []
+    with comparison_progress(sum(len(tasks) for *_, tasks in checks) * len(variants), quiet=given["as_json"]) as bar:
+        for domain, approach, tasks in checks:
+            row = check_fidelity(original, domain, approach, tasks=tasks, variants=variants, on_progress=bar)
+            rows.append(row)
+            bar.finished(row)
+    return rows
 
 
 def _regenerates(given: Mapping[str, Any]) -> str:
     """Return the command that makes a file of hashes, as anybody can type it."""
     words = [f"--on {given['domain_path']}"] if given["domain_path"] else []
-    words += [f"--truth {given['truth']}"] if given["truth"] else []
+    words += [f"--hashes {given['hashes']}"] if given["hashes"] else []
     words += [f"--variant {shlex.quote(each)}" for each in given["variants"]]
     return " ".join(["tautools fidelity --path CHECKOUT --write", *words])

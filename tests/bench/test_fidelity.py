@@ -11,28 +11,32 @@ from typing import Any
 import pytest
 
 from tautools.bench import open_source
-from tautools.bench.fidelity import (
+from tautools.bench.fidelity.check import (
     APPROACHES,
     REASONS,
-    SHIPPED_HASHES,
     Deviation,
     FidelityRow,
-    HashFile,
-    Original,
     check_against_hashes,
     check_fidelity,
-    ours,
 )
 from tautools.bench.fidelity.driver import ScriptedMessage
-from tautools.bench.fidelity.scripts import make_cases
-from tautools.bench.fidelity.spoken import BREAKING_CALLS, BREAKING_TEXTS, ODD_CALLS, ODD_CUSTOMER, ODD_TEXTS
+from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
+from tautools.bench.fidelity.scripts import (
+    BREAKING_CALLS,
+    BREAKING_TEXTS,
+    ODD_CALLS,
+    ODD_CUSTOMER,
+    ODD_TEXTS,
+    make_cases,
+)
+from tautools.bench.fidelity.traces import MODELS, Original
 from tautools.bench.sources.tau_bench import TauBench, TauBenchDomain, TauBenchState
 from tautools.bench.types import Approach, Observation, Reward
 from tautools.errors import BenchError
 from tautools.records import ModelConfig, Role, Sampling, Strategy, UserStrategy
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_tau_bench"
-TRUTH = HashFile.read(Path(__file__).with_name("stand_in_truth.json"))
+HASHES = HashFile.read(Path(__file__).with_name("stand_in_hashes.json"))
 CHECKOUT = os.environ.get("TAUTOOLS_TAU_BENCH_PATH")
 PLACES = [("airline", "test"), ("retail", "test"), ("retail", "dev"), ("retail", "train")]
 
@@ -58,8 +62,8 @@ def domain() -> TauBenchDomain:
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_ours_is_what_the_originals_code_was_when_it_was_last_asked(place: tuple[str, str], approach: Approach) -> None:
-    assert check_against_hashes(TRUTH, opened().domain(*place), approach, Original(STAND_IN)) == []
-    assert len(TRUTH.conversations("/".join((*place, approach.strategy, approach.user_strategy)))) >= 6
+    assert check_against_hashes(HASHES, opened().domain(*place), approach, Original(STAND_IN)) == []
+    assert len(HASHES.conversations("/".join((*place, approach.strategy, approach.user_strategy)))) >= 6
 
 
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
@@ -107,7 +111,7 @@ def test_another_reward_is_seen(domain: TauBenchDomain, monkeypatch: pytest.Monk
 
 def test_another_temperature_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
     warm = ModelConfig(model="agent-model", sampling=Sampling(temperature=0.5))
-    monkeypatch.setitem(ours._PARTIES, Role.AGENT, warm)
+    monkeypatch.setitem(MODELS, Role.AGENT, warm)
     told = differences(domain, Approach(Strategy.FC))
     assert "model and sampling: they part" in told
     assert '"temperature":0.5' in told
@@ -133,7 +137,7 @@ def test_other_tools_are_seen(domain: TauBenchDomain) -> None:
 
 def test_a_kept_hash_sees_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TauBenchState, "call", _other_answer)
-    lost = check_against_hashes(TRUTH, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
+    lost = check_against_hashes(HASHES, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
     assert "0/solve" in lost
 
 
@@ -144,9 +148,9 @@ def test_an_exception_of_the_original_is_only_expected_where_the_script_has_its_
     theirs = Original(STAND_IN).play(("retail", "test"), row.approach, cases)
     lost = next((case, trace) for case, trace in zip(cases, theirs, strict=True) if "Error" in trace.end)
     case, trace = lost
-    row.take(case, trace, trace)
+    row.add(case, trace, trace)
     assert row.differences == []
-    row.take(replace(case, odd={}), trace, replace(trace, end="step_limit"))
+    row.add(replace(case, odd={}), trace, replace(trace, end="step_limit"))
     assert "end: the original" in row.differences[0]
 
 
@@ -191,7 +195,7 @@ def test_the_hashes_of_the_stand_in_are_those_of_the_originals_code(approach: Ap
             original, domain, approach, variants=["solve", "mixed", "mixed 2", "mixed 3", "broken", "broken 2"]
         )
         assert row.differences == []
-        assert TRUTH.verdict(row.name, row.kept) == "same"
+        assert HASHES.verdict(row.name, row.hashes) == "same"
 
 
 @needs_checkout
@@ -207,11 +211,11 @@ def test_a_checkout_is_compared_request_by_request(approach: Approach) -> None:
 
 @needs_checkout
 def test_the_shipped_hashes_are_of_a_whole_checkout() -> None:
-    truth = HashFile.read(SHIPPED_HASHES)
+    hashes = HashFile.read(SHIPPED_HASHES)
     source = opened(CHECKOUT or "")
-    if not truth.speaks_of(f"files-{source.checkout.digest[:12]}"):
+    if not hashes.is_for(f"files-{source.checkout.digest[:12]}"):
         pytest.skip("the checkout is of another version than the shipped hashes, or this is another Python")
     for place in PLACES:
         for approach in APPROACHES:
-            row = truth.rows["/".join((*place, approach.strategy, approach.user_strategy))]
+            row = hashes.rows["/".join((*place, approach.strategy, approach.user_strategy))]
             assert row["conversations"] == 3 * len(source.domain(*place).tasks)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import called
 
-from tautools.bench.fidelity import REASONS, Deviation
+from tautools.bench.fidelity.check import REASONS, Deviation
 from tautools.bench.sources.tau_bench import TauBenchState
 from tautools.bench.types import Reward
 
@@ -38,21 +38,21 @@ def test_a_difference_is_shown_and_is_the_exit_status(monkeypatch: pytest.Monkey
 
 
 def test_hashes_are_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = ("--truth", str(tmp_path / "hashes.json"))
-    assert called("fidelity", *FEW, *truth, "--write").code == 0
+    hashes = ("--hashes", str(tmp_path / "hashes.json"))
+    assert called("fidelity", *FEW, *hashes, "--write").code == 0
     kept = json.loads((tmp_path / "hashes.json").read_text())
     assert kept["command"].startswith("tautools fidelity --path CHECKOUT --write")
     assert kept["rows"]["airline/test/fc/llm"]["conversations"] == 9
-    (row,) = json.loads(called("fidelity", *FEW, *truth, "--json").out)["rows"]
+    (row,) = json.loads(called("fidelity", *FEW, *hashes, "--json").out)["rows"]
     assert row["kept_hash"] == "same"
     assert row["sha256"] == kept["rows"]["airline/test/fc/llm"]["sha256"]
     kept["rows"]["airline/test/fc/llm"]["sha256"] = "0" * 64
     (tmp_path / "hashes.json").write_text(json.dumps(kept))
-    told = called("fidelity", *FEW, *truth)
+    told = called("fidelity", *FEW, *hashes)
     assert told.code == 1
     assert "differs" in told.out
     # Rows of the same version that were not compared stay.
-    other = ("--path", STAND_IN, "--env", "retail", "--split", "dev", "--strategy", "act", *truth, "--write")
+    other = ("--path", STAND_IN, "--env", "retail", "--split", "dev", "--strategy", "act", *hashes, "--write")
     assert called("fidelity", *other).code == 0
     assert set(json.loads((tmp_path / "hashes.json").read_text())["rows"]) == {
         "airline/test/fc/llm", "retail/dev/act/llm",

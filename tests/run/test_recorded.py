@@ -13,8 +13,8 @@ import pytest
 from command_line import called
 
 from tautools.bench import open_source
-from tautools.bench.fidelity import Original
 from tautools.bench.fidelity.scripts import make_cases
+from tautools.bench.fidelity.traces import Original
 from tautools.bench.types import Approach, Source
 from tautools.errors import BenchError
 from tautools.records import Strategy

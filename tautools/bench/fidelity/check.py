@@ -1,4 +1,4 @@
-"""Compare our loop with the original, script by script: requests, ends and rewards, and hashes that were kept of them.
+"""Compare our loop with the original, script by script: requests, ends and rewards.
 
 A `Deviation` is an intended difference; everything else is reported. `docs/fidelity.md` lists the deviations for
 people, and a test holds the two together.
@@ -7,142 +7,43 @@ people, and a test holds the two together.
 from __future__ import annotations
 
 import asyncio
-import datetime
-import hashlib
 import json
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from tautools.bench.fidelity.ours import play_ours
-from tautools.bench.fidelity.scripts import VARIANTS, make_cases
-from tautools.bench.fidelity.spoken import BREAKING_CALLS, BREAKING_CUSTOMER, BREAKING_TEXTS, BROKEN_REFLECTION, SILENT
-from tautools.bench.fidelity.traces import FixedTextMask, fingerprint
+from tautools.bench.fidelity.hashes import ConversationHashes
+from tautools.bench.fidelity.scripts import (
+    BREAKING_CALLS,
+    BREAKING_CUSTOMER,
+    BREAKING_TEXTS,
+    BROKEN_REFLECTION,
+    SILENT,
+    VARIANTS,
+    make_cases,
+)
+from tautools.bench.fidelity.traces import FixedTextMask, play_ours
+from tautools.bench.selection import check_approach, select_tasks
 from tautools.bench.types import Approach
-from tautools.errors import BenchError
-from tautools.files import write_atomic
 from tautools.records import Outcome, Strategy, UserStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from tautools.bench.fidelity.hashes import HashFile
     from tautools.bench.fidelity.scripts import Case
     from tautools.bench.fidelity.traces import Original, RecordedRequest, Trace
-    from tautools.bench.types import Domain, Task
+    from tautools.bench.types import Domain, Source, Task
+    from tautools.params.models import TaskParams
 
-
-SHIPPED_HASHES = Path(__file__).with_name("hashes.json")
-"""The hashes that come with the package: of every task of every env."""
-
-
-@dataclass
-class ConversationHashes:
-    """The hashes of one row, conversation by conversation."""
-
-    hashes: dict[str, str] = field(default_factory=dict)
-    """Case to the number of requests, whether the end is hashed too, and the sha256 of both."""
-    requests: int = 0
-
-    def keep(self, case: str, requests: int, digest: str, *, end: bool) -> None:
-        """Add a conversation."""
-        self.hashes[case] = f"{requests}{'' if end else ' requests only'} {digest[:16]}"
-        self.requests += requests
-
-    @property
-    def sha256(self) -> str:
-        """One hash over all of them."""
-        return hashlib.sha256(json.dumps(self.hashes, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class HashFile:
-    """A file of hashes."""
-
-    path: Path
-    version: str = ""
-    """Of the original's files."""
-    python: str = ""
-    """Version of Python by which they were made: some of its own error texts are what tools answer."""
-    written: str = ""
-    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> HashFile:
-        """Read a file; one that is not there holds no hashes.
-
-        Raises
-        ------
-        BenchError
-            When it is not such a file.
-        """
-        if not path.exists():
-            return cls(path)
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, told["version"], told["python"], told["written"], told["rows"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BenchError(
-                f"{path} is not a file of hashes of the original.",
-                evidence=f"{type(error).__name__}: {error}",
-                next_step="Write it anew: `tautools fidelity --path CHECKOUT --write`.",
-            ) from error
-
-    def speaks_of(self, version: str) -> bool:
-        """Whether the hashes were made of these files, by such a Python."""
-        return self.version == version and self.python == python_version()
-
-    def verdict(self, name: str, found: ConversationHashes) -> str:
-        """Return whether a row is as it was kept: `same`, `differs`, or empty where none was kept."""
-        kept = self.rows.get(name)
-        if kept is None:
-            return ""
-        return "same" if kept["sha256"] == found.sha256 else "differs"
-
-    def conversations(self, name: str) -> dict[str, tuple[int, bool]]:
-        """Return, for each conversation kept by itself, how many requests are hashed, and whether its end is."""
-        told = {case: text.split() for case, text in self._each(name).items()}
-        return {case: (int(words[0]), len(words) == 2) for case, words in told.items()}
-
-    def differing(self, name: str, found: ConversationHashes) -> list[str]:
-        """Return the conversations that are not as they were kept, where each was kept by itself."""
-        kept = self._each(name)
-        return [case for case in kept | found.hashes if kept.get(case) != found.hashes.get(case)]
-
-    def _each(self, name: str) -> dict[str, str]:
-        kept = self.rows.get(name, {}).get("conversations", {})
-        return kept if isinstance(kept, dict) else {}
-
-    def write(self, version: str, rows: Iterable[tuple[str, ConversationHashes]], command: str, *, each: bool) -> None:
-        """Write the file with these rows in it; rows of the same version that were not made anew stay."""
-        old = dict(self.rows) if self.speaks_of(version) else {}
-        new = {
-            name: {
-                "conversations": kept.hashes if each else len(kept.hashes),
-                "requests": kept.requests,
-                "sha256": kept.sha256,
-            }
-            for name, kept in rows
-        }
-        told = {
-            "what": "Hashes of what tau-bench's own agents and users ask, and of the rewards, for the scripts of "
-            "tautools.bench.fidelity.scripts",
-            "command": command,
-            "version": version,
-            "python": python_version(),
-            "written": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "rows": dict(sorted({**old, **new}.items())),
-        }
-        write_atomic(self.path, json.dumps(told, indent=1) + "\n")
-
-
-def python_version() -> str:
-    """Return major and minor version of the running Python."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+APPROACHES = (
+    *(Approach(strategy) for strategy in (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT)),
+    *(Approach(Strategy.FC, each) for each in (UserStrategy.REACT, UserStrategy.VERIFY, UserStrategy.REFLECTION)),
+)
+"""Every agent against the plain user, every user with the plain agent: the two sides know nothing of each other."""
 
 
 class Deviation(StrEnum):
@@ -168,86 +69,245 @@ REASONS = {
 }
 
 
-def deviation_of(case: Case, original: Trace, ours: Trace) -> Deviation | None:
+@dataclass
+class FidelityRow:
+    """The result for one env, split and approach."""
+
+    env: str
+    split: str
+    approach: Approach
+    conversations: int = 0
+    requests: int = 0
+    """Compared, and equal where there is no difference."""
+    rewards: int = 0
+    """Conversations whose end, reward and final history were compared as well."""
+    deviations: Counter[Deviation] = field(default_factory=Counter)
+    oddities: Counter[str] = field(default_factory=Counter)
+    """What was odd about answers that both sides got, by kind."""
+    differences: list[str] = field(default_factory=list)
+    """The first one of each conversation that has any, for people."""
+    hashes: ConversationHashes = field(default_factory=ConversationHashes)
+    """Of what the original did, as far as it was compared."""
+
+    @property
+    def name(self) -> str:
+        """Env, split, strategy and user strategy."""
+        return "/".join((self.env, self.split, self.approach.strategy, self.approach.user_strategy))
+
+    def add(self, case: Case, original: Trace, ours: Trace) -> None:
+        """Compare one conversation, every request in its order and then the end, and count it.
+
+        Where an intended difference ends one side before the other, what came before it is compared.
+
+        Parameters
+        ----------
+        case : Case
+            The script.
+        original, ours : Trace
+            What each side made of it.
+        """
+        deviation = _deviation(case, original, ours)
+        theirs, own = original.requests, ours.requests
+        if deviation is not None:
+            shorter = len(theirs) if _raised(original) else len(own)
+            theirs, own = theirs[:shorter], own[:shorter]
+        intended = (Deviation.CONSTRUCTOR if original.constructor else None, deviation)
+        self.deviations.update(filter(None, intended))
+        difference = _first_difference(theirs, own) or ("" if deviation else _end_difference(original, ours))
+        if difference:
+            self.differences.append(f"{self.name} {case.name}: {difference}")
+        self.conversations += 1
+        self.requests += len(theirs)
+        self.rewards += deviation is None
+        asked = Counter(request.role for request in original.requests)
+        self.oddities.update(kind for role, kinds in case.odd.items() for kind in kinds[: asked[role]] if kind)
+        self.hashes.add(original, len(theirs), end=deviation is None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {
+            "env": self.env,
+            "split": self.split,
+            "strategy": self.approach.strategy.value,
+            "user_strategy": self.approach.user_strategy.value,
+            "conversations": self.conversations,
+            "requests_compared": self.requests,
+            "ends_compared": self.rewards,
+            "differences": self.differences,
+            "deviations": {kind.value: count for kind, count in sorted(self.deviations.items())},
+            "oddities": dict(sorted(self.oddities.items())),
+            "sha256": self.hashes.sha256,
+        }
+
+
+def plan_checks(
+    source: Source,
+    tasks: TaskParams,
+    *,
+    envs: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    strategy: str | None = None,
+    user_strategy: str | None = None,
+) -> list[tuple[Domain, Approach, list[Task]]]:
+    """Return what is to be compared; all of it by default.
+
+    Parameters
+    ----------
+    source : Source
+        A checkout of tau-bench, or a package of its shape.
+    tasks : TaskParams
+        Which tasks of each split.
+    envs, splits : sequence of str
+        Only these; a split alone means the envs that have it.
+    strategy, user_strategy : str, optional
+        Only these of `APPROACHES`; both together are one approach, whether it is in there or not.
+
+    Raises
+    ------
+    BenchError
+        When there is no such env, split, task or strategy.
+    """
+    if strategy and user_strategy:
+        approaches = [Approach(Strategy(strategy), UserStrategy(user_strategy))]
+    else:
+        fitting = [each for each in APPROACHES if strategy in {None, each.strategy}]
+        fitting = [each for each in fitting if user_strategy in {None, each.user_strategy}]
+        approaches = fitting or [Approach(Strategy(strategy or "fc"))]
+    having = [env for env in source.envs() if set(splits) <= set(source.splits(env))]
+    domains = [
+        source.domain(env, split) for env in envs or having or source.envs() for split in splits or source.splits(env)
+    ]
+    for domain in domains:
+        for approach in approaches:
+            check_approach(domain, approach)
+    return [(domain, approach, select_tasks(domain, tasks)) for domain in domains for approach in approaches]
+
+
+def check_fidelity(
+    original: Original,
+    domain: Domain,
+    approach: Approach,
+    *,
+    tasks: Sequence[Task] | None = None,
+    variants: Sequence[str] = VARIANTS,
+    on_progress: Callable[[int], None] | None = None,
+) -> FidelityRow:
+    """Play the scripts of one env and approach on both sides and compare.
+
+    Parameters
+    ----------
+    original : Original
+        The other side.
+    domain : Domain
+        Ours: the same env and split.
+    approach : Approach
+        How both sides are played.
+    tasks : sequence of Task, optional
+        All of the split by default.
+    variants : sequence of str
+        Which scripts of each task.
+    on_progress : callable, optional
+        Gets the number of conversations that are compared.
+
+    Raises
+    ------
+    BenchError
+        When the original could not be run.
+    """
+    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
+    cases = make_cases(domain, approach, variants, tasks)
+    theirs, own = _masks(original, domain, approach)
+    for chunk, played in _play_originals(original, domain, approach, cases):
+        ours = asyncio.run(_play_all_ours(domain, approach, chunk))
+        for case, wanted, made in zip(chunk, played, ours, strict=True):
+            row.add(case, theirs(wanted), own(made))
+        if on_progress is not None:
+            on_progress(row.conversations)
+    return row
+
+
+def check_against_hashes(kept: HashFile, domain: Domain, approach: Approach, stand_in: Original) -> list[str]:
+    """Play our side alone and return the conversations in which it differs from the hashes of the original.
+
+    Parameters
+    ----------
+    kept : HashFile
+        Hashes that were kept conversation by conversation.
+    domain : Domain
+        The env that they were made on.
+    approach : Approach
+        How both sides are played.
+    stand_in : Original
+        The package of that env, for its own fixed texts, which do not count.
+    """
+    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
+    compared = kept.conversations(row.name)
+    cases = make_cases(domain, approach, list(dict.fromkeys(name.split("/", 1)[1] for name in compared)))
+    mask = FixedTextMask(stand_in.fixed_texts((row.env, row.split), approach))
+    for case, ours in zip(cases, asyncio.run(_play_all_ours(domain, approach, cases)), strict=True):
+        requests, end = compared[case.name]
+        row.hashes.add(mask(ours), requests, end=end)
+    return kept.differing(row.name, row.hashes)
+
+
+def _masks(original: Original, domain: Domain, approach: Approach) -> Sequence[Callable[[Trace], Trace]]:
+    """Return what makes each side comparable: nothing, unless the original plays another package's env."""
+    if original.domain_path is None:
+        return [lambda trace: trace] * 2
+    sides = (original, replace(original, path=original.domain_path, domain_path=None))
+    return [FixedTextMask(side.fixed_texts((domain.ref.env, domain.ref.split), approach)) for side in sides]
+
+
+def _play_originals(
+    original: Original, domain: Domain, approach: Approach, cases: Sequence[Case], chunk: int = 120
+) -> Iterator[tuple[Sequence[Case], list[Trace]]]:
+    """Yield the scripts in parts, each with what the original made of it, some parts ahead of the reader."""
+    from tautools.bench.sources.tau_bench import TauBenchDomain
+    from tautools.bench.sources.tau_bench_participants import FewShotDisplays
+
+    displays: Sequence[str] = ()
+    if approach.strategy is Strategy.FEW_SHOT and isinstance(domain, TauBenchDomain):
+        displays = FewShotDisplays.of(domain.checkout, domain.ref.env, approach).texts
+    chunks = [cases[start : start + chunk] for start in range(0, len(cases), chunk)]
+
+    def play_original(part: Sequence[Case]) -> list[Trace]:
+        return original.play((domain.ref.env, domain.ref.split), approach, part, displays)
+
+    with ThreadPoolExecutor(max_workers=original.jobs) as pool:
+        yield from zip(chunks, pool.map(play_original, chunks), strict=True)
+
+
+async def _play_all_ours(domain: Domain, approach: Approach, cases: Sequence[Case]) -> list[Trace]:
+    return [await play_ours(domain, approach, case) for case in cases]
+
+
+def _deviation(case: Case, original: Trace, ours: Trace) -> Deviation | None:
     """Return why two conversations may end differently; None when they may not.
 
-    The script must hold the cause at the place where the one side ended: an end without it is no intended difference.
+    The script must have the cause at the place where the one side ended: an end without it is no intended difference.
     """
-    if original_raised(original):
-        role, kind = _last_oddity(case, original)
+    if _raised(original):
+        role = original.requests[-1].role if original.requests else ""
+        kind = next(reversed(_oddities(case, original, role)), "")
         if role == "agent" and kind in {*BREAKING_CALLS, *BREAKING_TEXTS}:
             return Deviation.AGENT_UNREADABLE
         breaking = {*BREAKING_CUSTOMER[UserStrategy.REACT], BROKEN_REFLECTION} - {SILENT}
         return Deviation.CUSTOMER_UNREADABLE if role != "agent" and kind in breaking else None
-    if ours.end.startswith(Outcome.USER_ERROR) and SILENT in _oddities_heard(case, ours, "user"):
+    if ours.end.startswith(Outcome.USER_ERROR) and SILENT in _oddities(case, ours, "user"):
         return Deviation.CUSTOMER_SILENT
-    if ours.end.startswith(Outcome.AGENT_ERROR):
-        return Deviation.ERROR_LIMIT
-    return None
+    return Deviation.ERROR_LIMIT if ours.end.startswith(Outcome.AGENT_ERROR) else None
 
 
-def _last_oddity(case: Case, trace: Trace) -> tuple[str, str]:
-    """Return who answered last and what was odd about it."""
-    role = trace.requests[-1].role if trace.requests else ""
-    heard = _oddities_heard(case, trace, role)
-    return role, heard[-1] if heard else ""
-
-
-def _oddities_heard(case: Case, trace: Trace, role: str) -> Sequence[str]:
-    """Return what was odd about each answer of a role that was heard; an answer after the script's end is not."""
-    asked = sum(each.role == role for each in trace.requests)
+def _oddities(case: Case, trace: Trace, role: str) -> list[str]:
+    """Return what was odd about each answer that a role gave; an answer after the script's end is not odd."""
+    asked = sum(request.role == role for request in trace.requests)
     kinds = case.odd.get(role, ())
     return [*kinds[:asked], *[""] * (asked - len(kinds))]
 
 
-def original_raised(trace: Trace) -> bool:
+def _raised(trace: Trace) -> bool:
     """Whether the original lost the conversation to an exception."""
     return bool(trace.end) and trace.end != "step_limit"
-
-
-_SHOWN_CHARS = 300
-"""Characters shown on each side of the place where two texts part."""
-
-
-@dataclass(frozen=True, slots=True)
-class TraceComparison:
-    """What became of one comparison."""
-
-    case: str
-    requests: int
-    """Requests that were compared."""
-    rewarded: bool
-    """Whether the end and the reward were compared too."""
-    deviations: tuple[Deviation, ...] = ()
-    difference: str = ""
-    """The first one, for people; empty when there is none."""
-
-
-def compare_traces(case: Case, original: Trace, ours: Trace) -> TraceComparison:
-    """Compare every request in its order, then the end.
-
-    Where an intended difference ends one side before the other, what came before it is compared.
-
-    Parameters
-    ----------
-    case : Case
-        The script.
-    original, ours : Trace
-        What each side made of it.
-    """
-    known = deviation_of(case, original, ours)
-    theirs, own = original.requests, ours.requests
-    if known is not None:
-        shorter = len(theirs) if original_raised(original) else len(own)
-        theirs, own = theirs[:shorter], own[:shorter]
-    difference = _first_difference(theirs, own) or ("" if known else _end_difference(original, ours))
-    return TraceComparison(
-        case=original.case,
-        requests=len(theirs),
-        rewarded=known is None,
-        deviations=((Deviation.CONSTRUCTOR,) if original.constructor else ()) + ((known,) if known else ()),
-        difference=difference,
-    )
 
 
 def _first_difference(theirs: Sequence[RecordedRequest], own: Sequence[RecordedRequest]) -> str:
@@ -282,181 +342,25 @@ def _end_difference(original: Trace, ours: Trace) -> str:
         left, right = getattr(original, name), getattr(ours, name)
         if left != right:
             return f"{name}: the original {left!r}, ours {right!r}"
-    found = _history_difference(original.messages, ours.messages)
-    return found and f"the agent's history at the end, {found}"
+    difference = _history_difference(original.messages, ours.messages)
+    return difference and f"the agent's history at the end, {difference}"
+
+
+_SHOWN_CHARS = 300
+"""Characters shown on each side of the place where two texts part."""
 
 
 def _text_difference(left: str, right: str) -> str:
-    at = next(
-        (place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
-    )
+    pairs = enumerate(zip(left, right, strict=False))
+    at = next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
     start = max(0, at - 60)
     return f"they part at character {at}\n    original: {_excerpt(left, start)}\n    ours:     {_excerpt(right, start)}"
 
 
 def _excerpt(text: str, start: int) -> str:
-    return (
-        f"{'…' if start else ''}{text[start : start + _SHOWN_CHARS]}{'…' if len(text) > start + _SHOWN_CHARS else ''}"
-    )
+    end = start + _SHOWN_CHARS
+    return f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}"
 
 
-def _last_message(asked: RecordedRequest) -> str:
-    return json.loads(asked.messages[-1]).get("content", "")[-_SHOWN_CHARS:] if asked.messages else "(no message)"
-
-
-APPROACHES = (
-    *(Approach(strategy) for strategy in (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT)),
-    *(Approach(Strategy.FC, each) for each in (UserStrategy.REACT, UserStrategy.VERIFY, UserStrategy.REFLECTION)),
-)
-"""Every agent against the plain user, every user with the plain agent: the two sides know nothing of each other."""
-
-_Mask: TypeAlias = "Callable[[Trace], Trace]"
-_CHUNK = 120
-
-
-@dataclass
-class FidelityRow:
-    """What was found for one env, split and approach."""
-
-    env: str
-    split: str
-    approach: Approach
-    conversations: int = 0
-    requests: int = 0
-    """Compared, and equal where there is no difference."""
-    rewards: int = 0
-    """Conversations whose end, reward and final history were compared as well."""
-    deviations: Counter[Deviation] = field(default_factory=Counter)
-    oddities: Counter[str] = field(default_factory=Counter)
-    """What was odd about answers that were heard, by kind."""
-    differences: list[str] = field(default_factory=list)
-    kept: ConversationHashes = field(default_factory=ConversationHashes)
-    """Hashes of what the original did, as far as it was compared."""
-
-    @property
-    def name(self) -> str:
-        """Env, split, strategy and user strategy."""
-        return "/".join((self.env, self.split, self.approach.strategy, self.approach.user_strategy))
-
-    def take(self, case: Case, original: Trace, ours: Trace) -> None:
-        """Count one conversation in."""
-        verdict = compare_traces(case, original, ours)
-        self.conversations += 1
-        self.requests += verdict.requests
-        self.rewards += verdict.rewarded
-        self.deviations.update(verdict.deviations)
-        asked = Counter(each.role for each in original.requests)
-        heard = (kind for role, kinds in case.odd.items() for kind in kinds[: asked[role]] if kind)
-        self.oddities.update(heard)
-        if verdict.difference:
-            self.differences.append(f"{self.name} {case.name}: {verdict.difference}")
-        digest = fingerprint(original, verdict.requests, end=verdict.rewarded)
-        self.kept.keep(case.name, verdict.requests, digest, end=verdict.rewarded)
-
-
-def check_fidelity(
-    original: Original,
-    domain: Domain,
-    approach: Approach,
-    *,
-    tasks: Sequence[Task] | None = None,
-    variants: Sequence[str] = VARIANTS,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> FidelityRow:
-    """Play the scripts of one env and approach on both sides and compare.
-
-    Parameters
-    ----------
-    original : Original
-        The other side.
-    domain : Domain
-        Ours: the same env and split.
-    approach : Approach
-        How both sides are played.
-    tasks : sequence of Task, optional
-        All of the split by default.
-    variants : sequence of str
-        Which scripts of each task.
-    on_progress : callable, optional
-        Told how many conversations are compared, and of how many.
-
-    Raises
-    ------
-    BenchError
-        When the original could not be run.
-    """
-    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
-    cases = make_cases(domain, approach, variants, tasks)
-    theirs, own = _masks(original, domain, approach)
-    for chunk, played in _play_originals(original, domain, approach, cases):
-        ours = asyncio.run(_play_all_ours(domain, approach, chunk))
-        for case, wanted, made in zip(chunk, played, ours, strict=True):
-            row.take(case, theirs(wanted), own(made))
-        if on_progress is not None:
-            on_progress(row.conversations, len(cases))
-    return row
-
-
-def _masks(original: Original, domain: Domain, approach: Approach) -> tuple[_Mask, _Mask]:
-    """Return what makes both sides comparable: nothing, unless the original plays another package's env."""
-    if original.domain_path is None:
-        return _unmasked, _unmasked
-    place = (domain.ref.env, domain.ref.split)
-    stand_in = replace(original, path=original.domain_path, domain_path=None)
-    return FixedTextMask(original.fixed_texts(place, approach)), FixedTextMask(stand_in.fixed_texts(place, approach))
-
-
-def _unmasked(trace: Trace) -> Trace:
-    return trace
-
-
-def _play_originals(
-    original: Original, domain: Domain, approach: Approach, cases: Sequence[Case]
-) -> Iterator[tuple[Sequence[Case], list[Trace]]]:
-    """Yield the scripts in parts, each with what the original made of it, some parts ahead of who reads."""
-    chunks = [cases[start : start + _CHUNK] for start in range(0, len(cases), _CHUNK)]
-    displays = displays_of(domain, approach)
-
-    def play_original(chunk: Sequence[Case]) -> list[Trace]:
-        return original.play((domain.ref.env, domain.ref.split), approach, chunk, displays)
-
-    with ThreadPoolExecutor(max_workers=original.jobs) as pool:
-        yield from zip(chunks, pool.map(play_original, chunks), strict=True)
-
-
-def check_against_hashes(truth: HashFile, domain: Domain, approach: Approach, stand_in: Original) -> list[str]:
-    """Play our side alone and return the conversations in which it is not what the original was when it was last asked.
-
-    Parameters
-    ----------
-    truth : Truth
-        Hashes that were kept conversation by conversation.
-    domain : Domain
-        The env that they were made on.
-    approach : Approach
-        How both sides are played.
-    stand_in : Original
-        The package of that env, for its own fixed texts, which do not count.
-    """
-    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
-    kept = truth.conversations(row.name)
-    cases = make_cases(domain, approach, list(dict.fromkeys(name.split("/", 1)[1] for name in kept)))
-    own = FixedTextMask(stand_in.fixed_texts((domain.ref.env, domain.ref.split), approach))
-    for case, ours in zip(cases, asyncio.run(_play_all_ours(domain, approach, cases)), strict=True):
-        requests, end = kept[case.name]
-        row.kept.keep(case.name, requests, fingerprint(own(ours), requests, end=end), end=end)
-    return truth.differing(row.name, row.kept)
-
-
-async def _play_all_ours(domain: Domain, approach: Approach, cases: Sequence[Case]) -> list[Trace]:
-    return [await play_ours(domain, approach, case) for case in cases]
-
-
-def displays_of(domain: Domain, approach: Approach) -> Sequence[str]:
-    """Return the solved examples that few-shot draws from; none under other strategies."""
-    from tautools.bench.sources.tau_bench import TauBenchDomain
-    from tautools.bench.sources.tau_bench_participants import FewShotDisplays
-
-    if approach.strategy is not Strategy.FEW_SHOT or not isinstance(domain, TauBenchDomain):
-        return ()
-    return FewShotDisplays.of(domain.checkout, domain.ref.env, approach).texts
+def _last_message(request: RecordedRequest) -> str:
+    return json.loads(request.messages[-1]).get("content", "")[-_SHOWN_CHARS:] if request.messages else "(no message)"

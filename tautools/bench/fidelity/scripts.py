@@ -1,41 +1,222 @@
-"""The scripts: for each task what both models write, the same words for the original and for our loop.
+"""The scripts: for each task what both models write, the same for the original and for our loop.
 
-Answers are told by role and by the number of that role's request, never by what is asked, so that two loops that ask
-differently still hear the same. `solve` follows the reference; `mixed` strews oddities over it; `broken` holds one
-answer that the original does not live through.
+Answers are given by role and by the number of that role's request, never by what is asked, so that two loops that ask
+differently still get the same answers. `solve` follows the reference; `mixed` strews oddities over it; `broken` has one
+answer at which the original raises. Each oddity is one row of a table: its name, and the answer made of the call or the
+words that were due.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tautools.bench.fidelity import spoken
-from tautools.bench.fidelity.spoken import ScriptedAnswer, ScriptedCall
 from tautools.bench.setting import conversation_seed
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tautools.bench.fidelity.spoken import ScriptedAnswer
     from tautools.bench.types import Approach, Domain, Task
 
-
-_Lines: TypeAlias = "list[tuple[ScriptedAnswer, str]]"
-"""Answers, each with what is odd about it."""
+ScriptedAnswer: TypeAlias = dict[str, Any]
+"""`content`, and `tool_calls` in OpenAI's form."""
 
 VARIANTS = ("solve", "mixed", "broken")
 """`mixed 2` and so on are further ones of their kind."""
-_ODDS = 0.4
-"""How likely an answer of `mixed` is odd."""
-_ENDLESS_ODDS = 0.1
-"""How likely the customer of `mixed` never says the stop word."""
-_BY_TEXT = (Strategy.ACT, Strategy.REACT)
-_VERDICTS = ("true", "false", "True.", "FALSE", "It is not true.", "yes", "")
-_CHECKS = 90
-"""More than any customer is ever asked about its drafts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedCall:
+    """A tool call that is due; saying something is the call `respond`."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    wanted_id: str = "call_0"
+
+    @property
+    def words(self) -> str:
+        """What is said; a call is described."""
+        return str(self.arguments.get("content", f"I will use {self.name} now."))
+
+    @property
+    def json(self) -> str:
+        """The action as JSON text."""
+        return json.dumps({"name": self.name, "arguments": dict(self.arguments)})
+
+    @property
+    def callable(self) -> ScriptedCall:
+        """The call; when words are due, thinking about them, which can be called."""
+        return self if self.name != "respond" else ScriptedCall("think", {"thought": self.words}, self.wanted_id)
+
+
+Odd: TypeAlias = Callable[[ScriptedCall, random.Random], ScriptedAnswer]
+
+
+def as_calls(call: ScriptedCall, content: str | None = None, indent: int | None = None) -> ScriptedAnswer:
+    """Return what a model writes that calls tools; words when there is nothing to call."""
+    if call.name == "respond":
+        return {"content": call.words}
+    arguments = json.dumps(dict(call.arguments), indent=indent) + ("\n" if indent else "")
+    return tool_calls((call.name, arguments), first=call.wanted_id, content=content)
+
+
+def tool_calls(*calls: tuple[str, str], first: str = "odd", content: str | None = None) -> ScriptedAnswer:
+    """Return an answer with these calls, the arguments as text."""
+    made = [
+        {"function": {"arguments": arguments, "name": name}, "id": f"{first}_{index}", "type": "function"}
+        for index, (name, arguments) in enumerate(calls)
+    ]
+    return {"content": content, "tool_calls": made}
+
+
+def _as_action(call: ScriptedCall) -> ScriptedAnswer:
+    return {"content": f"Action:\n{call.json}"}
+
+
+def _as_customer(words: str, user_strategy: UserStrategy) -> ScriptedAnswer:
+    """Return what a customer's model writes to say `words`."""
+    reacts = user_strategy is UserStrategy.REACT
+    return {"content": f"Thought:\nI should answer.\n\nUser Response:\n{words}" if reacts else words}
+
+
+def _changed(arguments: dict[str, Any], rng: random.Random, value: Any) -> dict[str, Any]:
+    """Put `value` in the place of one of the arguments, or add one when there is none."""
+    return {**arguments, rng.choice(sorted(arguments)) if arguments else "unasked": value}
+
+
+def _without_one(arguments: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    left_out = rng.choice(sorted(arguments)) if arguments else ""
+    return {name: value for name, value in arguments.items() if name != left_out}
+
+
+_ODD_ARGUMENTS: dict[str, Callable[[dict[str, Any], random.Random], dict[str, Any]]] = {
+    "a wrong value": lambda given, rng: _changed(given, rng, f"none_{rng.randrange(10**6)}"),
+    "a number for a text": lambda given, rng: _changed(given, rng, rng.choice([0, -3, 2.0, 10**20])),
+    "a list for a text": lambda given, rng: _changed(given, rng, ["#W0000000", {"a": 1}]),
+    "null for a text": lambda given, rng: _changed(given, rng, None),
+    "letters of other scripts": lambda given, rng: _changed(given, rng, "Zoë 王 🙂 \u2028"),
+    "a missing argument": _without_one,
+    "one argument too many": lambda given, _: {**given, "unasked": True},
+    "an argument named data": lambda given, _: {**given, "data": {}},
+}
+
+
+def _odd_calls(write: Callable[[ScriptedCall], ScriptedAnswer]) -> dict[str, Odd]:
+    """Return what can be odd about a call, whatever its form."""
+
+    def with_odd_arguments(kind: str) -> Odd:
+        change = _ODD_ARGUMENTS[kind]
+        return lambda call, rng: write(replace(call.callable, arguments=change(dict(call.callable.arguments), rng)))
+
+    rows = {kind: with_odd_arguments(kind) for kind in _ODD_ARGUMENTS}
+    return rows | {"an unknown tool": lambda call, _: write(replace(call.callable, name="open_the_safe"))}
+
+
+ODD_CALLS: dict[str, Odd] = {
+    **_odd_calls(as_calls),
+    "several calls in one answer": lambda call, _: tool_calls(
+        (call.callable.name, json.dumps(dict(call.callable.arguments))),
+        ("think", '{"thought": "and then"}'),
+        first=call.wanted_id,
+    ),
+    "words beside a call": lambda call, _: as_calls(call.callable, content="One moment, please."),
+    "arguments laid out by the model": lambda call, _: as_calls(call.callable, indent=2),
+    "no call and no words": lambda *_: {"content": ""},
+    "a call of respond": lambda call, _: tool_calls(
+        ("respond", json.dumps({"content": call.words})), first=call.wanted_id
+    ),
+    "an action as text": lambda call, _: _as_action(call),
+}
+"""Answers of tool calling that both sides can use, by what is odd about them."""
+
+BREAKING_CALLS: dict[str, Odd] = {
+    "arguments that are not JSON": lambda call, _: tool_calls((call.callable.name, '{"order_id": ')),
+    "arguments that are no object": lambda call, _: tool_calls((call.callable.name, "[1]")),
+    "a call of respond without content": lambda *_: tool_calls(("respond", "{}")),
+}
+"""Answers that end the original's conversation with an exception."""
+
+ODD_TEXTS: dict[str, Odd] = {
+    **_odd_calls(_as_action),
+    "plain words": lambda call, _: {"content": call.words},
+    "a thought without an action": lambda *_: {"content": "Thought:\nI wonder what to do."},
+    "two actions": lambda call, _: {
+        "content": f'Action:\n{{"name": "think", "arguments": {{}}}}\nAction:\n{call.json}'
+    },
+    "an action in a fence": lambda call, _: {"content": f"Action:\n```json\n{call.json}\n```"},
+    "words after the action": lambda call, _: {"content": f"Action:\n{call.json}\nI hope that this helps."},
+    "broken JSON": lambda call, _: {"content": f"Action:\n{call.json[:-1]}"},
+    "single quotes": lambda *_: {"content": "Action:\n{'name': 'think', 'arguments': {}}"},
+    "the word Action: inside the words": lambda *_: {
+        "content": 'Action:\n{"name": "respond", "arguments": {"content": "Action: none"}}'
+    },
+    "action in small letters": lambda call, _: {"content": f"action:\n{call.json}"},
+    "the action alone": lambda call, _: {"content": call.json},
+    "nothing": lambda *_: {"content": ""},
+    "nothing after Action:": lambda *_: {"content": "Action:\n"},
+    "more in the object": lambda call, _: {"content": f'Action: {call.json[:-1]}, "why": "it is due"}}'},
+}
+"""Answers of `act` and `react` that both sides can use."""
+
+_BREAKING_ACTIONS = {
+    "a number for an action": "42",
+    "a text for an action": '"wait"',
+    "a list for an action": '["think"]',
+    "an action without a name": '{"arguments": {}}',
+    "an action without arguments": '{"name": "think"}',
+    "a list for arguments": '{"name": "think", "arguments": []}',
+    "a name that is no text": '{"name": 7, "arguments": {}}',
+    "a call of respond without content": '{"name": "respond", "arguments": {}}',
+}
+
+
+def _fixed(text: str) -> Odd:
+    return lambda *_: {"content": text}
+
+
+BREAKING_TEXTS: dict[str, Odd] = {kind: _fixed(f"Action:\n{text}") for kind, text in _BREAKING_ACTIONS.items()}
+"""Answers that end the original's conversation with an exception."""
+
+_REQUEST = "Please go on."
+_PLAINLY = {
+    "a stop word within a sentence": f"{_REQUEST} ###STOP### Bye.",
+    "a stop word in small letters": "###stop###",
+    "a stop word of tau2": "###TRANSFER###",
+    "several lines": "First this.\n\nThen that.",
+    "braces and quotes": 'He said {"name": "think"} and "Action:".',
+}
+_WITH_THOUGHTS = {
+    "a response without a thought": f"User Response:\n{_REQUEST}",
+    "a thought without a response": "Thought:\nWhat now?",
+    "a stop word in the thought": "Thought:\nNot yet ###STOP###\n\nUser Response:\nWait.",
+    "blanks around": f"  User Response:   {_REQUEST}  \n",
+}
+ODD_CUSTOMER: dict[UserStrategy, dict[str, str]] = {
+    UserStrategy.LLM: _PLAINLY,
+    UserStrategy.REACT: _WITH_THOUGHTS,
+    UserStrategy.VERIFY: _PLAINLY,
+    UserStrategy.REFLECTION: _PLAINLY,
+}
+"""What a customer's model may write, by what is odd about it."""
+
+BROKEN_REFLECTION = "a reflection without one response"
+SILENT = "a customer that says nothing"
+_NOTHING = {SILENT: ""}
+BREAKING_CUSTOMER: dict[UserStrategy, dict[str, str]] = {
+    UserStrategy.LLM: _NOTHING,
+    UserStrategy.REACT: {
+        "neither thought nor response": _REQUEST,
+        "two thoughts": f"Thought:\nA.\nThought:\nB.\n\nUser Response:\n{_REQUEST}",
+        SILENT: "User Response:\n",
+    },
+    UserStrategy.VERIFY: _NOTHING,
+    UserStrategy.REFLECTION: _NOTHING,
+}
+"""What a customer's model may write that ends the original's conversation with an exception, or ours."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +243,22 @@ def make_cases(
     domain: Domain, approach: Approach, variants: Sequence[str] = VARIANTS, tasks: Sequence[Task] | None = None
 ) -> list[Case]:
     """Return the script of each task and variant, the same ones at each call."""
-    places = {name: index for index, name in enumerate(domain.tasks)}
+    indices = {name: index for index, name in enumerate(domain.tasks)}
     chosen = list(domain.tasks.values()) if tasks is None else tasks
     return [
-        _ScriptWriter(domain, approach, task, variant).case(places[task.id]) for task in chosen for variant in variants
+        _ScriptWriter(domain, approach, task, variant).case(indices[task.id]) for task in chosen for variant in variants
     ]
+
+
+_Lines: TypeAlias = list[tuple[ScriptedAnswer, str]]
+"""Answers, each with what is odd about it."""
+_ODDS = 0.4
+"""How likely an answer of `mixed` is odd."""
+_ENDLESS_ODDS = 0.1
+"""How likely the customer of `mixed` never says the stop word."""
+_VERDICTS = ("true", "false", "True.", "FALSE", "It is not true.", "yes", "")
+_CHECKS = 90
+"""More than any customer is ever asked about its drafts."""
 
 
 class _ScriptWriter:
@@ -74,11 +266,11 @@ class _ScriptWriter:
 
     def __init__(self, domain: Domain, approach: Approach, task: Task, variant: str) -> None:
         ref = domain.ref
-        place = "/".join((ref.env, ref.split, task.id, variant, approach.strategy, approach.user_strategy))
-        self.rng = random.Random(place)  # noqa: S311 - a script, not a secret
+        seed = "/".join((ref.env, ref.split, task.id, variant, approach.strategy, approach.user_strategy))
+        self.rng = random.Random(seed)  # noqa: S311 - a script, not a secret
         self.task, self.variant, self.kind = task, variant, variant.split(maxsplit=1)[0]
         self.strategy, self.user_strategy = approach.strategy, approach.user_strategy
-        self.by_text = self.strategy in _BY_TEXT
+        self.by_text = self.strategy in {Strategy.ACT, Strategy.REACT}
         self.odds = 0.0 if self.kind == "solve" else _ODDS
 
     def case(self, index: int) -> Case:
@@ -109,27 +301,33 @@ class _ScriptWriter:
         done = " ".join(("It is done.", *self.task.communicate))
         return [question, *calls, ScriptedCall("respond", {"content": done})]
 
+    def _written(self, call: ScriptedCall) -> ScriptedAnswer:
+        if not self.by_text:
+            return as_calls(call)
+        thought = "Thought:\nThis is the next step.\n" if self.strategy is Strategy.REACT else ""
+        return {"content": f"{thought}Action:\n{call.json}"}
+
     def _agent(self) -> _Lines:
-        odd = spoken.ODD_TEXTS if self.by_text else spoken.ODD_CALLS
+        odd = ODD_TEXTS if self.by_text else ODD_CALLS
         lines: _Lines = []
         for call in self._plan():
             if self.rng.random() < self.odds:
                 kind = self.rng.choice(list(odd))
                 lines.append((odd[kind](call, self.rng), kind))
             if self.kind == "solve" or self.rng.random() < 0.9:
-                lines.append((spoken.as_text(call, self.strategy) if self.by_text else spoken.as_calls(call), ""))
+                lines.append((self._written(call), ""))
         return lines
 
     def _customer(self) -> _Lines:
         words = ["Hello, I need your help.", "Here you are: it is as I said."]
-        lines = [(spoken.as_customer(each, self.user_strategy), "") for each in words]
+        lines = [(_as_customer(each, self.user_strategy), "") for each in words]
         if self.kind == "solve":
             return lines
-        odd = spoken.ODD_CUSTOMER[self.user_strategy]
+        odd = ODD_CUSTOMER[self.user_strategy]
         for number in range(self.rng.randrange(8)):
             strange = self.rng.random() < self.odds
             kind = self.rng.choice(list(odd)) if strange else ""
-            plain = spoken.as_customer(f"And {number} more of it, please.", self.user_strategy)
+            plain = _as_customer(f"And {number} more of it, please.", self.user_strategy)
             lines.insert(self.rng.randrange(len(lines) + 1), ({"content": odd[kind]}, kind) if kind else (plain, ""))
         return lines
 
@@ -141,35 +339,31 @@ class _ScriptWriter:
 
     def _after(self) -> dict[str, ScriptedAnswer]:
         endless = self.kind == "mixed" and self.rng.random() < _ENDLESS_ODDS
-        last = "Go on, please." if endless else "###STOP###"
-        asks = ScriptedCall("respond", {"content": "Is there anything else?"})
         return {
-            "agent": spoken.as_text(asks, self.strategy) if self.by_text else spoken.as_calls(asks),
-            "user": spoken.as_customer(last, self.user_strategy),
+            "agent": self._written(ScriptedCall("respond", {"content": "Is there anything else?"})),
+            "user": _as_customer("Go on, please." if endless else "###STOP###", self.user_strategy),
             "check": {"content": "true\nResponse:\nNo, thank you."},
         }
 
     def _break(self, agent: _Lines, customer: _Lines, checks: _Lines) -> None:
-        """Put one answer in that the original does not live through, or that ours ends at."""
+        """Add one answer at which the original raises, or ours ends."""
         if self.user_strategy is UserStrategy.REFLECTION and self.rng.random() < 0.5:
             first = self.rng.randrange(3)
             broken = self.rng.choice(("In short, no.", "Response:\nA.\nResponse:\nB."))
             checks[: first + 2] = [
                 *(({"content": "true"}, "") for _ in range(first)),
                 ({"content": "false"}, ""),
-                ({"content": broken}, spoken.BROKEN_REFLECTION),
+                ({"content": broken}, BROKEN_REFLECTION),
             ]
             return
-        breaking = spoken.BREAKING_CUSTOMER[self.user_strategy]
+        breaking = BREAKING_CUSTOMER[self.user_strategy]
         if self.rng.random() < 0.3:
             kind = self.rng.choice(list(breaking))
             customer.insert(self.rng.randrange(len(customer) + 1), ({"content": breaking[kind]}, kind))
             return
-        odd = spoken.BREAKING_TEXTS if self.by_text else spoken.BREAKING_CALLS
+        odd = BREAKING_TEXTS if self.by_text else BREAKING_CALLS
         kind = self.rng.choice(list(odd))
-        agent.insert(self.rng.randrange(len(agent) + 1), (odd[kind](self._some_call(), self.rng), kind))
-
-    def _some_call(self) -> ScriptedCall:
-        """Return a call of the reference, or a thought when there is none."""
-        calls = [each for each in self._plan() if each.name != "respond"]
-        return self.rng.choice(calls) if calls else ScriptedCall("think", {"thought": "Nothing to do."})
+        calls = [call for call in self._plan() if call.name != "respond"]
+        agent_at = self.rng.randrange(len(agent) + 1)
+        call = self.rng.choice(calls) if calls else ScriptedCall("think", {"thought": "Nothing to do."})
+        agent.insert(agent_at, (odd[kind](call, self.rng), kind))

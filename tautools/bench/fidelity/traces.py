@@ -1,25 +1,31 @@
-"""What each side of a comparison did in one conversation, in a form that can be compared; and how the original is run.
+"""What each side of a comparison did in one conversation, in a form that can be compared, and how each side is run.
 
-The original (tau-bench's own agents, users and envs) runs in a process of its own, by `driver`.
+The original (tau-bench's own agents, users and envs) runs in a process of its own, by `driver`. Ours is the loop of
+every run, with a client that answers from the script and keeps what is asked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tautools.bench.conversation import run_conversation
 from tautools.errors import BenchError
+from tautools.llm.request import chat_body
+from tautools.llm.types import Endpoint, Reply, ToolCall
+from tautools.records import CallRecord, Limits, ModelConfig, Outcome, Role, Sampling
 from tautools.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tautools.bench.fidelity.scripts import Case
-    from tautools.bench.types import Approach
+    from tautools.bench.types import Approach, Domain
+    from tautools.llm.types import CallTag, Message, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,15 @@ class RecordedRequest:
     """As canonical JSON; empty when none are offered."""
     rest: str
     """Model and sampling, as canonical JSON."""
+
+    @classmethod
+    def of(
+        cls, role: str, messages: Iterable[str], tools: str, fields: Mapping[str, Any], *ignored: str
+    ) -> RecordedRequest:
+        """Return a request whose other fields are compared but for those that are ignored."""
+        apart = {"messages", "tools", *ignored}
+        rest = {name: value for name, value in fields.items() if name not in apart}
+        return cls(role, tuple(messages), tools, canonical(rest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +78,7 @@ def canonical(value: Any) -> str:
 def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_null(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_null(each) for each in value]
-    return value
+    return [_without_null(each) for each in value] if isinstance(value, list) else value
 
 
 class FixedTextMask:
@@ -74,7 +87,7 @@ class FixedTextMask:
     Parameters
     ----------
     fixed : mapping of str to sequence of str
-        Name and the text's pieces, around what differs between conversations, as the driver tells them.
+        Name and the text's pieces, around what differs between conversations, as `Original.fixed_texts` returns them.
     """
 
     def __init__(self, fixed: Mapping[str, Sequence[str]]) -> None:
@@ -94,52 +107,41 @@ class FixedTextMask:
 
     def __call__(self, trace: Trace) -> Trace:
         """Return the trace with names in the place of texts."""
-        requests = tuple(replace(asked, messages=tuple(map(self._cut, asked.messages))) for asked in trace.requests)
-        return replace(trace, requests=requests, messages=tuple(map(self._cut, trace.messages)))
+        requests = tuple(replace(each, messages=tuple(map(self._masked, each.messages))) for each in trace.requests)
+        return replace(trace, requests=requests, messages=tuple(map(self._masked, trace.messages)))
 
-    def _cut(self, text: str) -> str:
+    def _masked(self, text: str) -> str:
         for piece, name in self._pairs:
             text = text.replace(piece, name)
         return text
 
 
-def fingerprint(trace: Trace, requests: int, *, end: bool) -> str:
-    """Return one sha256 over the first requests of a conversation and, if `end`, its reward and end too."""
-    asked = [[each.role, each.messages, each.tools, each.rest] for each in trace.requests[:requests]]
-    ended = [trace.end, trace.reward, trace.db, dict(trace.outputs), trace.messages] if end else []
-    return hashlib.sha256(json.dumps([trace.case, asked, ended], sort_keys=True).encode()).hexdigest()
-
-
-_DRIVER = Path(__file__).with_name("driver.py")
-_TIMEOUT_S = 1800.0
-
-
 @dataclass(frozen=True)
 class Original:
-    """The original and what it is run by."""
+    """The original and the interpreter that runs it."""
 
     path: Path
     """A checkout of tau-bench."""
     domain_path: Path | None = None
-    """Another package of its shape, whose tasks, tools and data the checkout's agents, users and envs shall play."""
+    """Another package of its shape, whose tasks, tools and data the checkout's agents, users and envs play."""
     python: str = sys.executable
     jobs: int = 1
     """Processes at one time."""
 
-    def fixed_texts(self, place: tuple[str, str], approach: Approach) -> Mapping[str, Sequence[str]]:
+    def fixed_texts(self, env_and_split: tuple[str, str], approach: Approach) -> Mapping[str, Sequence[str]]:
         """Return the original's own fixed texts by name, in pieces around what differs between conversations."""
-        texts: Mapping[str, Sequence[str]] = json.loads(self._told(place, approach, (), ())[0])["texts"]
+        texts: Mapping[str, Sequence[str]] = json.loads(self._output(env_and_split, approach, (), ())[0])["texts"]
         return texts
 
     def play(
-        self, place: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str] = ()
+        self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str] = ()
     ) -> list[Trace]:
         """Play the scripts, in a process that ends before this returns.
 
         Parameters
         ----------
-        place : (str, str)
-            Env and split.
+        env_and_split : (str, str)
+            Names of the env and the split.
         approach : Approach
             How both sides are played.
         cases : sequence of Case
@@ -157,63 +159,118 @@ class Original:
         BenchError
             When the original could not be run.
         """
-        return _read_traces(self._told(place, approach, cases, displays)[1:])
+        texts: dict[str, str] = {}
+        traces = []
+        for line in self._output(env_and_split, approach, cases, displays)[1:]:
+            played = json.loads(line)
+            texts |= {key: canonical(json.loads(text)) for key, text in played["texts"].items()}
+            traces.append(_original_trace(played, texts))
+        return traces
 
-    def _told(
-        self, place: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str]
+    def _output(
+        self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str]
     ) -> list[str]:
+        """Return the driver's lines: the fixed texts, then one for each script."""
         job = {
             "path": str(self.path),
             "domain_path": str(self.domain_path) if self.domain_path else None,
-            "env": place[0],
-            "split": place[1],
+            "env": env_and_split[0],
+            "split": env_and_split[1],
             "strategy": approach.strategy.value,
             "user_strategy": approach.user_strategy.value,
             "displays": list(displays),
             "cases": [asdict(case) for case in cases],
         }
-        told = Shell().run([self.python, "-X", "utf8", str(_DRIVER)], timeout_s=_TIMEOUT_S, input=json.dumps(job))
-        lines = told.stdout.splitlines()
-        if told.exit_code or len(lines) != len(cases) + 1:
+        driver = Path(__file__).with_name("driver.py")
+        run = Shell().run([self.python, "-X", "utf8", str(driver)], timeout_s=1800.0, input=json.dumps(job))
+        lines = run.stdout.splitlines()
+        if run.exit_code or len(lines) != len(cases) + 1:
             raise BenchError(
                 f"The original in {self.path} could not be run.",
-                evidence=told.stderr.strip()[-1500:] or f"It wrote {len(lines)} lines for {len(cases)} scripts.",
+                evidence=run.stderr.strip()[-1500:] or f"It wrote {len(lines)} lines for {len(cases)} scripts.",
                 next_step=f"It is run by {self.python} and needs pydantic there; name another with --python.",
             )
         return lines
 
 
-def _read_traces(lines: Sequence[str]) -> list[Trace]:
-    texts: dict[str, str] = {}
-    traces = []
-    for line in lines:
-        told = json.loads(line)
-        texts |= {key: canonical(json.loads(text)) for key, text in told["texts"].items()}
-        traces.append(_read_trace(told, texts))
-    return traces
-
-
-def _read_trace(told: dict[str, Any], texts: Mapping[str, str]) -> Trace:
-    asked = [each for each in told["requests"] if not each["constructor"]]
-    scored = told["reward_info"] or {}
+def _original_trace(played: dict[str, Any], texts: Mapping[str, str]) -> Trace:
+    ignored = ("role", "constructor", "custom_llm_provider")
+    requests = tuple(
+        RecordedRequest.of(
+            each["role"],
+            (texts[key] for key in each["messages"]),
+            texts[each["tools"]] if each["tools"] else "",
+            each,
+            *ignored,
+        )
+        for each in played["requests"]
+        if not each["constructor"]
+    )
+    scored = played["reward_info"] or {}
     return Trace(
-        case=told["case"],
-        requests=tuple(_read_request(each, texts) for each in asked),
-        messages=tuple(texts[key] for key in told["messages"]),
-        reward=told["reward"],
-        db=told["db"] if scored else None,
+        case=played["case"],
+        requests=requests,
+        messages=tuple(texts[key] for key in played["messages"]),
+        reward=played["reward"],
+        db=played["db"] if scored else None,
         outputs=scored.get("info", {}).get("outputs", {}),
-        end=told.get("error", "") or ("" if scored else "step_limit"),
-        constructor=len(told["requests"]) - len(asked),
+        end=played.get("error", "") or ("" if scored else "step_limit"),
+        constructor=len(played["requests"]) - len(requests),
     )
 
 
-def _read_request(told: dict[str, Any], texts: Mapping[str, str]) -> RecordedRequest:
-    left_out = ("role", "constructor", "messages", "tools", "custom_llm_provider")
-    rest = {name: value for name, value in told.items() if name not in left_out}
-    return RecordedRequest(
-        role=told["role"],
-        messages=tuple(texts[key] for key in told["messages"]),
-        tools=texts[told["tools"]] if told["tools"] else "",
-        rest=canonical(rest),
+MODELS = {
+    Role.AGENT: ModelConfig(model="agent-model", sampling=Sampling(temperature=0.0)),
+    Role.USER: ModelConfig(model="user-model"),
+}
+"""As the original is asked by default: its agent at temperature 0, its user at the server's own."""
+
+
+async def play_ours(domain: Domain, approach: Approach, case: Case) -> Trace:
+    """Run one conversation by its script, as `run_conversation` runs any."""
+    client = _ScriptedClient(case)
+    task = domain.tasks[case.task_id]
+    ours = await run_conversation(
+        domain, task, approach=approach, client=client, limits=Limits(), trial=0, seed=case.seed
     )
+    scored = ours.outcome in {Outcome.PASSED, Outcome.FAILED}
+    info = ours.reward_info
+    return Trace(
+        case=case.name,
+        requests=tuple(client.requests),
+        messages=tuple(map(canonical, ours.messages)),
+        reward=ours.reward,
+        db=info["db"] if scored else None,
+        outputs=info.get("outputs", {}) if scored else {},
+        end="" if scored else f"{ours.outcome}: {ours.error}" if ours.outcome != Outcome.STEP_LIMIT else "step_limit",
+    )
+
+
+class _ScriptedClient:
+    """Answers each role by the number of its request."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._count: Counter[str] = Counter()
+        self.requests: list[RecordedRequest] = []
+
+    async def complete(
+        self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None
+    ) -> Reply:
+        """Keep the request as it would be sent, and answer with the next line of the role."""
+        role = "check" if tag.purpose == "check" else tag.role.value
+        index = self._count[role]
+        self._count[role] += 1
+        config = MODELS[tag.role]
+        body = chat_body(Endpoint("", config.model), config, tag, messages, tools)
+        tools_text = canonical(body["tools"]) if body.get("tools") else ""
+        ours_alone = ("stream", "stream_options", "seed")
+        self.requests.append(RecordedRequest.of(role, map(canonical, body["messages"]), tools_text, body, *ours_alone))
+        lines = self._case.answers.get(role, ())
+        answer = lines[index] if index < len(lines) else self._case.after[role]
+        calls = tuple(
+            ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+            for call in answer.get("tool_calls") or ()
+        )
+        finish = "tool_calls" if calls else "stop"
+        return Reply(answer["content"] or "", calls, finish, "", CallRecord(role=tag.role))
