@@ -2,11 +2,11 @@
 
 Run as a program of its own, by any interpreter that can import the checkout: it imports nothing of ours. It reads one
 JSON object from standard input and writes one JSON line per conversation. `litellm` is a stand-in whose `completion`
-answers from the script, so no network and no litellm are needed. Who asks is told by the function that calls, never by
-what is asked. Two things are remembered that the original works out again for each conversation, without any change of
-what it finds: the database as read from its files, and the text of each entity that its hash is made of. And the tasks
-are put back before each conversation, so that each is the first one of its process: the original's own replay of a
-reference can change the arguments of that reference for the conversations after it.
+answers from the script, so no network and no litellm are needed. The role of a request comes from the function that
+calls, never from what is asked. Two things are cached that the original computes again for each conversation, with the
+same result: the database as read from its files, and the text of each entity that its hash is made of. The tasks are
+restored before each conversation, so that each is the first one of its process: the original's own replay of a
+reference can change the arguments of that reference for later conversations.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ScriptedModel:
         self.begin({}, {})
 
     def begin(self, answers: dict[str, list[dict[str, Any]]], after: dict[str, dict[str, Any]]) -> None:
-        """Start a conversation: the answers of each role, and what each says when they are used up."""
+        """Start a conversation with the answers of each role, and what each says when they are used up."""
         self.answers, self.after = answers, after
         self.asked: dict[str, int] = {}
         self.requests: list[dict[str, Any]] = []
@@ -71,8 +71,12 @@ class ScriptedModel:
 
     def completion(self, **request: Any) -> Any:
         """Stand in for `litellm.completion`."""
-        role = who_asks()
-        self.requests.append(self._kept(role, request))
+        role = asking_role()
+        # As JSON of now: the original goes on with its lists.
+        messages = [json.dumps(message) for message in request.pop("messages")]
+        tools = json.dumps(request.pop("tools")) if "tools" in request else None
+        kept = {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools, **request}
+        self.requests.append(kept)
         answer = {"content": CONSTRUCTOR[role]} if self.constructing else self._next(role)
         return types.SimpleNamespace(
             choices=[types.SimpleNamespace(message=ScriptedMessage(answer))], _hidden_params={"response_cost": 0.0}
@@ -81,14 +85,8 @@ class ScriptedModel:
     def _next(self, role: str) -> dict[str, Any]:
         index = self.asked.get(role, 0)
         self.asked[role] = index + 1
-        told = self.answers.get(role, [])
-        return told[index] if index < len(told) else self.after[role]
-
-    def _kept(self, role: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Return a request, its messages and tools as JSON of now: the original goes on with its lists."""
-        messages = [json.dumps(message) for message in request.pop("messages")]
-        tools = json.dumps(request.pop("tools")) if "tools" in request else None
-        return {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools, **request}
+        answers = self.answers.get(role, [])
+        return answers[index] if index < len(answers) else self.after[role]
 
 
 SCRIPT = ScriptedModel()
@@ -96,8 +94,8 @@ PRISTINE: dict[int, Any] = {}
 """Tasks as they were loaded, by their index; what a conversation gets is a copy."""
 
 
-def who_asks() -> str:
-    """Return the role of the function that asks, by the nearest caller that has one."""
+def asking_role() -> str:
+    """Return the role of the nearest calling function that has one."""
     frame = sys._getframe(2)  # noqa: SLF001 - who asks, without looking at what is asked
     while frame.f_code.co_name not in ROLES:
         if frame.f_back is None:
@@ -108,7 +106,7 @@ def who_asks() -> str:
 
 def main() -> None:
     """Play every case of the job on standard input."""
-    gc.disable()  # it would walk over each copy of the database, and there are no cycles to find
+    gc.disable()  # it would walk over each copy of the database, and there are no cycles
     job = json.load(sys.stdin)
     get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
     sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
@@ -130,21 +128,21 @@ def prepare(checkout: Path, env: str, domain_path: str | None) -> Any:
     if domain_path:  # the original's machinery on the tasks, tools and data of another package of its shape
         envs.__path__ = [str(Path(domain_path) / "tau_bench" / "envs")]
         sys.modules.pop("tau_bench.envs.tool")
-    remember_data(importlib.import_module(f"tau_bench.envs.{env}.env"))
-    remember_hashes(importlib.import_module("tau_bench.envs.base"))
+    cache_data(importlib.import_module(f"tau_bench.envs.{env}.env"))
+    cache_hashes(importlib.import_module("tau_bench.envs.base"))
     return envs.get_env
 
 
-def remember_data(module: Any) -> None:
+def cache_data(module: Any) -> None:
     """Read the database once; each conversation gets an equal one of its own, and a constructor needs none."""
     read = module.load_data()
     kept = marshal.dumps(read)
     if marshal.loads(kept) != read:  # noqa: S302 - our own bytes
-        raise SystemExit("The database does not survive being copied; its load cannot be remembered.")
+        raise SystemExit("The database does not survive being copied; its load cannot be cached.")
     module.load_data = lambda: read if SCRIPT.constructing else marshal.loads(kept)  # noqa: S302 - our own bytes
 
 
-def remember_hashes(base: Any) -> None:
+def cache_hashes(base: Any) -> None:
     """Let the original hash each entity of a database once, and put the texts together as it would."""
     original, checked = base.Env.get_data_hash, False
     known: dict[bytes, str] = {}
@@ -164,8 +162,8 @@ def remember_hashes(base: Any) -> None:
         return as_tuple([f"({key!r}, {text_of(each)})" for key, each in sorted(table.items())])
 
     def get_data_hash(self: Any) -> str:
-        found = as_tuple([f"({name!r}, {table_of(table)})" for name, table in sorted(self.data.items())])
-        self.hashes = [*getattr(self, "hashes", []), hashlib.sha256(found.encode("utf-8")).hexdigest()]
+        text = as_tuple([f"({name!r}, {table_of(table)})" for name, table in sorted(self.data.items())])
+        self.hashes = [*getattr(self, "hashes", []), hashlib.sha256(text.encode("utf-8")).hexdigest()]
         nonlocal checked
         if not checked and original(self) != self.hashes[-1]:
             raise SystemExit("The original hashes a database in another way than is known here.")
@@ -176,17 +174,18 @@ def remember_hashes(base: Any) -> None:
 
 
 def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, Any]:
-    """Hold one conversation as the original's `run` does, and return its requests and its end."""
+    """Run one conversation as the original's `run` does, and return its requests and its end."""
     SCRIPT.begin(case["answers"], case["after"])
     random.seed(case["seed"])
-    end: dict[str, Any] = {}
     SCRIPT.constructing = True
     env = get_env(
         job["env"], job["user_strategy"], USER_MODEL, job["split"], user_provider="openai", task_index=case["index"]
     )
     SCRIPT.constructing = False
-    restore(env)
+    # The task with the arguments that it had at first.
+    env.tasks[env.task_index] = env.task = copy.deepcopy(PRISTINE.setdefault(env.task_index, env.task))
     agent = make_agent(job, env)
+    end: dict[str, Any]
     try:
         solved = agent.solve(env=env, task_index=case["index"])
         end = {"reward": solved.reward, "reward_info": solved.info.get("reward_info"), "messages": solved.messages}
@@ -194,12 +193,6 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
         end = {"reward": 0.0, "reward_info": None, "messages": [], "error": f"{type(error).__name__}: {error}"}
     hashes = getattr(env, "hashes", [])
     return {"case": case["name"], "requests": SCRIPT.requests, "db": len(set(hashes)) == 1 if hashes else None, **end}
-
-
-def restore(env: Any) -> None:
-    """Give an env's tasks the arguments that they had at first."""
-    pristine = PRISTINE.setdefault(env.task_index, env.task)
-    env.tasks[env.task_index] = env.task = copy.deepcopy(pristine)
 
 
 def make_agent(job: dict[str, Any], env: Any) -> Any:
@@ -219,22 +212,18 @@ def fixed_texts() -> dict[str, list[str]]:
     """Return the original's own words around what differs between conversations, in pieces, by what they are for."""
     user = importlib.import_module("tau_bench.envs.user")
     prompts = {"user llm": user.LLMUserSimulationEnv, "user react": user.ReactUserSimulationEnv}
-    texts = {name: prompt_of(kind).split("\0") for name, kind in prompts.items()}
-    texts |= agent_texts()
+    texts = agent_texts()
+    for name, kind in prompts.items():  # without the constructor, which would ask a model
+        texts[name] = str(kind.build_system_prompt(kind.__new__(kind), instruction="\0")).split("\0")
     SCRIPT.begin({}, {"check": {"content": "Response: true"}, "user": {"content": "Hello."}})
     for name in ("verify", "reflect"):
         asked = checked(getattr(user, name), [{"role": "\1", "content": ""}])
         texts[name] = asked.replace("\1: ", "\0").split("\0")
     roles = ("system", "user", "assistant")
-    said = checked(user.verify, [{"role": role, "content": "\1"} for role in roles])
-    texts["labels"] = re.findall("(.*): \x01", said)
+    draft = checked(user.verify, [{"role": role, "content": "\1"} for role in roles])
+    texts["labels"] = re.findall("(.*): \x01", draft)
     texts["opening"] = [user.LLMUserSimulationEnv(USER_MODEL, "openai").messages[1]["content"]]
     return texts
-
-
-def prompt_of(kind: Any) -> str:
-    """Return a customer's system prompt, without letting its constructor ask a model."""
-    return str(kind.build_system_prompt(kind.__new__(kind), instruction="\0"))
 
 
 def checked(ask: Any, messages: list[dict[str, Any]]) -> str:
@@ -267,7 +256,7 @@ def agent_texts() -> dict[str, list[str]]:
 
 
 class TraceWriter:
-    """Writes one line per conversation; a message or a list of tools is written out the first time that it is met."""
+    """Writes one line per conversation; each message and list of tools is written out once."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
