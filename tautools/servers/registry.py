@@ -1,4 +1,24 @@
-"""Where a job's server answers: the note that the job itself leaves when it starts on its node."""
+"""What is known of the servers of a workspace, on disk.
+
+::
+
+    servers/                   0700
+      <name>.json              a verified server: its record with the certificate, written when all checks passed
+      <name>.key               its key, 0600
+      launches/<name>.json     started, not verified (yet); a failed start stays visible here
+      launches/<name>.doing    who is verifying or stopping it, by pid and start time
+      launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
+      launches/<name>.lease    what its watchdog saw last
+      launches/<name>.sbatch   the script of its job on Slurm
+      launches/<name>.address  where its job says that it answers
+      launches/<name>.stop     asks a job of several servers to end this one; the job removes it when it has
+      launches/.lock           there while a process starts servers
+      cache/starts.jsonl       how long former starts took
+
+Programs that only want working servers read `servers/*.json`. Each file is replaced whole. A record names one launch by
+its alias; the alias is compared before a record is removed or marked, so an old handle never touches the files of a
+newer launch of the same name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +30,7 @@ import socket
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
@@ -22,32 +42,9 @@ from tautools.shell import process_alive, this_process
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-
-_JOB_NOTE_FIELDS = ("job_id", "host", "base_url", "log_out", "log_err")
-
-
-def with_job_address(record: ServerRecord, launches: Path) -> ServerRecord:
-    """Return the record of a job's server with what its job has told; unchanged when it has not begun yet.
-
-    A job may come back on another node or port: a certificate from before that proves nothing any more.
-    """
-    if record.backend != "slurm":
-        return record
-    try:
-        note = json.loads((launches / f"{record.name}.address").read_text())
-        told = {field: str(note[field]) for field in _JOB_NOTE_FIELDS}
-        alias, began_at = note["alias"], float(note["at"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return record
-    if alias != record.alias:
-        return record
-    old = record.certificate
-    if old is not None and (old.issued_at < began_at or old.base_url != told["base_url"]):
-        old = None
-    return record.model_copy(update={**told, "certificate": old})
-
-
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_JOB_NOTE_FIELDS = ("job_id", "host", "base_url", "log_out", "log_err")
+_LAUNCH_FILES = ("address", "sbatch", "exit", "doing", "stop", "json")
 
 
 def check_name(name: str) -> str:
@@ -78,8 +75,21 @@ class Activity:
 
     @property
     def current(self) -> bool:
-        """Whether the process that does it still runs. Of another host's process nothing is known: no."""
+        """Whether the process that does it still runs. A process of another host counts as gone."""
         return self.host == socket.gethostname() and process_alive(self.pid, self.started_at)
+
+
+class Scan(NamedTuple):
+    """The records of a workspace as they were at one moment."""
+
+    records: dict[str, ServerRecord]
+    problems: list[RecordError]
+    """Files that cannot be read, each with its path and what is wrong."""
+
+    def current(self, record: ServerRecord) -> ServerRecord | None:
+        """Return the registered record of this very launch; None when it was stopped or replaced."""
+        known = self.records.get(record.name)
+        return known if known is not None and _same_launch(known, record) else None
 
 
 class Registry:
@@ -88,7 +98,7 @@ class Registry:
     Parameters
     ----------
     workspace : Path
-        The folder whose `servers/` holds the records. Reading makes nothing.
+        The folder whose `servers/` holds the records. Reading creates nothing.
     """
 
     def __init__(self, workspace: Path) -> None:
@@ -96,11 +106,22 @@ class Registry:
         self.folder = self.workspace / "servers"
         self._launches = self.folder / "launches"
 
+    def scan(self) -> Scan:
+        """Read all records once, with a list of the files that cannot be read."""
+        records: dict[str, ServerRecord] = {}
+        problems = []
+        for folder in (self._launches, self.folder):  # a verified record takes precedence
+            for path in sorted(folder.glob("*.json")):
+                try:
+                    if (record := self._read(path)) is not None:
+                        records[record.name] = record
+                except RecordError as error:
+                    problems.append(error)
+        return Scan(dict(sorted(records.items())), problems)
+
     def list(self) -> list[ServerRecord]:
-        """Return every known server by name, proven or not; a file that cannot be read is left out."""
-        found = {record.name: record for record in self._read_folder(self._launches)}
-        found |= {record.name: record for record in self._read_folder(self.folder)}
-        return [found[name] for name in sorted(found)]
+        """Return every known server by name, verified or not; a file that cannot be read is left out."""
+        return list(self.scan().records.values())
 
     def get(self, name: str) -> ServerRecord:
         """Return the record of one server.
@@ -126,8 +147,16 @@ class Registry:
     def find(self, name: str) -> ServerRecord | None:
         """Return the record of one server, or None."""
         check_name(name)
-        record = _read_record(self.folder / f"{name}.json") or _read_record(self._launches / f"{name}.json")
-        return with_job_address(record, self._launches) if record is not None else None
+        return self._read(self.folder / f"{name}.json") or self._read(self._launches / f"{name}.json")
+
+    def current(self, record: ServerRecord) -> ServerRecord | None:
+        """Return what is registered now of this very launch; None when it was stopped or replaced."""
+        known = self.find(record.name)
+        return known if known is not None and _same_launch(known, record) else None
+
+    def is_current(self, record: ServerRecord) -> bool:
+        """Whether the registered server of that name is this very launch."""
+        return self.current(record) is not None
 
     def key(self, record: ServerRecord) -> str:
         """Return the server's key; empty when it has none.
@@ -150,9 +179,9 @@ class Registry:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Hold the right to start servers in this workspace, so that two launches never take one name or port."""
+        """Take the right to start servers in this workspace, so that two launches never take one name or port."""
         self._make_folders()
-        with exclusive(self._launches / ".lock"):
+        with exclusive(self._launches / ".lock", wait_s=600.0):
             yield
 
     def new_key(self, name: str) -> tuple[str, Path]:
@@ -163,115 +192,86 @@ class Registry:
         return key, path
 
     def add(self, record: ServerRecord) -> None:
-        """Write down a server that is not proven: starting, failed, or with a certificate that was not passed."""
+        """Write down a server that is not verified: starting, failed, or with a certificate that did not pass."""
         self._make_folders()
         write_atomic(self._launches / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
 
     def mark_verified(self, record: ServerRecord) -> None:
-        """Write down a proven server.
+        """Write down a verified server.
 
         Raises
         ------
         ServerError
-            When the record has no certificate that was passed, or is not of the launch that is registered.
+            When the record has no certificate that passed, or is not of the launch that is registered.
         """
         if record.certificate is None or not record.certificate.passed or not self.is_current(record):
             raise ServerError(
-                f"Server {record.name!r} is not proven to be this launch.",
+                f"Server {record.name!r} is not verified to be this launch.",
                 next_step=f"Run `tautools server verify {record.name}`.",
             )
         write_atomic(self.folder / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
         self._launch_file(record.name, "json").unlink(missing_ok=True)
 
     def revoke(self, record: ServerRecord) -> None:
-        """Move a server that failed the ladder back among those that are not proven."""
+        """Move a server that failed a check back among those that are not verified."""
         if self.is_current(record):
             self.add(record)
             (self.folder / f"{record.name}.json").unlink(missing_ok=True)
-
-    def take_over(self, old: ServerRecord, heir: ServerRecord) -> ServerRecord:
-        """Give a proven server the name of another one, with its key; return its new record.
-
-        Raises
-        ------
-        ServerError
-            When the heir is not proven.
-        """
-        certificate = heir.certificate and heir.certificate.model_copy(update={"server": old.name})
-        if certificate is None or not certificate.passed or not self.is_current(heir):
-            raise ServerError(
-                f"Server {heir.name!r} is not proven, so it cannot take over {old.name!r}.",
-                next_step=f"Run `tautools server verify {heir.name}`.",
-            )
-        # A key file of its own, so that one replaced file, the record, turns the name over as a whole.
-        key = self.folder.resolve() / f"{old.name}.{heir.alias}.key"
-        write_atomic(key, self.key(heir) + "\n", mode=0o600)
-        record = heir.model_copy(update={"name": old.name, "key_file": str(key), "certificate": certificate})
-        write_atomic(self.folder / f"{old.name}.json", record.model_dump_json(indent=1), mode=0o600)
-        self._forget(old)
-        self.remove(heir)
-        return record
 
     def remove(self, record: ServerRecord) -> None:
         """Forget a server and its key; nothing happens when a newer launch has its name."""
         if not self.is_current(record):
             return
-        self._forget(record)
+        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
+        for suffix in _LAUNCH_FILES:
+            self._launch_file(record.name, suffix).unlink(missing_ok=True)
         (self.folder / f"{record.name}.json").unlink(missing_ok=True)
-
-    def is_current(self, record: ServerRecord) -> bool:
-        """Whether the registered server of that name is this very launch."""
-        known = self.find(record.name)
-        if known is None or known.alias != record.alias:
-            return False
-        # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
-        return bool(record.alias) or known.base_url == record.base_url
 
     def begin(self, record: ServerRecord, what: str) -> None:
         """Leave a note that this process is verifying or stopping the server."""
         me = this_process()
-        doing = Activity(what, record.alias, me.pid, me.started_at, socket.gethostname())
+        activity = Activity(what, record.alias, me.pid, me.started_at, socket.gethostname())
         self._make_folders()
-        write_atomic(self._launch_file(record.name, "doing"), json.dumps(asdict(doing)), mode=0o600)
+        write_atomic(self._launch_file(record.name, "doing"), json.dumps(asdict(activity)), mode=0o600)
 
     def end(self, record: ServerRecord) -> None:
-        """Take back the note of `begin`."""
+        """Remove the note of `begin`."""
         self._launch_file(record.name, "doing").unlink(missing_ok=True)
 
-    def doing(self, record: ServerRecord) -> Activity | None:
-        """Return what a living process is doing to the server, if anything."""
+    def activity(self, record: ServerRecord) -> str:
+        """Return what a living process is doing to the server: `verifying`, `stopping`, or empty."""
         try:
-            doing = Activity(**json.loads(self._launch_file(record.name, "doing").read_text()))
+            activity = Activity(**json.loads(self._launch_file(record.name, "doing").read_text()))
         except (OSError, ValueError, TypeError):
-            return None
-        return doing if doing.alias == record.alias and doing.current else None
+            return ""
+        return activity.what if activity.alias == record.alias and activity.current else ""
 
     def write_exit(self, name: str, alias: str, code: int) -> None:
         """Write down a server's exit status, unless its record is gone by now."""
         known = self.find(name)
         if known is not None and known.alias == alias:
-            text = json.dumps({"alias": alias, "code": code})
-            write_atomic(self._launch_file(name, "exit"), text, mode=0o600)
+            write_atomic(self._launch_file(name, "exit"), json.dumps({"alias": alias, "code": code}), mode=0o600)
 
     def exit_code(self, record: ServerRecord) -> int | None:
-        """Return the exit status (negative: the signal) when somebody lived to see it."""
+        """Return the exit status (negative: the signal), if it was written down."""
         try:
-            seen = json.loads(self._launch_file(record.name, "exit").read_text())
+            note = json.loads(self._launch_file(record.name, "exit").read_text())
         except (OSError, ValueError):
             return None
-        return int(seen["code"]) if seen.get("alias") == record.alias else None
+        return int(note["code"]) if note.get("alias") == record.alias else None
 
     def script_file(self, name: str) -> Path:
         """Return where the job script of a server on Slurm lies."""
         return self._launch_file(name, "sbatch")
 
-    def address_file(self, name: str) -> Path:
-        """Return where the job of a server says that it answers, and when it began."""
-        return self._launch_file(name, "address")
-
     def stop_note(self, name: str) -> Path:
-        """Return where the job of several servers is asked to end this one."""
+        """Return the file that asks a job of several servers to end this one."""
         return self._launch_file(name, "stop")
+
+    def began_at(self, record: ServerRecord) -> float:
+        """Return when the start itself began [s since the epoch]: for a job, when it left the queue."""
+        note = self._job_note(record)
+        return float(note["at"]) if note else record.started_at
 
     def neighbours(self, record: ServerRecord) -> Sequence[ServerRecord]:
         """Return the other servers of the same job that have not ended by themselves."""
@@ -283,14 +283,6 @@ class Registry:
             if other.job_id == record.job_id and other.name != record.name and self.exit_code(other) is None
         ]
 
-    def _forget(self, record: ServerRecord) -> None:
-        """Remove everything of a launch but the record of a proven server."""
-        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
-        if record.key_file and Path(record.key_file).parent == self.folder.resolve():
-            Path(record.key_file).unlink(missing_ok=True)
-        for suffix in ("address", "sbatch", "exit", "doing", "stop", "json"):
-            self._launch_file(record.name, suffix).unlink(missing_ok=True)
-
     def _launch_file(self, name: str, suffix: str) -> Path:
         return self._launches / f"{name}.{suffix}"
 
@@ -299,26 +291,45 @@ class Registry:
         ensure_folder(self.folder, mode=0o700).chmod(0o700)
         ensure_folder(self._launches, mode=0o700)
 
-    def _read_folder(self, folder: Path) -> Iterator[ServerRecord]:
-        for path in sorted(folder.glob("*.json")):
-            try:
-                record = _read_record(path)
-            except RecordError:
-                continue
-            if record is not None:
-                yield with_job_address(record, self._launches)
+    def _read(self, path: Path) -> ServerRecord | None:
+        try:
+            record = ServerRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OldWorkspaceError as error:
+            raise OldWorkspaceError(error.problem, evidence=str(path), next_step=error.next_step) from None
+        except (OSError, ValidationError) as error:
+            raise RecordError(
+                f"The server record {path} cannot be read.",
+                evidence=str(error)[:500],
+                next_step="Look at the file; if it is damaged, end the server by its pid and delete the record.",
+            ) from error
+        is_process = record.base_url and not record.job_id
+        return record if is_process else self._with_job_note(record)
+
+    def _with_job_note(self, record: ServerRecord) -> ServerRecord:
+        """Return a job's record with the address that its job wrote down; unchanged when it has not begun yet.
+
+        A job may come back on another node or port: an older certificate counts no more.
+        """
+        note = self._job_note(record)
+        if not note:
+            return record
+        fields = {name: str(note[name]) for name in _JOB_NOTE_FIELDS}
+        old = record.certificate
+        if old is not None and (old.issued_at < float(note["at"]) or old.base_url != fields["base_url"]):
+            old = None
+        return record.model_copy(update={**fields, "certificate": old})
+
+    def _job_note(self, record: ServerRecord) -> dict[str, str | float]:
+        try:
+            note = json.loads(self._launch_file(record.name, "address").read_text())
+            complete = note["alias"] == record.alias and float(note["at"]) and all(n in note for n in _JOB_NOTE_FIELDS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return dict(note) if complete else {}
 
 
-def _read_record(path: Path) -> ServerRecord | None:
-    try:
-        return ServerRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OldWorkspaceError as error:
-        raise OldWorkspaceError(error.problem, evidence=str(path), next_step=error.next_step) from None
-    except (OSError, ValidationError) as error:
-        raise RecordError(
-            f"The server record {path} cannot be read.",
-            evidence=str(error)[:500],
-            next_step="Look at the file; if it is damaged, end the server by its pid and delete the record.",
-        ) from error
+def _same_launch(known: ServerRecord, record: ServerRecord) -> bool:
+    # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
+    return known.alias == record.alias and (bool(record.alias) or known.base_url == record.base_url)

@@ -42,8 +42,6 @@ class JobScript:
     constraint: str | None = None
     exclude: Sequence[str] = ()
     """Nodes that it must not run on."""
-    begin_in_s: int = 0
-    """Not before so many seconds after the submission."""
     requeue: bool = False
     """Whether Slurm may start it again after a failed node; a server that comes back elsewhere must be proven anew."""
 
@@ -69,7 +67,6 @@ def render_sbatch(script: JobScript) -> str:
         "constraint": script.constraint,
         "exclude": ",".join(script.exclude) or None,
         "time": script.time_limit,
-        "begin": f"now+{script.begin_in_s}seconds" if script.begin_in_s else None,
         "output": script.output,
         "error": script.error,
     }

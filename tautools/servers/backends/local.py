@@ -2,14 +2,147 @@
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
+import os
+import secrets
+import shutil
 import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
 
-from tautools.errors import ParamsError
+from tautools.errors import ParamsError, ServerError
+from tautools.files import ensure_folder
+from tautools.records import ServerRecord
+from tautools.servers.accelerators.assignment import require_cards
+from tautools.servers.backends.base import Backend, check_model, check_options, name_taken
+from tautools.servers.checks.target import ask_models
+from tautools.servers.ports import choose_port
+from tautools.servers.state import (
+    answering_state,
+    ended_state,
+    out_of_sight,
+    process_runs,
+    processes_of,
+    silent_state,
+)
+from tautools.servers.vllm.command import ListenAddress, server_argv, server_env
+from tautools.shell import start_detached, stop_group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.servers.accelerators.probe import Card
+    from tautools.servers.backends.base import LaunchRequest, Look
+    from tautools.servers.registry import Registry
+    from tautools.servers.state import Snapshot
 
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+
+
+class LocalBackend(Backend):
+    """Processes of this machine. A process on another host is listed, and can only be reached by its address."""
+
+    def check(self, request: LaunchRequest, registry: Registry) -> None:
+        """Check port, command, address, model, options and cards."""
+        params, site = request.params, request.site
+        port = choose_port(site.host, asked=params.port, avoid=_registered_ports(registry))
+        argv = server_argv(params, site, ListenAddress(site.host, port, alias="check"))
+        if shutil.which(argv[0]) is None:
+            raise ServerError(
+                f"`{argv[0]}`, which starts server {request.name!r}, is not installed in this session.",
+                evidence=f"PATH={os.environ.get('PATH', '')}",
+                next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
+                "docs/servers.md has the recipe.",
+            )
+        routable_host(site.host, site.reach)
+        check_model(params, site, registry)
+        check_options(params, site, registry)
+        require_cards(params, site, registry, force=request.force)
+
+    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
+        """Start the process on cards and a port that are free now."""
+        params, site, name = request.params, request.site, request.name
+        cards = require_cards(params, site, registry, force=request.force)  # another launch may have taken them
+        address = ListenAddress(
+            site.host,
+            choose_port(site.host, asked=params.port, avoid=_registered_ports(registry)),
+            alias=f"launch-{secrets.token_hex(8)}",
+        )
+        key, key_file = registry.new_key(name)
+        record = ServerRecord(
+            name=name,
+            engine=params.engine,
+            model=params.serves,
+            alias=address.alias,
+            base_url=f"http://{routable_host(site.host, site.reach)}:{address.port}/v1",
+            key_file=str(key_file.resolve()),
+            host=socket.gethostname(),
+            argv=server_argv(params, site, address),
+            cards={
+                str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
+                for card in cards
+            },
+            spec=params.model_dump(mode="json"),
+            site=site.model_dump(mode="json"),
+            started_at=time.time(),
+            simulated=params.simulated,
+            owner=getpass.getuser(),
+        )
+        cache = (registry.folder / "cache" / name).resolve()
+        env = server_env(*_by_module(cards, params, site), key=key, cache=cache, inherited=os.environ)
+        return _run_process(record, env, registry)
+
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise when the process, or a worker it left behind, runs."""
+        del registry
+        if not record.on_this_host:
+            raise name_taken(record, f"is registered on host {record.host}", "", "There, stop")
+        if processes_of(record):
+            what = "runs already" if process_runs(record) else "has left workers behind"
+            raise name_taken(
+                record, f"{what} in this workspace", f"process {record.pid}, {record.base_url}", "Use it, stop"
+            )
+
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Ask the process first, then the address, then the log."""
+        if record.on_this_host and not process_runs(record):
+            return ended_state(record, look.registry)
+        answer = ask_models(record.base_url, key=look.registry.key(record), http=look.http)
+        if answer.status != 0:
+            return answering_state(record, answer, verifying=look.registry.activity(record) == "verifying")
+        if not record.on_this_host:
+            return out_of_sight(record)
+        # It may have ended while it was asked; the process has the last word.
+        return silent_state(record, look.registry, answer) if process_runs(record) else ended_state(record, look.registry)
+
+    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
+        """Return whether the process is gone; a process on another host counts as running."""
+        del registry
+        return record.on_this_host and not process_runs(record)
+
+    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+        """End the whole process group, and wait until its cards are free."""
+        del registry
+        if not record.on_this_host:
+            raise ServerError(
+                f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",
+                next_step=f"Run `tautools server stop {record.name}` there.",
+            )
+        if record.pid is None or record.pid_started_at is None:
+            return
+        stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=say)
+        if record.spec.get("cards") and not record.simulated:
+            from tautools.servers.accelerators.assignment import RELEASE_TIMEOUT_S, wait_released
+            from tautools.servers.accelerators.probe import AcceleratorProbe
+
+            longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
+            wait_released(record.spec["cards"], AcceleratorProbe(), timeout_s=longest_s, emit=say)
 
 
 def routable_host(bound: str, reach: str | None = None) -> str:
@@ -45,12 +178,12 @@ def routable_host(bound: str, reach: str | None = None) -> str:
 
 def node_addresses() -> dict[str, list[str]]:
     """Return this node's addresses by interface, those of IPv4 first; link-local ones are left out."""
-    found: dict[str, list[str]] = {}
+    addresses: dict[str, list[str]] = {}
     for name, entries in psutil.net_if_addrs().items():
         for family in (socket.AF_INET, socket.AF_INET6):
             own = [entry.address.partition("%")[0] for entry in entries if entry.family == family]
-            found.setdefault(name, []).extend(each for each in own if not ipaddress.ip_address(each).is_link_local)
-    return {name: own for name, own in found.items() if own}
+            addresses.setdefault(name, []).extend(each for each in own if not ipaddress.ip_address(each).is_link_local)
+    return {name: own for name, own in addresses.items() if own}
 
 
 def _in_network(address: str, reach: str) -> bool:
@@ -62,3 +195,53 @@ def _in_network(address: str, reach: str) -> bool:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _registered_ports(registry: Registry) -> set[int]:
+    """Return the ports of this machine's registered servers, some of which have not bound theirs yet."""
+    return {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
+
+
+def _by_module(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[ServerParams, SiteParams]:
+    """Return the params with the cards as the device's own variable names them: by module on Gaudi."""
+    if not cards:
+        return params, site
+    modules = [card.module for card in cards]
+    return params.model_copy(update={"cards": modules}), site.model_copy(update={"device": cards[0].device})
+
+
+def _run_process(record: ServerRecord, env: Mapping[str, str], registry: Registry) -> ServerRecord:
+    """Start the process with its logs, and register it; a process that cannot be registered is ended again."""
+    workspace = registry.workspace.resolve()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(record.started_at))
+    out = ensure_folder(workspace / "logs") / f".{record.name}-{record.alias}.out"
+    err = ensure_folder(workspace / "errors") / f".{record.name}-{record.alias}.err"
+    rule = "=" * 36
+    out.write_text(
+        f"{rule}\nStarting {record.engine} server {record.name} on node: {record.host}\n"
+        f"Model: {record.model}\nServer base: {record.base_url}\n{rule}\n"
+    )
+    registered = threading.Event()
+
+    def on_exit(code: int) -> None:
+        registered.wait()
+        registry.write_exit(record.name, record.alias, code)
+
+    process = start_detached(record.argv, env=env, cwd=workspace, stdout=out, stderr=err, on_exit=on_exit)
+    try:
+        # The pid is known only now; the open files keep their new names.
+        final = f"{record.name}_{stamp}-{process.pid}"
+        fields = {
+            "pid": process.pid,
+            "pid_started_at": process.started_at,
+            "log_out": str(out.rename(out.with_name(f"{final}.out"))),
+            "log_err": str(err.rename(err.with_name(f"{final}.err"))),
+        }
+        started = record.model_copy(update=fields)
+        registry.add(started)
+    except BaseException:
+        stop_group(process.pid, process.started_at, term_s=0.0)
+        raise
+    finally:
+        registered.set()
+    return started

@@ -1,63 +1,129 @@
-"""Servers as jobs of Slurm: submit them, and estimate when they would start."""
+"""Servers as jobs of Slurm: submit them, follow them, end them, and estimate when they would start."""
 
 from __future__ import annotations
 
 import getpass
 import secrets
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import ServerRecord
+from tautools.servers.backends.base import Backend, LaunchRequest, name_taken, warn_missing_model
 from tautools.servers.backends.slurm_script import job_argv, job_script
+from tautools.servers.checks.target import ask_models
 from tautools.servers.registry import Registry, check_name
-from tautools.servers.server import Server
-from tautools.servers.state import job_of
-from tautools.slurm import Slurm
-from tautools.slurm.jobs import parse_duration
+from tautools.servers.state import (
+    Snapshot,
+    State,
+    age_of,
+    answering_state,
+    ended_state,
+    out_of_sight,
+    silent_state,
+)
+from tautools.slurm import JobState, Slurm, explain_reason, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tautools.params.models import ServerParams, SiteParams
+    from tautools.servers.backends.base import Look
+    from tautools.slurm import SlurmJob
+
+_STOP_TIMEOUT_S = 120.0
+"""The job looks once a second and sends SIGKILL after 20 looks; a shared disk may show the note late."""
+_STOP_ASK_S = 2.0
+
+_JOB_ENDS = {
+    JobState.COMPLETED: (State.STOPPED, "It ended by itself.", ""),
+    JobState.CANCELLED: (State.STOPPED, "Its job was cancelled.", ""),
+    JobState.TIMEOUT: (State.TIMEOUT, "Its job reached its time limit.", "Give it more with `time_limit` in the site."),
+    JobState.PREEMPTED: (State.PREEMPTED, "Its job had to make way for another one.", ""),
+    JobState.OUT_OF_MEMORY: (
+        State.OUT_OF_MEMORY,
+        "Its job took more memory than it had asked for.",
+        "Raise `memory_gib` in the site file: the weights pass through the node's memory.",
+    ),
+    JobState.NODE_FAIL: (State.NODE_FAIL, "Its node failed.", ""),
+}
+"""State, detail and advice for each way a job ends; a job that FAILED is explained by its log."""
 
 
-def launch_job(
-    params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None, begin_in_s: int = 0
-) -> Server:
-    """Submit a server's job and return its handle at once; see `launch`.
+class SlurmBackend(Backend):
+    """Jobs of Slurm: one job a server, or one of several servers in a job."""
 
-    Parameters
-    ----------
-    params, workspace, site, name
-        As of `launch`.
-    begin_in_s : int
-        The job shall not begin before so many seconds from now.
+    by_scheduler = True
+    ask_every_s = 5.0
 
-    Raises
-    ------
-    ServerError
-        When the job of a server of that name still waits or runs.
-    SlurmError
-        When Slurm does not take the job; nothing is left behind then.
-    ParamsError
-        When a value cannot stand in a job script.
-    """
-    check_job(params, workspace=workspace, site=site, name=name)
-    start = partial(_submit_job, params, site, name or params.name, Registry(workspace), begin_in_s=begin_in_s)
-    return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
+    def check(self, request: LaunchRequest, registry: Registry) -> float | None:
+        """Ask Slurm whether it would take the job; a model that cannot be found from here is logged."""
+        text = _script(request, registry)
+        warn_missing_model(request.params, request.site, registry)
+        return Slurm().test_only(text)
 
+    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
+        """Submit the job; nothing is left behind when Slurm does not take it."""
+        record = new_job_record(request, registry)
+        text = job_script(request.params, request.site, record, workspace=registry.workspace.resolve())
+        return submit([record], text, registry)[0]
 
-def check_job(params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None) -> float | None:
-    """Raise what `launch_job` would raise; return when Slurm thinks that the job would start [s since the epoch]."""
-    from tautools.servers.start import require_free_name
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise when the job waits or runs, unless this was one of its several servers and has ended."""
+        if record.shares_job and registry.exit_code(record) is not None:
+            return
+        job = _job_of(record)
+        if job is not None and not job.state.ended:
+            evidence = f"job {job.job_id} is {job.state.value}"
+            raise name_taken(record, "has a job in this workspace", evidence, "Use it, stop")
 
-    require_free_name(name or params.name, Registry(workspace))
-    return Slurm().test_only(job_script_text(params, workspace=workspace, site=site, name=name))
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Ask Slurm first, then the address, then the log."""
+        registry = look.registry
+        job = _job_of(record) if look.jobs is None else look.jobs.get(record.job_id)
+        if job is not None and job.state.ended:
+            return _ended_job(record, job) or ended_state(record, registry, job_state=job.state.name)
+        if (job is None or record.shares_job) and registry.exit_code(record) is not None:
+            return ended_state(record, registry)
+        waiting = _waiting_job(record, job) if job is not None else None
+        if waiting is not None:
+            return waiting
+        if not record.base_url:
+            return Snapshot(State.UNKNOWN, f"Slurm tells nothing of its job {record.job_id}.", age_of(record))
+        answer = ask_models(record.base_url, key=registry.key(record), http=look.http)
+        if answer.status == 0:
+            return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
+        snapshot = answering_state(record, answer, verifying=registry.activity(record) == "verifying")
+        ready = snapshot.state is State.READY and job is not None
+        return replace(snapshot, detail=_format_time_left(job.left_s)) if ready and job is not None else snapshot
+
+    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
+        """Return whether the job has ended, or this server of a job of several."""
+        job = _job_of(record)
+        if job is not None and job.state.ended:
+            return True
+        return (job is None or record.shares_job) and registry.exit_code(record) is not None
+
+    def job_state(self, record: ServerRecord) -> str:
+        """Return Slurm's word for how the job ended."""
+        job = _job_of(record)
+        return job.state.name if job is not None and job.state.ended else ""
+
+    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+        """Cancel the job, or ask it to end this one of its servers."""
+        del term_s
+        if registry.neighbours(record):
+            _stop_one(record, registry.stop_note(record.name), say)
+        else:
+            say(f"scancel {record.job_id}")
+            Slurm().cancel(record.job_id)
+
+    def time_left(self, record: ServerRecord) -> float | None:
+        """Return how long the job may still run [s]."""
+        return Slurm().time_left(record.job_id)
 
 
 def job_script_text(params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None) -> str:
@@ -68,81 +134,131 @@ def job_script_text(params: ServerParams, *, workspace: Path, site: SiteParams, 
     ParamsError
         When a value cannot stand in a job script.
     """
-    registry = Registry(workspace.resolve())
-    record = new_job_record(params, site, check_name(name or params.name), registry)
-    return job_script(params, site, record, workspace=registry.workspace)
+    request = LaunchRequest(params, site, check_name(name or params.name))
+    return _script(request, Registry(workspace.resolve()))
 
 
-def refuse_live_job(record: ServerRecord, registry: Registry) -> None:
-    """Raise when the job of a registered server waits or runs, unless the server was one of several and has ended.
-
-    Raises
-    ------
-    ServerError
-        With the job and what to do.
-    """
-    if record.shares_job and registry.exit_code(record) is not None:
-        return
-    job = job_of(record, None)
-    if job is not None and not job.state.ended:
-        raise ServerError(
-            f"A server named {record.name!r} has a job in this workspace.",
-            evidence=f"job {job.job_id} is {job.state.value}",
-            next_step=f"Use it, stop it with `tautools server stop {record.name}`, or start under another name.",
-        )
-
-
-def new_job_record(params: ServerParams, site: SiteParams, name: str, registry: Registry) -> ServerRecord:
+def new_job_record(request: LaunchRequest, registry: Registry, *, shares_job: bool = False) -> ServerRecord:
     """Return the record of a launch that is to be submitted."""
-    alias = f"launch-{secrets.token_hex(8)}"
+    params, alias = request.params, f"launch-{secrets.token_hex(8)}"
     return ServerRecord(
-        name=name,
+        name=request.name,
         backend="slurm",
         engine=params.engine,
         model=params.serves,
         alias=alias,
         base_url="",
-        key_file=str(registry.folder.resolve() / f"{name}.key"),
-        argv=job_argv(params, site, alias),
+        key_file=str(registry.folder.resolve() / f"{request.name}.key"),
+        shares_job=shares_job,
+        argv=job_argv(params, request.site, alias),
         spec=params.model_dump(mode="json"),
-        site=site.model_dump(mode="json"),
+        site=request.site.model_dump(mode="json"),
         started_at=time.time(),
         simulated=params.simulated,
         owner=getpass.getuser(),
     )
 
 
-def _submit_job(
-    params: ServerParams, site: SiteParams, name: str, registry: Registry, *, begin_in_s: int = 0
-) -> ServerRecord:
-    from tautools.servers.start import require_free_name
+def submit(records: Sequence[ServerRecord], text: str, registry: Registry) -> list[ServerRecord]:
+    """Submit the job of one or several servers; return their records with its id and their logs.
 
+    Raises
+    ------
+    SlurmError
+        When Slurm does not take the job; nothing is left behind then.
+    """
     workspace = registry.workspace.resolve()
-    with registry.claim():
-        require_free_name(name, registry)
-        old = registry.find(name)
-        if old is not None:
-            registry.remove(old)
-        logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
-        record = new_job_record(params, site, name, registry)
-        registry.new_key(name)
-        registry.add(record)
-        try:
-            script = registry.script_file(name)
-            text = job_script(params, site, record, workspace=workspace, begin_in_s=begin_in_s)
-            write_atomic(script, text, mode=0o600)
-            job_id = Slurm().submit(script.resolve())
-        except BaseException:
+    logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
+    try:
+        for record in records:
+            registry.new_key(record.name)
+            registry.add(record)
+        script = registry.script_file(records[0].name)
+        write_atomic(script, text, mode=0o600)
+        job_id = Slurm().submit(script.resolve())
+    except BaseException:
+        for record in records:
             registry.remove(record)
-            raise
-        found = {
-            "job_id": job_id,
-            "log_out": str(logs / f"{name}_{job_id}.out"),
-            "log_err": str(errors / f"{name}_{job_id}.err"),
-        }
-        record = record.model_copy(update=found)
-        registry.add(record)
-    return record
+        raise
+    submitted = []
+    for record in records:
+        file = f"{record.name}_{job_id}"
+        fields = {"job_id": job_id, "log_out": str(logs / f"{file}.out"), "log_err": str(errors / f"{file}.err")}
+        submitted.append(record.model_copy(update=fields))
+        registry.add(submitted[-1])
+    return submitted
+
+
+def ask_jobs(records: Sequence[ServerRecord]) -> Mapping[str, SlurmJob]:
+    """Return what Slurm says of the jobs of these servers, in one query; nothing when it cannot be asked."""
+    try:
+        return Slurm().jobs([record.job_id for record in records])
+    except SlurmError:
+        return {}
+
+
+def _script(request: LaunchRequest, registry: Registry) -> str:
+    record = new_job_record(request, registry)
+    return job_script(request.params, request.site, record, workspace=registry.workspace.resolve())
+
+
+def _job_of(record: ServerRecord) -> SlurmJob | None:
+    return ask_jobs([record]).get(record.job_id)
+
+
+def _waiting_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
+    """Return the state of a server whose job has not begun its work; None when it has."""
+    if job.state in {JobState.PENDING, JobState.SUSPENDED}:
+        reason = explain_reason(job.reason) if job.state is JobState.PENDING else "It is suspended."
+        estimate = ""
+        if job.starts_at is not None:
+            minutes = max(0, round((job.starts_at - time.time()) / 60))
+            clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.starts_at))
+            estimate = f" Slurm thinks it starts at {clock}, in {minutes // 60} h {minutes % 60} min."
+        return Snapshot(State.QUEUED, f"Job {job.job_id}: {reason}{estimate}", age_of(record))
+    if not record.base_url:
+        where = f" on {job.node}" if job.node else ""
+        return Snapshot(State.STARTING, f"Job {job.job_id} has begun{where}.", age_of(record), stage="job started")
+    return None
+
+
+def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
+    """Return the state of a server whose job has ended; None when its log has to tell why it failed."""
+    if job.state not in _JOB_ENDS:
+        return None
+    state, detail, advice = _JOB_ENDS[job.state]
+    where = f" Job {job.job_id}{f' on {job.node}' if job.node else ''}."
+    again = f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
+    next_step = "" if state is State.STOPPED else f"{advice} {again}".strip()
+    return Snapshot(state, detail + where, age_of(record), next_step=next_step)
+
+
+def _format_time_left(left_s: float | None) -> str:
+    if left_s is None:
+        return ""
+    hours, minutes = divmod(int(left_s // 60), 60)
+    return f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit"
+
+
+def _stop_one(record: ServerRecord, note: Path, say: Callable[[str], None]) -> None:
+    """Ask the server's job to end this one, and return when nothing of it runs; the others go on."""
+    say(f"asking job {record.job_id} to end it; the job goes on with its other servers")
+    write_atomic(note, record.alias, mode=0o600)
+    began = asked_at = time.monotonic()
+    while note.exists():
+        now = time.monotonic()
+        if now - asked_at > _STOP_ASK_S:
+            asked_at = now
+            job = Slurm().jobs([record.job_id]).get(record.job_id)
+            if job is None or job.state.ended:
+                return
+            if now - began > _STOP_TIMEOUT_S:
+                note.unlink(missing_ok=True)
+                raise ServerError(
+                    f"Job {record.job_id} did not end its server {record.name!r} within {_STOP_TIMEOUT_S:g} s.",
+                    next_step=f"`scancel {record.job_id}` ends it with all servers of the job.",
+                )
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +268,7 @@ class StartEstimate:
     asks: str
     """What is asked for, as the site file would say it."""
     starts_at: float | None = None
-    """When Slurm thinks that it would start [s since the epoch]; None when it does not tell or refuses it."""
+    """When Slurm thinks that it would start [s since the epoch]; None when it does not say, or refuses it."""
     refused: str = ""
 
 
@@ -166,15 +282,14 @@ def estimate_starts(params: ServerParams, site: SiteParams, *, workspace: Path) 
     ParamsError
         When a value cannot stand in a job script.
     """
-    return [_estimate(asks, params, each, workspace) for asks, each in _variants(site)]
-
-
-def _estimate(asks: str, params: ServerParams, site: SiteParams, workspace: Path) -> StartEstimate:
-    text = job_script_text(params, workspace=workspace, site=site, name=params.name)
-    try:
-        return StartEstimate(asks, Slurm().test_only(text))
-    except SlurmError as error:
-        return StartEstimate(asks, refused=error.problem)
+    estimates = []
+    for asks, variant in _variants(site):
+        text = job_script_text(params, workspace=workspace, site=variant)
+        try:
+            estimates.append(StartEstimate(asks, Slurm().test_only(text)))
+        except SlurmError as error:
+            estimates.append(StartEstimate(asks, refused=error.problem))
+    return estimates
 
 
 def _variants(site: SiteParams) -> Iterator[tuple[str, SiteParams]]:
@@ -185,7 +300,7 @@ def _variants(site: SiteParams) -> Iterator[tuple[str, SiteParams]]:
         if minutes >= 30:
             limit = f"{minutes // 60:02}:{minutes % 60:02}:00"
             yield f"time_limit: {limit}", site.model_copy(update={"time_limit": limit})
-    if site.cores is not None and site.cores > 4:
-        yield f"cores: {site.cores // 2}", site.model_copy(update={"cores": site.cores // 2})
-    if site.memory_gib is not None and site.memory_gib > 8:
-        yield f"memory_gib: {site.memory_gib // 2}", site.model_copy(update={"memory_gib": site.memory_gib // 2})
+    for field, least in (("cores", 4), ("memory_gib", 8)):
+        value = getattr(site, field)
+        if value is not None and value > least:
+            yield f"{field}: {value // 2}", site.model_copy(update={field: value // 2})

@@ -48,16 +48,8 @@ print("-".join(found))
 """.strip()
 
 
-def recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return the lines before and after a server of a Gaudi site; none for others, or where a person has chosen.
-
-    Parameters
-    ----------
-    params, site : ServerParams, SiteParams
-        What is served, and where.
-    env : mapping
-        The variables that the script sets by itself.
-    """
+def _recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the lines before and after a server of a Gaudi site; none for others, or where a person has chosen."""
     if site.device != "gaudi" or cards_needed(params, site) == 0 or RECIPES_VARIABLE in env:
         return [], []
     kind = f"tp{params.vllm.tensor_parallel_size}-{re.sub(r'[^A-Za-z0-9._+-]', '_', params.vllm.dtype or 'auto')}"
@@ -139,8 +131,8 @@ job_id = os.environ["SLURM_JOB_ID"]
 found = {"alias": record["alias"], "job_id": job_id, "host": node, "base_url": base_url, "at": time.time()}
 found.update({log: record[log].replace("%j", job_id).replace("%%", "%") for log in ("log_out", "log_err")})
 write(f"{base}.address", json.dumps(found))
-proven = os.path.join(folder, record["name"] + ".json")
-if not os.path.exists(f"{base}.json") and not os.path.exists(proven):
+verified = os.path.join(folder, record["name"] + ".json")
+if not os.path.exists(f"{base}.json") and not os.path.exists(verified):
     found.pop("at")
     write(f"{base}.json", json.dumps(dict(record, started_at=time.time(), **{k: found[k] for k in found})))
 print(port, base_url, node)
@@ -154,9 +146,7 @@ def job_argv(params: ServerParams, site: SiteParams, alias: str) -> list[str]:
     return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
 
 
-def job_script(
-    params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path, begin_in_s: int = 0
-) -> str:
+def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path) -> str:
     """Return the whole text of the job script of one launch.
 
     Parameters
@@ -164,42 +154,66 @@ def job_script(
     params, site : ServerParams, SiteParams
         What to serve, and what a job of the site asks for.
     record : ServerRecord
-        The launch; the job registers it when nobody did.
+        The launch; the job registers it when it is not registered yet.
     workspace : Path
         Folder of registry and logs, which the nodes see too; absolute.
-    begin_in_s : int
-        Not before so many seconds after the submission.
 
     Raises
     ------
     ParamsError
         When a value cannot stand in a job script.
     """
-    out, err = log_patterns(record.name, workspace)
-    record = record.model_copy(update={"log_out": out, "log_err": err})
-    job = JobScript(
-        name=record.name,
-        comment=f"Server {record.name}: {record.model}. Submit it by hand in {workspace}: "
-        "mkdir -p logs errors && sbatch FILE",
-        output=out,
-        error=err,
-        account=site.account,
-        partition=site.partition,
-        qos=site.qos,
-        cores=site.cores,
-        memory_gib=site.memory_gib,
-        gres=gres_for(site, cards_needed(params, site)),
-        constraint=site.constraint,
-        exclude=site.exclude,
-        time_limit=site.time_limit,
-        begin_in_s=begin_in_s,
-        body=server_lines(params, site, record, workspace, cards=job_card_lines(params, site)),
+    body = server_lines(params, site, record, workspace, cards=job_card_lines(params, site))
+    what = f"Server {record.name}: {record.model}"
+    return render_job(record.name, what, body, site, workspace, cards=cards_needed(params, site))
+
+
+def render_job(
+    name: str, what: str, body: Sequence[str], site: SiteParams, workspace: Path, *, cards: int, servers: int = 1
+) -> str:
+    """Return the text of a job script with what the site asks for.
+
+    Parameters
+    ----------
+    name : str
+        Of the job and its logs.
+    what : str
+        One sentence for its comment.
+    body : sequence of str
+        Lines of bash.
+    site : SiteParams
+        What a job asks for; cores and memory count for each server.
+    workspace : Path
+        Where its logs go; absolute.
+    cards, servers : int
+        How many it needs, and how many servers it holds.
+
+    Raises
+    ------
+    ParamsError
+        When a value cannot stand in one.
+    """
+    out, err = _log_patterns(name, workspace)
+    asked = site.model_dump(include={"account", "partition", "qos", "constraint", "exclude", "time_limit"})
+    text = render_sbatch(
+        JobScript(
+            name=name,
+            comment=f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE",
+            output=out,
+            error=err,
+            cores=None if site.cores is None else site.cores * servers,
+            memory_gib=None if site.memory_gib is None else site.memory_gib * servers,
+            gres=gres_for(site, cards),
+            body=body,
+            **asked,
+        )
     )
-    return checked_text(job)
+    if "\0" in text:
+        raise ParamsError(f"Server {name!r} has a NUL byte in one of its values.", next_step="Remove it from its file.")
+    return text
 
 
-def log_patterns(name: str, workspace: Path) -> tuple[str, str]:
-    """Return Slurm's patterns for a server's output and errors."""
+def _log_patterns(name: str, workspace: Path) -> tuple[str, str]:
     return log_pattern(workspace / "logs", name, "out"), log_pattern(workspace / "errors", name, "err")
 
 
@@ -211,12 +225,14 @@ def server_lines(
     Parameters
     ----------
     params, site, record, workspace
-        As of `job_script`; the record tells its logs as patterns.
+        As of `job_script`.
     cards : sequence of str
         Lines that give the server its cards.
     """
+    out, err = _log_patterns(record.name, workspace)
+    record = record.model_copy(update={"log_out": out, "log_err": err})
     env = _environment(params, site, record, workspace)
-    before, after = recipe_lines(params, site, env)
+    before, after = _recipe_lines(params, site, env)
     return [
         *_setup_lines(site, env, workspace),
         *_address_lines(params, site, record, workspace),
@@ -225,22 +241,6 @@ def server_lines(
         *before,
         *_run_lines(job_argv(params, site, record.alias), record, workspace, after),
     ]
-
-
-def checked_text(job: JobScript) -> str:
-    """Return the text of a job script.
-
-    Raises
-    ------
-    ParamsError
-        When a value cannot stand in one.
-    """
-    text = render_sbatch(job)
-    if "\0" in text:
-        raise ParamsError(
-            f"Server {job.name!r} has a NUL byte in one of its values.", next_step="Remove it from its file."
-        )
-    return text
 
 
 def environment_lines(site: SiteParams) -> list[str]:
@@ -280,10 +280,10 @@ def _setup_lines(site: SiteParams, env: dict[str, str], workspace: Path) -> list
 
 def _address_lines(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
     folder = shlex.quote(str(workspace / "servers"))
-    told = record.model_dump_json(exclude={"certificate"})
+    text = record.model_dump_json(exclude={"certificate"})
     return [
-        "# A free port of this node, and the address that others reach, written down for whoever waits for it",
-        f"export TAUTOOLS_RECORD={shlex.quote(told)}",
+        "# A free port of this node, and the address that others reach, written down for those who wait for it",
+        f"export TAUTOOLS_RECORD={shlex.quote(text)}",
         f"found=$(umask 077; python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
         _ANNOUNCE_PROGRAM,
         "PYTHON",
@@ -309,17 +309,17 @@ def _run_lines(argv: list[str], record: ServerRecord, workspace: Path, after: li
     words = ['"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
              for before, word in zip(["", *argv], argv, strict=False)]  # fmt: skip
     base = shlex.quote(str(workspace / "servers" / "launches" / record.name))
-    proven = shlex.quote(str(workspace / "servers" / f"{record.name}.json"))
+    verified = shlex.quote(str(workspace / "servers" / f"{record.name}.json"))
     left = json.dumps({"alias": record.alias, "code": "%d"}).replace('"%d"', "%d")
     return [
         " \\\n  ".join(_by_flag(words)),
         "code=$?",
         *after,
         "",
-        "# What is left of it: its exit status; and it is no proven server any more",
-        f"grep -qsF {record.alias} {base}.json {proven} || exit $code  # it was stopped and forgotten",
+        "# What is left of it: its exit status; and it is no verified server any more",
+        f"grep -qsF {record.alias} {base}.json {verified} || exit $code  # it was stopped and forgotten",
         f"printf {shlex.quote(left)} $code > {base}.exit",
-        f"if grep -qsF {record.alias} {proven}; then mv -- {proven} {base}.json; fi",
+        f"if grep -qsF {record.alias} {verified}; then mv -- {verified} {base}.json; fi",
         "exit $code",
     ]
 

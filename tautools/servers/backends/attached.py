@@ -1,0 +1,128 @@
+"""Servers that somebody else started: known by their address, verified like any other, never ended by us."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tautools.errors import ParamsError, ServerError, VerifyError
+from tautools.files import write_atomic
+from tautools.records import ServerRecord
+from tautools.servers.backends.base import Backend, name_taken
+from tautools.servers.checks.target import ask_models
+from tautools.servers.registry import check_name
+from tautools.servers.state import Snapshot, State, age_of, answering_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from tautools.http import Http
+    from tautools.servers.backends.base import LaunchRequest, Look
+    from tautools.servers.registry import Registry
+
+
+class AttachedBackend(Backend):
+    """Running servers of which only the address is known."""
+
+    owns = False
+    unfit = {  # noqa: RUF012 - the protocol declares it a class variable
+        "logs": "its log is where it was started",
+        "restart": "it was not started from here",
+    }
+
+    def check(self, request: LaunchRequest, registry: Registry) -> NoReturn:
+        """Refuse: an attached server is started by somebody else."""
+        del registry
+        raise ServerError(
+            f"Server {request.name!r} is attached, so it cannot be started from here.",
+            next_step=f"Start it where it runs, then `tautools server attach {request.name} URL`.",
+        )
+
+    def start(self, request: LaunchRequest, registry: Registry) -> NoReturn:
+        """Refuse, as `check`."""
+        self.check(request, registry)
+
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise: whether it runs does not matter, its name is taken until it is detached."""
+        del registry
+        raise name_taken(record, "is attached in this workspace", record.base_url, "Forget")
+
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Ask the address; nothing else of it can be seen."""
+        answer = ask_models(record.base_url, key=look.registry.key(record), http=look.http)
+        if answer.status != 0:
+            return answering_state(record, answer, verifying=look.registry.activity(record) == "verifying")
+        detail = f"Its address does not answer: {answer.detail}"
+        return Snapshot(State.UNKNOWN, detail, age_of(record), next_step=self.start_again(record))
+
+    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
+        """Return False: nothing is known of its process."""
+        del record, registry
+        return False
+
+    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+        """Do nothing: the caller forgets it, and its process goes on."""
+
+    def start_again(self, record: ServerRecord) -> str:
+        """Return where it must be started, and how it is forgotten here."""
+        return (
+            f"Start it again where it was started, at {record.base_url}; `tautools server stop {record.name}` forgets "
+            "it here."
+        )
+
+
+def register(
+    name: str, base_url: str, registry: Registry, *, http: Http, model: str, key: str, group: str
+) -> ServerRecord:
+    """Write down a running server that is not verified yet; see `attach`."""
+    if "@" in urlsplit(base_url).netloc:
+        raise ParamsError(
+            "The address of a server must not hold a user or a password.",
+            next_step="Put the key in an environment variable and name it with --key-env.",
+        )
+    _require_new(name, registry)
+    key_file = registry.folder.resolve() / f"{name}.key"
+    record = ServerRecord(
+        name=name,
+        backend="attached",
+        engine="attached",
+        model=model or _first_model(base_url, key, http),
+        base_url=base_url,
+        key_file=str(key_file) if key else "",
+        spec={"name": check_name(group)} if group else {},
+        started_at=time.time(),
+        owner=getpass.getuser(),
+    )
+    with registry.claim():
+        _require_new(name, registry)
+        if key:
+            write_atomic(key_file, key + "\n", mode=0o600)
+        registry.add(record)
+    return record
+
+
+def _require_new(name: str, registry: Registry) -> None:
+    known = registry.find(name)
+    if known is not None:
+        raise ServerError(
+            f"A server named {name!r} is registered already.",
+            evidence=known.base_url,
+            next_step=f"Attach this one under another name, or `tautools server stop {name}` first.",
+        )
+
+
+def _first_model(base_url: str, key: str, http: Http) -> str:
+    answer = ask_models(base_url, key=key, http=http)
+    if not answer.names:
+        refused = answer.status in {401, 403}
+        raise VerifyError(
+            f"{base_url} does not tell which models it serves.",
+            evidence=answer.detail or f"/v1/models answers {answer.status}",
+            next_step="Name the variable that holds its key with --key-env."
+            if refused
+            else "Check the address, and that the server runs.",
+        )
+    return answer.names[0]

@@ -1,0 +1,161 @@
+"""What a backend is, and what can be checked of a launch before any of them starts it.
+
+A backend says where a server runs. To add one (SSH to rented machines, say), write a class with these methods in a
+module of this package and add it to the table in the package's `__init__`; nothing else asks which backend it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from tautools.errors import ServerError, TautoolsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tautools.http import Http
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
+    from tautools.servers.registry import Registry
+    from tautools.servers.state import Snapshot
+    from tautools.slurm import SlurmJob
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """A server that is to be started."""
+
+    params: ServerParams
+    site: SiteParams
+    name: str
+    """In the registry; `params.name`, or a replica's."""
+    force: bool = False
+    """Whether cards in use may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at servers shares: one client of the network, one answer of Slurm for all jobs."""
+
+    registry: Registry
+    http: Http
+    jobs: Mapping[str, SlurmJob] | None = None
+    """What Slurm said of the jobs just now; a backend asks for its own job where this is None."""
+
+
+class Backend(Protocol):
+    """Where a server runs, and everything that depends on it."""
+
+    owns: ClassVar[bool] = True
+    """Whether the server is ours: stopping it ends it, and it can be started again from its record."""
+    by_scheduler: ClassVar[bool] = False
+    """Whether a scheduler chooses node and cards, so that neither can be looked at before."""
+    ask_every_s: ClassVar[float] = 0.3
+    """How often it may be asked whether a server has ended [s]."""
+    unfit: ClassVar[Mapping[str, str]] = {}
+    """Verbs that make no sense for its servers, with the reason."""
+
+    def check(self, request: LaunchRequest, registry: Registry) -> float | None:
+        """Raise what `start` would raise, as far as it can be known; return an estimated start [s since the epoch]."""
+
+    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
+        """Start a server, register it and return its record at once. The caller holds the registry's claim."""
+
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise a ServerError when the server may still run, so that its name is not free."""
+
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Return the state of a registered server now."""
+
+    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
+        """Return whether its process or job has ended; its address is not asked, which would be logged there."""
+
+    def job_state(self, record: ServerRecord) -> str:
+        """Return how the scheduler says that it ended, such as `OUT_OF_MEMORY`; empty when it does not say."""
+        del record
+        return ""
+
+    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+        """End the server; return when nothing of it runs. The caller removes it from the registry."""
+
+    def logs(self, record: ServerRecord) -> list[Path]:
+        """Return the files that it writes: output first, then errors."""
+        return [Path(log) for log in (record.log_out, record.log_err) if log]
+
+    def address(self, record: ServerRecord) -> str:
+        """Return the base URL under which this machine reaches it; empty while it is not known."""
+        return record.base_url
+
+    def time_left(self, record: ServerRecord) -> float | None:
+        """Return how long it may still run [s]; None without a limit."""
+        del record
+        return None
+
+    def start_again(self, record: ServerRecord) -> str:
+        """Return, as advice, how a person gets it back."""
+        return f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
+
+
+def check_options(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Raise when the vLLM that would be started does not take an option.
+
+    A vLLM that cannot be seen from here, such as one that a job activates, is not checked.
+
+    Raises
+    ------
+    ParamsError
+        With each flag it does not know, and what to write instead.
+    """
+    command = params.serve_command or site.serve_command
+    if params.simulated or shutil.which(command[0]) is None:
+        return
+    from tautools.servers.vllm.command import ListenAddress, server_argv, server_env
+    from tautools.servers.vllm.flags import check_flags
+
+    argv = server_argv(params, site, ListenAddress(site.host, params.port or 0, alias="check"))
+    env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
+    check_flags(argv, command=command, env=env, folder=registry.folder / "flags")
+
+
+def check_model(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Raise when the model that a server of this machine must load is nowhere.
+
+    Raises
+    ------
+    ServerError
+        When it is in no folder and not in the cache, and the hub may not be asked or does not have it.
+    ParamsError
+        When it is neither a folder nor a possible name.
+    """
+    if params.simulated:
+        return
+    from tautools.servers.vllm.command import server_env
+    from tautools.servers.weights import require_weights
+
+    env = server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
+    command = params.serve_command or site.serve_command
+    require_weights(params, command=command, env=env, workspace=registry.workspace.resolve())
+
+
+def warn_missing_model(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Log when a job's model cannot be found from here; the node may have other folders, so nothing is refused."""
+    try:
+        check_model(params, site, registry)
+    except TautoolsError as error:
+        _LOG.warning("Seen from here, the node may have it: %s", error)
+
+
+def name_taken(record: ServerRecord, what: str, evidence: str, use: str) -> ServerError:
+    """Return the error for a name that a registered server has."""
+    return ServerError(
+        f"A server named {record.name!r} {what}.",
+        evidence=evidence,
+        next_step=f"{use} it with `tautools server stop {record.name}`, or start this one under another name.",
+    )
