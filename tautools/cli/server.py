@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers import Diagnosis, Server, Snapshot
+    from tautools.servers import Diagnosis, Server
     from tautools.servers.lease import LeaseTerms
 
 
@@ -117,7 +117,7 @@ def wait_and_resubmit(
         As of `watch_starts`.
     """
     from tautools.cli.output import watch_starts
-    from tautools.servers.exclude_node import held_node, resubmit
+    from tautools.servers.start import held_node, resubmit
 
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
     for number in range(1, tries + 1):
@@ -151,7 +151,7 @@ def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order.
     """
     from tautools.servers import Registry, diagnose_log
-    from tautools.servers.state import cause_of
+    from tautools.servers.server import cause_of
 
     logs = [Path(source) for source in sources if Path(source).is_file()]
     if logs:
@@ -189,8 +189,7 @@ def relaunch(name: str, fix: bool, exclude: str | None, yes: bool, no_wait: bool
     A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
     """
     from tautools.cli.output import watch_starts
-    from tautools.servers.exclude_node import exclude_node
-    from tautools.servers.start import plan_restart
+    from tautools.servers.start import exclude_node, plan_restart
     from tautools.servers.start import restart as start_again
 
     plan = plan_restart(name, workspace=workspace, fix=fix)
@@ -218,30 +217,6 @@ def _show_diagnosis(found: Diagnosis) -> None:
     for name, value in found.changes.items():
         value_text = "not set" if value is None else json.dumps(value)
         click.echo(f"Change:   {name} = {value_text}   (server relaunch --fix)")
-
-
-@click.command(
-    epilog="\b\nExamples:\n  tautools server handover qwen3-32b\n  tautools server handover qwen3-32b --lead 60 &"
-)
-@click.argument("name")
-@click.option(
-    "--lead", type=click.FloatRange(0), default=30, show_default=True, help="Minutes before the time limit to begin."
-)
-@workspace_option
-@guard
-def handover(name: str, lead: float, workspace: Path) -> None:
-    """Start the successor of a server on Slurm and let it take over the name.
-
-    It begins LEAD minutes before the time limit of the running job, is proven, gets the name, and the old job ends.
-    Interrupted, it goes on where it was when it is called again.
-    """
-    from tautools.servers.backends.slurm_handover import hand_over
-
-    def tell(seen: Snapshot) -> None:
-        click.echo(f"{name}.next: {seen}", err=True)
-
-    server = hand_over(name, workspace=workspace, lead_s=lead * 60, on_progress=tell)
-    click.echo(f"{name}: {server.record.base_url}  model {server.record.model}  job {server.record.job_id}")
 
 
 @click.command(epilog="\b\nExamples:\n  tautools server shapes qwen3-8b\n  tautools server shapes qwen3-8b --json")
@@ -308,7 +283,6 @@ server_command.add_command(relaunch)
 server_command.add_command(cards)
 server_command.add_command(plan)
 server_command.add_command(script)
-server_command.add_command(handover)
 server_command.add_command(shapes)
 server_command.add_command(when)
 
@@ -411,10 +385,12 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
     Output first and then errors; -f goes on with what is added.
     """
     from tautools.servers import Registry
+    from tautools.servers.backends import require_fit
     from tautools.servers.server import follow
     from tautools.servers.state import log_lines
 
     record = Registry(workspace).get(name)
+    require_fit(record, "logs")
     for line in follow(record, workspace=workspace, lines=lines) if keep_on else log_lines(record, lines):
         click.echo(line)
 
@@ -430,6 +406,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs.
     """
     from tautools.servers import Registry, open_server
+    from tautools.servers.backends import backend_of
 
     if every == bool(names):
         raise click.UsageError("give the names of servers, or --all")
@@ -437,7 +414,7 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     servers = [open_server(name, workspace=workspace) for name in chosen]
     for server in servers:
         server.stop(partial(_say_signal, server.name))
-        click.echo(f"{server.name}: {'detached' if server.record.backend == 'attached' else 'stopped'}")
+        click.echo(f"{server.name}: {'stopped' if backend_of(server.record).owns else 'detached'}")
     if not servers:
         click.echo("No server is registered.")
 

@@ -43,7 +43,7 @@ def show_profile(params: ServerParams, site: SiteParams) -> None:
 
 def show_advice(params: ServerParams) -> None:
     """Print what may be wrong with a server file, on the error stream."""
-    from tautools.servers.preflight import warnings_for
+    from tautools.servers.vllm.flags import warnings_for
 
     for line in warnings_for(params):
         click.secho(f"{params.name}: {line}", err=True, fg="yellow")
@@ -364,9 +364,10 @@ def dry_run(chosen: list[ServerParams], asked: LayoutRequest, site: SiteParams |
 
 def _show_one_job(servers: list[ServerParams], site: SiteParams, workspace: Path) -> None:
     from tautools.servers import Registry
-    from tautools.servers.backends.slurm_shared import check_shared_job, shared_job_script, without_cards
-    from tautools.servers.preflight import check_options
+    from tautools.servers.backends.base import check_options
+    from tautools.servers.backends.slurm_shared import shared_job_script, without_cards
     from tautools.servers.replicas import plan_one_job
+    from tautools.servers.start import check_shared_job
 
     places = plan_one_job(servers, workspace=workspace, site=site).require().places
     click.echo(shared_job_script(places, workspace=workspace, site=site))
@@ -383,13 +384,13 @@ def _expected_start(begins: float | None) -> str:
 
 
 def _show_job(place: PlannedServer, site: SiteParams, workspace: Path, _force: bool) -> None:
-    from tautools.servers import Registry
-    from tautools.servers.backends.slurm import check_job, job_script_text
-    from tautools.servers.preflight import check_options
+    from tautools.servers import Registry, check_launch
+    from tautools.servers.backends.base import check_options
+    from tautools.servers.backends.slurm import job_script_text
 
     click.echo(job_script_text(place.params, workspace=workspace, site=site, name=place.name))
     check_options(place.params, site, Registry(workspace))
-    begins = check_job(place.params, workspace=workspace, site=site, name=place.name)
+    begins = check_launch(place.params, workspace=workspace, site=site, name=place.name)
     click.echo(f"{place.name}: Slurm would take this job{_expected_start(begins)}.", err=True)
 
 

@@ -7,18 +7,35 @@
     server.verify(); server.endpoint(); server.stop()
 
 `launch` returns at once; `wait_ready` returns a server that has passed the checks (see `checks`). What is known of all
-servers of a workspace is in its `Registry`; `endpoints` finds and checks the addresses for a role.
+servers of a workspace is in its `Registry`; `endpoints` finds and checks the addresses for a role. Each name is loaded
+when it is first used.
 """
 
 from __future__ import annotations
 
-from tautools.servers.addresses import as_base_url, endpoints, verify_target, verify_url
-from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
-from tautools.servers.registry import Registry
-from tautools.servers.replicas import launch_all, launch_one_job
-from tautools.servers.server import Server, open_server, server_states
-from tautools.servers.start import attach, attach_all, check_launch, launch
-from tautools.servers.state import Snapshot, State, server_state
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tautools.servers.addresses import as_base_url, endpoints, verify_target, verify_url
+    from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
+    from tautools.servers.metrics import server_states
+    from tautools.servers.registry import Registry
+    from tautools.servers.replicas import launch_all, launch_one_job
+    from tautools.servers.server import Server, open_server, server_state
+    from tautools.servers.start import attach, attach_all, check_launch, launch
+    from tautools.servers.state import Snapshot, State
+
+_HOMES = {
+    "addresses": ["as_base_url", "endpoints", "verify_target", "verify_url"],
+    "diagnose.causes": ["Diagnosis", "diagnose_log"],
+    "metrics": ["server_states"],
+    "registry": ["Registry"],
+    "replicas": ["launch_all", "launch_one_job"],
+    "server": ["Server", "open_server", "server_state"],
+    "start": ["attach", "attach_all", "check_launch", "launch"],
+    "state": ["Snapshot", "State"],
+}
 
 __all__ = [
     "Diagnosis",
@@ -41,3 +58,10 @@ __all__ = [
     "verify_target",
     "verify_url",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _HOMES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 from tautools.errors import ParamsError, ServerError, VerifyError
 from tautools.files import write_atomic
 from tautools.llm.types import Endpoint
+from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import certificate_of, recheck, run_checks
 from tautools.servers.checks.target import CheckTarget, ModelList, ask_models, nearest_model, target_of
-from tautools.servers.registry import Registry
-from tautools.servers.state import State, server_state
+from tautools.servers.registry import Registry, Scan
+from tautools.servers.server import states_of
+from tautools.servers.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +34,14 @@ if TYPE_CHECKING:
     from tautools.http import Http
     from tautools.params.models import RoleParams
     from tautools.records import Certificate, Check, ServerRecord
+
+
+_ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+_KEY_VARIABLE = "OPENAI_API_KEY"
+"""Sent only to the address in one of those variables."""
+_OWN_PATH = "vllm_model_config_path"
+"""The file's own path, which ToolOrchestra keeps in it."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def as_base_url(url: str) -> str:
@@ -60,20 +70,20 @@ def verify_url(
     alias: str = "",
     on_check: Callable[[Check], None] | None = None,
 ) -> Certificate:
-    """Climb the ladder at any OpenAI-compatible address and return the certificate.
+    """Run the checks at any OpenAI-compatible address and return the certificate.
 
     Parameters
     ----------
     base_url : str
         Such as `http://gaudi001:8007/v1`.
     model : str, optional
-        The name that must be served; the first one the server tells by default.
+        The name that must be served; the first one the server lists by default.
     key : str
         Its key, when it has one. Without a key the check that tests it does not apply.
     alias : str
-        A further name that must be served, as proof that it is one certain launch.
+        A further name that must be served, to know that it is one certain launch.
     on_check : callable, optional
-        Told each check as it is done.
+        Called with each finished check.
 
     Raises
     ------
@@ -84,14 +94,14 @@ def verify_url(
 
 
 def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
-    """Climb the ladder at an address of which more is asked, such as a thinking state or many chats at once.
+    """Run the checks at an address with more requirements, such as a thinking state or many chats at once.
 
     Parameters
     ----------
-    target : Target
-        The address and what must hold there.
+    target : CheckTarget
+        The address and what must be true there.
     on_check : callable, optional
-        Told each check as it is done.
+        Called with each finished check.
 
     Raises
     ------
@@ -102,11 +112,6 @@ def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | No
 
     target = replace(target, base_url=as_base_url(target.base_url))
     return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, http=Http(), on_check=on_check))
-
-
-_OWN_PATH = "vllm_model_config_path"
-"""The file's own path, which ToolOrchestra keeps in it."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,13 @@ def read_model_config(path: Path) -> list[ModelAddresses]:
     """
     try:
         stored = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ParamsError(
+            f"The model configuration {path} cannot be opened.",
+            evidence=error.strerror or str(error),
+            next_step="Check the path; `tautools server export --model-config FILE` writes one.",
+        ) from error
+    except ValueError as error:
         raise ParamsError(
             f"{path} cannot be read as a model configuration.",
             evidence=str(error),
@@ -135,14 +146,16 @@ def read_model_config(path: Path) -> list[ModelAddresses]:
         ) from error
     if not isinstance(stored, dict):
         raise _not_addresses(path, "the whole file", stored)
-    found = [
-        ModelAddresses(model, tuple(_read_address(path, model, entry) for entry in _address_list(path, model, entries)))
-        for model, entries in stored.items()
-        if model != _OWN_PATH
-    ]
-    if not found:
+    models = []
+    for model, entries in stored.items():
+        if model == _OWN_PATH:
+            continue
+        if not isinstance(entries, list) or not entries:
+            raise _not_addresses(path, repr(model), entries)
+        models.append(ModelAddresses(model, tuple(_read_address(path, model, entry) for entry in entries)))
+    if not models:
         raise ParamsError(f"{path} names no model.", next_step="Give a file that lists addresses of running servers.")
-    return found
+    return models
 
 
 def write_model_config(path: Path, records: Iterable[ServerRecord]) -> list[ModelAddresses]:
@@ -177,12 +190,6 @@ def short_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:56] or "server"
 
 
-def _address_list(path: Path, model: str, entries: Any) -> Sequence[Any]:
-    if not isinstance(entries, list) or not entries:
-        raise _not_addresses(path, repr(model), entries)
-    return entries
-
-
 def _read_address(path: Path, model: str, entry: Any) -> str:
     if not isinstance(entry, dict):
         raise _not_addresses(path, repr(model), entry)
@@ -208,11 +215,6 @@ def _not_addresses(path: Path, where: str, seen: Any) -> ParamsError:
         evidence=json.dumps(seen)[:200],
         next_step='Write [{"ip_addr": "127.0.0.1", "port": "1900"}], one for each replica.',
     )
-
-
-_ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
-_KEY_VARIABLE = "OPENAI_API_KEY"
-"""Goes only to the address that stands beside it."""
 
 
 def endpoints(
@@ -250,13 +252,12 @@ def endpoints(
     if role.provider != "openai":
         return [_hosted_endpoint(role, role_name)]
     registry, http = Registry(workspace), Http()
-    records = registry.list() if records is None else records
-    registered = servers_for_role(role, records) if role.base_url is None else []
-    address = role.base_url or (None if registered else address_from_env(role))
+    scan = registry.scan() if records is None else Scan({record.name: record for record in records}, [])
+    known = servers_for_role(role, list(scan.records.values()))
+    address = role.base_url or (None if known else address_from_env(role))
     if address is not None:
-        known = next((record for record in records if record.base_url == as_base_url(address)), None)
-        return [_endpoint_at(role, address, known, registry, role_name=role_name, http=http)]
-    return _registered_endpoints(role, registered, records, registry, role_name, http)
+        return [_endpoint_at(role, address, registry, scan, role_name, http)]
+    return _registered_endpoints(role, registry, scan, role_name, http)
 
 
 def servers_for_role(role: RoleParams, records: Sequence[ServerRecord]) -> list[ServerRecord]:
@@ -288,12 +289,13 @@ def _hosted_endpoint(role: RoleParams, role_name: str) -> Endpoint:
 
 
 def _endpoint_at(
-    role: RoleParams, address: str, known: ServerRecord | None, registry: Registry, *, role_name: str, http: Http
+    role: RoleParams, address: str, registry: Registry, scan: Scan, role_name: str, http: Http
 ) -> Endpoint:
     base_url = as_base_url(address)
     key = _key_from_env(role, role_name)
     if role.base_url is None and not key:
         key = os.environ.get(_KEY_VARIABLE, "")
+    known = next((record for record in scan.records.values() if record.base_url == base_url), None)
     if known is not None and not role.api_key_env:
         key = registry.key(known)
     answer = ask_models(base_url, key=key, http=http)
@@ -303,41 +305,36 @@ def _endpoint_at(
 
 
 def _registered_endpoints(
-    role: RoleParams,
-    registered: Sequence[ServerRecord],
-    records: Sequence[ServerRecord],
-    registry: Registry,
-    role_name: str,
-    http: Http,
+    role: RoleParams, registry: Registry, scan: Scan, role_name: str, http: Http
 ) -> list[Endpoint]:
-    wanted = role.model or role.server or ""
-    found: list[Endpoint] = []
-    told: list[str] = []
-    for record in registered:
-        snapshot = server_state(record, workspace=registry.workspace, http=http)
+    candidates = servers_for_role(role, list(scan.records.values()))
+    ready: list[Endpoint] = []
+    problems: dict[str, str] = {}
+    for record, snapshot in zip(candidates, states_of(candidates, scan, registry, http), strict=True):
         if snapshot.state is not State.READY:
-            told.append(f"{record.name} is {snapshot}")
+            problems[record.name] = f"{record.name} is {snapshot}"
             continue
-        # The certificate may be a day old: what costs the server nothing is proven again at each use.
+        # The certificate may be a day old: what costs the server nothing is checked again at each use.
         done = recheck(target_of(record, registry.key(record)), http=http)
         failed = next((check for check in done.checks if check.passed is False), None)
         if failed is not None or done.models is None:
-            told.append(
-                f"{record.name} is not what was proven" + (f": {failed.name}: {failed.detail}" if failed else "")
-            )
+            detail = f": {failed.name}: {failed.detail}" if failed else ""
+            problems[record.name] = f"{record.name} is not what was verified{detail}"
             continue
-        model, key = role.model or record.model, done.target.key
-        found.append(_checked_endpoint(record.base_url, model, key, done.models, role_name=role_name, name=record.name))
-    if not found:
-        raise _none_ready(wanted, "; ".join(told), records, role, role_name)
-    return found
+        model, base_url = role.model or record.model, backend_of(record).address(record)
+        ready.append(
+            _checked_endpoint(base_url, model, done.target.key, done.models, role_name=role_name, name=record.name)
+        )
+    if not ready:
+        raise _none_ready(role, problems, scan, role_name)
+    return ready
 
 
 def _checked_endpoint(base_url: str, model: str, key: str, answer: ModelList, *, role_name: str, name: str) -> Endpoint:
     where = f"{name} ({base_url})" if name else base_url
     if answer.status == 0:
         raise ServerError(
-            f"Nobody answers for the {role_name} at {where}.",
+            f"Nothing answers for the {role_name} at {where}.",
             evidence=answer.detail,
             next_step="Try `tautools server test URL`; mind that a server on loopback answers on its own node only.",
         )
@@ -376,16 +373,17 @@ def _key_from_env(role: RoleParams, role_name: str) -> str:
     return key
 
 
-def _none_ready(
-    wanted: str, told: str, records: Sequence[ServerRecord], role: RoleParams, role_name: str
-) -> ServerError:
-    if told:
-        name = next(iter(record.name for record in records if record.name in told), wanted)
+def _none_ready(role: RoleParams, problems: dict[str, str], scan: Scan, role_name: str) -> ServerError:
+    wanted = role.model or role.server or ""
+    if problems:
+        record = scan.records[next(iter(problems))]
+        backend = backend_of(record)
+        see = "" if "logs" in backend.unfit else f"See `tautools server logs {record.name}`. "
         return ServerError(
-            f"No server for the {role_name} is ready: {told}.",
-            next_step=f"See `tautools server logs {name}`; start it again with `tautools server up {name}`.",
+            f"No server for the {role_name} is ready: {'; '.join(problems.values())}.",
+            next_step=f"{see}{backend.start_again(record)}",
         )
-    names = sorted({record.name for record in records} | {record.model for record in records})
+    names = sorted({*scan.records, *(record.model for record in scan.records.values())})
     near = nearest_model(wanted, names)
     start = role.server or "NAME"
     return ServerError(

@@ -1,24 +1,22 @@
 """Servers that end by themselves: after minutes without a request, or when their owner is gone.
 
-A watchdog process of its own (`python -m tautools.servers.lease`) does the watching, so that it goes on when the
-notebook is closed; it ends with the server. It looks at the process and at `/metrics`, never at the key, and stops the
-server as `tautools server stop` does. A server that does not answer `/metrics` is not called idle; only its owner's
-end counts then. What the watchdog sees is in `servers/launches/<name>.lease`; `active_lease` reads it.
+A watchdog, a process of its own, watches the server, so that it goes on when the notebook is closed; it ends with the
+server. It looks at the process and at `/metrics`, never at the key, and stops the server as `tautools server stop`
+does. A server that does not answer `/metrics` is not called idle; only its owner's end counts then. What the watchdog
+sees is in `servers/launches/<name>.lease`; `active_lease` reads it.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import logging
 import os
 import socket
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -37,12 +35,13 @@ if TYPE_CHECKING:
     from tautools.records import ServerRecord
 
 
+_LOG = logging.getLogger("tautools.servers.lease")
 _KERNEL_MARKS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher")
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """When a server shall end by itself."""
+    """When a server must end by itself."""
 
     idle_s: float | None = None
     """Without any request for this long [s]."""
@@ -51,7 +50,7 @@ class LeaseTerms:
     quiet_s: float = 120.0
     """A run that goes on without the owner asks at least this often [s]."""
     every_s: float = 15.0
-    """How often is looked [s]."""
+    """How often the watchdog looks [s]."""
 
     def __post_init__(self) -> None:
         if self.idle_s is None and self.owner is None:
@@ -60,12 +59,12 @@ class LeaseTerms:
                 next_step="Give `idle_s` or `owner`.",
             )
         if (self.idle_s is not None and self.idle_s <= 0) or self.quiet_s < 0 or self.every_s <= 0:
-            raise ParamsError("The times of a keeper must be above 0 s.", next_step="Give times above 0.")
+            raise ParamsError("The times of a lease must be above 0 s.", next_step="Give times above 0.")
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What the keeper of a server wrote down last."""
+    """What the watchdog of a server wrote down last."""
 
     alias: str
     pid: int
@@ -77,14 +76,14 @@ class Lease:
     seen_at: float
     """When it looked last [s since the epoch]."""
     quiet_since: float | None
-    """Since when nothing was asked of the server [s since the epoch]; None while it works or does not tell."""
+    """Since when nothing was asked of the server [s since the epoch]; None while it works or does not say."""
     owner_gone: bool = False
     stopping: str = ""
     """Why it is stopping the server; empty while it is not."""
 
     @property
     def running(self) -> bool:
-        """Whether the keeper still runs; of one on another host nothing is known, and its last look counts."""
+        """Whether the watchdog still runs; of one on another host only its last look is known."""
         if self.host != socket.gethostname():
             return time.time() - self.seen_at < 120
         return process_alive(self.pid, self.started_at)
@@ -116,40 +115,38 @@ def start_watchdog(server: Server, terms: LeaseTerms) -> Process:
             f"Server {record.name!r} of this handle was stopped or replaced.",
             next_step="Take a new handle from the registry.",
         )
-    log = ensure_folder(workspace / "logs") / f"{record.name}_keeper-{record.alias}.log"
-    # Nothing secret is needed for watching and stopping, so nothing secret is handed on.
+    log = ensure_folder(workspace / "logs") / f"{record.name}_watchdog-{record.alias}.log"
+    # Nothing secret is needed for watching and stopping, so nothing secret is passed on.
     env = {name: value for name, value in os.environ.items() if not names_a_secret(name)}
-    return start_detached(_watchdog_argv(record, workspace, terms), env=env, cwd=workspace, stdout=log, stderr=log)
+    argv = [
+        sys.executable,
+        "-m",
+        "tautools.servers.lease",
+        str(workspace),
+        record.name,
+        record.alias,
+        json.dumps(asdict(terms)),
+    ]
+    return start_detached(argv, env=env, cwd=workspace, stdout=log, stderr=log)
 
 
 def active_lease(record: ServerRecord, *, workspace: Path) -> Lease | None:
-    """Return what the keeper of this launch wrote last; None when it has none that runs."""
-    note = _read_lease(record, workspace)
-    return note if note is not None and note.running else None
+    """Return what the watchdog of this launch wrote last; None when it has none that runs."""
+    lease = _read_lease(record, workspace)
+    return lease if lease is not None and lease.running else None
 
 
 def lease_file(name: str, workspace: Path) -> Path:
-    """Return where the keeper of a server writes what it sees."""
-    return Path(workspace) / "servers" / "launches" / f"{name}.keeper"
-
-
-def write_lease(name: str, workspace: Path, note: Lease) -> None:
-    """Write down what the keeper sees, private as everything of the registry."""
-    write_atomic(lease_file(name, workspace), json.dumps(asdict(note)), mode=0o600)
-
-
-def forget_lease(record: ServerRecord, workspace: Path) -> None:
-    """Remove what the keeper of this launch wrote; another launch's stays."""
-    if _read_lease(record, workspace) is not None:
-        lease_file(record.name, workspace).unlink(missing_ok=True)
+    """Return where the watchdog of a server writes what it sees."""
+    return Path(workspace) / "servers" / "launches" / f"{name}.lease"
 
 
 def _read_lease(record: ServerRecord, workspace: Path) -> Lease | None:
     try:
-        note = Lease(**json.loads(lease_file(record.name, workspace).read_text()))
+        lease = Lease(**json.loads(lease_file(record.name, workspace).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return note if note.alias == record.alias else None
+    return lease if lease.alias == record.alias else None
 
 
 def owner_process(pid: int) -> Process:
@@ -192,22 +189,8 @@ def kernel_process(pid: int | None = None) -> Process:
     )
 
 
-def _watchdog_argv(record: ServerRecord, workspace: Path, terms: LeaseTerms) -> list[str]:
-    words = [sys.executable, "-m", "tautools.servers.lease", "--workspace", str(workspace)]
-    words += ["--name", record.name, "--alias", record.alias]
-    words += ["--quiet-s", repr(terms.quiet_s), "--every-s", repr(terms.every_s)]
-    if terms.idle_s is not None:
-        words += ["--idle-s", repr(terms.idle_s)]
-    if terms.owner is not None:
-        words += ["--owner-pid", str(terms.owner.pid), "--owner-started-at", repr(terms.owner.started_at)]
-    return words
-
-
 def _format_minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-_log = logging.getLogger("tautools.servers.lease")
 
 
 class Watchdog:
@@ -219,8 +202,8 @@ class Watchdog:
         The launch that is meant; a newer one of the same name is never touched.
     workspace : Path
         Where it is registered.
-    terms : Terms
-        When it shall end.
+    terms : LeaseTerms
+        When it must end.
     """
 
     def __init__(self, record: ServerRecord, *, workspace: Path, terms: LeaseTerms) -> None:
@@ -233,7 +216,7 @@ class Watchdog:
         self._silent_since: float | None = None
         me = this_process()
         owner_pid = terms.owner.pid if terms.owner is not None else None
-        self._note = Lease(
+        self._lease = Lease(
             record.alias, me.pid, me.started_at, socket.gethostname(), terms.idle_s, owner_pid, time.time(), None
         )
 
@@ -242,22 +225,24 @@ class Watchdog:
         server = Server(self.record, workspace=self.workspace)
         registry = Registry(self.workspace)
         try:
-            while registry.is_current(self.record) and not self._ended(server):
-                why = self.look()
-                if why:
-                    write_lease(self.record.name, self.workspace, dataclasses.replace(self._note, stopping=why))
+            while registry.is_current(self.record):
+                reason = self.look()
+                if reason:
+                    self._write(stopping=reason)
                     server.stop()
-                    return why
+                    return reason
+                # The backend is asked only when the server itself does not answer: many jobs would ask Slurm often.
+                if self._silent_since is not None and server.state().state.final:
+                    break
                 self._rest(registry)
             return ""
         finally:
-            forget_lease(self.record, self.workspace)
+            if _read_lease(self.record, self.workspace) is not None:
+                lease_file(self.record.name, self.workspace).unlink(missing_ok=True)
 
-    def _ended(self, server: Server) -> bool:
-        """Whether the server ended otherwise; Slurm is asked only when the server itself does not answer."""
-        if self.record.backend == "slurm" and self._silent_since is None:
-            return False
-        return server.state().state.final
+    def _write(self, **news: Any) -> None:
+        self._lease = replace(self._lease, **news)
+        write_atomic(lease_file(self.record.name, self.workspace), json.dumps(asdict(self._lease)), mode=0o600)
 
     def _rest(self, registry: Registry) -> None:
         """Wait until the next look; a server that is stopped meanwhile ends the wait within a second."""
@@ -268,11 +253,10 @@ class Watchdog:
     def look(self) -> str:
         """Look once; return why the server has to end now, empty when it goes on."""
         now = time.time()
-        self._see(ask_metrics(self.record.base_url, http=self._http), now)
+        self._take(ask_metrics(self.record.base_url, http=self._http), now)
         owner = self.terms.owner
         gone = owner is not None and not process_alive(owner.pid, owner.started_at)
-        self._note = dataclasses.replace(self._note, seen_at=now, quiet_since=self._quiet_since, owner_gone=gone)
-        write_lease(self.record.name, self.workspace, self._note)
+        self._write(seen_at=now, quiet_since=self._quiet_since, owner_gone=gone)
         idle_s, quiet_s = self.terms.idle_s, self.terms.quiet_s
         if idle_s is not None and self._quiet_since is not None and now - self._quiet_since >= idle_s:
             return f"no request for {idle_s / 60:.3g} min"
@@ -281,7 +265,7 @@ class Watchdog:
             return f"its owner, process {owner.pid}, is gone and nothing uses it"
         return ""
 
-    def _see(self, sample: Sample | None, now: float) -> None:
+    def _take(self, sample: Sample | None, now: float) -> None:
         if sample is None:
             self._quiet_since = None
             self._silent_since = self._silent_since if self._silent_since is not None else now
@@ -295,37 +279,27 @@ class Watchdog:
             self._last = sample
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str]) -> int:
     """Watch in the foreground; return the exit status: 0 done, 1 the server could not be stopped."""
-    given = _parser().parse_args(words)
+    workspace, name, alias, terms = words
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    owner = None if given.owner_pid is None else Process(given.owner_pid, given.owner_started_at)
-    terms = LeaseTerms(given.idle_s, owner, given.quiet_s, given.every_s)
-    record = Registry(given.workspace).find(given.name)
-    if record is None or record.alias != given.alias:
+    given = json.loads(terms)
+    owner = given.pop("owner")
+    record = Registry(Path(workspace)).find(name)
+    if record is None or record.alias != alias:
         return 0
+    watchdog = Watchdog(
+        record, workspace=Path(workspace), terms=LeaseTerms(owner=Process(**owner) if owner else None, **given)
+    )
     try:
-        why = Watchdog(record, workspace=given.workspace, terms=terms).watch()
+        reason = watchdog.watch()
     except TautoolsError as error:
-        _log.error("%s: %s", given.name, error)
+        _LOG.error("%s: %s", name, error)
         return 1
-    _log.info("%s: %s", given.name, f"stopped, {why}" if why else "has ended; nothing more to watch")
+    _LOG.info("%s: %s", name, f"stopped, {reason}" if reason else "has ended; nothing more to watch")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m tautools.servers.lease", description="Watch one server.")
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--alias", required=True, help="the launch that is meant")
-    parser.add_argument("--idle-s", type=float, help="stop after so long without a request")
-    parser.add_argument("--owner-pid", type=int, help="stop when this process is gone and nothing uses the server")
-    parser.add_argument("--owner-started-at", type=float, help="start time of that process")
-    parser.add_argument("--quiet-s", type=float, default=120.0, help="without a request for so long nothing uses it")
-    parser.add_argument("--every-s", type=float, default=15.0, help="how often to look")
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ModelCallError
 from tautools.servers.checks.target import root_of
-from tautools.servers.server import server_states
+from tautools.servers.registry import Registry
+from tautools.servers.server import states_of
 from tautools.servers.state import Snapshot, State
 
 if TYPE_CHECKING:
@@ -219,6 +220,16 @@ class WatchedServer:
     """Since it last told how it is [s]; 0 when it has just done so, None when it never did."""
 
 
+def server_states(workspace: Path) -> list[tuple[ServerRecord, Snapshot]]:
+    """Return every registered server with its state now."""
+    from tautools.http import Http
+
+    registry = Registry(workspace)
+    scan = registry.scan()
+    records = list(scan.records.values())
+    return list(zip(records, states_of(records, scan, registry, Http()), strict=True)) if records else []
+
+
 def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[WatchedServer]:
     """Return every registered server with its state and load; rates are those since the former look.
 
@@ -226,18 +237,20 @@ def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[
     ----------
     workspace : Path
         Where they are registered.
-    former : sequence of Watched, optional
-        What the last look returned. A server that does not answer now keeps the load it told then, with its age.
+    former : sequence of WatchedServer, optional
+        What the last look returned. A server that does not answer now keeps its load from then, with its age.
     """
     from tautools.http import Http
 
-    found = server_states(workspace)
+    states = server_states(workspace)
     before = {(each.record.name, each.record.alias): each for each in former}
-    asked = [record for record, snapshot in found if _is_answering(snapshot)]
-    samples = _sample_all(asked, Http())
+    answering = [
+        record for record, snapshot in states if snapshot.state in _ANSWERING_STATES or snapshot.stage == "answering"
+    ]
+    samples = _sample_all(answering, Http())
     return [
         _watched_server(record, snapshot, samples.get(record.name), before.get((record.name, record.alias)))
-        for record, snapshot in found
+        for record, snapshot in states
     ]
 
 
@@ -258,10 +271,6 @@ def sample_servers(workspace: Path) -> list[WatchedServer]:
         else each
         for each in first
     ]
-
-
-def _is_answering(snapshot: Snapshot) -> bool:
-    return snapshot.state in _ANSWERING_STATES or snapshot.stage == "answering"
 
 
 def _sample_all(records: Sequence[ServerRecord], http: Http) -> Mapping[str, Sample]:

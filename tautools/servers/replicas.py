@@ -6,19 +6,20 @@ All or none: what can be checked is checked before the first start, and a failed
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tautools.errors import NotReadyError, ParamsError
 from tautools.params.models import SiteParams
+from tautools.servers.backends import backend_for
+from tautools.servers.backends.base import warn_missing_model
 from tautools.servers.placement import Layout, plan_layout, site_node_state, this_node_state, unknown_node_state
-from tautools.servers.preflight import warn_missing_model
 from tautools.servers.registry import Registry
-from tautools.servers.start import check_launch, launch
+from tautools.servers.start import check_launch, launch_checked, launch_shared_job
 from tautools.servers.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tautools.params.models import ServerParams
     from tautools.servers.server import Server
@@ -94,7 +95,7 @@ def plan_launch(
         As of `launch_all`.
     """
     site = site if site is not None else SiteParams(name="local")
-    node_state = unknown_node_state if site.uses_slurm else this_node_state
+    node_state = unknown_node_state if backend_for(site).by_scheduler else this_node_state
     return plan_layout(servers, node_state(servers, site, workspace, force=force), gpu_ids=gpu_ids)
 
 
@@ -114,7 +115,7 @@ def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Site
     ParamsError
         When the site has no Slurm, or cards are chosen by hand.
     """
-    if not site.uses_slurm:
+    if not backend_for(site).by_scheduler:
         raise ParamsError(
             f"Servers of site {site.name!r} start as processes of this machine, so there is no job for them to share.",
             next_step="Leave --one-job out, or name a site with Slurm.",
@@ -170,7 +171,7 @@ def launch_all(
         for number, place in enumerate(places):
             if number:
                 _stagger(started[-1], places[number - 1].params, place.name, emit or (lambda _text: None))
-            started.append(launch(place.params, workspace=workspace, site=site, name=place.name, force=force))
+            started.append(launch_checked(place.params, workspace=workspace, site=site, name=place.name, force=force))
     except BaseException:
         for server in started:
             server.stop()
@@ -199,7 +200,7 @@ def launch_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Si
     SlurmError
         When Slurm does not take the job; nothing is left behind then.
     """
-    from tautools.servers.backends.slurm_shared import launch_shared_job, without_cards
+    from tautools.servers.backends.slurm_shared import without_cards
 
     places = plan_one_job(servers, workspace=workspace, site=site).require().places
     for place in places:
@@ -236,7 +237,7 @@ def _stagger(former: Server, params: ServerParams, following: str, emit: Callabl
             return
         if deadline is None and _loaded(snapshot):
             return
-        now = (snapshot.stage, _log_bytes(former))
+        now = (snapshot.stage, former.log_size())
         # A queue is not a standstill.
         if now != progress or snapshot.state is State.QUEUED:
             progress, changed_at = now, time.monotonic()
@@ -254,8 +255,3 @@ def _loaded(snapshot: Snapshot) -> bool:
     if snapshot.state is State.STARTING:
         return (snapshot.percent or 0) >= _WEIGHTS_LOADED_PERCENT
     return snapshot.state is not State.QUEUED
-
-
-def _log_bytes(server: Server) -> int:
-    logs = (Path(log) for log in (server.record.log_out, server.record.log_err) if log)
-    return sum(path.stat().st_size for path in logs if path.exists())

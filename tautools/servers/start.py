@@ -13,10 +13,10 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from tautools.errors import ServerError, TautoolsError, VerifyError
+from tautools.errors import ParamsError, ServerError, TautoolsError, VerifyError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers.addresses import as_base_url, short_name
 from tautools.servers.backends import backend_for, backend_of, require_fit
@@ -221,11 +221,17 @@ def attach(
         When a check fails; nothing is registered then.
     """
     from tautools.http import Http
-    from tautools.servers.backends.attached import register
+    from tautools.servers.backends.attached import first_model, register, require_new
 
-    registry = Registry(workspace)
-    base_url = as_base_url(url)
-    record = register(check_name(name), base_url, registry, http=Http(), model=model, key=key, group=group)
+    registry, base_url = Registry(workspace), as_base_url(url)
+    if "@" in urlsplit(base_url).netloc:
+        raise ParamsError(
+            "The address of a server must not hold a user or a password.",
+            next_step="Put the key in an environment variable and name it with --key-env.",
+        )
+    require_new(check_name(name), registry)
+    model = model or first_model(base_url, key, Http())
+    record = register(name, base_url, registry, model=model, key=key, group=group)
     server = Server(record, workspace=workspace)
     try:
         certificate = server.verify()

@@ -17,8 +17,7 @@ from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines
 from tautools.servers.backends.slurm import job_script_text
-from tautools.servers.exclude_node import exclude_node, held_node
-from tautools.servers.start import Restart
+from tautools.servers.start import Restart, exclude_node, held_node
 
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 

@@ -56,7 +56,7 @@ def test_an_idle_server_is_stopped_whole_and_its_keeper_ends_with_it(workspace: 
 
     assert server.state().state is State.STOPPED
     assert not lease_file(server.name, workspace).exists()
-    (log,) = (workspace / "logs").glob("*_keeper-*.log")
+    (log,) = (workspace / "logs").glob("*_watchdog-*.log")
     assert "stopped, no request for" in log.read_text()
 
 

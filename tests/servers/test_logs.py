@@ -12,7 +12,8 @@ import psutil
 from serving import fake_vllm, simulated, wait_for
 
 from tautools.servers import launch
-from tautools.servers.server import LogReader, follow
+from tautools.servers.server import follow
+from tautools.servers.state import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

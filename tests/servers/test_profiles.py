@@ -10,9 +10,8 @@ import pytest
 from tautools.errors import ParamsError
 from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
-from tautools.servers.preflight import warnings_for
 from tautools.servers.vllm.command import DeviceProfile, choose_profile, installed_versions, server_env
-from tautools.servers.vllm.flags import tool_parser_of
+from tautools.servers.vllm.flags import tool_parser_of, warnings_for
 
 PLUGIN = {"vllm": "0.24.0", "vllm_gaudi": "0.24.0", "habana_torch_plugin": "1.24.1"}
 FORK = {"vllm": "0.9.0.1+Gaudi-1.22.0", "habana_torch_plugin": "1.22.0"}

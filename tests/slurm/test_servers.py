@@ -22,7 +22,7 @@ from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
 from tautools.servers import Registry, Snapshot, State, endpoints, launch, open_server, server_states
-from tautools.servers.state import cause_of
+from tautools.servers.server import cause_of
 from tautools.shell import Shell
 from tautools.slurm import JobState, Slurm
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import getpass
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from tautools.errors import ParamsError, ServerError, VerifyError
+from tautools.errors import ServerError, VerifyError
 from tautools.files import write_atomic
 from tautools.records import ServerRecord
 from tautools.servers.backends.base import Backend, name_taken
@@ -74,22 +73,14 @@ class AttachedBackend(Backend):
         )
 
 
-def register(
-    name: str, base_url: str, registry: Registry, *, http: Http, model: str, key: str, group: str
-) -> ServerRecord:
+def register(name: str, base_url: str, registry: Registry, *, model: str, key: str, group: str) -> ServerRecord:
     """Write down a running server that is not verified yet; see `attach`."""
-    if "@" in urlsplit(base_url).netloc:
-        raise ParamsError(
-            "The address of a server must not hold a user or a password.",
-            next_step="Put the key in an environment variable and name it with --key-env.",
-        )
-    _require_new(name, registry)
     key_file = registry.folder.resolve() / f"{name}.key"
     record = ServerRecord(
         name=name,
         backend="attached",
         engine="attached",
-        model=model or _first_model(base_url, key, http),
+        model=model,
         base_url=base_url,
         key_file=str(key_file) if key else "",
         spec={"name": check_name(group)} if group else {},
@@ -97,14 +88,15 @@ def register(
         owner=getpass.getuser(),
     )
     with registry.claim():
-        _require_new(name, registry)
+        require_new(name, registry)
         if key:
             write_atomic(key_file, key + "\n", mode=0o600)
         registry.add(record)
     return record
 
 
-def _require_new(name: str, registry: Registry) -> None:
+def require_new(name: str, registry: Registry) -> None:
+    """Raise a ServerError when a server of that name is registered."""
     known = registry.find(name)
     if known is not None:
         raise ServerError(
@@ -114,7 +106,8 @@ def _require_new(name: str, registry: Registry) -> None:
         )
 
 
-def _first_model(base_url: str, key: str, http: Http) -> str:
+def first_model(base_url: str, key: str, http: Http) -> str:
+    """Return the first model that a server lists; raise a VerifyError when it lists none."""
     answer = ask_models(base_url, key=key, http=http)
     if not answer.names:
         refused = answer.status in {401, 403}

@@ -119,7 +119,9 @@ class LocalBackend(Backend):
         if not record.on_this_host:
             return out_of_sight(record)
         # It may have ended while it was asked; the process has the last word.
-        return silent_state(record, look.registry, answer) if process_runs(record) else ended_state(record, look.registry)
+        return (
+            silent_state(record, look.registry, answer) if process_runs(record) else ended_state(record, look.registry)
+        )
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the process is gone; a process on another host counts as running."""

@@ -164,35 +164,35 @@ def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, 
         When a value cannot stand in a job script.
     """
     body = server_lines(params, site, record, workspace, cards=job_card_lines(params, site))
-    what = f"Server {record.name}: {record.model}"
-    return render_job(record.name, what, body, site, workspace, cards=cards_needed(params, site))
+    return render_job([record], body, site, workspace, cards=cards_needed(params, site))
 
 
 def render_job(
-    name: str, what: str, body: Sequence[str], site: SiteParams, workspace: Path, *, cards: int, servers: int = 1
+    records: Sequence[ServerRecord], body: Sequence[str], site: SiteParams, workspace: Path, *, cards: int
 ) -> str:
-    """Return the text of a job script with what the site asks for.
+    """Return the text of a job script with what the site asks for; cores and memory count for each server.
 
     Parameters
     ----------
-    name : str
-        Of the job and its logs.
-    what : str
-        One sentence for its comment.
+    records : sequence of ServerRecord
+        The servers of the job.
     body : sequence of str
         Lines of bash.
     site : SiteParams
-        What a job asks for; cores and memory count for each server.
+        What a job asks for.
     workspace : Path
         Where its logs go; absolute.
-    cards, servers : int
-        How many it needs, and how many servers it holds.
+    cards : int
+        How many it needs.
 
     Raises
     ------
     ParamsError
         When a value cannot stand in one.
     """
+    names = [record.name for record in records]
+    name = "+".join(names)[:64].rstrip("+")
+    what = f"Servers {', '.join(names)} on one node" if len(names) > 1 else f"Server {name}: {records[0].model}"
     out, err = _log_patterns(name, workspace)
     asked = site.model_dump(include={"account", "partition", "qos", "constraint", "exclude", "time_limit"})
     text = render_sbatch(
@@ -201,8 +201,8 @@ def render_job(
             comment=f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE",
             output=out,
             error=err,
-            cores=None if site.cores is None else site.cores * servers,
-            memory_gib=None if site.memory_gib is None else site.memory_gib * servers,
+            cores=None if site.cores is None else site.cores * len(names),
+            memory_gib=None if site.memory_gib is None else site.memory_gib * len(names),
             gres=gres_for(site, cards),
             body=body,
             **asked,

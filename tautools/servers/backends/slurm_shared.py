@@ -122,11 +122,10 @@ def _script_text(
         # Subshells: what one server loads, exports and ends does not concern the others.
         lines = server_lines(without_cards(place), site, record, workspace, cards=shares[number])
         functions += [f"serve_{number}() (", *lines, ")", ""]
-    names = [record.name for record in records]
     body = [
         "trap : TERM  # the end of each server is written down too when Slurm ends the job",
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
-        f"names=({' '.join(shlex.quote(name) for name in names)})",
+        f"names=({' '.join(shlex.quote(record.name) for record in records)})",
         f"launches={shlex.quote(str(workspace / 'servers' / 'launches'))}",
         "",
         *functions,
@@ -136,8 +135,7 @@ def _script_text(
         *_start_lines(places, records, workspace),
         _WAIT_FOR_ALL,
     ]
-    job, what = "+".join(names)[:64].rstrip("+"), f"Servers {', '.join(names)} on one node"
-    return render_job(job, what, body, site, workspace, cards=sum(needed), servers=len(places))
+    return render_job(records, body, site, workspace, cards=sum(needed))
 
 
 def _log_word(record: ServerRecord, workspace: Path, end: str) -> str:

@@ -26,8 +26,11 @@ from tautools.shell import Shell
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tautools.params.models import ServerParams
+
 
 _LOG = logging.getLogger(__name__)
+_SPECULATIVE_OPTIONS = {"speculative_config", "speculative-config"}
 
 _OPTION = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)")
 _CHOICES = re.compile(r" \{[^}]*\}.*")
@@ -210,3 +213,31 @@ def _cache_key(command: Sequence[str]) -> str:
     paths = [Path(shutil.which(command[0]) or command[0]), *(Path(word) for word in command[1:])]
     times = [f"{path}:{path.stat().st_mtime_ns}" for path in [*paths, *packages_folders(command)] if path.exists()]
     return hashlib.sha256(json.dumps([list(command), times]).encode()).hexdigest()[:24]
+
+
+def warnings_for(params: ServerParams) -> list[str]:
+    """Return warnings about a server file, one sentence or two each."""
+    if params.simulated:
+        return []
+    warnings = []
+    intended = first_release_of(params.model)
+    if intended is not None:
+        warnings.append(
+            f"The hub has no repository {params.model}: the 2507 release has no model of this size. "
+            f"{intended} with `chat_template_kwargs: {{enable_thinking: false}}` is the nearest that exists "
+            f"(server file `{intended.rpartition('/')[2].lower()}`)."
+        )
+    usual = tool_parser_of(params.model)
+    parser = params.vllm.tool_call_parser
+    if parser is None:
+        name = f"`{usual}` for this family" if usual else "the model's card says which one"
+        warnings.append(
+            f"No `tool_call_parser` is set ({name}): every turn of the benchmark that uses tools is refused."
+        )
+    elif usual is not None and parser != usual:
+        warnings.append(f"`tool_call_parser` is `{parser}`; models of this family mostly need `{usual}`.")
+    if _SPECULATIVE_OPTIONS & set(params.vllm.args) and (params.vllm.gpu_memory_utilization or 0.9) > 0.9:
+        warnings.append(
+            "Speculative decoding needs memory of its own: above 0.9 `gpu_memory_utilization` it may run out."
+        )
+    return warnings
