@@ -21,7 +21,7 @@ from tautools.slurm.jobs import (
     parse_sacct,
     parse_squeue,
 )
-from tautools.slurm.reasons import explain_refusal
+from tautools.slurm.reasons import explain_refusal, is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -98,11 +98,7 @@ class Slurm:
             return {}
         queue = self._run("squeue", "--me", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}")
         if queue.exit_code != 0:
-            raise SlurmError(
-                "Slurm does not tell of its jobs.",
-                evidence=queue.stderr.strip()[-500:],
-                next_step="Try `squeue --me`; ask again when the controller answers.",
-            )
+            raise _failure(queue, "Slurm does not list its jobs.", "Try `squeue --me`.")
         found = {job_id: job for job_id, job in parse_squeue(queue.stdout).items() if job_id in wanted}
         gone = wanted - set(found)
         return found | (self._accounted(gone) if gone else {})
@@ -117,11 +113,7 @@ class Slurm:
         """
         done = self._run("scancel", "--", job_id) if job_id else Completed(0, "", "")
         if done.exit_code != 0 and "Invalid job id" not in done.stderr:
-            raise SlurmError(
-                f"Job {job_id} could not be cancelled.",
-                evidence=done.stderr.strip()[-500:],
-                next_step=f"Try `scancel {job_id}`.",
-            )
+            raise _failure(done, f"Job {job_id} could not be cancelled.", f"Try `scancel {job_id}`.")
         deadline = time.monotonic() + timeout_s
         while (job := self.jobs([job_id]).get(job_id)) is not None and not job.state.ended:
             if job.state is JobState.UNKNOWN or time.monotonic() > deadline:
@@ -146,6 +138,8 @@ class Slurm:
         """
         where = [f"--partition={partition}"] if partition else []
         done = self._run("sinfo", "--noheader", "--Node", *where, f"--Format={NODE_FORMAT}")
+        if done.exit_code != 0 and is_unreachable(done.stderr):
+            raise _failure(done, "Slurm does not list its nodes.", "Try `sinfo`.")
         return parse_nodes(done.stdout) if done.exit_code == 0 else []
 
     def _accounted(self, job_ids: Collection[str]) -> dict[str, SlurmJob]:
@@ -169,11 +163,19 @@ class Slurm:
 
 
 def _refused(done: Completed) -> SlurmError:
-    said = (done.stderr or done.stdout).strip()[-800:]
-    words = explain_refusal(said)
-    return SlurmError(
-        f"Slurm does not take this job. {words}".strip(),
-        evidence=said,
-        next_step="Correct account, partition, QOS, cards, memory or time in the site file; "
+    message = done.stderr or done.stdout
+    return _failure(
+        done,
+        f"Slurm does not take this job. {explain_refusal(message)}".strip(),
+        "Correct account, partition, QOS, cards, memory or time in the site file; "
         "`sacctmgr show assoc user=$USER format=account,partition,qos` and `sinfo -o '%P %G %l'` list yours.",
     )
+
+
+def _failure(done: Completed, problem: str, next_step: str) -> SlurmError:
+    """Return the error for a command that failed; a controller that is down is named, not the job."""
+    message = (done.stderr or done.stdout).strip()[-800:]
+    if is_unreachable(message):
+        problem = "The Slurm controller does not answer."
+        next_step = "Nothing needs to be corrected: `scontrol ping` says when it is up again; then repeat the command."
+    return SlurmError(problem, evidence=message, next_step=next_step)

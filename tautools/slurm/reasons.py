@@ -53,9 +53,10 @@ _REFUSALS = {
     "invalid feature specification": "No node has the asked-for constraint.",
     "more processors requested": "More cores are asked for than a node has.",
     "memory specification": "More memory is asked for than a node has.",
-    "unable to contact slurm controller": "The Slurm controller does not answer.",
-    "socket timed out": "The Slurm controller does not answer in time.",
 }
+
+_UNREACHABLE = ("unable to contact slurm controller", "socket timed out", "connection refused", "zero bytes were")
+"""What Slurm's commands say when the controller is down or overloaded."""
 
 
 def explain_reason(reason: str) -> str:
@@ -70,7 +71,13 @@ def explain_reason(reason: str) -> str:
     return f"Slurm says: {reason}."
 
 
-def explain_refusal(said: str) -> str:
+def explain_refusal(message: str) -> str:
     """Return a sentence for what `sbatch` refused; empty when it is not one that is known."""
-    lower = said.lower()
-    return next((words for part, words in _REFUSALS.items() if part in lower), "")
+    lower = message.lower()
+    return next((sentence for part, sentence in _REFUSALS.items() if part in lower), "")
+
+
+def is_unreachable(message: str) -> bool:
+    """Return whether a command failed because the controller does not answer, which is no fault of the job."""
+    lower = message.lower()
+    return any(part in lower for part in _UNREACHABLE)

@@ -197,7 +197,7 @@ def test_a_key_is_never_written(tmp_path, monkeypatch):
         ({"tasks": {"ids": ["0", "9999"]}}, "9999"),
         ({"tasks": {"split": "nope"}}, "nope"),
         ({"agent": {"model": "sim-40B", "base_url": "{url}"}}, "serves: sim-4B"),
-        ({"agent": {"model": "sim-4B", "base_url": "http://127.0.0.1:9/v1"}}, "Nobody answers for the agent"),
+        ({"agent": {"model": "sim-4B", "base_url": "http://127.0.0.1:9/v1"}}, "Nothing answers for the agent"),
         ({"user": {"model": "nobody-serves-this"}}, "nobody-serves-this"),
         ({"agent": {"server": "no-such-server"}}, "no-such-server"),
     ],

@@ -143,7 +143,7 @@ def test_an_attached_server_that_takes_any_key_by_now_is_not_used(workspace: Pat
     try:
         with pytest.raises(VerifyError, match="fails check 4"):
             second.wait_ready()
-        with pytest.raises(ServerError, match="mine is not what was proven: key: the server is open"):
+        with pytest.raises(ServerError, match="mine is not what was verified: key: the server is open"):
             endpoints(RoleParams(server="mine"), workspace=workspace, role_name="agent")
     finally:
         second.stop()

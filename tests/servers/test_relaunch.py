@@ -64,7 +64,7 @@ def test_a_relaunch_is_shown_and_asked_for_before_it_is_done(workspace: Path, ca
 def test_a_failure_without_a_known_change_is_not_started_again(workspace: Path) -> None:
     fail(workspace, "exits")
 
-    with pytest.raises(ServerError, match="No change is known") as caught:
+    with pytest.raises(ServerError, match="No automatic fix is known") as caught:
         plan_restart("fake", workspace=workspace, fix=True)
 
     assert caught.value.next_step

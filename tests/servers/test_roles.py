@@ -96,7 +96,7 @@ def test_a_model_that_is_not_served_is_told_with_the_nearest(workspace: Path, se
 
 
 def test_an_address_where_nobody_answers_is_told(workspace: Path) -> None:
-    with pytest.raises(ServerError, match=r"Nobody answers for the agent at http://127\.0\.0\.1:9/v1"):
+    with pytest.raises(ServerError, match=r"Nothing answers for the agent at http://127\.0\.0\.1:9/v1"):
         ask(workspace, base_url="http://127.0.0.1:9/v1", model="m")
 
     assert list(workspace.iterdir()) == []
