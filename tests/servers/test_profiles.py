@@ -131,7 +131,9 @@ def test_a_missing_or_unusual_parser_and_a_name_without_repository_are_told() ->
         "Qwen/Qwen3-14B-Instruct-2507", tool_call_parser="hermes"
     )
     drafting = {"speculative_config": {"method": "x"}}
-    assert "Speculative decoding" in said("Qwen/x", tool_call_parser="hermes", gpu_memory_utilization=0.95, args=drafting)
+    assert "Speculative decoding" in said(
+        "Qwen/x", tool_call_parser="hermes", gpu_memory_utilization=0.95, args=drafting
+    )
     assert said("Qwen/x", tool_call_parser="hermes", gpu_memory_utilization=0.88, args=drafting) == ""
 
 
