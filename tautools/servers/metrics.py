@@ -7,6 +7,7 @@ their KV caches the fullest is shown.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -51,7 +52,7 @@ _TAKE_MAX = {"kv_usage", "prefix_rate"}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reading of `/metrics`; None is what this server does not tell."""
+    """One reading of `/metrics`; None is what this server does not report."""
 
     at: float
     """On the monotonic clock [s]."""
@@ -64,11 +65,11 @@ class Sample:
     prefix_queries: float | None = None
     prefix_hits: float | None = None
     prefix_rate: float | None = None
-    """Share of prompt tokens found in the cache, as very old versions tell it, in [0, 1]."""
+    """Share of prompt tokens found in the cache, as very old versions report it, in [0, 1]."""
     prompt_tokens: float | None = None
     output_tokens: float | None = None
     prompt_rate: float | None = None
-    """Tokens per second as very old versions tell them."""
+    """Tokens per second as very old versions report them."""
     output_rate: float | None = None
     finished: float | None = None
     """Requests that have ended, for whatever reason."""
@@ -85,8 +86,8 @@ class Sample:
         return (self.finished, self.prompt_tokens, self.output_tokens)
 
     @property
-    def told(self) -> bool:
-        """Whether the answer held anything of vLLM's at all."""
+    def is_vllm(self) -> bool:
+        """Whether the answer held any of vLLM's metrics."""
         return self.running is not None or self.finished is not None
 
 
@@ -109,7 +110,7 @@ class ServerLoad:
 
 
 def ask_metrics(base_url: str, *, http: Http, timeout_s: float = 3.0) -> Sample | None:
-    """Return a reading of the server's `/metrics`; None when it does not answer or tells nothing of vLLM's.
+    """Return a reading of the server's `/metrics`; None when it does not answer or reports nothing of vLLM's.
 
     The key is not sent: vLLM answers this without one.
     """
@@ -120,7 +121,7 @@ def ask_metrics(base_url: str, *, http: Http, timeout_s: float = 3.0) -> Sample 
     if answer.status != 200:
         return None
     sample = parse_metrics(answer.text, at=time.monotonic())
-    return sample if sample.told else None
+    return sample if sample.is_vllm else None
 
 
 def parse_metrics(text: str, *, at: float) -> Sample:
@@ -136,12 +137,12 @@ def parse_metrics(text: str, *, at: float) -> Sample:
     wanted = {name: field for name, names in _METRIC_NAMES.items() for name in names}
     seen: dict[str, list[float]] = {}
     for line in text.splitlines():
-        found = _METRIC_LINE.match(line) if line.startswith("vllm:") else None
-        if found is None or found["name"] not in wanted:
+        match = _METRIC_LINE.match(line) if line.startswith("vllm:") else None
+        if match is None or match["name"] not in wanted:
             continue
-        value = _to_float(found["value"])
-        if value is not None:
-            seen.setdefault(found["name"], []).append(value)
+        with contextlib.suppress(ValueError):
+            if math.isfinite(value := float(match["value"])):
+                seen.setdefault(match["name"], []).append(value)
     fields = {}
     for name, names in _METRIC_NAMES.items():
         values = next((seen[each] for each in names if each in seen), None)
@@ -153,7 +154,7 @@ def parse_metrics(text: str, *, at: float) -> Sample:
 def server_load(now: Sample, former: Sample | None = None) -> ServerLoad:
     """Return the load that one sample shows, with rates when there is a former one of the same launch.
 
-    A counter that went backwards belongs to a server that was started anew; its rate is left out.
+    A counter that went backwards belongs to a server that was started again; its rate is left out.
     """
     prompts = _rate(now, former, "prompt_tokens")
     outputs = _rate(now, former, "output_tokens")
@@ -193,14 +194,6 @@ def _to_int(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _to_float(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 _ANSWERING_STATES = {State.READY, State.DEGRADED, State.VERIFYING, State.UNKNOWN}
 
 BETWEEN_SAMPLES_S = 0.3
@@ -217,7 +210,7 @@ class WatchedServer:
     """The last reading of its `/metrics`; an older look's when it did not answer this time."""
     load: ServerLoad = field(default_factory=ServerLoad)
     health_age_s: float | None = None
-    """Since it last told how it is [s]; 0 when it has just done so, None when it never did."""
+    """Since it last reported its load [s]; 0 when it has just done so, None when it never did."""
 
 
 def server_states(workspace: Path) -> list[tuple[ServerRecord, Snapshot]]:

@@ -99,7 +99,7 @@ def check_launch(
     Returns
     -------
     float or None
-        In seconds since the epoch, where Slurm can tell.
+        In seconds since the epoch, where Slurm can say.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def attach(
     registry, base_url = Registry(workspace), as_base_url(url)
     if "@" in urlsplit(base_url).netloc:
         raise ParamsError(
-            "The address of a server must not hold a user or a password.",
+            "The address of a server must not contain a user or a password.",
             next_step="Put the key in an environment variable and name it with --key-env.",
         )
     require_new(check_name(name), registry)

@@ -1,4 +1,4 @@
-"""Slurm's commands, by the one door to processes."""
+"""Slurm's commands, run as processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Slurm:
     Parameters
     ----------
     shell : Shell, optional
-        The door to processes.
+        Runs the commands.
     timeout_s : float
         Seconds that a command may take.
     """
@@ -86,7 +86,7 @@ class Slurm:
     def jobs(self, job_ids: Collection[str]) -> dict[str, SlurmJob]:
         """Return what Slurm knows of these jobs, by id; a job that it knows nothing of is left out.
 
-        One query tells of all that run, wait or ended lately. For older ones the accounting is asked, if there is one.
+        One query covers all that run, wait or ended lately. For older ones the accounting is asked, if there is one.
 
         Raises
         ------
@@ -99,9 +99,9 @@ class Slurm:
         queue = self._run("squeue", "--me", "--noheader", "--states=all", f"--format={SQUEUE_FORMAT}")
         if queue.exit_code != 0:
             raise _failure(queue, "Slurm does not list its jobs.", "Try `squeue --me`.")
-        found = {job_id: job for job_id, job in parse_squeue(queue.stdout).items() if job_id in wanted}
-        gone = wanted - set(found)
-        return found | (self._accounted(gone) if gone else {})
+        jobs = {job_id: job for job_id, job in parse_squeue(queue.stdout).items() if job_id in wanted}
+        missing = wanted - set(jobs)
+        return jobs | (self._accounted(missing) if missing else {})
 
     def cancel(self, job_id: str, *, timeout_s: float = 120.0) -> None:
         """Cancel a job and return when nothing of it runs.

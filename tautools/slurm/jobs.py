@@ -63,7 +63,7 @@ _STATE_ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """One job, as Slurm told of it."""
+    """One job, as Slurm reported it."""
 
     job_id: str
     state: JobState
@@ -164,6 +164,6 @@ def parse_nodes(text: str) -> list[Node]:
 
 
 def _count_gpus(text: str) -> int:
-    """Return how many cards `gpu:hl225:8(S:0)` or `gpu:hl225:2(IDX:0-1)` tells."""
+    """Return how many cards `gpu:hl225:8(S:0)` or `gpu:hl225:2(IDX:0-1)` says."""
     counts = re.findall(r"gpu(?::[\w.-]+?)?:(\d+)(?=\(|,|$)", text)
     return sum(int(each) for each in counts)

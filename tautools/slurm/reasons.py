@@ -60,7 +60,7 @@ _UNREACHABLE = ("unable to contact slurm controller", "socket timed out", "conne
 
 
 def explain_reason(reason: str) -> str:
-    """Return a sentence for why a job waits; Slurm's own word stays in it where it tells more."""
+    """Return a sentence for why a job waits; Slurm's own word stays in it where it says more."""
     known = _REASONS.get(reason) or _REASONS.get(reason.split(",", maxsplit=1)[0].strip())
     if known is not None:
         return known

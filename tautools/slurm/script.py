@@ -30,7 +30,7 @@ class JobScript:
     """Slurm's pattern for the file of the output; see `log_pattern`."""
     error: str
     body: Sequence[str]
-    """Lines of bash, quoted by whoever wrote them."""
+    """Lines of bash, already quoted."""
     comment: str = ""
     account: str | None = None
     partition: str | None = None
@@ -43,7 +43,7 @@ class JobScript:
     exclude: Sequence[str] = ()
     """Nodes that it must not run on."""
     requeue: bool = False
-    """Whether Slurm may start it again after a failed node; a server that comes back elsewhere must be proven anew."""
+    """Whether Slurm may start it again after a failed node; a server that comes back must be verified again."""
 
 
 def render_sbatch(script: JobScript) -> str:

@@ -97,7 +97,7 @@ def test_what_is_not_proven_is_not_attached(
 
 
 def test_where_nobody_answers_nothing_is_written(workspace: Path) -> None:
-    with pytest.raises(VerifyError, match="does not tell which models"):
+    with pytest.raises(VerifyError, match="does not list its models"):
         attach("mine", "http://127.0.0.1:9/v1", workspace=workspace)
 
     assert list(workspace.iterdir()) == []

@@ -73,7 +73,7 @@ def test_a_counter_that_went_backwards_has_no_rate() -> None:
 
 
 def test_a_page_of_something_else_tells_nothing() -> None:
-    assert not parse_metrics("<html>vllm: no</html>\nup 1\n", at=0.0).told
+    assert not parse_metrics("<html>vllm: no</html>\nup 1\n", at=0.0).is_vllm
 
 
 @given(st.text())

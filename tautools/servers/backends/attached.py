@@ -112,7 +112,7 @@ def first_model(base_url: str, key: str, http: Http) -> str:
     if not answer.names:
         refused = answer.status in {401, 403}
         raise VerifyError(
-            f"{base_url} does not tell which models it serves.",
+            f"{base_url} does not list its models.",
             evidence=answer.detail or f"/v1/models answers {answer.status}",
             next_step="Name the variable that holds its key with --key-env."
             if refused

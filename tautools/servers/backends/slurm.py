@@ -92,7 +92,7 @@ class SlurmBackend(Backend):
         if waiting is not None:
             return waiting
         if not record.base_url:
-            return Snapshot(State.UNKNOWN, f"Slurm tells nothing of its job {record.job_id}.", age_of(record))
+            return Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.", age_of(record))
         answer = ask_models(record.base_url, key=registry.key(record), http=look.http)
         if answer.status == 0:
             return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
@@ -223,7 +223,7 @@ def _waiting_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
 
 
 def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
-    """Return the state of a server whose job has ended; None when its log has to tell why it failed."""
+    """Return the state of a server whose job has ended; None when its log has to say why it failed."""
     if job.state not in _JOB_ENDS:
         return None
     state, detail, advice = _JOB_ENDS[job.state]
