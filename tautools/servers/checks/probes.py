@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.records import ModelConfig, Role, Sampling, Thinking
-from tautools.servers.checks.target import CheckContext, CheckResult, root_of
+from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, root_of
 from tautools.servers.diagnose.causes import diagnose_answer
 
 if TYPE_CHECKING:
@@ -127,122 +127,107 @@ _TOOL_QUESTION: list[Message] = [
 ]
 
 
-def check_chat(context: CheckContext) -> CheckResult:
+def check_chat(context: CheckContext) -> str:
     """Check 5: one answer at temperature 0, not empty, and the server says why it ended."""
-    messages: list[Message] = [{"role": "user", "content": f"Answer with the one word: {_CHAT_WORD}"}]
-    reply = ask(context.endpoint, messages)
-    summary = f"answered {short(reply.text)}, finish reason {reply.finish_reason or 'none'}"
+    reply = ask(context.endpoint, [{"role": "user", "content": f"Answer with the one word: {_CHAT_WORD}"}])
+    reason = f"finish reason {reply.finish_reason or 'none'}"
+    summary = f"answered {short(reply.text)}, {reason}"
     if not reply.text.strip():
         known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
         why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
-        return CheckResult(False, f"{why} (finish reason {reply.finish_reason or 'none'})")
+        raise CheckFailedError(f"{why} ({reason})")
     if not reply.finish_reason:
-        return CheckResult(False, f"{summary}: the answer did not end properly")
+        raise CheckFailedError(f"{summary}: the answer did not end properly")
     if _CHAT_WORD in reply.text.lower():
-        return CheckResult(True, summary)
+        return summary
+    summary += ", not the word it was asked for"
     # A simulated server follows the request exactly. A model only needs to answer: a small or random one works too.
-    return CheckResult(not context.endpoint.simulated, f"{summary}, not the word it was asked for")
+    if context.endpoint.simulated:
+        raise CheckFailedError(summary)
+    return summary
 
 
-def check_tool_calls(context: CheckContext) -> CheckResult:
+def check_tool_calls(context: CheckContext) -> str:
     """Check 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
     try:
-        forced, free = _ask_both(context.endpoint)
-        problem = _call_problem(forced)
-        if problem:
-            return CheckResult(False, f"forced call: {problem}")
-        known = diagnose_answer(free.text, tool_calls=len(free.tool_calls))
-        if known is not None:
-            return CheckResult(
-                False, f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}"
-            )
-        after = ask(
-            context.endpoint,
-            [*_TOOL_QUESTION, forced.message, *_tool_results(forced)],
-            tools=[_TOOL],
-            max_tokens=_AFTER_TOOL_TOKENS,
-        )
+        with ThreadPoolExecutor(max_workers=2) as pool:  # a server's first calls take it a second each
+            forced = pool.submit(ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL], tool_choice="required")
+            free = pool.submit(ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL])
+        _require_call(forced.result())
+        calls, text = free.result().tool_calls, free.result().text
+        if known := diagnose_answer(text, tool_calls=len(calls)):
+            raise CheckFailedError(f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}")
+        turn = [*_TOOL_QUESTION, forced.result().message, *_tool_results(forced.result())]
+        after = ask(context.endpoint, turn, tools=[_TOOL], max_tokens=_AFTER_TOOL_TOKENS)
     except ModelCallError as error:
         if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
-            return CheckResult(False, f"{_NO_PARSER}. It said: {short(error.evidence or error.problem, 200)}")
+            what = short(error.evidence or error.problem, 200)
+            raise CheckFailedError(f"{_NO_PARSER}. It said: {what}") from error
         raise
     if not (after.text.strip() or after.tool_calls or after.thinking):
-        return CheckResult(False, "nothing was answered to the tool's result")
-    chosen = "a free call was made" if free.tool_calls else "left free, the model chose to make no call"
-    return CheckResult(True, f"forced call parsed, {chosen}, the tool's result was answered")
+        raise CheckFailedError("nothing was answered to the tool's result")
+    chosen = "a free call was made" if calls else "left free, the model chose to make no call"
+    return f"forced call parsed, {chosen}, the tool's result was answered"
 
 
-def _ask_both(endpoint: Endpoint) -> tuple[Reply, Reply]:
-    """Ask for a forced and for a free call side by side: a server's first ones take it a second each."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        forced = pool.submit(ask, endpoint, _TOOL_QUESTION, tools=[_TOOL], tool_choice="required")
-        free = pool.submit(ask, endpoint, _TOOL_QUESTION, tools=[_TOOL])
-        return forced.result(), free.result()
-
-
-def _call_problem(reply: Reply) -> str:
+def _require_call(reply: Reply) -> None:
     if not reply.tool_calls:
-        return f"no call came back, but {short(reply.text)}; {_NO_PARSER}"
+        raise CheckFailedError(f"forced call: no call came back, but {short(reply.text)}; {_NO_PARSER}")
     call = reply.tool_calls[0]
     if call.name != "get_order_status":
-        return f"a tool that does not exist was called: {short(call.name)}"
+        raise CheckFailedError(f"forced call: a tool that does not exist was called: {short(call.name)}")
     try:
         arguments = json.loads(call.arguments)
-    except ValueError:
-        return f"its arguments are not JSON: {short(call.arguments)}"
+    except ValueError as error:
+        raise CheckFailedError(f"forced call: its arguments are not JSON: {short(call.arguments)}") from error
     if not isinstance(arguments, dict):
-        return (
-            f"its arguments are not an object: {short(call.arguments)}; "
+        raise CheckFailedError(
+            f"forced call: its arguments are not an object: {short(call.arguments)}; "
             "vLLM 0.32 and later hold a model to the schema with --tool-strict-level parameter"
         )
-    return ""
 
 
 def _tool_results(reply: Reply) -> list[Message]:
-    content = json.dumps({"order_id": "#W0000000", "status": "delivered"})
-    return [
-        {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content} for call in reply.tool_calls
-    ]
+    result = {"role": "tool", "content": json.dumps({"order_id": "#W0000000", "status": "delivered"})}
+    return [result | {"tool_call_id": call.id, "name": call.name} for call in reply.tool_calls]
 
 
 _THINKING_TAGS = ("<think>", "</think>")
 _THINKING_QUESTION = [{"role": "user", "content": "How many days do two weeks have? Answer with the number."}]
 
 
-def check_thinking(context: CheckContext) -> CheckResult:
-    """Check 6: ask a plain question and see whether there is thinking, and whether it is kept out of the text."""
+def check_thinking(context: CheckContext) -> str:
+    """Check 6: whether the model thinks as it was asked to, and whether thinking is kept out of the text.
+
+    The model client would take thinking out of the text; here it matters where the server puts it.
+    """
+    target = context.target
     body = {"model": context.model, "messages": _THINKING_QUESTION, "temperature": 0, "max_tokens": 64}
-    answer = context.http.post(
-        f"{context.target.base_url}/chat/completions", body, key=context.target.key, timeout_s=600.0
-    )
+    answer = context.http.post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
     if answer.status != 200:
-        return CheckResult(False, f"the question was answered {answer.status}: {short(answer.text, 200)}")
+        raise CheckFailedError(f"the question was answered {answer.status}: {short(answer.text, 200)}")
     try:
         message = answer.json()["choices"][0]["message"]
         text = str(message.get("content") or "")
         thinking = str(message.get("reasoning") or message.get("reasoning_content") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return CheckResult(False, f"the answer cannot be read: {short(answer.text, 200)}")
-    return _judge_thinking(context.target.thinking, text, thinking)
-
-
-def _judge_thinking(asked: Thinking, text: str, thinking: str) -> CheckResult:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckFailedError(f"the answer cannot be read: {short(answer.text, 200)}") from error
     tag = next((tag for tag in _THINKING_TAGS if tag in text), "")
-    if asked is Thinking.ON:
+    if target.thinking is Thinking.ON:
         if tag:
-            advice = "set `reasoning_parser` in its server file"
-            return CheckResult(False, f"it thinks, but {tag} stands in the text; {advice}")
+            raise CheckFailedError(
+                f"it thinks, but {tag} stands in the text; set `reasoning_parser` in its server file"
+            )
         if not thinking:
-            return CheckResult(False, f"it was asked to think and does not; it said {short(text)}")
-        return CheckResult(True, "it thinks, apart from the text")
+            raise CheckFailedError(f"it was asked to think and does not; it said {short(text)}")
+        return "it thinks, apart from the text"
     if thinking or tag:
         where = "apart from the text" if thinking else f"{tag} in the text"
-        return CheckResult(
-            False,
+        raise CheckFailedError(
             f"it was asked not to think and does ({where}): {short(thinking or text)}; see whether the chat template "
-            "knows the switch in `chat_template_kwargs`, and whether the reasoning parser fits the model",
+            "knows the switch in `chat_template_kwargs`, and whether the reasoning parser fits the model"
         )
-    return CheckResult(True, "it does not think")
+    return "it does not think"
 
 
 _ANSWER_TOKENS = 8
@@ -254,52 +239,41 @@ _PREEMPTIONS = re.compile(r"^vllm:num_preemptions_total(?:\{[^}]*\})? (\S+)$", r
 _STORY: list[Message] = [{"role": "user", "content": "Tell in three sentences how bread is baked."}]
 
 
-def check_context_length(context: CheckContext) -> CheckResult:
+def check_context_length(context: CheckContext) -> str:
     """Check 8: a prompt just below the served length is answered, one above it is refused with a clean 400."""
     limit = context.max_model_len
     if limit is None:
-        return CheckResult(None, "the server does not report its context length")
+        raise NotApplicableError("the server does not report its context length")
     few, many = (_prompt_tokens(context, words) for words in _SAMPLE_WORDS)
     if not few or not many or many <= few:
-        return CheckResult(None, "the server does not report how many tokens a prompt has")
+        raise NotApplicableError("the server does not report how many tokens a prompt has")
     per_word = (many - few) / (_SAMPLE_WORDS[1] - _SAMPLE_WORDS[0])
     overhead = few - per_word * _SAMPLE_WORDS[0]
     below = int((limit - _ANSWER_TOKENS - _SPARE_TOKENS - overhead) / per_word)
-    if below < 1:
-        return CheckResult(None, f"{limit} tokens of context are too few to try")
-    try:
-        prompt_tokens = _prompt_tokens(context, below)
-    except ModelCallError as error:
-        return CheckResult(
-            False, f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_error_text(error)}"
-        )
     above = int((limit + _SPARE_TOKENS - overhead) / per_word) + 1
-    refusal = _overlong_refusal(context, above)
-    if refusal:
-        return CheckResult(False, f"more than {limit} tokens: {refusal}")
-    return CheckResult(True, f"{prompt_tokens} of {limit} tokens are answered, more are refused with 400")
-
-
-def _prompt_tokens(context: CheckContext, words: int) -> int:
-    reply = ask(context.endpoint, _filler(words), max_tokens=_ANSWER_TOKENS)
-    return reply.record.prompt_tokens or 0
-
-
-def _filler(words: int) -> list[Message]:
-    return [{"role": "user", "content": " ".join(["a"] * words)}]
-
-
-def _overlong_refusal(context: CheckContext, words: int) -> str:
-    """Return what is wrong with the refusal of a prompt that is too long; empty when nothing is."""
+    if below < 1:
+        raise NotApplicableError(f"{limit} tokens of context are too few to try")
     try:
-        ask(context.endpoint, _filler(words), max_tokens=1)
+        tokens = _prompt_tokens(context, below)
     except ModelCallError as error:
-        clean = error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400
-        return "" if clean else f"the refusal is not a clean 400: {_error_text(error)}"
-    return "they were answered, so the server cuts prompts silently"
+        text = f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_error_text(error)}"
+        raise CheckFailedError(text) from error
+    try:
+        _prompt_tokens(context, above, answer_tokens=1)
+    except ModelCallError as error:
+        if error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400:
+            return f"{tokens} of {limit} tokens are answered, more are refused with 400"
+        text = f"more than {limit} tokens: the refusal is not a clean 400: {_error_text(error)}"
+        raise CheckFailedError(text) from error
+    raise CheckFailedError(f"more than {limit} tokens: they were answered, so the server cuts prompts silently")
 
 
-def check_concurrency(context: CheckContext) -> CheckResult:
+def _prompt_tokens(context: CheckContext, words: int, *, answer_tokens: int = _ANSWER_TOKENS) -> int:
+    prompt: list[Message] = [{"role": "user", "content": " ".join(["a"] * words)}]
+    return ask(context.endpoint, prompt, max_tokens=answer_tokens).record.prompt_tokens or 0
+
+
+def check_concurrency(context: CheckContext) -> str:
     """Check 9: as many short chats at once as a run sends are all answered."""
     count = context.target.concurrency
     questions: list[list[Message]] = [
@@ -311,18 +285,17 @@ def check_concurrency(context: CheckContext) -> CheckResult:
     took_s = time.perf_counter() - began
     failed = [answer for answer in answers if isinstance(answer, ModelCallError)]
     if failed:
-        return CheckResult(False, f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}")
+        text = f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}"
+        raise CheckFailedError(text)
     slowest = max(a.record.e2e_s or 0.0 for a in answers if not isinstance(a, ModelCallError))
     summary = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
     after = _preemptions(context)
     if before is None or after is None:
-        return CheckResult(True, summary)
+        return summary
     preempted = int(after - before)
     if preempted > count:
-        return CheckResult(
-            False, f"{summary}, but {preempted} times a request was preempted: the KV cache is too small"
-        )
-    return CheckResult(True, f"{summary}, {preempted} preemptions")
+        raise CheckFailedError(f"{summary}, but {preempted} preemptions: the KV cache is too small")
+    return f"{summary}, {preempted} preemptions"
 
 
 def _preemptions(context: CheckContext) -> float | None:
@@ -330,17 +303,17 @@ def _preemptions(context: CheckContext) -> float | None:
         answer = context.http.get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
     except ModelCallError:
         return None
-    found = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []
-    return sum(float(value) for value in found) if found else None
+    counters = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []
+    return sum(map(float, counters)) if counters else None
 
 
-def check_determinism(context: CheckContext) -> CheckResult:
+def check_determinism(context: CheckContext) -> str:
     """Check 10: whether the same question has the same answer at temperature 0; a note, never a failure."""
     first, second = (ask(context.endpoint, _STORY, max_tokens=128) for _ in range(2))
-    if (first.text, first.thinking) == (second.text, second.thinking):
-        return CheckResult(True, "the same text twice at temperature 0")
-    at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)
-    return CheckResult(None, f"not deterministic: at temperature 0 two answers differ from character {at} on")
+    if (first.text, first.thinking) != (second.text, second.thinking):
+        at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)
+        raise NotApplicableError(f"not deterministic: at temperature 0 two answers differ from character {at} on")
+    return "the same text twice at temperature 0"
 
 
 def _error_text(error: ModelCallError) -> str:

@@ -8,6 +8,7 @@ look at, no key to test) neither passes nor fails.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,10 @@ from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
 from tautools.records import Certificate, Check, Thinking
 from tautools.servers.checks.target import (
     CheckContext,
-    CheckResult,
+    CheckFailedError,
     CheckTarget,
     ModelList,
+    NotApplicableError,
     ask_models,
     nearest_model,
     root_of,
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
 _CONNECTIONS = 16
 """Connections by which a server on another node is asked whether it is alone on its port."""
 
-_Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], CheckResult]]"
+_OnCheck: TypeAlias = "Callable[[Check], None]"
+_Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], str]]"
+"""Number, name, and the function, which returns what it saw or raises `CheckFailedError` or `NotApplicableError`."""
 
 
-def run_checks(target: CheckTarget, *, http: Http, on_check: Callable[[Check], None] | None = None) -> CheckContext:
+def run_checks(target: CheckTarget, *, http: Http, on_check: _OnCheck | None = None) -> CheckContext:
     """Run every check and return what was found, in order; a failed check raises nothing.
 
     Parameters
@@ -125,49 +129,46 @@ def public_flags(argv: Sequence[str]) -> list[str]:
     return shown
 
 
-def _run_in_turn(
-    context: CheckContext, steps: Sequence[_Step], on_check: Callable[[Check], None] | None, failed: str = ""
-) -> str:
+def _run_in_turn(context: CheckContext, steps: Sequence[_Step], on_check: _OnCheck | None, failed: str = "") -> str:
     """Run the checks one after the other, none after one that failed; return that one's name."""
     for step in steps:
-        check = _not_tried(step, failed) if failed else _run_check(step, context)
-        failed = check.name if check.passed is False else failed
-        _record_check(context, check, on_check)
+        failed = _record(context, _run_check(step, context, failed), on_check) or failed
     return failed
 
 
-def _run_in_parallel(
-    context: CheckContext, steps: Sequence[_Step], on_check: Callable[[Check], None] | None, failed: str
-) -> str:
+def _run_in_parallel(context: CheckContext, steps: Sequence[_Step], on_check: _OnCheck | None, failed: str) -> str:
     """Run the checks at the same time and report them in order; return the name of the first that failed."""
     if failed:
         return _run_in_turn(context, steps, on_check, failed)
     with ThreadPoolExecutor(max_workers=len(steps)) as pool:
         for check in pool.map(lambda step: _run_check(step, context), steps):
-            failed = failed or (check.name if check.passed is False else "")
-            _record_check(context, check, on_check)
+            failed = _record(context, check, on_check, failed)
     return failed
 
 
-def _record_check(context: CheckContext, check: Check, on_check: Callable[[Check], None] | None) -> None:
+def _record(context: CheckContext, check: Check, on_check: _OnCheck | None, failed: str = "") -> str:
     context.checks.append(check)
     if on_check is not None:
         on_check(check)
+    return failed or (check.name if check.passed is False else "")
 
 
-def _not_tried(step: _Step, failed: str) -> Check:
-    return Check(number=step[0], name=step[1], passed=None, detail=f"not tried: `{failed}` failed")
-
-
-def _run_check(step: _Step, context: CheckContext) -> Check:
-    number, name, check = step
+def _run_check(step: _Step, context: CheckContext, failed: str = "") -> Check:
+    number, name, function = step
+    passed: bool | None = True
     began = time.perf_counter()
     try:
-        result = check(context)
+        if failed:
+            raise NotApplicableError(f"not tried: `{failed}` failed")
+        detail = function(context)
+    except NotApplicableError as error:
+        passed, detail = None, str(error)
+    except CheckFailedError as error:
+        passed, detail = False, str(error)
     except ModelCallError as error:
-        result = CheckResult(False, _error_detail(error, context.target))
+        passed, detail = False, _error_detail(error, context.target)
     took_s = round(time.perf_counter() - began, 4)
-    return Check(number=number, name=name, passed=result.passed, detail=result.detail, took_s=took_s)
+    return Check(number=number, name=name, passed=passed, detail=detail, took_s=took_s)
 
 
 def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
@@ -180,107 +181,101 @@ def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
     return " ".join(part for part in (error.problem, error.evidence, *meaning) if part)
 
 
-def _check_process(context: CheckContext) -> CheckResult:
-    process = context.target.process
-    if process is None:
-        return CheckResult(None, "no process of ours to look at")
-    if process_alive(*process):
-        return CheckResult(True, f"process {process[0]}")
-    return CheckResult(False, f"process {process[0]} has ended; read the log with `tautools server logs`")
+def _own_process(context: CheckContext) -> tuple[int, float]:
+    if context.target.process is None:
+        raise NotApplicableError("no process of ours to look at")
+    return context.target.process
 
 
-def _check_port(context: CheckContext) -> CheckResult:
-    process, port = context.target.process, context.target.port
-    if process is None or port is None:
-        return CheckResult(None, "no process of ours to look at")
-    holders = listeners(port)
+def _check_process(context: CheckContext) -> str:
+    pid, started_at = _own_process(context)
+    if not process_alive(pid, started_at):
+        raise CheckFailedError(f"process {pid} has ended; read the log with `tautools server logs`")
+    return f"process {pid}"
+
+
+def _check_port(context: CheckContext) -> str:
+    process, port = _own_process(context), context.target.port
+    holders = listeners(port) if port is not None else []
     if not holders:
-        return CheckResult(False, f"nothing listens on port {port}")
+        raise CheckFailedError(f"nothing listens on port {port}")
     ours = set(group_members(*process))
     strangers = [holder for holder in holders if holder not in ours]
-    if not strangers:
-        return CheckResult(True, f"port {port} is held by this server alone")
-    who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
-    relation = "shared with" if len(strangers) < len(holders) else "held by"
-    return CheckResult(False, f"port {port} is {relation} {who}; stop this server and start it on another port")
+    if strangers:
+        who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
+        relation = "shared with" if len(strangers) < len(holders) else "held by"
+        raise CheckFailedError(f"port {port} is {relation} {who}; stop this server and start it on another port")
+    return f"port {port} is held by this server alone"
 
 
-def _check_health(context: CheckContext) -> CheckResult:
+def _check_health(context: CheckContext) -> str:
     url = f"{root_of(context.target.base_url)}/health"
     answer = context.http.get(url, timeout_s=5.0)
-    if answer.status == 200:
-        context.version = _server_version(context)
-        return CheckResult(True, f"version {context.version}" if context.version else "answers")
     if answer.status in {404, 405} and context.target.pid is None:
-        return CheckResult(None, "it has no /health, as hosted gateways often have none")
-    return CheckResult(False, f"{url} answers {answer.status}: {answer.text[:200]}")
+        raise NotApplicableError("it has no /health, as hosted gateways often have none")
+    if answer.status != 200:
+        raise CheckFailedError(f"{url} answers {answer.status}: {answer.text[:200]}")
+    with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
+        version = context.http.get(f"{root_of(context.target.base_url)}/version", timeout_s=5.0)
+        context.version = str(version.json()["version"]) if version.status == 200 else ""
+    return f"version {context.version}" if context.version else "answers"
 
 
-def _server_version(context: CheckContext) -> str:
-    try:
-        answer = context.http.get(f"{root_of(context.target.base_url)}/version", timeout_s=5.0)
-        return str(answer.json()["version"]) if answer.status == 200 else ""
-    except (ModelCallError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _check_identity(context: CheckContext) -> CheckResult:
+def _check_identity(context: CheckContext) -> str:
     target = context.target
     models = ask_models(target.base_url, key=target.key, http=context.http, timeout_s=10.0)
     context.models = models
+    if models.status in {401, 403}:
+        what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
+        raise CheckFailedError(f"{models.status}: {what}")
     if models.status != 200 or not models.names:
-        return CheckResult(False, _no_list(target, models))
+        answer = f"answers {models.status}" if models.status else "does not answer"
+        raise CheckFailedError(f"/v1/models {answer}: {models.detail}")
     context.model = target.model or models.names[0]
     for name in filter(None, (context.model, target.alias)):
         if name not in models.names:
             near = nearest_model(name, models.names)
             hint = f"; did you mean {near!r}?" if near and name == context.model else ""
-            return CheckResult(False, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
-    if target.pid is None and (target.alias or target.key) and (other := _other_answer(context, models)):
-        return CheckResult(False, f"another server shares its port: {other}; start it again on another port")
+            raise CheckFailedError(f"it serves {', '.join(models.names)}, not {name!r}{hint}")
+    if target.pid is None and (target.alias or target.key):
+        _require_one_server(context, models)
     length = context.max_model_len
     if target.max_model_len is not None and length is not None and length != target.max_model_len:
-        return CheckResult(False, f"it serves {length} tokens of context, {target.max_model_len} were asked for")
-    context_text = f", {length} tokens of context" if length else ""
+        raise CheckFailedError(f"it serves {length} tokens of context, {target.max_model_len} were asked for")
     own_name = " and this launch's own name" if target.alias else ""
-    return CheckResult(True, f"serves {context.model}{own_name}{context_text}")
+    return f"serves {context.model}{own_name}" + (f", {length} tokens of context" if length else "")
 
 
-def _no_list(target: CheckTarget, models: ModelList) -> str:
-    if models.status in {401, 403}:
-        what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
-        return f"{models.status}: {what}"
-    answer = f"answers {models.status}" if models.status else "does not answer"
-    return f"/v1/models {answer}: {models.detail}"
-
-
-def _other_answer(context: CheckContext, first: ModelList) -> str:
-    """Return what another server answers that shares the port on a node whose listeners cannot be seen from here.
+def _require_one_server(context: CheckContext, first: ModelList) -> None:
+    """Fail when another server shares the port on a node whose listeners cannot be seen from here.
 
     The kernel divides new connections among them, and each question opens one: with half of them each, the other server
     stays unseen once in thousands of checks. Only an answer counts; a busy server may let a question time out.
     """
     ask = partial(ask_models, key=context.target.key, http=context.http, timeout_s=10.0)
+    other = ""
     with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
         for models in pool.map(ask, [context.target.base_url] * _CONNECTIONS):
             if models.status in {401, 403}:
-                return f"one answer of {_CONNECTIONS} refuses the key"
-            if models.status == 200 and models.names != first.names:
-                return f"one answer of {_CONNECTIONS} serves {', '.join(models.names) or 'nothing'}"
-    return ""
+                other = "refuses the key"
+            elif models.status == 200 and models.names != first.names:
+                other = f"serves {', '.join(models.names) or 'nothing'}"
+    if other:
+        raise CheckFailedError(
+            f"another server shares its port: one answer of {_CONNECTIONS} {other}; start it again on another port"
+        )
 
 
-def _check_key(context: CheckContext) -> CheckResult:
+def _check_key(context: CheckContext) -> str:
     if not context.target.key:
-        return CheckResult(None, "no key was given, so none is tested")
-    wrong_keys = {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}
-    for which, key in wrong_keys.items():
+        raise NotApplicableError("no key was given, so none is tested")
+    for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():
         answer = ask_models(context.target.base_url, key=key, http=context.http)
         if answer.status == 0:
-            return CheckResult(False, f"it did not answer a question {which}: {answer.detail}")
+            raise CheckFailedError(f"it did not answer a question {which}: {answer.detail}")
         if answer.status not in {401, 403}:
-            return CheckResult(False, f"the server is open: it answers {which}; start it again with a key")
-    return CheckResult(True, "refused without a key and with a wrong one")
+            raise CheckFailedError(f"the server is open: it answers {which}; start it again with a key")
+    return "refused without a key and with a wrong one"
 
 
 _IDENTITY_CHECKS: tuple[_Step, ...] = (

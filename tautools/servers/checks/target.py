@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError
@@ -126,11 +126,12 @@ class CheckTarget:
         return self.pid, self.pid_started_at
 
 
-class CheckResult(NamedTuple):
-    """What a check found: whether it passed (`None`: does not apply) and what was seen."""
+class CheckFailedError(Exception):
+    """A check failed; its text is what was seen and what to do."""
 
-    passed: bool | None
-    detail: str
+
+class NotApplicableError(Exception):
+    """A check does not apply to this server; its text says why."""
 
 
 @dataclass(slots=True)
