@@ -270,7 +270,7 @@ class _SweepBar:
 
 
 def _sweep_words(event: SweepEvent) -> str:
-    from tautools.sweep.view import duration
+    from tautools.sweep.plan import duration
 
     words = f"{event.cells_done} of {event.cells} cells, {event.done} of {event.planned} conversations"
     if event.eta_s is None or event.done >= event.planned:

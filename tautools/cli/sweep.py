@@ -226,7 +226,7 @@ def _status_table(found: SweepStatus) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from tautools.sweep.view import GLYPHS, status_summary
+    from tautools.sweep.status import GLYPHS
 
     table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
     for cell in found:
@@ -234,7 +234,7 @@ def _status_table(found: SweepStatus) -> Any:
         words = (str(cell.index), cell.env, cell.strategy, cell.model, str(cell.num_trials))
         table.add_row(*words, state, f"{cell.done} of {cell.planned}")
     causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in found if cell.cause]
-    return Group(Text(status_summary(found)), table, *causes)
+    return Group(Text(found.summary), table, *causes)
 
 
 def _watch_sweep(chosen: _SweepRequest) -> None:

@@ -1,17 +1,20 @@
-"""What both reports share: a JSON file with every figure, and the pictures beside it."""
+"""What both reports share: one JSON file with every figure, and the pictures next to it."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tautools.files import ensure_folder, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from tautools.report.figures import ReportFigure
+    from tautools.report.formatting import Summary, Table
 
 
 class SavedFiles(tuple[Path, ...]):
@@ -25,37 +28,79 @@ class SavedFiles(tuple[Path, ...]):
         return "\n".join(["Written:", *(path.name for path in self)])
 
 
-def save_files(out: str | Path, json_name: str, data: dict[str, Any], pictures: Iterable[ReportFigure]) -> SavedFiles:
-    """Write `data` and the pictures into the folder `out`; with an empty `out` write nothing.
+@dataclass(frozen=True)
+class Report(ABC):
+    """Figures of cells, ready to be shown and saved."""
 
-    Parameters
-    ----------
-    out : str or Path
-        The folder; it is made when it is not there.
-    json_name : str
-        Name of the JSON file in it.
-    data : dict
-        Every figure of the report, in what JSON can hold.
-    pictures : iterable of Picture
-        Each goes to `<name>.png`; those without a PNG are left out.
+    workspace: Path
+    sweep: str
+    """Name or path of a sweep file; empty for everything under `results/`."""
 
-    Returns
-    -------
-    Saved
-        The paths that were written, the JSON file first.
+    name: ClassVar[str]
+    file_name: ClassVar[str]
+    """Name of its JSON file."""
 
-    Raises
-    ------
-    FilesError
-        When the folder cannot be made or written.
-    """
-    if not str(out):
-        return SavedFiles()
-    folder = ensure_folder(Path(out))
-    written = [folder / json_name]
-    write_atomic(written[0], json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    for picture in pictures:
-        if picture.png:
-            written.append(folder / f"{picture.name}.png")
-            write_atomic(written[-1], picture.png)
-    return SavedFiles(written)
+    @property
+    @abstractmethod
+    def simulated(self) -> bool:
+        """Whether a simulated model had a part in it."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> Summary:
+        """Two sentences on what the data say."""
+
+    @property
+    @abstractmethod
+    def tables(self) -> tuple[Table, ...]:
+        """All tables, in the order of the report."""
+
+    @property
+    @abstractmethod
+    def figures(self) -> Sequence[ReportFigure]:
+        """All pictures, in the order of the report."""
+
+    @abstractmethod
+    def details(self) -> dict[str, Any]:
+        """Return every figure with the rows that it was computed from, as JSON can hold it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole report as JSON can hold it."""
+        return {
+            "report": self.name,
+            "workspace": str(self.workspace),
+            "sweep": self.sweep,
+            "simulated": self.simulated,
+            "summary": [self.summary.first, self.summary.second],
+            **self.details(),
+            "tables": [table.to_markdown() for table in self.tables],
+        }
+
+    def save(self, out: str | Path = "") -> SavedFiles:
+        """Write the JSON file and the pictures that have a PNG.
+
+        Parameters
+        ----------
+        out : str or Path
+            The folder; it is made when it is not there. Nothing is written when it is empty.
+
+        Returns
+        -------
+        SavedFiles
+            The paths that were written, the JSON file first.
+
+        Raises
+        ------
+        FilesError
+            When the folder cannot be made or written.
+        """
+        if not str(out):
+            return SavedFiles()
+        folder = ensure_folder(Path(out))
+        written = [folder / self.file_name]
+        write_atomic(written[0], json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
+        for figure in self.figures:
+            if figure.png:
+                written.append(folder / f"{figure.name}.png")
+                write_atomic(written[-1], figure.png)
+        return SavedFiles(written)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 DPI = 144
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -53,50 +52,37 @@ class ReportFigure:
 
 
 class FigureList(tuple[ReportFigure, ...]):
-    """Several pictures, shown one below the other."""
+    """Several figures, shown one below the other."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "\n".join(repr(picture) for picture in self) or "No figure: n = 0."
+        return "\n".join(repr(figure) for figure in self) or "No figure: n = 0."
 
     def _repr_html_(self) -> str:
-        return "\n".join(_image_html(picture) for picture in self) or "<p>No figure: n = 0.</p>"
+        return "\n".join(_image_html(figure) for figure in self) or "<p>No figure: n = 0.</p>"
 
 
-def _image_html(picture: ReportFigure) -> str:
-    if not picture.png:
-        return f"<p>{escape(picture.alt)}</p>"
-    source = f"data:image/png;base64,{b64encode(picture.png).decode()}"
-    return f'<p><img src="{source}" width="{picture.width_px}" alt="{escape(picture.alt)}"></p>'
+def _image_html(figure: ReportFigure) -> str:
+    if not figure.png:
+        return f"<p>{escape(figure.alt)}</p>"
+    source = f"data:image/png;base64,{b64encode(figure.png).decode()}"
+    return f'<p><img src="{source}" width="{figure.width_px}" alt="{escape(figure.alt)}"></p>'
 
 
 def series_style(index: int) -> SeriesStyle:
     """Return how series number `index` is drawn; after seven the colours repeat with other markers."""
-    turn, place = divmod(index, len(_COLOURS))
-    return SeriesStyle(_COLOURS[place], _MARKERS[(place + turn) % 7], _LINES[(place + turn) % 7])
+    turn, position = divmod(index, len(_COLOURS))
+    return SeriesStyle(_COLOURS[position], _MARKERS[(position + turn) % 7], _LINES[(position + turn) % 7])
 
 
-def empty_figure(name: str, why: str) -> ReportFigure:
-    """Return the picture of nothing: words, no PNG."""
-    return ReportFigure(name, why, b"", 0)
+def empty_figure(name: str, alt: str) -> ReportFigure:
+    """Return a figure without data: words, no PNG."""
+    return ReportFigure(name, alt, b"", 0)
 
 
 def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of that size [inch] with a grid of axes that share their y axis.
-
-    Parameters
-    ----------
-    width_in, height_in : float
-        Size of the whole figure [inch]; drawn with `DPI` dots to the inch.
-    rows, columns : int
-        Shape of the grid.
-
-    Returns
-    -------
-    tuple
-        The figure, and its axes as `rows` lists of `columns`.
-    """
+    """Return a figure of that size [inch], and its axes, which share their y axis, as `rows` lists of `columns`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
@@ -109,7 +95,7 @@ def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 
 
 
 def finish_figure(figure: Figure, name: str, alt: str, *, title: str, simulated: bool) -> ReportFigure:
-    """Return the drawn figure as a picture; with simulated figures in it, it says so across its whole face.
+    """Return the drawn figure as PNG; when models were simulated, it says so across its whole face.
 
     Parameters
     ----------
@@ -126,7 +112,7 @@ def finish_figure(figure: Figure, name: str, alt: str, *, title: str, simulated:
 
     Returns
     -------
-    Picture
+    ReportFigure
         Shown with 96 px to the inch of the figure's width.
     """
     if simulated:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from itertools import chain
+from math import floor, log10
 from typing import TypeAlias
+
+SIMULATED_NOTE = "SIMULATED models: these figures test the tools and say nothing about any real model."
+
+Entry: TypeAlias = "str | tuple[str, ...]"
+"""What stands in a table's cell: a text, or a main text with smaller lines below it."""
 
 
 def share(value: float | None) -> str:
@@ -20,19 +26,14 @@ def percent(value: float | None) -> str:
     text = f"{100 * value:.1f} %"
     if text == "100.0 %" and value < 1:
         return "> 99.9 %"
-    if text == "0.0 %" and value > 0:
-        return "< 0.1 %"
-    return text
+    return "< 0.1 %" if text == "0.0 %" and value > 0 else text
 
 
 def significant(value: float | None) -> str:
     """Write a measured quantity with three significant digits and no exponent."""
-    if value is None:
-        return "–"
-    if value == 0:
-        return "0"
-    magnitude = abs(value)
-    decimals = max(0, 2 - _exponent(magnitude))
+    if not value:
+        return "–" if value is None else "0"
+    decimals = max(0, 2 - floor(log10(abs(value))))
     return f"{value:.{min(decimals, 6)}f}"
 
 
@@ -46,14 +47,9 @@ def plural(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def _exponent(magnitude: float) -> int:
-    from math import floor, log10
-
-    return floor(log10(magnitude))
-
-
-Entry: TypeAlias = "str | tuple[str, ...]"
-"""What stands in a cell: a text, or a main text with smaller lines below it."""
+def short_name(model: str) -> str:
+    """Return a model's name without its owner."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +60,19 @@ class Column:
     number: bool = True
 
 
+def text_columns(*names: str) -> tuple[Column, ...]:
+    """Return columns of text."""
+    return tuple(Column(name, number=False) for name in names)
+
+
+def number_columns(*names: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(name) for name in names)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Table:
-    """Rows under headings, with notes below."""
+    """Rows under headings, with notes below: HTML in a notebook, text in a terminal, Markdown in a file."""
 
     title: str
     columns: tuple[Column, ...]
@@ -85,24 +91,27 @@ class Table:
         return "\n".join([self.title, *lines, *self.notes])
 
     def _line(self, texts: list[str], widths: list[int]) -> str:
-        placed = zip(texts, widths, self.columns, strict=True)
-        aligned = (text.rjust(width) if column.number else text.ljust(width) for text, width, column in placed)
+        columns = zip(texts, widths, self.columns, strict=True)
+        aligned = (text.rjust(width) if column.number else text.ljust(width) for text, width, column in columns)
         return "  ".join(aligned).rstrip()
 
     def _repr_html_(self) -> str:
-        caption = f"<caption>{escape(self.title)}</caption>"
+        title = escape(self.title)
         if not self.rows:
-            return f'<div class="tau-table"><p><b>{escape(self.title)}</b></p><p>{escape(self.empty)}</p></div>'
-        heads = "".join(f'<th scope="col"{_class_of(column)}>{escape(column.name)}</th>' for column in self.columns)
-        body = "".join(f"<tr>{''.join(self._cells(row))}</tr>\n" for row in self.rows)
+            return f'<div class="tau-table"><p><b>{title}</b></p><p>{escape(self.empty)}</p></div>'
+        kinds = ["" if column.number else ' class="word"' for column in self.columns]
+        heads = "".join(
+            f'<th scope="col"{kind}>{escape(column.name)}</th>'
+            for kind, column in zip(kinds, self.columns, strict=True)
+        )
+        rows = (
+            "".join(f"<td{kind}>{_entry_html(entry)}</td>" for kind, entry in zip(kinds, row, strict=True))
+            for row in self.rows
+        )
+        body = "".join(f"<tr>{row}</tr>\n" for row in rows)
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        table = f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table>"
-        return f'<div class="tau-table">{table}<div class="tau-notes">{notes}</div></div>'
-
-    def _cells(self, row: tuple[Entry, ...]) -> list[str]:
-        return [
-            f"<td{_class_of(column)}>{_entry_html(entry)}</td>" for column, entry in zip(self.columns, row, strict=True)
-        ]
+        table = f"<caption>{title}</caption><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody>"
+        return f'<div class="tau-table"><table>{table}</table><div class="tau-notes">{notes}</div></div>'
 
     def to_markdown(self) -> str:
         """Return the table in GitHub's Markdown, with its title as a heading of the third level."""
@@ -111,7 +120,7 @@ class Table:
         heads = "| " + " | ".join(column.name for column in self.columns) + " |"
         rule = "|" + "|".join("---:" if column.number else "---" for column in self.columns) + "|"
         body = ["| " + " | ".join(_plain_text(entry).replace("|", "\\|") for entry in row) + " |" for row in self.rows]
-        notes = list(chain.from_iterable(("", note) for note in self.notes))
+        notes = chain.from_iterable(("", note) for note in self.notes)
         return "\n".join([f"### {self.title}", "", heads, rule, *body, *notes, ""])
 
 
@@ -123,22 +132,13 @@ def _plain_text(entry: Entry) -> str:
 
 
 def _entry_html(entry: Entry) -> str:
-    if isinstance(entry, str):
-        return escape(entry)
-    main, *below = entry
+    main, *below = (entry,) if isinstance(entry, str) else entry
     return escape(main) + "".join(f"<br><small>{escape(part)}</small>" for part in below if part)
-
-
-def _class_of(column: Column) -> str:
-    return "" if column.number else ' class="word"'
-
-
-SIMULATED_NOTE = "SIMULATED models: these figures test the tools and say nothing about any real model."
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Summary:
-    """Two true sentences, and a mark when models were simulated."""
+    """Two sentences that the data say, and a mark when models were simulated."""
 
     first: str
     second: str
@@ -150,9 +150,9 @@ class Summary:
 
     def _repr_html_(self) -> str:
         mark = f'<p class="tau-simulated"><b>{escape(SIMULATED_NOTE)}</b></p>' if self.simulated else ""
-        return f'<div class="tau-opening">{mark}<p>{escape(self.first)}</p><p>{escape(self.second)}</p></div>'
+        return f'<div class="tau-summary">{mark}<p>{escape(self.first)}</p><p>{escape(self.second)}</p></div>'
 
     def to_markdown(self) -> str:
-        """Return the opening as Markdown."""
+        """Return the summary as Markdown."""
         mark = f"> **{SIMULATED_NOTE}**\n\n" if self.simulated else ""
         return f"{mark}{self.first}\n\n{self.second}\n"

@@ -1,4 +1,4 @@
-"""Records as pandas frames: finished conversations, model calls, what a customer waits for, events.
+"""Records as pandas frames: finished conversations, model calls, what a customer waits for.
 
 Each conversation stands once, however many cells are views on it: frames are made from the cells that are not nested.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tautools.records import Role
-from tautools.report.cells import pools
-from tautools.run import read_calls, read_events
+from tautools.report.cells import widest_cells
+from tautools.run import read_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,74 +19,18 @@ if TYPE_CHECKING:
     from tautools.records import CallRecord
     from tautools.report.cells import ReportCell
 
-
+_KEY_COLUMNS = ["env", "strategy", "agent_model", "setting_id", "task_id", "trial"]
 _CALL_COLUMNS = [
-    "folder",
-    "env",
-    "strategy",
-    "agent_model",
-    "setting_id",
-    "task_id",
-    "trial",
-    "turn",
-    "step",
-    "attempt",
-    "role",
-    "expert",
-    "model",
-    "source",
-    "simulated",
-    "fault",
-    "started_at",
-    "queue_s",
-    "ttft_s",
-    "decode_s",
-    "tpot_s",
-    "e2e_s",
-    "server_queue_s",
-    "server_ttft_s",
-    "server_generation_s",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
+    *("folder", *_KEY_COLUMNS, "turn", "step", "attempt", "role", "expert", "model", "source", "simulated", "fault"),
+    *("started_at", "queue_s", "ttft_s", "decode_s", "tpot_s", "e2e_s"),
+    *("server_queue_s", "server_ttft_s", "server_generation_s", "prompt_tokens", "cached_tokens", "output_tokens"),
 ]
 _CONVERSATION_COLUMNS = [
-    "folder",
-    "env",
-    "strategy",
-    "agent_model",
-    "setting_id",
-    "task_id",
-    "trial",
-    "outcome",
-    "reward",
-    "started_at",
-    "finished_at",
-    "duration_s",
-    "agent_calls",
-    "user_calls",
-    "expert_calls",
-    "judge_calls",
-    "tool_calls",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "writer",
-    "simulated",
+    *("folder", *_KEY_COLUMNS, "outcome", "reward", "started_at", "finished_at", "duration_s"),
+    *("agent_calls", "user_calls", "expert_calls", "judge_calls", "tool_calls"),
+    *("prompt_tokens", "cached_tokens", "output_tokens", "writer", "simulated"),
 ]
-_EVENT_COLUMNS = ["folder", "kind", "at", "setting_id", "task_id", "trial", "message"]
-_TURN_COLUMNS = [
-    "env",
-    "strategy",
-    "agent_model",
-    "setting_id",
-    "task_id",
-    "trial",
-    "turn",
-    "requests",
-    "turn_s",
-    "simulated",
-]
+_TURN_COLUMNS = [*_KEY_COLUMNS, "turn", "requests", "turn_s", "simulated"]
 _CONVERSATION_ROLES = {Role.AGENT, Role.USER, Role.JUDGE, Role.EXPERT}
 
 
@@ -96,7 +40,7 @@ def conversation_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
 
     rows = [
         {**_cell_columns(cell), **row.model_dump(mode="json", exclude={"place"}), "duration_s": row.duration_s}
-        for cell in pools(cells)
+        for cell in widest_cells(cells)
         for row in cell.rows
     ]
     return pd.DataFrame(rows, columns=_CONVERSATION_COLUMNS)
@@ -110,20 +54,8 @@ def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [{**_cell_columns(cell), **_call_columns(call)} for cell in pools(cells) for call in _calls_of(cell)]
+    rows = [{**_cell_columns(cell), **_call_columns(call)} for cell in widest_cells(cells) for call in _calls_of(cell)]
     return pd.DataFrame(rows, columns=_CALL_COLUMNS)
-
-
-def event_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
-    """Return one row for each event of the cells' settings: starts, stops, retries, faults."""
-    import pandas as pd
-
-    rows = [
-        {"folder": str(cell.folder), **event.model_dump(mode="json")}
-        for cell in pools(cells)
-        for event in read_events(cell.folder)
-    ]
-    return pd.DataFrame(rows, columns=_EVENT_COLUMNS)
 
 
 def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame:
@@ -141,22 +73,28 @@ def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame
     """
     import pandas as pd
 
-    finished = conversation_frame(cells)[["setting_id", "task_id", "trial", "started_at", "finished_at"]]
+    finished = [
+        {"setting_id": cell.setting_id, "task_id": row.task_id, "trial": row.trial, "began": row.started_at,
+         "ended": row.finished_at}
+        for cell in widest_cells(cells) for row in cell.rows
+    ]  # fmt: skip
     agent = calls[calls["role"].isin([Role.AGENT.value, Role.EXPERT.value])]
-    joined = agent.merge(finished, on=["setting_id", "task_id", "trial"], suffixes=("", "_conversation"))
-    inside = joined[
-        (joined["started_at"] >= joined["started_at_conversation"] - 1e-3)
-        & (joined["started_at"] <= joined["finished_at"] + 1e-3)
-    ]
+    if agent.empty or not finished:
+        return pd.DataFrame(columns=_TURN_COLUMNS)
+    joined = agent.merge(pd.DataFrame(finished), on=["setting_id", "task_id", "trial"])
+    inside = joined[joined["started_at"].between(joined["began"] - 1e-3, joined["ended"] + 1e-3)]
     if inside.empty:
         return pd.DataFrame(columns=_TURN_COLUMNS)
-    spent = inside[["queue_s", "e2e_s"]].fillna(0.0).sum(axis=1)
-    inside = inside.assign(ended_at=inside["started_at"] + spent)
-    turns = inside.groupby(_TURN_COLUMNS[:7], sort=True).agg(
-        requests=("started_at", "size"),
-        first=("started_at", "min"),
-        last=("ended_at", "max"),
-        simulated=("simulated", "any"),
+    spent_s = inside[["queue_s", "e2e_s"]].fillna(0.0).sum(axis=1)
+    turns = (
+        inside.assign(answered_at=inside["started_at"] + spent_s)
+        .groupby([*_KEY_COLUMNS, "turn"], sort=True)
+        .agg(
+            requests=("started_at", "size"),
+            first=("started_at", "min"),
+            last=("answered_at", "max"),
+            simulated=("simulated", "any"),
+        )
     )
     return turns.assign(turn_s=turns["last"] - turns["first"]).reset_index()[_TURN_COLUMNS]
 
@@ -174,8 +112,8 @@ def _cell_columns(cell: ReportCell) -> dict[str, Any]:
 def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
     tasks = set(cell.tasks)
     for call in read_calls(cell.folder):
-        mine = call.setting_id in {"", cell.setting_id} and call.task_id in tasks and call.trial < cell.num_trials
-        if mine and call.role in _CONVERSATION_ROLES:
+        inside = call.setting_id in {"", cell.setting_id} and call.task_id in tasks and call.trial < cell.num_trials
+        if inside and call.role in _CONVERSATION_ROLES:
             yield call
 
 

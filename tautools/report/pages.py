@@ -52,10 +52,10 @@ def notebook_page(notebook: Path, *, title: str, foot: str = "") -> str:
 
 
 def front_page(title: str, parts: Iterable[tuple[str, str, Summary]], *, foot: str = "") -> str:
-    """Return the page that leads to the others: each part's heading, file and opening."""
+    """Return the page that leads to the others: each part's heading, file and summary."""
     sections = (
-        f'<h2><a href="{escape(file)}">{escape(heading)}</a></h2>\n{opening._repr_html_()}'
-        for heading, file, opening in parts
+        f'<h2><a href="{escape(file)}">{escape(heading)}</a></h2>\n{summary._repr_html_()}'
+        for heading, file, summary in parts
     )
     return page(title, "\n".join([f"<h1>{escape(title)}</h1>", *sections]), foot=foot)
 
@@ -63,14 +63,14 @@ def front_page(title: str, parts: Iterable[tuple[str, str, Summary]], *, foot: s
 def experiment_report(
     title: str, parts: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], *, foot: str = ""
 ) -> str:
-    """Return the whole report.
+    """Return the whole report as Markdown.
 
     Parameters
     ----------
     title : str
         First heading.
     parts : sequence of (heading, data, figures)
-        A part's heading, what its JSON file holds, and the names of its PNG files beside the report.
+        A part's heading, what its JSON file holds, and the names of its PNG files next to the report.
     foot : str
         Last line.
     """
@@ -83,8 +83,8 @@ def experiment_report(
 
 
 def summary_of(data: Mapping[str, Any]) -> Summary:
-    """Return the opening that a report's JSON file holds."""
-    first, second = data["opening"]
+    """Return the summary that a report's JSON file holds."""
+    first, second = data["summary"]
     return Summary(first, second, bool(data["simulated"]))
 
 

@@ -7,23 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.report.base import save_files
-from tautools.report.cells import find_cells, pools
+from tautools.report.base import Report
+from tautools.report.cells import find_cells, widest_cells
 from tautools.report.figures import empty_figure, finish_figure, new_figure, series_style
 from tautools.report.formatting import share
 from tautools.report.frames import conversation_frame
 from tautools.report.pass_tables import (
     cause_table,
     causes_of,
+    judging_notes,
     outcome_table,
     pass_at_table,
     pass_hat_table,
     pass_summary,
     source_table,
     spread_table,
-    unjudged_assertions,
 )
-from tautools.report.scores import NullBaselines, score, scored_tasks
+from tautools.report.scores import NullBaselines, score_cell, task_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,119 +31,45 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from tautools.report.base import SavedFiles
-    from tautools.report.cells import ReportCell
     from tautools.report.figures import ReportFigure, SeriesStyle
     from tautools.report.formatting import Summary, Table
     from tautools.report.scores import CellScore, Estimate
 
-
-def draw_pass_hat(scores: Sequence[CellScore]) -> ReportFigure:
-    """Draw pass^k with its intervals and the do-nothing floor."""
-    return _draw_panels(scores, lambda score: score.pass_hat, "pass_hat_k", "pass^k", "all of k trials pass")
-
-
-def draw_pass_at(scores: Sequence[CellScore]) -> ReportFigure:
-    """Draw pass@k with its intervals and the do-nothing floor."""
-    return _draw_panels(scores, lambda score: score.pass_at, "pass_at_k", "pass@k", "at least one of k trials passes")
-
-
-def _draw_panels(
-    scores: Sequence[CellScore],
-    of: Callable[[CellScore], Sequence[Estimate]],
-    name: str,
-    figure_name: str,
-    meaning: str,
-) -> ReportFigure:
-    shown = [cell_score for cell_score in scores if cell_score.nested_in is None and of(cell_score)]
-    if not shown:
-        return empty_figure(name, f"No figure of {figure_name}: n = 0.")
-    envs = list(dict.fromkeys(cell_score.cell.setting.env for cell_score in shown))
-    strategies = list(dict.fromkeys(cell_score.cell.setting.strategy.value for cell_score in shown))
-    labels = {cell_score.label: _series_name(cell_score, shown) for cell_score in shown}
-    hands = {series: series_style(index) for index, series in enumerate(dict.fromkeys(labels.values()))}
-    figure, axes = new_figure(max(6.4, 3.3 * len(strategies)), 2.6 * len(envs) + 1.0, len(envs), len(strategies))
-    most = max(len(of(cell_score)) for cell_score in shown)
-    for row, env in zip(axes, envs, strict=True):
-        for field, strategy in zip(row, strategies, strict=True):
-            here = [s for s in shown if (s.cell.setting.env, s.cell.setting.strategy.value) == (env, strategy)]
-            _draw_panel(field, here, of, [hands[labels[cell_score.label]] for cell_score in here])
-            field.set_title(f"{env}, {strategy}", fontsize=10)
-            field.set_xticks(range(1, most + 1))
-            field.set_xlim(0.5, most + 0.5)
-        row[0].set_ylabel(f"{figure_name} (share of tasks)")
-    for field in axes[-1]:
-        field.set_xlabel("k (trials)")
-    handles = [axes[0][0].plot([], [], **each._asdict(), label=series)[0] for series, each in hands.items()]
-    handles.append(axes[0][0].plot([], [], color="#777777", linestyle=(0, (1, 2)), label="do nothing")[0])
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    simulated = any(cell_score.cell.simulated for cell_score in shown)
-    return finish_figure(
-        figure, name, _alt_text(shown, of, figure_name), title=f"{figure_name}: {meaning}", simulated=simulated
-    )
-
-
-def _draw_panel(
-    field: Axes, here: Sequence[CellScore], of: Callable[[CellScore], Sequence[Estimate]], hands: Sequence[SeriesStyle]
-) -> None:
-    for index, (cell_score, drawn) in enumerate(zip(here, hands, strict=True)):
-        found = of(cell_score)
-        values = [each.value for each in found]
-        below = [each.value - each.interval.low for each in found]
-        above = [each.interval.high - each.value for each in found]
-        # Lines of several models lie side by side, so that no interval hides another.
-        beside = (index - (len(here) - 1) / 2) * 0.08
-        places = [each.k + beside for each in found]
-        field.errorbar(places, values, yerr=[below, above], **drawn._asdict(), capsize=3, linewidth=1.6, markersize=6)
-    for floor in {each.floor.value for each in here if each.floor.value is not None}:
-        field.axhline(floor, color="#777777", linestyle=(0, (1, 2)), linewidth=1.5)
-    if not here:
-        field.text(0.5, 0.5, "n = 0", transform=field.transAxes, ha="center", color="#555555")
-    field.set_ylim(-0.03, 1.03)
-
-
-def _series_name(score: CellScore, shown: Sequence[CellScore]) -> str:
-    """Return the model's name, with the setting's id where one field has two settings of one model."""
-    same = {s.cell.setting_id for s in shown if s.cell.model == score.cell.model and _panel_of(s) == _panel_of(score)}
-    return f"{score.cell.model} [{score.cell.setting_id[:8]}]" if len(same) > 1 else score.cell.model
-
-
-def _panel_of(score: CellScore) -> tuple[str, str]:
-    return score.cell.setting.env, score.cell.setting.strategy.value
-
-
-def _alt_text(shown: Sequence[CellScore], of: Callable[[CellScore], Sequence[Estimate]], figure_name: str) -> str:
-    said = "; ".join(f"{score.label}: {', '.join(share(each.value) for each in of(score))}" for score in shown[:8])
-    more = f"; and {len(shown) - 8} more settings" if len(shown) > 8 else ""
-    return f"{figure_name} for k = 1, 2, … with 95 % intervals. {said}{more}."
+_BASELINE_STYLE: dict[str, Any] = {"color": "#777777", "linestyle": (0, (1, 2))}
 
 
 @dataclass(frozen=True)
-class PassReport:
+class PassReport(Report):
     """Scores of cells, ready to be shown and saved."""
 
-    workspace: Path
-    sweep: str
     scores: tuple[CellScore, ...]
 
+    name = "pass_k"
+    file_name = "pass_k.json"
+
     @property
-    def opening(self) -> Summary:
+    def simulated(self) -> bool:
+        """Whether a simulated model had a part in any cell."""
+        return any(each.cell.simulated for each in self.scores)
+
+    @property
+    def summary(self) -> Summary:
         """Two sentences: which setting scores best, and what the figures rest on."""
         return pass_summary(self.scores, str(self.workspace))
 
     @property
     def pass_hat_k(self) -> Table:
-        """pass^k for every cell, both conventions, with coverage and floor."""
+        """pass^k for every cell, both conventions, with coverage and null baseline."""
         return pass_hat_table(self.scores, self.awaiting_judge)
 
     @cached_property
     def awaiting_judge(self) -> list[str]:
         """What tasks assert in natural language and nobody judged, a sentence for each env."""
-        return unjudged_assertions([each.cell for each in self.scores if each.nested_in is None])
+        return judging_notes([each.cell for each in self.scores if each.nested_in is None])
 
     @property
     def pass_at_k(self) -> Table:
-        """pass@k for every cell, with coverage and floor."""
+        """pass@k for every cell, with coverage and null baseline."""
         return pass_at_table(self.scores)
 
     @property
@@ -153,7 +79,7 @@ class PassReport:
 
     @cached_property
     def causes(self) -> Table:
-        """What conversations that did not pass were lost by."""
+        """Why conversations did not pass."""
         return cause_table(self.scores, [causes_of(each.cell) for each in self.scores])
 
     @property
@@ -173,35 +99,27 @@ class PassReport:
 
     @cached_property
     def pass_hat_figure(self) -> ReportFigure:
-        """pass^k against k."""
-        return draw_pass_hat(self.scores)
+        """pass^k against k, with its intervals and the null baseline."""
+        return _draw(self.scores, lambda score: score.pass_hat, "pass_hat_k", "pass^k", "all of k trials pass")
 
     @cached_property
     def pass_at_figure(self) -> ReportFigure:
-        """pass@k against k."""
-        return draw_pass_at(self.scores)
+        """pass@k against k, with its intervals and the null baseline."""
+        return _draw(self.scores, lambda score: score.pass_at, "pass_at_k", "pass@k", "at least one of k trials passes")
+
+    @property
+    def figures(self) -> Sequence[ReportFigure]:
+        """Both pictures."""
+        return self.pass_hat_figure, self.pass_at_figure
 
     @property
     def conversations(self) -> pd.DataFrame:
         """Every finished conversation once, for questions of your own."""
         return conversation_frame([each.cell for each in self.scores])
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every figure with the rows it was computed from."""
-        return {
-            "report": "pass_k",
-            "workspace": str(self.workspace),
-            "sweep": self.sweep,
-            "simulated": any(each.cell.simulated for each in self.scores),
-            "opening": [self.opening.first, self.opening.second],
-            "awaiting_judge": self.awaiting_judge,
-            "cells": [_cell_json(each) for each in self.scores],
-            "tables": [table.to_markdown() for table in self.tables],
-        }
-
-    def save(self, out: str | Path = "") -> SavedFiles:
-        """Write `pass_k.json` and the figures into `out`; nothing when it is empty."""
-        return save_files(out, "pass_k.json", self.to_json(), (self.pass_hat_figure, self.pass_at_figure))
+    def details(self) -> dict[str, Any]:
+        """Return every score with the rows that it was computed from, as JSON can hold it."""
+        return {"awaiting_judge": self.awaiting_judge, "cells": [_cell_json(each) for each in self.scores]}
 
 
 def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
@@ -219,32 +137,92 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
     ParamsError, BenchError, RunError
         A sweep that does not exist or cannot be planned; results that cannot be read.
     """
-    place = Path(workspace)
-    cells = find_cells(place, sweep or None)
-    widest = {cell.setting_id: cell.num_trials for cell in pools(cells)}
-    labels = _labels(cells)
-    floors = NullBaselines()
+    cells = find_cells(Path(workspace), sweep or None)
+    widest = {cell.setting_id: cell.num_trials for cell in widest_cells(cells)}
+    plain = {
+        cell.setting_id: f"{cell.model} under {cell.setting.strategy.value} on {cell.setting.env}" for cell in cells
+    }
+    names = list(plain.values())
+    # Settings that differ in anything else get their id behind the name.
+    labels = {key: name if names.count(name) == 1 else f"{name} [{key[:8]}]" for key, name in plain.items()}
+    baselines = NullBaselines()
     scores = (
-        score(
+        score_cell(
             cell,
             label=labels[cell.setting_id],
             nested_in=widest[cell.setting_id] if cell.num_trials < widest[cell.setting_id] else None,
-            floor=floors.of(cell.setting, scored_tasks(cell) or cell.tasks, cell.folder),
+            baseline=baselines.of(cell.results, list(task_counts(cell)) or cell.tasks),
         )
         for cell in cells
     )
-    return PassReport(place, sweep, tuple(scores))
+    return PassReport(Path(workspace), sweep, tuple(scores))
 
 
-def _labels(cells: Sequence[ReportCell]) -> dict[str, str]:
-    """Name each setting by what differs; settings that differ in anything else get their id behind it."""
-    plain = {c.setting_id: f"{c.model} under {c.setting.strategy.value} on {c.setting.env}" for c in cells}
-    names = list(plain.values())
-    return {key: name if names.count(name) == 1 else f"{name} [{key[:8]}]" for key, name in plain.items()}
+def _draw(
+    scores: Sequence[CellScore],
+    of: Callable[[CellScore], Sequence[Estimate]],
+    file_name: str,
+    metric: str,
+    meaning: str,
+) -> ReportFigure:
+    """Draw one panel for each env and strategy, one line for each model."""
+    shown = [score for score in scores if score.nested_in is None and of(score)]
+    if not shown:
+        return empty_figure(file_name, f"No figure of {metric}: n = 0.")
+    envs = list(dict.fromkeys(_panel_of(score)[0] for score in shown))
+    strategies = list(dict.fromkeys(_panel_of(score)[1] for score in shown))
+    series = {score.label: _series_name(score, shown) for score in shown}
+    styles = {name: series_style(index) for index, name in enumerate(dict.fromkeys(series.values()))}
+    figure, axes = new_figure(max(6.4, 3.3 * len(strategies)), 2.6 * len(envs) + 1.0, len(envs), len(strategies))
+    most = max(len(of(score)) for score in shown)
+    for row, env in zip(axes, envs, strict=True):
+        for axis, strategy in zip(row, strategies, strict=True):
+            here = [score for score in shown if _panel_of(score) == (env, strategy)]
+            _draw_panel(axis, [(score, of(score), styles[series[score.label]]) for score in here])
+            axis.set(title=f"{env}, {strategy}", xticks=range(1, most + 1), xlim=(0.5, most + 0.5))
+            axis.title.set_fontsize(10)
+        row[0].set_ylabel(f"{metric} (share of tasks)")
+    for axis in axes[-1]:
+        axis.set_xlabel("k (trials)")
+    handles = [axes[0][0].plot([], [], **style._asdict(), label=name)[0] for name, style in styles.items()]
+    handles += axes[0][0].plot([], [], **_BASELINE_STYLE, label="do nothing")
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    values = (f"{score.label}: {', '.join(share(each.value) for each in of(score))}" for score in shown[:8])
+    more = f"; and {len(shown) - 8} more settings" if len(shown) > 8 else ""
+    alt = f"{metric} for k = 1, 2, … with 95 % intervals. {'; '.join(values)}{more}."
+    simulated = any(score.cell.simulated for score in shown)
+    return finish_figure(figure, file_name, alt, title=f"{metric}: {meaning}", simulated=simulated)
 
 
-def _cell_json(each: CellScore) -> dict[str, Any]:
-    cell = each.cell
+def _draw_panel(axis: Axes, lines: Sequence[tuple[CellScore, Sequence[Estimate], SeriesStyle]]) -> None:
+    for index, (_, estimates, style) in enumerate(lines):
+        below = [each.value - each.interval.low for each in estimates]
+        above = [each.interval.high - each.value for each in estimates]
+        # Lines of several models lie side by side, so that no interval hides another.
+        shift = (index - (len(lines) - 1) / 2) * 0.08
+        ks = [each.k + shift for each in estimates]
+        values = [each.value for each in estimates]
+        axis.errorbar(ks, values, yerr=[below, above], **style._asdict(), capsize=3, linewidth=1.6, markersize=6)
+    for baseline in {score.null_baseline.value for score, _, _ in lines}:
+        if baseline is not None:
+            axis.axhline(baseline, **_BASELINE_STYLE, linewidth=1.5)
+    if not lines:
+        axis.text(0.5, 0.5, "n = 0", transform=axis.transAxes, ha="center", color="#555555")
+    axis.set_ylim(-0.03, 1.03)
+
+
+def _series_name(score: CellScore, shown: Sequence[CellScore]) -> str:
+    """Return the model's name, with the setting's id where one panel has two settings of one model."""
+    same = {s.cell.setting_id for s in shown if s.cell.model == score.cell.model and _panel_of(s) == _panel_of(score)}
+    return f"{score.cell.model} [{score.cell.setting_id[:8]}]" if len(same) > 1 else score.cell.model
+
+
+def _panel_of(score: CellScore) -> tuple[str, str]:
+    return score.cell.setting.env, score.cell.setting.strategy.value
+
+
+def _cell_json(score: CellScore) -> dict[str, Any]:
+    cell = score.cell
     return {
         "env": cell.setting.env,
         "strategy": cell.setting.strategy.value,
@@ -253,24 +231,24 @@ def _cell_json(each: CellScore) -> dict[str, Any]:
         "persona": cell.setting.persona,
         "setting_id": cell.setting_id,
         "num_trials": cell.num_trials,
-        "nested_in": each.nested_in,
+        "nested_in": score.nested_in,
         "simulated": cell.simulated,
         "planned": cell.planned,
         "finished": len(cell.rows),
         "pending": cell.pending,
-        "scored": each.scored,
-        "pass_hat_k": [asdict(found) for found in each.pass_hat],
-        "pass_at_k": [asdict(found) for found in each.pass_at],
-        "v1_pass_hat_k": list(each.v1),
-        "v1_trials": each.v1_trials,
-        "do_nothing_floor": asdict(each.floor),
-        "outcomes": {outcome.value: number for outcome, number in each.outcomes.items()},
-        "infra_faults": each.infra_faults,
-        "user_errors_repeated": each.user_errors,
-        "spread": None if each.spread is None else asdict(each.spread),
+        "scored": score.scored,
+        "pass_hat_k": [asdict(each) for each in score.pass_hat],
+        "pass_at_k": [asdict(each) for each in score.pass_at],
+        "v1_pass_hat_k": list(score.v1),
+        "v1_trials": score.v1_trials,
+        "null_baseline": asdict(score.null_baseline),
+        "outcomes": {outcome.value: number for outcome, number in score.outcomes.items()},
+        "infra_faults": score.infra_faults,
+        "user_errors_repeated": score.user_errors,
+        "spread": None if score.spread is None else asdict(score.spread),
         "rows": {
             "files": sorted(f"{cell.folder}/ledger/{name}.jsonl" for name in {row.writer for row in cell.rows}),
             "where": f"setting_id = {cell.setting_id} and trial < {cell.num_trials}; of one key the first finished",
-            "tasks": {task: counts._asdict() for task, counts in each.tasks.items()},
+            "tasks": {task: counts._asdict() for task, counts in score.tasks.items()},
         },
     }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
-from tautools.run import SettingFolder, read_setting
 from tautools.run.folder import domain_of
 from tautools.stats import (
     TaskCounts,
@@ -25,46 +24,46 @@ from tautools.stats import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-    from tautools.records import Setting
     from tautools.report.cells import ReportCell
+    from tautools.run import SettingFolder
     from tautools.stats import Interval, Spread
 
 
 @dataclass(frozen=True, slots=True)
 class NullBaseline:
-    """A floor, or why there is none."""
+    """What an agent that does nothing scores on the same tasks, or why that is unknown."""
 
     value: float | None
-    """Mean over the cell's tasks, in [0, 1]; the same for every k, as doing nothing gives the same every time."""
+    """Mean over the tasks, in [0, 1]; the same for every k, as doing nothing gives the same every time."""
     tasks: int
-    why_not: str = ""
+    reason: str = ""
+    """Why there is no value."""
 
 
 class NullBaselines:
-    """Computes floors, each env once for a report."""
+    """Computes null baselines, each env once for a report."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str, str, str], Mapping[str, float] | str] = {}
+        self._known: dict[tuple[str, ...], Mapping[str, float] | str] = {}
 
-    def of(self, setting: Setting, tasks: Sequence[str], folder: Path) -> NullBaseline:
-        """Return the floor of `tasks` under a setting's bench, env and split, from where its results were loaded."""
-        floors = self._all(read_setting(folder) or SettingFolder(folder, setting.id, setting, {}))
-        if isinstance(floors, str):
-            return NullBaseline(None, len(tasks), floors)
-        missing = [task for task in tasks if task not in floors]
-        if missing or not tasks:
-            why = f"{setting.env} has no task {missing[0]}" if missing else "no task is planned"
-            return NullBaseline(None, len(tasks), why)
-        return NullBaseline(sum(floors[task] for task in tasks) / len(tasks), len(tasks))
+    def of(self, results: SettingFolder, tasks: Sequence[str]) -> NullBaseline:
+        """Return the baseline of `tasks` under a setting's bench, env and split, from where its results were loaded."""
+        rewards = self._rewards(results)
+        if isinstance(rewards, str):
+            return NullBaseline(None, len(tasks), rewards)
+        unknown = [task for task in tasks if task not in rewards]
+        if unknown or not tasks:
+            reason = f"{results.setting.env} has no task {unknown[0]}" if unknown else "no task is planned"
+            return NullBaseline(None, len(tasks), reason)
+        return NullBaseline(sum(rewards[task] for task in tasks) / len(tasks), len(tasks))
 
-    def _all(self, folder: SettingFolder) -> Mapping[str, float] | str:
-        setting, place = folder.setting, str(folder.provenance.get("benchmark"))
-        key = (setting.bench, setting.source, setting.env, setting.split, place)
+    def _rewards(self, results: SettingFolder) -> Mapping[str, float] | str:
+        setting = results.setting
+        key = (setting.bench, setting.source, setting.env, setting.split, str(results.provenance.get("benchmark")))
         if key not in self._known:
             try:
-                self._known[key] = null_baseline(domain_of(folder))
+                self._known[key] = null_baseline(domain_of(results))
             except TautoolsError as error:  # the results can be read without the benchmark they came from
                 self._known[key] = error.problem
         return self._known[key]
@@ -72,7 +71,7 @@ class NullBaselines:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One figure with where it may lie."""
+    """One figure with its interval."""
 
     k: int
     value: float
@@ -87,9 +86,9 @@ class CellScore:
     label: str
     """Short and unique among the cells of a report."""
     nested_in: int | None
-    """Trials of the cell whose pool this one is a view on; None for that cell itself."""
+    """Trials of the widest cell of the same setting; None for that cell itself."""
     tasks: Mapping[str, TaskCounts]
-    """Scored trials and passes of each task that has any: what is pending and user_errors are left out."""
+    """Scored trials and passes of each task that has any: pending ones and user_errors are left out."""
     pass_hat: tuple[Estimate, ...]
     """pass^1 to pass^k, k up to the smallest number of scored trials of a task."""
     pass_at: tuple[Estimate, ...]
@@ -100,9 +99,9 @@ class CellScore:
     infra_faults: int
     """How often a conversation was lost to the infrastructure."""
     user_errors: int
-    """How often one was pending again because the user model failed."""
+    """How often a conversation was repeated because the user model failed."""
     spread: Spread | None
-    floor: NullBaseline
+    null_baseline: NullBaseline
     """Over the tasks that the score rests on; over the planned ones when none is scored."""
 
     @property
@@ -111,7 +110,9 @@ class CellScore:
         return sum(task.trials for task in self.tasks.values())
 
 
-def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: NullBaseline, seed: int = 0) -> CellScore:
+def score_cell(
+    cell: ReportCell, *, label: str, nested_in: int | None, baseline: NullBaseline, seed: int = 0
+) -> CellScore:
     """Compute everything about one cell; a cell with no scored conversation has no estimates at all.
 
     Parameters
@@ -122,7 +123,7 @@ def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: NullBas
         Its name in the report.
     nested_in : int, optional
         Trials of the widest cell of the same setting; None when this is that one.
-    floor : Floor
+    baseline : NullBaseline
         What doing nothing scores on the same tasks.
     seed : int
         Of the bootstrap behind the intervals; the same seed gives the same intervals.
@@ -137,7 +138,7 @@ def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: NullBas
     Formulas and their sources are in `tautools.stats`: `pass_k` (estimators and both conventions), `intervals`,
     `variance`.
     """
-    tasks = _counts(cell)
+    tasks = task_counts(cell)
     counts = list(tasks.values())
     ks = range(1, largest_k(counts) + 1)
     v1_tasks, v1_trials = _v1(cell)
@@ -154,16 +155,12 @@ def score(cell: ReportCell, *, label: str, nested_in: int | None, floor: NullBas
         infra_faults=sum(event.kind == "fault" for event in cell.faults),
         user_errors=sum(event.kind == "user_error" for event in cell.faults),
         spread=spread(counts) if counts else None,
-        floor=floor,
+        null_baseline=baseline,
     )
 
 
-def scored_tasks(cell: ReportCell) -> list[str]:
-    """Return the tasks that a cell's score rests on: those with a scored conversation."""
-    return list(_counts(cell))
-
-
-def _counts(cell: ReportCell) -> dict[str, TaskCounts]:
+def task_counts(cell: ReportCell) -> dict[str, TaskCounts]:
+    """Return scored trials and passes of the tasks that a cell's score rests on: those with a scored conversation."""
     trials: Counter[str] = Counter()
     passed: Counter[str] = Counter()
     for row in cell.rows:

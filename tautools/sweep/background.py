@@ -1,6 +1,6 @@
 """Run a sweep in a process of its own, so that a notebook's kernel stays free and a closed browser stops nothing.
 
-The process is the command line's own `tautools sweep run`; what it is lies in `claims/<sweep>/runner.json`, so that
+The process is the command line's own `tautools sweep run`; it is recorded in `claims/<sweep>/runner.json`, so that
 another panel, or the same one after a restart of its kernel, finds it again.
 """
 
@@ -118,8 +118,8 @@ def stop_sweep(sweep: SweepParams, *, workspace: Path) -> None:
     if runner is None or not runner.alive:
         raise SweepError(f"Nothing is working on sweep {sweep.name}.", next_step="Run it to go on where it stopped.")
     # One SIGTERM only: a second one would cut the grace of running conversations short.
-    patience_s = sweep.grace_s + STOP_MARGIN_S
-    stop_group(runner.pid, runner.pid_started_at, term_s=patience_s, again_s=patience_s + 1)
+    wait_s = sweep.grace_s + STOP_MARGIN_S
+    stop_group(runner.pid, runner.pid_started_at, term_s=wait_s, again_s=wait_s + 1)
 
 
 def _colourless_environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""A sweep file becomes cells: the grid counted out, slowest axis first, with indices that never move.
+"""Expand a sweep file into its cells, slowest axis first, with indices that never change.
 
-The order is what the users of the 120-cell sweep count by: environment slowest, then strategy, then agent, then
-num_trials. Index and name of a cell depend on the sweep file alone, so several people can share one sweep by index.
+The order is env, strategy, agent, persona, num_trials. Index and name of a cell depend on the sweep file alone, so
+several people can share one sweep by index.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class SweepCell:
     name: str
     """`<index>_<env>_<strategy>_<model slug>[+<persona>]_<num_trials>`: the name of its executed notebook."""
 
+    @property
+    def pool(self) -> str:
+        """What cells have in common that are views on one pool of trials: everything but `num_trials`."""
+        return self.run.model_copy(update={"num_trials": 1}).model_dump_json()
+
     def __str__(self) -> str:
         run = self.run
         who = f"{agent_name(run.agent)}{f' +{run.persona}' if run.persona else ''}"
@@ -46,17 +51,8 @@ class SweepCell:
 def expand(sweep: SweepParams) -> list[SweepCell]:
     """Return the cells of a sweep in the order of their indices.
 
-    Parameters
-    ----------
-    sweep : SweepParams
-        The sweep file's content.
-
-    Returns
-    -------
-    list of SweepCell
-        Environment slowest, then strategy, agent, persona where there is that axis, num_trials. With
-        `share_trials: false` each number of trials gets a seed of its own, so that cells which differ only in it have
-        no conversation in common.
+    With `share_trials: false` each number of trials gets a seed of its own, so that cells which differ only in it have
+    no conversation in common.
     """
     grid = sweep.grid
     shared = {name: getattr(sweep, name) for name in SharedRunParams.model_fields if name != "seed"}
@@ -143,8 +139,13 @@ def parse_indices(text: str) -> list[int]:
     return sorted(indices)
 
 
+def runs_folder(workspace: Path, sweep: str) -> Path:
+    """Return where a sweep's executed notebooks are, or will be."""
+    return workspace / "runs" / sweep
+
+
 def agent_name(role: RoleParams) -> str:
-    """Return what a role's model is called before any server is asked."""
+    """Return the name of a role's model as far as it is known without asking a server."""
     return role.model or role.server or "model"
 
 

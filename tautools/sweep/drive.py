@@ -19,24 +19,36 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ShellError
+from tautools.run.folder import find_folder
 from tautools.run.ledger import Ledger
 from tautools.shell import Process, stop_group
+from tautools.sweep.plan import by_setting
 from tautools.sweep.status import SweepEvent, read_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    from tautools.run import Key
     from tautools.sweep.notebook import NotebookLauncher
     from tautools.sweep.plan import PlannedCell, SweepPlan
 
+TICK_S = 1.0
+"""How often progress is reported [s]."""
+
+AFTER_GRACE_S = 20.0
+"""What a notebook gets, beyond the grace of its conversations, to save itself and end its kernel [s]."""
+
 
 class Interrupts:
-    """Turns SIGINT, SIGTERM, SIGHUP and a stop event into KeyboardInterrupt, at places that can bear it.
+    """Turns SIGINT, SIGTERM, SIGHUP and a stop event into KeyboardInterrupt, at places where that does no harm.
+
+    Between the start of a process and the line that remembers it an interrupt would leave an orphan, so such places are
+    shielded: the signal is kept and acts when the shield ends.
 
     Parameters
     ----------
     stop : threading.Event, optional
-        Set by another thread that wants the work to end; looked at by `asked`.
+        Set by another thread that wants the work to end; `asked` looks at it.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
@@ -46,12 +58,12 @@ class Interrupts:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants the work to end."""
+        """Whether the work should end."""
         return self._kept or self._stop.is_set()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Take over the signals while the block runs; outside the main thread, where none arrive, do nothing."""
+        """Handle the signals while the block runs; outside the main thread, where none arrive, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -66,7 +78,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def shielded(self) -> Iterator[None]:
-        """Keep signals back while the block runs; one that came acts at its end, unless an error ends it."""
+        """Delay signals while the block runs; one that came acts at its end, unless an error ends it."""
         self._shields += 1
         try:
             yield
@@ -86,16 +98,9 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
-TICK_S = 1.0
-"""How often progress is told [s]."""
-
-AFTER_GRACE_S = 20.0
-"""What a notebook gets, beyond the grace of its conversations, to save itself and end its kernel [s]."""
-
-
 @dataclass
 class _RunningCell:
-    """A setting that is being worked on: the cell at work and those that come after it."""
+    """A setting in work: the running cell and those that come after it."""
 
     cell: PlannedCell
     process: Process
@@ -109,14 +114,12 @@ class Driver:
     ----------
     plan : SweepPlan
         The cells.
-    launcher : Launcher
+    launcher : NotebookLauncher
         Starts a cell's notebook.
-    parallel : int
-        Settings at a time.
-    tell : callable
-        Told every `SweepEvent`, in this thread.
+    emit : callable
+        Receives every `SweepEvent`, in this thread.
     interrupts : Interrupts
-        Says when somebody wants the run to end.
+        Says when the run should end.
     """
 
     def __init__(
@@ -124,86 +127,83 @@ class Driver:
         plan: SweepPlan,
         launcher: NotebookLauncher,
         *,
-        parallel: int,
-        tell: Callable[[SweepEvent], None],
+        emit: Callable[[SweepEvent], None],
         interrupts: Interrupts,
     ) -> None:
+        self.executed = 0
+        self._sweep = plan.sweep
+        self._waiting = deque(deque(group) for group in by_setting(plan.pending_cells))
         self._launcher = launcher
-        self._parallel = parallel
-        self._tell = tell
+        self._emit = emit
         self._interrupts = interrupts
-        self._grace_s = plan.sweep.grace_s
         self._progress = _Progress(plan)
         self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._active: dict[int, _RunningCell] = {}
-        self.executed = 0
 
-    def run(self, groups: Sequence[Sequence[PlannedCell]]) -> None:
-        """Work on groups of cells until all are tried, or somebody wants it to end (KeyboardInterrupt)."""
-        waiting = deque(deque(group) for group in groups)
+    def run(self) -> None:
+        """Work on the cells until all are tried, or the run should end (KeyboardInterrupt)."""
         try:
             with self._interrupts.shielded():
-                while waiting or self._active:
-                    while waiting and len(self._active) < self._parallel:
-                        self._start_next(waiting.popleft())
+                while self._waiting or self._active:
+                    while self._waiting and len(self._active) < self._sweep.parallel_settings:
+                        self._start_next(self._waiting.popleft())
                     if self._active:
                         self._wait()
         finally:
             self._end_all()
 
+    def emit(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
+        """Report that something happened, with how far the sweep is by now."""
+        self._emit(self._progress.event(kind, message, None if cell is None else cell.cell.index))
+
     def _start_next(self, cells: deque[PlannedCell]) -> None:
-        """Start the first cell that still owes something and is not being worked on by another process."""
+        """Start the first cell that is still pending and that no other process works on."""
         while cells:
             cell = cells.popleft()
-            attempt = read_attempt(self._launcher.state_path(cell))
-            if not self._progress.owes(cell):
-                self.say("cell_ended", f"{cell.cell}: done already", cell)
+            attempt = read_attempt(self._launcher.attempt_path(cell))
+            if self._progress.finished(cell):
+                self.emit("cell_ended", f"{cell.cell}: done already", cell)
             elif attempt is not None and attempt.running:
-                self.say("cell_ended", f"{cell.cell}: process {attempt.pid} on {attempt.host} works on it", cell)
+                self.emit("cell_ended", f"{cell.cell}: process {attempt.pid} on {attempt.host} works on it", cell)
             else:
-                self.say("cell_started", f"{cell.cell}: started", cell)
+                self.emit("cell_started", f"{cell.cell}: started", cell)
+                # The exit status comes from the thread that saw the process end.
                 process = self._launcher.start(cell, partial(self._on_exit, cell.cell.index))
                 self._active[cell.cell.index] = _RunningCell(cell, process, cells)
                 self.executed += 1
                 return
 
     def _on_exit(self, index: int, code: int) -> None:
-        """Take note that a process ended; called from the thread that saw it."""
         self._ended.put((index, code))
 
     def _wait(self) -> None:
-        """Wait for a notebook to end, at most a tick, and tell how far things are."""
+        """Wait for a notebook to end, at most a tick, and report progress."""
         if self._interrupts.asked:
             raise KeyboardInterrupt
         try:
             index, code = self._ended.get(timeout=TICK_S)
         except queue.Empty:
-            self.say("progress", "")
+            self.emit("progress", "")
             return
-        working = self._active.pop(index)
-        self.say("cell_ended", self._ending(working.cell, code), working.cell)
-        self._start_next(working.rest)
+        ended = self._active.pop(index)
+        self.emit("cell_ended", self._ending(ended.cell, code), ended.cell)
+        self._start_next(ended.rest)
 
     def _ending(self, cell: PlannedCell, code: int) -> str:
-        if not self._progress.owes(cell):
+        if self._progress.finished(cell):
             return f"{cell.cell}: done"
-        attempt = read_attempt(self._launcher.state_path(cell))
+        attempt = read_attempt(self._launcher.attempt_path(cell))
         cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
-        cause = cause or f"its process ended with status {code}"
-        return f"{cell.cell}: not finished: {cause}"
-
-    def say(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
-        """Tell that something happened, with how far the sweep is by now."""
-        self._tell(self._progress.event(kind, message, None if cell is None else cell.cell.index))
+        return f"{cell.cell}: not finished: {cause or f'its process ended with status {code}'}"
 
     def _end_all(self) -> None:
-        """End every notebook that still runs; asked again (Ctrl-C twice), end them at once."""
+        """End every notebook that still runs; on a second request (Ctrl-C twice), end them at once."""
         if not self._active:
             return
-        grace = f"conversations get {self._grace_s:g} s to finish"
-        self.say("stopping", f"Stopping {len(self._active)} notebooks; {grace}.")
+        grace_s = self._sweep.grace_s
+        self.emit("stopping", f"Stopping {len(self._active)} notebooks; conversations get {grace_s:g} s to finish.")
         try:
-            self._signal_all(self._grace_s + AFTER_GRACE_S)
+            self._signal_all(grace_s + AFTER_GRACE_S)
         except KeyboardInterrupt:
             self._signal_all(0.0)
             raise
@@ -211,11 +211,10 @@ class Driver:
             self._active.clear()
 
     def _signal_all(self, term_s: float) -> None:
-        processes = [working.process for working in self._active.values()]
-        pool = ThreadPoolExecutor(max_workers=len(processes))
+        pool = ThreadPoolExecutor(max_workers=len(self._active))
         try:
-            for done in [pool.submit(_stop_process, process, term_s) for process in processes]:
-                done.result()
+            for stopped in [pool.submit(_stop_process, each.process, term_s) for each in self._active.values()]:
+                stopped.result()
         finally:
             pool.shutdown(wait=False)
 
@@ -229,31 +228,38 @@ class _Progress:
     """Counts finished conversations from the ledgers, each line of which is read once."""
 
     def __init__(self, plan: SweepPlan) -> None:
-        self._cells = plan.cells
-        self._ledgers = {cell.prepared.setting.id: Ledger(cell.prepared.folder) for cell in plan.cells}
-        self._keys = {cell.cell.index: cell.keys for cell in plan.cells}
-        self._all = frozenset().union(*self._keys.values())
-        self._done_before = plan.done
+        self._plan = plan
+        self._settings = {cell.prepared.setting.id: cell.prepared for cell in plan.cells}
+        self._ledgers: dict[str, Ledger] = {}
+        self._all = frozenset().union(*(cell.keys for cell in plan.cells))
         self._began = time.monotonic()
 
-    def owes(self, cell: PlannedCell) -> bool:
-        """Whether a cell owes anything now."""
-        ledger = self._ledgers[cell.prepared.setting.id].refresh()
-        return not self._keys[cell.cell.index] <= ledger.rows().keys()
+    def finished(self, cell: PlannedCell) -> bool:
+        """Whether a cell is finished now."""
+        return cell.keys <= self._finished(cell.prepared.setting.id)
 
     def event(self, kind: str, message: str, cell: int | None) -> SweepEvent:
         """Return an event that says how far the sweep is."""
-        finished = set().union(*(ledger.refresh().rows().keys() for ledger in self._ledgers.values()))
+        finished = frozenset().union(*(self._finished(setting_id) for setting_id in self._settings))
         done = len(self._all & finished)
-        here = done - self._done_before
-        pace = (time.monotonic() - self._began) / here if here > 0 else None
+        here = done - self._plan.done
+        pace_s = (time.monotonic() - self._began) / here if here > 0 else None
         return SweepEvent(
             kind=kind,
             message=message,
             cell=cell,
             done=done,
             planned=len(self._all),
-            cells_done=sum(keys <= finished for keys in self._keys.values()),
-            cells=len(self._cells),
-            eta_s=None if pace is None else pace * (len(self._all) - done),
+            cells_done=sum(each.keys <= finished for each in self._plan.cells),
+            cells=len(self._plan.cells),
+            eta_s=None if pace_s is None else pace_s * (len(self._all) - done),
         )
+
+    def _finished(self, setting_id: str) -> frozenset[Key]:
+        """Return the keys of a setting that are finished; its folder is sure only once results are in it."""
+        ledger = self._ledgers.get(setting_id)
+        if ledger is None or not ledger.rows():
+            cell = self._settings[setting_id]
+            ledger = Ledger(find_folder(cell.workspace / "results", cell.setting))
+            self._ledgers[setting_id] = ledger
+        return frozenset(ledger.refresh().rows())

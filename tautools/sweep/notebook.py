@@ -22,14 +22,13 @@ from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
 from tautools.params import shipped
 from tautools.shell import Process, start_detached, this_process
-from tautools.sweep.status import runs_folder
+from tautools.sweep.cells import runs_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tautools.params.models import SweepParams
     from tautools.sweep.plan import PlannedCell
-
 
 _PYTHON_TYPES = {"str": str, "int": int, "bool": bool, "float": float, "list": list, "dict": dict}
 
@@ -88,10 +87,10 @@ def check_parameters(notebook: Path, values: Mapping[str, ParameterValue]) -> No
 
 
 UNLIMITED_CONVERSATION_S = 3600
-"""What a conversation without a time limit of its own is taken to last at most, for the guard [s]."""
+"""Assumed longest time of a conversation that has no time limit of its own [s]."""
 
 HANG_MARGIN_S = 3600
-"""Added to what a cell's conversations may last at most: past that, the notebook hangs [s]."""
+"""Added to the longest time of a cell's conversations; a notebook that takes longer hangs [s]."""
 
 
 class NotebookLauncher:
@@ -100,7 +99,7 @@ class NotebookLauncher:
     Parameters
     ----------
     sweep : SweepParams
-        The sweep, overrides included. It is written beside the notebooks, which read it from there.
+        The sweep, overrides included. It is written next to the notebooks, which read it from there.
     workspace : Path
         An absolute path.
     notebook : Path
@@ -123,18 +122,18 @@ class NotebookLauncher:
         self._file = _write_sweep_file(sweep, ensure_folder(self._folder))
         self._job = f"{sweep.name}_{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
-    def state_path(self, cell: PlannedCell) -> Path:
-        """Return where a cell's attempt is written down."""
+    def attempt_path(self, cell: PlannedCell) -> Path:
+        """Return where a cell's attempt is recorded."""
         return self._folder / f"{cell.cell.name}.json"
 
     def start(self, cell: PlannedCell, on_exit: Callable[[int], None]) -> Process:
-        """Start a cell's notebook and return at once; `on_exit` is told its exit status, from another thread."""
+        """Start a cell's notebook and return at once; `on_exit` receives its exit status, in another thread."""
         out = ensure_folder(self._workspace / "logs") / f"{self._job}_{cell.cell.index}.out"
         err = ensure_folder(self._workspace / "errors") / f"{self._job}_{cell.cell.index}.err"
         me = this_process()
         argv = [sys.executable, "-m", "tautools.sweep.execute"]
         argv += ["--notebook", str(self._notebook), "--out", str(self._folder / f"{cell.cell.name}.ipynb")]
-        argv += ["--state", str(self.state_path(cell)), "--log", str(out)]
+        argv += ["--state", str(self.attempt_path(cell)), "--log", str(out)]
         argv += ["--parameters", json.dumps(self._parameters(cell.cell.index, self._file))]
         argv += ["--timeout-s", str(self._timeout_s(cell))]
         argv += ["--follow", str(me.pid), "--follow-started-at", repr(me.started_at)]
@@ -142,13 +141,13 @@ class NotebookLauncher:
             argv, env=_notebook_environment(), cwd=Path.cwd(), stdout=out, stderr=err, on_exit=on_exit
         )
 
-    def _parameters(self, index: int, sweep_file: Path) -> dict[str, str | int | float | bool]:
+    def _parameters(self, index: int, sweep_file: Path) -> dict[str, ParameterValue]:
         return {
             "sweep": str(sweep_file),
             "cell": index,
             "workspace": str(self._workspace),
             "limit": 0,
-            # The sweep holds the servers up; a notebook of it must not start a second one of the same name.
+            # The sweep keeps the servers running; a notebook of it must not start a second one of the same name.
             "start_servers": False,
         }
 
@@ -170,7 +169,7 @@ def _notebook_environment() -> dict[str, str]:
 
 
 def _write_sweep_file(sweep: SweepParams, folder: Path) -> Path:
-    """Write the sweep as it is run; its name holds its hash, so that runs with other overrides keep theirs."""
+    """Write the sweep as it is run; the hash in its name keeps runs with other overrides apart."""
     text = yaml.safe_dump(sweep.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
     path = folder / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
     write_atomic(path, text)

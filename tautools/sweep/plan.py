@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
 from tautools.run import prepare_cell
 from tautools.run.context import context_forecasts
+from tautools.run.folder import find_folder
 from tautools.sweep.cells import agent_name, expand, select_cells
-from tautools.sweep.servers import server_needs
-from tautools.sweep.view import servers_text
+from tautools.sweep.servers import server_needs, servers_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.params.models import SweepParams
@@ -31,18 +32,17 @@ if TYPE_CHECKING:
     from tautools.sweep.cells import SweepCell
     from tautools.sweep.servers import ServerNeed
 
-
 KERNEL_S = 4.0
-"""What starting papermill, a kernel and the benchmark costs for each cell [s]; measured on two cores."""
+"""Time to start papermill, a kernel and the benchmark, for each cell [s]; measured on two cores."""
 
 SERVER_S = {"simulate": 2.0, "vllm": 180.0}
-"""What a server's start is taken to cost [s]; a vLLM of a few billion parameters with warm caches."""
+"""Assumed time to start a server [s]; for vLLM, a model of a few billion parameters with warm caches."""
 
 REAL_CONVERSATION_S = 60.0
-"""What a conversation with real models is taken to last when none was finished yet [s]."""
+"""Assumed time of a conversation with real models when none is finished yet [s]."""
 
 CALLS, TOKENS = 16, 60
-"""Model calls of a conversation and output tokens of a call that a simulated model's time is reckoned with."""
+"""Assumed model calls of a conversation, and output tokens of a call, for simulated models."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,23 @@ class PlannedCell:
     pending: int
     """Conversations that are not finished."""
     shared: int
-    """Those that an earlier cell of the plan has too."""
+    """Conversations that an earlier cell of the plan has too."""
 
     @property
     def planned(self) -> int:
-        """How many conversations it has."""
+        """Number of its conversations."""
         return len(self.keys)
 
     @property
     def model(self) -> str:
-        """The agent's model, and behind it the customer's persona where it has one."""
+        """The agent's model, followed by the customer's persona where it has one."""
         setting = self.prepared.setting
         return f"{setting.agent.model}{f' +{setting.persona}' if setting.persona else ''}"
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep has, owes and needs."""
+    """What of a sweep is done, what is pending, and what that needs."""
 
     sweep: SweepParams = field(repr=False)
     cells: tuple[PlannedCell, ...]
@@ -89,7 +89,7 @@ class SweepPlan:
     basis: str
     """What the estimate rests on."""
     context: tuple[ContextForecast, ...] = ()
-    """Models that some tasks are likely to outgrow, one forecast for each env, strategy and model."""
+    """Models whose context some tasks are likely to exceed, one forecast for each env, strategy and model."""
 
     @property
     def done(self) -> int:
@@ -102,18 +102,42 @@ class SweepPlan:
         return tuple(cell for cell in self.cells if cell.pending)
 
     def __str__(self) -> str:
-        from tautools.sweep.view import plan_text
-
-        return plan_text(self)
+        return "\n".join(self._lines())
 
     def _repr_html_(self) -> str:
-        from tautools.sweep.view import plan_html
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
+        rows = [
+            (
+                cell.cell.index,
+                cell.cell.run.env,
+                cell.cell.run.strategy.value,
+                cell.model,
+                cell.cell.run.num_trials,
+                cell.planned,
+                cell.shared,
+                cell.pending,
+            )
+            for cell in self.cells
+        ]
+        heads = ("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending")
+        return f"<div>{lines}<details><summary>cells</summary>{table_html(heads, rows)}</details></div>"
 
-        return plan_html(self)
+    def _lines(self) -> list[str]:
+        pending = len(self.pending_cells)
+        shared = f"; trials that cells share are counted once, which saves {self.shared}" if self.shared else ""
+        lines = [
+            f"Sweep {self.sweep.name}: {len(self.cells)} cells, {len(self.cells) - pending} done, {pending} with work",
+            f"Conversations: {self.conversations}, {self.done} done, {self.pending} pending{shared}",
+        ]
+        if not self.pending:
+            return [*lines, "Nothing to do: no server is needed and no model call will be made."]
+        lines.append(f"Servers: {servers_text(self.servers)}")
+        lines.append(f"Time: about {duration(self.estimate_s)} ({self.basis})")
+        return [*lines, *dict.fromkeys(str(each) for each in self.context)]
 
 
 def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepPlan:
-    """Say what a sweep would do.
+    """Return what a sweep would do.
 
     Parameters
     ----------
@@ -131,9 +155,11 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     """
     cells = plan_cells(sweep, workspace=workspace, only=only)
     planned = {key for cell in cells for key in cell.keys}
-    pending = {cell.prepared.key(pair) for cell in cells for pair in cell.prepared.pending}
+    pending = {key for cell in cells for key in cell.keys - cell.prepared.known.keys()}
     needs = server_needs([cell.cell for cell in cells if cell.pending], workspace=workspace)
     estimate_s, basis = _estimate(sweep, cells, needs)
+    largest = [group[-1] for group in by_setting(cell for cell in cells if cell.pending)]
+    forecasts = (forecast for cell in largest for forecast in context_forecasts(cell.prepared))
     return SweepPlan(
         sweep=sweep,
         cells=tuple(cells),
@@ -143,7 +169,7 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         servers=tuple(needs),
         estimate_s=estimate_s,
         basis=basis,
-        context=tuple(_context_warnings(cells)),
+        context=tuple(forecast for forecast in forecasts if forecast.exceeding),
     )
 
 
@@ -151,6 +177,8 @@ def plan_cells(
     sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None, to_read: bool = False
 ) -> list[PlannedCell]:
     """Return the cells of a sweep with what the ledger says about each; asks no server.
+
+    Cells of one pool are prepared once: its benchmark is opened and its ledger read for all of them together.
 
     Parameters
     ----------
@@ -168,14 +196,39 @@ def plan_cells(
     ParamsError, BenchError, RunError
         As `plan_sweep` does.
     """
+    pools: dict[str, Cell] = {}
+    chosen = select_cells(expand(sweep), only)
+    for cell in chosen:
+        if cell.pool not in pools:
+            pools[cell.pool] = prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
+    return _planned((cell, replace(pools[cell.pool], run=cell.run)) for cell in chosen)
+
+
+def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Return planned cells with what is finished by now; each pool's ledger is read once more, and nothing else.
+
+    Where it was not known whether a server is simulated, the cell is prepared anew: its results tell by now.
+    """
+    pools: dict[str, Cell] = {}
+    for each in cells:
+        if each.cell.pool not in pools:
+            old = each.prepared
+            pools[each.cell.pool] = (
+                replace(old, folder=find_folder(old.workspace / "results", old.setting)).refreshed()
+                if len(old.cast.simulated) == 1
+                else prepare_cell(each.cell.run, workspace=old.workspace, need_servers=False, to_read=True)
+            )
+    return _planned((each.cell, replace(pools[each.cell.pool], run=each.cell.run)) for each in cells)
+
+
+def _planned(cells: Iterable[tuple[SweepCell, Cell]]) -> list[PlannedCell]:
     seen: set[Key] = set()
-    cells = []
-    for cell in select_cells(expand(sweep), only):
-        prepared = prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
+    planned = []
+    for cell, prepared in cells:
         keys = frozenset(prepared.key(pair) for pair in prepared.planned)
-        cells.append(PlannedCell(cell, prepared, keys, len(prepared.pending), len(keys & seen)))
+        planned.append(PlannedCell(cell, prepared, keys, len(keys - prepared.known.keys()), len(keys & seen)))
         seen |= keys
-    return cells
+    return planned
 
 
 def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:
@@ -186,36 +239,28 @@ def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:
     return [sorted(group, key=lambda cell: (cell.cell.run.num_trials, cell.cell.index)) for group in groups.values()]
 
 
-def _context_warnings(cells: Sequence[PlannedCell]) -> Iterator[ContextForecast]:
-    """Yield a forecast for each model that some task of a setting with work left is likely to outgrow."""
-    for group in by_setting(cell for cell in cells if cell.pending):
-        yield from (each for each in context_forecasts(group[-1].prepared) if each.exceeding)
-
-
 def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[ServerNeed]) -> tuple[float, str]:
-    """Return seconds and what they rest on: settings side by side, conversations side by side within one."""
+    """Return seconds and what they rest on: settings run side by side, conversations side by side within one."""
     groups = by_setting(cell for cell in cells if cell.pending)
     if not groups:
         return 0.0, "nothing is pending"
-    done = {key: row for cell in cells for key, row in cell.prepared.done.items()}
-    known = _durations(done.values())
-    engines = {need.name: need for need in needs}
+    known = _durations({key: row for cell in cells for key, row in cell.prepared.done.items()}.values())
+    by_name = {need.name: need for need in needs}
     costs = []
     for group in groups:
-        largest = group[-1]
-        rounds = math.ceil(largest.pending / sweep.concurrency)
-        costs.append(rounds * _conversation_s(largest, known, engines) + KERNEL_S * len(group))
+        rounds = math.ceil(group[-1].pending / sweep.concurrency)
+        costs.append(rounds * _conversation_s(group[-1], known, by_name) + KERNEL_S * len(group))
     side_by_side = max(*costs, sum(costs) / min(sweep.parallel_settings, len(costs)))
     start_s = max((SERVER_S.get(need.engine, 0.0) for need in needs if not need.running), default=0.0)
     basis = f"median of {len(known)} finished conversations" if known else "assumed times; none is finished yet"
     return start_s + side_by_side, basis
 
 
-def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str, ServerNeed]) -> float:
+def _conversation_s(cell: PlannedCell, known: Sequence[float], needs: Mapping[str, ServerNeed]) -> float:
     own = _durations(cell.prepared.known.values())
     if own or known:
         return statistics.median(own or known)
-    need = engines.get(agent_name(cell.cell.run.agent))
+    need = needs.get(agent_name(cell.cell.run.agent))
     model = need.simulate if need is not None else None
     if model is None:
         return REAL_CONVERSATION_S
@@ -224,7 +269,7 @@ def _conversation_s(cell: PlannedCell, known: Sequence[float], engines: dict[str
 
 
 def _durations(rows: Iterable[CommitRow]) -> list[float]:
-    """Return how long conversations took that were held here [s]; imported ones say nothing about these servers."""
+    """Return the durations of conversations that ran here [s]; imported ones say nothing about these servers."""
     return [row.duration_s for row in rows if row.imported is None and row.duration_s is not None]
 
 
@@ -241,23 +286,23 @@ class SweepOutline:
     trials_unshared: int
     """What one task of each env would cost if cells did not share trials."""
     servers: tuple[ServerNeed, ...]
-    why_not: NotInstalledError
-    """What opening the benchmark ended in."""
+    missing: NotInstalledError
+    """Why the benchmark cannot be opened."""
 
     def __str__(self) -> str:
         each = ", ".join(f"{number} for each task of {env}" for env, number in self.trials.items())
         saved = self.trials_unshared - sum(self.trials.values())
         shared = f"; sharing trials saves {saved} for a task of each" if saved else ""
-        lines = (
-            f"Sweep {self.sweep.name}: {len(self.cells)} cells in {self.settings} settings",
-            f"Conversations: {each}{shared}",
-            f"Servers: {servers_text(self.servers)}",
-            f"Not known: tasks, what is done, time. {self.why_not.problem}",
-            f"Next: {self.why_not.next_step} Here that is `--set path=FOLDER`."
-            if self.sweep.bench == "tau-bench"
-            else f"Next: {self.why_not.next_step}",
+        here = " Here that is `--set path=FOLDER`." if self.sweep.bench == "tau-bench" else ""
+        return "\n".join(
+            (
+                f"Sweep {self.sweep.name}: {len(self.cells)} cells in {self.settings} settings",
+                f"Conversations: {each}{shared}",
+                f"Servers: {servers_text(self.servers)}",
+                f"Not known: tasks, what is done, time. {self.missing.problem}",
+                f"Next: {self.missing.next_step}{here}",
+            )
         )
-        return "\n".join(lines)
 
     def as_row(self) -> dict[str, Any]:
         """Return what is known, for programs; what is not known is null."""
@@ -266,13 +311,26 @@ class SweepOutline:
             "conversations": None,
             "trials_per_task": dict(self.trials),
             "trials_per_task_unshared": self.trials_unshared,
-            "why_not": self.why_not.problem,
-            "cells": [_outline_row(cell) for cell in self.cells],
+            "missing": self.missing.problem,
+            "cells": [
+                {
+                    "index": cell.index,
+                    "name": cell.name,
+                    "env": cell.run.env,
+                    "strategy": cell.run.strategy.value,
+                    "model": agent_name(cell.run.agent),
+                    "num_trials": cell.run.num_trials,
+                    "planned": None,
+                }
+                for cell in self.cells
+            ],
         }
 
 
 def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepOutline | None:
-    """Say what is known of a sweep whose benchmark is not here; None when it is, and a plan says more.
+    """Return what is known of a sweep whose benchmark is not installed; None when it is, and a plan says more.
+
+    Parameters are those of `plan_sweep`.
 
     Raises
     ------
@@ -281,25 +339,16 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
     BenchError
         A source that does not exist, or a path that leads to none.
     """
-    why_not = _not_installed(sweep)
-    return None if why_not is None else _outline(sweep, why_not, workspace=workspace, only=only)
-
-
-def _not_installed(sweep: SweepParams) -> NotInstalledError | None:
     try:
         open_ref(sweep.ref)
     except NotInstalledError as error:
-        return error
-    return None
-
-
-def _outline(
-    sweep: SweepParams, why_not: NotInstalledError, *, workspace: Path, only: Sequence[int] | None
-) -> SweepOutline:
+        missing = error
+    else:
+        return None
     cells = select_cells(expand(sweep), only)
     pools: dict[tuple[str, str], int] = {}
     for cell in cells:
-        pool = (cell.run.env, cell.run.model_copy(update={"num_trials": 1}).model_dump_json())
+        pool = (cell.run.env, cell.pool)
         pools[pool] = max(pools.get(pool, 0), cell.run.num_trials)
     trials: Counter[str] = Counter()
     for (env, _), number in pools.items():
@@ -311,18 +360,25 @@ def _outline(
         trials=trials,
         trials_unshared=sum(cell.run.num_trials for cell in cells),
         servers=tuple(server_needs(cells, workspace=workspace)),
-        why_not=why_not,
+        missing=missing,
     )
 
 
-def _outline_row(cell: SweepCell) -> dict[str, Any]:
-    run = cell.run
-    return {
-        "index": cell.index,
-        "name": cell.name,
-        "env": run.env,
-        "strategy": run.strategy.value,
-        "model": agent_name(run.agent),
-        "num_trials": run.num_trials,
-        "planned": None,
-    }
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it, rounded.
+
+    Examples
+    --------
+    >>> duration(0.2), duration(95), duration(4000), duration(200000)
+    ('1 s', '95 s', '67 min', '56 h')
+    """
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 7200 else f"{round(seconds / 3600)} h"
+
+
+def table_html(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a plain HTML table; everything in it is escaped."""
+    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -28,15 +28,14 @@ if TYPE_CHECKING:
     from tautools.servers import Snapshot
     from tautools.sweep.cells import SweepCell
 
-
 IDLE_S = 120.0
-"""So long without a request, a server of a sweep that was killed is stopped; a run that is begun anew keeps it [s]."""
+"""A server whose sweep was killed is stopped after this long without a request [s]; a new run in time keeps it."""
 
 WATCHDOG_ENDS_S = 10.0
-"""So long the keeper of a stopped server is waited for; it goes on by itself then [s]."""
+"""Longest wait for the watchdog of a stopped server; it goes on to end by itself [s]."""
 
 QUEUE_REPORT_S = 600.0
-"""How often it is told that a server still waits in the queue [s]."""
+"""How often a server's wait in the queue is reported [s]."""
 
 _COMING_UP = {State.QUEUED, State.STARTING, State.VERIFYING}
 
@@ -53,24 +52,33 @@ class ServerNeed:
     cells: tuple[int, ...]
     """Indices of the cells it serves."""
     state: State | None
-    """What the registry's server of that name is doing; None when there is none, or none that could come back."""
+    """State of the registry's server of that name; None when there is none, or none that could come back."""
     params: ServerParams | None = field(default=None, repr=False)
     """How to start it; None for a model that only a running server can give."""
     simulate: SimulateParams | None = field(default=None, repr=False)
-    """How fast it answers, when its model is a simulated one."""
+    """How fast it answers, when its model is simulated."""
 
     @property
     def running(self) -> bool:
-        """Whether it works already."""
-        return _is_ready(self.state)
+        """Whether it is ready already."""
+        return self.state is State.READY
+
+    def __str__(self) -> str:
+        doing = (
+            "ready" if self.running else self.state.value if self.state else "to start" if self.params else "missing"
+        )
+        return f"{self.name} ({'/'.join(self.roles)}, {doing})"
 
 
-def _is_ready(state: State | None) -> bool:
-    return state is State.READY
+def servers_text(needs: Sequence[ServerNeed]) -> str:
+    """Return the servers that are needed, with their roles and states, in one line."""
+    if not needs:
+        return "none of ours; the roles name addresses or hosted models"
+    return f"{len(needs)}: {', '.join(map(str, needs))}"
 
 
 def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerNeed]:
-    """Return the servers that cells need, each once, in the order they are first needed.
+    """Return the servers that cells need, each once, in the order in which they are first needed.
 
     Roles with an address of their own or with a hosted provider need no server of ours.
 
@@ -79,20 +87,21 @@ def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerN
     ParamsError
         When a role names a server file that does not exist.
     """
-    wanted: dict[str, tuple[RoleParams, dict[str, None], list[int]]] = {}
+    wanted: dict[str, tuple[RoleParams, dict[str, None], dict[int, None]]] = {}
     for cell in cells:
         for role_name, role in cell.run.roles.items():
-            if role.base_url is not None or role.provider != "openai":
-                continue
-            _, roles, indices = wanted.setdefault(role.server or str(role.model), (role, {}, []))
-            roles[role_name] = None
-            if cell.index not in indices:
-                indices.append(cell.index)
+            if _needs_server(role):
+                _, roles, indices = wanted.setdefault(role.server or str(role.model), (role, {}, {}))
+                roles[role_name] = indices[cell.index] = None
     registered = Registry(workspace).list()
     return [
         _server_need(role, tuple(roles), tuple(indices), registered, workspace)
         for role, roles, indices in wanted.values()
     ]
+
+
+def _needs_server(role: RoleParams) -> bool:
+    return role.base_url is None and role.provider == "openai"
 
 
 def _server_need(
@@ -102,16 +111,17 @@ def _server_need(
     registered: Sequence[ServerRecord],
     workspace: Path,
 ) -> ServerNeed:
-    named = [r for r in registered if role.server and role.server in {r.name, r.spec.get("name")}]
-    known = named or [r for r in registered if r.model == (role.model or role.server)]
+    named = [each for each in registered if role.server and role.server in {each.name, each.spec.get("name")}]
+    known = named or [each for each in registered if each.model == (role.model or role.server)]
     states = {record.name: server_state(record, workspace=workspace).state for record in known}
-    alive = min(
-        (r for r in known if not states[r.name].final), key=lambda r: not _is_ready(states[r.name]), default=None
+    alive = sorted(
+        (each for each in known if not states[each.name].final), key=lambda each: states[each.name] is not State.READY
     )
-    if alive is not None:
-        told = alive.spec.get("simulate") if alive.simulated else None
-        speed = SimulateParams.model_validate(told) if told is not None else None
-        return ServerNeed(alive.name, alive.model, alive.engine, roles, cells, states[alive.name], None, speed)
+    if alive:
+        record = alive[0]
+        given = record.spec.get("simulate") if record.simulated else None
+        speed = None if given is None else SimulateParams.model_validate(given)
+        return ServerNeed(record.name, record.model, record.engine, roles, cells, states[record.name], None, speed)
     params = _server_file(role, workspace)
     if params is None:
         return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
@@ -134,33 +144,33 @@ def serving(
     workspace: Path,
     site: str | SiteParams = "local",
     start: bool = True,
-    tell: Callable[[str], None] = lambda _line: None,
+    report: Callable[[str], None] = lambda _line: None,
     shield: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Iterator[list[ServerNeed]]:
-    """Hold the servers that cells need up for as long as the block runs.
+    """Keep the servers that cells need running for as long as the block runs.
 
     Parameters
     ----------
     cells : sequence of SweepCell
-        What shall be served.
+        What is to be served.
     workspace : Path
         Whose registry and server files are used.
     site : str or SiteParams
         Where servers start: on this machine, or as jobs of Slurm.
     start : bool
         Whether missing servers are started; without it the block runs with what there is.
-    tell : callable, optional
-        Told one line at a time what happens.
+    report : callable, optional
+        Receives what happens, one line at a time.
     shield : callable, optional
-        Gives the context in which processes are started and stopped: no interrupt may come between a process and the
-        line that remembers it.
+        Gives the context in which processes are started and stopped: no interrupt may come between the start of a
+        process and the line that remembers it.
 
     Raises
     ------
     SweepError
         When a server is missing that cannot be started here.
     ServerError
-        When one does not become ready or does not pass the ladder.
+        When one does not become ready or does not pass its checks.
     """
     needs = server_needs(cells, workspace=workspace) if start else []
     missing = [need for need in needs if not need.running]
@@ -171,46 +181,44 @@ def serving(
         waiting: list[_StartedServer] = []
         for need in missing:
             with shield():
-                begun = _start(need, workspace, where, started)
-            tell(f"server {need.name}: starting {need.model}" if need.params else f"server {need.name}: waiting for it")
-            waiting += begun
-        for held in waiting:
-            _wait_verified(held, tell)
+                waiting += _start(need, workspace, where, started)
+            report(f"server {need.name}: {f'starting {need.model}' if need.params else 'waiting for it'}")
+        for each in waiting:
+            _wait_verified(each, report)
         yield needs
     finally:
         with shield():
-            _stop_all(started, tell)
+            _stop_all(started, report)
 
 
 def _check_startable(missing: Sequence[ServerNeed]) -> None:
-    nameless = [need for need in missing if need.params is None and need.state not in _COMING_UP]
-    if nameless:
-        need = nameless[0]
-        said = f"It is {need.state.value}." if need.state else "No running server of this workspace serves it."
-        raise SweepError(
-            f"The server {need.name!r}, needed by {len(need.cells)} cells, is not ready.",
-            evidence=said,
-            next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
-        )
+    for need in missing:
+        if need.params is None and need.state not in _COMING_UP:
+            state = f"It is {need.state.value}." if need.state else "No running server of this workspace serves it."
+            raise SweepError(
+                f"The server {need.name!r}, needed by {len(need.cells)} cells, is not ready.",
+                evidence=state,
+                next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
+            )
 
 
 @dataclass(slots=True)
 class _StartedServer:
-    """A server and, when it was started here, the process that ends it should this one be killed."""
+    """A server and, when it was started here, the watchdog that stops it should this process be killed."""
 
     server: Server
-    keeper: Process | None = None
+    watchdog: Process | None = None
 
     def lease(self) -> None:
         """Tie the server's life to this process."""
-        self.keeper = start_watchdog(self.server, LeaseTerms(owner=this_process(), quiet_s=IDLE_S))
+        self.watchdog = start_watchdog(self.server, LeaseTerms(owner=this_process(), quiet_s=IDLE_S))
 
-    def end(self) -> None:
-        """Stop the server, and wait for its keeper, which ends within a second of it and takes its note away."""
+    def stop(self) -> None:
+        """Stop the server, and wait for its watchdog, which ends within a second of it and removes its lease."""
         self.server.stop()
         until = time.monotonic() + WATCHDOG_ENDS_S
-        while self.keeper is not None and time.monotonic() < until:
-            if not process_alive(self.keeper.pid, self.keeper.started_at):
+        while self.watchdog is not None and time.monotonic() < until:
+            if not process_alive(self.watchdog.pid, self.watchdog.started_at):
                 return
             time.sleep(0.05)
 
@@ -220,46 +228,43 @@ def _start(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_S
         return [_StartedServer(Server(Registry(workspace).get(need.name), workspace=workspace))]
     # Replicas start side by side: a staggered start would hold back an interrupt for as long as it takes.
     at_once = need.params.model_copy(update={"stagger": None})
-    begun = [_StartedServer(server) for server in launch_all([at_once], workspace=workspace, site=site)]
-    started += begun
-    for held in begun:
-        held.lease()
-    return begun
+    replicas = [_StartedServer(server) for server in launch_all([at_once], workspace=workspace, site=site)]
+    started += replicas
+    for replica in replicas:
+        replica.lease()
+    return replicas
 
 
-def _wait_verified(held: _StartedServer, tell: Callable[[str], None]) -> None:
-    server = held.server
+def _wait_verified(started: _StartedServer, report: Callable[[str], None]) -> None:
+    server = started.server
     alias = server.record.alias
-    server.wait_ready(on_progress=QueueProgress(server.name, tell))
-    if server.record.alias != alias:  # it lost its port and was started again: another launch, which has no keeper yet
-        held.lease()
-    tell(f"server {server.name}: ready and verified at {server.record.base_url}")
+    server.wait_ready(on_progress=QueueProgress(server.name, report))
+    if server.record.alias != alias:  # it lost its port and was started again: that launch has no watchdog yet
+        started.lease()
+    report(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 
 class QueueProgress:
-    """Tells why a server's job waits in Slurm's queue: at once, then every `QUEUE_REPORT_S`, as the estimate moves."""
+    """Reports why a server's job waits in Slurm's queue: at once, then every `QUEUE_REPORT_S`."""
 
-    def __init__(self, name: str, tell: Callable[[str], None]) -> None:
-        self._name, self._tell, self._next = name, tell, 0.0
+    def __init__(self, name: str, report: Callable[[str], None]) -> None:
+        self._name, self._report, self._next = name, report, 0.0
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Take one look at the server."""
         if snapshot.state is State.QUEUED and time.monotonic() >= self._next:
             self._next = time.monotonic() + QUEUE_REPORT_S
-            self._tell(f"server {self._name}: in the queue; {snapshot.detail}")
+            self._report(f"server {self._name}: in the queue; {snapshot.detail}")
 
 
-def _stop_all(started: Sequence[_StartedServer], tell: Callable[[str], None]) -> None:
-    """Stop every one, whatever happens to the others; the first error is raised when all were tried.
-
-    One that failed has no process any more; it stays registered, so that its log can be read by name.
-    """
+def _stop_all(started: Sequence[_StartedServer], report: Callable[[str], None]) -> None:
+    """Stop every server, then raise the first error; one that failed stays registered, so that its log can be read."""
     errors: list[TautoolsError] = []
-    for held in started:
+    for each in started:
         try:
-            if held.server.state().state is not State.FAILED:
-                held.end()
-                tell(f"server {held.server.name}: stopped")
+            if each.server.state().state is not State.FAILED:
+                each.stop()
+                report(f"server {each.server.name}: stopped")
         except TautoolsError as error:
             errors.append(error)
     if errors:
@@ -267,7 +272,9 @@ def _stop_all(started: Sequence[_StartedServer], tell: Callable[[str], None]) ->
 
 
 def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
-    """Try each address and hosted provider that cells name, once; servers of ours are proven when they are started.
+    """Try each address and hosted provider that cells name, once; servers of ours are verified when they start.
+
+    One bad address does not stop the cells of the others.
 
     Raises
     ------
@@ -275,22 +282,19 @@ def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
         The first cell's error, when every cell has a role that cannot work now.
     """
     tried: dict[str, TautoolsError | None] = {}
-    errors = [_cell_error(cell, workspace, tried) for cell in cells]
-    first = next((error for error in errors if error is not None), None)
-    if first is not None and None not in errors:
-        raise first
 
+    def error_of(cell: SweepCell) -> TautoolsError | None:
+        for name, role in cell.run.roles.items():
+            key = f"{name} {role.model_dump_json()}"
+            if not _needs_server(role) and key not in tried:
+                tried[key] = _endpoint_error(role, name, workspace)
+            if tried.get(key) is not None:
+                return tried[key]
+        return None
 
-def _cell_error(cell: SweepCell, workspace: Path, tried: dict[str, TautoolsError | None]) -> TautoolsError | None:
-    for name, role in cell.run.roles.items():
-        if role.base_url is None and role.provider == "openai":
-            continue
-        key = f"{name} {role.model_dump_json()}"
-        if key not in tried:
-            tried[key] = _endpoint_error(role, name, workspace)
-        if tried[key] is not None:
-            return tried[key]
-    return None
+    errors = [error_of(cell) for cell in cells]
+    if errors and errors[0] is not None and None not in errors:
+        raise errors[0]
 
 
 def _endpoint_error(role: RoleParams, name: str, workspace: Path) -> TautoolsError | None:

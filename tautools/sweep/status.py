@@ -1,8 +1,8 @@
-"""Where each cell of a sweep stands, what its last attempt came to, and what a run of the sweep came to.
+"""Where each cell of a sweep stands, how its last attempt ended, and what a run of the sweep came to.
 
-Whether a cell is done is read from the ledger. Its last attempt is written down beside the executed notebook, because
-the notebook itself does not say how it ended: after a time-out, an interrupt or a killed kernel papermill calls every
-cell completed.
+Whether a cell is done is read from the ledger. Its last attempt is recorded next to the executed notebook, because the
+notebook itself does not say how it ended: after a time-out, an interrupt or a killed kernel papermill calls every cell
+completed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -19,8 +20,8 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.records import Record
 from tautools.run import read_events
 from tautools.shell import process_alive
-from tautools.sweep.plan import plan_cells
-from tautools.sweep.view import duration, status_html, status_summary
+from tautools.sweep.cells import runs_folder
+from tautools.sweep.plan import duration, plan_cells, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from tautools.run import CellResult
     from tautools.sweep.plan import PlannedCell
 
-
 STOPPED = 143
-"""Exit status of a notebook that was asked to stop: 128 + SIGTERM, as shells say it."""
+"""Exit status of a notebook that was asked to stop: 128 + SIGTERM, as shells count."""
+
+GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "pending": "○"}
+"""State of a cell as a sign; the word always stands next to it."""
 
 
 class CellAttempt(Record):
@@ -54,7 +57,7 @@ class CellAttempt(Record):
 
     @property
     def running(self) -> bool:
-        """Whether its process still works on it; of another host it is believed until it says otherwise."""
+        """Whether its process still works on it; on another host it does until it says otherwise."""
         if self.finished_at is not None:
             return False
         return self.host != socket.gethostname() or process_alive(self.pid, self.pid_started_at)
@@ -69,7 +72,7 @@ def read_attempt(path: Path) -> CellAttempt | None:
 
 
 def write_attempt(path: Path, attempt: CellAttempt) -> None:
-    """Write down an attempt, so that readers see the old one or the new one."""
+    """Record an attempt atomically: readers see the old one or the new one."""
     ensure_folder(path.parent)
     write_atomic(path, attempt.model_dump_json(indent=1) + "\n")
 
@@ -84,7 +87,7 @@ class CellStatus:
     model: str
     num_trials: int
     state: str
-    """`done`, `running`, `failure_record` (its last attempt ended badly), `partial` or `pending`."""
+    """`done`, `running`, `failed` (its last attempt ended badly), `partial` or `pending`."""
     done: int
     """Finished conversations."""
     planned: int
@@ -101,33 +104,61 @@ class CellStatus:
 class SweepStatus(list[CellStatus]):
     """The cells of a sweep; a list that a notebook shows as a table."""
 
+    @property
+    def summary(self) -> str:
+        """The number of cells in each state, in one sentence."""
+        counts = Counter(cell.state for cell in self)
+        others = [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "pending") if counts[state]]
+        return ", ".join([f"{counts['done']} of {len(self)} cells done", *others])
+
     def __str__(self) -> str:
-        return "\n".join([status_summary(self), *(str(cell) for cell in self)])
+        return "\n".join([self.summary, *(str(cell) for cell in self)])
 
     def _repr_html_(self) -> str:
-        return status_html(self)
+        rows = [
+            (
+                cell.index,
+                cell.env,
+                cell.strategy,
+                cell.model,
+                cell.num_trials,
+                f"{GLYPHS[cell.state]} {cell.state}",
+                f"{cell.done} of {cell.planned}",
+                cell.cause,
+            )
+            for cell in self
+        ]
+        heads = ("cell", "env", "strategy", "model", "trials", "state", "conversations", "cause")
+        return f"<div>{escape(self.summary)}{table_html(heads, rows)}</div>"
 
 
 def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
-    """Return where each cell stands; reads only, also what may not be written.
+    """Return where each cell stands; reads only, and needs no right to write.
+
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep.
+    workspace : Path
+        Where its results are.
+    only : sequence of int, optional
+        Indices of the cells to look at; all when not given.
 
     Raises
     ------
     ParamsError, BenchError
         As `plan_sweep` does.
     """
-    folder = runs_folder(workspace, sweep.name)
     cells = plan_cells(sweep, workspace=workspace, only=only, to_read=True)
-    return SweepStatus(status_of(cell, read_attempt(folder / f"{cell.cell.name}.json")) for cell in cells)
+    return status_of(cells, runs_folder(workspace, sweep.name))
 
 
-def runs_folder(workspace: Path, sweep: str) -> Path:
-    """Return where a sweep's executed notebooks are, or will be."""
-    return workspace / "runs" / sweep
+def status_of(cells: Sequence[PlannedCell], folder: Path) -> SweepStatus:
+    """Return the status of planned cells whose notebooks are in `folder`."""
+    return SweepStatus(_cell_status(cell, read_attempt(folder / f"{cell.cell.name}.json")) for cell in cells)
 
 
-def status_of(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
-    """Return the status of a planned cell whose last attempt is known."""
+def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
     run = cell.cell.run
     state = _cell_state(cell, attempt)
     return CellStatus(
@@ -155,13 +186,10 @@ def _cell_state(cell: PlannedCell, attempt: CellAttempt | None) -> str:
 
 
 def _fault_count(cell: PlannedCell) -> int:
-    pending = set(cell.prepared.pending)
-    met = Counter(
-        (event.task_id, event.trial)
-        for event in read_events(cell.prepared.folder)
-        if event.kind == "fault" and event.setting_id == cell.prepared.setting.id
-    )
-    return sum(1 for pair in met if pair in pending)
+    """Return how many pending conversations met a fault."""
+    events = read_events(cell.prepared.folder)
+    faults = {(event.setting_id, event.task_id, event.trial) for event in events if event.kind == "fault"}
+    return len(faults & (cell.keys - cell.prepared.known.keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +197,7 @@ class SweepEvent:
     """Something that happened while a sweep was worked on."""
 
     kind: str
-    """`plan`, `server`, `cell_started`, `cell_ended`, `comparison_progress` or `stopping`."""
+    """`plan`, `server`, `cell_started`, `cell_ended`, `progress` or `stopping`."""
     message: str
     cell: int | None = None
     """Index of the cell it is about."""
@@ -204,23 +232,22 @@ class SweepResult:
         return tuple(cell for cell in self.cells if cell.state == "failed")
 
     def __str__(self) -> str:
-        lines = [f"Sweep {self.sweep}: {status_summary(self.cells)}; {self._work()}."]
-        lines += [str(cell) for cell in self.failed]
+        work = (
+            f"{self.executed} notebooks executed in {duration(self.took_s)}"
+            if self.executed
+            else "nothing was executed and no model call was made"
+        )
+        lines = [f"Sweep {self.sweep}: {self.cells.summary}; {work}.", *(str(cell) for cell in self.failed)]
         if self.interrupted:
             lines.append("Interrupted; run it again to go on where it stopped.")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return status_html(self.cells)
-
-    def _work(self) -> str:
-        if not self.executed:
-            return "nothing was executed and no model call was made"
-        return f"{self.executed} notebooks executed in {duration(self.took_s)}"
+        return self.cells._repr_html_()
 
 
 def require_finished(result: CellResult) -> None:
-    """Do nothing when a cell owes nothing; the last line of a cell's notebook, so that its status tells the truth.
+    """Raise when a cell is not finished; the last line of a cell's notebook, so that its exit status is true.
 
     Raises
     ------
@@ -229,11 +256,10 @@ def require_finished(result: CellResult) -> None:
     """
     if result.finished:
         return
-    kinds: Counter[str] = result.fault_kinds
-    faults = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    why = result.cause.split("\nNext: ")[0] or (f"Faults: {faults}." if faults else "")
+    faults = ", ".join(f"{count} {kind}" for kind, count in result.fault_kinds.most_common())
+    cause = result.cause.split("\nNext: ")[0] or (f"Faults: {faults}." if faults else "")
     raise SweepError(
         f"{result.pending} of {result.planned} conversations are still pending.",
-        evidence="Interrupted." if result.interrupted else why,
+        evidence="Interrupted." if result.interrupted else cause,
         next_step="Run it again: it goes on where it stopped and repeats nothing that is finished.",
     )

@@ -10,7 +10,7 @@ import pytest
 from fixed_results import PLANS, START, Plan, write_fixed_results
 
 from tautools.records import CallRecord, Conversation, Outcome, Role, Setting, Strategy
-from tautools.report import conversation_frame, event_frame, find_cells, latency_report
+from tautools.report import conversation_frame, find_cells, latency_report
 from tautools.report.latency import LatencyReport
 from tautools.run.folder import claim_folder
 from tautools.run.ledger import ResultsWriter
@@ -68,7 +68,7 @@ def test_calls_that_failed_are_counted_and_enter_no_figure(report: LatencyReport
     small = by_model["Qwen/Qwen3-4B-Instruct-2507"]
     assert small.faults == {"server_fault": 2}
     assert small.answered == small.timing("e2e_s").summary.n
-    assert "2 further calls failed and are left out" in report.opening.first
+    assert "2 further calls failed and are left out" in report.summary.first
 
 
 def test_tokens_that_no_server_reported_are_called_so_rather_than_zero(report: LatencyReport) -> None:
@@ -80,7 +80,7 @@ def test_nested_cells_count_each_call_and_conversation_once(report: LatencyRepor
     assert len(cells) == 4
     assert len(conversation_frame(cells)) == 166
     assert len(report.calls) == len(_raw(report.to_json()))
-    assert list(event_frame(cells)["kind"]) == ["fault", "fault"]
+    assert [event.kind for cell in cells for event in cell.faults] == ["fault", "fault"]
 
 
 def _one_conversation(tmp_path: Path, calls: list[CallRecord], *, started: float, finished: float) -> LatencyReport:
@@ -134,7 +134,7 @@ def test_probes_are_no_part_of_a_conversation(tmp_path: Path) -> None:
     calls = [CallRecord(role=Role.PROBE, started_at=START + 1, e2e_s=1.0)]
     report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
     assert report.calls.empty
-    assert "There are no model calls" in repr(report.opening)
+    assert "There are no model calls" in repr(report.summary)
 
 
 def test_times_that_the_server_reports_stand_apart_from_those_measured_here(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_simulated_calls_are_marked(tmp_path: Path) -> None:
 
     write_fixed_results(tmp_path, (replace(PLANS[2], simulated=True),))
     report = latency_report(workspace=tmp_path)
-    assert report.opening.simulated
+    assert report.summary.simulated
     assert all("SIMULATED" in repr(table) for table in report.tables[:-1])  # the last one holds no figure
     assert all(picture.alt.endswith("SIMULATED models.") for picture in (*report.histograms, report.turn_figure))
 
@@ -180,7 +180,7 @@ def test_simulated_calls_are_marked(tmp_path: Path) -> None:
 def test_calls_that_all_failed_make_a_report_of_n_0(tmp_path: Path) -> None:
     plan = Plan("retail", Strategy.FC, "Qwen/Qwen3-8B", 2, (1,), 0.5, pending=(("0", 0), ("1", 0)))
     report = latency_report(workspace=write_fixed_results(tmp_path, (plan,)))
-    assert "No request of an agent was answered (n = 0); 2 further calls failed" in report.opening.first
+    assert "No request of an agent was answered (n = 0); 2 further calls failed" in report.summary.first
     (group,) = report.groups
     assert (group.answered, dict(group.faults)) == (0, {"server_fault": 2})
     assert all(timing.summary.n == 0 for timing in group.timings)

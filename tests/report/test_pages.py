@@ -72,7 +72,7 @@ def test_each_report_opens_with_the_two_sentences_that_its_json_holds(built: dic
     markdown = Path(built["markdown"]).read_text(encoding="utf-8")
     front = unescape(Path(built["front"]).read_text(encoding="utf-8"))
     for data, page in zip(built["data"], built["pages"], strict=True):
-        for sentence in json.loads(Path(data).read_text())["opening"]:
+        for sentence in json.loads(Path(data).read_text())["summary"]:
             assert f"<p>{sentence}</p>" in unescape(Path(page).read_text(encoding="utf-8"))
             assert f"<p>{sentence}</p>" in front
             assert sentence in markdown
@@ -113,7 +113,7 @@ def test_pages_can_be_read_in_a_browser_in_light_and_dark(built: dict[str, Any],
         for path in _pages(built):
             page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-            for place in ("body", ".tau-opening p", "h1"):
+            for place in ("body", ".tau-summary p", "h1"):
                 assert _contrast(page, place) >= 7, (path.name, place)
             for place in [".tau-notes p", "td small", "th", "td"] if "report" not in path.name else []:
                 assert _contrast(page, place) >= 4.5, (path.name, place)

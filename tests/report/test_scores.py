@@ -89,20 +89,20 @@ def test_a_user_error_carries_no_reward_and_is_counted_apart(report: PassReport)
     assert retail.v1[0] < retail.pass_hat[0].value
 
 
-def test_the_do_nothing_floor_is_the_benchmarks_own_and_of_the_same_tasks(report: PassReport) -> None:
+def test_the_null_baseline_is_the_benchmarks_own_and_of_the_same_tasks(report: PassReport) -> None:
     from tautools.bench import null_baseline, open_source
 
-    floors = null_baseline(open_source().domain("airline"))
+    rewards = null_baseline(open_source().domain("airline"))
     airline = report.scores[1]
-    assert airline.floor.value == pytest.approx(sum(floors[task] for task in airline.cell.tasks) / 24)
-    assert airline.floor.value > 0
+    assert airline.null_baseline.value == pytest.approx(sum(rewards[task] for task in airline.cell.tasks) / 24)
+    assert airline.null_baseline.value > 0
 
 
-def test_a_floor_that_cannot_be_computed_says_why_and_is_not_zero(tmp_path: Path) -> None:
+def test_a_null_baseline_that_cannot_be_computed_says_why_and_is_not_zero(tmp_path: Path) -> None:
     write_fixed_results(tmp_path, (Plan("space-travel", Strategy.FC, "M", 2, (1,), 0.5),))
     (score,) = pass_report(workspace=tmp_path).scores
-    assert score.floor.value is None
-    assert "space-travel" in score.floor.why_not
+    assert score.null_baseline.value is None
+    assert "space-travel" in score.null_baseline.reason
 
 
 def test_every_figure_in_the_json_leads_back_to_its_rows(report: PassReport) -> None:
@@ -131,15 +131,15 @@ def test_the_same_results_give_the_same_report(workspace: Path, report: PassRepo
     assert pass_report(workspace=workspace).to_json() == report.to_json()
 
 
-def test_simulated_models_are_marked_in_opening_tables_and_json(tmp_path: Path) -> None:
+def test_simulated_models_are_marked_in_summary_tables_and_json(tmp_path: Path) -> None:
     write_fixed_results(tmp_path, (Plan("airline", Strategy.ACT, "demo", 3, (1,), 0.5, simulated=True),))
     report = pass_report(workspace=tmp_path)
-    assert repr(report.opening).startswith("SIMULATED models")
+    assert repr(report.summary).startswith("SIMULATED models")
     assert all("SIMULATED" in repr(table) for table in report.tables)
     assert report.to_json()["simulated"] is True
     assert report.pass_hat_figure.alt.endswith("SIMULATED models.")
 
 
 def test_real_models_are_marked_nowhere(report: PassReport) -> None:
-    assert "SIMULATED" not in repr(report.opening) + "".join(repr(table) for table in report.tables)
+    assert "SIMULATED" not in repr(report.summary) + "".join(repr(table) for table in report.tables)
     assert "SIMULATED" not in report.pass_hat_figure.alt

@@ -47,18 +47,18 @@ def test_a_sweeps_report_has_all_its_cells_and_counts_what_is_owed(tmp_path: Pat
     ]
     assert [s.nested_in for s in report.scores] == [2, None, 2, None]
     assert "6 of 16 planned conversations are finished (4 cells, nested ones counted once), 37.5 %" in repr(
-        report.opening
+        report.summary
     )
     assert "sweep small" in repr(report.sources)
 
 
-def test_the_floor_is_that_of_the_tasks_the_score_rests_on(tmp_path: Path) -> None:
+def test_the_null_baseline_is_that_of_the_tasks_the_score_rests_on(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, tasks=3)
-    floors = null_baseline(open_source().domain("airline"))
+    rewards = null_baseline(open_source().domain("airline"))
     begun, not_begun = pass_report(workspace=workspace, sweep="small").scores[1:3]
-    assert begun.floor.value == pytest.approx(sum(floors[task] for task in ("0", "1", "2")) / 3)
-    assert not_begun.floor.value == pytest.approx(sum(floors[task] for task in ("0", "1", "2", "3")) / 4)
-    assert begun.floor.value != not_begun.floor.value
+    assert begun.null_baseline.value == pytest.approx(sum(rewards[task] for task in ("0", "1", "2")) / 3)
+    assert not_begun.null_baseline.value == pytest.approx(sum(rewards[task] for task in ("0", "1", "2", "3")) / 4)
+    assert begun.null_baseline.value != not_begun.null_baseline.value
 
 
 def test_a_cell_without_results_has_no_score_rather_than_zero(tmp_path: Path) -> None:

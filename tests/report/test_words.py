@@ -1,4 +1,4 @@
-"""The opening sentences are true, whatever the data are; numbers are written the same everywhere."""
+"""The summary sentences are true, whatever the data are; numbers are written the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from tautools.records import CommitRow, ConversationLocation, Event, ModelConfig
 from tautools.report.cells import ReportCell
 from tautools.report.formatting import count, percent, plural, share, significant
 from tautools.report.pass_tables import pass_summary
-from tautools.report.scores import CellScore, NullBaseline, score
+from tautools.report.scores import CellScore, NullBaseline, score_cell
+from tautools.run import SettingFolder
 
 
 def _score(
-    model: str, passed: list[bool], *, pending: int = 0, faults: int = 0, floor: float | None = 0.1
+    model: str, passed: list[bool], *, pending: int = 0, faults: int = 0, baseline: float | None = 0.1
 ) -> CellScore:
     setting = Setting(
         source="s",
@@ -44,17 +45,18 @@ def _score(
     )
     tasks = tuple(str(number) for number in range(len(passed) + pending))
     lost = tuple(Event(kind="fault", at=0.0, task_id=tasks[-1], trial=0) for _ in range(faults))
-    cell = ReportCell(setting, setting.id, Path("results/airline/fc/x"), 1, tasks, rows, lost, "sweep s")
-    return score(cell, label=model, nested_in=None, floor=NullBaseline(floor, len(tasks)))
+    results = SettingFolder(Path("results/airline/fc/x"), setting.id, setting, {})
+    cell = ReportCell(results, 1, tasks, rows, lost, "sweep s")
+    return score_cell(cell, label=model, nested_in=None, baseline=NullBaseline(baseline, len(tasks)))
 
 
 def test_one_setting_is_not_called_the_highest_of_several() -> None:
-    opening = pass_summary([_score("A", [True] * 12 + [False] * 12)], "w")
-    assert opening.first == (
+    summary = pass_summary([_score("A", [True] * 12 + [False] * 12)], "w")
+    assert summary.first == (
         "A has a pass^1 of 0.500 (95 % interval 0.292 to 0.708; 24 tasks, 24 scored conversations); "
         "doing nothing scores 0.100 on these tasks."
     )
-    assert opening.second == (
+    assert summary.second == (
         "24 of 24 planned conversations are finished, 100.0 %, and nothing is pending; "
         "no conversation was lost to the infrastructure."
     )
@@ -68,15 +70,17 @@ def test_the_best_of_several_is_named_and_a_tie_is_called_a_tie() -> None:
 
 
 def test_what_is_owed_and_what_was_lost_is_said() -> None:
-    opening = pass_summary([_score("A", [True], pending=1, faults=1)], "w")
-    assert opening.second == (
+    summary = pass_summary([_score("A", [True], pending=1, faults=1)], "w")
+    assert summary.second == (
         "1 of 2 planned conversations is finished, 50.0 %, and 1 is still pending; "
         "1 attempt was lost to the infrastructure, none of them scored as a failure."
     )
 
 
-def test_a_floor_that_is_not_known_is_not_given() -> None:
-    assert pass_summary([_score("A", [True], floor=None)], "w").first.endswith("; the do-nothing floor is not known.")
+def test_a_null_baseline_that_is_not_known_is_not_given() -> None:
+    assert pass_summary([_score("A", [True], baseline=None)], "w").first.endswith(
+        "; what doing nothing scores is not known."
+    )
 
 
 def test_no_scored_conversation_and_no_results_at_all_are_two_different_things() -> None:

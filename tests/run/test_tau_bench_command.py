@@ -65,9 +65,9 @@ def test_what_was_run_is_read_again_from_where_the_checkout_was(tmp_path: Path, 
     shown = CliRunner().invoke(cli, ["show", "--workspace", str(tmp_path), "--env", "airline", "--task", "1"])
     assert "cancel_reservation" in shown.output
     assert shown.output.count("same") >= 2
-    assert pass_report(workspace=tmp_path).scores[0].floor.value == 0.0
+    assert pass_report(workspace=tmp_path).scores[0].null_baseline.value == 0.0
     shutil.rmtree(checkout)
-    assert pass_report(workspace=tmp_path).scores[0].floor.value is None
+    assert pass_report(workspace=tmp_path).scores[0].null_baseline.value is None
 
 
 def test_a_name_without_slash_is_found_at_the_address_of_the_environment(
@@ -169,4 +169,4 @@ def test_status_and_report_find_the_checkout_where_results_were_made(tmp_path: P
     run(tmp_path, "--path", str(STAND_IN), "--env", "retail", "--strategy", "act", *at(agent))
     (cell,) = json.loads(CliRunner().invoke(cli, status).output)
     assert (cell["done"], cell["planned"]) == (6, 6)
-    assert pass_report(workspace=tmp_path, sweep="small").scores[0].floor.value == pytest.approx(1 / 6)
+    assert pass_report(workspace=tmp_path, sweep="small").scores[0].null_baseline.value == pytest.approx(1 / 6)
