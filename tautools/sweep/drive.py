@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ShellError
+from tautools.records import Outcome
 from tautools.run.folder import find_folder
 from tautools.run.ledger import Ledger
 from tautools.shell import Process, stop_group
@@ -28,6 +29,7 @@ from tautools.sweep.status import SweepEvent, read_attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tautools.records import CommitRow
     from tautools.run import Key
     from tautools.sweep.notebook import NotebookLauncher
     from tautools.sweep.plan import PlannedCell, SweepPlan
@@ -191,7 +193,7 @@ class Driver:
 
     def _ending(self, cell: PlannedCell, code: int) -> str:
         if self._progress.finished(cell):
-            return f"{cell.cell}: done"
+            return f"{cell.cell}: done, {self._progress.score(cell)}"
         attempt = read_attempt(self._launcher.attempt_path(cell))
         cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
         return f"{cell.cell}: not finished: {cause or f'its process ended with status {code}'}"
@@ -236,11 +238,17 @@ class _Progress:
 
     def finished(self, cell: PlannedCell) -> bool:
         """Whether a cell is finished now."""
-        return cell.keys <= self._finished(cell.prepared.setting.id)
+        return cell.keys <= self._rows(cell.prepared.setting.id).keys()
+
+    def score(self, cell: PlannedCell) -> str:
+        """Return how many of a cell's scored conversations passed, in words."""
+        rows = self._rows(cell.prepared.setting.id)
+        scored = [rows[key] for key in cell.keys if key in rows and rows[key].outcome.scored]
+        return f"{sum(row.outcome is Outcome.PASSED for row in scored)} of {len(scored)} passed"
 
     def event(self, kind: str, message: str, cell: int | None) -> SweepEvent:
         """Return an event that says how far the sweep is."""
-        finished = frozenset().union(*(self._finished(setting_id) for setting_id in self._settings))
+        finished = frozenset().union(*(self._rows(setting_id) for setting_id in self._settings))
         done = len(self._all & finished)
         here = done - self._plan.done
         pace_s = (time.monotonic() - self._began) / here if here > 0 else None
@@ -255,11 +263,11 @@ class _Progress:
             eta_s=None if pace_s is None else pace_s * (len(self._all) - done),
         )
 
-    def _finished(self, setting_id: str) -> frozenset[Key]:
-        """Return the keys of a setting that are finished; its folder is sure only once results are in it."""
+    def _rows(self, setting_id: str) -> dict[Key, CommitRow]:
+        """Return what of a setting is finished; its folder is known for sure only once results are in it."""
         ledger = self._ledgers.get(setting_id)
         if ledger is None or not ledger.rows():
             cell = self._settings[setting_id]
             ledger = Ledger(find_folder(cell.workspace / "results", cell.setting))
             self._ledgers[setting_id] = ledger
-        return frozenset(ledger.refresh().rows())
+        return ledger.refresh().rows()

@@ -46,10 +46,13 @@ def test_the_checkout_of_the_120_cells_is_given_with_one_flag(tmp_path: Path) ->
     assert expand(sweep)[5].run.path == str(tmp_path / "tau-bench")
 
 
-def test_the_demo_has_two_envs_three_strategies_and_two_models(tmp_path: Path) -> None:
-    grid = load_sweep("demo", workspace=tmp_path).grid
+@pytest.mark.parametrize(("name", "strategies"), [("demo", ["fc"]), ("demo-full", ["act", "react", "fc"])])
+def test_the_demo_has_two_envs_and_two_models_and_the_whole_one_all_strategies(
+    name: str, strategies: list[str], tmp_path: Path
+) -> None:
+    grid = load_sweep(name, workspace=tmp_path).grid
     assert grid.env == ["airline", "retail"]
-    assert [strategy.value for strategy in grid.strategy] == ["act", "react", "fc"]
+    assert [strategy.value for strategy in grid.strategy] == strategies
     assert [agent.server for agent in grid.agent] == ["sim-small", "sim-large"]
 
 

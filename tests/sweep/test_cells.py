@@ -65,7 +65,7 @@ def test_a_cell_is_opened_by_index_and_may_be_limited(tmp_path: Path) -> None:
     assert open_cell("small", 1, workspace=tmp_path).run.num_trials == 2
     assert open_cell("small", 1, workspace=tmp_path).run.tasks.limit == 2
     assert open_cell("small", 0, workspace=tmp_path, limit=1).run.tasks.limit == 1
-    assert open_cell("demo", 0, workspace=tmp_path).run.strategy is Strategy.ACT
+    assert open_cell("demo-full", 0, workspace=tmp_path).run.strategy is Strategy.ACT
 
 
 @pytest.mark.parametrize(("text", "indices"), [("7", [7]), ("0-3,7", [0, 1, 2, 3, 7]), ("5, 5,1-1", [1, 5])])

@@ -47,10 +47,10 @@ def _shown(panel: CustomerPanel) -> str:
     return panel.render(panel.snapshot()).text
 
 
-def test_a_person_plays_a_conversation_leaves_it_and_takes_it_up_anew(tmp_path: Path) -> None:
+def test_a_person_plays_a_conversation_leaves_it_and_resumes_it(tmp_path: Path) -> None:
     with simulated_model(skill=1.0) as server:
         panel = CustomerPanel(_run(tmp_path, server.base_url), tmp_path)
-        assert _shown(panel) == "Nobody asks yet: press Start."
+        assert _shown(panel) == "No conversation yet: press Start."
         panel._start.click()
         _until(lambda: "You want to cancel order #T100." in _shown(panel))
         _say(panel, "Cancel <it>.")
@@ -65,7 +65,7 @@ def test_a_person_plays_a_conversation_leaves_it_and_takes_it_up_anew(tmp_path: 
         _until(lambda: panel._question is not before)
         for told, line in enumerate(("Hello again.", "Ada, ada@tea.example", "yes"), start=1):
             _say(panel, line)
-            _until(lambda talked=2 * told: len(panel._said) == talked)
+            _until(lambda talked=2 * told: len(panel._messages) == talked)
         _say(panel, "###STOP###")
         _until(lambda: "1 done, 0 pending" in _shown(panel))
         (row,) = read_ledger(results_of(tmp_path)[0].path).values()

@@ -100,9 +100,7 @@ def test_a_frozen_panel_is_plain_html(panel: Counter) -> None:
     assert "look 1" in panel.freeze().data
 
 
-def test_when_nobody_looks_on_a_panel_is_a_picture_and_starts_no_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_headless_panel_is_a_picture_and_starts_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAUTOOLS_HEADLESS", "1")
     before = threading.active_count()
     bundle = ServerPanel(tmp_path)._repr_mimebundle_()
@@ -123,7 +121,7 @@ def test_on_a_page_the_bundle_has_the_live_view_and_the_fallbacks(tmp_path: Path
         panel.close()
 
 
-def test_a_sweep_that_cannot_be_shown_is_told_in_its_place_with_the_next_step(tmp_path: Path) -> None:
+def test_a_sweep_that_cannot_be_shown_is_shown_as_an_error_with_the_next_step(tmp_path: Path) -> None:
     board = SweepBoard("sol-gaudi-120", tmp_path)
     try:
         bundle = board._repr_mimebundle_()

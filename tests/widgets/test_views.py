@@ -64,13 +64,13 @@ def test_agents_of_one_model_that_are_asked_differently_keep_a_row_each() -> Non
         ("failed", "failed"),
     ],
 )
-def test_a_cell_tells_its_state_in_a_word_on_the_page_and_in_a_terminal(state: str, word: str) -> None:
+def test_a_cell_shows_its_state_in_a_word_on_the_page_and_in_a_terminal(state: str, word: str) -> None:
     rendered = render_board(_board(_cell(0, state)))
     assert word in re.sub(r"<[^>]+>", "", rendered.html)
     assert word in rendered.text
 
 
-def test_a_state_nobody_foresaw_is_shown_as_it_is() -> None:
+def test_an_unknown_state_is_shown_as_it_is() -> None:
     assert "? melted" in render_board(_board(_cell(0, "melted"))).html
 
 
@@ -100,7 +100,7 @@ def test_nothing_from_a_log_a_server_or_a_sweep_becomes_markup() -> None:
         assert "&lt;script&gt;" in page
 
 
-def test_a_simulated_server_is_marked_and_a_rung_has_unit_and_verdict() -> None:
+def test_a_simulated_server_is_marked_and_a_check_has_unit_and_result() -> None:
     checks = [
         Check(number=2, name="health", passed=True, took_s=0.012),
         Check(number=7, name="tools", passed=False),

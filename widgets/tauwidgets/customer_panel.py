@@ -14,7 +14,7 @@ from tautools.bench.users import ask_person_with
 from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.records import UserStrategy
 from tautools.run import Stop, run_cell
-from tauwidgets.panel import Notice, Panel, Rendered, escape
+from tauwidgets.panel import Notice, Panel, Rendered, button, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from tautools.bench.users import PersonQuestion
     from tautools.params.models import RunParams
 
-
 POLL_S = 0.2
-"""How long a line is waited for before looking whether anybody still wants it [s]."""
+"""How long to wait for a line before checking whether it is still wanted [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class _CustomerSnapshot:
     """What the panel shows."""
 
     question: PersonQuestion | None
-    said: tuple[tuple[str, str], ...]
-    """Who and what, in order."""
+    messages: tuple[tuple[str, str], ...]
+    """Who spoke and what, in order."""
     notice: Notice
 
 
@@ -45,7 +44,7 @@ class CustomerPanel(Panel):
     run : RunParams
         With the user strategy `human`.
     workspace : path, optional
-        The folder that holds results; the current one by default.
+        The folder of results; the current one by default.
 
     Raises
     ------
@@ -63,38 +62,34 @@ class CustomerPanel(Panel):
         self._run = run
         self._workspace = Path(workspace)
         self._question: PersonQuestion | None = None
-        self._said: list[tuple[str, str]] = []
+        self._messages: list[tuple[str, str]] = []
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._start = ipywidgets.Button(description="Start", icon="play", button_style="primary")
-        self._leave = ipywidgets.Button(description="Leave", icon="stop")
+        self._start = button("start", "Start", "play", button_style="primary")
+        self._leave = button("leave", "Leave", "stop")
+        self._send = button("say", "Say it", "comment")
         self._line = ipywidgets.Text(placeholder="What you say", layout={"width": "60%"})
-        self._send = ipywidgets.Button(description="Say it", icon="comment")
+        self._line.add_class("tau-line")
         self._start.on_click(lambda _: self.act("Playing", self._play, self._start))
         self._leave.on_click(lambda _: self._lines.put(""))
         self._send.on_click(lambda _: self._say_it())
         self._line.on_msg(lambda _, content, __: self._say_it() if content.get("event") == "submit" else None)
-        widgets = {"start": self._start, "leave": self._leave, "line": self._line, "say": self._send}
-        for name, widget in widgets.items():
-            widget.add_class(f"tau-{name}")
 
     def controls(self) -> Sequence[Any]:
         """Return the buttons and the line to write."""
         return [ipywidgets.HBox([self._start, self._leave]), ipywidgets.HBox([self._line, self._send])]
 
     def snapshot(self) -> _CustomerSnapshot:
-        """Read what was said so far."""
-        return _CustomerSnapshot(self._question, tuple(self._said), self.notice)
+        """Read the conversation so far."""
+        return _CustomerSnapshot(self._question, tuple(self._messages), self.notice)
 
     def render(self, snapshot: _CustomerSnapshot) -> Rendered:
         """Turn the talk into HTML and text."""
         part = snapshot.question
-        head = "Nobody asks yet: press Start." if part is None else f"Task {part.task_id}: you are the customer"
-        told = "" if part is None else f"{part.instruction} Write {part.stop_word} when you have what you want."
-        lines = [head, told, *(f"{who}: {what}" for who, what in snapshot.said), snapshot.notice.text]
-        rows = "".join(f"<p><b>{escape(who)}</b> {escape(what)}</p>" for who, what in snapshot.said)
-        kind = "tau-error" if snapshot.notice.error else "tau-meta"
-        notice = f"<div class='{kind} tau-said'>{escape(snapshot.notice.text)}</div>" if snapshot.notice.text else ""
-        page = f"<h3>{escape(head)}</h3><p><i>{escape(told)}</i></p>{rows}{notice}"
+        head = "No conversation yet: press Start." if part is None else f"Task {part.task_id}: you are the customer"
+        role = "" if part is None else f"{part.instruction} Write {part.stop_word} when you have what you want."
+        lines = [head, role, *(f"{who}: {text}" for who, text in snapshot.messages), snapshot.notice.text]
+        rows = "".join(f"<p><b>{escape(who)}</b> {escape(text)}</p>" for who, text in snapshot.messages)
+        page = f"<h3>{escape(head)}</h3><p><i>{escape(role)}</i></p>{rows}{snapshot.notice.to_html()}"
         return Rendered(page, "\n".join(line for line in lines if line))
 
     def close(self) -> None:
@@ -102,15 +97,13 @@ class CustomerPanel(Panel):
         self._lines.put("")
         super().close()
 
-    # -- what happens
-
     def ask(self, question: PersonQuestion, gone: threading.Event) -> str:
         """Show what the agent said and wait for the person's line."""
         if question is not self._question:
             if question.heard is None:
-                self._said = []
+                self._messages = []
             else:
-                self._said.append(("Agent", question.heard))
+                self._messages.append(("Agent", question.heard))
             self._question = question
         while not gone.is_set() and threading.main_thread().is_alive():
             try:
@@ -122,7 +115,7 @@ class CustomerPanel(Panel):
                     "The person who plays the customer has left.",
                     next_step="Press Start to go on: what is finished is kept, the conversation left open is pending.",
                 )
-            self._said.append(("You", line))
+            self._messages.append(("You", line))
             return line
         return ""
 

@@ -23,14 +23,21 @@ import traitlets
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+REFRESH_S = 0.5
+"""JupyterLab drops messages past a rate and never sends them again; two writes a second are far below it."""
+RESEND_S = 30.0
+"""The whole state is sent again this often, which heals a view that lost a message."""
 
 _HERE = Path(__file__).parent
 
 
 class LiveView(anywidget.AnyWidget):
     """HTML from a pure render function, kept alive by a beat.
+
+    Plain widgets of a dead kernel stay on screen and look alive. This one receives a beat every second; after three
+    missed ones it greys out its whole panel and says so.
 
     Attributes
     ----------
@@ -56,12 +63,6 @@ class LiveView(anywidget.AnyWidget):
     picked: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
 
-REFRESH_S = 0.5
-"""JupyterLab drops messages past a rate and never sends them again; two writes a second are far below it."""
-RESEND_S = 30.0
-"""The whole state is sent again this often, which heals a view that lost a message."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """One state of a panel, for the page and for a terminal."""
@@ -77,14 +78,45 @@ class Notice:
     text: str = ""
     error: bool = False
 
+    def to_html(self) -> str:
+        """Return the notice as HTML; nothing when it is empty."""
+        kind = "tau-error" if self.error else "tau-meta"
+        return f"<div class='{kind} tau-message'>{escape(self.text)}</div>" if self.text else ""
+
 
 def escape(value: object) -> str:
     """Return `value` as text that is safe inside HTML."""
     return html.escape(str(value), quote=True)
 
 
+def clock(at: float) -> str:
+    """Return a moment [Unix time, s] as the local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def log_html(lines: Sequence[str], label: str) -> str:
+    """Return the end of a log as HTML that keeps its scroll position; nothing when there is none."""
+    text = escape("\n".join(lines))
+    return f"<pre class='tau-log' aria-label='{escape(label)}'>{text}</pre>" if lines else ""
+
+
+def table_html(heads: Iterable[str], rows: Iterable[Iterable[str]], *, css: str, caption: str = "") -> str:
+    """Return a table of rows that are HTML already: `<td>…</td>` for each cell."""
+    top = "".join(f"<th scope='col'>{head}</th>" for head in heads)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    title = f"<caption>{caption}</caption>" if caption else ""
+    return f"<table class='{css}'>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def button(name: str, description: str, icon: str, **options: Any) -> Any:
+    """Return a button that tests and style sheets find as `.tau-<name>`."""
+    made = ipywidgets.Button(description=description, icon=icon, **options)
+    made.add_class(f"tau-{name}")
+    return made
+
+
 def headless() -> bool:
-    """Whether no one looks on: then panels are a static picture and start no thread."""
+    """Whether nobody watches: then panels are a static picture and start no thread."""
     return os.environ.get("TAUTOOLS_HEADLESS", "") == "1"
 
 
@@ -207,7 +239,7 @@ class Panel(ABC):
             self._wake.clear()
 
     def _rendered(self) -> Rendered:
-        """Return what is shown now; what cannot be shown is told in its place, with what to do next."""
+        """Return what is shown now; an error is shown in its place, with what to do next."""
         try:
             return self.render(self.snapshot())
         except TautoolsError as error:
