@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from tautools.params import load_sweep
 from tautools.report.formatting import short_name
-from tautools.run import SettingFolder, read_events, read_ledger, results_of
+from tautools.run import read_events, read_ledger, results_of
 from tautools.sweep.plan import plan_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from tautools.records import CommitRow, Event, Setting
+    from tautools.run import SettingFolder
 
 _VIEW = re.compile(r"num_trials-(\d+)\.json")
 _LOST_KINDS = {"fault", "user_error"}
@@ -32,7 +33,7 @@ class ReportCell:
     """One cell: a view of `num_trials` trials on the pool of its setting."""
 
     results: SettingFolder
-    """The setting and its folder; without provenance when there are no results yet."""
+    """The setting and its folder, which need not exist."""
     num_trials: int
     tasks: tuple[str, ...]
     """Planned task ids."""
@@ -108,18 +109,17 @@ def find_cells(workspace: Path, sweep: str | None = None) -> list[ReportCell]:
     BenchError, RunError
         When a cell of the sweep cannot be planned, or a folder of results cannot be read.
     """
-    pools = {folder.id: _TrialPool(folder) for folder in results_of(workspace)}
     if not sweep:
-        source = "tasks with results"
-        return [pool.cell(trials, None, source) for pool in pools.values() for trials in pool.trials_shown()]
+        found = [_TrialPool(folder, read_ledger(folder.path).values()) for folder in results_of(workspace)]
+        return [pool.cell(trials, None, "tasks with results") for pool in found for trials in pool.trials_shown()]
+    pools: dict[str, _TrialPool] = {}
     cells = []
     for planned in plan_cells(load_sweep(sweep, workspace=workspace), workspace=workspace, to_read=True):
         cell = planned.prepared
-        # Results whose servers are gone, so that nobody can say whether they were simulated, have the other id.
-        other = cell.setting.model_copy(update={"simulated": not cell.setting.simulated}).id
-        empty = SettingFolder(cell.folder, cell.setting.id, cell.setting, {})
-        pool = pools.get(cell.setting.id) or pools.get(other) or _TrialPool(empty)
-        cells.append(pool.cell(cell.run.num_trials, tuple(task.id for task in cell.tasks), f"sweep {sweep}"))
+        if cell.setting.id not in pools:
+            pools[cell.setting.id] = _TrialPool(cell.results, cell.known.values())
+        tasks = tuple(task.id for task in cell.tasks)
+        cells.append(pools[cell.setting.id].cell(cell.run.num_trials, tasks, f"sweep {sweep}"))
     return cells
 
 
@@ -136,9 +136,9 @@ def widest_cells(cells: Sequence[ReportCell]) -> list[ReportCell]:
 class _TrialPool:
     """A setting's results, read once for all cells that are views on them."""
 
-    def __init__(self, folder: SettingFolder) -> None:
+    def __init__(self, folder: SettingFolder, rows: Iterable[CommitRow]) -> None:
         self._folder = folder
-        self._rows = [row for row in read_ledger(folder.path).values() if row.setting_id == folder.id]
+        self._rows = [row for row in rows if row.setting_id == folder.id]
         events = read_events(folder.path)
         self._faults = [
             (event.trial, event) for event in events if event.kind in _LOST_KINDS and event.trial is not None

@@ -97,7 +97,7 @@ def judging_notes(cells: Sequence[ReportCell]) -> list[str]:
     notes = {
         f"{cell.setting.env}: {note}.": None
         for cell in cells
-        if cell.results.provenance and (note := folder_judging_note(cell.results, cell.tasks))
+        if cell.results.exists and (note := folder_judging_note(cell.results, cell.tasks))
     }
     return list(notes)
 

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ShellError
 from tautools.records import Outcome
-from tautools.run.folder import find_folder
-from tautools.run.ledger import Ledger
 from tautools.shell import Process, stop_group
 from tautools.sweep.plan import by_setting
 from tautools.sweep.status import SweepEvent, read_attempt
@@ -232,7 +230,6 @@ class _Progress:
     def __init__(self, plan: SweepPlan) -> None:
         self._plan = plan
         self._settings = {cell.prepared.setting.id: cell.prepared for cell in plan.cells}
-        self._ledgers: dict[str, Ledger] = {}
         self._all = frozenset().union(*(cell.keys for cell in plan.cells))
         self._began = time.monotonic()
 
@@ -264,10 +261,6 @@ class _Progress:
         )
 
     def _rows(self, setting_id: str) -> dict[Key, CommitRow]:
-        """Return what of a setting is finished; its folder is known for sure only once results are in it."""
-        ledger = self._ledgers.get(setting_id)
-        if ledger is None or not ledger.rows():
-            cell = self._settings[setting_id]
-            ledger = Ledger(find_folder(cell.workspace / "results", cell.setting))
-            self._ledgers[setting_id] = ledger
-        return ledger.refresh().rows()
+        """Return what of a setting is finished."""
+        self._settings[setting_id] = self._settings[setting_id].refreshed()
+        return self._settings[setting_id].known

@@ -17,7 +17,6 @@ from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
 from tautools.run import prepare_cell
 from tautools.run.context import context_forecasts
-from tautools.run.folder import find_folder
 from tautools.sweep.cells import agent_name, expand, select_cells
 from tautools.sweep.servers import server_needs, servers_text
 
@@ -214,8 +213,8 @@ def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         if each.cell.pool not in pools:
             old = each.prepared
             pools[each.cell.pool] = (
-                replace(old, folder=find_folder(old.workspace / "results", old.setting)).refreshed()
-                if len(old.cast.simulated) == 1
+                old.refreshed()
+                if len(old.models.simulated) == 1
                 else prepare_cell(each.cell.run, workspace=old.workspace, need_servers=False, to_read=True)
             )
     return _planned((each.cell, replace(pools[each.cell.pool], run=each.cell.run)) for each in cells)
