@@ -107,7 +107,7 @@ def test_a_headless_panel_is_a_picture_and_starts_no_thread(tmp_path: Path, monk
     board = SweepBoard("demo", tmp_path)._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
     assert "none" in bundle["text/plain"]
-    assert "0 of 24 cells done" in board["text/plain"]
+    assert "0 of 8 cells done" in board["text/plain"]
     assert threading.active_count() == before
     assert list(tmp_path.iterdir()) == []
 
