@@ -19,7 +19,8 @@ from small_sweep import small_sweep
 
 from tautools.errors import TautoolsError
 from tautools.params.models import RoleParams
-from tautools.servers import Registry, endpoints, launch, open_server, verify_url
+from tautools.servers import Registry, endpoints, launch, open_server, verify_target
+from tautools.servers.checks.target import CheckTarget
 
 HOSTED = {
     "OPENAI_API_KEY": "sk-planted-openai-7d1f0c",
@@ -128,7 +129,7 @@ def test_a_key_that_is_refused_is_not_shown(tmp_path: Path, monkeypatch: pytest.
         role = RoleParams(model=server.record.model, base_url=server.record.base_url, api_key_env="MY_KEY")
         with pytest.raises(TautoolsError) as refused:
             endpoints(role, workspace=tmp_path, role_name="agent")
-        certificate = verify_url(server.record.base_url, key=wrong)
+        certificate = verify_target(CheckTarget(server.record.base_url, key=wrong))
     finally:
         server.stop()
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tautools.servers.addresses import as_base_url, endpoints, verify_target, verify_url
+    from tautools.servers.addresses import as_base_url, endpoints, verify_target
     from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
     from tautools.servers.metrics import server_states
     from tautools.servers.registry import Registry
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tautools.servers.state import Snapshot, State
 
 _HOMES = {
-    "addresses": ["as_base_url", "endpoints", "verify_target", "verify_url"],
+    "addresses": ["as_base_url", "endpoints", "verify_target"],
     "diagnose.causes": ["Diagnosis", "diagnose_log"],
     "metrics": ["server_states"],
     "registry": ["Registry"],
@@ -56,7 +56,6 @@ __all__ = [
     "server_state",
     "server_states",
     "verify_target",
-    "verify_url",
 ]
 
 

@@ -62,44 +62,14 @@ def as_base_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def verify_url(
-    base_url: str,
-    *,
-    model: str | None = None,
-    key: str = "",
-    alias: str = "",
-    on_check: Callable[[Check], None] | None = None,
-) -> Certificate:
+def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
     """Run the checks at any OpenAI-compatible address and return the certificate.
 
     Parameters
     ----------
-    base_url : str
-        Such as `http://gaudi001:8007/v1`.
-    model : str, optional
-        The name that must be served; the first one the server lists by default.
-    key : str
-        Its key, when it has one. Without a key the check that tests it does not apply.
-    alias : str
-        A further name that must be served, to know that it is one certain launch.
-    on_check : callable, optional
-        Called with each finished check.
-
-    Raises
-    ------
-    ParamsError
-        When the address is not one.
-    """
-    return verify_target(CheckTarget(base_url, model or "", key=key, alias=alias), on_check=on_check)
-
-
-def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
-    """Run the checks at an address with more requirements, such as a thinking state or many chats at once.
-
-    Parameters
-    ----------
     target : CheckTarget
-        The address and what must be true there.
+        The address, such as `http://gaudi001:8007/v1`, and what must be true there. Without a key the check that tests
+        it does not apply.
     on_check : callable, optional
         Called with each finished check.
 

@@ -8,7 +8,8 @@ import pytest
 from serving import fake_vllm
 
 from tautools.errors import ParamsError
-from tautools.servers import as_base_url, launch, verify_url
+from tautools.servers import as_base_url, launch, verify_target
+from tautools.servers.checks.target import CheckTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ def served(workspace: Path) -> Endpoint:
 
 
 def test_any_server_is_proven_by_its_address(served: Endpoint) -> None:
-    certificate = verify_url(served.base_url, key=served.key)
+    certificate = verify_target(CheckTarget(served.base_url, key=served.key))
 
     assert certificate.passed
     assert certificate.model == "org/Some-4B"
@@ -49,7 +50,7 @@ def test_any_server_is_proven_by_its_address(served: Endpoint) -> None:
 def test_a_server_that_is_another_one_fails_at_identity(served: Endpoint, asked: dict[str, str], words: str) -> None:
     given = {"key": served.key} | asked if asked else {}
 
-    certificate = verify_url(served.base_url, **given)
+    certificate = verify_target(CheckTarget(served.base_url, **given))
 
     failed = [check for check in certificate.checks if check.passed is False]
     assert [check.name for check in failed] == ["identity"]
@@ -58,7 +59,7 @@ def test_a_server_that_is_another_one_fails_at_identity(served: Endpoint, asked:
 
 
 def test_where_nobody_listens_the_health_rung_fails() -> None:
-    certificate = verify_url("http://127.0.0.1:9/v1")
+    certificate = verify_target(CheckTarget("http://127.0.0.1:9/v1"))
 
     assert not certificate.passed
     failed = next(check for check in certificate.checks if check.passed is False)

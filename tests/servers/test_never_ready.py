@@ -15,7 +15,8 @@ from serving import FAKE_VLLM, fake_vllm
 
 from tautools.errors import NotReadyError, ServerError, VerifyError
 from tautools.params.models import RoleParams
-from tautools.servers import State, endpoints, launch, open_server, server_states, verify_url
+from tautools.servers import State, endpoints, launch, open_server, server_states, verify_target
+from tautools.servers.checks.target import CheckTarget
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:
@@ -100,12 +101,14 @@ def test_a_twin_on_a_node_whose_processes_cannot_be_seen(workspace: Path, strang
     port = free_port()
     stranger(port, "org/Some-4B", "launch-ours", key="ours")
     url, asked = f"http://127.0.0.1:{port}/v1", {"key": "ours", "alias": "launch-ours"}
-    assert verify_url(url, **asked).passed
+    assert verify_target(CheckTarget(url, **asked)).passed
 
     stranger(port, "org/Some-4B", "launch-theirs", key="theirs")
 
     # One question would meet ours half of the time.
-    assert {check.passed for _ in range(8) for check in verify_url(url, **asked).checks if check.number == 3} == {False}
+    assert {
+        check.passed for _ in range(8) for check in verify_target(CheckTarget(url, **asked)).checks if check.number == 3
+    } == {False}
 
 
 def test_a_dead_process_whose_log_says_ready(workspace: Path) -> None:
@@ -129,7 +132,7 @@ def test_a_dead_process_whose_place_another_took(workspace: Path, stranger: Call
         time.sleep(0.01)
 
     assert any("Application startup complete" in line for line in server.tail())
-    assert verify_url(endpoint.base_url, key=endpoint.key, alias=server.record.alias).passed
+    assert verify_target(CheckTarget(endpoint.base_url, key=endpoint.key, alias=server.record.alias)).passed
     assert server.state().state is State.FAILED
     assert "fake is failed" in refused(workspace)
 

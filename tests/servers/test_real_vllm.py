@@ -17,7 +17,8 @@ from tautools.errors import NotReadyError, ParamsError, VerifyError
 from tautools.http import Http
 from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
-from tautools.servers import Registry, State, launch, open_server, server_states, verify_url
+from tautools.servers import Registry, State, launch, open_server, server_states, verify_target
+from tautools.servers.checks.target import CheckTarget
 from tautools.servers.diagnose.causes import diagnose_refusal
 from tautools.servers.start import plan_restart, restart
 from tautools.servers.vllm.command import ListenAddress, server_argv
@@ -100,7 +101,7 @@ def test_a_real_vllm_is_started_proven_listed_read_tested_and_stopped(workspace:
     assert [(record.name, snapshot.state) for record, snapshot in server_states(workspace)] == [("tiny", State.READY)]
     assert any("Application startup complete" in line for line in server.tail())
     endpoint = server.endpoint()
-    assert verify_url(endpoint.base_url, model=endpoint.model, key=endpoint.key).passed
+    assert verify_target(CheckTarget(endpoint.base_url, model=endpoint.model, key=endpoint.key)).passed
     for log in (server.record.log_out, server.record.log_err):
         assert endpoint.key not in Path(log).read_text()
     server.stop()
