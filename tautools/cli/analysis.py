@@ -17,7 +17,8 @@ from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import EXIT_UNFINISHED, guard
 from tautools.errors import ParamsError
 from tautools.run.failures import count_causes, count_fields, count_missed
-from tautools.run.show import passed_and_scored, rows_of
+from tautools.run.ledger import rows_of
+from tautools.run.show import passed_and_scored
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -18,7 +18,7 @@ from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
 from tautools.run.judging import folder_judging_note
 from tautools.run.ledger import is_tool_output, read_conversation, read_ledger
-from tautools.run.show import align_actions, expected_of, made_calls_of, missing_info, passed_and_scored
+from tautools.run.show import align_actions, expected_of, made_calls_of, passed_and_scored
 from tautools.run.trajectory import interleaved, made_by_user
 
 if TYPE_CHECKING:
@@ -183,9 +183,8 @@ def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conve
     try:
         print_analysis(analysis_of(folder, row))
     except TautoolsError:
-        missing = missing_info(conversation)
-        if missing:
-            console.print(f"[red]never told to the user:[/] {escape(', '.join(missing))}")
+        if missing := conversation.reward_info.get("missing_info"):
+            console.print(f"[red]never told to the user:[/] {escape(', '.join(map(str, missing)))}")
         for different in conversation.reward_info.get("different") or ():
             told = different if isinstance(different, str) else _plain(different)
             console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
@@ -295,7 +294,8 @@ def show_command(  # noqa: PLR0913 - one argument for each option
 
 
 def _show_overview(folders: list[SettingFolder], *, as_json: bool) -> None:
-    from tautools.run.show import passed_and_scored, rows_of
+    from tautools.run.ledger import rows_of
+    from tautools.run.show import passed_and_scored
 
     found = [(each, rows_of(each)) for each in folders]
     if as_json:
@@ -317,7 +317,7 @@ def _show_overview(folders: list[SettingFolder], *, as_json: bool) -> None:
 
 
 def _show_conversations(folder: SettingFolder, *, as_json: bool) -> None:
-    from tautools.run.show import rows_of
+    from tautools.run.ledger import rows_of
 
     rows = rows_of(folder)
     if as_json:

@@ -1,6 +1,6 @@
 """Predicts which tasks will exceed the context length that their model is served with.
 
-The estimate rests on `tautools.bench.growth`. Where the workspace has conversations of the env with the same model,
+The estimate rests on `tautools.bench.prompt_size`. Where the workspace has conversations of the env with the model,
 they say how many characters a token has and how far conversations outgrow their reference; else both are assumed, and
 the forecast says so. An overflow is an outcome all the same, whatever was forecast.
 """
@@ -16,17 +16,17 @@ from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.records import Role
 from tautools.run.folder import results_of
-from tautools.run.ledger import read_calls, read_conversation, read_ledger
+from tautools.run.ledger import read_calls, read_conversation, rows_of
 from tautools.servers import Registry
+from tautools.servers.addresses import servers_for_role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tautools.params.models import RoleParams
-    from tautools.records import ModelConfig
+    from tautools.records import ServerRecord
     from tautools.run.plan import Cell
-
 
 CHARS_PER_TOKEN = 3.6
 """Assumed where no call of the model was recorded: English and JSON mixed."""
@@ -57,7 +57,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ContextForecast:
-    """How many tasks are likely to outgrow one model's context."""
+    """How many tasks are likely to exceed one model's context length."""
 
     env: str
     strategy: str
@@ -92,34 +92,28 @@ class ContextForecast:
 def context_forecasts(cell: Cell) -> list[ContextForecast]:
     """Return a forecast for the agent and each expert of a cell whose served length is known without asking a server.
 
-    The customer's prompt has no tools and no policy and is left out. Nothing is forecast where the benchmark's tools
+    The user's prompt has no tools and no policy and is left out. Nothing is forecast where the benchmark's tools
     cannot be run here.
     """
-    lengths = {
-        part: (cell.models.configs[part], length)
-        for part, role in cell.run.roles.items()
-        if part == "agent" or part.startswith("expert:")
-        if (length := served_length(role, cell.workspace)) is not None
-    }
-    if not lengths:
-        return []
+    records = Registry(cell.workspace).list()
+    parts = {part: role for part, role in cell.run.roles.items() if part == "agent" or part.startswith("expert:")}
+    lengths = {part: served_length(role, records, cell.workspace) for part, role in parts.items()}
+    known = {part: length for part, length in lengths.items() if length is not None}
     try:
-        chars = reference_prompt_chars(cell.domain, cell.approach, cell.tasks)
+        chars = reference_prompt_chars(cell.domain, cell.approach, cell.tasks) if known else {}
     except TautoolsError:
         return []
-    return [_forecast(cell, part, party, length, chars) for part, (party, length) in lengths.items()]
+    return [_forecast(cell, part, length, chars) for part, length in known.items()]
 
 
-def served_length(role: RoleParams, workspace: Path) -> int | None:
-    """Return the context that a role's server has or will have, by registry or server file; None: nobody wrote it."""
+def served_length(role: RoleParams, records: Sequence[ServerRecord], workspace: Path) -> int | None:
+    """Return the context that a role's server has or will have, by registry or server file; None when unknown."""
     if role.provider != "openai":
         return None
-    records = Registry(workspace).list()
-    named = [each for each in records if role.server and role.server in {each.name, each.spec.get("name")}]
-    known = named or [each for each in records if each.model == (role.model or role.server)]
-    proven = [each.certificate.max_model_len for each in known if each.certificate and each.certificate.max_model_len]
-    if proven:
-        return min(proven)
+    certificates = [each.certificate for each in servers_for_role(role, records) if each.certificate]
+    verified = [each.max_model_len for each in certificates if each.max_model_len]
+    if verified:
+        return min(verified)
     if role.server is None or role.base_url is not None:
         return None
     try:
@@ -129,24 +123,23 @@ def served_length(role: RoleParams, workspace: Path) -> int | None:
     return params.simulate.max_model_len if params.simulated else params.vllm.max_model_len
 
 
-def _forecast(cell: Cell, part: str, party: ModelConfig, length: int, chars: Mapping[str, int]) -> ContextForecast:
-    calibration = _calibrate(cell, party.model)
-    answer = party.sampling.max_tokens or ANSWER_TOKENS
+def _forecast(cell: Cell, part: str, length: int, chars: Mapping[str, int]) -> ContextForecast:
+    config = cell.models.configs[part]
+    calibration = _calibrate(cell, config.model)
+    answer = config.sampling.max_tokens or ANSWER_TOKENS
     scale = calibration.growth / calibration.chars_per_token
     tokens = {task: round(count * scale) + answer for task, count in chars.items()}
-    strategy = cell.run.strategy.value
-    return ContextForecast(cell.run.env, strategy, part, party.model, length, tokens, calibration)
+    return ContextForecast(cell.run.env, cell.run.strategy.value, part, config.model, length, tokens, calibration)
 
 
 def _calibrate(cell: Cell, model: str) -> Calibration:
     """Compare what recorded conversations of this env and model came to with what would have been forecast."""
-    seen = list(_recorded(cell, model))
-    if len(seen) < _ENOUGH:
+    recorded = list(_recorded(cell, model))
+    if len(recorded) < _ENOUGH:
         return Calibration()
-    per_token = sum(chars for chars, _, _ in seen) / sum(tokens for _, tokens, _ in seen)
-    ratios = sorted(tokens * per_token / expected for _, tokens, expected in seen)
-    growth = statistics.quantiles(ratios, n=10)[-1]
-    return Calibration(per_token, growth, len(seen))
+    per_token = sum(chars for chars, _, _ in recorded) / sum(tokens for _, tokens, _ in recorded)
+    ratios = sorted(tokens * per_token / expected for _, tokens, expected in recorded)
+    return Calibration(per_token, statistics.quantiles(ratios, n=10)[-1], len(recorded))
 
 
 def _recorded(cell: Cell, model: str) -> Iterator[tuple[int, int, int]]:
@@ -161,11 +154,10 @@ def _recorded(cell: Cell, model: str) -> Iterator[tuple[int, int, int]]:
             if call.role is Role.AGENT and call.model == model and call.prompt_tokens:
                 pair = (call.task_id, call.trial)
                 longest[pair] = max(longest.get(pair, 0), call.prompt_tokens)
-        rows = [row for row in read_ledger(folder.path).values() if (row.task_id, row.trial) in longest]
-        known = [row for row in rows if row.task_id in cell.domain.tasks]
-        tasks = [cell.domain.tasks[row.task_id] for row in known]
-        expected = reference_prompt_chars(cell.domain, cell.approach, tasks)
-        for row in known:
+        known = cell.domain.tasks
+        rows = [row for row in rows_of(folder) if (row.task_id, row.trial) in longest and row.task_id in known]
+        expected = reference_prompt_chars(cell.domain, cell.approach, [known[row.task_id] for row in rows])
+        for row in rows:
             messages = read_conversation(folder.path, row).messages
             last = max((at for at, each in enumerate(messages) if each["role"] == "assistant"), default=0)
             chars = prompt_chars(messages[:last], sent_tools(cell.domain, cell.approach))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.analysis.failures import analyze_failure
 from tautools.bench.analysis.replay import replay
 from tautools.bench.analysis.rules import score_by_rules, with_judge_verdicts
+from tautools.records import Outcome
 from tautools.run.folder import domain_of, task_of
-from tautools.run.ledger import read_conversation
-from tautools.run.show import rows_of
+from tautools.run.ledger import read_conversation, rows_of
 from tautools.run.trajectory import actions_of
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
     from tautools.bench.analysis.failures import FailureAnalysis
     from tautools.bench.analysis.rules import RulesVerdict, ScoringRules
+    from tautools.bench.types import Domain
     from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder
+
+_DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class FailedConversation:
     @property
     def causes(self) -> tuple[str, ...]:
         """What the score was lost by: `end` when the bench did not end it, then the causes of the analysis."""
-        ended = ("end",) if self.row.outcome.value not in {"passed", "failed"} else ()
+        ended = () if self.row.outcome in {Outcome.PASSED, Outcome.FAILED} else ("end",)
         return (*ended, *self.analysis.causes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,7 +53,7 @@ class FailedConversation:
         }
 
 
-def analysis_of(folder: SettingFolder, row: CommitRow) -> FailureAnalysis:
+def analysis_of(folder: SettingFolder, row: CommitRow, domain: Domain | None = None) -> FailureAnalysis:
     """Return why one finished conversation got its reward, from a replay of what it did.
 
     Raises
@@ -57,47 +61,39 @@ def analysis_of(folder: SettingFolder, row: CommitRow) -> FailureAnalysis:
     BenchError, RecordError
         When the benchmark or the conversation cannot be read any more.
     """
-    domain = domain_of(folder)
+    domain = domain or domain_of(folder)
     actions = actions_of(read_conversation(folder.path, row), folder.setting)
     return analyze_failure(domain, task_of(domain, row.task_id), actions)
 
 
 def failures_of(folder: SettingFolder) -> Iterator[FailedConversation]:
-    """Yield every scored conversation of a setting that did not pass, by task and trial.
-
-    Raises
-    ------
-    BenchError, RecordError
-        When the benchmark or a conversation cannot be read any more.
-    """
-    for row in rows_of(folder):
-        if row.outcome.scored and row.outcome.value != "passed":
-            yield FailedConversation(row, analysis_of(folder, row))
+    """Yield every scored conversation of a setting that did not pass, by task and trial; errors as `analysis_of`."""
+    failed = [row for row in rows_of(folder) if row.outcome.scored and row.outcome is not Outcome.PASSED]
+    domain = domain_of(folder) if failed else None
+    for row in failed:
+        yield FailedConversation(row, analysis_of(folder, row, domain))
 
 
-def count_causes(found: Sequence[FailedConversation]) -> Counter[str]:
+def count_causes(failures: Sequence[FailedConversation]) -> Counter[str]:
     """Return how many conversations were lost by each combination of causes."""
-    return Counter(" and ".join(each.causes) or "nothing that the replay shows" for each in found)
+    return Counter(" and ".join(each.causes) or "nothing that the replay shows" for each in failures)
 
 
-def count_missed(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
+def count_missed(failures: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
     """Return how many conversations missed each action, by its name and its status; each counts once a conversation."""
-    return Counter(key for each in found for key in {(one.name, one.status.value) for one in each.analysis.missed})
+    return Counter(key for each in failures for key in {(one.name, one.status.value) for one in each.analysis.missed})
 
 
-def count_fields(found: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
-    """Return how many conversations left each kind of field wrong, by `table.field` and in which way."""
-    return Counter(key for each in found for key in _fields(each))
+def count_fields(failures: Sequence[FailedConversation]) -> Counter[tuple[str, str]]:
+    """Return how many conversations left each kind of field wrong, by `table.field` and in which way.
 
-
-def _fields(failure: FailedConversation) -> set[tuple[str, str]]:
-    found = failure.analysis.fields
-    return {(f"{each.table}.{_without_numbers(each.field)}".rstrip("."), each.error.value) for each in found}
-
-
-def _without_numbers(path: str) -> str:
-    """Return a field's path without what names one entry of many: `items.0.price` is `items.price`."""
-    return ".".join(part for part in path.split(".") if not any(letter.isdigit() for letter in part))
+    What names one entry of many is left out: `items.0.price` counts as `items.price`.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for failure in failures:
+        paths = [(f"{each.table}.{each.field}", each.error.value) for each in failure.analysis.fields]
+        counts.update({(".".join(part for part in path.split(".") if not _DIGIT.search(part)), e) for path, e in paths})
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +156,18 @@ def rescore(folder: SettingFolder, rules: Sequence[ScoringRules]) -> Iterator[Re
     for row in rows_of(folder):
         task = task_of(domain, row.task_id)
         conversation = read_conversation(folder.path, row)
-        done = replay(domain, task, actions_of(conversation, folder.setting))
+        replayed = replay(domain, task, actions_of(conversation, folder.setting))
         judged = conversation.reward_info.get("nl_assertions")
-        verdicts = {
-            each: with_judge_verdicts(score_by_rules(each, domain, task, done, row.outcome), judged) for each in rules
-        }
-        yield Rescored(row, verdicts, done.reward.value)
+        scored = {each: score_by_rules(each, domain, task, replayed, row.outcome) for each in rules}
+        verdicts = {each: with_judge_verdicts(verdict, judged) for each, verdict in scored.items()}
+        yield Rescored(row, verdicts, replayed.reward.value)
 
 
-def rule_totals(found: Sequence[Rescored], rules: ScoringRules) -> RuleTotals:
+def rule_totals(rescored: Sequence[Rescored], rules: ScoringRules) -> RuleTotals:
     """Return what one of the rules comes to."""
     return RuleTotals(
-        conversations=len(found),
-        passed=sum(each.verdicts[rules].reward == 1 for each in found),
-        changed=tuple(each for each in found if each.changed(rules)),
-        awaiting_judge=sum(each.verdicts[rules].awaiting_judge > 0 for each in found),
+        conversations=len(rescored),
+        passed=sum(each.verdicts[rules].reward == 1 for each in rescored),
+        changed=tuple(each for each in rescored if each.changed(rules)),
+        awaiting_judge=sum(each.verdicts[rules].awaiting_judge > 0 for each in rescored),
     )

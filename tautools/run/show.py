@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.errors import BenchError, ParamsError, RecordError
 from tautools.records import Outcome, canonical_json
 from tautools.run.folder import domain_of, read_setting, results_of, task_of
-from tautools.run.ledger import read_conversation, read_ledger
+from tautools.run.ledger import read_conversation, read_ledger, rows_of
 from tautools.run.trajectory import actions_of, interleaved
 from tautools.run.worker import running
 
@@ -19,71 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import ReferenceAction
     from tautools.records import CommitRow, Conversation, Setting
     from tautools.run.folder import SettingFolder
     from tautools.run.worker import Running
-
-
-def now_running(
-    folders: Sequence[SettingFolder], *, task_id: str | None = None, trial: int | None = None
-) -> list[tuple[SettingFolder, Running]]:
-    """Return the conversations that are being held now and fit, the longest running of each folder first."""
-    return [
-        (folder, each)
-        for folder in folders
-        for each in running(folder.path)
-        if task_id in {None, each.task_id} and trial in {None, each.trial}
-    ]
-
-
-def follow(folder: SettingFolder, which: Running, *, poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
-    """Yield the messages of a running conversation, those of the past at once, until it ends."""
-    seen = 0
-    latest: Running | None = which
-    while latest is not None:
-        yield from latest.messages[seen:]
-        seen = len(latest.messages)
-        time.sleep(poll_s)
-        same = (each for each in running(folder.path) if each.path == which.path)
-        latest = next((each for each in same if each.owner == which.owner), None)
-    yield from _ended(folder, which)[seen:]
-
-
-def _ended(folder: SettingFolder, which: Running) -> list[dict[str, Any]]:
-    """Return the messages of the conversation as it was finished; none when it was not."""
-    row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
-    if row is None or row.writer != which.owner.get("writer"):
-        return []
-    return interleaved(read_conversation(folder.path, row))
-
-
-@dataclass(frozen=True, slots=True)
-class MadeCall:
-    """One tool call, as it was made."""
-
-    name: str
-    arguments: Any
-    """Parsed, or the text when it cannot be parsed."""
-    by: str = "assistant"
-    """`assistant`, or `user` for a call of the customer."""
-
-
-@dataclass(frozen=True, slots=True)
-class ActionPair:
-    """An expected action and the actual one that stands beside it; either may be missing."""
-
-    expected: MadeCall | None
-    actual: MadeCall | None
-
-    @property
-    def mark(self) -> str:
-        """`same`, `differs`, `missing` or `more`."""
-        if self.expected is None:
-            return "more"
-        if self.actual is None:
-            return "missing"
-        return "same" if _same_call(self.expected, self.actual) else "differs"
 
 
 def choose_folders(
@@ -154,20 +91,14 @@ def folder_at(path: Path) -> SettingFolder:
         When there is none.
     """
     for each in (path, *path.parents[:2]):
-        found = read_setting(each)
-        if found is not None:
-            return found
+        folder = read_setting(each)
+        if folder is not None:
+            return folder
     raise ParamsError(
         f"{path} is not a folder of results.",
         evidence="It holds no setting.json.",
         next_step="`tautools show` lists the folders of a workspace.",
     )
-
-
-def rows_of(folder: SettingFolder) -> list[CommitRow]:
-    """Return a setting's finished conversations, by task and trial."""
-    rows = [row for row in read_ledger(folder.path).values() if row.setting_id == folder.id]
-    return sorted(rows, key=lambda row: (not row.task_id.isdecimal(), row.task_id.zfill(8), row.trial))
 
 
 def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> CommitRow:
@@ -179,9 +110,9 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
         When it is not finished, naming what is.
     """
     rows = rows_of(folder)
-    found = [row for row in rows if row.task_id == task_id and trial in {None, row.trial}]
-    if found:
-        return found[0]
+    row = next((row for row in rows if row.task_id == task_id and trial in {None, row.trial}), None)
+    if row is not None:
+        return row
     trials = [str(row.trial) for row in rows if row.task_id == task_id]
     tasks = list(dict.fromkeys(row.task_id for row in rows))
     near = get_close_matches(task_id, tasks, n=5, cutoff=0.0)
@@ -192,89 +123,125 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
     )
 
 
+def now_running(
+    folders: Sequence[SettingFolder], *, task_id: str | None = None, trial: int | None = None
+) -> list[tuple[SettingFolder, Running]]:
+    """Return the conversations that fit and are running now, the longest running of each folder first."""
+    return [
+        (folder, each)
+        for folder in folders
+        for each in running(folder.path)
+        if task_id in {None, each.task_id} and trial in {None, each.trial}
+    ]
+
+
+def follow(folder: SettingFolder, which: Running, *, poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a running conversation, those of the past at once, until it ends."""
+    seen = 0
+    latest: Running | None = which
+    while latest is not None:
+        yield from latest.messages[seen:]
+        seen = len(latest.messages)
+        time.sleep(poll_s)
+        same = (each for each in running(folder.path) if (each.path, each.owner) == (which.path, which.owner))
+        latest = next(same, None)
+    row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
+    if row is not None and row.writer == which.owner.get("writer"):
+        yield from interleaved(read_conversation(folder.path, row))[seen:]
+
+
+class MadeCall(NamedTuple):
+    """One tool call, as it was made."""
+
+    name: str
+    arguments: Any
+    """Parsed, or the text when it cannot be parsed."""
+    by: str = "assistant"
+    """`assistant`, or `user` for a call of the user."""
+
+    def same_tool(self) -> str:
+        """Return what calls of one tool have in common."""
+        return f"{self.by} {self.name}"
+
+    def same_call(self) -> str:
+        """Return what equal calls have in common."""
+        return f"{self.same_tool()} {canonical_json(self.arguments)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {"name": self.name, "arguments": self.arguments} | ({} if self.by == "assistant" else {"by": self.by})
+
+
+class ActionPair(NamedTuple):
+    """An expected action and the actual one that stands next to it; either may be missing."""
+
+    expected: MadeCall | None
+    actual: MadeCall | None
+
+    @property
+    def mark(self) -> str:
+        """`same`, `differs`, `missing` or `more`."""
+        if self.expected is None:
+            return "more"
+        if self.actual is None:
+            return "missing"
+        return "same" if self.expected.same_call() == self.actual.same_call() else "differs"
+
+
 def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall]:
     """Return the tool calls of a conversation, in order, under any strategy; none when their order is not recorded."""
     try:
         actions = actions_of(conversation, setting)
     except RecordError:
         return []
-    return [MadeCall(deed.call, _parsed(deed.arguments), deed.by) for deed in actions if deed.call]
+    return [MadeCall(each.call, _parsed(each.arguments), each.by) for each in actions if each.call]
 
 
-def expected_of(folder: SettingFolder, task_id: str) -> list[ReferenceAction] | None:
-    """Return a task's reference actions; None when the benchmark is not at hand as it was then."""
+def expected_of(folder: SettingFolder, task_id: str) -> list[MadeCall] | None:
+    """Return a task's reference actions as calls; None when the benchmark is not installed as it was then."""
     try:
-        return list(task_of(domain_of(folder), task_id).reference)
+        reference = task_of(domain_of(folder), task_id).reference
     except BenchError:
         return None
+    return [MadeCall(each.name, dict(each.arguments), each.requestor) for each in reference]
 
 
-def align_actions(expected: Sequence[ReferenceAction], actual: Sequence[MadeCall]) -> list[ActionPair]:
-    """Set actual actions beside the expected ones, in order: equal ones first, then those of one name."""
-    wanted = [MadeCall(action.name, dict(action.arguments), action.requestor) for action in expected]
+def align_actions(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> list[ActionPair]:
+    """Set actual actions next to the expected ones, in order: equal ones first, then those of one name."""
     pairs: list[ActionPair] = []
-    matcher = SequenceMatcher(
-        None, [_call_key(did) for did in wanted], [_call_key(did) for did in actual], autojunk=False
-    )
-    for _, start, end, first, last in matcher.get_opcodes():
-        pairs += _by_name(wanted[start:end], actual[first:last])
+    equal = SequenceMatcher(None, [*map(MadeCall.same_call, expected)], [*map(MadeCall.same_call, actual)], False)
+    for _, start, end, first, last in equal.get_opcodes():
+        pairs += _align_tools(expected[start:end], actual[first:last])
     return pairs
+
+
+def _align_tools(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> Iterator[ActionPair]:
+    alike = SequenceMatcher(None, [*map(MadeCall.same_tool, expected)], [*map(MadeCall.same_tool, actual)], False)
+    for kind, start, end, first, last in alike.get_opcodes():
+        if kind == "equal":
+            yield from map(ActionPair, expected[start:end], actual[first:last])
+        else:
+            yield from (ActionPair(call, None) for call in expected[start:end])
+            yield from (ActionPair(None, call) for call in actual[first:last])
 
 
 def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
     """Return everything about one conversation as a program reads it."""
     conversation = read_conversation(folder.path, row)
     expected = expected_of(folder, row.task_id)
-    wanted = [_call_dict(each.name, each.arguments, each.requestor) for each in expected or ()]
     return {
         "folder": str(folder.path),
         "setting": folder.setting.model_dump(mode="json"),
         "row": row.model_dump(mode="json"),
         "conversation": conversation.model_dump(mode="json"),
-        "expected": None if expected is None else wanted,
-        "actual": [_call_dict(did.name, did.arguments, did.by) for did in made_calls_of(conversation, folder.setting)],
+        "expected": None if expected is None else [each.as_dict() for each in expected],
+        "actual": [each.as_dict() for each in made_calls_of(conversation, folder.setting)],
     }
-
-
-def _call_dict(name: str, arguments: Any, by: str) -> dict[str, Any]:
-    return {"name": name, "arguments": arguments} | ({} if by == "assistant" else {"by": by})
 
 
 def passed_and_scored(rows: Sequence[CommitRow]) -> tuple[int, int]:
     """Return how many conversations passed, and how many have a score."""
     return sum(row.outcome is Outcome.PASSED for row in rows), sum(row.outcome.scored for row in rows)
-
-
-def missing_info(conversation: Conversation) -> list[str]:
-    """Return what the agent should have told the user and did not."""
-    missing = conversation.reward_info.get("missing_info") or ()
-    return [str(each) for each in missing]
-
-
-def _by_name(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> list[ActionPair]:
-    matcher = SequenceMatcher(
-        None, [_tool_key(did) for did in expected], [_tool_key(did) for did in actual], autojunk=False
-    )
-    pairs: list[ActionPair] = []
-    for kind, start, end, first, last in matcher.get_opcodes():
-        if kind == "equal":
-            pairs += map(ActionPair, expected[start:end], actual[first:last])
-        else:
-            pairs += [ActionPair(did, None) for did in expected[start:end]]
-            pairs += [ActionPair(None, did) for did in actual[first:last]]
-    return pairs
-
-
-def _same_call(one: MadeCall, other: MadeCall) -> bool:
-    return _call_key(one) == _call_key(other)
-
-
-def _call_key(did: MadeCall) -> str:
-    return f"{_tool_key(did)} {canonical_json(did.arguments)}"
-
-
-def _tool_key(did: MadeCall) -> str:
-    return f"{did.by} {did.name}"
 
 
 def _parsed(arguments: str) -> Any:

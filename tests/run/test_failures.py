@@ -13,8 +13,7 @@ from tautools.cli.analysis import rescore_command as rescore
 from tautools.records import Conversation, ModelConfig, Outcome, Setting, Strategy, TrajectoryAction
 from tautools.run import results_of, run_cell
 from tautools.run.failures import failures_of
-from tautools.run.ledger import read_conversation
-from tautools.run.show import rows_of
+from tautools.run.ledger import read_conversation, rows_of
 from tautools.run.trajectory import actions_of
 
 

@@ -10,7 +10,6 @@ from scripted_server import Say, serve_in_thread
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
 from tautools.bench.agents import STRATEGIES
-from tautools.bench.types import ReferenceAction
 from tautools.cli.show import show_command
 from tautools.run import run_cell
 from tautools.run.show import MadeCall, align_actions
@@ -30,7 +29,7 @@ def results(tmp_path_factory):
 
 
 def marks(expected, actual):
-    pairs = align_actions([ReferenceAction(*each) for each in expected], [MadeCall(*each) for each in actual])
+    pairs = align_actions([MadeCall(*each) for each in expected], [MadeCall(*each) for each in actual])
     return [(pair.mark, (pair.expected or pair.actual).name) for pair in pairs]
 
 

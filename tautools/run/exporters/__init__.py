@@ -13,7 +13,7 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.records import Outcome
 from tautools.run.exporters.tau2 import tau2_results
 from tautools.run.exporters.tau_bench import tau_bench_results
-from tautools.run.show import rows_of
+from tautools.run.ledger import rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path

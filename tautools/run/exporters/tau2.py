@@ -28,6 +28,18 @@ if TYPE_CHECKING:
     from tautools.run.folder import SettingFolder
 
 
+TERMINATION = {
+    Outcome.PASSED: "user_stop",
+    Outcome.FAILED: "user_stop",
+    Outcome.STEP_LIMIT: "max_steps",
+    Outcome.TIME_LIMIT: "timeout",
+    Outcome.CONTEXT_OVERFLOW: "context_window_exceeded",
+    Outcome.AGENT_ERROR: "too_many_errors",
+    Outcome.USER_ERROR: "user_error",
+}
+"""How we say that a conversation ended, and how tau2-bench does."""
+
+
 def reward_info(conversation: Conversation, task: Task, basis: str) -> dict[str, Any]:
     """Return the score of one conversation.
 
@@ -44,56 +56,43 @@ def reward_info(conversation: Conversation, task: Task, basis: str) -> dict[str,
         note = f"Ended early: {conversation.outcome.value}. {conversation.error}".strip()
         return {"reward": 0.0, "reward_basis": None, "info": {"note": note}}
     info = conversation.reward_info
-    judged = [_assertion_verdict(each) for each in info.get("nl_assertions") or ()]
     parts = dict(info["tau2"]) if "tau2" in info else _rebuilt(info, task, basis)
     breakdown = dict(parts.get("reward_breakdown") or {})
-    if judged:
-        breakdown["NL_ASSERTION"] = float(all(each["met"] for each in judged))
-        parts["nl_assertions"] = judged
+    if verdicts := info.get("nl_assertions"):
+        breakdown["NL_ASSERTION"] = float(all(each["met"] for each in verdicts))
+        parts["nl_assertions"] = [
+            {"nl_assertion": each["assertion"], "met": bool(each["met"]), "justification": str(each.get("reason", ""))}
+            for each in verdicts
+        ]
         parts["reward_basis"] = list(dict.fromkeys([*(parts.get("reward_basis") or ()), "NL_ASSERTION"]))
     return {**parts, "reward": conversation.reward, "reward_breakdown": breakdown}
 
 
-def _assertion_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "nl_assertion": verdict["assertion"],
-        "met": bool(verdict["met"]),
-        "justification": str(verdict.get("reason", "")),
-    }
-
-
 def _rebuilt(info: Mapping[str, Any], task: Task, basis: str) -> dict[str, Any]:
     named = [name for name in basis.split("+") if name]
-    parts: dict[str, Any] = {"reward_basis": named, "reward_breakdown": {}}
+    breakdown: dict[str, float] = {}
+    parts: dict[str, Any] = {"reward_basis": named, "reward_breakdown": breakdown}
     if "db" in info:
         parts["db_check"] = {"db_match": bool(info["db"]), "db_reward": float(info["db"])}
-        parts["reward_breakdown"]["DB"] = float(info["db"])
+        breakdown["DB"] = float(info["db"])
     if "communicate" in info:
-        parts["communicate_checks"] = _communicated(task, info.get("missing_info") or ())
-        parts["reward_breakdown"]["COMMUNICATE"] = float(info["communicate"])
+        missing = info.get("missing_info") or ()
+        parts["communicate_checks"] = [
+            {"info": each, "met": each not in missing, "justification": "not said" if each in missing else "said"}
+            for each in task.communicate
+        ]
+        breakdown["COMMUNICATE"] = float(info["communicate"])
     if "assertions" in info:
-        parts["env_assertions"] = _asserted(task, info["assertions"])
-        parts["reward_breakdown"]["ENV_ASSERTION"] = float(all(each["met"] for each in info["assertions"]))
+        verdicts = [bool(each["met"]) for each in info["assertions"]]  # in the order of the task's own
+        asserted = getattr(getattr(task.source_task, "evaluation_criteria", None), "env_assertions", None) or ()
+        parts["env_assertions"] = [
+            {"env_assertion": each.model_dump(mode="json"), "met": met, "reward": float(met)}
+            for each, met in zip(asserted, verdicts, strict=False)
+        ]
+        breakdown["ENV_ASSERTION"] = float(all(verdicts))
     if "ACTION" in named and "missing_actions" in info:
-        parts["reward_breakdown"]["ACTION"] = float(not info["missing_actions"])
+        breakdown["ACTION"] = float(not info["missing_actions"])
     return parts
-
-
-def _communicated(task: Task, missing: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"info": info, "met": info not in missing, "justification": "not said" if info in missing else "said"}
-        for info in task.communicate
-    ]
-
-
-def _asserted(task: Task, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Set the verdicts beside the task's own assertions, whose order they have."""
-    criteria = getattr(task.source_task, "evaluation_criteria", None)
-    asserted = getattr(criteria, "env_assertions", None) or ()
-    return [
-        {"env_assertion": each.model_dump(mode="json"), "met": bool(verdict["met"]), "reward": float(verdict["met"])}
-        for each, verdict in zip(asserted, told, strict=False)
-    ]
 
 
 Message = dict[str, Any]
@@ -106,23 +105,23 @@ def trajectory(conversation: Conversation, strategy: Strategy, calls: Sequence[C
     Parameters
     ----------
     conversation : Conversation
-        What was kept of it.
+        What was stored of it.
     strategy : Strategy
         How the agent was prompted: under `act` and `react` its calls are read from its text.
     calls : sequence of CallRecord
         Its model calls, for times and tokens; those of attempts that were lost do no harm.
     """
     by_text = strategy in {Strategy.ACT, Strategy.REACT}
-    customer = _customer(conversation.user_messages)
+    user_turns = _user_turns(conversation.user_messages)
     messages: list[Message] = []
     for message in conversation.messages:
         if message["role"] == "system":
             continue
         if message["role"] == "user" and not (by_text and is_tool_output(message)):
-            messages += next(customer, []) or [_message("user", message.get("content"))]
+            messages += next(user_turns, []) or [_message("user", message.get("content"))]
         else:
             messages += _agent(message, messages, by_text=by_text)
-    for unheard in customer:
+    for unheard in user_turns:
         messages += unheard
     _mark_errors(messages, conversation)
     _set_times(messages, conversation, calls)
@@ -134,8 +133,8 @@ def iso_time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).astimezone().replace(tzinfo=None).isoformat()
 
 
-def _customer(history: Sequence[Message]) -> Iterator[list[Message]]:
-    """Yield what the customer did up to each of its words; at the end what was never followed by words."""
+def _user_turns(history: Sequence[Message]) -> Iterator[list[Message]]:
+    """Yield the user's calls up to each of its texts, with that text; at the end calls that no text followed."""
     part: list[Message] = []
     for message in history:
         if message["role"] == "assistant":
@@ -173,14 +172,14 @@ def _from_openai(message: Message, requestor: str) -> Message:
 
 
 def _from_text(message: Message, index: int) -> Message:
-    """Read an answer of `act` or `react`; the text as it was written is kept beside what it meant."""
-    wrote = str(message.get("content") or "")
-    next_turn = read_action(wrote)
+    """Read an answer of `act` or `react`; the text as it was written stands next to what it meant."""
+    raw_text = str(message.get("content") or "")
+    next_turn = read_action(raw_text)
     calls = [
         {"id": f"text_{index}_{number}", "name": c.name, "arguments": _object(c.arguments), "requestor": "assistant"}
         for number, c in enumerate(next_turn.calls)
     ]
-    return {**_message("assistant", None if calls else next_turn.said, calls), "raw_data": {"content": wrote}}
+    return {**_message("assistant", None if calls else next_turn.said, calls), "raw_data": {"content": raw_text}}
 
 
 def _message(role: str, content: Any, calls: list[Message] | None = None) -> Message:
@@ -193,76 +192,51 @@ def _tool_result(call_id: str, content: Any, requestor: str) -> Message:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        parsed = json.loads(text or "{}")
     except ValueError:
         return {"": text}
-    return found if isinstance(found, dict) else {"": found}
+    return parsed if isinstance(parsed, dict) else {"": parsed}
 
 
 def _mark_errors(messages: Sequence[Message], conversation: Conversation) -> None:
-    """Say of each tool result whether it was a refusal, as the conversation kept it."""
-    told = {
-        side: iter([deed.error for deed in conversation.actions if deed.call and deed.by == side]) for side in _ROLES
+    """Mark each tool result that was a refusal, as the conversation recorded it."""
+    errors = {
+        side: iter([each.error for each in conversation.actions if each.call and each.by == side]) for side in _ROLES
     }
     for message in messages:
         if message["role"] == "tool":
-            message["error"] = next(told[message["requestor"]], str(message["content"]).startswith("Error"))
+            message["error"] = next(errors[message["requestor"]], str(message["content"]).startswith("Error"))
 
 
 def _set_times(messages: Sequence[Message], conversation: Conversation, calls: Sequence[CallRecord]) -> None:
-    """Give each message the time at which it was there, and to those of models what their request cost."""
-    asked = _requests(conversation, calls)
+    """Give each message its time, and to those of models what their request cost."""
+    requests = {role: iter(each) for role, each in _requests(conversation, calls).items()}
     now = conversation.started_at
-    for message in messages:
-        side = _ROLES.get(message["role"])
-        call = asked[side].pop(0) if side in asked and asked[side] and not _is_greeting(message, messages) else None
+    for index, message in enumerate(messages):
+        greeting = index == 0 and message["role"] == "assistant"
+        role = _ROLES.get(message["role"])
+        call = None if greeting or role not in requests else next(requests[role], None)
         if call is None:
             now += 1e-6  # in order, and no time of its own
         else:
             now = max(now + 1e-6, call.started_at + call.queue_s + (call.e2e_s or 0.0))
-            message.update(_call_cost(call))
+            message |= {"generation_time_seconds": call.e2e_s, "cost": call.cost_usd}
+            if call.prompt_tokens is not None and call.output_tokens is not None:
+                message["usage"] = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.output_tokens}
         message["timestamp"] = iso_time(min(now, conversation.finished_at))
-
-
-def _is_greeting(message: Message, messages: Sequence[Message]) -> bool:
-    return message is messages[0] and message["role"] == "assistant"
 
 
 def _requests(conversation: Conversation, calls: Sequence[CallRecord]) -> dict[Role, list[CallRecord]]:
     """Return each side's requests in order, where there was one for each of its messages."""
-    found: dict[Role, list[CallRecord]] = defaultdict(list)
-    for call in calls:
+    by_role: dict[Role, list[CallRecord]] = defaultdict(list)
+    for call in sorted(calls, key=lambda call: (call.started_at, call.step)):
         within = conversation.started_at - 1.0 <= call.started_at <= conversation.finished_at
         if call.role in _ROLES.values() and not call.fault and not call.expert and within:
-            found[call.role].append(call)
+            by_role[call.role].append(call)
     views = {Role.AGENT: conversation.messages, Role.USER: conversation.user_messages}
-    greeted = bool(conversation.messages[1:2]) and conversation.messages[1]["role"] == "assistant"
     answers = {role: sum(each["role"] == "assistant" for each in view) for role, view in views.items()}
-    answers[Role.AGENT] -= greeted
-    return {role: sorted(each, key=_call_order) for role, each in found.items() if len(each) == answers[role]}
-
-
-def _call_order(call: CallRecord) -> tuple[float, int]:
-    return call.started_at, call.step
-
-
-def _call_cost(call: CallRecord) -> Message:
-    told: Message = {"generation_time_seconds": call.e2e_s, "cost": call.cost_usd}
-    if call.prompt_tokens is not None and call.output_tokens is not None:
-        told["usage"] = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.output_tokens}
-    return told
-
-
-TERMINATION = {
-    Outcome.PASSED: "user_stop",
-    Outcome.FAILED: "user_stop",
-    Outcome.STEP_LIMIT: "max_steps",
-    Outcome.TIME_LIMIT: "timeout",
-    Outcome.CONTEXT_OVERFLOW: "context_window_exceeded",
-    Outcome.AGENT_ERROR: "too_many_errors",
-    Outcome.USER_ERROR: "user_error",
-}
-"""How we say that a conversation ended, and how tau2-bench does."""
+    answers[Role.AGENT] -= bool(conversation.messages[1:2]) and conversation.messages[1]["role"] == "assistant"
+    return {role: each for role, each in by_role.items() if len(each) == answers[role]}
 
 
 def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
@@ -288,28 +262,21 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
             next_step="Export it with --format tau-bench.",
         )
     domain = domain_of(folder)
-    calls = _calls_by_conversation(folder, rows)
-    place = {task_id: index for index, task_id in enumerate(domain.tasks)}
-    in_order = sorted(rows, key=lambda row: (row.trial, place.get(row.task_id, len(place))))
+    order = {task_id: index for index, task_id in enumerate(domain.tasks)}
+    in_order = sorted(rows, key=lambda row: (row.trial, order.get(row.task_id, len(order))))
     conversations = [read_conversation(folder.path, row) for row in in_order]
-    ids = dict.fromkeys(each.task_id for each in conversations)
+    calls: dict[tuple[str, int], list[CallRecord]] = defaultdict(list)
+    for call in read_calls(folder.path):
+        if call.setting_id in {"", folder.id}:
+            calls[call.task_id, call.trial].append(call)
     return {
         "timestamp": iso_time(time.time()),
         "info": _info(folder, domain, rows),
-        "tasks": [_task_data(domain, task_id) for task_id in ids],
+        "tasks": [_task_data(domain, task_id) for task_id in dict.fromkeys(each.task_id for each in conversations)],
         "simulations": [
             _simulation(each, folder.setting, domain, calls[each.task_id, each.trial]) for each in conversations
         ],
     }
-
-
-def _calls_by_conversation(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[tuple[str, int], list[CallRecord]]:
-    wanted = {(row.task_id, row.trial) for row in rows}
-    found: dict[tuple[str, int], list[CallRecord]] = defaultdict(list)
-    for call in read_calls(folder.path):
-        if (call.task_id, call.trial) in wanted and call.setting_id in {"", folder.id}:
-            found[call.task_id, call.trial].append(call)
-    return found
 
 
 def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> dict[str, Any]:
@@ -328,9 +295,8 @@ def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> d
     }
 
 
-def _model(party: ModelConfig) -> dict[str, Any]:
-    chosen = party.sampling.model_dump(exclude_defaults=True)
-    return {"llm": party.model, "llm_args": {name: value for name, value in chosen.items() if value is not None}}
+def _model(config: ModelConfig) -> dict[str, Any]:
+    return {"llm": config.model, "llm_args": config.sampling.model_dump(exclude_defaults=True, exclude_none=True)}
 
 
 def _task_data(domain: Domain, task_id: str) -> Any:
