@@ -52,14 +52,14 @@ def show_replay(found: Mapping[str, Sequence[ReplayedRow]], *, as_json: bool) ->
 
 
 def _show_file(name: str, reruns: Sequence[ReplayedRow]) -> None:
-    places = Counter(each.place for each in reruns if each.place)
+    places = Counter(each.env for each in reruns if each.env)
     click.echo(click.style(name, bold=True))
     click.echo(f"  {len(reruns)} rows: {', '.join(f'{count} of {place}' for place, count in places.items())}")
-    for fate, count in Counter(each.fate for each in reruns).items():
-        ok = fate not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
-        click.echo(f"  {count:>5}  {click.style(fate.value, fg='green' if ok else 'red')}")
+    for status, count in Counter(each.status for each in reruns).items():
+        ok = status not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
+        click.echo(f"  {count:>5}  {click.style(status.value, fg='green' if ok else 'red')}")
     others, told = sum(each.other_observations for each in reruns), sum(each.observations for each in reruns)
-    first = next((each.why for each in reruns if each.other_observations and each.why), "")
+    first = next((each.detail for each in reruns if each.other_observations and each.detail), "")
     click.echo(
         f"  tool answers: {told} recorded, {others} read otherwise now" + (f"; the first: {first}" if first else "")
     )
@@ -68,14 +68,14 @@ def _show_file(name: str, reruns: Sequence[ReplayedRow]) -> None:
     for each in reruns:
         if not each.explained:
             click.echo(f"  {click.style('DIFFERENT', fg='red', bold=True)} task {each.task_id}, trial {each.trial}: "
-                       f"recorded {each.recorded:g}, now {each.reward:g}. {each.why}")  # fmt: skip
+                       f"recorded {each.recorded:g}, now {each.reward:g}. {each.detail}")  # fmt: skip
 
 
 def _pass_k(reruns: Sequence[ReplayedRow], reward: Callable[[ReplayedRow], float]) -> str:
     """Return pass^k up to the number of trials that every task has."""
     by_task: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for each in reruns:
-        by_task[each.place, each.task_id].append(reward(each) >= _PASSED_FROM)
+        by_task[each.env, each.task_id].append(reward(each) >= _PASSED_FROM)
     counts = [TaskCounts(len(passed), sum(passed)) for passed in by_task.values()]
     return "  ".join(f"{k}: {mean_over_tasks(counts, k, pass_hat_k):.4f}" for k in range(1, largest_k(counts) + 1))
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.analysis.replay import replay
-from tautools.bench.types import ReferenceAction, Task
+from tautools.bench.types import ReferenceAction
 from tautools.errors import BenchError
 from tautools.records import Strategy
 from tautools.run.trajectory import actions_in
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.bench.types import Domain, Source
-    from tautools.records import TrajectoryAction
-
 
 _API_OUTPUT = "API output: "
 _STEP_LIMIT = 30
@@ -48,23 +46,24 @@ class ReplayedRow:
 
     task_id: str
     trial: int
-    place: str
-    """Env and split of its task."""
     recorded: float
-    replayed: float | None
+    """The reward in the file."""
+    env: str = ""
+    """Env and split of its task."""
+    replayed: float | None = None
     """None when there is nothing to replay."""
-    fate: ReplayStatus
+    status: ReplayStatus = ReplayStatus.ERROR_ROW
     observations: int = 0
     """Tool answers that were recorded."""
     other_observations: int = 0
     """Of these, how many read otherwise now."""
-    why: str = ""
+    detail: str = ""
     """What differs, or was recorded in place of a verdict."""
 
     @property
     def explained(self) -> bool:
         """Whether the row is as it was recorded, or could not be."""
-        return self.fate not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
+        return self.status not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
 
     @property
     def reward(self) -> float:
@@ -110,97 +109,78 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _replay_row(row: Mapping[str, Any], domains: Sequence[Domain]) -> ReplayedRow:
-    info = row["info"]
-    rerun = ReplayedRow(str(row["task_id"]), int(row["trial"]), "", float(row["reward"]), None, ReplayStatus.ERROR_ROW)
+    info, recorded_task = row["info"], row["info"].get("task") or {}
+    replayed = ReplayedRow(str(row["task_id"]), int(row["trial"]), float(row["reward"]))
     if "error" in info:
-        return replace(rerun, why=str(info["error"]).splitlines()[0][:200])
-    domain = _domain(row, domains)
+        return replace(replayed, detail=str(info["error"]).splitlines()[0][:200])
+    domain = _domain(replayed.task_id, recorded_task, domains)
     if domain is None:
-        return replace(
-            rerun, fate=ReplayStatus.UNKNOWN_TASK, why=str(info.get("task", {}).get("instruction", ""))[:200]
-        )
-    rerun = replace(rerun, place=f"{domain.ref.env}/{domain.ref.split}")
-    actions = list(_actions(row["traj"]))
-    if info.get("reward_info") is None:
-        answers = sum(message["role"] == "assistant" for message in row["traj"])
-        ended = answers >= _STEP_LIMIT and not row["reward"]
-        return replace(
-            rerun,
-            fate=ReplayStatus.STEP_LIMIT if ended else ReplayStatus.DIFFERENT,
-            why=f"{answers} answers of the agent",
-        )
-    return _scored(rerun, row, actions, domain)
+        instruction = str(recorded_task.get("instruction", ""))[:200]
+        return replace(replayed, status=ReplayStatus.UNKNOWN_TASK, detail=instruction)
+    replayed = replace(replayed, env=f"{domain.ref.env}/{domain.ref.split}")
+    if info.get("reward_info") is not None:
+        return _scored(replayed, row["traj"], recorded_task, domain)
+    answers = sum(message["role"] == "assistant" for message in row["traj"])
+    ended = answers >= _STEP_LIMIT and not row["reward"]
+    status = ReplayStatus.STEP_LIMIT if ended else ReplayStatus.DIFFERENT
+    return replace(replayed, status=status, detail=f"{answers} answers of the agent")
 
 
 def _scored(
-    rerun: ReplayedRow, row: Mapping[str, Any], actions: Sequence[TrajectoryAction], domain: Domain
+    row: ReplayedRow, messages: Sequence[Mapping[str, Any]], recorded_task: Mapping[str, Any], domain: Domain
 ) -> ReplayedRow:
-    task = domain.tasks[rerun.task_id]
-    own = _as_recorded(task, row["info"]["task"])
-    found = replay(domain, task, actions)
-    seen, told = [step.observation.text for step in found.steps], _outputs(row["traj"])
-    others = [(a, b) for a, b in zip(told, seen, strict=False) if a != b]
-    rerun = replace(
-        rerun,
-        replayed=found.reward.value,
-        observations=len(told),
-        other_observations=len(others) + abs(len(told) - len(seen)),
+    task = domain.tasks[row.task_id]
+    by_text = any(_is_output(message) for message in messages)
+    strategy = Strategy.ACT if by_text else Strategy.FC
+    answers = (message for message in messages if message["role"] == "assistant")
+    actions = [action for message in answers for action in actions_in(message, strategy, "tau-bench")]
+    result = replay(domain, task, actions)
+    now, then = [step.observation.text for step in result.steps], list(_outputs(messages))
+    differing = [(a, b) for a, b in zip(then, now, strict=False) if a != b]
+    row = replace(
+        row,
+        replayed=result.reward.value,
+        observations=len(then),
+        other_observations=len(differing) + abs(len(then) - len(now)),
     )
-    first = f"recorded {_excerpt(*others[0])}, now {_excerpt(*others[0][::-1])}" if others else ""
-    if found.reward.value == rerun.recorded:
-        return replace(rerun, fate=ReplayStatus.SAME, why=first)
-    if own != task and replay(domain, own, actions).reward.value == rerun.recorded:
-        return replace(
-            rerun, fate=ReplayStatus.SAME_BY_ITS_OWN_REFERENCE, why="The task's reference has changed since."
-        )
-    return replace(
-        rerun, fate=ReplayStatus.DIFFERENT, why=first or json.dumps(dict(found.reward.info), default=str)[:300]
-    )
+    first = f"recorded {_excerpt(*differing[0])}, now {_excerpt(*differing[0][::-1])}" if differing else ""
+    if result.reward.value == row.recorded:
+        return replace(row, status=ReplayStatus.SAME, detail=first)
+    # The reference and outputs that the recording carries; the task may have changed since.
+    reference = tuple(ReferenceAction(each["name"], each["kwargs"]) for each in recorded_task["actions"])
+    outputs = tuple(recorded_task["outputs"])
+    if (reference, outputs) != (task.reference, task.communicate):
+        own = replace(task, id=f"{task.id} as recorded", reference=reference, communicate=outputs)
+        if replay(domain, own, actions).reward.value == row.recorded:
+            detail = "The task's reference has changed since."
+            return replace(row, status=ReplayStatus.SAME_BY_ITS_OWN_REFERENCE, detail=detail)
+    detail = first or json.dumps(dict(result.reward.info), default=str)[:300]
+    return replace(row, status=ReplayStatus.DIFFERENT, detail=detail)
 
 
 def _excerpt(text: str, other: str) -> str:
     """Return a text around the place where it leaves another one."""
     both = zip(text, other, strict=False)
-    start = max(0, next((place for place, (a, b) in enumerate(both) if a != b), len(text)) - 20)
+    start = max(0, next((at for at, (a, b) in enumerate(both) if a != b), len(text)) - 20)
     return repr(text[start : start + 60])
 
 
-def _as_recorded(task: Task, told: Mapping[str, Any]) -> Task:
-    """Return the task with the reference and outputs of the recording; the same one when they have not changed."""
-    reference = tuple(ReferenceAction(each["name"], each["kwargs"]) for each in told["actions"])
-    outputs = tuple(told["outputs"])
-    if reference == task.reference and outputs == task.communicate:
-        return task
-    return replace(task, id=f"{task.id} as recorded", reference=reference, communicate=outputs)
-
-
-def _domain(row: Mapping[str, Any], domains: Sequence[Domain]) -> Domain | None:
-    """Return the env and split whose task of that number has the row's instruction, else its customer and tools."""
-    told, name = row["info"].get("task") or {}, str(row["task_id"])
-    having = [each for each in domains if name in each.tasks]
-    for domain in having:
-        if domain.tasks[name].source_task.instruction == told.get("instruction"):
-            return domain
-    for domain in having:
-        if domain.tasks[name].source_task.user_id == told.get("user_id"):
-            return domain
+def _domain(task_id: str, recorded: Mapping[str, Any], domains: Sequence[Domain]) -> Domain | None:
+    """Return the env and split whose task of that number has the recorded instruction, else its user and tools."""
+    having = [(domain, domain.tasks[task_id].source_task) for domain in domains if task_id in domain.tasks]
+    for same in ("instruction", "user_id"):
+        for domain, task in having:
+            if getattr(task, same) == recorded.get(same):
+                return domain
     return None
 
 
-def _actions(messages: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]:
-    by_text = any(_is_output(message) for message in messages)
-    strategy = Strategy.ACT if by_text else Strategy.FC
+def _outputs(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for message in messages:
-        if message["role"] == "assistant":
-            yield from actions_in(message, strategy, "tau-bench")
-
-
-def _outputs(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        str(message["content"]).removeprefix(_API_OUTPUT if message["role"] == "user" else "")
-        for message in messages
-        if message["role"] == "tool" or _is_output(message)
-    ]
+        if message["role"] == "tool":
+            yield str(message["content"])
+        elif _is_output(message):
+            yield str(message["content"]).removeprefix(_API_OUTPUT)
 
 
 def _is_output(message: Mapping[str, Any]) -> bool:

@@ -69,10 +69,10 @@ def test_recorded_actions_give_the_recorded_rewards(
     rows = played(strategy, env)
     found = replay_file(written(tmp_path, rows, "rows.json.gz"), source)
     assert [each.recorded for each in found] == [row["reward"] for row in rows]
-    assert {each.fate for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
+    assert {each.status for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
     assert sum(each.observations for each in found) > len(rows)
     assert sum(each.other_observations for each in found) == 0
-    assert {each.place for each in found} == {f"{env}/test"}
+    assert {each.env for each in found} == {f"{env}/test"}
 
 
 def test_another_reward_another_answer_and_another_task_are_seen(tmp_path: Path, source: Source) -> None:
@@ -85,14 +85,14 @@ def test_another_reward_another_answer_and_another_task_are_seen(tmp_path: Path,
     rows[3] |= {"traj": [], "reward": 0.0}
     rows[4]["info"]["reward_info"] = None
     found = replay_file(written(tmp_path, rows), source)
-    assert [each.fate for each in found] == [
+    assert [each.status for each in found] == [
         ReplayStatus.DIFFERENT, ReplayStatus.SAME, ReplayStatus.UNKNOWN_TASK, ReplayStatus.ERROR_ROW,
         ReplayStatus.DIFFERENT,
     ]  # fmt: skip
     assert [each.explained for each in found] == [False, True, False, True, False]
     assert found[1].other_observations == 1
-    assert "something else" in found[1].why
-    assert found[3].why == "Connection error."
+    assert "something else" in found[1].detail
+    assert found[3].detail == "Connection error."
 
 
 def test_a_task_that_has_changed_is_scored_by_the_reference_it_was_recorded_with(
@@ -102,7 +102,7 @@ def test_a_task_that_has_changed_is_scored_by_the_reference_it_was_recorded_with
     row["info"]["task"]["actions"] = []
     row["reward"] = 0.0
     (found,) = replay_file(written(tmp_path, [row]), source)
-    assert found.fate is ReplayStatus.SAME_BY_ITS_OWN_REFERENCE
+    assert found.status is ReplayStatus.SAME_BY_ITS_OWN_REFERENCE
 
 
 @pytest.mark.parametrize("rows", [{}, [], [1], [{"task_id": 1}], "no JSON"])
@@ -127,7 +127,7 @@ def test_the_command_tells_what_became_of_each_file(tmp_path: Path) -> None:
     assert told.code == 1
     assert "DIFFERENT task 0, trial 0" in told.out
     listed = json.loads(called("fidelity", "--path", str(STAND_IN), "--replay", str(bad), "--json").out)
-    assert Counter(each["fate"] for each in listed[str(bad)])[ReplayStatus.DIFFERENT] == 1
+    assert Counter(each["status"] for each in listed[str(bad)])[ReplayStatus.DIFFERENT] == 1
 
 
 @needs_checkout
@@ -136,11 +136,11 @@ def test_the_published_trajectories_give_the_published_rewards() -> None:
     if not path.exists():
         pytest.skip("the checkout has no historical_trajectories/gpt-4o-airline.json")
     found = replay_file(path, open_source("tau-bench", path=CHECKOUT))
-    assert Counter(each.fate for each in found) == {ReplayStatus.SAME: 195, ReplayStatus.STEP_LIMIT: 5}
-    unscored = {(each.task_id, each.trial) for each in found if each.fate is ReplayStatus.STEP_LIMIT}
+    assert Counter(each.status for each in found) == {ReplayStatus.SAME: 195, ReplayStatus.STEP_LIMIT: 5}
+    unscored = {(each.task_id, each.trial) for each in found if each.status is ReplayStatus.STEP_LIMIT}
     assert unscored == {("33", 0), ("2", 1), ("9", 2), ("9", 3), ("46", 3)}
     # The customers of that time had a "province" where today's have a "state".
-    assert {each.why.count('"province"') for each in found if each.other_observations} == {1}
+    assert {each.detail.count('"province"') for each in found if each.other_observations} == {1}
     told = called("fidelity", "--path", CHECKOUT, "--replay", str(path)).out
     assert "pass^k replayed: 1: 0.4200  2: 0.2733  3: 0.2200  4: 0.2000" in told
 
@@ -150,6 +150,6 @@ def test_the_published_trajectories_give_the_published_rewards() -> None:
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.json.gz")), ids=lambda path: path.stem)
 def test_recorded_files_give_the_recorded_rewards(path: Path) -> None:
     found = replay_file(path, open_source("tau-bench", path=CHECKOUT))
-    assert {each.fate for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
+    assert {each.status for each in found} <= {ReplayStatus.SAME, ReplayStatus.STEP_LIMIT}
     assert sum(each.other_observations for each in found) == 0
     assert len(found) >= 50
