@@ -336,7 +336,7 @@ def _judge(options: dict[str, str | None]) -> Any:
 
 
 def _where(group: PersonaGroup) -> dict[str, str]:
-    setting = group.played[0].folder.setting
+    setting = group.runs[0].folder.setting
     return {"env": setting.env, "strategy": setting.strategy.value, "agent": setting.agent.model}
 
 

@@ -17,7 +17,7 @@ from tautools.llm.types import Endpoint
 from tautools.params import Persona, load_persona
 from tautools.params.models import SimulateParams
 from tautools.records import Conversation, Limits, ModelConfig, Outcome, Role, Strategy, UserStrategy
-from tautools.run.personas.pairing import count_persona_words, customer_said
+from tautools.run.personas.pairing import count_persona_words, customer_messages
 from tautools.simulate import SimulatedServer
 from tautools.simulate.customer import persona_label, with_persona
 
@@ -107,4 +107,4 @@ def test_a_simulated_judge_answers_that_question_only() -> None:
 
 
 def _moodiness(talk: Conversation, mood: str) -> int:
-    return sum(count_persona_words(text, mood) for text in customer_said(talk))
+    return sum(count_persona_words(text, mood) for text in customer_messages(talk))

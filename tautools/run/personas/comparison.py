@@ -7,18 +7,19 @@ control's; the user told as many of the facts; and how the wording differs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import BenchError, PersonaError
 from tautools.files import write_atomic
 from tautools.params.personas import HEADING
 from tautools.records import Outcome, UserStrategy
-from tautools.run.folder import domain_of
 from tautools.run.ledger import read_events
 from tautools.run.personas.labels import read_labels
 from tautools.run.personas.pairing import MEASURES, effect, groups_of
@@ -26,15 +27,13 @@ from tautools.run.trajectory import actions_of
 from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.records import TrajectoryAction
     from tautools.run.folder import SettingFolder
     from tautools.run.personas.labels import LabelSummary
     from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaGroup, PersonaRun
     from tautools.stats import Interval, PairedEffect
-
 
 CERTIFICATE = "persona_certificate.json"
 """Its file, beside `setting.json`."""
@@ -110,137 +109,116 @@ def certify(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
 
 def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
     """Write the certificate beside the results, in place of an older one, and return it."""
-    found = certify(workspace, folder)
-    write_atomic(folder.path / CERTIFICATE, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    return found
+    certificate = certify(workspace, folder)
+    write_atomic(folder.path / CERTIFICATE, json.dumps(certificate.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    return certificate
 
 
-def certify_in(group: PersonaGroup, played: PersonaRun) -> PersonaCertificate:
+def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
     """Return the certificate of one variant of a group; errors as `certify`."""
-    control = group.control
-    setting = played.folder.setting
-    differences = dict(_wording(played, control))
+    control, setting = group.control, run.folder.setting
+    # Distinct is what differs at a level that allows for the number of measures (Bonferroni).
+    distinct = _wording_effects(run, control, 1 - 0.05 / len(MEASURES))
     return PersonaCertificate(
         env=setting.env,
         strategy=setting.strategy.value,
         user_strategy=setting.user_strategy.value,
-        persona=played.label,
+        persona=run.label,
         intensity=setting.intensity or "",
         sha256=setting.prompts.get("persona", ""),
-        setting_id=played.folder.id,
+        setting_id=run.folder.id,
         control_id=control.folder.id if control else "",
-        conversations=len(played.talks),
+        conversations=len(run.conversations),
         simulated=setting.simulated,
-        checks=tuple(_checks(played, control)),
-        wording=differences,
-        distinct=tuple(_distinct(played, control)),
-        labels=read_labels(played),
+        checks=tuple(_checks(run, control)),
+        wording=_wording_effects(run, control, 0.95),
+        distinct=tuple(name for name, difference in distinct.items() if difference.sign),
+        labels=read_labels(run),
     )
 
 
-def _checks(played: PersonaRun, control: PersonaRun | None) -> Iterator[PersonaCheck]:
-    if not played.talks:
+def _checks(run: PersonaRun, control: PersonaRun | None) -> Iterator[PersonaCheck]:
+    if not run.conversations:
         yield PersonaCheck("conversations", None, "nothing is finished yet (n = 0)")
         return
-    yield _text_is_there(played)
-    yield _task_is_the_same(played, control)
-    yield _same_pairs(played, control)
-    yield _facts_told(played, control)
+    yield _text_present(run)
+    yield _task_unchanged(run, control)
+    yield _same_pairs(run, control)
+    yield _facts_told(run, control)
 
 
-def _text_is_there(played: PersonaRun) -> PersonaCheck:
-    wanted = played.folder.setting.prompts.get("persona", "")
-    found = {pair: _split(talk.conversation.user_messages)[1] for pair, talk in played.talks.items()}
-    missing = [pair for pair, text in found.items() if _hash_of(text) != wanted]
-    return PersonaCheck(TEXT_PRESENT, not missing, _share_text(len(played.talks), missing))
+def _text_present(run: PersonaRun) -> PersonaCheck:
+    wanted = run.folder.setting.prompts.get("persona", "")
+    texts = {pair: _prompt_parts(each)[1] for pair, each in run.conversations.items()}
+    hashes = {pair: hashlib.sha256(text.encode()).hexdigest() if text else "" for pair, text in texts.items()}
+    missing = [pair for pair, digest in hashes.items() if digest != wanted]
+    return PersonaCheck(TEXT_PRESENT, not missing, _share_text(len(texts), missing))
 
 
-def _task_is_the_same(played: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _task_unchanged(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     """Compare what stands before the persona's text with control's record of the task, else with the benchmark's."""
-    originals = _originals(played, control)
-    known = {pair: talk for pair, talk in played.talks.items() if pair[0] in originals}
-    other = [pair for pair, talk in known.items() if _split(talk.conversation.user_messages)[0] != originals[pair[0]]]
+    name = "task unchanged"
+    originals: dict[str, str] = {}
+    if run.folder.setting.user_strategy is UserStrategy.LLM:
+        with contextlib.suppress(BenchError):  # not installed: control's records are what there is
+            originals = {task_id: task.user_system for task_id, task in run.domain.tasks.items()}
+    if control is not None:
+        originals |= {task_id: _prompt_parts(each)[0] for (task_id, _), each in control.conversations.items()}
+    known = {pair: _prompt_parts(each)[0] for pair, each in run.conversations.items() if pair[0] in originals}
     if not known:
-        return PersonaCheck("task unchanged", None, "control has no conversation of these tasks yet")
-    detail = _share_text(len(known), other)
-    return PersonaCheck(
-        "task unchanged", not other, detail if len(known) == len(played.talks) else f"{detail}; others unknown"
-    )
+        return PersonaCheck(name, None, "control has no conversation of these tasks yet")
+    other = [pair for pair, text in known.items() if text != originals[pair[0]]]
+    unknown = "" if len(known) == len(run.conversations) else "; others unknown"
+    return PersonaCheck(name, not other, _share_text(len(known), other) + unknown)
 
 
-def _originals(played: PersonaRun, control: PersonaRun | None) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    if played.folder.setting.user_strategy is UserStrategy.LLM:
-        try:
-            texts = {name: task.user_system for name, task in domain_of(played.folder).tasks.items()}
-        except BenchError:  # not at hand: control's records are what there is
-            texts = {}
-    recorded = control.talks.values() if control else ()
-    return texts | {talk.row.task_id: _split(talk.conversation.user_messages)[0] for talk in recorded}
-
-
-def _same_pairs(played: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _same_pairs(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     name = "tasks, trials and seeds are control's"
     if control is None:
         return PersonaCheck(name, None, "control was not run yet")
-    alone = [pair for pair in played.talks if pair not in control.talks]
-    seeds = [
-        pair
-        for pair, talk in played.talks.items()
-        if pair in control.talks and talk.conversation.seed != control.talks[pair].conversation.seed
-    ]
-    if seeds:
-        return PersonaCheck(name, False, f"another seed in {_pair_names(seeds)}")
+    seeds = {pair: each.conversation.seed for pair, each in control.conversations.items()}
+    other = [p for p, each in run.conversations.items() if p in seeds and each.conversation.seed != seeds[p]]
+    alone = [pair for pair in run.conversations if pair not in seeds]
+    if other:
+        return PersonaCheck(name, False, f"another seed in {_pair_names(other)}")
     if alone:
-        return PersonaCheck(name, None, f"control still owes {_pair_names(alone)}")
-    return PersonaCheck(name, True, f"{len(played.talks)} pairs")
+        return PersonaCheck(name, None, f"pending in control: {_pair_names(alone)}")
+    return PersonaCheck(name, True, f"{len(run.conversations)} pairs")
 
 
-def _facts_told(played: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _facts_told(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     name = "facts told as by control"
     try:
-        found = effect(played.coverage, control.coverage) if control else None
+        difference = effect(run.coverage, control.coverage) if control else None
     except BenchError as error:
         return PersonaCheck(name, None, error.problem)
-    if found is None:
-        if played.talks.keys() & (control.talks.keys() if control else set()):
+    if difference is None:
+        if control is not None and run.conversations.keys() & control.conversations.keys():
             return PersonaCheck(name, True, "these tasks' references need nothing that the scenario holds")
         return PersonaCheck(name, None, "no pair with control yet")
-    detail = f"difference in the share of facts told: {found.mean:+.3f} over {found.tasks} tasks"
-    if found.low is None or found.high is None:
-        return PersonaCheck(name, None if found.mean < 0 else True, f"{detail}; too few for an interval")
-    return PersonaCheck(name, found.sign >= 0, f"{detail}, 95 % interval {found.low:+.3f} to {found.high:+.3f}")
+    mean, low, high = difference.mean, difference.low, difference.high
+    detail = f"difference in the share of facts told: {mean:+.3f} over {difference.tasks} tasks"
+    if low is None or high is None:
+        return PersonaCheck(name, None if mean < 0 else True, f"{detail}; too few for an interval")
+    return PersonaCheck(name, difference.sign >= 0, f"{detail}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 
-def _wording(played: PersonaRun, control: PersonaRun | None, level: float = 0.95) -> Iterator[tuple[str, PairedEffect]]:
+def _wording_effects(run: PersonaRun, control: PersonaRun | None, level: float) -> dict[str, PairedEffect]:
     if control is None:
-        return
+        return {}
+    effects = {}
     for name in MEASURES:
-        found = effect(_wording_figures(played, name), _wording_figures(control, name), level=level)
-        if found is not None:
-            yield name, found
+        own, others = ({p: each.wording[name] for p, each in one.conversations.items()} for one in (run, control))
+        effects[name] = effect(own, others, level=level)
+    return {name: each for name, each in effects.items() if each is not None}
 
 
-def _distinct(played: PersonaRun, control: PersonaRun | None) -> list[str]:
-    """Return the measures that differ from control's, at a level that allows for their number (Bonferroni)."""
-    level = 1 - 0.05 / len(MEASURES)
-    return [name for name, found in _wording(played, control, level) if found.sign]
-
-
-def _wording_figures(played: PersonaRun, name: str) -> dict[Pair, float]:
-    return {pair: talk.wording[name] for pair, talk in played.talks.items()}
-
-
-def _split(user_messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the recorded system prompt without the persona's text, and that text."""
-    first = user_messages[0] if user_messages else {}
+def _prompt_parts(each: PersonaConversation) -> tuple[str, str]:
+    """Return the user's recorded system prompt without the persona's text, and that text."""
+    first = next(iter(each.conversation.user_messages), {})
     text = str(first.get("content") or "") if first.get("role") == "system" else ""
-    plain, mark, rest = text.partition(HEADING)
-    return plain, f"{mark}{rest}"
-
-
-def _hash_of(block: str) -> str:
-    return hashlib.sha256(block.encode()).hexdigest() if block else ""
+    plain, heading, rest = text.partition(HEADING)
+    return plain, f"{heading}{rest}"
 
 
 def _share_text(number: int, wrong: Sequence[Pair]) -> str:
@@ -268,7 +246,7 @@ class ComparedPersona:
     conversations: int
     scored: int
     user_errors: int
-    """Conversations in which the customer's model failed, each time counted."""
+    """Conversations in which the user model failed, each time counted."""
     pass_hat: tuple[float, ...]
     """pass^1 to the largest k that every task has trials for, in [0, 1]; empty without a scored conversation."""
     interval: Interval | None
@@ -297,10 +275,10 @@ class PersonaComparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        found = asdict(self)
-        for row, each in zip(found["personas"], self.personas, strict=True):
+        content = asdict(self)
+        for row, each in zip(content["personas"], self.personas, strict=True):
             row["certificate"] = each.certificate.as_dict() if each.certificate else None
-        return found
+        return content
 
 
 def compare(group: PersonaGroup) -> PersonaComparison:
@@ -311,82 +289,67 @@ def compare(group: PersonaGroup) -> PersonaComparison:
     RecordError
         When a conversation cannot be read any more.
     """
-    setting = group.played[0].folder.setting
+    setting = group.runs[0].folder.setting
     return PersonaComparison(
         env=setting.env,
         strategy=setting.strategy.value,
         agent=setting.agent.model,
         user=setting.user.model,
         user_strategy=setting.user_strategy.value,
-        simulated=any(each.folder.setting.simulated for each in group.played),
+        simulated=any(each.folder.setting.simulated for each in group.runs),
         has_control=group.control is not None,
-        personas=tuple(_compared(each, group) for each in group.played),
+        personas=tuple(_compared(each, group) for each in group.runs),
     )
 
 
-def _compared(played: PersonaRun, group: PersonaGroup) -> ComparedPersona:
-    counts = _counts(played)
-    values = [task_values(counts, 1)] if counts else []
-    control = None if played is group.control else group.control
-    figures = _agent_figures(played)
+def _compared(run: PersonaRun, group: PersonaGroup) -> ComparedPersona:
+    control = None if run is group.control else group.control
+    rewards, figures = _rewards(run), _agent_figures(run)
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for (task_id, _), reward in rewards.items():
+        by_task[task_id].append(reward)
+    counts = [TaskCounts(len(each), int(sum(each))) for each in by_task.values()]
     others = _agent_figures(control) if control else {}
     effects = {name: effect(figures[name], others[name]) for name in figures if name in others}
+    events = (each for each in read_events(run.folder.path) if each.kind == "user_error")
     return ComparedPersona(
-        label=played.label,
-        folder=str(played.folder.path),
-        conversations=len(played.talks),
-        scored=sum(talk.row.outcome.scored for talk in played.talks.values()),
-        user_errors=_user_errors(played.folder),
+        label=run.label,
+        folder=str(run.folder.path),
+        conversations=len(run.conversations),
+        scored=len(rewards),
+        user_errors=sum(each.setting_id == run.folder.id for each in events),
         pass_hat=tuple(mean_over_tasks(counts, k) for k in range(1, largest_k(counts) + 1)),
-        interval=interval(values[0]) if values else None,
-        means={name: sum(each.values()) / len(each) for name, each in figures.items() if each},
-        difference=effect(_rewards(played), _rewards(control)) if control else None,
+        interval=interval(task_values(counts, 1)) if counts else None,
+        means={name: fmean(each.values()) for name, each in figures.items() if each},
+        difference=effect(rewards, _rewards(control)) if control else None,
         effects={name: each for name, each in effects.items() if each is not None},
-        certificate=None if played is group.control else certify_in(group, played),
+        certificate=None if run is group.control else certify_in(group, run),
     )
 
 
-def _counts(played: PersonaRun) -> list[TaskCounts]:
-    trials: Counter[str] = Counter()
-    passed: Counter[str] = Counter()
-    for talk in played.talks.values():
-        if talk.row.outcome.scored:
-            trials[talk.row.task_id] += 1
-            passed[talk.row.task_id] += talk.row.outcome is Outcome.PASSED
-    return [TaskCounts(trials[task], passed[task]) for task in trials]
-
-
-def _rewards(played: PersonaRun) -> dict[Pair, float]:
+def _rewards(run: PersonaRun) -> dict[Pair, float]:
     """Return 1 for each scored conversation that passed and 0 for each that did not."""
-    talks = played.talks.items()
-    return {pair: float(talk.row.outcome is Outcome.PASSED) for pair, talk in talks if talk.row.outcome.scored}
+    outcomes = {pair: each.row.outcome for pair, each in run.conversations.items()}
+    return {pair: float(outcome is Outcome.PASSED) for pair, outcome in outcomes.items() if outcome.scored}
 
 
-def _agent_figures(played: PersonaRun) -> dict[str, dict[Pair, float]]:
+def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
     figures: dict[str, dict[Pair, float]] = {name: {} for name in AGENT_MEASURES}
-    for pair, talk in played.talks.items():
-        actions = actions_of(talk.conversation, played.folder.setting)
-        for name, value in _of_agent(talk, actions).items():
-            figures[name][pair] = value
+    for pair, each in run.conversations.items():
+        mine = [action for action in actions_of(each.conversation, run.folder.setting) if action.by == "assistant"]
+        text = "\n".join(action.said for action in mine if not action.call)
+        values = (
+            len(each.messages),
+            each.row.prompt_tokens,
+            each.row.output_tokens,
+            len(_APOLOGY.findall(text)),
+            len(_CLARIFYING.findall(text)),
+            sum(action.call.startswith("transfer") for action in mine),
+        )
+        for name, value in zip(AGENT_MEASURES, values, strict=False):
+            figures[name][pair] = float(value)
     try:
-        figures["facts told"] = dict(played.coverage)
-    except BenchError:  # the benchmark is not at hand: the rest is in the records
+        figures["facts told"] = dict(run.coverage)
+    except BenchError:  # the benchmark is not installed: the rest is in the records
         del figures["facts told"]
     return figures
-
-
-def _of_agent(talk: PersonaConversation, actions: Iterable[TrajectoryAction]) -> dict[str, float]:
-    mine = [deed for deed in actions if deed.by == "assistant"]
-    words = "\n".join(deed.said for deed in mine if not deed.call)
-    return {
-        "turns": float(len(talk.said)),
-        "prompt tokens": float(talk.row.prompt_tokens),
-        "output tokens": float(talk.row.output_tokens),
-        "apologies": float(len(_APOLOGY.findall(words))),
-        "clarifications": float(len(_CLARIFYING.findall(words))),
-        "transfers": float(sum(deed.call.startswith("transfer") for deed in mine)),
-    }
-
-
-def _user_errors(folder: SettingFolder) -> int:
-    return sum(each.kind == "user_error" and each.setting_id == folder.id for each in read_events(folder.path))

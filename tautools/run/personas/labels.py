@@ -16,8 +16,9 @@ from tautools.errors import ParamsError, RecordError
 from tautools.files import write_atomic
 from tautools.llm import ModelClient
 from tautools.llm.types import CallTag
-from tautools.records import ModelConfig, Role
+from tautools.records import Role
 from tautools.run.ledger import ResultsWriter
+from tautools.run.plan import model_config_of
 from tautools.servers import endpoints
 from tautools.stats import binomial_tail, exact_interval
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from tautools.llm.types import Endpoint, Message
     from tautools.params.models import RoleParams
+    from tautools.records import ModelConfig
     from tautools.run.personas.pairing import PersonaConversation, PersonaGroup, PersonaRun
-
 
 LABELS = "persona_labels.json"
 """File of a setting's labels, beside `setting.json`."""
@@ -60,8 +61,8 @@ class LabelSummary:
     high: float
     p: float
     """Probability of at least so many by guessing."""
-    said: dict[str, int]
-    """What the judge said, by how often; an answer that is none of the choices is `?`."""
+    answers: dict[str, int]
+    """What the judge answered, by how often; an answer that is none of the choices is `?`."""
     stale: int
     """Labels of conversations that are not there any more; they are not counted."""
     simulated: bool
@@ -72,7 +73,7 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
 
     Parameters
     ----------
-    group : Group
+    group : PersonaGroup
         Settings that differ in the persona alone; the judge chooses among their personas.
     judge : RoleParams
         The judge's model.
@@ -91,46 +92,47 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
     TautoolsError
         When the judge is not there or does not answer; nothing is written then.
     """
-    choices = sorted({each.persona for each in group.played})
-    if len(choices) < 2 or not any(each.talks for each in group.played):
+    choices = sorted({each.persona for each in group.runs})
+    if len(choices) < 2 or not any(each.conversations for each in group.runs):
         raise ParamsError(
             "A judge needs at least two personas with finished conversations to choose from.",
             evidence=f"There are: {', '.join(choices) or 'none'}.",
             next_step="Run control and another persona on the same tasks first.",
         )
-    found = endpoints(judge, workspace=workspace, role_name="judge")
+    judges = endpoints(judge, workspace=workspace, role_name="judge")
+    config = model_config_of(judge, judges[0].model)
     with ThreadPoolExecutor(1) as pool:  # the caller may have an event loop that runs, as a notebook does
-        told = pool.submit(lambda: asyncio.run(_ask_all(group, choices, judge, found))).result()
-    for played, labels in zip(group.played, told, strict=True):
+        labels = pool.submit(lambda: asyncio.run(_ask_all(group, choices, config, judges))).result()
+    for run, own in zip(group.runs, labels, strict=True):
         content = {
-            "judge": judge.model or found[0].model,
-            "simulated": any(each.simulated for each in found),
+            "judge": config.model,
+            "simulated": any(each.simulated for each in judges),
             "choices": choices,
             "question_sha256": hashlib.sha256(_QUESTION.encode()).hexdigest(),
-            "labels": labels,
+            "labels": own,
         }
-        write_atomic(played.folder.path / LABELS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return Counter({played.label: len(labels) for played, labels in zip(group.played, told, strict=True)})
+        write_atomic(run.folder.path / LABELS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return {run.label: len(own) for run, own in zip(group.runs, labels, strict=True)}
 
 
-def read_labels(played: PersonaRun) -> LabelSummary | None:
-    """Return what a judge's labels come to; None when nobody was asked.
+def read_labels(run: PersonaRun) -> LabelSummary | None:
+    """Return what a judge's labels come to; None when no judge was asked.
 
     Raises
     ------
     RecordError
         When they cannot be read.
     """
-    path = played.folder.path / LABELS
+    path = run.folder.path / LABELS
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_bytes())
         labels: list[dict[str, Any]] = content["labels"]
         chance = 1 / len(content["choices"])
-        now = {(row.task_id, row.trial): row.place.sha256 for row in (talk.row for talk in played.talks.values())}
+        now = {pair: each.row.place.sha256 for pair, each in run.conversations.items()}
         valid = [each for each in labels if now.get((each["task_id"], each["trial"])) == each["sha256"]]
-        said = Counter(str(each["said"]) for each in valid)
+        answers = Counter(str(each["answer"]) for each in valid)
         judge, simulated = str(content["judge"]), bool(content["simulated"])
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise RecordError(
@@ -138,7 +140,7 @@ def read_labels(played: PersonaRun) -> LabelSummary | None:
         ) from error
     if not valid:
         return None
-    right = said[played.persona]
+    right = answers[run.persona]
     low, high = exact_interval(right, len(valid))
     return LabelSummary(
         judge=judge,
@@ -148,70 +150,56 @@ def read_labels(played: PersonaRun) -> LabelSummary | None:
         low=low,
         high=high,
         p=binomial_tail(right, len(valid), chance),
-        said=dict(said.most_common()),
+        answers=dict(answers.most_common()),
         stale=len(labels) - len(valid),
         simulated=simulated,
     )
 
 
 async def _ask_all(
-    group: PersonaGroup, choices: Sequence[str], judge: RoleParams, found: Sequence[Endpoint]
+    group: PersonaGroup, choices: Sequence[str], config: ModelConfig, judges: Sequence[Endpoint]
 ) -> list[list[dict[str, Any]]]:
-    party = ModelConfig(
-        model=judge.model or found[0].model,
-        provider=judge.provider,
-        sampling=judge.sampling,
-        thinking=judge.thinking,
-    )
+    """Return the labels of each run's conversations."""
     free = asyncio.Semaphore(_CONCURRENCY)
-    told = []
-    for played in group.played:
-        with contextlib.closing(ResultsWriter(played.folder.path)) as writer:
-            async with ModelClient(lambda _part: found, {"judge": party}, on_call=writer.call) as client:
-
-                async def one(
-                    talk: PersonaConversation, client: ModelClient = client, played: PersonaRun = played
-                ) -> dict[str, Any]:
-                    async with free:
-                        return await _label(talk, played, choices, client)
-
-                told.append(list(await asyncio.gather(*(one(talk) for talk in played.talks.values()))))
-    return told
+    labels = []
+    for run in group.runs:
+        with contextlib.closing(ResultsWriter(run.folder.path)) as writer:
+            async with ModelClient(lambda _part: judges, {"judge": config}, on_call=writer.call) as client:
+                asked = (_label(each, run, choices, client, free) for each in run.conversations.values())
+                labels.append(list(await asyncio.gather(*asked)))
+    return labels
 
 
 async def _label(
-    talk: PersonaConversation, played: PersonaRun, choices: Sequence[str], client: ModelClient
+    each: PersonaConversation, run: PersonaRun, choices: Sequence[str], client: ModelClient, free: asyncio.Semaphore
 ) -> dict[str, Any]:
-    row, setting = talk.row, played.folder.setting
+    row, setting = each.row, run.folder.setting
     tag = CallTag(
         role=Role.JUDGE,
         ref=setting.ref,
         task_id=row.task_id,
         trial=row.trial,
         strategy=setting.strategy.value,
-        setting_id=played.folder.id,
-        conversation=f"label/{played.folder.id}/{row.task_id}/{row.trial}",
+        setting_id=run.folder.id,
+        conversation=f"label/{run.folder.id}/{row.task_id}/{row.trial}",
         purpose="persona_label",
-        seed=talk.conversation.seed,
+        seed=each.conversation.seed,
     )
-    reply = await client.complete(tag, question(talk.said, choices, salt=row.place.sha256))
-    return {
-        "task_id": row.task_id,
-        "trial": row.trial,
-        "said": _chosen(reply.text, choices),
-        "sha256": row.place.sha256,
-    }
+    async with free:
+        reply = await client.complete(tag, question(each.messages, choices, salt=row.place.sha256))
+    answer = _chosen(reply.text, choices)
+    return {"task_id": row.task_id, "trial": row.trial, "answer": answer, "sha256": row.place.sha256}
 
 
-def question(said: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
+def question(messages: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
     """Return the request to a judge; the choices stand in an order of their own for each conversation."""
     mixed = sorted(choices, key=lambda name: hashlib.sha256(f"{salt}/{name}".encode()).digest())
-    lines = "\n".join(f"- {' '.join(text.split())}" for text in said)
+    lines = "\n".join(f"- {' '.join(text.split())}" for text in messages)
     return [{"role": "user", "content": _QUESTION.format(moods=", ".join(mixed), said=lines or "- (nothing)")}]
 
 
 def _chosen(text: str, choices: Sequence[str]) -> str:
     """Return the choice that an answer names; of several the last, `?` for none."""
     by_word = {name.lower(): name for name in choices}
-    found = re.findall("|".join(rf"\b{re.escape(name.lower())}\b" for name in choices), text.lower())
-    return by_word[found[-1]] if found else "?"
+    named = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in by_word), text.lower())
+    return by_word[named[-1]] if named else "?"

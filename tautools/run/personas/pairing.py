@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from tautools.bench.persona import plain_values
 from tautools.params import CONTROL
 from tautools.run.folder import domain_of, results_of
-from tautools.run.ledger import read_conversation, read_ledger
+from tautools.run.ledger import read_conversation, rows_of
 from tautools.stats import PairedEffect, paired_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Task
+    from tautools.bench.types import Domain, Task
     from tautools.records import CommitRow, Conversation, Setting
     from tautools.run.folder import SettingFolder
-
 
 LEXICONS: Mapping[str, tuple[str, ...]] = {
     "frustration": (
@@ -47,15 +46,9 @@ _WHOLE = frozenset({"mad", "rage", "lost", "slow", "ugh", "sigh", "fear"})
 """Beginnings of other words too (`made`, `slowly` aside): only the word itself counts."""
 
 _PATTERNS = {
-    mood: re.compile("|".join(rf"\b{re.escape(word)}{chr(92) + 'b' if word in _WHOLE else ''}" for word in words))
-    for mood, words in LEXICONS.items()
+    name: re.compile("|".join(rf"\b{re.escape(word)}{chr(92) + 'b' if word in _WHOLE else ''}" for word in words))
+    for name, words in LEXICONS.items()
 }
-
-
-def count_persona_words(text: str, mood: str) -> int:
-    """Return how often a mood's words occur in a text."""
-    return len(_PATTERNS[mood].findall(text.lower().replace("\u2019", "'")))
-
 
 MEASURES = (
     "messages",
@@ -64,80 +57,69 @@ MEASURES = (
     "exclamations per message",
     "capitals per 100 words",
     "repeated per 100 words",
-    *(f"{mood} words per 100 words" for mood in LEXICONS),
+    *(f"{name} words per 100 words" for name in LEXICONS),
 )
 """Names of the figures of `wording`, in their order."""
 
 _WORD = re.compile(r"\b[A-Za-z][A-Za-z']*\b")
 """Ids such as `#W123` are no words."""
-_LOUD = re.compile(r"(?<![\w#-])[A-Z]{3,}(?![\w-])")
-_MARK = re.compile(r"###[A-Z-]+###")
+_CAPITALS = re.compile(r"(?<![\w#-])[A-Z]{3,}(?![\w-])")
+_STOP_WORD = re.compile(r"###[A-Z-]+###")
 _AFTER_THOUGHT = "User Response:"
 _RUN = 4
 """Words in a row that count as repeated when they were said before."""
+_SHORTEST_FACT = 3
+
+Pair = tuple[str, int]
+"""Task id and trial."""
 
 
-def customer_said(conversation: Conversation) -> list[str]:
-    """Return the customer's messages as the agent heard them: no calls, no thoughts, no stop words."""
+def count_persona_words(text: str, persona: str) -> int:
+    """Return how often words by which a persona shows occur in a text."""
+    return len(_PATTERNS[persona].findall(text.lower().replace("\u2019", "'")))
+
+
+def customer_messages(conversation: Conversation) -> list[str]:
+    """Return the user's messages as the agent received them: no calls, no thoughts, no stop words."""
     texts = [str(each.get("content") or "") for each in conversation.user_messages if each.get("role") == "assistant"]
-    heard = (_MARK.sub("", text.rpartition(_AFTER_THOUGHT)[2]).strip() for text in texts)
-    return [text for text in heard if text]
+    received = (_STOP_WORD.sub("", text.rpartition(_AFTER_THOUGHT)[2]).strip() for text in texts)
+    return [text for text in received if text]
 
 
-def wording(said: Sequence[str]) -> dict[str, float]:
-    """Return the figures of one conversation's customer; one who said nothing has 0 of everything.
-
-    Parameters
-    ----------
-    said : sequence of str
-        The customer's messages.
-    """
-    text = "\n".join(said)
+def wording(messages: Sequence[str]) -> dict[str, float]:
+    """Return the figures of `MEASURES` for one user's messages; without any, 0 of everything."""
+    text = "\n".join(messages)
     words = [word.lower() for word in _WORD.findall(text)]
-    messages, hundred = max(len(said), 1), max(len(words), 1) / 100
+    runs = [tuple(words[start : start + _RUN]) for start in range(len(words) - _RUN + 1)]
+    number, hundred = max(len(messages), 1), max(len(words), 1) / 100
     values = (
-        float(len(said)),
-        len(words) / messages,
-        text.count("?") / messages,
-        text.count("!") / messages,
-        len(_LOUD.findall(text)) / hundred,
-        _repeated(words) / hundred,
-        *(count_persona_words(text, mood) / hundred for mood in LEXICONS),
+        float(len(messages)),
+        len(words) / number,
+        text.count("?") / number,
+        text.count("!") / number,
+        len(_CAPITALS.findall(text)) / hundred,
+        (len(runs) - len(set(runs))) / hundred,
+        *(count_persona_words(text, name) / hundred for name in LEXICONS),
     )
     return dict(zip(MEASURES, values, strict=True))
 
 
-def _repeated(words: Sequence[str]) -> int:
-    """Return how many runs of words were said before in the same conversation."""
-    runs = [tuple(words[start : start + _RUN]) for start in range(len(words) - _RUN + 1)]
-    return len(runs) - len(set(runs))
-
-
-_SHORTEST = 3
-
-
 def facts_to_tell(task: Task) -> frozenset[str]:
-    """Return, in lower case, the values of the reference's arguments that stand in the customer's scenario."""
+    """Return, in lower case, the values of the reference's arguments that stand in the user's scenario."""
     scenario = task.user_system.lower()
     values = (value.strip().lower() for action in task.reference for value in plain_values(dict(action.arguments)))
-    return frozenset(value for value in values if len(value) >= _SHORTEST and _stands_in(value, scenario))
+    return frozenset(value for value in values if len(value) >= _SHORTEST_FACT and _stands_in(value, scenario))
 
 
-def facts_coverage(task: Task, said: Sequence[str]) -> float | None:
-    """Return the share of those facts that the customer said, in [0, 1]; None when the task has none."""
+def facts_coverage(task: Task, messages: Sequence[str]) -> float | None:
+    """Return the share of those facts that the user told, in [0, 1]; None when the task has none."""
     facts = facts_to_tell(task)
-    if not facts:
-        return None
-    heard = "\n".join(said).lower()
-    return sum(_stands_in(fact, heard) for fact in facts) / len(facts)
+    text = "\n".join(messages).lower()
+    return sum(_stands_in(fact, text) for fact in facts) / len(facts) if facts else None
 
 
 def _stands_in(value: str, text: str) -> bool:
     return re.search(rf"(?<![a-z0-9_]){re.escape(value)}(?![a-z0-9_])", text) is not None
-
-
-Pair = tuple[str, int]
-"""Task id and trial."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +130,14 @@ class PersonaConversation:
     conversation: Conversation = field(repr=False)
 
     @cached_property
-    def said(self) -> list[str]:
-        """The customer's messages."""
-        return customer_said(self.conversation)
+    def messages(self) -> list[str]:
+        """What the user said to the agent."""
+        return customer_messages(self.conversation)
 
     @cached_property
     def wording(self) -> dict[str, float]:
         """The figures of its wording."""
-        return wording(self.said)
+        return wording(self.messages)
 
 
 @dataclass(frozen=True)
@@ -176,20 +158,25 @@ class PersonaRun:
         return self.label.removesuffix(f"-{setting.intensity}") if setting.intensity else self.label
 
     @cached_property
-    def talks(self) -> Mapping[Pair, PersonaConversation]:
+    def conversations(self) -> Mapping[Pair, PersonaConversation]:
         """Every finished conversation by task and trial."""
-        rows = [row for row in read_ledger(self.folder.path).values() if row.setting_id == self.folder.id]
+        path = self.folder.path
         return {
-            (row.task_id, row.trial): PersonaConversation(row, read_conversation(self.folder.path, row)) for row in rows
+            (row.task_id, row.trial): PersonaConversation(row, read_conversation(path, row))
+            for row in rows_of(self.folder)
         }
 
     @cached_property
+    def domain(self) -> Domain:
+        """The env that it was run on; `BenchError` when the benchmark is not installed as it was."""
+        return domain_of(self.folder)
+
+    @cached_property
     def coverage(self) -> Mapping[Pair, float]:
-        """Share of the scenario's facts that the customer told, where a task has any."""
-        tasks = domain_of(self.folder).tasks
-        shares = {
-            pair: facts_coverage(tasks[pair[0]], talk.said) for pair, talk in self.talks.items() if pair[0] in tasks
-        }
+        """Share of the scenario's facts that the user told, where a task has any; errors as `domain`."""
+        tasks = self.domain.tasks
+        known = {pair: each for pair, each in self.conversations.items() if pair[0] in tasks}
+        shares = {pair: facts_coverage(tasks[pair[0]], each.messages) for pair, each in known.items()}
         return {pair: share for pair, share in shares.items() if share is not None}
 
 
@@ -201,7 +188,7 @@ class PersonaGroup:
     variants: tuple[PersonaRun, ...]
 
     @property
-    def played(self) -> tuple[PersonaRun, ...]:
+    def runs(self) -> tuple[PersonaRun, ...]:
         """All of them, control first."""
         return (self.control, *self.variants) if self.control else self.variants
 
