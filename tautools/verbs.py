@@ -386,7 +386,8 @@ def show(
         When nothing fits, or several settings do and a conversation was asked for.
     """
     from tautools.cli.show import print_conversation, print_overview, print_rows
-    from tautools.run.show import choose_folders, choose_row, only_folder, rows_of
+    from tautools.run.ledger import rows_of
+    from tautools.run.show import choose_folders, choose_row, only_folder
 
     folders = choose_folders(workspace_path(workspace, must_exist=True), env=env, strategy=strategy, model=model)
     if task is not None:
