@@ -170,7 +170,7 @@ def _init_dict(
         and {
             "scripts": list(found.scripts),
             "tau_bench": str(found.tau_bench) if found.tau_bench else None,
-            "results": [str(each.path) for each in found.results],
+            "results": [str(path) for path in found.results],
         },
     }
 
@@ -198,20 +198,19 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @json_option
 @guard
 def doctor_command(site: str | None, sweeps: tuple[str, ...], paste: bool, workspace: Path, as_json: bool) -> None:
-    """Say whether this session can do the work: each finding with its remedy. Nothing is changed."""
+    """Say whether this session can do the work: each problem with what to do. Nothing is changed."""
     from tautools.session import FindingStatus, doctor
-    from tautools.session.findings import shareable_text
 
-    diagnosis = doctor(workspace, site=site, sweeps=sweeps or None)
+    report = doctor(workspace, site=site, sweeps=sweeps or None)
     if as_json:
-        click.echo(json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     elif paste:
-        click.echo(shareable_text(diagnosis, os.environ))
+        click.echo(report.shareable(os.environ))
     else:
-        for line in str(diagnosis).splitlines():
+        for line in str(report).splitlines():
             mark, space, rest = line.partition(" ")
             click.echo(click.style(mark, fg=_COLOURS[mark]) + space + rest if mark in _COLOURS else line)
-    if diagnosis.worst is FindingStatus.FAIL:
+    if report.worst is FindingStatus.FAIL:
         sys.exit(EXIT_FAILED)
 
 

@@ -15,80 +15,12 @@ import psutil
 
 from tautools import __version__
 from tautools.files import why_not_writable
-from tautools.session.findings import DoctorFinding, FindingStatus
+from tautools.session.findings import fails, good, warns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from tautools.session.findings import SessionContext
-
-
-_OLDEST_PYTHON = (3, 11)
-
-
-def check_python(_around: SessionContext) -> Iterator[DoctorFinding]:
-    """Look at the interpreter and at tautools itself."""
-    version = platform.python_version()
-    if sys.version_info[:2] < _OLDEST_PYTHON:
-        yield DoctorFinding("python", FindingStatus.FAIL, f"{version} at {sys.executable}", "Use Python 3.11 or newer.")
-    else:
-        yield DoctorFinding("python", FindingStatus.OK, f"{version} at {sys.executable}")
-    yield DoctorFinding("tautools", FindingStatus.OK, __version__)
-
-
-def check_dependencies(_around: SessionContext) -> Iterator[DoctorFinding]:
-    """Compare what is installed with what tautools asks for."""
-    try:
-        asked = metadata.requires("tautools") or []
-    except metadata.PackageNotFoundError:
-        remedy = "Install tautools: `pip install -e .` in the clone."
-        yield DoctorFinding("dependencies", FindingStatus.FAIL, "tautools is not installed, only importable", remedy)
-        return
-    needed = [requirement for requirement in asked if "extra ==" not in requirement]
-    wrong = {requirement: seen for requirement in needed if (seen := compare_requirement(requirement))}
-    if wrong:
-        names = " ".join(f"'{requirement}'" for requirement in wrong)
-        remedy = f"In this environment: `{sys.executable} -m pip install {names}`."
-        yield DoctorFinding("dependencies", FindingStatus.FAIL, "; ".join(wrong.values()), remedy)
-    else:
-        yield DoctorFinding("dependencies", FindingStatus.OK, f"all {len(needed)} are here, none older than its floor")
-
-
-def check_pins(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Compare this environment with the site's pins; nothing is installed or changed."""
-    if not around.site.pins:
-        return
-    wrong = [seen for requirement in around.site.pins if (seen := compare_requirement(requirement))]
-    if wrong:
-        yield DoctorFinding(
-            "pins",
-            FindingStatus.WARN,
-            "; ".join(wrong),
-            "The pins are those of the site's own environment for servers and tau-bench. Keep that apart from "
-            "tautools' environment; nothing is changed here.",
-        )
-    else:
-        yield DoctorFinding("pins", FindingStatus.OK, f"all {len(around.site.pins)} pins of {around.site.name} are met")
-
-
-def compare_requirement(requirement: str) -> str:
-    """Return how this environment differs from a requirement such as `click>=8.1`; empty when it does not."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    try:
-        wanted = Requirement(requirement)
-    except InvalidRequirement:
-        return f"`{requirement}` is not a requirement"
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return ""
-    try:
-        version = metadata.version(wanted.name)
-    except metadata.PackageNotFoundError:
-        return f"{wanted.name} is missing ({wanted.specifier or 'any version'})"
-    if wanted.specifier.contains(version, prereleases=True):
-        return ""
-    return f"{wanted.name} is {version}, asked for {wanted.specifier}"
-
+    from tautools.session.findings import DoctorFinding, SessionContext
 
 _GIB = 2**30
 _CARD_COMMANDS = {
@@ -97,87 +29,148 @@ _CARD_COMMANDS = {
 }
 
 
-def check_workspace(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Look whether the workspace is there, can be written to, and has space left."""
-    folder = around.workspace
-    if not folder.is_dir():
-        remedy = f"Make it: `tautools init {folder} --site {around.site.name}`."
-        yield DoctorFinding("workspace", FindingStatus.FAIL, f"{folder} does not exist", remedy)
+def check_python(_context: SessionContext) -> Iterator[DoctorFinding]:
+    """Check the interpreter's version, and tell tautools' own."""
+    seen = f"{platform.python_version()} at {sys.executable}"
+    old = sys.version_info[:2] < (3, 11)
+    yield fails("python", seen, "Use Python 3.11 or newer.") if old else good("python", seen)
+    yield good("tautools", __version__)
+
+
+def check_dependencies(_context: SessionContext) -> Iterator[DoctorFinding]:
+    """Compare what is installed with what tautools asks for."""
+    try:
+        requirements = [each for each in metadata.requires("tautools") or [] if "extra ==" not in each]
+    except metadata.PackageNotFoundError:
+        next_step = "Install tautools: `pip install -e .` in the clone."
+        yield fails("dependencies", "tautools is not installed, only importable", next_step)
         return
-    reason = why_not_writable(folder)
-    if reason:
-        yield DoctorFinding(
-            "workspace", FindingStatus.FAIL, f"{folder}: {reason}", "Choose a folder of yours with --workspace."
-        )
+    wrong = {each: difference for each in requirements if (difference := compare_requirement(each))}
+    if wrong:
+        names = " ".join(f"'{requirement}'" for requirement in wrong)
+        install = f"In this environment: `{sys.executable} -m pip install {names}`."
+        yield fails("dependencies", "; ".join(wrong.values()), install)
     else:
-        yield DoctorFinding("workspace", FindingStatus.OK, f"{folder} can be written to")
+        yield good("dependencies", f"all {len(requirements)} are here, none older than its floor")
+
+
+def check_pins(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Compare the site's own environment with the site's pins; nothing is installed or changed."""
+    pins, environment = context.site.pins, context.site_environment
+    if not pins:
+        return
+    if environment.versions is None:
+        reason = environment.problem or f"there is no `{' '.join(context.site.serve_command)}` here"
+        next_step = "Run the doctor where the servers run, such as in a job; tautools' own environment does not matter."
+        yield warns("pins", f"the site's environment cannot be asked: {reason}", next_step)
+        return
+    wrong = [difference for each in pins if (difference := compare_requirement(each, environment.versions))]
+    if wrong:
+        next_step = "Install them there, in the environment of the servers; nothing is changed here."
+        yield warns("pins", f"in the site's environment {'; '.join(wrong)}", next_step)
+    else:
+        yield good("pins", f"all {len(pins)} pins of {context.site.name} are met in its environment")
+
+
+def compare_requirement(requirement: str, versions: Mapping[str, str] | None = None) -> str:
+    """Return how an environment differs from a requirement such as `click>=8.1`; empty when it does not.
+
+    Parameters
+    ----------
+    requirement : str
+        As pip takes it.
+    versions : mapping of str to str, optional
+        Installed packages; those of this environment by default.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement:
+        return f"`{requirement}` is not a requirement"
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return ""
+    if versions is None:
+        versions = {str(each.metadata["Name"]): each.version for each in metadata.distributions(name=wanted.name)}
+    by_name = {canonicalize_name(name): version for name, version in versions.items()}
+    version = by_name.get(canonicalize_name(wanted.name))
+    if version is None:
+        return f"{wanted.name} is missing ({wanted.specifier or 'any version'})"
+    if wanted.specifier.contains(version, prereleases=True):
+        return ""
+    return f"{wanted.name} is {version}, asked for {wanted.specifier}"
+
+
+def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Check that the workspace exists, can be written to, and has space left."""
+    folder = context.workspace
+    if not folder.is_dir():
+        next_step = f"Make it: `tautools init {folder} --site {context.site.name}`."
+        yield fails("workspace", f"{folder} does not exist", next_step)
+        return
+    if reason := why_not_writable(folder):
+        yield fails("workspace", f"{folder}: {reason}", "Choose a folder of yours with --workspace.")
+    else:
+        yield good("workspace", f"{folder} can be written to")
     free = shutil.disk_usage(folder).free / _GIB
-    status = FindingStatus.FAIL if free < 0.5 else FindingStatus.WARN if free < 5 else FindingStatus.OK
-    remedy = "" if status is FindingStatus.OK else "Free space, or choose a workspace on a larger disk."
-    yield DoctorFinding("disk", status, f"{free:.1f} GiB free in the workspace", remedy)
+    seen, next_step = f"{free:.1f} GiB free in the workspace", "Free space, or choose a workspace on a larger disk."
+    yield good("disk", seen) if free >= 5 else (warns if free >= 0.5 else fails)("disk", seen, next_step)
 
 
-def check_machine(_around: SessionContext) -> Iterator[DoctorFinding]:
-    """Look at processors, memory and open files, as far as this session may use them."""
-    cores = len(os.sched_getaffinity(0))
-    yield DoctorFinding("processors", FindingStatus.OK, f"{cores} usable by this session")
+def check_machine(_context: SessionContext) -> Iterator[DoctorFinding]:
+    """Check processors, memory and open files, as far as this session may use them."""
+    yield good("processors", f"{len(os.sched_getaffinity(0))} usable by this session")
     available = min(psutil.virtual_memory().available, _cgroup_memory_left()) / _GIB
-    low = available < 2
-    remedy = "Close other kernels, or ask for more memory; a run with eight conversations wants about 1 GiB."
-    yield DoctorFinding(
-        "memory", FindingStatus.WARN if low else FindingStatus.OK, f"{available:.1f} GiB left", remedy if low else ""
-    )
+    next_step = "Close other kernels, or ask for more memory; a run with eight conversations needs about 1 GiB."
+    seen = f"{available:.1f} GiB left"
+    yield warns("memory", seen, next_step) if available < 2 else good("memory", seen)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 1024:
-        remedy = f"`ulimit -n {hard}` before starting; each conversation holds a connection."
-        yield DoctorFinding("open files", FindingStatus.WARN, f"at most {soft}", remedy)
-    else:
-        yield DoctorFinding("open files", FindingStatus.OK, f"at most {soft}")
+    next_step = f"`ulimit -n {hard}` before starting; each conversation has a connection."
+    yield warns("open files", f"at most {soft}", next_step) if soft < 1024 else good("open files", f"at most {soft}")
 
 
-def check_browser(around: SessionContext) -> Iterator[DoctorFinding]:
+def check_browser(context: SessionContext) -> Iterator[DoctorFinding]:
     """Look for a Chromium, which only the tests of the panels need."""
-    path = around.environ.get("CHROMIUM") or around.which("chromium") or around.which("google-chrome")
-    yield DoctorFinding("chromium", FindingStatus.OK, path or "not here; only the tests of the panels need one")
+    path = context.environ.get("CHROMIUM") or context.which("chromium") or context.which("google-chrome")
+    yield good("chromium", path or "not here; only the tests of the panels need one")
 
 
-def check_cards(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Ask the cards' own command which cards this session sees, and whether they are in use."""
-    seen: list[str] = []
-    for command, words in _CARD_COMMANDS.items():
-        if around.which(command):
-            seen += [f"{command}: {line.strip()}" for line in around.ask([command, *words])]
-    device = around.site.device
+def check_cards(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Ask which accelerators this session sees, and whether they are in use."""
+    seen = [
+        f"{command}: {line.strip()}"
+        for command, words in _CARD_COMMANDS.items()
+        if context.which(command)
+        for line in context.ask([command, *words])
+    ]
+    device = context.site.device
     if seen:
-        yield DoctorFinding("cards", FindingStatus.OK, "; ".join(seen))
+        yield good("cards", "; ".join(seen))
     elif device not in ("cuda", "gaudi"):
-        yield DoctorFinding("cards", FindingStatus.OK, f"none seen; the site's device is {device}")
-    elif around.site.uses_slurm:
-        remedy = f"Servers run in jobs that ask for {around.site.gres or 'cards'}; a login session needs none."
-        yield DoctorFinding("cards", FindingStatus.WARN, "none seen in this session", remedy)
+        yield good("cards", f"none seen; the site's device is {device}")
+    elif context.site.uses_slurm:
+        next_step = f"Servers run in jobs that ask for {context.site.gres or 'cards'}; a login session needs none."
+        yield warns("cards", "none seen in this session", next_step)
     else:
         tool = "nvidia-smi" if device == "cuda" else "hl-smi"
-        remedy = f"Check `{tool}`, or set `device` in params/sites/{around.site.name}.yaml."
-        yield DoctorFinding("cards", FindingStatus.FAIL, f"no {device} card seen", remedy)
+        next_step = f"Check `{tool}`, or set `device` in params/sites/{context.site.name}.yaml."
+        yield fails("cards", f"no {device} card seen", next_step)
 
 
-def check_hub_cache(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Look at the cache of the Hugging Face hub, where weights are kept."""
-    environ = around.environ
-    home = environ.get("HF_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".cache" / "huggingface")
-    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-    needed = around.site.device != "none"
+def check_hub_cache(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Check the cache of the Hugging Face hub, where weights are kept."""
+    cache = Path(context.environ.get("HF_HUB_CACHE") or context.hub_home / "hub").expanduser()
     models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
     nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(nearest).free / _GIB
-    found = f"{cache}: {models} models, {free:.0f} GiB free"
-    if environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}:
-        found += ", offline"
-    if needed and free < 80:
-        remedy = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
-        yield DoctorFinding("hub cache", FindingStatus.WARN, found, remedy)
+    offline = context.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}
+    seen = f"{cache}: {models} models, {free:.0f} GiB free{', offline' if offline else ''}"
+    if context.site.device != "none" and free < 80:
+        next_step = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
+        yield warns("hub cache", seen, next_step)
     else:
-        yield DoctorFinding("hub cache", FindingStatus.OK, found)
+        yield good("hub cache", seen)
 
 
 def _cgroup_memory_left() -> float:

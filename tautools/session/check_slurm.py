@@ -1,4 +1,4 @@
-"""Doctor checks of Slurm: its commands, the partition, this user's account and QOS, the job of this session."""
+"""Doctor checks of Slurm: its commands, its controller, the partition, this user's account and QOS, this job."""
 
 from __future__ import annotations
 
@@ -7,102 +7,121 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from tautools.session.findings import DoctorFinding, FindingStatus
+from tautools.session.findings import fails, good, warns
 from tautools.slurm import parse_duration
+from tautools.slurm.reasons import is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tautools.params.models import SiteParams
-    from tautools.session.findings import SessionContext
-
+    from tautools.session.findings import DoctorFinding, SessionContext
 
 _COMMANDS = ("sbatch", "squeue", "sacct", "scancel")
 _MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
-def check_slurm(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Look for Slurm's commands."""
-    missing = [command for command in _COMMANDS if around.which(command) is None]
-    if not around.site.uses_slurm:
-        here = "not here" if missing else "here"
-        yield DoctorFinding("slurm", FindingStatus.OK, f"{here}; the site {around.site.name} does not use it")
-    elif missing:
-        remedy = "Work in a session on the cluster, or choose another site with --site."
-        yield DoctorFinding("slurm", FindingStatus.FAIL, f"not on PATH: {', '.join(missing)}", remedy)
+def check_slurm(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Check Slurm for a site that uses it: commands, controller, partition, account and QOS."""
+    site = context.site
+    missing = [command for command in _COMMANDS if context.which(command) is None]
+    if not site.uses_slurm:
+        yield good("slurm", f"{'not here' if missing else 'here'}; the site {site.name} does not use it")
+        return
+    if missing:
+        next_step = "Work in a session on the cluster, or choose another site with --site."
+        yield fails("slurm", f"not on PATH: {', '.join(missing)}", next_step)
+    elif problem := _controller_problem(context):
+        next_step = "`scontrol ping` says when it is up again; nothing in the site file needs to be corrected."
+        yield fails("slurm", f"the controller does not answer: {problem}", next_step)
+        return
     else:
-        yield DoctorFinding("slurm", FindingStatus.OK, f"{', '.join(_COMMANDS)} are on PATH")
+        yield good("slurm", f"{', '.join(_COMMANDS)} are on PATH")
+    yield from _check_partition(context)
+    yield from _check_association(context)
 
 
-def check_partition(around: SessionContext) -> Iterator[DoctorFinding]:
-    """Compare the site's partition, cores, memory, cards and time with what Slurm says of the partition."""
-    site = around.site
-    if not site.uses_slurm or not site.partition or around.which("scontrol") is None:
+def _controller_problem(context: SessionContext) -> str:
+    """Return what Slurm says when its controller cannot be reached; empty when it can."""
+    done = context.run(["squeue", "-h", "-o", "%i", "-u", _user(context)])
+    if done is None:
+        return "`squeue` does not end"
+    message = done.stderr.strip()
+    return message.splitlines()[-1] if done.exit_code != 0 and is_unreachable(message) else ""
+
+
+def _check_partition(context: SessionContext) -> Iterator[DoctorFinding]:
+    """Compare the site's partition, cores, memory, cards and time with what Slurm says about the partition."""
+    site = context.site
+    if not site.partition or context.which("scontrol") is None:
         return
     file = f"params/sites/{site.name}.yaml"
-    told = scontrol_fields(around.ask(["scontrol", "show", "partition", "-o", site.partition]))
-    if not told:
-        known = sorted({line.strip() for line in around.ask(["sinfo", "-h", "-o", "%R"])})
-        found = f"Slurm tells of no partition {site.partition}"
-        remedy = f"Choose one of {', '.join(known)} in {file}." if known else "Try `sinfo`: does Slurm answer here?"
-        yield DoctorFinding("partition", FindingStatus.FAIL if known else FindingStatus.WARN, found, remedy)
+    fields = scontrol_fields(context.ask(["scontrol", "show", "partition", "-o", site.partition]))
+    if not fields:
+        known = sorted({line.strip() for line in context.ask(["sinfo", "-h", "-o", "%R"])})
+        problem = f"Slurm knows no partition {site.partition}"
+        if known:
+            yield fails("partition", problem, f"Choose one of {', '.join(known)} in {file}.")
+        else:
+            yield warns("partition", problem, "Try `sinfo`: does Slurm answer here?")
         return
-    wrong = [*_partition_faults(site, told), *_node_faults(site, around)]
-    if wrong:
-        yield DoctorFinding(
-            "partition", FindingStatus.FAIL, f"{site.partition}: {'; '.join(wrong)}", f"Correct it in {file}."
-        )
+    if wrong := [*_partition_faults(site, fields), *_node_faults(context)]:
+        yield fails("partition", f"{site.partition}: {'; '.join(wrong)}", f"Correct it in {file}.")
     else:
-        nodes, state = told.get("Nodes", "?"), told.get("State", "?")
-        yield DoctorFinding(
-            "partition", FindingStatus.OK, f"{site.partition} is {state} with {nodes}, and has what a job asks for"
-        )
+        state = f"{fields.get('State', '?')} with {fields.get('Nodes', '?')}"
+        yield good("partition", f"{site.partition} is {state}, and has what a job asks for")
 
 
-def check_association(around: SessionContext) -> Iterator[DoctorFinding]:
+def _check_association(context: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the site's account and QOS with those this user may use."""
-    site = around.site
-    if not site.uses_slurm or not (site.account or site.qos) or around.which("sacctmgr") is None:
+    site = context.site
+    if not (site.account or site.qos) or context.which("sacctmgr") is None:
         return
-    user = around.environ.get("USER") or getpass.getuser()
-    words = ["sacctmgr", "-nP", "show", "assoc", "where", f"user={user}", "format=Account,Partition,QOS"]
-    rows = [line.split("|") for line in around.ask(words)]
+    words = ["sacctmgr", "-nP", "show", "assoc", "where", f"user={_user(context)}", "format=Account,Partition,QOS"]
+    rows = [line.split("|") for line in context.ask(words)]
     pairs = [(row[0], row[1], row[2].split(",")) for row in rows if len(row) >= 3]
-    asked = f"account {site.account or '(default)'}, QOS {site.qos or '(default)'}"
+    wanted = f"account {site.account or '(default)'}, QOS {site.qos or '(default)'}"
     if not pairs:
-        remedy = "Try `sacctmgr show assoc user=$USER`; without accounting, the account and QOS cannot be checked."
-        yield DoctorFinding("account", FindingStatus.WARN, f"{asked}: Slurm tells of no account of this user", remedy)
+        next_step = "Try `sacctmgr show assoc user=$USER`; without accounting, the account and QOS cannot be checked."
+        yield warns("account", f"{wanted}: Slurm lists no account of this user", next_step)
     elif any(_association_fits(site, pair) for pair in pairs):
-        yield DoctorFinding("account", FindingStatus.OK, f"{asked}: this user may use them")
+        yield good("account", f"{wanted}: this user may use them")
     else:
         offer = "; ".join(f"{account} with {' or '.join(qos)}" for account, _partition, qos in pairs)
-        remedy = f"Write a pair that is yours into params/sites/{site.name}.yaml: {offer}."
-        yield DoctorFinding("account", FindingStatus.FAIL, f"{asked}: not for this user", remedy)
+        next_step = f"Write a pair that is yours into params/sites/{site.name}.yaml: {offer}."
+        yield fails("account", f"{wanted}: not for this user", next_step)
 
 
-def check_job(around: SessionContext) -> Iterator[DoctorFinding]:
+def check_job(context: SessionContext) -> Iterator[DoctorFinding]:
     """Compare the job that this session runs in with the site, and tell the time it has left."""
-    job = around.environ.get("SLURM_JOB_ID", "")
+    job = context.environ.get("SLURM_JOB_ID", "")
     if not job.isdecimal():
         return
-    told = scontrol_fields(around.ask(["scontrol", "show", "job", "-o", job])) if around.which("scontrol") else {}
-    site = around.site
-    asked = {"partition": site.partition, "qos": site.qos, "account": site.account}
-    have = {name: _job_field(name, told, around) for name in asked}
-    wrong = [f"{name} is {have[name]}, the site says {want}" for name, want in asked.items()
-             if want and have[name] and have[name] != want]  # fmt: skip
-    found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _job_size(told)
+    fields = scontrol_fields(context.ask(["scontrol", "show", "job", "-o", job])) if context.which("scontrol") else {}
+    site, environ = context.site, context.environ
+    have = {
+        name: fields.get(field) or environ.get(f"SLURM_JOB_{name.upper()}", "")
+        for name, field in (("partition", "Partition"), ("qos", "QOS"), ("account", "Account"))
+    }
+    wanted = {"partition": site.partition, "qos": site.qos, "account": site.account}
+    wrong = [
+        f"{name} is {have[name]}, the site says {want}"
+        for name, want in wanted.items()
+        if want and have[name] not in {"", want}
+    ]
+    found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _job_size(fields)
     if wrong:
-        remedy = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
-        yield DoctorFinding("job", FindingStatus.WARN, f"{found}: {'; '.join(wrong)}", remedy)
+        next_step = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
+        yield warns("job", f"{found}: {'; '.join(wrong)}", next_step)
     else:
-        yield DoctorFinding("job", FindingStatus.OK, found)
-    left = _seconds_left(job, around)
-    if left is not None:
-        remedy = "Work that is cut off stays pending; run it again in a new session." if left < 3600 else ""
-        yield DoctorFinding(
-            "time left", FindingStatus.WARN if remedy else FindingStatus.OK, f"{left / 60:.0f} min of this job", remedy
+        yield good("job", found)
+    left_s = _seconds_left(job, context)
+    if left_s is not None:
+        next_step, seen = (
+            "Work that is cut off stays pending; run it again later.",
+            f"{left_s / 60:.0f} min of this job",
         )
+        yield warns("time left", seen, next_step) if left_s < 3600 else good("time left", seen)
 
 
 def scontrol_fields(lines: Sequence[str]) -> dict[str, str]:
@@ -111,25 +130,28 @@ def scontrol_fields(lines: Sequence[str]) -> dict[str, str]:
     return {name: value for name, equals, value in words if name and equals}
 
 
-def _partition_faults(site: SiteParams, told: dict[str, str]) -> Iterator[str]:
-    if told.get("State", "UP") != "UP":
-        yield f"it is {told['State']}"
+def _user(context: SessionContext) -> str:
+    return context.environ.get("USER") or getpass.getuser()
+
+
+def _partition_faults(site: SiteParams, fields: dict[str, str]) -> Iterator[str]:
+    if fields.get("State", "UP") != "UP":
+        yield f"it is {fields['State']}"
     for what, want in (("Qos", site.qos), ("Accounts", site.account)):
-        allowed = told.get(f"Allow{what}", "ALL")
+        allowed = fields.get(f"Allow{what}", "ALL")
         if want and allowed != "ALL" and want not in allowed.split(","):
             yield f"{want} is not among its {what}: {allowed}"
-    longest = parse_duration(told.get("MaxTime", ""))
-    asked = parse_duration(site.time_limit) if site.time_limit else None
-    if longest is not None and asked is not None and asked > longest:
-        yield f"time_limit {site.time_limit} is above its {told['MaxTime']}"
+    longest = parse_duration(fields.get("MaxTime", ""))
+    wanted = parse_duration(site.time_limit) if site.time_limit else None
+    if longest is not None and wanted is not None and wanted > longest:
+        yield f"time_limit {site.time_limit} is above its {fields['MaxTime']}"
 
 
-def _node_faults(site: SiteParams, around: SessionContext) -> Iterator[str]:
+def _node_faults(context: SessionContext) -> Iterator[str]:
     """Say what no node of the partition has, each thing alone."""
-    rows = [
-        line.strip().split("|") for line in around.ask(["sinfo", "-h", "-p", str(site.partition), "-o", "%c|%m|%G"])
-    ]
-    nodes = [row for row in rows if len(row) >= 3]
+    site = context.site
+    lines = context.ask(["sinfo", "-h", "-p", str(site.partition), "-o", "%c|%m|%G"])
+    nodes = [row for row in (line.strip().split("|") for line in lines) if len(row) >= 3]
     if not nodes:
         return
     cores = max(_leading_number(row[0]) for row in nodes)
@@ -166,28 +188,23 @@ def _association_fits(site: SiteParams, pair: tuple[str, str, list[str]]) -> boo
     )
 
 
-def _job_field(name: str, told: dict[str, str], around: SessionContext) -> str:
-    shown = {"partition": "Partition", "qos": "QOS", "account": "Account"}[name]
-    return told.get(shown) or around.environ.get(f"SLURM_JOB_{name.upper()}", "")
-
-
-def _job_size(told: dict[str, str]) -> str:
-    """Return cores, memory, cards and time limit of a job in words; empty when Slurm does not tell."""
-    memory = re.search(r"mem=([\d.]+)([KMGT])", told.get("TRES", ""))
-    cards = re.search(r"(?:gres[:/])?(gpu[\w:]*)", told.get("TresPerNode", ""))
-    parts = [f"{told['NumCPUs']} cores"] if "NumCPUs" in told else []
+def _job_size(fields: dict[str, str]) -> str:
+    """Return cores, memory, cards and time limit of a job in words; empty when Slurm does not say."""
+    memory = re.search(r"mem=([\d.]+)([KMGT])", fields.get("TRES", ""))
+    cards = re.search(r"(?:gres[:/])?(gpu[\w:]*)", fields.get("TresPerNode", ""))
+    parts = [f"{fields['NumCPUs']} cores"] if "NumCPUs" in fields else []
     parts += [f"{float(memory[1]) * _MIB[memory[2]] / 1024:.0f} GiB"] if memory else []
     parts += [cards[1]] if cards else []
-    parts += [f"time limit {told['TimeLimit']}"] if "TimeLimit" in told else []
+    parts += [f"time limit {fields['TimeLimit']}"] if "TimeLimit" in fields else []
     return f", {', '.join(parts)}" if parts else ""
 
 
-def _seconds_left(job: str, around: SessionContext) -> float | None:
-    ends = around.environ.get("SLURM_JOB_END_TIME", "")
+def _seconds_left(job: str, context: SessionContext) -> float | None:
+    ends = context.environ.get("SLURM_JOB_END_TIME", "")
     if ends.isdecimal():
         return int(ends) - time.time()
     # Older versions of Slurm do not set the variable.
-    lines = around.ask(["squeue", "-h", "-j", job, "-o", "%L"]) if around.which("squeue") else []
+    lines = context.ask(["squeue", "-h", "-j", job, "-o", "%L"]) if context.which("squeue") else []
     return parse_duration(lines[0]) if lines else None
 
 

@@ -28,7 +28,7 @@ from tautools.session.check_site import (
     check_scripts,
     check_vllm,
 )
-from tautools.session.check_slurm import check_association, check_job, check_partition, check_slurm
+from tautools.session.check_slurm import check_job, check_slurm
 from tautools.session.findings import DoctorFinding, DoctorReport, SessionContext
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ CHECKS = (
     check_hub_cache,
     check_key_files,
     check_slurm,
-    check_partition,
-    check_association,
     check_job,
     check_environment,
     check_pins,
@@ -59,7 +57,7 @@ CHECKS = (
     check_ports,
     check_browser,
 )
-"""Every look, in the order in which it is told. Each takes the surroundings and yields findings."""
+"""Every check, in the order in which it is printed. Each takes the context and yields findings."""
 
 
 def doctor(
@@ -69,7 +67,7 @@ def doctor(
     sweeps: Sequence[str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> DoctorReport:
-    """Say whether this session can do the work; each finding with its remedy.
+    """Say whether the work of a site can be done here; each problem with what to do.
 
     Parameters
     ----------
@@ -88,14 +86,14 @@ def doctor(
         When the site is not known.
     """
     folder = workspace_path(workspace)
-    around = SessionContext(
+    context = SessionContext(
         workspace=folder,
         site=load_site(site or default_site(folder), workspace=folder),
         environ=os.environ if environ is None else environ,
         sweeps=tuple(sweeps) if sweeps is not None else _own_sweeps(folder),
     )
-    findings = tuple(_redacted(finding, around) for check in CHECKS for finding in check(around))
-    return DoctorReport(site=around.site.name, workspace=str(folder), findings=findings)
+    findings = tuple(_redacted(finding, context) for check in CHECKS for finding in check(context))
+    return DoctorReport(site=context.site.name, workspace=str(folder), findings=findings)
 
 
 def _own_sweeps(folder: Path) -> tuple[str, ...]:
@@ -103,5 +101,5 @@ def _own_sweeps(folder: Path) -> tuple[str, ...]:
     return (*own_params("sweeps", folder), *misnamed_params("sweeps", folder))
 
 
-def _redacted(finding: DoctorFinding, around: SessionContext) -> DoctorFinding:
-    return dataclasses.replace(finding, found=around.hide(finding.found), remedy=around.hide(finding.remedy))
+def _redacted(finding: DoctorFinding, context: SessionContext) -> DoctorFinding:
+    return dataclasses.replace(finding, found=context.hide(finding.found), next_step=context.hide(finding.next_step))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import getpass
 import html
+import json
 import platform
 import pwd
 import re
+import shlex
 import shutil
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools import __version__
 from tautools.errors import ShellError
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tautools.params.models import SiteParams
+    from tautools.shell import Completed
 
 
 class FindingStatus(StrEnum):
@@ -37,13 +41,28 @@ class FindingStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     name: str
     status: FindingStatus
     found: str
-    remedy: str = ""
+    next_step: str = ""
     """What to do; empty when all is well."""
+
+
+def good(name: str, found: str) -> DoctorFinding:
+    """Return a finding that is fine."""
+    return DoctorFinding(name, FindingStatus.OK, found)
+
+
+def fails(name: str, found: str, next_step: str) -> DoctorFinding:
+    """Return a finding that keeps the site's work from being done here."""
+    return DoctorFinding(name, FindingStatus.FAIL, found, next_step)
+
+
+def warns(name: str, found: str, next_step: str) -> DoctorFinding:
+    """Return a finding that keeps some work from being done, or done well."""
+    return DoctorFinding(name, FindingStatus.WARN, found, next_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +80,31 @@ class DoctorReport:
         return max((finding.status for finding in self.findings), key=order.index, default=FindingStatus.OK)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the diagnosis as JSON data."""
-        return {
-            "site": self.site,
-            "workspace": self.workspace,
-            "worst": self.worst.value,
-            "findings": [
-                {"name": each.name, "status": each.status.value, "found": each.found, "remedy": each.remedy}
-                for each in self.findings
-            ],
-        }
+        """Return the report as JSON data."""
+        findings = [
+            {"name": each.name, "status": each.status.value, "found": each.found, "next_step": each.next_step}
+            for each in self.findings
+        ]
+        return {"site": self.site, "workspace": self.workspace, "worst": self.worst.value, "findings": findings}
+
+    def shareable(self, environ: Mapping[str, str]) -> str:
+        """Return a block of text for other people's eyes: without secrets, home folders and names of this user.
+
+        Parameters
+        ----------
+        environ : mapping
+            The environment variables whose secret values and user names are removed.
+        """
+        head = f"tautools {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+        text = f"{head}, {time.strftime('%Y-%m-%d')}\n{self}"
+        return f"```text\n{anonymise(text, environ)}\n```"
 
     def __str__(self) -> str:
         lines = []
         for each in self.findings:
             lines.append(f"{each.status.value:<5} {each.name:<13} {each.found}")
-            if each.remedy:
-                lines.append(f"{'':<20}-> {each.remedy}")
+            if each.next_step:
+                lines.append(f"{'':<20}-> {each.next_step}")
         counts = {status: sum(each.status is status for each in self.findings) for status in FindingStatus}
         total = ", ".join(f"{count} {status.value}" for status, count in counts.items())
         return "\n".join([*lines, f"{total}; site {self.site}, workspace {self.workspace}"])
@@ -87,12 +114,29 @@ class DoctorReport:
         rows = "".join(
             f'<tr><td style="color:{colours[each.status]};font-weight:600">{each.status.value}</td>'
             f"<td>{html.escape(each.name)}</td><td style='text-align:left'>{html.escape(each.found)}</td>"
-            f"<td style='text-align:left'>{html.escape(each.remedy)}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(each.next_step)}</td></tr>"
             for each in self.findings
         )
-        head = "<tr><th></th><th>checked</th><th>found</th><th>remedy</th></tr>"
-        place = html.escape(f"site {self.site}, workspace {self.workspace}")
-        return f"<table><caption>{place}</caption>{head}{rows}</table>"
+        head = "<tr><th></th><th>checked</th><th>found</th><th>next step</th></tr>"
+        caption = html.escape(f"site {self.site}, workspace {self.workspace}")
+        return f"<table><caption>{caption}</caption>{head}{rows}</table>"
+
+
+class SiteEnvironment(NamedTuple):
+    """The environment that the site's servers run in, as it is on this machine."""
+
+    serve_command: str = ""
+    """Path of the command that starts vLLM; empty when it is not there."""
+    versions: Mapping[str, str] | None = None
+    """Installed packages by name; None when it has no Python that could be asked."""
+    problem: str = ""
+    """Why it cannot be looked at here."""
+
+
+_LIST_PACKAGES = (
+    "import json; from importlib.metadata import distributions as d; "
+    "print(json.dumps({str(p.metadata['Name']): p.version for p in d()}))"
+)
 
 
 @dataclass(frozen=True)
@@ -110,21 +154,55 @@ class SessionContext:
         """Return the path of a command on this session's PATH."""
         return shutil.which(command, path=self.environ.get("PATH", ""))
 
-    def ask(self, argv: Sequence[str], *, timeout_s: float = 20.0) -> list[str]:
-        """Return the lines that a command wrote; none when it failed."""
+    def run(self, argv: Sequence[str], *, timeout_s: float = 20.0) -> Completed | None:
+        """Return what a command left; None when it cannot be started or does not end."""
         try:
-            done = self.shell.run(argv, timeout_s=timeout_s, env=self.environ)
+            return self.shell.run(argv, timeout_s=timeout_s, env=self.environ)
         except ShellError:
-            return []
-        return [line for line in done.stdout.splitlines() if line.strip()] if done.exit_code == 0 else []
+            return None
+
+    def ask(self, argv: Sequence[str]) -> list[str]:
+        """Return the lines that a command wrote; none when it failed."""
+        done = self.run(argv)
+        return [line for line in done.stdout.splitlines() if line.strip()] if done and done.exit_code == 0 else []
+
+    @property
+    def activation(self) -> list[str]:
+        """The shell lines that load the site's modules and activate its environment."""
+        return [*(f"module load {module}" for module in self.site.modules), *self.site.activate]
+
+    @property
+    def hub_home(self) -> Path:
+        """The Hugging Face hub's folder."""
+        home = self.environ.get("HOME") or Path.home()
+        return Path(self.environ.get("HF_HOME") or Path(home) / ".cache" / "huggingface")
+
+    @cached_property
+    def site_environment(self) -> SiteEnvironment:
+        """Where the site's servers would run on this machine: activated in a shell of its own, and asked."""
+        command = str(Path(self.site.serve_command[0] if self.site.serve_command else "vllm").expanduser())
+        if not self.activation:
+            path = self.which(command)
+            python = Path(path).resolve().parent / "python" if path else None
+            return SiteEnvironment(path or "", self._versions([str(python)]) if python and python.is_file() else None)
+        lines = [f"{line} || exit 3" for line in self.activation]
+        script = "\n".join([*lines, f"command -v {shlex.quote(command)} || echo", 'exec python -c "$0"'])
+        done = self.run(["bash", "-lc", script, _LIST_PACKAGES], timeout_s=60.0)
+        path, _, packages = done.stdout.rpartition("\n{") if done else ("", "", "")
+        if done is None or done.exit_code == 3 or not packages:
+            error = (done.stderr.strip().splitlines() or ["it did not say why"])[-1] if done else "bash cannot be run"
+            return SiteEnvironment(
+                self.which(command) or "", None, f"`{'; '.join(self.activation)}` fails here: {error[:200]}"
+            )
+        return SiteEnvironment(path.strip().splitlines()[-1] if path.strip() else "", json.loads("{" + packages))
+
+    def _versions(self, python: Sequence[str]) -> dict[str, str] | None:
+        lines = self.ask([*python, "-c", _LIST_PACKAGES])
+        return json.loads(lines[-1]) if lines else None
 
     def hide(self, text: str) -> str:
         """Return `text` without the values of secret variables and without passwords in addresses."""
-        shown = str(without_secrets(text))
-        for name, value in self.environ.items():
-            if names_a_secret(name) and len(value) >= 6:
-                shown = shown.replace(value, HIDDEN)
-        return shown
+        return _without_values(text, self.environ, shortest=6)
 
 
 _TOKEN = re.compile(r"\b(?:hf_|sk-|sk_|ghp_|gsk_|AIza)[A-Za-z0-9_-]{6,}")
@@ -132,39 +210,23 @@ _MAIL_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
 _USER_VARIABLES = ("USER", "LOGNAME", "SLURM_JOB_USER", "JUPYTERHUB_USER", "SUDO_USER")
 
 
-def shareable_text(diagnosis: DoctorReport, environ: Mapping[str, str]) -> str:
-    """Return a diagnosis as a block of text for other people's eyes.
-
-    Parameters
-    ----------
-    diagnosis : Diagnosis
-        What was found.
-    environ : mapping
-        The session's environment variables, whose secret values and user names are removed.
-    """
-    head = f"tautools {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    text = f"{head}, {time.strftime('%Y-%m-%d')}\n{diagnosis}"
-    return f"```text\n{anonymise(text, environ)}\n```"
-
-
 def anonymise(text: str, environ: Mapping[str, str]) -> str:
     """Return `text` without secrets, mail addresses, home folders and the names of this user."""
-    shown = str(without_secrets(text))
-    for name, value in environ.items():
-        if names_a_secret(name) and len(value) >= 4:
-            shown = shown.replace(value, HIDDEN)
-    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, shown))
-    for home in sorted(set(_home_folders(environ)), key=len, reverse=True):
+    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, _without_values(text, environ, shortest=4)))
+    homes = {home.rstrip("/") for home in (environ.get("HOME", ""), str(Path.home())) if len(home) > 1}
+    for home in sorted(homes, key=len, reverse=True):
         shown = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", shown)
     for user in sorted(set(_user_names(environ)), key=len, reverse=True):
         shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])", "<user>", shown, flags=re.IGNORECASE)
     return shown
 
 
-def _home_folders(environ: Mapping[str, str]) -> Iterator[str]:
-    for home in (environ.get("HOME", ""), str(Path.home())):
-        if len(home) > 1:
-            yield home.rstrip("/")
+def _without_values(text: str, environ: Mapping[str, str], *, shortest: int) -> str:
+    shown = str(without_secrets(text))
+    for name, value in environ.items():
+        if names_a_secret(name) and len(value) >= shortest:
+            shown = shown.replace(value, HIDDEN)
+    return shown
 
 
 def _user_names(environ: Mapping[str, str]) -> Iterator[str]:

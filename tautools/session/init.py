@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tautools.params.models import SweepParams
-
-
 _SCRIPTS = {
     "assistant-server.sh": "tautools server up",
     "user-server.sh": "tautools server up",
@@ -25,30 +22,18 @@ _SCRIPTS = {
     "tau-experiment.sh": "tautools sweep run sol-gaudi-120",
 }
 _FOLDERS = ("logs", "errors", "results", "tau-bench")
-_RESULT = re.compile(r"num_trials-(\d+)\.json\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class OldResults:
-    """One file of results that tau-bench itself wrote."""
-
-    path: Path
-    env: str
-    strategy: str
-    model: str
-    """The model's slug, such as `4B`."""
-    num_trials: int
 
 
 @dataclass(frozen=True, slots=True)
 class AgentProject:
-    """What was recognised in a folder."""
+    """A folder laid out as people ran tau-bench before: their scripts, logs, results and checkout."""
 
     folder: Path
     scripts: tuple[str, ...]
     tau_bench: Path | None
     """Checkout of tau-bench, when there is one."""
-    results: tuple[OldResults, ...]
+    results: tuple[Path, ...]
+    """`num_trials-<n>.json` files that tau-bench itself wrote."""
     logs: int
     """Files under logs/ and errors/."""
 
@@ -59,12 +44,13 @@ class AgentProject:
         if self.tau_bench is not None:
             lines.append(f"  tau-bench/: the checkout for bench tau-bench, path {self.tau_bench}")
         if self.results:
-            cells = {(each.env, each.strategy, each.model) for each in self.results}
+            settings = {path.parent for path in self.results}
             lines.append(
-                f"  results/: {len(self.results)} num_trials files of {len(cells)} settings, to be imported later"
+                f"  results/: {len(self.results)} num_trials files of {len(settings)} settings; "
+                "`tautools import` can take them"
             )
         if self.logs:
-            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools will lie beside them")
+            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools are written beside them")
         return lines
 
 
@@ -77,32 +63,17 @@ def find_agent_project(folder: Path) -> AgentProject | None:
     folders = [name for name in _FOLDERS if (folder / name).is_dir()]
     if not scripts or len(scripts) + len(folders) < 3:
         return None
+    # Some clones nest the checkout once more.
+    places = (folder / "tau-bench", folder / "tau-bench" / "tau-bench")
+    checkouts = [each for each in places if (each / "tau_bench").is_dir() or (each / "run.py").is_file()]
+    results = sorted((folder / "results").glob("*/*/*/num_trials-*.json"))
     return AgentProject(
         folder=folder,
         scripts=scripts,
-        tau_bench=_checkout(folder / "tau-bench"),
-        results=tuple(_old_results(folder / "results")),
+        tau_bench=checkouts[0] if checkouts else None,
+        results=tuple(path for path in results if not (path.parent / "setting.json").is_file()),
         logs=sum(1 for name in ("logs", "errors") if (folder / name).is_dir() for _ in (folder / name).iterdir()),
     )
-
-
-def _checkout(folder: Path) -> Path | None:
-    """Return the checkout: the folder that holds the package `tau_bench` (some nest it once more)."""
-    for candidate in (folder, folder / "tau-bench"):
-        if (candidate / "tau_bench").is_dir() or (candidate / "run.py").is_file():
-            return candidate
-    return None
-
-
-def _old_results(folder: Path) -> list[OldResults]:
-    found = []
-    for path in sorted(folder.glob("*/*/*/num_trials-*.json")):
-        match = _RESULT.search(path.name)
-        ours = (path.parent / "setting.json").is_file()
-        if match and not ours:
-            env, strategy, model = path.relative_to(folder).parts[:3]
-            found.append(OldResults(path, env, strategy, model, int(match[1])))
-    return found
 
 
 _DEFAULT_WORKSPACE = 'workspace: str = "."'
@@ -130,16 +101,26 @@ _PATH_LINE = re.compile(r"^# path: .*$", re.MULTILINE)
 
 _README = """# A workspace of tautools, for the site {site}
 
-    tautools doctor                         what this session has and lacks
-    tautools config list                    sites, servers and sweeps that can be named
+Start in JupyterLab: open `notebooks/00_session.ipynb` and run it; it says what this session has and what is missing.
+Then `10_servers.ipynb` starts a model server, `20_sweep.ipynb` runs a sweep, and `30_pass_k.ipynb` and
+`31_latency.ipynb` show scores and latencies. The notebooks are yours to edit; this folder is their workspace.
+
+In a terminal, in this folder, the same is:
+
+    tautools doctor                         what this session has and what is missing
+    tautools config list                    sites, servers, sweeps and personas that can be named
     tautools sweep plan {sweep:<18}  cells, conversations and time, before anything starts
     tautools sweep run {sweep:<19}  run it; run it again to resume
     tautools report --sweep {sweep:<14}  tables, figures, one page
 
-params/ holds your own copies and wins over what is shipped. notebooks/ are yours to edit; their parameters name this
-folder as the workspace. logs/ and errors/ hold what servers and jobs write, results/ the ledgers of finished
-conversations, runs/ the executed notebooks, reports/ the reports.
+Your own files in `params/` win over the shipped ones. `logs/` and `errors/` have what servers and jobs print,
+`results/` the finished conversations and their ledgers, `runs/` the executed notebooks, `reports/` the reports.
 """
+
+
+def write_readme(workspace: Path, *, site: str, sweep: str) -> bool:
+    """Write the workspace's README.md unless there is one; return whether it was written."""
+    return write_new(workspace / "README.md", _README.format(site=site, sweep=sweep))
 
 
 @dataclass(frozen=True)
@@ -186,8 +167,8 @@ def plan_init(workspace: Path, site: str = "local") -> InitPlan:
     _check_folder(workspace)
     found = find_agent_project(workspace) if workspace.is_dir() else None
     wanted = dict(_planned_files(workspace, site, params.name, found))
-    places = Workspace(workspace)
-    folders = {places.logs, places.errors, places.results, *(path.parent for path in wanted)}
+    own = Workspace(workspace)
+    folders = {own.logs, own.errors, own.results, *(path.parent for path in wanted)}
     for folder in sorted(folders):
         _check_folder(folder)
     return InitPlan(
@@ -219,27 +200,22 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
     own = Workspace(workspace).params
     yield own / "sites" / f"{name}.yaml", find_params("sites", site, workspace).read_bytes()
     sweeps = [each for each in list_params("sweeps") if load_sweep(each).site == name]
-    servers: set[str] = set()
+    servers: set[str | None] = set()
     for sweep in sweeps:
         text = find_params("sweeps", sweep).read_text(encoding="utf-8")
         yield own / "sweeps" / f"{sweep}.yaml", _with_checkout(text, found).encode()
-        servers |= _server_names(load_sweep(sweep))
-    for server in sorted(servers):
+        servers |= {role.server for role in load_sweep(sweep).roles}
+    for server in (each for each in list_params("servers") if each in servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
         yield Workspace(workspace).notebooks / notebook.name, notebook_for(workspace, notebook.read_bytes())
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 
-def _server_names(sweep: SweepParams) -> set[str]:
-    known = set(list_params("servers"))
-    return {role.server for role in sweep.roles if role.server in known}
-
-
 def _with_checkout(text: str, found: AgentProject | None) -> str:
     if found is None or found.tau_bench is None:
         return text
-    # JSON text is YAML text, so quotes and spaces in the path stay what they are; `$` has no escape and stays out.
+    # JSON is YAML, so quotes and spaces in the path are safe; `$` would be read as a variable.
     line = f"path: {json.dumps(str(found.tau_bench), ensure_ascii=False)}"
     return text if "$" in line else _PATH_LINE.sub(lambda _match: line, text)
 
@@ -255,8 +231,7 @@ def _check_folder(folder: Path) -> None:
             f"{nearest} is a file, where the workspace needs a folder.",
             next_step="Choose another folder: `tautools init FOLDER`; nothing was changed.",
         )
-    reason = why_not_writable(nearest)
-    if reason:
+    if reason := why_not_writable(nearest):
         raise FilesError(
             f"{nearest} cannot be written to.",
             evidence=reason,

@@ -39,7 +39,7 @@ def test_json_has_every_finding_with_status_and_remedy(tmp_path: Path) -> None:
     expected = {"python", "tautools", "dependencies", "workspace", "disk", "processors", "memory", "cards", "vllm"}
     assert expected | {"hub cache", "slurm", "proxies", "chromium"} <= names
     assert told["worst"] in {"ok", "warn"}
-    assert all(finding["remedy"] for finding in told["findings"] if finding["status"] != "ok")
+    assert all(finding["next_step"] for finding in told["findings"] if finding["status"] != "ok")
 
 
 def test_a_missing_workspace_fails_with_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_missing_workspace_fails_with_the_command_that_makes_it(tmp_path: Path
 def test_a_workspace_that_takes_no_files_fails() -> None:
     finding = _by_name(doctor("/proc", environ={}))["workspace"]
     assert finding.status is FindingStatus.FAIL
-    assert "Choose a folder" in finding.remedy
+    assert "Choose a folder" in finding.next_step
 
 
 def test_a_cluster_site_without_slurm_fails(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_cluster_site_without_slurm_fails(tmp_path: Path) -> None:
     assert diagnosis.worst is FindingStatus.FAIL
     assert found["slurm"].found == "not on PATH: sbatch, squeue, sacct, scancel"
     assert found["vllm"].status is FindingStatus.WARN
-    assert "module load mamba/latest; source activate gaudi-pytorch-vllm" in found["vllm"].remedy
+    assert "module load mamba/latest; source activate gaudi-pytorch-vllm" in found["vllm"].next_step
     assert found["cards"].status is FindingStatus.WARN
 
 
@@ -89,12 +89,60 @@ def test_the_job_of_the_session_is_compared_with_the_site(tmp_path: Path) -> Non
     assert found["time left"].status is FindingStatus.WARN
 
 
-def test_pins_are_compared_and_never_changed(tmp_path: Path) -> None:
-    finding = _by_name(doctor(tmp_path, site="sol-gaudi", environ={"PATH": ""}, sweeps=[]))["pins"]
-    assert finding.status is FindingStatus.WARN
-    assert "litellm is" in finding.found
-    assert "asked for ==1.41.0" in finding.found
-    assert "nothing is changed here" in finding.remedy
+def _site_with_environment(tmp_path: Path, *, vllm: bool = True, extra: str = "") -> dict[str, str]:
+    """Write a site `mine` whose environment has other packages than this one; return the session's variables."""
+    env = tmp_path / "env"
+    for name, version in (("litellm", "1.41.0"), ("tokenizers", "0.15.0")):
+        (env / "lib" / f"{name}-{version}.dist-info").mkdir(parents=True)
+        (env / "lib" / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    (env / "bin").mkdir()
+    python = env / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={env / "lib"} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    if vllm:
+        _command(env / "bin", "vllm")
+    (tmp_path / "activate").write_text(f"export PATH={env / 'bin'}:$PATH\n{extra}\n")
+    site = tmp_path / "params" / "sites" / "mine.yaml"
+    site.parent.mkdir(parents=True)
+    site.write_text(
+        f"device: cuda\nactivate: ['. {tmp_path / 'activate'}']\npins: [litellm==1.41.0, 'tokenizers>=0.21', nowhere]\n"
+    )
+    return {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+
+
+def test_pins_are_compared_with_the_sites_own_environment_and_never_changed(tmp_path: Path) -> None:
+    environ = _site_with_environment(tmp_path)
+    found = _by_name(doctor(tmp_path, environ=environ))
+    assert found["pins"].status is FindingStatus.WARN
+    assert found["pins"].found == (
+        "in the site's environment tokenizers is 0.15.0, asked for >=0.21; nowhere is missing (any version)"
+    )
+    assert "nothing is changed here" in found["pins"].next_step
+    assert found["vllm"].found == str(tmp_path / "env" / "bin" / "vllm")
+
+
+def test_an_environment_that_cannot_be_activated_here_is_named_and_not_guessed(tmp_path: Path) -> None:
+    environ = _site_with_environment(tmp_path, extra="echo no such module >&2; false")
+    found = _by_name(doctor(tmp_path, environ=environ))
+    assert found["pins"].status is FindingStatus.WARN
+    assert f"`. {tmp_path / 'activate'}` fails here: no such module" in found["pins"].found
+    assert found["vllm"].status is FindingStatus.WARN
+
+
+@pytest.mark.parametrize("vllm", [True, False])
+def test_a_sweep_that_needs_a_vllm_that_is_not_there_fails(tmp_path: Path, vllm: bool) -> None:
+    environ = _site_with_environment(tmp_path, vllm=vllm)
+    folder = tmp_path / "params" / "sweeps"
+    folder.mkdir()
+    text = "grid: {env: [airline], strategy: [fc], agent: [qwen3-8b], num_trials: [1]}\nuser: sim-user\nsite: SITE\n"
+    (folder / "there.yaml").write_text(text.replace("SITE", "mine"))
+    (folder / "elsewhere.yaml").write_text(text.replace("SITE", "local"))
+    (folder / "simulated.yaml").write_text(text.replace("SITE", "mine").replace("qwen3-8b", "sim-large"))
+    found = _by_name(doctor(tmp_path, environ=environ))
+    expected = FindingStatus.OK if vllm else FindingStatus.FAIL
+    assert found["sweep there"].status is expected, found["sweep there"]
+    assert found["sweep elsewhere"].found == "its server qwen3-8b needs vLLM, and the site local has no `vllm`"
+    assert found["sweep simulated"].status is FindingStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -134,7 +182,7 @@ def test_a_sweep_that_cannot_run_is_found_before_it_runs(tmp_path: Path) -> None
     (folder / "serverless.yaml").write_text(text.replace("{model: m, api_key_env: MY_KEY}", "sim-smal"))
     found = _by_name(doctor(tmp_path, environ={"PATH": ""}))
     assert "unknown key `grdi`. Did you mean `grid`?" in found["sweep broken"].found
-    assert found["sweep keyless"].remedy == "Set MY_KEY before tautools starts."
+    assert found["sweep keyless"].next_step == "Set MY_KEY before tautools starts."
     assert "There is no server called 'sim-smal'" in found["sweep serverless"].found
     assert _by_name(doctor(tmp_path, environ={"MY_KEY": "secret-key"}))["sweep keyless"].status is FindingStatus.OK
 
@@ -142,7 +190,7 @@ def test_a_sweep_that_cannot_run_is_found_before_it_runs(tmp_path: Path) -> None
 def test_the_120_cells_without_a_checkout_are_told(tmp_path: Path) -> None:
     found = _by_name(doctor(tmp_path, environ={}, sweeps=["sol-gaudi-120"]))["sweep sol-gaudi-120"]
     assert found.status is FindingStatus.FAIL
-    assert "--set path=FOLDER" in found.remedy
+    assert "--set path=FOLDER" in found.next_step
 
 
 def test_the_only_site_of_a_workspace_is_the_one_that_is_meant(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tautools.session import DoctorFinding, FindingStatus, doctor
 from tautools.session.check_slurm import scontrol_fields
-from tautools.session.findings import anonymise, shareable_text
+from tautools.session.findings import anonymise
 
 _PARTITION = "PartitionName=gaudi AllowAccounts=ALL AllowQos=ALL MaxTime=7-00:00:00 Nodes=gaudi[001-010] State=UP"
 _JOB = (
@@ -79,14 +79,28 @@ def test_what_the_partition_does_not_have_fails(
 
     assert finding.status is FindingStatus.FAIL
     assert said in finding.found
-    assert "params/sites/sol-gaudi.yaml" in finding.remedy
+    assert "params/sites/sol-gaudi.yaml" in finding.next_step
 
 
 def test_a_partition_that_is_not_there_fails_with_those_that_are(tmp_path: Path, slurm_says: Any) -> None:
     finding = found(tmp_path, slurm_says(scontrol="", sinfo="htc\ngeneral"))["partition"]
 
     assert finding.status is FindingStatus.FAIL
-    assert "general, htc" in finding.remedy
+    assert "general, htc" in finding.next_step
+
+
+def test_a_controller_that_is_down_is_named_and_account_and_partition_are_not_blamed(
+    tmp_path: Path, slurm_says: Any
+) -> None:
+    environ = slurm_says(scontrol="", sinfo="", sacctmgr="")
+    down = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    (tmp_path / "bin" / "squeue").write_text(f"#!{sys.executable}\nimport sys\nsys.exit({down!r})\n")
+    seen = found(tmp_path, environ)
+
+    assert seen["slurm"].status is FindingStatus.FAIL
+    assert seen["slurm"].found == f"the controller does not answer: {down}"
+    assert "scontrol ping" in seen["slurm"].next_step
+    assert not {"partition", "account"} & seen.keys()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +117,7 @@ def test_an_account_or_qos_of_others_is_told_with_ones_own(
 ) -> None:
     finding = found(tmp_path, slurm_says(sacctmgr=assoc))["account"]
 
-    assert (finding.status, remedy in finding.remedy) == (status, True), finding
+    assert (finding.status, remedy in finding.next_step) == (status, True), finding
 
 
 def test_the_environment_of_the_site_is_compared_with_the_active_one(tmp_path: Path) -> None:
@@ -128,7 +142,7 @@ def test_key_files_that_others_may_read_are_told(tmp_path: Path) -> None:
     token.chmod(0o644)
     finding = found(tmp_path, environ, "local")["key files"]
     assert finding.status is FindingStatus.WARN
-    assert f"chmod 600 {token}" in finding.remedy
+    assert f"chmod 600 {token}" in finding.next_step
 
 
 def test_scripts_of_an_agent_project_that_cannot_run_are_told_and_left_alone(tmp_path: Path) -> None:
@@ -140,7 +154,7 @@ def test_scripts_of_an_agent_project_that_cannot_run_are_told_and_left_alone(tmp
     finding = found(tmp_path, {"PATH": ""}, "local")["scripts"]
     assert finding.status is FindingStatus.WARN
     assert "anyone may change: user-server.sh" in finding.found
-    assert "chmod u+x,o-w" in finding.remedy
+    assert "chmod u+x,o-w" in finding.next_step
     assert (tmp_path / "tau-experiment.sh").stat().st_mode & 0o777 == 0o644
 
 
@@ -177,7 +191,7 @@ def test_the_text_to_paste_holds_no_secret_and_no_name(tmp_path: Path) -> None:
         "http_proxy": "http://mgarcia:abcd1234@proxy:3128",
         "https_proxy": "http://proxy/?contact=m.garcia@uni.edu&t=hf_abcdefgh",
     }
-    text = shareable_text(doctor(workspace, environ=environ, sweeps=[]), environ)
+    text = doctor(workspace, environ=environ, sweeps=[]).shareable(environ)
 
     assert "workspace ~/<user>_project" in text
     for secret in ("mgarcia", "abcd1234", "m.garcia@uni.edu", "hf_abcdefgh", str(home)):

@@ -150,8 +150,10 @@ def test_the_checkout_of_an_agent_project_goes_into_the_sweep(agent_project: Pat
 def test_results_are_found_by_env_strategy_and_model(agent_project: Path) -> None:
     found = find_agent_project(agent_project)
     assert found is not None
-    cells = [(each.env, each.strategy, each.model, each.num_trials) for each in found.results]
-    assert cells == [("airline", "act", "4B", 3), ("retail", "react", "4B", 1)]
+    assert [each.relative_to(agent_project / "results").as_posix() for each in found.results] == [
+        "airline/act/4B/num_trials-3.json",
+        "retail/react/4B/num_trials-1.json",
+    ]
 
 
 def test_any_other_folder_is_no_agent_project(tmp_path: Path) -> None:
