@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault, ModelCallError
@@ -123,14 +123,25 @@ async def ask_judge(
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": judge_prompt(conversation.messages, task.assertions)},
     ]
+    tag = CallTag(
+        role=Role.JUDGE,
+        ref=domain.ref,
+        task_id=task.id,
+        trial=conversation.trial,
+        setting_id=conversation.setting_id,
+        purpose="verdict",
+        conversation=f"{conversation.setting_id}/{task.id}/{conversation.trial}",
+        seed=conversation.seed,
+    )
     problem, text = "", ""
     for step in range(1 + REPAIRS):
-        text = (await client.complete(_call_tag(domain, conversation, step), messages)).text
+        text = (await client.complete(tag, messages)).text
         try:
             return _read_verdicts(text, task.assertions)
         except ValueError as error:
             problem = str(error)
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": repair_prompt(problem)}]
+        tag = replace(tag, step=step + 1, purpose="repair")
     raise ModelCallError(
         f"The judge gave no verdict that can be read in {1 + REPAIRS} answers: {problem}.",
         fault=CallFault.MALFORMED,
@@ -146,21 +157,6 @@ def with_verdicts(conversation: Conversation, verdicts: list[AssertionVerdict]) 
     if not all(each.met for each in verdicts):
         changed |= {"reward": 0.0, "outcome": Outcome.FAILED}
     return conversation.model_copy(update=changed)
-
-
-def _call_tag(domain: Domain, conversation: Conversation, step: int) -> CallTag:
-    setting_id, task_id, trial = conversation.setting_id, conversation.task_id, conversation.trial
-    return CallTag(
-        role=Role.JUDGE,
-        ref=domain.ref,
-        task_id=task_id,
-        trial=trial,
-        step=step,
-        setting_id=setting_id,
-        purpose="verdict" if step == 0 else "repair",
-        conversation=f"{setting_id}/{task_id}/{trial}",
-        seed=conversation.seed,
-    )
 
 
 def _read_verdicts(text: str, assertions: tuple[str, ...]) -> list[AssertionVerdict]:

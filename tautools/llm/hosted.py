@@ -147,26 +147,21 @@ def _cost_usd(litellm: Any, endpoint: Endpoint, usage: dict[str, Any]) -> float 
 
 def _fault(parser: StreamParser, error: Exception) -> ModelCallError:
     """Classify what litellm raised, by its text too: its classes alone are not enough."""
-    text = f"{type(error).__name__}: {error}"
+    where, text = parser.where, f"{type(error).__name__}: {error}"
+    kind: type[ModelCallError] = ModelCallError
+    step = "Try again later; the provider's status page may say more."
     if isinstance(error, ImportError) or "No module named" in text:
-        return ModelCallError(
-            f"litellm lacks a package for {parser.where}.",
-            fault=CallFault.REFUSED,
-            evidence=excerpt(text),
-            next_step="Install the package it names.",
-        )
-    if type(error).__name__ in {"Timeout", "APITimeoutError"}:
-        return ModelCallError(f"{parser.where} took too long.", fault=CallFault.TIME_OUT, evidence=excerpt(text))
-    if parser.first is not None and _CUT.search(text):
-        problem = f"The connection to {parser.where} broke."
-        return ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=excerpt(text))
-    if parser.first is None and _NO_CONNECTION.search(text):
-        return ConnectError(
-            f"{parser.where} cannot be reached.",
-            fault=CallFault.UNREACHABLE,
-            evidence=excerpt(text),
-            next_step=NEXT_STEPS[CallFault.UNREACHABLE],
-        )
-    status = getattr(error, "status_code", None)
-    headers = getattr(error, "litellm_response_headers", None) or {}
-    return refusal(parser.where, status if isinstance(status, int) else 500, text, headers=headers)
+        problem, fault = f"litellm lacks a package for {where}.", CallFault.REFUSED
+        step = "Install the package that the evidence names."
+    elif type(error).__name__ in {"Timeout", "APITimeoutError"}:
+        problem, fault = f"{where} took too long.", CallFault.TIME_OUT
+    elif parser.first is not None and _CUT.search(text):
+        problem, fault = f"The connection to {where} broke.", CallFault.BROKEN_STREAM
+    elif parser.first is None and _NO_CONNECTION.search(text):
+        kind, problem, fault = ConnectError, f"{where} cannot be reached.", CallFault.UNREACHABLE
+        step = NEXT_STEPS[fault]
+    else:
+        status = getattr(error, "status_code", None)
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        return refusal(where, status if isinstance(status, int) else 500, text, headers=headers)
+    return kind(problem, fault=fault, evidence=excerpt(text), next_step=step)

@@ -330,7 +330,13 @@ async def ask_server(
             elif answer.content_type == "text/event-stream":
                 await _read_events(answer, parser, watch)
             else:
-                raise await _no_stream(answer, parser)
+                raise ModelCallError(
+                    f"{parser.where} did not send a stream of events but {answer.content_type}.",
+                    fault=CallFault.MALFORMED,
+                    status=answer.status,
+                    evidence=excerpt(await answer.text(2048)),
+                    next_step="See what listens there: `tautools server test URL`. It may be a proxy or a login page.",
+                )
     parser.ended = parser.ended or time.perf_counter()
 
 
@@ -344,14 +350,3 @@ async def _read_events(answer: StreamedResponse, parser: StreamParser, watch: St
             return
         if parser.first is not None:
             touch()
-
-
-async def _no_stream(answer: StreamedResponse, parser: StreamParser) -> ModelCallError:
-    text = await answer.text(2048)
-    return ModelCallError(
-        f"{parser.where} did not send a stream of events but {answer.content_type}.",
-        fault=CallFault.MALFORMED,
-        status=answer.status,
-        evidence=excerpt(text),
-        next_step="See what listens there with `tautools server test URL`; a proxy or a login page may be in between.",
-    )

@@ -15,7 +15,7 @@ from tautools.stats.intervals import (
     task_bootstrap,
     wilson,
 )
-from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, percentile, summarize
+from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, summarize
 from tautools.stats.paired import PairedEffect, paired_effect
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
 from tautools.stats.variance import Spread, spread
@@ -39,7 +39,6 @@ __all__ = [
     "paired_effect",
     "pass_at_k",
     "pass_hat_k",
-    "percentile",
     "spread",
     "summarize",
     "task_bootstrap",

@@ -36,7 +36,8 @@ def exact_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[floa
     StatsError
         When `successes` is not in 0..n, or `n` is 0.
     """
-    _check_share(successes, n)
+    if n < 1 or not 0 <= successes <= n:
+        raise StatsError(f"{successes} of {n} cases have no interval.", next_step="Label some conversations first.")
     side = (1 - level) / 2
     low = 0.0 if successes == 0 else _root(lambda share: binomial_tail(successes, n, share) - side)
     high = 1.0 if successes == n else _root(lambda share: side - (1 - binomial_tail(successes + 1, n, share)))
@@ -65,11 +66,6 @@ def _root(rising: Callable[[float], float]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)
     return (low + high) / 2
-
-
-def _check_share(successes: int, n: int) -> None:
-    if n < 1 or not 0 <= successes <= n:
-        raise StatsError(f"{successes} of {n} cases have no interval.", next_step="Label some conversations first.")
 
 
 DRAWS = 10_000

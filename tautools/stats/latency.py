@@ -38,21 +38,6 @@ class Histogram:
     counts: tuple[int, ...]
 
 
-def percentile(values_s: Sequence[float], percent: float) -> float:
-    """Return a percentile, interpolated linearly between neighbours [s].
-
-    Raises
-    ------
-    StatsError
-        When there are no values: a percentile of nothing is no number.
-    """
-    import numpy as np
-
-    if len(values_s) == 0:
-        raise StatsError("A percentile of nothing (n = 0).", next_step="Check that calls were recorded.")
-    return float(np.percentile(np.asarray(values_s, dtype=float), percent))
-
-
 def summarize(values_s: Sequence[float], *, threshold_s: float = SLA_S) -> LatencySummary:
     """Return n, the percentiles of `PERCENTILES`, the mean and the share strictly under `threshold_s`.
 
@@ -68,10 +53,10 @@ def summarize(values_s: Sequence[float], *, threshold_s: float = SLA_S) -> Laten
         return LatencySummary(0, {}, None, None, threshold_s)
     if not np.isfinite(values).all() or (values < 0).any():
         raise StatsError("A latency is negative or not a number.", next_step="Look at the call records' clocks.")
-    found = np.percentile(values, PERCENTILES)
+    percentiles = np.percentile(values, PERCENTILES)
     return LatencySummary(
         n=len(values),
-        percentiles_s={percent: float(value) for percent, value in zip(PERCENTILES, found, strict=True)},
+        percentiles_s={percent: float(value) for percent, value in zip(PERCENTILES, percentiles, strict=True)},
         mean_s=float(values.mean()),
         share_under=float((values < threshold_s).mean()),
         threshold_s=threshold_s,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tautools.errors import StatsError
-from tautools.stats import PERCENTILES, histogram, percentile, summarize
+from tautools.stats import PERCENTILES, histogram, summarize
 
 
 def _by_hand(values: list[float], percent: float) -> float:
@@ -24,7 +24,6 @@ def test_percentiles_equal_those_worked_out_by_hand() -> None:
     assert tuple(found.percentiles_s) == PERCENTILES == (10, 25, 40, 50, 75, 90, 95, 99)
     for percent in PERCENTILES:
         assert found.percentiles_s[percent] == pytest.approx(_by_hand(values, percent))
-        assert percentile(values, percent) == pytest.approx(_by_hand(values, percent))
     assert found.mean_s == pytest.approx(sum(values) / 137)
 
 
@@ -36,8 +35,6 @@ def test_the_share_under_five_seconds_leaves_out_five_seconds_themselves() -> No
 def test_a_percentile_of_nothing_is_n_0_and_never_a_number() -> None:
     nothing = summarize([])
     assert (nothing.n, nothing.percentiles_s, nothing.mean_s, nothing.share_under) == (0, {}, None, None)
-    with pytest.raises(StatsError, match="n = 0"):
-        percentile([], 99)
     with pytest.raises(StatsError, match="n = 0"):
         histogram([])
 

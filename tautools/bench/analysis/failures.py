@@ -94,7 +94,7 @@ def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Ite
     parts: Iterable[Any]
     if isinstance(expected, dict) and isinstance(actual, dict):
         parts = dict.fromkeys([*expected, *actual])
-    elif isinstance(expected, list) and isinstance(actual, list) and all(map(_is_object, (*expected, *actual))):
+    elif isinstance(expected, list) and isinstance(actual, list) and not _has_plain_values([*expected, *actual]):
         parts = range(max(len(expected), len(actual)))
     else:
         yield path, (before, expected, actual)
@@ -104,8 +104,8 @@ def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Ite
         yield from _differing_values(inner, *(_part(value, part) for value in (before, expected, actual)))
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
+def _has_plain_values(values: list[Any]) -> bool:
+    return not all(isinstance(value, dict) for value in values)
 
 
 def _part(value: Any, key: Any) -> Any:

@@ -68,10 +68,11 @@ def score_by_rules(rules: ScoringRules, domain: Domain, task: Task, done: Replay
     if rules not in {ScoringRules.V2, ScoringRules.INSPECT} and "DB" in basis:
         basis = {"DB", "COMMUNICATE"}
     info, expected = done.reward.info, domain.expected(task)
+    texts = [text.lower().replace(",", "") for text in done.said]
     kept = {
         "END": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
         "DB": expected is None or dict(expected) == dict(done.changes),
-        "COMMUNICATE": _all_said(_SAYS[rules], task.communicate, done.said),
+        "COMMUNICATE": all(_SAYS[rules](wanted.lower(), texts) for wanted in task.communicate),
         "ENV_ASSERTION": all(bool(assertion.get("met")) for assertion in info.get("assertions") or ()),
         # inspect asks for the required actions where its scorer looked for them, which its info says.
         "ACTION": _all_made(task.reference, done) if rules is ScoringRules.V2 else not info.get("missing_actions"),
@@ -107,31 +108,19 @@ def basis_of(task: Task) -> set[str]:
     return {str(getattr(each, "value", each)) for each in named} if named else {"DB", "COMMUNICATE"}
 
 
-def _all_said(says: Callable[[str, Sequence[str]], bool], wanted: Sequence[str], answers: Sequence[str]) -> bool:
-    texts = [answer.lower().replace(",", "") for answer in answers]
-    return all(says(info.lower(), texts) for info in wanted)
-
-
-def _in_one_answer(info: str, texts: Sequence[str]) -> bool:
-    return any(info in text for text in texts)
-
-
-def _in_all_answers(info: str, texts: Sequence[str]) -> bool:
-    return info in "\n".join(texts)
-
-
 def _as_a_whole(info: str, texts: Sequence[str]) -> bool:
     # A full stop between digits is part of a number; any other ends a word or a sentence.
     whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
     return any(whole.search(text) for text in texts)
 
 
-_SAYS = {
-    ScoringRules.V1: _in_one_answer,
-    ScoringRules.V2: _in_one_answer,
-    ScoringRules.INSPECT: _in_all_answers,
+_SAYS: dict[ScoringRules, Callable[[str, Sequence[str]], bool]] = {
+    ScoringRules.V1: lambda info, texts: any(info in text for text in texts),
+    ScoringRules.V2: lambda info, texts: any(info in text for text in texts),
+    ScoringRules.INSPECT: lambda info, texts: info in "\n".join(texts),
     ScoringRules.EXACT: _as_a_whole,
 }
+"""Whether the agent's texts say a required information."""
 
 
 def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:

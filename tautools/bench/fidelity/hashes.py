@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHIPPED_HASHES = Path(__file__).with_name("hashes.json")
 """The hashes that come with the package: of every task of every env."""
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass
@@ -83,7 +84,7 @@ class HashFile:
 
     def is_for(self, version: str) -> bool:
         """Whether the hashes were made of these files, by this version of Python."""
-        return self.version == version and self.python == python_version()
+        return self.version == version and self.python == _PYTHON
 
     def verdict(self, name: str, hashes: ConversationHashes) -> str:
         """Return whether a row is as it was kept: `same`, `differs`, or empty where none was kept."""
@@ -132,13 +133,8 @@ class HashFile:
             "tautools.bench.fidelity.scripts",
             "command": command,
             "version": version,
-            "python": python_version(),
+            "python": _PYTHON,
             "written": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "rows": dict(sorted({**old, **new}.items())),
         }
         write_atomic(self.path, json.dumps(content, indent=1) + "\n")
-
-
-def python_version() -> str:
-    """Return major and minor version of the running Python."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
