@@ -50,8 +50,8 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
         The env and one of its tasks.
     approach : Approach
         How both sides are played.
-    door : Door
-        The way to the models of both roles.
+    client : CompletionClient
+        Asks the models of all roles.
     limits : Limits
         Where the conversation ends if neither party ends it.
     trial : int

@@ -2,7 +2,7 @@
 
 A text that was meant to change the customer and never reached its model would be measured as "no effect". So the loop
 looks at the requests themselves, and a text that is missing there ends the run. A persona whose words name facts of the
-benchmark's tasks would change the task, and is refused. Facts are: whatever holds a digit (ids, amounts, dates), the
+benchmark's tasks would change the task, and is refused. Facts are: words with a digit (ids, amounts, dates), the
 customers' names, the values of the reference's arguments, what must be said, and the names of tools. Plain words such
 as `blue` are not told apart from everyday speech and not looked for.
 """

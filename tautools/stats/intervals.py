@@ -75,7 +75,7 @@ FEW = 10
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the true value may lie, and how that was found."""
+    """Where the true value may lie, and by which method."""
 
     low: float
     high: float

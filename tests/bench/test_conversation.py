@@ -16,10 +16,10 @@ from tautools.llm.types import Message
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
 
-async def hold(
+async def run_scripted(
     domain: Domain, task: Task, client: ScriptedClient, strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
-    """Hold one conversation with a scripted client."""
+    """Run one conversation with a scripted client."""
     return await run_conversation(
         domain,
         task,
@@ -36,22 +36,22 @@ def reference_script(task: Task, strategy: Strategy) -> list[Any]:
     """Return an agent that does what the reference does and says what must be said."""
     said = "It is done: " + ", ".join(task.communicate)
     if strategy in {Strategy.FC, Strategy.EXPERTS}:
-        return [*([(found.name, json.dumps(dict(found.arguments)))] for found in task.reference), said]
-    return [*(action(found.name, **found.arguments) for found in task.reference), action("respond", content=said)]
+        return [*([(result.name, json.dumps(dict(result.arguments)))] for result in task.reference), said]
+    return [*(action(result.name, **result.arguments) for result in task.reference), action("respond", content=said)]
 
 
 async def test_following_the_reference_passes_under_every_strategy(domain: Domain) -> None:
     for task in list(domain.tasks.values())[:12]:
         for strategy in STRATEGIES:
             client = ScriptedClient(reference_script(task, strategy))
-            held = await hold(domain, task, client, strategy)
-            assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), f"{task.id} {strategy} {held.reward_info}"
+            done = await run_scripted(domain, task, client, strategy)
+            assert (done.outcome, done.reward) == (Outcome.PASSED, 1.0), f"{task.id} {strategy} {done.reward_info}"
 
 
 async def test_the_first_requests_are_those_that_inspect_sends(retail: Domain) -> None:
     task = retail.tasks["3"]
     client = ScriptedClient(["How can I help?"])
-    held = await hold(retail, task, client)
+    done = await run_scripted(retail, task, client)
     system = samples_of("retail")["3"].input[0].text
     user, agent = client.of(Role.USER)[0], client.of(Role.AGENT)[0]
     assert user.messages == [{"role": "system", "content": system}, {"role": "user", "content": USER_MESSAGE.text}]
@@ -65,9 +65,9 @@ async def test_the_first_requests_are_those_that_inspect_sends(retail: Domain) -
         {"role": "assistant", "content": "Hello, please help me."},
         {"role": "user", "content": "How can I help?"},
     ]
-    assert (held.outcome, held.reward) == (Outcome.FAILED, 0.0)
-    assert held.messages[-1] == {"role": "user", "content": "###STOP###"}
-    assert held.user_messages[-1] == {"role": "assistant", "content": "###STOP###"}
+    assert (done.outcome, done.reward) == (Outcome.FAILED, 0.0)
+    assert done.messages[-1] == {"role": "user", "content": "###STOP###"}
+    assert done.user_messages[-1] == {"role": "assistant", "content": "###STOP###"}
 
 
 async def test_the_agents_system_prompt_is_the_one_in_the_package(domain: Domain) -> None:
@@ -83,19 +83,19 @@ async def test_all_calls_of_one_answer_run_in_order_and_come_back_in_order(retai
         ("no_such_tool", "{}"),
     ]
     client = ScriptedClient([calls, "Found you."])
-    held = await hold(retail, task, client)
+    done = await run_scripted(retail, task, client)
     call, *results = client.of(Role.AGENT)[1].messages[2:]
     assert [each["function"]["name"] for each in call["tool_calls"]] == [name for name, _ in calls]
     assert [each["tool_call_id"] for each in results] == [each["id"] for each in call["tool_calls"]]
     assert results[0] == {"role": "tool", "tool_call_id": "call_0", "content": "yusuf_rossi_9620"}
     assert json.loads(results[1]["content"])["order_id"] == "#W2378156"
     assert results[2]["content"] == "Error: Tool no_such_tool not found"
-    assert "Found you." in [message["content"] for message in held.user_messages]
+    assert "Found you." in [message["content"] for message in done.user_messages]
 
 
 async def test_words_beside_a_call_do_not_reach_the_user_and_calls_go_back_as_json(retail: Domain) -> None:
     client = ScriptedClient([[("get_order_details", '{"order_id": ')], "Sorry."])
-    await hold(retail, retail.tasks["0"], client)
+    await run_scripted(retail, retail.tasks["0"], client)
     sent = client.of(Role.AGENT)[1].messages
     assert sent[2]["tool_calls"][0]["function"]["arguments"] == "{}"
     assert sent[3]["content"].startswith('Error: Error parsing the following tool call arguments:\n\n{"order_id":')
@@ -107,21 +107,21 @@ async def test_act_and_react_send_no_tools_and_list_them_in_the_system_prompt(do
         client = ScriptedClient(
             ['Thought:\nfirst look\nAction:\n{"name": "calculate", "arguments": {"expression": "1+1"}}', "Bye."]
         )
-        held = await hold(domain, next(iter(domain.tasks.values())), client, strategy)
+        done = await run_scripted(domain, next(iter(domain.tasks.values())), client, strategy)
         assert all(request.tools is None for request in client.requests)
-        system = held.messages[0]["content"]
+        system = done.messages[0]["content"]
         assert domain.policy in system
         assert all(f'"name": "{tool["function"]["name"]}"' in system for tool in domain.tools)
         assert ("Thought:" in system) == (strategy is Strategy.REACT)
-        assert held.messages[3] == {"role": "user", "content": "API output: 2.0"}
-        assert not any("Thought" in message["content"] for message in held.user_messages[1:])
+        assert done.messages[3] == {"role": "user", "content": "API output: 2.0"}
+        assert not any("Thought" in message["content"] for message in done.user_messages[1:])
 
 
 async def test_each_request_says_where_in_which_conversation_it_belongs(retail: Domain) -> None:
     client = ScriptedClient(
         [[("list_all_product_types", "{}")], "One moment.", "Done."], ["Hi.", "Go on.", "###TRANSFER###"]
     )
-    await hold(retail, retail.tasks["5"], client)
+    await run_scripted(retail, retail.tasks["5"], client)
     places = [(request.tag.role, request.tag.turn, request.tag.step) for request in client.requests]
     assert places == [
         (Role.USER, 0, 0),
@@ -140,7 +140,7 @@ async def test_each_request_says_where_in_which_conversation_it_belongs(retail: 
 async def test_every_message_is_told_once_and_in_order(retail: Domain) -> None:
     told: list[Message] = []
     client = ScriptedClient([[("list_all_product_types", "{}")], "Done."])
-    held = await run_conversation(
+    done = await run_conversation(
         retail,
         retail.tasks["5"],
         approach=Approach(Strategy.FC),
@@ -150,14 +150,14 @@ async def test_every_message_is_told_once_and_in_order(retail: Domain) -> None:
         seed=1,
         on_message=told.append,
     )
-    assert told == held.messages
+    assert told == done.messages
     assert [message["role"] for message in told] == ["system", "user", "assistant", "tool", "assistant", "user"]
 
 
 async def test_a_simulated_answer_marks_the_conversation(retail: Domain) -> None:
     task = retail.tasks["5"]
-    assert (await hold(retail, task, ScriptedClient(["Hi."], simulated=True))).simulated
-    assert not (await hold(retail, task, ScriptedClient(["Hi."]))).simulated
+    assert (await run_scripted(retail, task, ScriptedClient(["Hi."], simulated=True))).simulated
+    assert not (await run_scripted(retail, task, ScriptedClient(["Hi."]))).simulated
 
 
 def test_a_conversations_seed_depends_on_seed_task_and_trial_and_fits_31_bits() -> None:

@@ -23,7 +23,7 @@ def airline() -> Domain:
     return open_source().domain("airline")
 
 
-def deeds_of(task: Task, **instead: Any) -> list[TrajectoryAction]:
+def actions_of(task: Task, **instead: Any) -> list[TrajectoryAction]:
     """Return the reference's actions and words; `instead` gives a tool other arguments."""
     calls = [
         TrajectoryAction(call=each.name, arguments=json.dumps({**each.arguments, **instead.get(each.name, {})}))
@@ -39,32 +39,32 @@ def writes(task: Task) -> list[ReferenceAction]:
 
 def test_the_reference_has_nothing_wrong_in_any_task(domain: Domain) -> None:
     for task in list(domain.tasks.values())[:40]:
-        found = analyze_failure(domain, task, deeds_of(task))
-        assert found.causes == (), f"{task.id}: {found}"
-        assert found.fields == found.missing_information == found.unexpected_writes == ()
-        assert found.missed == (), task.id
+        result = analyze_failure(domain, task, actions_of(task))
+        assert result.causes == (), f"{task.id}: {result}"
+        assert result.fields == result.missing_information == result.unexpected_writes == ()
+        assert result.missed == (), task.id
 
 
 def test_doing_nothing_misses_every_action_and_leaves_every_field_as_it_was(domain: Domain) -> None:
     tasks = [task for task in domain.tasks.values() if domain.expected(task)]
     for task in tasks[:25]:
-        found = analyze_failure(domain, task, [])
-        assert [each.status for each in found.actions] == [ActionStatus.MISSING] * len(task.reference)
-        assert found.fields, task.id
-        assert {each.error for each in found.fields} == {FieldError.NOT_CHANGED}
-        assert found.missing_information == task.communicate
-        assert "database" in found.causes
+        result = analyze_failure(domain, task, [])
+        assert [each.status for each in result.actions] == [ActionStatus.MISSING] * len(task.reference)
+        assert result.fields, task.id
+        assert {each.error for each in result.fields} == {FieldError.NOT_CHANGED}
+        assert result.missing_information == task.communicate
+        assert "database" in result.causes
 
 
 def test_another_argument_is_named_with_both_values_and_the_field_it_changed(retail: Domain) -> None:
     task = next(t for t in retail.tasks.values() if any(a.name == "cancel_pending_order" for a in t.reference))
     wanted = next(a for a in task.reference if a.name == "cancel_pending_order")
     other = "ordered by mistake" if wanted.arguments["reason"] != "ordered by mistake" else "no longer needed"
-    found = analyze_failure(retail, task, deeds_of(task, cancel_pending_order={"reason": other}))
-    match = next(each for each in found.missed if each.name == "cancel_pending_order")
+    result = analyze_failure(retail, task, actions_of(task, cancel_pending_order={"reason": other}))
+    match = next(each for each in result.missed if each.name == "cancel_pending_order")
     assert match.status is ActionStatus.OTHER_ARGUMENTS
     assert match.differs == {"reason": (wanted.arguments["reason"], other)}
-    field = next(each for each in found.fields if each.field == "cancel_reason")
+    field = next(each for each in result.fields if each.field == "cancel_reason")
     assert (field.table, field.key) == ("orders", wanted.arguments["order_id"])
     assert (field.expected, field.actual, field.error) == (wanted.arguments["reason"], other, FieldError.OTHERWISE)
 
@@ -73,32 +73,32 @@ def test_a_second_try_with_the_right_arguments_is_the_action_and_the_first_is_an
     task = next(t for t in retail.tasks.values() if any(a.name == "modify_pending_order_address" for a in t.reference))
     wanted = next(a for a in task.reference if a.name == "modify_pending_order_address")
     wrong = TrajectoryAction(call=wanted.name, arguments=json.dumps({**wanted.arguments, "city": "Nowhere"}))
-    found = analyze_failure(retail, task, [wrong, *deeds_of(task)])
-    assert found.causes == ()
-    assert all(each.status is ActionStatus.MADE for each in found.actions)
-    assert len(found.unexpected_writes) == 1
-    assert "Nowhere" in found.unexpected_writes[0]
+    result = analyze_failure(retail, task, [wrong, *actions_of(task)])
+    assert result.causes == ()
+    assert all(each.status is ActionStatus.MADE for each in result.actions)
+    assert len(result.unexpected_writes) == 1
+    assert "Nowhere" in result.unexpected_writes[0]
 
 
 def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) -> None:
     task = next(t for t in airline.tasks.values() if not writes(t))
     booking = next(iter(airline.shared.tables["reservations"].entities))  # type: ignore[attr-defined]
     cancel = TrajectoryAction(call="cancel_reservation", arguments=json.dumps({"reservation_id": booking}))
-    found = analyze_failure(airline, task, [*deeds_of(task), cancel])
-    assert found.causes == ("database",)
-    assert {(each.table, each.key) for each in found.fields} == {("reservations", booking)}
-    status = next(each for each in found.fields if each.field == "status")
+    result = analyze_failure(airline, task, [*actions_of(task), cancel])
+    assert result.causes == ("database",)
+    assert {(each.table, each.key) for each in result.fields} == {("reservations", booking)}
+    status = next(each for each in result.fields if each.field == "status")
     assert (status.error, status.actual, status.expected) == (FieldError.CHANGED, "cancelled", status.before)
-    assert found.unexpected_writes == (f"cancel_reservation({cancel.arguments})",)
+    assert result.unexpected_writes == (f"cancel_reservation({cancel.arguments})",)
 
 
 def test_a_call_that_the_tool_refused_is_told_with_its_answer(retail: Domain) -> None:
     task = next(t for t in retail.tasks.values() if any(a.name == "cancel_pending_order" for a in t.reference))
-    twice = [*deeds_of(task), *deeds_of(task)[:-1]]
+    twice = [*actions_of(task), *actions_of(task)[:-1]]
     assert analyze_failure(retail, task, twice).causes == ()
     bogus = TrajectoryAction(call="cancel_pending_order", arguments='{"order_id": "#W0", "reason": "no longer needed"}')
-    found = analyze_failure(retail, task, [bogus])
-    match = next(each for each in found.missed if each.name == "cancel_pending_order")
+    result = analyze_failure(retail, task, [bogus])
+    match = next(each for each in result.missed if each.name == "cancel_pending_order")
     assert match.status is ActionStatus.OTHER_ARGUMENTS
     assert "not found" in match.answer
 
@@ -109,8 +109,8 @@ def test_unreadable_arguments_and_unknown_tools_break_nothing(domain: Domain) ->
         TrajectoryAction(call="no_such_tool", arguments="{}"),
         TrajectoryAction(call=task.reference[0].name, arguments="{not json"),
     ]
-    found = analyze_failure(domain, task, junk)
-    assert json.loads(json.dumps(found.as_dict()))["scorer_reward"] == found.scorer_reward
+    result = analyze_failure(domain, task, junk)
+    assert json.loads(json.dumps(result.as_dict()))["scorer_reward"] == result.scorer_reward
 
 
 def test_an_entity_that_is_not_there_is_told_as_a_whole(airline: Domain) -> None:
@@ -126,20 +126,20 @@ def test_an_entity_that_is_not_there_is_told_as_a_whole(airline: Domain) -> None
 def test_what_a_task_sets_up_is_where_the_conversation_starts() -> None:
     telecom = open_source().domain("telecom")
     task = next(t for t in telecom.tasks.values() if any(a.name == "toggle_airplane_mode" for a in t.reference))
-    found = analyze_failure(telecom, task, [])
-    plane = next(each for each in found.fields if each.field == "airplane_mode")
+    result = analyze_failure(telecom, task, [])
+    plane = next(each for each in result.fields if each.field == "airplane_mode")
     assert (plane.before, plane.expected, plane.actual, plane.error) == (True, False, True, FieldError.NOT_CHANGED)
-    assert {each.by for each in found.missed} >= {"user"}
-    assert found.failed_assertions
-    assert "environment" in found.causes
+    assert {each.by for each in result.missed} >= {"user"}
+    assert result.failed_assertions
+    assert "environment" in result.causes
 
 
 @pytest.mark.parametrize("rules", ScoringRules)
 def test_every_rule_passes_the_reference_and_fails_what_was_not_said(retail: Domain, rules: ScoringRules) -> None:
     task = next(t for t in retail.tasks.values() if t.communicate)
-    right = score_by_rules(rules, retail, task, replay(retail, task, deeds_of(task)), Outcome.PASSED)
+    right = score_by_rules(rules, retail, task, replay(retail, task, actions_of(task)), Outcome.PASSED)
     assert (right.reward, right.lost_by) == (1.0, ())
-    silent = score_by_rules(rules, retail, task, replay(retail, task, deeds_of(task)[:-1]), Outcome.FAILED)
+    silent = score_by_rules(rules, retail, task, replay(retail, task, actions_of(task)[:-1]), Outcome.FAILED)
     assert silent.lost_by[0] == "information"
 
 
@@ -148,7 +148,7 @@ def said(retail: Domain, words: str, *wanted: str) -> dict[ScoringRules, float]:
     plain = next(t for t in retail.tasks.values() if not writes(t))
     task = Task(plain.id, plain.user_system, plain.reference, wanted, source_task=plain.source_task)
     done = replay(
-        retail, task, [*deeds_of(plain)[:-1], TrajectoryAction(said=words), TrajectoryAction(said="in two parts")]
+        retail, task, [*actions_of(plain)[:-1], TrajectoryAction(said=words), TrajectoryAction(said="in two parts")]
     )
     return {rules: score_by_rules(rules, retail, task, done, Outcome.FAILED).reward for rules in ScoringRules}
 
@@ -169,23 +169,23 @@ def test_ten_is_found_in_a_hundred_by_all_but_the_exact_rule(retail: Domain) -> 
 
 def test_a_limit_is_scored_by_inspect_alone(retail: Domain) -> None:
     task = next(t for t in retail.tasks.values() if not t.communicate)
-    done = replay(retail, task, deeds_of(task))
-    found = {rules: score_by_rules(rules, retail, task, done, Outcome.STEP_LIMIT) for rules in ScoringRules}
-    assert {rules for rules, verdict in found.items() if verdict.reward} == {ScoringRules.INSPECT}
-    assert found[ScoringRules.V1].lost_by == ("end",)
+    done = replay(retail, task, actions_of(task))
+    result = {rules: score_by_rules(rules, retail, task, done, Outcome.STEP_LIMIT) for rules in ScoringRules}
+    assert {rules for rules, verdict in result.items() if verdict.reward} == {ScoringRules.INSPECT}
+    assert result[ScoringRules.V1].lost_by == ("end",)
 
 
 def test_telecom_is_lost_by_assertions_and_required_actions_and_not_by_its_database() -> None:
     telecom = open_source().domain("telecom")
     causes = set()
     for task in telecom.tasks.values():
-        found = analyze_failure(telecom, task, [])
-        causes.add(found.causes)
-        assert not found.scores_database
-        assert {each.error for each in found.fields} <= {FieldError.NOT_CHANGED}
+        result = analyze_failure(telecom, task, [])
+        causes.add(result.causes)
+        assert not result.scores_database
+        assert {each.error for each in result.fields} <= {FieldError.NOT_CHANGED}
         wanted = score_by_rules(ScoringRules.INSPECT, telecom, task, replay(telecom, task, []), Outcome.FAILED)
-        assert (set(wanted.lost_by), wanted.reward) == (set(found.causes), 0)
-        assert found.scorer_reward == 0
+        assert (set(wanted.lost_by), wanted.reward) == (set(result.causes), 0)
+        assert result.scorer_reward == 0
     assert causes == {("environment",), ("actions",)}
 
 
@@ -199,10 +199,10 @@ def test_the_customers_part_of_a_reference_is_told_as_the_customers() -> None:
         for each in task.reference
     ]
     assert analyze_failure(telecom, task, done).causes == ()
-    mine = [deed for deed in done if deed.by == "assistant"]
-    found = analyze_failure(telecom, task, mine)
-    assert {each.by for each in found.missed} == {"user"}
-    assert {each.table for each in found.fields} == {"user"}
+    mine = [action for action in done if action.by == "assistant"]
+    result = analyze_failure(telecom, task, mine)
+    assert {each.by for each in result.missed} == {"user"}
+    assert {each.table for each in result.fields} == {"user"}
 
 
 def test_an_argument_that_the_task_does_not_compare_may_be_any() -> None:

@@ -77,14 +77,14 @@ def test_a_package_that_is_here_is_compared_request_by_request(domain: TauBenchD
 
 
 def test_every_kind_of_oddity_is_heard_by_both_sides() -> None:
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for place in PLACES:
         for approach in APPROACHES:
             variants = ["mixed", "mixed 2", "broken", "broken 2", "broken 3"]
             for case in make_cases(opened().domain(*place), approach, variants):
-                found.update(kind for kinds in case.odd.values() for kind in kinds)
+                result.update(kind for kinds in case.odd.values() for kind in kinds)
     customers = {kind for kinds in ODD_CUSTOMER.values() for kind in kinds}
-    assert {*ODD_CALLS, *ODD_TEXTS, *BREAKING_CALLS, *BREAKING_TEXTS, *customers} - found.keys() == set()
+    assert {*ODD_CALLS, *ODD_TEXTS, *BREAKING_CALLS, *BREAKING_TEXTS, *customers} - result.keys() == set()
 
 
 def differences(domain: TauBenchDomain, approach: Approach) -> str:
@@ -98,9 +98,9 @@ async def _other_answer(self: TauBenchState, name: str, arguments: str, requesto
 
 def test_another_answer_of_a_tool_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TauBenchState, "call", _other_answer)
-    told = differences(domain, Approach(Strategy.ACT))
-    assert "of the agent: message" in told
-    assert '"content":"API output: No."' in told
+    text = differences(domain, Approach(Strategy.ACT))
+    assert "of the agent: message" in text
+    assert '"content":"API output: No."' in text
 
 
 def test_another_reward_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +112,9 @@ def test_another_reward_is_seen(domain: TauBenchDomain, monkeypatch: pytest.Monk
 def test_another_temperature_is_seen(domain: TauBenchDomain, monkeypatch: pytest.MonkeyPatch) -> None:
     warm = ModelConfig(model="agent-model", sampling=Sampling(temperature=0.5))
     monkeypatch.setitem(MODELS, Role.AGENT, warm)
-    told = differences(domain, Approach(Strategy.FC))
-    assert "model and sampling: they part" in told
-    assert '"temperature":0.5' in told
+    text = differences(domain, Approach(Strategy.FC))
+    assert "model and sampling: they part" in text
+    assert '"temperature":0.5' in text
 
 
 def test_an_end_at_another_place_is_seen(domain: TauBenchDomain) -> None:

@@ -21,7 +21,7 @@ def task(retail: Domain) -> Task:
     return dataclasses.replace(retail.tasks["0"], assertions=("The order was shown.", "The agent was\npolite."))
 
 
-async def talk(domain: Domain, task: Task) -> Conversation:
+async def run_scripted(domain: Domain, task: Task) -> Conversation:
     client = ScriptedClient([[("get_order_details", '{"order_id": "#W2378156"}')], "Here it is."])
     return await run_conversation(
         domain, task, approach=Approach(Strategy.FC), client=client, limits=Limits(), trial=3, seed=9, setting_id="abc"
@@ -34,7 +34,7 @@ def says(*met: object) -> str:
 
 async def verdicts(domain: Domain, task: Task, *answers: str) -> tuple[list[bool], ScriptedClient]:
     client = ScriptedClient([], judge=list(answers))
-    found = await ask_judge(domain, task, await talk(domain, task), client)
+    found = await ask_judge(domain, task, await run_scripted(domain, task), client)
     assert [each.assertion for each in found] == list(task.assertions)
     return [each.met for each in found], client
 
@@ -96,7 +96,7 @@ async def test_an_answer_that_is_no_verdict_is_asked_for_again(retail: Domain, t
 async def test_a_judge_that_never_gives_a_verdict_is_a_fault_and_no_score(retail: Domain, task: Task) -> None:
     client = ScriptedClient([], judge=["It depends."])
     with pytest.raises(ModelCallError, match="no verdict that can be read in 3 answers") as caught:
-        await ask_judge(retail, task, await talk(retail, task), client)
+        await ask_judge(retail, task, await run_scripted(retail, task), client)
     assert caught.value.fault is CallFault.MALFORMED
     assert len(client.of(Role.JUDGE)) == 1 + REPAIRS
 
@@ -104,16 +104,16 @@ async def test_a_judge_that_never_gives_a_verdict_is_a_fault_and_no_score(retail
 async def test_one_unmet_assertion_fails_what_the_benchmark_passes_and_nothing_passes_what_it_fails(
     retail: Domain, task: Task
 ) -> None:
-    held = (await talk(retail, task)).model_copy(update={"outcome": Outcome.PASSED, "reward": 1.0})
+    done = (await run_scripted(retail, task)).model_copy(update={"outcome": Outcome.PASSED, "reward": 1.0})
 
     async def judged(conversation: Conversation, *met: bool) -> tuple[Outcome, float | None, Any]:
         client = ScriptedClient([], judge=[says(*met)])
         found = with_verdicts(conversation, await ask_judge(retail, task, conversation, client))
         return found.outcome, found.reward, found.reward_info["reward_without_judge"]
 
-    assert await judged(held, True, True) == (Outcome.PASSED, 1.0, 1.0)
-    assert await judged(held, True, False) == (Outcome.FAILED, 0.0, 1.0)
-    failed = held.model_copy(update={"outcome": Outcome.FAILED, "reward": 0.0})
+    assert await judged(done, True, True) == (Outcome.PASSED, 1.0, 1.0)
+    assert await judged(done, True, False) == (Outcome.FAILED, 0.0, 1.0)
+    failed = done.model_copy(update={"outcome": Outcome.FAILED, "reward": 0.0})
     assert await judged(failed, True, True) == (Outcome.FAILED, 0.0, 0.0)
 
 

@@ -14,8 +14,10 @@ from tautools.errors import CallFault, ModelCallError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
 
-async def hold(domain: Domain, client: ScriptedClient, strategy: Strategy = Strategy.FC, **limits: Any) -> Conversation:
-    """Hold a conversation of the first task."""
+async def run_scripted(
+    domain: Domain, client: ScriptedClient, strategy: Strategy = Strategy.FC, **limits: Any
+) -> Conversation:
+    """Run a conversation of the first task."""
     task = next(iter(domain.tasks.values()))
     return await run_conversation(
         domain, task, approach=Approach(strategy), client=client, limits=Limits(**limits), trial=0, seed=0
@@ -24,46 +26,46 @@ async def hold(domain: Domain, client: ScriptedClient, strategy: Strategy = Stra
 
 @pytest.mark.parametrize("stop", ["###STOP###", "Thanks! ###OUT-OF-SCOPE###", "###TRANSFER### bye"])
 async def test_a_stop_word_of_the_user_ends_it_and_it_is_scored(retail: Domain, stop: str) -> None:
-    held = await hold(retail, ScriptedClient(["Hi."], ["Hello.", stop]))
-    assert (held.outcome, held.reward) == (Outcome.FAILED, 0.0)
-    assert "scorer_reward" not in held.reward_info
+    conversation = await run_scripted(retail, ScriptedClient(["Hi."], ["Hello.", stop]))
+    assert (conversation.outcome, conversation.reward) == (Outcome.FAILED, 0.0)
+    assert "scorer_reward" not in conversation.reward_info
 
 
 async def test_a_stop_word_at_once_leaves_the_agent_unasked(retail: Domain) -> None:
     client = ScriptedClient(["Hi."], ["###STOP###"])
-    await hold(retail, client)
+    await run_scripted(retail, client)
     assert client.of(Role.AGENT) == []
 
 
 async def test_the_round_limit_gives_nothing_even_where_the_scorer_would(retail: Domain) -> None:
     nothing = next(task for task in retail.tasks.values() if retail.env_state(task).reward([]).value == 1)
     client = ScriptedClient(["Wait."], ["Hello."])
-    held = await run_conversation(
+    conversation = await run_conversation(
         retail, nothing, approach=Approach(Strategy.FC), client=client, limits=Limits(max_rounds=3), trial=0, seed=0
     )
-    assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
-    assert held.reward_info["scorer_reward"] == 1.0
+    assert (conversation.outcome, conversation.reward) == (Outcome.STEP_LIMIT, 0.0)
+    assert conversation.reward_info["scorer_reward"] == 1.0
     assert (len(client.of(Role.USER)), len(client.of(Role.AGENT))) == (3, 3)
 
 
 async def test_the_benchs_own_hundred_rounds_hold_under_a_larger_limit(retail: Domain) -> None:
     client = ScriptedClient(["Wait."], ["Hello."])
-    held = await hold(retail, client, max_rounds=500, max_steps=500)
-    assert held.outcome is Outcome.STEP_LIMIT
+    conversation = await run_scripted(retail, client, max_rounds=500, max_steps=500)
+    assert conversation.outcome is Outcome.STEP_LIMIT
     assert len(client.of(Role.AGENT)) == 100
 
 
 async def test_the_step_limit_counts_the_agents_requests(retail: Domain) -> None:
     client = ScriptedClient([[("list_all_product_types", "{}")]])
-    held = await hold(retail, client, max_steps=7)
-    assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
+    conversation = await run_scripted(retail, client, max_steps=7)
+    assert (conversation.outcome, conversation.reward) == (Outcome.STEP_LIMIT, 0.0)
     assert len(client.of(Role.AGENT)) == 7
 
 
 async def test_the_conversations_own_time_limit(retail: Domain) -> None:
-    held = await hold(retail, ScriptedClient(["Wait."], ["Hello."], slow_s=0.02), time_s=0.1)
-    assert (held.outcome, held.reward) == (Outcome.TIME_LIMIT, 0.0)
-    assert "0.1 s" in held.error
+    conversation = await run_scripted(retail, ScriptedClient(["Wait."], ["Hello."], slow_s=0.02), time_s=0.1)
+    assert (conversation.outcome, conversation.reward) == (Outcome.TIME_LIMIT, 0.0)
+    assert "0.1 s" in conversation.error
 
 
 async def test_a_time_out_that_is_not_the_conversations_is_not_swallowed(retail: Domain) -> None:
@@ -72,12 +74,12 @@ async def test_a_time_out_that_is_not_the_conversations_is_not_swallowed(retail:
             raise TimeoutError("some other clock")
 
     with pytest.raises(TimeoutError, match="some other clock"):
-        await hold(retail, Late(["Hi."]), time_s=60.0)
+        await run_scripted(retail, Late(["Hi."]), time_s=60.0)
 
 
 async def test_an_agents_prompt_that_no_longer_fits_scores_nothing(retail: Domain) -> None:
-    held = await hold(retail, ScriptedClient([fault(CallFault.CONTEXT_OVERFLOW)]))
-    assert (held.outcome, held.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
+    conversation = await run_scripted(retail, ScriptedClient([fault(CallFault.CONTEXT_OVERFLOW)]))
+    assert (conversation.outcome, conversation.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +88,9 @@ async def test_an_agents_prompt_that_no_longer_fits_scores_nothing(retail: Domai
 async def test_a_user_that_overflows_says_nothing_or_calls_tools_is_a_user_error(
     retail: Domain, user: list[Any]
 ) -> None:
-    held = await hold(retail, ScriptedClient(["Hi."], user))
-    assert (held.outcome, held.reward) == (Outcome.USER_ERROR, None)
-    assert held.error
+    conversation = await run_scripted(retail, ScriptedClient(["Hi."], user))
+    assert (conversation.outcome, conversation.reward) == (Outcome.USER_ERROR, None)
+    assert conversation.error
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CallFault if kind is not CallFault.CONTEXT_OVERFLOW])
@@ -98,12 +100,12 @@ async def test_a_fault_of_the_infrastructure_is_raised_and_no_outcome(
 ) -> None:
     lines: dict[str, Any] = {"agent": ["Hi."], "user": ["Hello.", "###STOP###"]} | {role: [fault(kind)]}
     with pytest.raises(ModelCallError) as caught:
-        await hold(retail, ScriptedClient(**lines))
+        await run_scripted(retail, ScriptedClient(**lines))
     assert caught.value.fault is kind
 
 
 async def test_being_cancelled_leaves_no_conversation(retail: Domain) -> None:
-    running = asyncio.ensure_future(hold(retail, ScriptedClient(["Hi."], slow_s=60)))
+    running = asyncio.ensure_future(run_scripted(retail, ScriptedClient(["Hi."], slow_s=60)))
     await asyncio.sleep(0.05)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -123,8 +125,8 @@ async def test_being_cancelled_leaves_no_conversation(retail: Domain) -> None:
 )
 async def test_unusable_answers_end_it_at_the_error_limit(retail: Domain, strategy: Strategy, line: Any) -> None:
     client = ScriptedClient([line], ["Hello."])
-    held = await hold(retail, client, strategy, max_errors=4)
-    assert (held.outcome, held.reward) == (Outcome.AGENT_ERROR, 0.0)
+    conversation = await run_scripted(retail, client, strategy, max_errors=4)
+    assert (conversation.outcome, conversation.reward) == (Outcome.AGENT_ERROR, 0.0)
     assert len(client.of(Role.AGENT)) == 4
 
 
@@ -142,5 +144,5 @@ async def test_unusable_answers_end_it_at_the_error_limit(retail: Domain, strate
 async def test_wrong_arguments_and_plain_words_are_no_unusable_answers(
     retail: Domain, strategy: Strategy, line: Any
 ) -> None:
-    held = await hold(retail, ScriptedClient([line], ["Hello."]), strategy, max_errors=4, max_steps=20)
-    assert held.outcome is Outcome.STEP_LIMIT
+    conversation = await run_scripted(retail, ScriptedClient([line], ["Hello."]), strategy, max_errors=4, max_steps=20)
+    assert conversation.outcome is Outcome.STEP_LIMIT

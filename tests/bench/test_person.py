@@ -15,7 +15,7 @@ from tautools.errors import HumanUnavailableError
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy, UserStrategy
 
 
-async def hold(client: ScriptedClient) -> Conversation:
+async def run_scripted(client: ScriptedClient) -> Conversation:
     domain = open_source("tau-bench", path=str(STAND_IN)).domain("retail")
     approach = Approach(Strategy.FC, UserStrategy.HUMAN)
     return await run_conversation(
@@ -34,12 +34,12 @@ async def test_a_person_is_shown_its_part_and_the_agents_words_and_no_model_play
 
     client = ScriptedClient(["Which?", [("cancel_pending_order", '{"order_id": "#T100"}')], "Done."])
     with ask_person_with(answer):
-        held = await hold(client)
-    assert (held.outcome, client.of(Role.USER)) == (Outcome.PASSED, [])
+        done = await run_scripted(client)
+    assert (done.outcome, client.of(Role.USER)) == (Outcome.PASSED, [])
     assert asked[0].instruction.startswith("Your name is Ada Moss")
     assert [each.heard for each in asked] == [None, "Which?", "Which?", "Which?", "Done."]
-    assert [message["role"] for message in held.user_messages] == ["system", *["assistant", "user"] * 2, "assistant"]
-    assert held.user_messages[1]["content"] == "Cancel it."
+    assert [message["role"] for message in done.user_messages] == ["system", *["assistant", "user"] * 2, "assistant"]
+    assert done.user_messages[1]["content"] == "Cancel it."
 
 
 @pytest.mark.parametrize("leaves", [EOFError(), KeyboardInterrupt(), OSError("no terminal")])
@@ -48,7 +48,7 @@ async def test_a_person_who_leaves_leaves_no_conversation(leaves: BaseException)
         raise leaves
 
     with ask_person_with(answer), pytest.raises(HumanUnavailableError, match="Nobody answers as the customer"):
-        await hold(ScriptedClient(["Which?"]))
+        await run_scripted(ScriptedClient(["Which?"]))
 
 
 def test_a_persona_is_shown_to_the_person() -> None:
@@ -70,7 +70,7 @@ async def test_a_conversation_that_is_given_up_tells_the_one_who_asks() -> None:
         return ""
 
     with ask_person_with(answer):
-        running = asyncio.ensure_future(hold(ScriptedClient(["Which?"])))
+        running = asyncio.ensure_future(run_scripted(ScriptedClient(["Which?"])))
         await asyncio.to_thread(asked.wait, 30)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

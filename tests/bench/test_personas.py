@@ -19,7 +19,7 @@ from tautools.records import Conversation, Limits, Role, Strategy
 ANGER = load_persona("anger:strong")
 
 
-async def talk(domain: Domain, client: ScriptedClient, persona: Persona | None) -> Conversation:
+async def run_scripted(domain: Domain, client: ScriptedClient, persona: Persona | None) -> Conversation:
     return await run_conversation(
         domain,
         next(iter(domain.tasks.values())),
@@ -37,33 +37,33 @@ def client() -> ScriptedClient:
 
 async def test_the_text_stands_behind_the_scenario_in_every_request_of_the_customer(domain: Domain) -> None:
     with_it, without = client(), client()
-    worn, plain = await talk(domain, with_it, ANGER), await talk(domain, without, None)
+    with_persona, plain = await run_scripted(domain, with_it, ANGER), await run_scripted(domain, without, None)
     asked, plainly = with_it.of(Role.USER), without.of(Role.USER)
     assert len(asked) == len(plainly) == 3
     for one, other in zip(asked, plainly, strict=True):
         assert one.messages[0]["content"] == other.messages[0]["content"] + ANGER.block
         assert one.messages[1:] == other.messages[1:]
         assert one.tag.seed == other.tag.seed
-    assert worn.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
+    assert with_persona.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
 
 
 async def test_the_agent_never_sees_it(domain: Domain) -> None:
     with_it, without = client(), client()
-    await talk(domain, with_it, ANGER)
-    await talk(domain, without, None)
+    await run_scripted(domain, with_it, ANGER)
+    await run_scripted(domain, without, None)
     seen = [request.messages for request in with_it.of(Role.AGENT)]
     assert seen == [request.messages for request in without.of(Role.AGENT)]
     assert "mood" not in str(seen)
 
 
-async def test_a_tau2_bench_checkouts_customer_wears_it_too() -> None:
+async def test_a_tau2_bench_checkouts_customer_gets_it_too() -> None:
     source = stand_in()
     try:
         for env in source.envs():
             scripted, plainly = client(), client()
-            worn = await talk(source.domain(env), scripted, ANGER)
-            plain = await talk(source.domain(env), plainly, None)
-            assert worn.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
+            with_persona = await run_scripted(source.domain(env), scripted, ANGER)
+            plain = await run_scripted(source.domain(env), plainly, None)
+            assert with_persona.user_messages[0]["content"] == plain.user_messages[0]["content"] + ANGER.block
             assert all(ANGER.block in request.messages[0]["content"] for request in scripted.of(Role.USER))
             assert [each.messages for each in scripted.of(Role.AGENT)] == [
                 each.messages for each in plainly.of(Role.AGENT)
@@ -102,12 +102,12 @@ async def test_a_text_that_does_not_reach_the_model_is_an_error_and_not_a_result
     monkeypatch.setattr(type(retail), "user", lambda *given: Forgetful(make(*given), forgets_at))
     scripted = client()
     with pytest.raises(PersonaError, match="missing from a request") as refused:
-        await talk(retail, scripted, ANGER)
+        await run_scripted(retail, scripted, ANGER)
     assert refused.value.next_step
     assert len(scripted.of(Role.USER)) == forgets_at, "the request without it was not sent"
 
 
-async def test_a_customer_without_a_system_prompt_cannot_wear_it(
+async def test_a_customer_without_a_system_prompt_cannot_get_it(
     retail: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = type(retail).user
@@ -119,7 +119,7 @@ async def test_a_customer_without_a_system_prompt_cannot_wear_it(
 
     monkeypatch.setattr(type(retail), "user", bare)
     with pytest.raises(PersonaError, match="no system prompt"):
-        await talk(retail, client(), ANGER)
+        await run_scripted(retail, client(), ANGER)
 
 
 def test_no_shipped_persona_names_a_fact_of_any_task(domain: Domain) -> None:

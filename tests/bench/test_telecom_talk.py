@@ -23,7 +23,7 @@ def telecom() -> Domain:
 async def hold(
     telecom: Domain, client: ScriptedClient, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
-    """Hold one conversation with a scripted client."""
+    """Run one conversation with a scripted client."""
     task = telecom.tasks[task_id or next(iter(telecom.tasks))]
     seed = conversation_seed(0, task.id, 0)
     return await run_conversation(

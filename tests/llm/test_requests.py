@@ -124,8 +124,8 @@ async def test_each_family_is_switched_in_its_own_way(
         ("Qwen/QwQ-32B", Thinking.OFF, "always thinks"),
     ],
 )
-def test_what_a_family_cannot_do_is_said_before_anything_is_asked(model: str, thinking: Thinking, told: str) -> None:
-    with pytest.raises(ParamsError, match=told):
+def test_what_a_family_cannot_do_is_said_before_anything_is_asked(model: str, thinking: Thinking, text: str) -> None:
+    with pytest.raises(ParamsError, match=text):
         switch_of(model, thinking)
     assert switch_of(model, thinking, ThinkingSwitch.NO_THINK) is ThinkingSwitch.NO_THINK, "the role has the last word"
 

@@ -52,10 +52,10 @@ def test_columns_together_get_the_intervals_that_each_gets_alone() -> None:
 
 
 def test_a_score_of_zero_gets_an_interval_with_room_above_it_and_says_why() -> None:
-    found = interval([0.0] * 50)
-    assert (found.low, found.method) == (0.0, "wilson")
-    assert found.high == pytest.approx(0.0713, abs=5e-5)
-    assert found.note == "only 0 of 50 tasks stand apart from the rest: Wilson's interval over tasks"
+    result = interval([0.0] * 50)
+    assert (result.low, result.method) == (0.0, "wilson")
+    assert result.high == pytest.approx(0.0713, abs=5e-5)
+    assert result.note == "only 0 of 50 tasks stand apart from the rest: Wilson's interval over tasks"
 
 
 def test_the_method_changes_with_the_tenth_informative_task() -> None:
@@ -80,8 +80,8 @@ def test_ninety_five_percent_intervals_hold_the_truth_in_most_repetitions(
     held = 0
     for repetition in range(200):
         passed = rng.binomial(4, rng.beta(a, b, n_tasks))
-        found = interval([estimator(4, int(c), k) for c in passed], draws=500, seed=repetition)
-        held += found.low <= truth <= found.high
+        result = interval([estimator(4, int(c), k) for c in passed], draws=500, seed=repetition)
+        held += result.low <= truth <= result.high
     assert held / 200 >= 0.90
 
 

@@ -20,11 +20,11 @@ def _by_hand(values: list[float], percent: float) -> float:
 
 def test_percentiles_equal_those_worked_out_by_hand() -> None:
     values = np.random.default_rng(0).lognormal(0, 1, 137).tolist()
-    found = summarize(values)
-    assert tuple(found.percentiles_s) == PERCENTILES == (10, 25, 40, 50, 75, 90, 95, 99)
+    result = summarize(values)
+    assert tuple(result.percentiles_s) == PERCENTILES == (10, 25, 40, 50, 75, 90, 95, 99)
     for percent in PERCENTILES:
-        assert found.percentiles_s[percent] == pytest.approx(_by_hand(values, percent))
-    assert found.mean_s == pytest.approx(sum(values) / 137)
+        assert result.percentiles_s[percent] == pytest.approx(_by_hand(values, percent))
+    assert result.mean_s == pytest.approx(sum(values) / 137)
 
 
 def test_the_share_under_five_seconds_leaves_out_five_seconds_themselves() -> None:
@@ -47,17 +47,17 @@ def test_a_latency_that_cannot_be_is_refused(bad: float) -> None:
 
 def test_a_histogram_counts_every_value_once() -> None:
     values = np.random.default_rng(1).lognormal(-1, 2, 5000).tolist()
-    found = histogram(values)
-    assert len(found.edges_s) == len(found.counts) + 1
-    assert list(found.edges_s) == sorted(found.edges_s)
-    assert sum(found.counts) == 5000
-    middle = len(found.counts) // 2
-    low, high = found.edges_s[middle], found.edges_s[middle + 1]
-    assert found.counts[middle] == sum(low <= value < high for value in values)
+    result = histogram(values)
+    assert len(result.edges_s) == len(result.counts) + 1
+    assert list(result.edges_s) == sorted(result.edges_s)
+    assert sum(result.counts) == 5000
+    middle = len(result.counts) // 2
+    low, high = result.edges_s[middle], result.edges_s[middle + 1]
+    assert result.counts[middle] == sum(low <= value < high for value in values)
 
 
 @pytest.mark.parametrize("values", [[0.25], [0.25] * 7, [0.0, 0.0]])
 def test_values_that_are_all_alike_make_one_bin(values: list[float]) -> None:
-    found = histogram(values)
-    assert found.counts == (len(values),)
-    assert found.edges_s[0] < found.edges_s[1]
+    result = histogram(values)
+    assert result.counts == (len(values),)
+    assert result.edges_s[0] < result.edges_s[1]

@@ -11,17 +11,17 @@ from tautools.stats import binomial_tail, exact_interval, paired_effect
 
 
 def test_a_paired_effect_is_the_mean_over_tasks_with_its_size() -> None:
-    found = paired_effect([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (found.mean, found.tasks, found.sign) == (3.0, 5, 1)
-    assert found.d == pytest.approx(3 / 1.5811388)  # standard deviation with n - 1
-    assert found.low is not None
-    assert found.high is not None
-    assert 1.0 <= found.low < 3.0 < found.high <= 5.0
+    result = paired_effect([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (result.mean, result.tasks, result.sign) == (3.0, 5, 1)
+    assert result.d == pytest.approx(3 / 1.5811388)  # standard deviation with n - 1
+    assert result.low is not None
+    assert result.high is not None
+    assert 1.0 <= result.low < 3.0 < result.high <= 5.0
 
 
 def test_with_few_tasks_there_is_no_interval_and_no_claim() -> None:
-    found = paired_effect([1.0, 1.0, 1.0, 1.0])
-    assert (found.low, found.high, found.sign, found.d) == (None, None, 0, None)
+    result = paired_effect([1.0, 1.0, 1.0, 1.0])
+    assert (result.low, result.high, result.sign, result.d) == (None, None, 0, None)
     with pytest.raises(StatsError, match="n = 0"):
         paired_effect([])
 
@@ -29,8 +29,8 @@ def test_with_few_tasks_there_is_no_interval_and_no_claim() -> None:
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     chance, held = random.Random(5), 0
     for turn in range(200):
-        found = paired_effect([chance.gauss(0.3, 1) for _ in range(40)], draws=400, seed=turn)
-        held += found.low is not None and found.high is not None and found.low <= 0.3 <= found.high
+        result = paired_effect([chance.gauss(0.3, 1) for _ in range(40)], draws=400, seed=turn)
+        held += result.low is not None and result.high is not None and result.low <= 0.3 <= result.high
     assert 0.89 <= held / 200 <= 0.985
 
 

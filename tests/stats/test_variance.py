@@ -10,10 +10,10 @@ PUBLISHED = [TaskCounts(4, passed) for passed, tasks in enumerate((14, 12, 10, 4
 
 
 def test_the_published_counts_give_the_reference_spread() -> None:
-    found = spread(PUBLISHED)
-    assert found.clustered_se == pytest.approx(0.052216, abs=5e-7)
-    assert found.icc == pytest.approx(0.40458, abs=5e-6)
-    assert found.flips == pytest.approx(0.52)
+    result = spread(PUBLISHED)
+    assert result.clustered_se == pytest.approx(0.052216, abs=5e-7)
+    assert result.icc == pytest.approx(0.40458, abs=5e-6)
+    assert result.flips == pytest.approx(0.52)
 
 
 def test_the_intraclass_correlation_of_unequal_trials_finds_the_true_one() -> None:

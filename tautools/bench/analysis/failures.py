@@ -241,7 +241,7 @@ class FailureAnalysis:
     unexpected_writes: tuple[str, ...]
     """Calls that changed the database and are not in the reference, as `name(arguments)`."""
     missing_information: tuple[str, ...]
-    """What the user should have been told and was not."""
+    """What the agent should have said to the user and did not."""
     failed_assertions: tuple[str, ...]
     """Assertions about the environment that do not hold."""
     missing_actions: tuple[str, ...]
@@ -268,7 +268,7 @@ class FailureAnalysis:
         return tuple(cause for cause, shown in by_cause.items() if shown)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return it as plain JSON values."""
         row = asdict(replace(self, actions=tuple(replace(each, expected=dict(each.expected)) for each in self.actions)))
         for field_row, difference in zip(row["fields"], self.fields, strict=True):
             field_row["error"] = difference.error.value

@@ -1,7 +1,7 @@
 """Compare our loop with the original, script by script: requests, ends and rewards.
 
 A `Deviation` is an intended difference; everything else is reported. `docs/fidelity.md` lists the deviations for
-people, and a test holds the two together.
+people, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class FidelityRow:
         self.hashes.add(original, len(theirs), end=deviation is None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return it as plain JSON values."""
         return {
             "env": self.env,
             "split": self.split,

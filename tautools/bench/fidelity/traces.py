@@ -63,7 +63,7 @@ class Trace:
     db: bool | None
     """Whether the database ended as the reference leaves it; None when it was not scored."""
     outputs: Mapping[str, bool]
-    """Whether each thing that must be said was said."""
+    """Whether each required information was said."""
     end: str = ""
     """What ended it when that was not the benchmark: an exception of the original, or an outcome of ours."""
     constructor: int = 0
