@@ -1,8 +1,8 @@
 """How many files of the package a verb runs through, and how often it reads the same file: how easy it is to follow.
 
 Each verb runs in a process of its own, in a new workspace, with simulated servers. A file counts when one of its
-functions was called; module bodies, which only define things, do not. Reads of `setting.json` and scans of the folder
-`servers/` are counted by Python's audit events, in that process and all its threads.
+functions was called; bodies of modules and classes, which only define things, do not. Reads of `setting.json` and scans
+of the folder `servers/` are counted by Python's audit events, in that process and all its threads.
 
 Run `python benchmarks/files_touched.py [--names] [--json]`.
 """
@@ -30,7 +30,8 @@ import json, sys, threading
 from collections import Counter
 files, reads = Counter(), Counter()
 def profile(frame, event, _argument):
-    if event == "call" and "/tautools/" in frame.f_code.co_filename and not frame.f_code.co_name.startswith("<module"):
+    # Bodies of modules and classes are no functions: their code has no fast locals (CO_OPTIMIZED, 1).
+    if event == "call" and "/tautools/" in frame.f_code.co_filename and frame.f_code.co_flags & 1:
         files[frame.f_code.co_filename.split("/tautools/", 1)[1]] += 1
 def audit(event, arguments):
     if event == "open" and str(arguments[0]).endswith("/setting.json") and "r" in str(arguments[1] or "r"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +70,6 @@ def hub_home(environ: Mapping[str, str]) -> Path:
     """Return the folder in which the hub's client keeps its token and, by default, its cache."""
     caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
     return Path(environ.get("HF_HOME") or Path(caches) / "huggingface").expanduser()
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the space left where `folder` is or will be [bytes]."""
-    return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.is_dir())).free
 
 
 def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
@@ -169,7 +163,6 @@ class ModelFacts:
     kv_heads: int | None = None
     weights_gib: float | None = None
     """Size of the weight files [GiB]; None when they are not all here."""
-    max_positions: int | None = None
 
 
 def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | None = None) -> ModelFacts:
@@ -195,11 +188,11 @@ def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | Non
         config = None
     config = config if isinstance(config, dict) else {}
     text: Any = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    heads, kv_heads, positions = (
+    heads, kv_heads = (
         value if isinstance(value := text.get(name), int) and value > 0 else None
-        for name in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+        for name in ("num_attention_heads", "num_key_value_heads")
     )
-    return ModelFacts(heads, kv_heads or heads, _weights_gib(folder), positions)
+    return ModelFacts(heads, kv_heads or heads, _weights_gib(folder))
 
 
 def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None) -> str:

@@ -159,7 +159,7 @@ class _LayoutPlanner:
 
     def _replicas(self, params: ServerParams) -> list[PlannedServer]:
         facts = self._node.facts.get(params.model, ModelFacts())
-        shares = self._shares(params, cards_needed(params, self._node.site))
+        shares = self._shares(params, 0 if params.simulated else cards_needed(params, self._node.site))
         first = self._cards.get(shares[0][0]) if shares[0] else None
         card_mib = (first.total_mib if first else 0) or int((self._node.site.card_memory_gib or 0) * 1024) or None
         if not params.simulated and (why := why_not_fit(params, facts, card_mib=card_mib)):
@@ -280,7 +280,7 @@ def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
     cards = site_cards(site) if any(not params.simulated for params in servers) else []
     return NodeState(
         site,
-        allowed_cards(cards),
+        allowed_cards(cards) if cards else [],
         known=bool(cards) or site.device != "cuda",
         promised=promised_cards(registry) if cards else {},
         facts=_facts(servers, workspace),
@@ -315,7 +315,8 @@ def site_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
 
 
 def _facts(servers: Sequence[ServerParams], workspace: Path) -> dict[str, ModelFacts]:
-    return {model: model_facts(model, workspace=workspace) for model in {params.model for params in servers}}
+    models = {params.model for params in servers if not params.simulated}
+    return {model: model_facts(model, workspace=workspace) for model in models}
 
 
 def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Registry) -> set[int]:

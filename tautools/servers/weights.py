@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatch
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError
-from tautools.servers.model_cache import LocalWeights, cache_folder, check_model_id, free_bytes, hub_home, local_weights
+from tautools.servers.model_cache import LocalWeights, cache_folder, check_model_id, hub_home, local_weights
 from tautools.servers.vllm.flags import first_release_of
 
 if TYPE_CHECKING:
@@ -238,14 +239,15 @@ def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
     environ = os.environ if environ is None else environ
     cache = cache_folder(environ)
     copy = local_weights(model, cache=cache)
+    free_bytes = shutil.disk_usage(next(each for each in (cache, *cache.absolute().parents) if each.is_dir())).free
     if copy is not None and not copy.folder.is_relative_to(cache):
-        return Weights(model, cache, copy, None, free_bytes(cache))
+        return Weights(model, cache, copy, None, free_bytes)
     hub, near = ask_hub(model, environ), ""
     # The hub may have the first release, not the dated one.
     plain = model.removesuffix("-2507").removesuffix("-Instruct")
     if hub.state is HubState.ABSENT and plain != model and ask_hub(plain, environ).state is HubState.THERE:
         near = plain
-    return Weights(model, cache, copy, hub, free_bytes(cache), near)
+    return Weights(model, cache, copy, hub, free_bytes, near)
 
 
 def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:

@@ -167,8 +167,8 @@ def test_heads_and_weights_are_read_from_a_folder_and_from_the_cache(tmp_path: P
     (repo / "refs" / "main").write_text("abc\n")
     env = {"HF_HOME": str(tmp_path / "hf")}
 
-    assert model_facts("models/own", workspace=tmp_path, environ=env) == ModelFacts(40, 8, 64.0, 40960)
-    assert model_facts("Qwen/Qwen3-14B", workspace=tmp_path, environ=env) == ModelFacts(40, 8, None, 40960)
+    assert model_facts("models/own", workspace=tmp_path, environ=env) == ModelFacts(40, 8, 64.0)
+    assert model_facts("Qwen/Qwen3-14B", workspace=tmp_path, environ=env) == ModelFacts(40, 8, None)
     assert model_facts("Qwen/Other", workspace=tmp_path, environ=env) == ModelFacts()
 
 

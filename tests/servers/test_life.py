@@ -197,7 +197,7 @@ def test_a_command_that_is_not_installed_is_told_before_anything_is_made(workspa
     ("modes", "check", "words"),
     [
         ("empty", 5, "an empty answer"),
-        ("empty thinks", 5, "all its tokens on thinking and said nothing. Switch thinking off"),
+        ("empty thinks", 5, "all its tokens on thinking and answered nothing. Switch thinking off"),
         ("no_tools", 7, "tool_call_parser"),
         ("wrong_parser", 7, "came as text"),
         ("open", 4, "the server is open: it answers without a key"),

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
-from tautools.servers.accelerators.probe import CARD_VARIABLES, AcceleratorProbe, Card, visible_to
+from tautools.servers.accelerators.probe import CARD_VARIABLES, AcceleratorProbe, Card
 from tautools.shell import group_members, stop_process
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def assign_cards(
             next_step="See `tautools server cards` there; if others use them, submit again without this node "
             f"(`--exclude={socket.gethostname()}`).",
         )
-    return visible_to(idle[:count])
+    return {CARD_VARIABLES[cards[0].device]: ",".join(str(card.module) for card in idle[:count])}
 
 
 def promised_cards(registry: Registry) -> dict[int, str]:

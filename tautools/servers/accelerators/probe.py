@@ -174,11 +174,6 @@ class AcceleratorProbe:
         return done.stdout
 
 
-def visible_to(cards: list[Card]) -> dict[str, str]:
-    """Return the environment variable that shows a process these cards and no others; nothing for no cards."""
-    return {CARD_VARIABLES[cards[0].device]: ",".join(str(card.module) for card in cards)} if cards else {}
-
-
 def _cells(text: str) -> list[list[str]]:
     rows = csv.reader(text.splitlines(), skipinitialspace=True)
     return [[cell.strip() for cell in cells] for cells in rows if any(cell.strip() for cell in cells)]

@@ -63,12 +63,14 @@ class LocalBackend(Backend):
         routable_host(site.host, site.reach)
         check_model(params, site, registry)
         check_options(params, site, registry)
-        require_cards(params, site, registry, force=request.force)
+        if params.cards:
+            require_cards(params, site, registry, force=request.force)
 
     def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
         """Start the process on cards and a port that are free now."""
         params, site, name = request.params, request.site, request.name
-        cards = require_cards(params, site, registry, force=request.force)  # another launch may have taken them
+        # Another launch may have taken them.
+        cards = require_cards(params, site, registry, force=request.force) if params.cards else []
         address = ListenAddress(
             site.host,
             choose_port(site.host, asked=params.port, avoid=_registered_ports(registry)),

@@ -155,7 +155,7 @@ def check_tool_calls(context: CheckContext) -> str:
             free = pool.submit(ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL])
         _require_call(forced.result())
         calls, text = free.result().tool_calls, free.result().text
-        if known := diagnose_answer(text, tool_calls=len(calls)):
+        if not calls and (known := diagnose_answer(text)):
             raise CheckFailedError(f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}")
         turn = [*_TOOL_QUESTION, forced.result().message, *_tool_results(forced.result())]
         after = ask(context.endpoint, turn, tools=[_TOOL], max_tokens=_AFTER_TOOL_TOKENS)

@@ -252,11 +252,8 @@ def _without_secrets(argv: list[str]) -> list[str]:
 
 
 def _simulate_argv(params: ServerParams, address: ListenAddress) -> list[str]:
-    simulate = params.simulate
     flags = {"host": address.host, "port": address.port, "model": params.serves, "alias": address.alias}
-    flags |= {name: getattr(simulate, name) for name in ("skill", "ttft_ms", "itl_ms")}
-    flags["prefill_ms_per_1k"] = simulate.prefill_ms_per_1k_tokens
-    flags |= {name: getattr(simulate, name) for name in ("jitter", "speed", "seed", "max_model_len")}
+    flags |= {name.removesuffix("_tokens"): value for name, value in params.simulate}
     # -P: a file of the workspace must not be taken for a module of Python's.
     words = params.serve_command or [sys.executable, "-P", "-m", "tautools.simulate"]
     return [*words, *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
