@@ -47,9 +47,14 @@ class Certificate(Record):
     simulated: bool = False
 
     @property
+    def failed(self) -> Check | None:
+        """The first check that failed."""
+        return next((check for check in self.checks if check.passed is False), None)
+
+    @property
     def passed(self) -> bool:
         """Whether no check failed."""
-        return all(check.passed is not False for check in self.checks)
+        return self.failed is None
 
 
 class ServerRecord(Record):

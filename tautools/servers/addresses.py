@@ -23,7 +23,7 @@ from tautools.llm.types import Endpoint
 from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import certificate_of, recheck, run_checks
 from tautools.servers.checks.target import CheckTarget, ModelList, ask_models, nearest_model, target_of
-from tautools.servers.registry import Registry, Scan
+from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import State
 
@@ -219,15 +219,15 @@ def endpoints(
     """
     from tautools.http import Http
 
+    registry = Registry(workspace)
+    if role.provider == "openai" and records is None:
+        records = registry.list()
+    search = _Search(role, role_name, registry, records or [], Http())
     if role.provider != "openai":
-        return [_hosted_endpoint(role, role_name)]
-    registry, http = Registry(workspace), Http()
-    scan = registry.scan() if records is None else Scan({record.name: record for record in records}, [])
-    known = servers_for_role(role, list(scan.records.values()))
+        return [search.hosted()]
+    known = servers_for_role(role, search.records)
     address = role.base_url or (None if known else address_from_env(role))
-    if address is not None:
-        return [_endpoint_at(role, address, registry, scan, role_name, http)]
-    return _registered_endpoints(role, registry, scan, role_name, http)
+    return [search.at(address)] if address is not None else search.registered(known)
 
 
 def servers_for_role(role: RoleParams, records: Sequence[ServerRecord]) -> list[ServerRecord]:
@@ -248,117 +248,112 @@ def address_from_env(role: RoleParams) -> str | None:
     return next((address for name in _ADDRESS_VARIABLES if (address := os.environ.get(name))), None)
 
 
-def _hosted_endpoint(role: RoleParams, role_name: str) -> Endpoint:
-    from tautools.llm import check_hosted_key
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One role, looked for among the servers of one registry."""
 
-    model = role.model or role.server or ""
-    key = _key_from_env(role, role_name)
-    if not key:
-        check_hosted_key(role.provider, model)
-    return Endpoint(role.base_url or "", model, key=key, provider=role.provider)
+    role: RoleParams
+    role_name: str
+    registry: Registry
+    records: Sequence[ServerRecord]
+    http: Http
 
+    @property
+    def wanted(self) -> str:
+        return self.role.model or self.role.server or ""
 
-def _endpoint_at(
-    role: RoleParams, address: str, registry: Registry, scan: Scan, role_name: str, http: Http
-) -> Endpoint:
-    base_url = as_base_url(address)
-    key = _key_from_env(role, role_name)
-    if role.base_url is None and not key:
-        key = os.environ.get(_KEY_VARIABLE, "")
-    known = next((record for record in scan.records.values() if record.base_url == base_url), None)
-    if known is not None and not role.api_key_env:
-        key = registry.key(known)
-    answer = ask_models(base_url, key=key, http=http)
-    return _checked_endpoint(
-        base_url, role.model or "", key, answer, role_name=role_name, name=known.name if known else ""
-    )
+    def hosted(self) -> Endpoint:
+        from tautools.llm import check_hosted_key
 
+        key = self._key_from_env()
+        if not key:
+            check_hosted_key(self.role.provider, self.wanted)
+        return Endpoint(self.role.base_url or "", self.wanted, key=key, provider=self.role.provider)
 
-def _registered_endpoints(
-    role: RoleParams, registry: Registry, scan: Scan, role_name: str, http: Http
-) -> list[Endpoint]:
-    candidates = servers_for_role(role, list(scan.records.values()))
-    ready: list[Endpoint] = []
-    problems: dict[str, str] = {}
-    for record, snapshot in zip(candidates, states_of(candidates, scan, registry, http), strict=True):
-        if snapshot.state is not State.READY:
-            problems[record.name] = f"{record.name} is {snapshot}"
-            continue
-        # The certificate may be a day old: what costs the server nothing is checked again at each use.
-        done = recheck(target_of(record, registry.key(record)), http=http)
-        failed = next((check for check in done.checks if check.passed is False), None)
-        if failed is not None or done.models is None:
-            detail = f": {failed.name}: {failed.detail}" if failed else ""
-            problems[record.name] = f"{record.name} is not what was verified{detail}"
-            continue
-        model, base_url = role.model or record.model, backend_of(record).address(record)
-        ready.append(
-            _checked_endpoint(base_url, model, done.target.key, done.models, role_name=role_name, name=record.name)
-        )
-    if not ready:
-        raise _none_ready(role, problems, scan, role_name)
-    return ready
+    def at(self, address: str) -> Endpoint:
+        base_url = as_base_url(address)
+        key = self._key_from_env()
+        if self.role.base_url is None and not key:
+            key = os.environ.get(_KEY_VARIABLE, "")
+        known = next((record for record in self.records if record.base_url == base_url), None)
+        if known is not None and not self.role.api_key_env:
+            key = self.registry.key(known)
+        endpoint = Endpoint(base_url, self.role.model or "", key=key, name=known.name if known else "")
+        return self._checked(endpoint, ask_models(base_url, key=key, http=self.http))
 
+    def registered(self, candidates: Sequence[ServerRecord]) -> list[Endpoint]:
+        ready: list[Endpoint] = []
+        problems: list[str] = []
+        for record, snapshot in zip(candidates, states_of(candidates, self.registry, self.http), strict=True):
+            if snapshot.state is not State.READY:
+                problems.append(f"{record.name} is {snapshot}")
+                continue
+            # The certificate may be a day old: what costs the server nothing is checked again at each use.
+            done = recheck(target_of(record, self.registry.key(record)), http=self.http)
+            failed = next((check for check in done.checks if check.passed is False), None)
+            if failed is not None or done.models is None:
+                detail = f": {failed.name}: {failed.detail}" if failed else ""
+                problems.append(f"{record.name} is not what was verified{detail}")
+                continue
+            base_url, model = backend_of(record).address(record), self.role.model or record.model
+            ready.append(self._checked(Endpoint(base_url, model, key=done.target.key, name=record.name), done.models))
+        if problems and not ready:
+            backend = backend_of(candidates[0])
+            logs = "" if "logs" in backend.unfit else f"See `tautools server logs {candidates[0].name}`. "
+            raise ServerError(
+                f"No server for the {self.role_name} is ready: {'; '.join(problems)}.",
+                next_step=f"{logs}{backend.start_again(candidates[0])}",
+            )
+        if not ready:
+            raise self._unknown()
+        return ready
 
-def _checked_endpoint(base_url: str, model: str, key: str, answer: ModelList, *, role_name: str, name: str) -> Endpoint:
-    where = f"{name} ({base_url})" if name else base_url
-    if answer.status == 0:
-        raise ServerError(
-            f"Nothing answers for the {role_name} at {where}.",
-            evidence=answer.detail,
-            next_step="Try `tautools server test URL`; mind that a server on loopback answers on its own node only.",
-        )
-    if answer.status in {401, 403}:
-        raise VerifyError(
-            f"The server for the {role_name} at {where} refuses the key ({answer.status}).",
-            evidence=answer.detail,
-            next_step="Put the server's key in an environment variable and name it with `api_key_env`.",
-        )
-    if answer.status != 200 or not answer.names:
-        raise VerifyError(
-            f"{where} does not answer like a model server: /v1/models gives {answer.status}.",
-            evidence=answer.detail,
-            next_step="The address must end in /v1 and belong to an OpenAI-compatible server.",
-        )
-    if model not in answer.names:
-        near = nearest_model(model, answer.names)
-        raise VerifyError(
-            f"The server {where} does not serve {model!r}, which the {role_name} needs.",
-            evidence=f"It serves: {', '.join(answer.names)}.",
-            next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
-        )
-    length = answer.length_of(model)
-    return Endpoint(base_url, model, key=key, name=name, simulated=answer.simulated, max_model_len=length)
+    def _checked(self, endpoint: Endpoint, answer: ModelList) -> Endpoint:
+        """Return the endpoint with what its server says of itself; raise when it does not serve the role."""
+        where = f"{endpoint.name} ({endpoint.base_url})" if endpoint.name else endpoint.base_url
+        if answer.status == 0:
+            raise ServerError(
+                f"Nothing answers for the {self.role_name} at {where}.",
+                evidence=answer.detail,
+                next_step="Try `tautools server test URL`; a server on loopback answers on its own node only.",
+            )
+        if answer.status in {401, 403}:
+            raise VerifyError(
+                f"The server for the {self.role_name} at {where} refuses the key ({answer.status}).",
+                evidence=answer.detail,
+                next_step="Put the server's key in an environment variable and name it with `api_key_env`.",
+            )
+        if answer.status != 200 or not answer.names:
+            raise VerifyError(
+                f"{where} does not answer like a model server: /v1/models gives {answer.status}.",
+                evidence=answer.detail,
+                next_step="The address must end in /v1 and belong to an OpenAI-compatible server.",
+            )
+        if endpoint.model not in answer.names:
+            near = nearest_model(endpoint.model, answer.names)
+            raise VerifyError(
+                f"The server {where} does not serve {endpoint.model!r}, which the {self.role_name} needs.",
+                evidence=f"It serves: {', '.join(answer.names)}.",
+                next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
+            )
+        return replace(endpoint, simulated=answer.simulated, max_model_len=answer.length_of(endpoint.model))
 
+    def _key_from_env(self) -> str:
+        name = self.role.api_key_env
+        key = os.environ.get(name, "") if name else ""
+        if name and not key:
+            raise ServerError(
+                f"The key of the {self.role_name} is to come from {name}, which is not set.",
+                next_step=f"Set it in this session: export {name}=…, or leave `api_key_env` out.",
+            )
+        return key
 
-def _key_from_env(role: RoleParams, role_name: str) -> str:
-    if not role.api_key_env:
-        return ""
-    key = os.environ.get(role.api_key_env, "")
-    if not key:
-        raise ServerError(
-            f"The key of the {role_name} is to come from {role.api_key_env}, which is not set.",
-            next_step=f"Set it in this session: export {role.api_key_env}=…, or leave `api_key_env` out.",
-        )
-    return key
-
-
-def _none_ready(role: RoleParams, problems: dict[str, str], scan: Scan, role_name: str) -> ServerError:
-    wanted = role.model or role.server or ""
-    if problems:
-        record = scan.records[next(iter(problems))]
-        backend = backend_of(record)
-        see = "" if "logs" in backend.unfit else f"See `tautools server logs {record.name}`. "
+    def _unknown(self) -> ServerError:
+        names = sorted({name for record in self.records for name in (record.name, record.model)})
+        near = nearest_model(self.wanted, names)
+        advice = f"Start it with `tautools server up {self.role.server or 'NAME'}`, or give its address with `base_url`"
         return ServerError(
-            f"No server for the {role_name} is ready: {'; '.join(problems.values())}.",
-            next_step=f"{see}{backend.start_again(record)}",
+            f"No running server serves {self.wanted!r}, which the {self.role_name} needs.",
+            evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
+            next_step=f"{advice} or OPENAI_API_BASE" + (f"; did you mean {near!r}?" if near else "."),
         )
-    names = sorted({*scan.records, *(record.model for record in scan.records.values())})
-    near = nearest_model(wanted, names)
-    start = role.server or "NAME"
-    return ServerError(
-        f"No running server serves {wanted!r}, which the {role_name} needs.",
-        evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
-        next_step=f"Start it with `tautools server up {start}`, or give its address with `base_url` or OPENAI_API_BASE"
-        + (f"; did you mean {near!r}?" if near else "."),
-    )

@@ -225,7 +225,9 @@ class Watchdog:
         server = Server(self.record, workspace=self.workspace)
         registry = Registry(self.workspace)
         try:
-            while registry.is_current(self.record):
+            # A job's server gets its address only when the job begins: the record is read again each time.
+            while (current := registry.current(self.record)) is not None:
+                self.record = current
                 reason = self.look()
                 if reason:
                     self._write(stopping=reason)

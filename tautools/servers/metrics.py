@@ -218,9 +218,8 @@ def server_states(workspace: Path) -> list[tuple[ServerRecord, Snapshot]]:
     from tautools.http import Http
 
     registry = Registry(workspace)
-    scan = registry.scan()
-    records = list(scan.records.values())
-    return list(zip(records, states_of(records, scan, registry, Http()), strict=True)) if records else []
+    records = registry.list()
+    return list(zip(records, states_of(records, registry, Http()), strict=True))
 
 
 def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[WatchedServer]:

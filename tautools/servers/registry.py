@@ -28,7 +28,6 @@ import re
 import secrets
 import socket
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,33 +62,12 @@ def check_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """Something a process is doing to a server: `verifying` or `stopping`."""
-
-    what: str
-    alias: str
-    pid: int
-    started_at: float
-    host: str
-
-    @property
-    def current(self) -> bool:
-        """Whether the process that does it still runs. A process of another host counts as gone."""
-        return self.host == socket.gethostname() and process_alive(self.pid, self.started_at)
-
-
 class Scan(NamedTuple):
     """The records of a workspace as they were at one moment."""
 
     records: dict[str, ServerRecord]
     problems: list[RecordError]
     """Files that cannot be read, each with its path and what is wrong."""
-
-    def current(self, record: ServerRecord) -> ServerRecord | None:
-        """Return the registered record of this very launch; None when it was stopped or replaced."""
-        known = self.records.get(record.name)
-        return known if known is not None and _same_launch(known, record) else None
 
 
 class Registry:
@@ -152,7 +130,10 @@ class Registry:
     def current(self, record: ServerRecord) -> ServerRecord | None:
         """Return what is registered now of this very launch; None when it was stopped or replaced."""
         known = self.find(record.name)
-        return known if known is not None and _same_launch(known, record) else None
+        if known is None or known.alias != record.alias:
+            return None
+        # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
+        return known if record.alias or known.base_url == record.base_url else None
 
     def is_current(self, record: ServerRecord) -> bool:
         """Whether the registered server of that name is this very launch."""
@@ -210,7 +191,7 @@ class Registry:
                 next_step=f"Run `tautools server verify {record.name}`.",
             )
         write_atomic(self.folder / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
-        self._launch_file(record.name, "json").unlink(missing_ok=True)
+        self.launch_file(record.name, "json").unlink(missing_ok=True)
 
     def revoke(self, record: ServerRecord) -> None:
         """Move a server that failed a check back among those that are not verified."""
@@ -224,49 +205,47 @@ class Registry:
             return
         (self.folder / f"{record.name}.key").unlink(missing_ok=True)
         for suffix in _LAUNCH_FILES:
-            self._launch_file(record.name, suffix).unlink(missing_ok=True)
+            self.launch_file(record.name, suffix).unlink(missing_ok=True)
         (self.folder / f"{record.name}.json").unlink(missing_ok=True)
 
-    def begin(self, record: ServerRecord, what: str) -> None:
-        """Leave a note that this process is verifying or stopping the server."""
+    @contextmanager
+    def marked(self, record: ServerRecord, activity: str) -> Iterator[None]:
+        """Leave a note, for as long as the block runs, that this process is `verifying` or `stopping` the server."""
         me = this_process()
-        activity = Activity(what, record.alias, me.pid, me.started_at, socket.gethostname())
+        note = {"what": activity, "alias": record.alias, "pid": me.pid, "started_at": me.started_at}
+        file = self.launch_file(record.name, "doing")
         self._make_folders()
-        write_atomic(self._launch_file(record.name, "doing"), json.dumps(asdict(activity)), mode=0o600)
-
-    def end(self, record: ServerRecord) -> None:
-        """Remove the note of `begin`."""
-        self._launch_file(record.name, "doing").unlink(missing_ok=True)
+        write_atomic(file, json.dumps(note | {"host": socket.gethostname()}), mode=0o600)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
     def activity(self, record: ServerRecord) -> str:
-        """Return what a living process is doing to the server: `verifying`, `stopping`, or empty."""
+        """Return what a living process is doing to the server: `verifying`, `stopping`, or empty.
+
+        A process of another host counts as gone.
+        """
         try:
-            activity = Activity(**json.loads(self._launch_file(record.name, "doing").read_text()))
-        except (OSError, ValueError, TypeError):
+            note = json.loads(self.launch_file(record.name, "doing").read_text())
+            mine = note["alias"] == record.alias and note["host"] == socket.gethostname()
+            return str(note["what"]) if mine and process_alive(note["pid"], note["started_at"]) else ""
+        except (OSError, ValueError, KeyError, TypeError):
             return ""
-        return activity.what if activity.alias == record.alias and activity.current else ""
 
     def write_exit(self, name: str, alias: str, code: int) -> None:
         """Write down a server's exit status, unless its record is gone by now."""
         known = self.find(name)
         if known is not None and known.alias == alias:
-            write_atomic(self._launch_file(name, "exit"), json.dumps({"alias": alias, "code": code}), mode=0o600)
+            write_atomic(self.launch_file(name, "exit"), json.dumps({"alias": alias, "code": code}), mode=0o600)
 
     def exit_code(self, record: ServerRecord) -> int | None:
         """Return the exit status (negative: the signal), if it was written down."""
         try:
-            note = json.loads(self._launch_file(record.name, "exit").read_text())
+            note = json.loads(self.launch_file(record.name, "exit").read_text())
         except (OSError, ValueError):
             return None
         return int(note["code"]) if note.get("alias") == record.alias else None
-
-    def script_file(self, name: str) -> Path:
-        """Return where the job script of a server on Slurm lies."""
-        return self._launch_file(name, "sbatch")
-
-    def stop_note(self, name: str) -> Path:
-        """Return the file that asks a job of several servers to end this one."""
-        return self._launch_file(name, "stop")
 
     def began_at(self, record: ServerRecord) -> float:
         """Return when the start itself began [s since the epoch]: for a job, when it left the queue."""
@@ -283,7 +262,8 @@ class Registry:
             if other.job_id == record.job_id and other.name != record.name and self.exit_code(other) is None
         ]
 
-    def _launch_file(self, name: str, suffix: str) -> Path:
+    def launch_file(self, name: str, suffix: str) -> Path:
+        """Return one of the files of a launch; see the table above."""
         return self._launches / f"{name}.{suffix}"
 
     def _make_folders(self) -> None:
@@ -323,13 +303,8 @@ class Registry:
 
     def _job_note(self, record: ServerRecord) -> dict[str, str | float]:
         try:
-            note = json.loads(self._launch_file(record.name, "address").read_text())
+            note = json.loads(self.launch_file(record.name, "address").read_text())
             complete = note["alias"] == record.alias and float(note["at"]) and all(n in note for n in _JOB_NOTE_FIELDS)
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return dict(note) if complete else {}
-
-
-def _same_launch(known: ServerRecord, record: ServerRecord) -> bool:
-    # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
-    return known.alias == record.alias and (bool(record.alias) or known.base_url == record.base_url)

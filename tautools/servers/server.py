@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,11 @@ from tautools.servers.backends.base import Look
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose.causes import Diagnosis
-from tautools.servers.registry import Registry, Scan
+from tautools.servers.registry import Registry
 from tautools.servers.state import (
     LogReader,
     Snapshot,
     State,
-    age_of,
     diagnose_end,
     log_lines,
     processes_of,
@@ -182,12 +182,9 @@ class Server:
                 f"Server {self.record.name!r} of this handle was stopped or replaced.",
                 next_step="Start it again, or take a new handle from the registry.",
             )
-        self._registry.begin(record, "verifying")
-        try:
+        with self._registry.marked(record, "verifying"):
             target = target_of(record, self._registry.key(record), concurrency=concurrency)
             certificate = certificate_of(record.name, run_checks(target, http=self._http(), on_check=on_check), record)
-        finally:
-            self._registry.end(record)
         simulated = record.simulated or certificate.simulated
         self.record = record.model_copy(update={"certificate": certificate, "simulated": simulated})
         if certificate.passed:
@@ -216,13 +213,9 @@ class Server:
         record = self._current()
         if record is None:
             return
-        self._registry.begin(record, "stopping")
-        try:
+        with self._registry.marked(record, "stopping"):
             backend_of(record).stop(record, self._registry, on_progress or (lambda _text: None), term_s=term_s)
-        except BaseException:
-            self._registry.end(record)
-            raise
-        self._registry.remove(record)
+            self._registry.remove(record)
 
     def _current(self) -> ServerRecord | None:
         """Take over what other processes wrote down of the same launch; None when it was stopped or replaced."""
@@ -264,17 +257,15 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
     return _state(record, registry.current(record), Look(registry, http or _new_http()))
 
 
-def states_of(records: Sequence[ServerRecord], scan: Scan, registry: Registry, http: Http) -> list[Snapshot]:
-    """Return the states of several servers from one scan of the registry and one question to Slurm.
+def states_of(records: Sequence[ServerRecord], registry: Registry, http: Http) -> list[Snapshot]:
+    """Return the states of servers whose records were read just now, with one question to Slurm for all.
 
     They are asked side by side, so one that hangs delays none.
 
     Parameters
     ----------
     records : sequence of ServerRecord
-        The launches that are meant.
-    scan : Scan
-        What was read of the registry just now.
+        As the registry has them.
     registry, http
         Where they are registered, and the client of the network.
     """
@@ -287,7 +278,7 @@ def states_of(records: Sequence[ServerRecord], scan: Scan, registry: Registry, h
         jobs = ask_jobs(records)
     look = Look(registry, http, jobs)
     with ThreadPoolExecutor(max_workers=min(32, len(records))) as pool:
-        return list(pool.map(lambda record: _state(record, scan.current(record), look), records))
+        return list(pool.map(lambda record: _state(record, record, look), records))
 
 
 def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
@@ -351,10 +342,12 @@ def _new_http() -> Http:
 
 def _state(record: ServerRecord, current: ServerRecord | None, look: Look) -> Snapshot:
     if current is None:
-        return Snapshot(State.STOPPED, "It was stopped.", age_of(record))
-    if look.registry.activity(current) == "stopping":
-        return Snapshot(State.STOPPING, "It is being stopped.", age_of(record))
-    return backend_of(current).poll(current, look)
+        snapshot = Snapshot(State.STOPPED, "It was stopped.")
+    elif look.registry.activity(current) == "stopping":
+        snapshot = Snapshot(State.STOPPING, "It is being stopped.")
+    else:
+        snapshot = backend_of(current).poll(current, look)
+    return replace(snapshot, age=max(0.0, time.time() - record.started_at))
 
 
 def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[Snapshot], None] | None) -> Snapshot:
@@ -405,13 +398,12 @@ def _too_late(server: Server, what: str, snapshot: Snapshot) -> NotReadyError:
 
 
 def _failed_check(server: Server) -> VerifyError | None:
-    certificate = server.record.certificate
-    failed = [check for check in certificate.checks if check.passed is False] if certificate is not None else []
-    if not failed:
+    failed = server.record.certificate.failed if server.record.certificate is not None else None
+    if failed is None:
         return None
     return VerifyError(
-        f"Server {server.name!r} answers and fails check {failed[0].number}, {failed[0].name}.",
-        evidence=failed[0].detail,
+        f"Server {server.name!r} answers and fails check {failed.number}, {failed.name}.",
+        evidence=failed.detail,
         next_step=f"Fix it and run `tautools server verify {server.name}`, or `tautools server stop {server.name}`.",
     )
 

@@ -234,8 +234,7 @@ def attach(
     record = register(name, base_url, registry, model=model, key=key, group=group)
     server = Server(record, workspace=workspace)
     try:
-        certificate = server.verify()
-        failed = next((check for check in certificate.checks if check.passed is False), None)
+        failed = server.verify().failed
         if failed is not None:
             raise VerifyError(
                 f"{base_url} is not attached: it fails check {failed.number}, {failed.name}.",

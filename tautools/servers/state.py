@@ -90,11 +90,6 @@ class Snapshot:
         return f"{self.state.value}{share}" + (f": {self.detail}" if self.detail else "")
 
 
-def age_of(record: ServerRecord) -> float:
-    """Return how long ago a server was started [s]."""
-    return max(0.0, time.time() - record.started_at)
-
-
 def process_runs(record: ServerRecord) -> bool:
     """Return whether the process of a server runs on this machine."""
     pid, started_at = record.pid, record.pid_started_at
@@ -111,13 +106,13 @@ def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = ""
     """Return the state of a server whose process or job has ended; its exit status and its log say why."""
     orphans = processes_of(record)
     if registry.exit_code(record) == 0 and not orphans:
-        return Snapshot(State.STOPPED, "It ended by itself.", age_of(record))
+        return Snapshot(State.STOPPED, "It ended by itself.")
     diagnosis = diagnose_end(record, registry, job_state=job_state)
     if orphans:
         detail = f"{diagnosis.cause} {len(orphans)} of its workers still run."
         next_step = f"End them with `tautools server stop {record.name}`."
-        return Snapshot(State.FAILED, detail, age_of(record), next_step=next_step)
-    return Snapshot(State.FAILED, diagnosis.cause, age_of(record), next_step=diagnosis.fix)
+        return Snapshot(State.FAILED, detail, next_step=next_step)
+    return Snapshot(State.FAILED, diagnosis.cause, next_step=diagnosis.fix)
 
 
 def silent_state(record: ServerRecord, registry: Registry, answer: ModelList) -> Snapshot:
@@ -125,37 +120,36 @@ def silent_state(record: ServerRecord, registry: Registry, answer: ModelList) ->
     if record.certificate is not None:
         next_step = f"Read its log with `tautools server logs {record.name}`."
         detail = f"It runs and does not answer: {answer.detail}"
-        return Snapshot(State.DEGRADED, detail, age_of(record), next_step=next_step)
+        return Snapshot(State.DEGRADED, detail, next_step=next_step)
     stage = read_startup_stage(log_lines(record, 400))
     left = remaining_start(record, registry, stage.percent)
     detail = f"{stage.name}, {left}" if left else stage.name
-    return Snapshot(State.STARTING, detail, age_of(record), stage=stage.name, percent=stage.percent)
+    return Snapshot(State.STARTING, detail, stage=stage.name, percent=stage.percent)
 
 
 def out_of_sight(record: ServerRecord) -> Snapshot:
     """Return the state of a server that does not answer and whose process cannot be seen."""
-    detail = f"It does not answer, and its process on {record.host or 'its host'} cannot be seen from here."
-    return Snapshot(State.UNKNOWN, detail, age_of(record))
+    where = record.host or "its host"
+    return Snapshot(State.UNKNOWN, f"It does not answer, and its process on {where} cannot be seen from here.")
 
 
 def answering_state(record: ServerRecord, answer: ModelList, *, verifying: bool) -> Snapshot:
     """Return the state of a server that answers: it may be another one, not verified, degraded or ready."""
-    age = age_of(record)
     problem = _identity_problem(record, answer)
     if problem:
         next_step = f"Stop it with `tautools server stop {record.name}` and start it again on another port."
-        return Snapshot(State.DEGRADED, problem, age, next_step=next_step)
+        return Snapshot(State.DEGRADED, problem, next_step=next_step)
     if verifying:
-        return Snapshot(State.VERIFYING, "The checks are running.", age)
+        return Snapshot(State.VERIFYING, "The checks are running.")
     if record.certificate is None:
         next_step = f"Verify it with `tautools server verify {record.name}`."
         detail = "It answers and is not verified yet."
-        return Snapshot(State.STARTING, detail, age, stage="answering", percent=100, next_step=next_step)
-    failed = next((check for check in record.certificate.checks if check.passed is False), None)
+        return Snapshot(State.STARTING, detail, stage="answering", percent=100, next_step=next_step)
+    failed = record.certificate.failed
     if failed is not None:
         next_step = f"Fix it, then run `tautools server verify {record.name}`."
-        return Snapshot(State.DEGRADED, f"{failed.name}: {failed.detail}", age, next_step=next_step)
-    return Snapshot(State.READY, "", age)
+        return Snapshot(State.DEGRADED, f"{failed.name}: {failed.detail}", next_step=next_step)
+    return Snapshot(State.READY)
 
 
 def _identity_problem(record: ServerRecord, answer: ModelList) -> str:

@@ -12,7 +12,7 @@ from tautools.records import ServerRecord
 from tautools.servers.backends.base import Backend, name_taken
 from tautools.servers.checks.target import ask_models
 from tautools.servers.registry import check_name
-from tautools.servers.state import Snapshot, State, age_of, answering_state
+from tautools.servers.state import Snapshot, State, answering_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class AttachedBackend(Backend):
         if answer.status != 0:
             return answering_state(record, answer, verifying=look.registry.activity(record) == "verifying")
         detail = f"Its address does not answer: {answer.detail}"
-        return Snapshot(State.UNKNOWN, detail, age_of(record), next_step=self.start_again(record))
+        return Snapshot(State.UNKNOWN, detail, next_step=self.start_again(record))
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return False: nothing is known of its process."""

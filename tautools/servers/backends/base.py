@@ -6,21 +6,23 @@ module of this package and add it to the table in the package's `__init__`; noth
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tautools.errors import ServerError, TautoolsError
+from tautools.records import ServerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tautools.http import Http
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.records import ServerRecord
     from tautools.servers.registry import Registry
     from tautools.servers.state import Snapshot
     from tautools.slurm import SlurmJob
@@ -101,6 +103,22 @@ class Backend(Protocol):
     def start_again(self, record: ServerRecord) -> str:
         """Return, as advice, how a person gets it back."""
         return f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
+
+
+def new_record(request: LaunchRequest, **fields: Any) -> ServerRecord:
+    """Return the record of a launch: what the request says, and the fields that its backend knows."""
+    params = request.params
+    return ServerRecord(
+        name=request.name,
+        engine=params.engine,
+        model=params.serves,
+        spec=params.model_dump(mode="json"),
+        site=request.site.model_dump(mode="json"),
+        started_at=time.time(),
+        simulated=params.simulated,
+        owner=getpass.getuser(),
+        **fields,
+    )
 
 
 def check_options(params: ServerParams, site: SiteParams, registry: Registry) -> None:

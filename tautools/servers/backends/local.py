@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import ipaddress
 import os
 import secrets
@@ -17,9 +16,8 @@ import psutil
 
 from tautools.errors import ParamsError, ServerError
 from tautools.files import ensure_folder
-from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import require_cards
-from tautools.servers.backends.base import Backend, check_model, check_options, name_taken
+from tautools.servers.backends.base import Backend, check_model, check_options, name_taken, new_record
 from tautools.servers.checks.target import ask_models
 from tautools.servers.ports import choose_port
 from tautools.servers.state import (
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
     from tautools.servers.accelerators.probe import Card
     from tautools.servers.backends.base import LaunchRequest, Look
     from tautools.servers.registry import Registry
@@ -77,10 +76,8 @@ class LocalBackend(Backend):
             alias=f"launch-{secrets.token_hex(8)}",
         )
         key, key_file = registry.new_key(name)
-        record = ServerRecord(
-            name=name,
-            engine=params.engine,
-            model=params.serves,
+        record = new_record(
+            request,
             alias=address.alias,
             base_url=f"http://{routable_host(site.host, site.reach)}:{address.port}/v1",
             key_file=str(key_file.resolve()),
@@ -90,11 +87,6 @@ class LocalBackend(Backend):
                 str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
                 for card in cards
             },
-            spec=params.model_dump(mode="json"),
-            site=site.model_dump(mode="json"),
-            started_at=time.time(),
-            simulated=params.simulated,
-            owner=getpass.getuser(),
         )
         cache = (registry.folder / "cache" / name).resolve()
         env = server_env(*_by_module(cards, params, site), key=key, cache=cache, inherited=os.environ)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
-from tautools.records import ServerRecord
-from tautools.servers.backends.base import Backend, LaunchRequest, name_taken, warn_missing_model
+from tautools.servers.backends.base import Backend, LaunchRequest, name_taken, new_record, warn_missing_model
 from tautools.servers.backends.slurm_script import job_argv, job_script
 from tautools.servers.checks.target import ask_models
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import (
     Snapshot,
     State,
-    age_of,
     answering_state,
     ended_state,
     out_of_sight,
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.params.models import ServerParams, SiteParams
+    from tautools.records import ServerRecord
     from tautools.servers.backends.base import Look
     from tautools.slurm import SlurmJob
 
@@ -92,7 +90,7 @@ class SlurmBackend(Backend):
         if waiting is not None:
             return waiting
         if not record.base_url:
-            return Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.", age_of(record))
+            return Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.")
         answer = ask_models(record.base_url, key=registry.key(record), http=look.http)
         if answer.status == 0:
             return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
@@ -116,7 +114,7 @@ class SlurmBackend(Backend):
         """Cancel the job, or ask it to end this one of its servers."""
         del term_s
         if registry.neighbours(record):
-            _stop_one(record, registry.stop_note(record.name), say)
+            _stop_one(record, registry.launch_file(record.name, "stop"), say)
         else:
             say(f"scancel {record.job_id}")
             Slurm().cancel(record.job_id)
@@ -140,22 +138,15 @@ def job_script_text(params: ServerParams, *, workspace: Path, site: SiteParams, 
 
 def new_job_record(request: LaunchRequest, registry: Registry, *, shares_job: bool = False) -> ServerRecord:
     """Return the record of a launch that is to be submitted."""
-    params, alias = request.params, f"launch-{secrets.token_hex(8)}"
-    return ServerRecord(
-        name=request.name,
+    alias = f"launch-{secrets.token_hex(8)}"
+    return new_record(
+        request,
         backend="slurm",
-        engine=params.engine,
-        model=params.serves,
         alias=alias,
         base_url="",
         key_file=str(registry.folder.resolve() / f"{request.name}.key"),
         shares_job=shares_job,
-        argv=job_argv(params, request.site, alias),
-        spec=params.model_dump(mode="json"),
-        site=request.site.model_dump(mode="json"),
-        started_at=time.time(),
-        simulated=params.simulated,
-        owner=getpass.getuser(),
+        argv=job_argv(request.params, request.site, alias),
     )
 
 
@@ -173,7 +164,7 @@ def submit(records: Sequence[ServerRecord], text: str, registry: Registry) -> li
         for record in records:
             registry.new_key(record.name)
             registry.add(record)
-        script = registry.script_file(records[0].name)
+        script = registry.launch_file(records[0].name, "sbatch")
         write_atomic(script, text, mode=0o600)
         job_id = Slurm().submit(script.resolve())
     except BaseException:
@@ -215,10 +206,10 @@ def _waiting_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
             minutes = max(0, round((job.starts_at - time.time()) / 60))
             clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.starts_at))
             estimate = f" Slurm thinks it starts at {clock}, in {minutes // 60} h {minutes % 60} min."
-        return Snapshot(State.QUEUED, f"Job {job.job_id}: {reason}{estimate}", age_of(record))
+        return Snapshot(State.QUEUED, f"Job {job.job_id}: {reason}{estimate}")
     if not record.base_url:
         where = f" on {job.node}" if job.node else ""
-        return Snapshot(State.STARTING, f"Job {job.job_id} has begun{where}.", age_of(record), stage="job started")
+        return Snapshot(State.STARTING, f"Job {job.job_id} has begun{where}.", stage="job started")
     return None
 
 
@@ -230,7 +221,7 @@ def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
     where = f" Job {job.job_id}{f' on {job.node}' if job.node else ''}."
     again = f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
     next_step = "" if state is State.STOPPED else f"{advice} {again}".strip()
-    return Snapshot(state, detail + where, age_of(record), next_step=next_step)
+    return Snapshot(state, detail + where, next_step=next_step)
 
 
 def _format_time_left(left_s: float | None) -> str:
