@@ -36,7 +36,7 @@ async def test_the_reference_of_every_task_gets_the_packages_own_observations_an
 
 
 @pytest.mark.parametrize(("env", "passing", "tasks"), [("airline", 19, 50), ("retail", 7, 114)])
-async def test_the_do_nothing_floor_is_the_packages_verdict_on_silence(env: str, passing: int, tasks: int) -> None:
+async def test_the_null_baseline_is_the_packages_verdict_on_silence(env: str, passing: int, tasks: int) -> None:
     floor = null_baseline(open_source().domain(env))
     theirs = {
         name: float(expected_hash(env, name) == base_hash(env) and await communicated(env, name, [])) for name in floor

@@ -95,7 +95,7 @@ def test_the_package_accepts_the_reference_of_every_task_and_nothing_passes_undo
 
 
 @pytest.mark.slow
-async def test_the_do_nothing_floor_is_the_packages_verdict_on_silence(telecom: Domain) -> None:
+async def test_the_null_baseline_is_the_packages_verdict_on_silence(telecom: Domain) -> None:
     for task in telecom.tasks.values():
         assert await _compare(telecom, task, []) == 0
 
