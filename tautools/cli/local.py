@@ -112,11 +112,11 @@ def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[
 
 def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
     from tautools.params.check import validated
-    from tautools.params.yaml import Document, ParamsTree, apply_overrides
+    from tautools.params.yaml import ParamsTree, apply_overrides
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
     data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
-    tree = ParamsTree(Document("the command line", data))
+    tree = ParamsTree("the command line", data)
     apply_overrides(tree, overrides)
     return validated(ServerParams, tree.data, tree)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from tautools.cli.options import ParamsName, json_option, workspace_option
 from tautools.cli.output import EXIT_FAILED, EXIT_UNFINISHED, broken_rows, guard, show_broken
 from tautools.errors import ParamsError
-from tautools.params import find_params, load_all, resolve_persona, shipped
+from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
     from tautools.params.personas import choose_level
 
     base, _, behind = name.partition(":")
-    persona = choose_level(resolve_persona(base, workspace=workspace).params, level or behind or None)
+    persona = choose_level(resolve(PersonaParams, base, workspace=workspace).params, level or behind or None)
     if as_json:
         told = {"persona": persona.label, "intensity": persona.intensity, "sha256": persona.sha256}
         click.echo(json.dumps({**told, "text": persona.block}, indent=1, ensure_ascii=False))

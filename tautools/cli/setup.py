@@ -31,11 +31,8 @@ from tautools.params import (
     list_params,
     load_all,
     load_sweep,
-    resolve_persona,
+    resolve,
     resolve_run,
-    resolve_server,
-    resolve_site,
-    resolve_sweep,
     shipped,
     workspace_path,
 )
@@ -273,7 +270,7 @@ def _broken(kind: Kind, workspace: Path) -> Iterator[tuple[str, ParamsError]]:
     yield from load_all(MODELS[kind], workspace)[1].items()
 
 
-def _by_name(kind: Any, resolve: Callable[..., Resolved[Any]]) -> None:
+def _by_name(kind: Any) -> None:
     @config_command.command(kind[:-1], help=f"Show one {kind[:-1]} as it will be used, by name or path.")
     @click.argument("name", type=ParamsName(kind))
     @set_option
@@ -281,12 +278,12 @@ def _by_name(kind: Any, resolve: Callable[..., Resolved[Any]]) -> None:
     @json_option
     @guard
     def one(name: str, overrides: tuple[str, ...], workspace: Path, as_json: bool) -> None:
-        show_resolved(resolve(name, workspace=workspace, overrides=overrides), as_json=as_json)
+        show_resolved(resolve(MODELS[kind], name, workspace=workspace, overrides=overrides), as_json=as_json)
 
 
-_by_name("sites", resolve_site)
-_by_name("sweeps", resolve_sweep)
-_by_name("personas", resolve_persona)
+_by_name("sites")
+_by_name("sweeps")
+_by_name("personas")
 
 
 @config_command.command("server")
@@ -300,9 +297,9 @@ def config_server(name: str, site: str | None, overrides: tuple[str, ...], works
     """Show one server as it will be used, by name or path, with the profile of the site's cards."""
     from tautools.cli.server_plan import show_profile
     from tautools.params import load_site
-    from tautools.params.models import SiteParams
+    from tautools.params.models import ServerParams, SiteParams
 
-    resolved = resolve_server(name, workspace=workspace, overrides=overrides)
+    resolved = resolve(ServerParams, name, workspace=workspace, overrides=overrides)
     show_resolved(resolved, as_json=as_json)
     if not as_json:
         show_profile(resolved.params, load_site(site, workspace=workspace) if site else SiteParams(name="local"))

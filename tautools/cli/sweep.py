@@ -13,13 +13,13 @@ import click
 from tautools.cli.options import ParamsName, json_option, new_workspace_option, set_option, show_config_option
 from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, broken_rows, guard, show_broken
 from tautools.cli.setup import show_resolved
-from tautools.params import resolve_sweep
+from tautools.params import resolve
+from tautools.params.models import SweepParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tautools.params.models import SweepParams
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
 
 
@@ -55,7 +55,7 @@ def _of_a_sweep(verb: Callable[..., None]) -> Callable[..., None]:
     def named(name: str, cells: str | None, workspace: Path, **options: Any) -> None:
         from tautools.sweep import parse_indices
 
-        resolved = resolve_sweep(name, workspace=workspace, overrides=options.pop("overrides"))
+        resolved = resolve(SweepParams, name, workspace=workspace, overrides=options.pop("overrides"))
         if options.pop("show_config"):
             show_resolved(resolved, as_json=options["as_json"])
             return
@@ -77,7 +77,6 @@ def sweep_command() -> None:
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
     from tautools.params import load_all
-    from tautools.params.models import SweepParams
     from tautools.sweep import expand
 
     sweeps, broken = load_all(SweepParams, workspace)

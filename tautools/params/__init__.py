@@ -19,13 +19,9 @@ from tautools.params.resolve import (
     load_server,
     load_site,
     load_sweep,
-    resolve_persona,
+    resolve,
     resolve_run,
-    resolve_server,
-    resolve_site,
-    resolve_sweep,
 )
-from tautools.params.yaml import Override, parse_override
 
 __all__ = [
     "CONTROL",
@@ -33,7 +29,6 @@ __all__ = [
     "RUN_OPTIONS",
     "ConfigRow",
     "Kind",
-    "Override",
     "Params",
     "Persona",
     "Resolved",
@@ -48,12 +43,8 @@ __all__ = [
     "load_sweep",
     "misnamed_params",
     "own_params",
-    "parse_override",
-    "resolve_persona",
+    "resolve",
     "resolve_run",
-    "resolve_server",
-    "resolve_site",
-    "resolve_sweep",
     "shipped",
     "workspace_path",
 ]

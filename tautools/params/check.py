@@ -211,8 +211,8 @@ def _silent_mistakes(model: type[BaseModel], data: Any, tree: ParamsTree) -> Ite
         if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
             given = json.dumps(value)
             yield _Mistake(tree.where(trail), f"`{dotted(trail)}` is {given}; it must be a number.")
-        if annotation is Any and trail in tree.document.old_booleans:
-            word = tree.document.old_booleans[trail]
+        if annotation is Any and trail in tree.old_booleans:
+            word = tree.old_booleans[trail]
             yield _Mistake(
                 tree.where(trail),
                 f"`{dotted(trail)}` is a bare `{word}`, a boolean to some and text to others. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -18,7 +18,6 @@ from tautools.params.paths import expand_tree
 from tautools.params.personas import PersonaParams, choose_level
 from tautools.params.secrets import without_secrets
 from tautools.params.yaml import (
-    Document,
     Origin,
     OriginKind,
     ParamsTree,
@@ -122,16 +121,14 @@ class Resolved(Generic[P]):
 
 
 def resolve(
-    kind: Kind, model: type[P], name: str | Path, *, workspace: Path | None, overrides: Sequence[str] = ()
+    model: type[P], name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
 ) -> Resolved[P]:
-    """Find params by name, lay overrides over them, expand and check them.
+    """Find params by name, lay overrides over them, expand and check them; each value says where it came from.
 
     Parameters
     ----------
-    kind : {"sites", "servers", "sweeps", "personas"}
-        What is looked for.
     model : type
-        The model of that kind, which checks them.
+        `SiteParams`, `ServerParams`, `SweepParams` or `PersonaParams`.
     name : str or Path
         A path to a YAML file, or a bare name; the params get the file's name where they give none.
     workspace : Path, optional
@@ -145,11 +142,11 @@ def resolve(
     ParamsError
         For everything that is wrong with them, before anything is started.
     """
-    file = find_params(kind, name, workspace)
-    tree = ParamsTree(read_document(file, shown=_short_path(file)))
+    file = find_params(_kind_of(model), name, workspace)
+    tree = read_document(file, shown=_short_path(file))
     if isinstance(tree.data, dict) and "name" not in tree.data:
         tree.data["name"] = file.stem
-        tree.noted[("name",)] = Origin(OriginKind.DEFAULT, "the file's name")
+        tree.origins[("name",)] = Origin(OriginKind.DEFAULT, "the file's name")
     resolved = _resolve_tree(model, tree, overrides, workspace=workspace, file=file)
     if isinstance(resolved.params, SweepParams):
         try:
@@ -192,9 +189,7 @@ def resolve_run(
         For everything that is wrong, before anything is started.
     """
     path = Path(file).expanduser() if file is not None else None
-    tree = ParamsTree(
-        read_document(path, shown=_short_path(path)) if path is not None else Document("the command line", {})
-    )
+    tree = read_document(path, shown=_short_path(path)) if path is not None else ParamsTree("the command line", {})
     _expand_role_names(tree)
     apply_flags(tree, flags or {}, RUN_OPTIONS)
     return _resolve_tree(RunParams, tree, overrides, workspace=workspace, file=path)
@@ -236,10 +231,7 @@ def _expand_role_names(tree: ParamsTree) -> None:
         if isinstance(text, str):
             around[key] = {"server": text}
             origin = tree.origin(trail)
-            if origin.kind is OriginKind.FLAG:
-                tree.flags[(*trail, "server")] = origin
-            else:
-                tree.document.values[(*trail, "server")] = tree.document.place(trail)
+            tree.origins[(*trail, "server")] = replace(origin, place=origin.value_place or origin.place)
 
 
 def _require_agent(tree: ParamsTree) -> None:
@@ -260,7 +252,7 @@ def _default_user(tree: ParamsTree) -> None:
     who = {key: agent[key] for key in _MODEL_KEYS if agent.get(key) is not None}
     tree.data["user"] = who | (user or {})
     for key in who:
-        tree.noted.setdefault(("user", key), Origin(OriginKind.DEFAULT, "the agent's"))
+        tree.origins.setdefault(("user", key), Origin(OriginKind.DEFAULT, "the agent's"))
 
 
 def _flat_values(params: BaseModel, trail: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
@@ -276,38 +268,14 @@ def _flat_values(params: BaseModel, trail: KeyPath) -> Iterator[tuple[KeyPath, A
             yield here, params.model_dump(mode="json", include={name})[name]
 
 
+def _kind_of(model: type[BaseModel]) -> Kind:
+    return next(kind for kind, each in MODELS.items() if each is model)
+
+
 def _short_path(path: Path) -> str:
     """Return the path as seen from the current folder when that is shorter."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") else str(path)
-
-
-def resolve_site(
-    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
-) -> Resolved[SiteParams]:
-    """Return a site's params with where each value came from; errors as `load_site`."""
-    return resolve("sites", SiteParams, name, workspace=workspace, overrides=overrides)
-
-
-def resolve_server(
-    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
-) -> Resolved[ServerParams]:
-    """Return a server's params with where each value came from; errors as `load_server`."""
-    return resolve("servers", ServerParams, name, workspace=workspace, overrides=overrides)
-
-
-def resolve_sweep(
-    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
-) -> Resolved[SweepParams]:
-    """Return a sweep's params with where each value came from; errors as `load_sweep`."""
-    return resolve("sweeps", SweepParams, name, workspace=workspace, overrides=overrides)
-
-
-def resolve_persona(
-    name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()
-) -> Resolved[PersonaParams]:
-    """Return a persona's params with where each value came from; errors as `load_persona`."""
-    return resolve("personas", PersonaParams, name, workspace=workspace, overrides=overrides)
 
 
 def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P], dict[str, ParamsError]]:
@@ -327,12 +295,12 @@ def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P
     dict of str to ParamsError
         Those that cannot be read, or whose name cannot be used, each with the reason.
     """
-    kind = next(kind for kind, each in MODELS.items() if each is model)
+    kind = _kind_of(model)
     good: dict[str, P] = {}
     bad = misnamed_params(kind, workspace)
     for name in list_params(kind, workspace):
         try:
-            good[name] = resolve(kind, model, name, workspace=workspace).params
+            good[name] = resolve(model, name, workspace=workspace).params
         except ParamsError as error:
             bad[name] = error
     return good, bad
@@ -347,7 +315,7 @@ def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:
         When there is none of that name or intensity, or something in its file is wrong; with file and line.
     """
     name, _, level = chosen.partition(":")
-    return choose_level(resolve_persona(name, workspace=workspace).params, level or None)
+    return choose_level(resolve(PersonaParams, name, workspace=workspace).params, level or None)
 
 
 def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SiteParams:
@@ -358,7 +326,7 @@ def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Seq
     ParamsError
         When there is none of that name, or something in it is wrong; with file and line.
     """
-    return resolve_site(name, workspace=workspace, overrides=overrides).params
+    return resolve(SiteParams, name, workspace=workspace, overrides=overrides).params
 
 
 def load_server(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> ServerParams:
@@ -369,7 +337,7 @@ def load_server(name: str | Path, *, workspace: Path | None = None, overrides: S
     ParamsError
         When there are none of that name, or something in them is wrong; with file and line.
     """
-    return resolve_server(name, workspace=workspace, overrides=overrides).params
+    return resolve(ServerParams, name, workspace=workspace, overrides=overrides).params
 
 
 def load_sweep(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SweepParams:
@@ -389,4 +357,4 @@ def load_sweep(name: str | Path, *, workspace: Path | None = None, overrides: Se
     ParamsError
         When there is none of that name, or something in it is wrong; with file and line.
     """
-    return resolve_sweep(name, workspace=workspace, overrides=overrides).params
+    return resolve(SweepParams, name, workspace=workspace, overrides=overrides).params

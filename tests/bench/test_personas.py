@@ -13,7 +13,8 @@ from tautools.bench.persona import refuse_task_facts, task_facts_in
 from tautools.bench.types import Approach, Domain
 from tautools.errors import ParamsError, PersonaError
 from tautools.params import Persona, load_persona
-from tautools.params.resolve import resolve_persona
+from tautools.params.personas import PersonaParams
+from tautools.params.resolve import resolve
 from tautools.records import Conversation, Limits, Role, Strategy
 
 ANGER = load_persona("anger:strong")
@@ -124,7 +125,7 @@ async def test_a_customer_without_a_system_prompt_cannot_get_it(
 
 def test_no_shipped_persona_names_a_fact_of_any_task(domain: Domain) -> None:
     for name in ("frustration", "anxiety", "anger", "confusion"):
-        params = resolve_persona(name).params
+        params = resolve(PersonaParams, name).params
         assert task_facts_in(" ".join([params.text, *params.levels.values()]), domain) == []
 
 

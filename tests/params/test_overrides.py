@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tautools.errors import ParamsError
-from tautools.params import Resolved, load_sweep, resolve_run, resolve_server, resolve_sweep
+from tautools.params import Resolved, load_sweep, resolve, resolve_run
+from tautools.params.models import ServerParams, SweepParams
 
 
 def _origins(resolved: Resolved[Any]) -> dict[str, tuple[Any, str, str]]:
@@ -38,7 +39,7 @@ def test_an_override_reaches_every_agent_of_a_grid(tmp_path: Path) -> None:
 
 
 def test_part_of_a_role_given_by_name_can_be_overridden(tmp_path: Path) -> None:
-    rows = _origins(resolve_sweep("demo", workspace=tmp_path, overrides=["user.temperature=0"]))
+    rows = _origins(resolve(SweepParams, "demo", workspace=tmp_path, overrides=["user.temperature=0"]))
     assert rows["user.server"][0] == "sim-user"
     assert rows["user.server"][1] == "file"
     assert rows["user.temperature"] == (0.0, "flag", "--set user.temperature=0")
@@ -113,7 +114,7 @@ def test_negative_trials_are_refused_by_the_name_of_the_option(tmp_path: Path) -
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("model: m\nenv: {HF_TOKEN: hf_abc, HF_HOME: /x}\nvllm: {args: {proxy: 'http://me:pw@host'}}\n")
-    shown = str(resolve_server(path, workspace=tmp_path).as_json())
+    shown = str(resolve(ServerParams, path, workspace=tmp_path).as_json())
     assert "hf_abc" not in shown
     assert "pw@" not in shown
     assert "/x" in shown

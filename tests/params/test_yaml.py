@@ -55,9 +55,9 @@ def _read(folder: Path, text: str) -> Any:
 
 def test_each_key_and_value_knows_its_line_and_column(tmp_path: Path) -> None:
     document = _read(tmp_path, "a: 1\nb:\n  - c: 2\n    d: [3, 4]\n")
-    assert str(document.place(("b", 0, "d", 1))) == "x.yaml:4:12"
-    assert str(document.place(("b", 0, "d"), of_key=True)) == "x.yaml:4:5"
-    assert str(document.place(("b", 0, "missing"))) == "x.yaml:3:5"
+    assert document.where(("b", 0, "d", 1)) == "x.yaml:4:12"
+    assert document.where(("b", 0, "d"), of_key=True) == "x.yaml:4:5"
+    assert document.where(("b", 0, "missing")) == "x.yaml:3:5"
 
 
 def test_a_key_written_twice_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
