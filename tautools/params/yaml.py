@@ -284,8 +284,8 @@ class _NodeReader:
         if id(node) in self._open or self._count > _MOST_NODES:
             raise self._error(node, "an alias here contains itself or unfolds to too much", "Write the values out.")
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
-        fitting = {"mapping": ("map",), "sequence": ("seq",)}.get(node.id, _SCALARS)
-        if kind not in fitting:
+        fitting = {"map"} if isinstance(node, yaml.MappingNode) else {"seq"}
+        if kind not in (_SCALARS if isinstance(node, yaml.ScalarNode) else fitting):
             raise self._error(node, f"the tag {node.tag} is not understood", "Remove the tag.")
         self._open.add(id(node))
         try:
