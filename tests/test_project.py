@@ -93,3 +93,32 @@ def test_no_file_names_a_path_of_one_machine(repo: Path) -> None:
         and forbidden.search((repo / name).read_text(errors="ignore"))
     ]
     assert offenders == []
+
+
+def test_documents_name_files_that_exist(repo: Path) -> None:
+    pages = [*(repo / "docs").glob("*.md"), repo / "README.md", repo / "CONTRIBUTING.md"]
+    named = {
+        (page.name, path.rstrip("/.,"))
+        for page in pages
+        for path in re.findall(
+            r"(?<![\w/~.-])(?:tests|tautools|benchmarks|docs|examples|params|notebooks)/[\w./-]+", page.read_text()
+        )
+    }
+    assert len(named) >= 40
+    missing = sorted((page, path) for page, path in named if not (repo / path).exists())
+    assert missing == []
+
+
+def test_links_of_documents_lead_somewhere(repo: Path) -> None:
+    pages = [*(repo / "docs").glob("*.md"), repo / "README.md", repo / "CONTRIBUTING.md"]
+    for page in pages:
+        text = page.read_text()
+        anchors = {
+            re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-")
+            for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith("#"):
+                assert target[1:] in anchors, f"{page.name}: {target}"
+            elif not target.startswith("http"):
+                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
