@@ -276,7 +276,7 @@ def _named(role: RoleParams, workspace: Path, records: Sequence[ServerRecord]) -
     if role.server is None or "/" in role.server:
         return wanted, None
     server = load_server(role.server, workspace=workspace)
-    return role.model or server.serves, server.engine == "simulate"
+    return role.model or server.serves, server.simulated
 
 
 def _imported_setting(run: RunParams, models: Models, split: str, workspace: Path) -> Setting:

@@ -111,7 +111,7 @@ def test_a_name_that_is_taken_and_an_address_with_a_password_are_refused(workspa
         attach("mine", theirs[1].record.base_url, workspace=workspace, key=theirs[1].endpoint().key)
     with pytest.raises(ServerError, match="'mine'"):
         launch(simulated("mine"), workspace=workspace)
-    with pytest.raises(ParamsError, match="must not hold a user or a password") as caught:
+    with pytest.raises(ParamsError, match="must not contain a user or a password") as caught:
         attach("other", "http://me:secret@127.0.0.1:9/v1", workspace=workspace)
     assert "secret" not in str(caught.value)
     with pytest.raises(ParamsError, match="cannot be the name of a server"):

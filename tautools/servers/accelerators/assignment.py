@@ -137,7 +137,7 @@ def promised_cards(registry: Registry) -> dict[int, str]:
     """
     promised: dict[int, str] = {}
     for record in registry.list():
-        cards = record.spec.get("cards") if record.backend == "local" else None
+        cards = record.spec.get("cards")
         if cards and _processes_here(record):
             promised |= dict.fromkeys(cards, record.name)
     return promised

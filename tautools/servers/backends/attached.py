@@ -12,7 +12,7 @@ from tautools.records import ServerRecord
 from tautools.servers.backends.base import Backend, name_taken
 from tautools.servers.checks.target import ask_models
 from tautools.servers.registry import check_name
-from tautools.servers.state import Snapshot, State, answering_state
+from tautools.servers.state import Snapshot, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,33 +34,22 @@ class AttachedBackend(Backend):
 
     def check(self, request: LaunchRequest, registry: Registry) -> NoReturn:
         """Refuse: an attached server is started by somebody else."""
-        del registry
         raise ServerError(
             f"Server {request.name!r} is attached, so it cannot be started from here.",
             next_step=f"Start it where it runs, then `tautools server attach {request.name} URL`.",
         )
 
-    def start(self, request: LaunchRequest, registry: Registry) -> NoReturn:
-        """Refuse, as `check`."""
-        self.check(request, registry)
+    start = check
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise: whether it runs does not matter, its name is taken until it is detached."""
-        del registry
         raise name_taken(record, "is attached in this workspace", record.base_url, "Forget")
 
     def poll(self, record: ServerRecord, look: Look) -> Snapshot:
         """Ask the address; nothing else of it can be seen."""
-        answer = ask_models(record.base_url, key=look.registry.key(record), http=look.http)
-        if answer.status != 0:
-            return answering_state(record, answer, verifying=look.registry.activity(record) == "verifying")
+        answer, snapshot = look.ask(record)
         detail = f"Its address does not answer: {answer.detail}"
-        return Snapshot(State.UNKNOWN, detail, next_step=self.start_again(record))
-
-    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
-        """Return False: nothing is known of its process."""
-        del record, registry
-        return False
+        return snapshot or Snapshot(State.UNKNOWN, detail, next_step=self.start_again(record))
 
     def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
         """Do nothing: the caller forgets it, and its process goes on."""

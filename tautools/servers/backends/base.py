@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tautools.errors import ServerError, TautoolsError
 from tautools.records import ServerRecord
+from tautools.servers.checks.target import ask_models
+from tautools.servers.state import answering_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tautools.http import Http
     from tautools.params.models import ServerParams, SiteParams
+    from tautools.servers.checks.target import ModelList
     from tautools.servers.registry import Registry
     from tautools.servers.state import Snapshot
     from tautools.slurm import SlurmJob
@@ -51,6 +54,13 @@ class Look:
     jobs: Mapping[str, SlurmJob] | None = None
     """What Slurm said of the jobs just now; a backend asks for its own job where this is None."""
 
+    def ask(self, record: ServerRecord) -> tuple[ModelList, Snapshot | None]:
+        """Ask the address of a server which models it serves; return its state too when it answers."""
+        answer = ask_models(record.base_url, key=self.registry.key(record), http=self.http)
+        if answer.status == 0:
+            return answer, None
+        return answer, answering_state(record, answer, verifying=self.registry.activity(record) == "verifying")
+
 
 class Backend(Protocol):
     """Where a server runs, and everything that depends on it."""
@@ -78,10 +88,10 @@ class Backend(Protocol):
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether its process or job has ended; its address is not asked, which would be logged there."""
+        return False
 
     def job_state(self, record: ServerRecord) -> str:
         """Return how the scheduler says that it ended, such as `OUT_OF_MEMORY`; empty when it does not say."""
-        del record
         return ""
 
     def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
@@ -97,7 +107,6 @@ class Backend(Protocol):
 
     def time_left(self, record: ServerRecord) -> float | None:
         """Return how long it may still run [s]; None without a limit."""
-        del record
         return None
 
     def start_again(self, record: ServerRecord) -> str:

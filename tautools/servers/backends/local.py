@@ -18,10 +18,8 @@ from tautools.errors import ParamsError, ServerError
 from tautools.files import ensure_folder
 from tautools.servers.accelerators.assignment import require_cards
 from tautools.servers.backends.base import Backend, check_model, check_options, name_taken, new_record
-from tautools.servers.checks.target import ask_models
 from tautools.servers.ports import choose_port
 from tautools.servers.state import (
-    answering_state,
     ended_state,
     out_of_sight,
     process_runs,
@@ -94,7 +92,6 @@ class LocalBackend(Backend):
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise when the process, or a worker it left behind, runs."""
-        del registry
         if not record.on_this_host:
             raise name_taken(record, f"is registered on host {record.host}", "", "There, stop")
         if processes_of(record):
@@ -107,9 +104,9 @@ class LocalBackend(Backend):
         """Ask the process first, then the address, then the log."""
         if record.on_this_host and not process_runs(record):
             return ended_state(record, look.registry)
-        answer = ask_models(record.base_url, key=look.registry.key(record), http=look.http)
-        if answer.status != 0:
-            return answering_state(record, answer, verifying=look.registry.activity(record) == "verifying")
+        answer, snapshot = look.ask(record)
+        if snapshot is not None:
+            return snapshot
         if not record.on_this_host:
             return out_of_sight(record)
         # It may have ended while it was asked; the process has the last word.
@@ -119,12 +116,10 @@ class LocalBackend(Backend):
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the process is gone; a process on another host counts as running."""
-        del registry
         return record.on_this_host and not process_runs(record)
 
     def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
         """End the whole process group, and wait until its cards are free."""
-        del registry
         if not record.on_this_host:
             raise ServerError(
                 f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",

@@ -11,12 +11,10 @@ from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
 from tautools.servers.backends.base import Backend, LaunchRequest, name_taken, new_record, warn_missing_model
 from tautools.servers.backends.slurm_script import job_argv, job_script
-from tautools.servers.checks.target import ask_models
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import (
     Snapshot,
     State,
-    answering_state,
     ended_state,
     out_of_sight,
     silent_state,
@@ -86,17 +84,15 @@ class SlurmBackend(Backend):
             return _ended_job(record, job) or ended_state(record, registry, job_state=job.state.name)
         if (job is None or record.shares_job) and registry.exit_code(record) is not None:
             return ended_state(record, registry)
-        waiting = _waiting_job(record, job) if job is not None else None
+        waiting = _not_begun(record, job)
         if waiting is not None:
             return waiting
-        if not record.base_url:
-            return Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.")
-        answer = ask_models(record.base_url, key=registry.key(record), http=look.http)
-        if answer.status == 0:
+        answer, snapshot = look.ask(record)
+        if snapshot is None:
             return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
-        snapshot = answering_state(record, answer, verifying=registry.activity(record) == "verifying")
-        ready = snapshot.state is State.READY and job is not None
-        return replace(snapshot, detail=_format_time_left(job.left_s)) if ready and job is not None else snapshot
+        if snapshot.state is State.READY and job is not None:
+            return replace(snapshot, detail=_format_time_left(job.left_s))
+        return snapshot
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the job has ended, or this server of a job of several."""
@@ -112,7 +108,6 @@ class SlurmBackend(Backend):
 
     def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
         """Cancel the job, or ask it to end this one of its servers."""
-        del term_s
         if registry.neighbours(record):
             _stop_one(record, registry.launch_file(record.name, "stop"), say)
         else:
@@ -197,8 +192,11 @@ def _job_of(record: ServerRecord) -> SlurmJob | None:
     return ask_jobs([record]).get(record.job_id)
 
 
-def _waiting_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
+def _not_begun(record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
     """Return the state of a server whose job has not begun its work; None when it has."""
+    if job is None:
+        unknown = Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.")
+        return None if record.base_url else unknown
     if job.state in {JobState.PENDING, JobState.SUSPENDED}:
         reason = explain_reason(job.reason) if job.state is JobState.PENDING else "It is suspended."
         estimate = ""
