@@ -14,6 +14,7 @@
     ├── ModelCallError     one model request went wrong; `fault` says how
     ├── SlurmError         Slurm refused, or did not answer
     ├── ServerError        a server could not be started, found, proven or stopped
+    │   ├── UnknownServerError  no server of that name is registered
     │   ├── NotReadyError
     │   └── VerifyError
     ├── RunError           a cell cannot run
@@ -164,6 +165,10 @@ class SlurmError(TautoolsError):
 
 class ServerError(TautoolsError):
     """A server could not be started, found, proven or stopped."""
+
+
+class UnknownServerError(ServerError):
+    """No server of that name is registered."""
 
 
 class NotReadyError(ServerError):

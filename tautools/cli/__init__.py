@@ -2,73 +2,60 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tautools import __version__
-from tautools.cli.output import guard
+from tautools.cli.commands import LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-__all__ = ["VERBS", "LazyGroup", "cli", "completion_command", "main"]
 
+__all__ = ["VERBS", "cli", "main"]
 
-VERBS = {
-    "init": "Write a workspace from a site.",
-    "doctor": "Say whether this session can do the work.",
-    "config": "Show sites, servers, sweeps and runs as they will be used.",
-    "server": "Launch, verify, watch and stop model servers.",
-    "run": "Run one cell from flags; run it again to resume.",
-    "local": "Start N servers here, run the domains in turn, stop.",
-    "adopt": "Take over results of tau-bench, tau2-bench, inspect.",
-    "show": "Read a conversation, finished or running.",
-    "failures": "Say why conversations did not pass.",
-    "rescore": "Score stored conversations by other rules.",
-    "judge": "Ask a judge about conversations that are finished.",
-    "sweep": "Plan, run and watch many cells.",
-    "persona": "Moods of the customer: list, show, prove, compare.",
-    "export": "Write results in tau2-bench's or tau-bench's own format.",
-    "report": "Tables, figures and pages of what was measured.",
-    "fidelity": "Compare the loop with tau-bench's own.",
-    "model": "Check and fetch the weights of models.",
-    "simulate": "Serve a SIMULATED model in the foreground.",
-    "demo": "The whole way on simulated models, in minutes.",
-    "completion": "Print the completion script for your shell.",
+_SECTIONS = {
+    "Start here": {
+        "demo": ("The whole way on simulated models, in minutes.", "tautools.cli.setup:demo_command"),
+        "init": ("Write a workspace from a site.", "tautools.cli.setup:init_command"),
+        "doctor": ("Say whether this machine can do the work.", "tautools.cli.setup:doctor_command"),
+        "config": ("Show sites, servers, sweeps and runs as they will be used.", "tautools.cli.setup:config_command"),
+    },
+    "Servers": {
+        "server": ("Launch, verify, watch and stop model servers.", "tautools.cli.server:server_command"),
+        "model": ("Check and fetch the weights of models.", "tautools.cli.model:model_command"),
+    },
+    "Run and sweep": {
+        "run": ("Run one cell from flags; run it again to resume.", "tautools.cli.run:run_command"),
+        "local": ("Start N servers here, run the domains in turn, stop.", "tautools.cli.local:local_command"),
+        "sweep": ("Plan, run and watch many cells.", "tautools.cli.sweep:sweep_command"),
+    },
+    "Results": {
+        "show": ("Read a conversation, finished or running.", "tautools.cli.show:show_command"),
+        "report": ("Tables, figures and pages of what was measured.", "tautools.cli.results:report_command"),
+        "failures": ("Say why conversations did not pass.", "tautools.cli.analysis:failures_command"),
+        "import": ("Bring in results of tau-bench, tau2-bench, inspect.", "tautools.cli.results:import_command"),
+        "export": ("Write results as tau2-bench or tau-bench would.", "tautools.cli.results:export_command"),
+    },
+    "Expert": {
+        "persona": ("Personas of the customer: list, check, compare.", "tautools.cli.persona:persona_command"),
+        "judge": ("Ask a judge about finished conversations.", "tautools.cli.analysis:judge_command"),
+        "rescore": ("Score stored conversations by other rules.", "tautools.cli.analysis:rescore_command"),
+        "fidelity": ("Compare the loop with tau-bench's own.", "tautools.cli.fidelity:fidelity_command"),
+        "simulate": ("Serve a SIMULATED model in the foreground.", "tautools.cli.model:simulate_command"),
+        "completion": ("Print the completion script for your shell.", "tautools.cli:completion_command"),
+    },
 }
+
+VERBS = {verb: text for section in _SECTIONS.values() for verb, (text, _) in section.items()}
 """What `tautools --help` says of each verb, so that none of them has to be loaded for it."""
-
-_COMMANDS = {
-    "init": "tautools.cli.setup:init_command",
-    "doctor": "tautools.cli.setup:doctor_command",
-    "config": "tautools.cli.setup:config_command",
-    "server": "tautools.cli.server:server_command",
-    "run": "tautools.cli.run:run_command",
-    "local": "tautools.cli.local:local_command",
-    "adopt": "tautools.cli.results:import_command",
-    "show": "tautools.cli.show:show_command",
-    "failures": "tautools.cli.analysis:failures_command",
-    "rescore": "tautools.cli.analysis:rescore_command",
-    "judge": "tautools.cli.analysis:judge_command",
-    "sweep": "tautools.cli.sweep:sweep_command",
-    "persona": "tautools.cli.persona:persona_command",
-    "export": "tautools.cli.results:export_command",
-    "report": "tautools.cli.results:report_command",
-    "fidelity": "tautools.cli.fidelity:fidelity_command",
-    "model": "tautools.cli.model:model_command",
-    "simulate": "tautools.cli.model:simulate_command",
-    "demo": "tautools.cli.setup:demo_command",
-    "completion": "tautools.cli:completion_command",
-}
-"""Where the command of each verb is defined: module and name."""
 
 _EPILOG = """\b
 Examples:
   tautools demo                                            everything once, on simulated models
   tautools init ~/work --site sol-gaudi                    a workspace to work in
-  tautools doctor                                          what this session has and lacks
-  tautools server up qwen3-4b                              start a server and prove it
+  tautools doctor                                          what works here and what is missing
+  tautools server up qwen3-4b                              start a server and verify it
   tautools run --env retail --strategy fc --model M --limit 2
   tautools sweep plan sol-gaudi-120 --set path=~/tau-bench
   tautools report --sweep demo
@@ -78,52 +65,9 @@ Exit codes: 0 fine, 1 it failed, 2 bad input, 3 unfinished (run it again), 130 i
 """
 
 
-class LazyGroup(click.Group):
-    """A group that knows its verbs by name and imports one only when it is called."""
-
-    @guard
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse and run; options shared by all verbs raise here, before any verb's own guard."""
-        return super().main(*args, **kwargs)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order of a day's work."""
-        return [*VERBS, *super().list_commands(ctx)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one verb."""
-        if cmd_name not in VERBS:
-            return super().get_command(ctx, cmd_name)
-        module, name = _COMMANDS[cmd_name].split(":")
-        command = getattr(importlib.import_module(module), name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{_COMMANDS[cmd_name]} is not a click command")
-        return command
-
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """List the verbs without loading them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb; name the nearest ones when there is none."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from tautools.params.find import nearest  # pydantic comes with it; `--help` does without
-
-            near = nearest(args[0], VERBS, most=2)
-            hint = f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
-            ctx.fail(f"There is no command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
     cls=LazyGroup,
+    verbs=_SECTIONS,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -145,15 +89,13 @@ Examples:
 """
 
 
-@click.command("completion", epilog=_COMPLETION_EPILOG)
+@cli.command("completion", epilog=_COMPLETION_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@guard
 def completion_command(shell: str) -> None:
     """Print the completion script for SHELL; nothing is installed."""
-    from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
+    from click.shell_completion import ShellComplete, get_completion_class
 
-    kinds: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
-    kind = kinds[shell]
-    script = kind(cli, {}, "tautools", "_TAUTOOLS_COMPLETE")
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - the three shells are click's own
     # The base class's source: bash's own first starts a shell to ask its version.
-    click.echo(ShellComplete.source(script).strip())
+    click.echo(ShellComplete.source(kind(cli, {}, "tautools", "_TAUTOOLS_COMPLETE")).strip())

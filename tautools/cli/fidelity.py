@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tautools.cli.commands import EXIT_FAILED, VerbCommand
 from tautools.cli.options import json_option
-from tautools.cli.output import EXIT_FAILED, guard
 from tautools.errors import BenchError
 from tautools.records import Strategy, UserStrategy
 from tautools.run.recorded import ReplayStatus
@@ -213,7 +213,7 @@ Exit codes: 0 equal, 1 different, 2 bad input.
 """
 
 
-@click.command("fidelity", epilog=_FIDELITY_EPILOG)
+@click.command("fidelity", cls=VerbCommand, epilog=_FIDELITY_EPILOG)
 @click.option("--bench", default="tau-bench", show_default=True, help="The benchmark; only tau-bench (v1).")
 @click.option("--path", help="Checkout of tau-bench.  [default: TAUTOOLS_TAU_BENCH_PATH, or where it is installed]")
 @click.option("--env", "envs", multiple=True, help="Only this env; may be given several times.")
@@ -235,7 +235,6 @@ Exit codes: 0 equal, 1 different, 2 bad input.
               help="Replay a result file of tau-bench instead; may be given several times.")  # fmt: skip
 @click.option("--write", is_flag=True, help="Write the hashes of the original's requests to that file.")
 @json_option
-@guard
 def fidelity_command(**given: Any) -> None:
     """Compare our loop with tau-bench's own agents and users: every request, observation, end and reward.
 

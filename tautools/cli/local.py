@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,23 +10,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from tautools.cli.options import json_option, new_workspace_option, set_option, site_option
-from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbCommand
+from tautools.cli.options import dry_run_option, json_option, set_option, site_option, workspace_option
+from tautools.cli.output import cell_progress, cell_result_dict, emit, watch_starts
+from tautools.cli.run import plan_dict, plan_text
 from tautools.cli.server import start_watchdogs
-from tautools.cli.server_plan import IdList, LayoutRequest, StaggerType
+from tautools.cli.server_plan import LayoutRequest, StaggerType
 from tautools.errors import ParamsError
-from tautools.files import expand_home
-from tautools.params import list_params, load_all, load_server
-from tautools.params.models import RoleParams, ServerParams
+from tautools.files import expand_home, write_atomic
+from tautools.params import find_params, list_params, load_all, load_server, resolve_run
+from tautools.params.models import RoleParams, ServerParams, SiteParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tautools.params.models import RunParams
     from tautools.run import Cell, CellResult
     from tautools.servers import Server
 
+MODEL_CONFIG = "model_config_local.json"
+"""ToolOrchestra's file of addresses: written while our servers run, read with `--skip-server-start`."""
+
+_STARTING = {
+    "num_servers": "--num-servers",
+    "gpu_ids": "--gpu-ids",
+    "start_port": "--start-port",
+    "stagger": "--stagger-delay",
+    "server_timeout": "--server-timeout",
+    "tool_call_parser": "--tool-call-parser",
+    "log_dir": "--log-dir",
+    "force": "--force",
+    "site": "--site",
+    "overrides": "--set",
+}
+"""Options that only mean something when servers are started."""
 
 _HOSTED = {
     r"(gpt-\d|chatgpt-|o\d)": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"},
@@ -54,7 +71,7 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
     Raises
     ------
     ParamsError
-        When it looks like a folder and is none, or an override is wrong.
+        When it looks like a folder and is none, like a server file and there is none, or an override is wrong.
     """
     names = list_params("servers", workspace)
     if model in names or model.endswith((".yaml", ".yml")):
@@ -70,14 +87,30 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
             f"--agent-model: there is no folder {model}.",
             next_step="Name a folder with weights, a model of the hub, or a file under params/servers/.",
         )
+    elif "/" not in model:
+        find_params("servers", model, workspace)  # a model of the hub has its owner before it; this is a wrong name
     return _made_up(model, overrides, tool_call_parser)
 
 
-def agent_role(params: ServerParams, *, workspace: Path, started: bool) -> RoleParams:
-    """Return the agent's role: the servers started here by their file's name, or whichever serve the model."""
-    if started and params.name in list_params("servers", workspace):
-        return RoleParams(server=params.name, model=params.serves)
-    return RoleParams(model=params.serves)
+def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
+    from tautools.params.check import validated
+    from tautools.params.yaml import ParamsTree, apply_overrides
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
+    data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
+    tree = ParamsTree("the command line", data)
+    apply_overrides(tree, overrides)
+    return validated(ServerParams, tree.data, tree)
+
+
+def running_role(name: str, *, workspace: Path) -> RoleParams | None:
+    """Return the role that a registered server plays, found by its name, its file's name or its model; None without."""
+    from tautools.servers import Registry
+
+    records = Registry(workspace).list()
+    if any(name in {record.name, record.spec.get("name")} for record in records):
+        return RoleParams(server=name)
+    return RoleParams(model=name) if any(record.model == name for record in records) else None
 
 
 def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[RoleParams, ServerParams | None]:
@@ -93,15 +126,11 @@ def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[
     workspace : Path
         Whose servers are meant.
     """
-    from tautools.servers import Registry
-
     if name is None:
         return agent, None
-    records = Registry(workspace).list()
-    if any(name in {record.name, record.spec.get("name")} for record in records):
-        return RoleParams(server=name), None
-    if any(record.model == name for record in records):
-        return RoleParams(model=name), None
+    running = running_role(name, workspace=workspace)
+    if running is not None:
+        return running, None
     if name in list_params("servers", workspace):
         return RoleParams(server=name), load_server(name, workspace=workspace)
     for beginning, where in _HOSTED.items():
@@ -110,194 +139,223 @@ def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[
     return RoleParams(model=name), None
 
 
-def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
-    from tautools.params.check import validated
-    from tautools.params.yaml import ParamsTree, apply_overrides
-
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
-    data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
-    tree = ParamsTree("the command line", data)
-    apply_overrides(tree, overrides)
-    return validated(ServerParams, tree.data, tree)
-
-
-_LISTS = {"--domains", "--envs", "--gpu-ids"}
-"""Options that take several words, up to the next option."""
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
 _LOCAL_EPILOG = """\b
 Examples:
   tautools local --agent-model qwen3-8b --num-servers 4 --gpu-ids 0 1 2 3 --start-port 1900
-  tautools local --agent-model sim-small --domains retail airline --limit 5
+  tautools local --agent-model sim-small --domains retail airline --limit 5 --dry-run
   tautools local --agent-model ~/ckpt/Orchestrator-8B --user-llm gpt-4o --stagger-delay 30 --server-timeout 900
 \b
-Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.
+Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again), 130 interrupted.
 """
 
 
-class _WordListCommand(click.Command):
-    """Reads `--domains retail airline` as `--domains retail,airline`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        joined: list[str] = []
-        inside = False
-        for word in args:
-            if inside and not word.startswith("-"):
-                # Directly behind the option stands its value; the words after that belong to it too.
-                joined.append(word) if joined[-1] in _LISTS else joined.append(f"{joined.pop()},{word}")
-                continue
-            inside = word in _LISTS
-            joined.append(word)
-        return super().parse_args(ctx, joined)
-
-
-@click.command("local", cls=_WordListCommand, epilog=_LOCAL_EPILOG)
+@click.command("local", cls=VerbCommand, epilog=_LOCAL_EPILOG)
 @click.option("--agent-model", "--model", required=True, help="Server file, model of the hub, or folder with weights.")
 @click.option("--user-llm", "--user-model", help="Customer: server, hosted model such as gpt-4o.  [default: the agent]")
 @click.option("--num-servers", "--replicas", type=click.IntRange(1, 256), default=1, show_default=True, help="Servers.")
-@click.option("--gpu-ids", type=IdList(), help="Use these cards only, such as 0 1 2 3.  [default: idle ones]")
-@click.option("--start-port", type=click.IntRange(1, 65535), help="First port; others follow.  [default: free ones]")
 @click.option(
-    "--stagger-delay", "--stagger", "stagger", type=StaggerType(), default="loaded", show_default=True,
-    help="Seconds between two starts, or `loaded`: when the former has loaded its weights.",
-)  # fmt: skip
+    "--gpu-ids", cls=ListOption, numbers=True, help="Use these cards only, such as 0 1 2 3.  [default: idle ones]"
+)
+@click.option("--start-port", type=click.IntRange(1, 65535), help="First port; others follow.  [default: free ones]")
+@click.option("--stagger-delay", "--stagger", "stagger", type=StaggerType(), default="loaded", show_default=True,
+              help="Seconds between two starts, or `loaded`: when the former has loaded its weights.")  # fmt: skip
 @click.option("--server-timeout", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
-@click.option("--skip-server-start", is_flag=True, help="Use servers of the workspace that run already.")
+@click.option("--skip-server-start", is_flag=True,
+              help=f"Use servers of the workspace that run already, or those of {MODEL_CONFIG}.")  # fmt: skip
 @click.option("--tool-call-parser", default="hermes", show_default=True, help="For a model without a server file.")
-@click.option("--domains", "--envs", "domains", default="retail,telecom,airline", show_default=True, help="In turn.")
+@click.option("--domains", "--envs", "domains", cls=ListOption, default=("retail,telecom,airline",), show_default=True,
+              help="In turn.")  # fmt: skip
 @click.option("--strategy", default="fc", show_default=True, help="How the agent is prompted.")
 @click.option("--max-steps", type=click.IntRange(1), default=200, show_default=True, help="Of one conversation.")
 @click.option("--num-trials", type=click.IntRange(1), default=1, show_default=True, help="Trials of each task.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many tasks of each domain.")
 @click.option("--concurrency", type=click.IntRange(1), help="Conversations at a time.  [default: 8 for each server]")
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Copy each domain's results there, as DOMAIN.json.",
-)
-@click.option("--log-dir", type=_FOLDER, help="Link the servers' logs there.")
+@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Copy each domain's results there, as DOMAIN.json.")  # fmt: skip
+@click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Link the servers' logs there.")
 @click.option("--force", is_flag=True, help="Use cards that are in use.")
 @site_option
 @set_option
-@new_workspace_option
+@dry_run_option
+@workspace_option
 @json_option
-@guard
-def local_command(workspace: Path, as_json: bool, **how: Any) -> None:
+@click.pass_context
+def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **options: Any) -> None:
     """Start N servers of one model, run the domains in turn, stop the servers.
 
-    What is finished is never held again: run the same command to go on. Everything is checked before a server starts.
+    What is finished is never run again: type the same command to go on. Everything is checked before a server starts.
     """
-    agent, user, servers = _roles_and_servers(workspace, how)
-    runs = [_run_params(domain, agent, user, workspace, how) for domain in _domains(how["domains"])]
-    cells = _prepare_before_start(runs, servers, workspace)
+    from tautools.run import prepare_cell
+
+    given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    agent, user, servers = _roles_and_servers(workspace, options, given)
+    options["site"] = _site_here(options["site"], given)
+    if options["user_llm"] is None:
+        click.echo("No --user-llm is given: the agent's model plays the customer, too.", err=True)
+    cells = [
+        prepare_cell(resolve_run(flags, workspace=workspace).params, workspace=workspace, need_servers=False)
+        for flags in _run_flags(agent, user, options)
+    ]
+    _check_running(cells[0], servers, workspace)
+    if options["dry_run"]:
+        _show_plan(cells, servers, as_json=as_json)
+        return
     results: list[CellResult] = []
-    with _terminated_as_interrupt(), _running(servers, workspace, how, quiet=as_json):
+    with _sigterm_as_interrupt(), _running(servers, workspace, options, quiet=as_json):
         for cell in cells:
-            results.append(_run_domain(cell, how["output_dir"], quiet=as_json))
+            results.append(_run_domain(cell, options["output_dir"], quiet=as_json))
             if results[-1].interrupted:
                 break
     if as_json:
-        click.echo(json.dumps([_domain_dict(result) for result in results], indent=1))
+        emit([cell_result_dict(result) for result in results], as_json=True)
     if any(result.interrupted for result in results):
         raise SystemExit(EXIT_INTERRUPTED)
     if any(not result.finished for result in results):
         raise SystemExit(EXIT_UNFINISHED)
 
 
-def _roles_and_servers(workspace: Path, how: dict[str, Any]) -> tuple[RoleParams, RoleParams, list[ServerParams]]:
+def _roles_and_servers(
+    workspace: Path, options: dict[str, Any], given: set[str]
+) -> tuple[RoleParams, RoleParams, list[ServerParams]]:
     """Return the two roles and the servers to start for them."""
-    parser = how["tool_call_parser"]
-    params = agent_server(how["agent_model"], workspace=workspace, overrides=how["overrides"], tool_call_parser=parser)
-    start = not how["skip_server_start"]
-    agent = agent_role(params, workspace=workspace, started=start)
-    user, user_server = user_role(how["user_llm"], agent, workspace=workspace)
-    if not start:
-        return agent, user, []
-    asked = LayoutRequest(
-        (f"{params.name}={how['num_servers']}",), start_port=how["start_port"], stagger=how["stagger"]
+    model, files = options["agent_model"], list_params("servers", workspace)
+    if options["skip_server_start"]:
+        unused = [option for name, option in _STARTING.items() if name in given]
+        if unused:
+            raise click.UsageError(f"{', '.join(unused)}: for servers that are started; leave out --skip-server-start")
+        agent = _attached_role(model, workspace)
+        if agent is None:
+            agent = RoleParams(model=load_server(model, workspace=workspace).serves if model in files else model)
+        return agent, user_role(options["user_llm"], agent, workspace=workspace)[0], []
+    params = agent_server(
+        model, workspace=workspace, overrides=options["overrides"], tool_call_parser=options["tool_call_parser"]
     )
-    servers = asked.arranged([params])
+    agent = RoleParams(server=params.name if params.name in files else None, model=params.serves)
+    user, user_server = user_role(options["user_llm"], agent, workspace=workspace)
+    count = (f"{params.name}={options['num_servers']}",)
+    layout = LayoutRequest(count, start_port=options["start_port"], stagger=options["stagger"])
+    servers = layout.arranged([params])
     if user_server is not None and user_server.name != params.name:
         servers.append(user_server)
     return agent, user, servers
 
 
-def _run_params(domain: str, agent: RoleParams, user: RoleParams, workspace: Path, how: dict[str, Any]) -> RunParams:
-    from tautools.params import resolve_run
+def _attached_role(model: str, workspace: Path) -> RoleParams | None:
+    """Return the role of a registered server; those of the workspace's `model_config_local.json` are attached first."""
+    role = running_role(model, workspace=workspace)
+    file = workspace / MODEL_CONFIG
+    if role is not None or not file.is_file():
+        return role
+    from tautools.servers import attach_all
+    from tautools.servers.addresses import read_model_config
 
+    servers, failures = attach_all(read_model_config(file), workspace=workspace)
+    for name, error in failures.items():
+        click.secho(f"{name}: {error}", err=True, fg="red")
+    if servers:
+        names = ", ".join(server.name for server in servers)
+        click.echo(f"Attached from {MODEL_CONFIG}: {names}; `tautools server stop NAME` forgets one.", err=True)
+    return running_role(model, workspace=workspace)
+
+
+def _site_here(site: SiteParams, given: set[str]) -> SiteParams:
+    """Return the site that was named, else the workspace's own with its servers as processes of this machine."""
+    return site if "site" in given else site.model_copy(update={"scheduler": "none"})
+
+
+def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the flags of one run for each domain."""
     flags = {
-        "env": domain,
-        "strategy": how["strategy"],
-        "num_trials": how["num_trials"],
-        "tasks.limit": how["limit"],
-        "concurrency": how["concurrency"] or 8 * how["num_servers"],
-        "limits.max_steps": how["max_steps"],
+        "strategy": options["strategy"],
+        "num_trials": options["num_trials"],
+        "tasks.limit": options["limit"],
+        "concurrency": options["concurrency"] or 8 * options["num_servers"],
+        "limits.max_steps": options["max_steps"],
     }
     for name, role in (("agent", agent), ("user", user)):
         flags |= {f"{name}.{key}": value for key, value in role.model_dump(exclude_defaults=True).items()}
-    return resolve_run(flags, workspace=workspace).params
+    for domain in options["domains"]:
+        yield {"env": domain} | flags
 
 
-def _domains(text: str) -> list[str]:
-    found = list(dict.fromkeys(part for part in text.replace(",", " ").split() if part))
-    if not found:
-        raise click.UsageError("--domains: no domain is named")
-    return found
-
-
-def _prepare_before_start(runs: Sequence[RunParams], servers: Sequence[ServerParams], workspace: Path) -> list[Cell]:
-    """Raise what can be known to be wrong before a server is started: domains, tasks, keys, servers that must run."""
-    from tautools.run import prepare_cell
+def _check_running(cell: Cell, servers: Sequence[ServerParams], workspace: Path) -> None:
+    """Raise when a server that must run already does not answer, or its key is missing."""
     from tautools.servers import endpoints
 
-    cells = [prepare_cell(run, workspace=workspace, need_servers=False) for run in runs]
     starting = {name for params in servers for name in (params.name, params.serves)}
-    for name, role in (("agent", runs[0].agent), ("user", runs[0].user)):
+    for name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
         if (role.server or role.model) not in starting:
             endpoints(role, workspace=workspace, role_name=name)
-    return cells
+
+
+def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_json: bool) -> None:
+    plans = [plan_dict(cell) for cell in cells]
+    starting = [{"name": params.name, "model": params.model, "replicas": params.replicas} for params in servers]
+    lines = [f"{params.name}: {params.replicas} x {params.model} would be started" for params in servers]
+    lines += [plan_text(cell, plan) for cell, plan in zip(cells, plans, strict=True)]
+    emit({"servers": starting, "domains": plans}, as_json=as_json, text="\n".join(lines))
 
 
 @contextlib.contextmanager
-def _running(servers: Sequence[ServerParams], workspace: Path, how: dict[str, Any], *, quiet: bool) -> Iterator[None]:
-    """Start the servers and prove them; stop all of them at the end, whatever happened.
+def _running(
+    servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any], *, quiet: bool
+) -> Iterator[None]:
+    """Start the servers and verify them; stop all of them at the end, whatever happened.
 
-    If this process is killed, a keeper of each stops it.
+    If this process is killed, a watchdog of each stops it.
     """
-    from tautools.cli.output import watch_starts
-    from tautools.params import load_site
     from tautools.servers import launch_all
     from tautools.servers.lease import LeaseTerms, owner_process
 
     if not servers:
         yield
         return
-    site = load_site(how["site"], workspace=workspace) if how["site"] else None
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text, err=True)
+
     started = launch_all(
-        servers, workspace=workspace, site=site, gpu_ids=how["gpu_ids"], force=how["force"], emit=_say(quiet=quiet)
+        servers,
+        workspace=workspace,
+        site=options["site"],
+        gpu_ids=options["gpu_ids"],
+        force=options["force"],
+        emit=say,
     )
     try:
         terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
         start_watchdogs(started, terms)
         aliases = [server.record.alias for server in started]
-        if how["log_dir"] is not None:
-            _link_logs(started, how["log_dir"])
-        for error in watch_starts(started, timeout_s=how["server_timeout"], quiet=quiet).values():
+        if options["log_dir"] is not None:
+            _link_logs(started, options["log_dir"])
+        for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=quiet).values():
             raise error
-        # One that lost its port and was started again is another launch, which has no keeper yet.
-        start_watchdogs(
-            [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias], terms
-        )
-        yield
+        # One that lost its port and was started again is another launch, which has no watchdog yet.
+        again = [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias]
+        start_watchdogs(again, terms)
+        with _model_config(started, workspace):
+            yield
     finally:
         for server in started:
             server.stop()
-        _say(quiet=quiet)(f"{len(started)} servers stopped")
+        say(f"{len(started)} servers stopped")
 
 
-def _say(*, quiet: bool) -> Any:
-    return (lambda _text: None) if quiet else (lambda text: click.echo(text, err=True))
+@contextlib.contextmanager
+def _model_config(servers: Sequence[Server], workspace: Path) -> Iterator[None]:
+    """Keep the servers' addresses in the workspace's `model_config_local.json` while they run; a file there is kept."""
+    from tautools.servers.addresses import write_model_config
+
+    file = workspace / MODEL_CONFIG
+    if file.exists():
+        yield
+        return
+    write_model_config(file, [server.record for server in servers])
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _link_logs(servers: Sequence[Server], folder: Path) -> None:
@@ -310,8 +368,6 @@ def _link_logs(servers: Sequence[Server], folder: Path) -> None:
 
 
 def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
-    from tautools.cli.output import cell_progress
-    from tautools.files import write_atomic
     from tautools.run import run_cell
 
     with cell_progress(cell, quiet=quiet) as show:
@@ -324,20 +380,8 @@ def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
     return result
 
 
-def _domain_dict(result: CellResult) -> dict[str, Any]:
-    return {
-        "env": result.setting.env,
-        "done": result.done,
-        "pending": result.pending,
-        "outcomes": {outcome.value: count for outcome, count in result.outcomes.items()},
-        "simulated": result.setting.simulated,
-        "setting_id": result.setting.id,
-        "folder": str(result.folder),
-    }
-
-
 @contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
+def _sigterm_as_interrupt() -> Iterator[None]:
     """Stop the servers on SIGTERM too, as a job's end sends it."""
 
     def interrupt(*_: object) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.options import ParamsName, json_option, workspace_option
-from tautools.cli.output import EXIT_FAILED, guard
+from tautools.cli.commands import EXIT_FAILED, VerbCommand, VerbGroup
+from tautools.cli.options import ParamsName, dry_run_option, json_option, params_options, workspace_option
+from tautools.cli.output import emit
 from tautools.errors import ParamsError
+from tautools.params import load_server
 from tautools.params.models import SimulateParams
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Exit codes: 0 complete here, 1 not, 2 no possible name.
 """
 
 
-@click.group("model", epilog=_MODEL_EPILOG)
+@click.group("model", cls=VerbGroup, epilog=_MODEL_EPILOG)
 def model_command() -> None:
     """Check and fetch the weights of models."""
 
@@ -41,7 +42,6 @@ def model_command() -> None:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=ParamsName("servers"))
 @workspace_option
 @json_option
-@guard
 def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     """Say whether weights are cached and complete, gated, absent, and whether the disk has room. Fetches nothing.
 
@@ -49,28 +49,25 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     """
     from tautools.servers.weights import check_weights
 
-    found = [check_weights(_model_of(each, workspace)) for each in models]
-    _show_weights(found, as_json=as_json)
+    _show_weights([check_weights(_model_of(name, workspace)) for name in models], as_json=as_json)
 
 
 @model_command.command()
 @click.argument("model", type=ParamsName("servers"))
+@dry_run_option
 @workspace_option
 @json_option
-@guard
-def fetch(model: str, workspace: Path, as_json: bool) -> None:
+def fetch(model: str, dry_run: bool, workspace: Path, as_json: bool) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
-    from tautools.servers.weights import fetch_weights
+    from tautools.servers.weights import check_weights, fetch_weights
 
-    _show_weights([fetch_weights(_model_of(model, workspace))], as_json=as_json)
+    get = check_weights if dry_run else fetch_weights
+    _show_weights([get(_model_of(model, workspace))], as_json=as_json)
 
 
 def _show_weights(found: list[Weights], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([_weights_dict(each) for each in found], indent=1))
-    else:
-        for each in found:
-            click.echo(click.style(str(each), fg="green" if each.usable else "yellow"))
+    lines = [click.style(str(each), fg="green" if each.usable else "yellow") for each in found]
+    emit([_weights_dict(each) for each in found], as_json=as_json, text="\n".join(lines))
     if not all(each.usable for each in found):
         raise SystemExit(EXIT_FAILED)
 
@@ -93,8 +90,6 @@ def _weights_dict(weights: Weights) -> dict[str, Any]:
 
 def _model_of(name: str, workspace: Path) -> str:
     """Return the model of a server file of that name, else the name itself."""
-    from tautools.params import load_server
-
     if "/" in name:
         return name
     try:
@@ -103,7 +98,18 @@ def _model_of(name: str, workspace: Path) -> str:
         return name
 
 
-_DEFAULTS = SimulateParams()
+_BEHAVIOUR = {
+    "skill": "--skill",
+    "ttft_ms": "--ttft-ms",
+    "itl_ms": "--itl-ms",
+    "prefill_ms_per_1k_tokens": "--prefill-ms-per-1k",
+    "jitter": "--jitter",
+    "speed": "--speed",
+    "seed": "--seed",
+    "max_model_len": "--max-model-len",
+}
+"""Options by the params that they set."""
+
 _SIMULATE_EPILOG = """\b
 Examples:
   tautools simulate --model demo --skill 0.7
@@ -111,29 +117,12 @@ Examples:
 """
 
 
-@click.command("simulate", epilog=_SIMULATE_EPILOG)
+@click.command("simulate", cls=VerbCommand, epilog=_SIMULATE_EPILOG)
 @click.option("--model", default="simulated", show_default=True, help="Served model name.")
 @click.option("--alias", "aliases", multiple=True, help="A further served name; may be given several times.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one.")
-@click.option("--skill", type=click.FloatRange(0, 1), default=_DEFAULTS.skill, show_default=True,
-              help="Probability that a conversation is solved.")  # fmt: skip
-@click.option("--ttft-ms", type=click.FloatRange(0), default=_DEFAULTS.ttft_ms, show_default=True,
-              help="Median time to first token.")  # fmt: skip
-@click.option("--itl-ms", type=click.FloatRange(0), default=_DEFAULTS.itl_ms, show_default=True,
-              help="Median gap between tokens.")  # fmt: skip
-@click.option("--prefill-ms-per-1k", "prefill_ms_per_1k_tokens", type=click.FloatRange(0), show_default=True,
-              default=_DEFAULTS.prefill_ms_per_1k_tokens, help="Added per 1000 uncached prompt tokens.")  # fmt: skip
-@click.option("--jitter", type=click.FloatRange(0, 2), default=_DEFAULTS.jitter, show_default=True,
-              help="Spread of the times: standard deviation of their logarithm.")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(0), default=_DEFAULTS.speed, show_default=True,
-              help="Divides all times; 0 answers at once.")  # fmt: skip
-@click.option(
-    "--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Another seed solves other conversations."
-)
-@click.option("--max-model-len", type=click.IntRange(1024), default=_DEFAULTS.max_model_len, show_default=True,
-              help="Longest prompt and answer together [tokens].")  # fmt: skip
-@guard
+@params_options(SimulateParams, _BEHAVIOUR, strict=True)
 def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int, **behaviour: Any) -> None:
     """Serve a SIMULATED model that plays agent and user of the benchmark's tasks, until Ctrl-C.
 
@@ -143,7 +132,7 @@ def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int,
     from tautools.simulate.server import serve_until_signal
 
     key = os.environ.get("VLLM_API_KEY", "")
-    params = SimulateParams(**behaviour)
+    params = SimulateParams(**{name: value for name, value in behaviour.items() if value is not None})
     server = SimulatedServer(params, model=model, aliases=aliases, key=key, host=host, port=port)
     serve_until_signal(server, lambda started: _show_started(started, keyed=bool(key)))
 

@@ -1,23 +1,33 @@
-"""Options that several verbs share."""
+"""Options that several verbs share; those of a run come from the fields of its params."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 from click.shell_completion import CompletionItem
+from pydantic_core import PydanticUndefined
 
+from tautools.cli.commands import GroupedOption, ListOption
 from tautools.errors import ParamsError
-from tautools.params import RUN_OPTIONS, list_params, workspace_path
+from tautools.params import RUN_OPTIONS, list_params, workspace_path, workspace_site
+from tautools.params.check import allowed_values, schema_node_at, without_none
+from tautools.params.models import RunParams
 from tautools.params.paths import WORKSPACE_VARIABLE
-from tautools.records import Strategy, UserStrategy
+from tautools.records import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import BaseModel
 
     from tautools.params import Kind
-
+    from tautools.params.models import RoleParams, SiteParams
+    from tautools.run.folder import SettingFolder
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -43,126 +53,168 @@ class ParamsName(click.ParamType[str]):
         return items or [CompletionItem(incomplete, type="file")]
 
 
-def _existing(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path:
+def _existing_workspace(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path:
     return workspace_path(value, must_exist=True)
 
 
-def _any(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path:
-    return workspace_path(value)
+def _site(ctx: click.Context, _param: click.Parameter, value: str | None) -> SiteParams:
+    return workspace_site(ctx.params["workspace"], value)
 
 
-def workspace_option(function: F) -> F:
-    """Add `--workspace`, a folder that must exist, as `workspace: Path`."""
-    return _workspace(_existing)(function)
+workspace_option = click.option(
+    "--workspace",
+    metavar="FOLDER",
+    callback=_existing_workspace,
+    is_eager=True,
+    help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]",
+)
+"""Adds `--workspace`, a folder that must exist, as `workspace: Path`."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+"""Adds `--json` as `as_json: bool`."""
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; do nothing.")
+"""Adds `--dry-run` as `dry_run: bool`."""
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one value, such as agent.temperature=0.2; may be given several times.",
+)
+"""Adds `--set key=value`, several times, as `overrides: tuple[str, ...]`."""
+
+show_config_option = click.option(
+    "--show-config", is_flag=True, help="Print what would be used and where each value came from; start nothing."
+)
+"""Adds `--show-config` as `show_config: bool`."""
+
+site_option = click.option(
+    "--site",
+    type=ParamsName("sites"),
+    callback=_site,
+    help="Where the work runs, by name or path.  [default: the workspace's own site, else this machine]",
+)
+"""Adds `--site` as `site: SiteParams`; the command has `workspace_option`, too."""
 
 
-def new_workspace_option(function: F) -> F:
-    """Add `--workspace`, a folder that may not exist yet, as `workspace: Path`."""
-    return _workspace(_any)(function)
+@dataclass(frozen=True, slots=True)
+class ChosenResults:
+    """The settings with results that a command is about."""
+
+    folders: list[SettingFolder]
+    workspace: Path
+    narrowed: bool
+    """Whether a folder or a part of the setting was named."""
 
 
-def _workspace(read: Callable[[click.Context, click.Parameter, str | None], Path]) -> Callable[[F], F]:
-    return click.option(
-        "--workspace",
-        metavar="FOLDER",
-        callback=read,
-        is_eager=True,
-        help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]",
-    )
+def results_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument and options that choose settings; the command gets them as a `ChosenResults`."""
+
+    @click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
+    @click.option("--env", help="Only this env.")
+    @click.option("--strategy", help="Only this strategy.")
+    @click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
+    @workspace_option
+    @functools.wraps(verb)
+    def chosen(folder: Path | None, workspace: Path, **options: Any) -> Any:
+        from tautools.run.show import choose_folders, folder_at
+
+        wanted = {name: options.pop(name) for name in ("env", "strategy", "model")}
+        if wanted["strategy"] == "tool-calling":
+            wanted["strategy"] = Strategy.FC.value
+        folders = [folder_at(folder)] if folder else choose_folders(workspace, **wanted)
+        return verb(ChosenResults(folders, workspace, bool(folder or any(wanted.values()))), **options)
+
+    return chosen
 
 
-def json_option(function: F) -> F:
-    """Add `--json` as `as_json: bool`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")(function)
-
-
-def set_option(function: F) -> F:
-    """Add `--set key=value`, several times, as `overrides: tuple[str, ...]`."""
-    return click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Override one value, such as agent.temperature=0.2; may be given several times.",
-    )(function)
-
-
-def show_config_option(function: F) -> F:
-    """Add `--show-config` as `show_config: bool`."""
-    return click.option(
-        "--show-config", is_flag=True, help="Print what would be used and where each value came from; start nothing."
-    )(function)
-
-
-def site_option(function: F) -> F:
-    """Add `--site` as `site: str | None`."""
-    return click.option("--site", type=ParamsName("sites"), default=None, help="Where the work runs, by name or path.")(
-        function
-    )
-
-
-_RUN_HELP: dict[str, tuple[Any, str]] = {
-    "env": (str, "Environment: airline, retail, telecom (tau2)."),
-    "strategy": (str, f"How the agent is prompted: {', '.join(each.value for each in Strategy)}."),
-    "agent.model": (
-        str,
-        "Served model name of the agent, at a registered server or at OPENAI_API_BASE.",
-    ),
-    "agent.server": (str, "Server of the agent: a running one, or a file of params/servers/."),
-    "agent.base_url": (str, "Address of the agent's server, ending in /v1."),
-    "agent.api_key_env": (str, "Environment variable that holds the key of the agent's server."),
-    "agent.provider": (str, "openai (any compatible server), or a hosted provider of litellm's."),
-    "agent.temperature": (float, "Sampling temperature of the agent."),
-    "few_shot_displays": (str, "File of solved examples for few-shot.  [default: the checkout's own]"),
-    "user_strategy": (str, f"How the customer is played: {', '.join(each.value for each in UserStrategy)}."),
-    "user.model": (str, "Served model name of the customer.  [default: the agent's]"),
-    "user.server": (str, "Server of the customer."),
-    "user.base_url": (str, "Address of the customer's server, ending in /v1."),
-    "user.api_key_env": (str, "Environment variable that holds the key of the customer's server."),
-    "user.provider": (str, "Provider of the customer's model."),
-    "user.temperature": (float, "Sampling temperature of the customer."),
-    "experts": (str, "NAME=SERVER: an expert for the strategy experts; several times."),
-    "persona": (str, "How the customer behaves: anger, or anger:strong; `tautools persona list` shows all."),
-    "judge.server": (str, "Server of the judge of natural-language assertions; nobody judges them without one."),
-    "judge.model": (str, "Served model name of the judge."),
-    "judge.base_url": (str, "Address of the judge's server, ending in /v1."),
-    "judge.api_key_env": (str, "Environment variable that holds the key of the judge's server."),
-    "num_trials": (int, "Trials of each task."),
-    "tasks.split": (str, "Split of the tasks."),
-    "tasks.ids": (str, "Task ids, separated by commas."),
-    "tasks.start_index": (int, "First task, counted from 0."),
-    "tasks.end_index": (int, "Task to stop before; -1: to the last."),
-    "tasks.limit": (int, "At most so many tasks."),
-    "concurrency": (int, "Conversations at a time."),
-    "seed": (int, "Seed of the conversations."),
-    "limits.time_s": (float, "Time limit of one conversation [s]."),
-    "grace_s": (float, "Time that running conversations get after an interrupt [s]."),
-    "bench": (str, "tau2 or tau-bench."),
-    "source": (str, "Where the benchmark is loaded from."),
-    "path": (str, "Checkout of the benchmark, for sources that need one."),
-    "python": (str, "Interpreter of the checkout's own environment, for sources that run in one."),
+_GROUPS = {
+    "Agent": ("strategy", "agent.", "few_shot_displays", "experts"),
+    "Customer (the agent's model when none is named)": ("user", "persona"),
+    "Judge": ("judge.",),
+    "Tasks": ("env", "num_trials", "tasks."),
+    "Benchmark": ("bench", "source", "path", "python"),
+    "Pace and limits": ("concurrency", "seed", "limits.", "grace_s"),
 }
+"""Titles of `run --help`, and how the names of the params under each begin."""
 
 
-_SEVERAL = {"experts"}
+def run_options(*beginnings: str) -> Callable[[F], F]:
+    """Add the options of a run, or those whose params begin so; `run_flags` reads them for `resolve_run`."""
+    names = {name: option for name, option in RUN_OPTIONS.items() if not beginnings or name.startswith(beginnings)}
+    groups = {name: title for title, starts in _GROUPS.items() for name in names if name.startswith(starts)}
+    ordered = sorted(names, key=lambda name: list(_GROUPS).index(groups[name]))
+    return params_options(RunParams, {name: names[name] for name in ordered}, groups=groups)
 
 
-def run_options(function: F) -> F:
-    """Add the options of one run; `run_flags` makes them into what `resolve_run` takes."""
-    for name in reversed(_RUN_HELP):
-        kind, text = _RUN_HELP[name]
-        several = {"multiple": True, "metavar": "NAME=SERVER"} if name in _SEVERAL else {"default": None}
-        function = click.option(RUN_OPTIONS[name], _variable(name), type=kind, help=text, **several)(function)
-    return function
+def params_options(
+    model: type[BaseModel],
+    names: Mapping[str, str],
+    *,
+    groups: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> Callable[[F], F]:
+    """Add an option for each of the named fields of a params model; type and help come from the field.
+
+    Parameters
+    ----------
+    model : type
+        The params model.
+    names : mapping of str to str
+        Dotted name of a field to the option's, such as `{"tasks.limit": "--limit"}`.
+    groups : mapping of str to str, optional
+        Dotted name to the title that help lists the option under.
+    strict : bool
+        Whether the command line checks the bounds of numbers; else the params do, which say where a value came from.
+    """
+    options = [
+        _field_option(model, name, option, group=(groups or {}).get(name, ""), strict=strict)
+        for name, option in names.items()
+    ]
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def _field_option(model: type[BaseModel], name: str, option: str, *, group: str, strict: bool) -> Callable[[F], F]:
+    node = schema_node_at(model, tuple(name.split(".")))
+    kind, field = without_none(node.annotation), node.field
+    parts = [" ".join(((field.description if field else "") or "").replace("`", "").split())]
+    if words := allowed_values(kind):
+        parts.append(f"One of {', '.join(words)}.")
+    default = field.default if field else None
+    default = default.value if isinstance(default, Enum) else default
+    if default not in (None, "", PydanticUndefined):
+        parts.append(f" [default: {default}]")
+    more: dict[str, Any] = {"cls": GroupedOption, "default": None}
+    if get_origin(kind) is dict:
+        more = {"cls": GroupedOption, "multiple": True, "metavar": "NAME=SERVER"}
+    elif get_origin(kind) is list:
+        more = {"cls": ListOption}
+    elif kind in (int, float):
+        more["type"] = _number_range(kind, field.metadata if field else []) if strict else kind
+    return click.option(option, name.replace(".", "__"), group=group, help=" ".join(parts), **more)
+
+
+def _number_range(kind: type, rules: Sequence[Any]) -> click.ParamType[Any]:
+    bounds = {
+        end: getattr(rule, at) for rule in rules for end, at in (("min", "ge"), ("max", "le")) if hasattr(rule, at)
+    }
+    return click.IntRange(**bounds) if kind is int else click.FloatRange(**bounds)
 
 
 def run_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options of `run_options` by the name of the params they set."""
-    flags = {name: options[_variable(name)] for name in RUN_OPTIONS if options.get(_variable(name)) is not None}
+    given = {name: options.get(name.replace(".", "__")) for name in RUN_OPTIONS}
+    flags = {name: value for name, value in given.items() if value is not None}
     if experts := dict(_expert(text) for text in flags.pop("experts", ())):
         flags["experts"] = experts
-    if "tasks.ids" in flags:
-        flags["tasks.ids"] = [part.strip() for part in flags["tasks.ids"].split(",") if part.strip()]
     return flags
 
 
@@ -170,12 +222,32 @@ def _expert(text: str) -> tuple[str, str]:
     name, equals, server = text.partition("=")
     if not (name and equals and server):
         raise ParamsError(
-            f"--expert {text}: this does not read NAME=SERVER.",
+            f"--expert {text}: this is not of the form NAME=SERVER.",
             next_step="Write it like --expert strong=qwen3-32b-fp8; the rest of a role can be --set "
             "experts.strong.thinking=off.",
         )
     return name, server
 
 
-def _variable(name: str) -> str:
-    return name.replace(".", "__")
+def judge_role(options: Mapping[str, Any]) -> RoleParams:
+    """Return the judge that `run_options("judge.")` names.
+
+    Raises
+    ------
+    ParamsError
+        When none is named, or an address is given without a model.
+    """
+    from pydantic import ValidationError
+
+    from tautools.params.models import RoleParams
+
+    given = {name.removeprefix("judge."): value for name, value in run_flags(options).items()}
+    try:
+        return RoleParams.model_validate(given)
+    except ValidationError as error:
+        raise ParamsError(
+            "No judge was named.",
+            evidence=error.errors()[0]["msg"].removeprefix("Value error, "),
+            next_step="Add --judge-server NAME (`tautools server ls` lists what runs), or --judge-model and "
+            "--judge-base-url.",
+        ) from error

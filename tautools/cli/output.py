@@ -1,84 +1,165 @@
-"""What the command line prints: values, errors with their exit code, progress."""
+"""What commands print: values as text or JSON, params with their origins, and progress."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
+import json
 import logging
-import sys
 import threading
 import time
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.errors import BenchError, ParamsError, TautoolsError
+from tautools.cli.commands import EXIT_FAILED
+from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.table import Table
 
-    from tautools.records import Check, Event
-    from tautools.run import Cell
+    from tautools.params import Resolved
+    from tautools.records import Check, Event, Setting
+    from tautools.run import Cell, CellResult
     from tautools.servers import Server, Snapshot
     from tautools.sweep import SweepEvent
 
-
-EXIT_FINE = 0
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_UNFINISHED = 3
-"""Work is still pending: run the same command again."""
-EXIT_INTERRUPTED = 130
-
-P = ParamSpec("P")
-R = TypeVar("R")
+NOTHING_RUN = "Nothing has been run here."
 
 
-def exit_code(error: TautoolsError) -> int:
-    """Return 2 for bad input, 1 for everything else that went wrong."""
-    return EXIT_BAD_INPUT if isinstance(error, ParamsError | BenchError) else EXIT_FAILED
+def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None = None) -> None:
+    """Print a value: as JSON for a program, else as text.
 
-
-def guard(function: Callable[P, R]) -> Callable[P, R]:
-    """Tell a `TautoolsError` of a command in words on standard error, and exit with its code.
-
-    An interrupt that the command did not handle exits with 130. Other exceptions are faults of tautools and keep their
-    traceback.
+    Parameters
+    ----------
+    value : object
+        Lists, mappings, dataclasses, records; what has an `as_dict` is asked for it.
+    as_json : bool
+        Whether a program reads it.
+    text : str or callable, optional
+        What a person reads in its place: a text, or a function that returns one or prints by itself; the value's own
+        text by default.
     """
-
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except TautoolsError as error:
-            print_and_exit(error)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-
-    return guarded
+    if as_json:
+        click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+        return
+    shown = text() if callable(text) else value if text is None else text
+    if shown is not None:
+        click.echo(str(shown))
 
 
-def print_and_exit(error: TautoolsError) -> NoReturn:
-    """Print an error the way all commands do, then exit."""
-    click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
-    sys.exit(exit_code(error))
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def broken_rows(broken: Mapping[str, TautoolsError]) -> list[dict[str, str]]:
-    """Return files that cannot be used as rows of a list in JSON."""
-    return [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
+def simulated_mark(*, simulated: bool) -> str:
+    """Return the mark of simulated figures, in rich's markup, or nothing."""
+    return " [bold red]SIMULATED[/]" if simulated else ""
 
 
-def show_broken(broken: Mapping[str, TautoolsError]) -> None:
-    """Print files that cannot be used, below the list of the good ones."""
-    for error in broken.values():
-        click.secho(f"Cannot be used: {error.problem}", fg="red", err=True)
-        click.echo(f"  Next: {error.next_step}", err=True)
+def setting_title(setting: Setting) -> str:
+    """Return what a setting is, in rich's markup: env, strategy, agent model, and whether it is simulated."""
+    from rich.markup import escape
+
+    words = f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}"
+    return words + simulated_mark(simulated=setting.simulated)
+
+
+def plain_table(*titles: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
+    """Return a table without a frame.
+
+    Parameters
+    ----------
+    titles : str
+        The columns, in order.
+    right : sequence of str
+        Columns of numbers.
+    fold : sequence of str
+        Columns whose long words may be broken.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left",
+                         overflow="fold" if title in fold else "ellipsis")  # fmt: skip
+    return table
+
+
+def table_console() -> Console:
+    """Return a console as wide as the terminal; a pipe or a file gets lines of any length."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=400, highlight=False)
+
+
+def print_wide(value: Any) -> None:
+    """Print a table whose long lines are left to the terminal, so that they can be copied."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(value)
+
+
+def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
+    """Print params with where each value came from: what `--show-config` prints."""
+    if as_json:
+        emit(resolved.as_json(), as_json=True)
+        return
+    rows = [(row.key, _value_text(row.value), str(row.origin)) for row in resolved.rows()]
+    key_width, value_width = (max(len(row[column]) for row in [*rows, ("key", "value", "")]) for column in (0, 1))
+    value_width = min(value_width, 60)
+    click.secho(f"{'key':<{key_width}}  {'value':<{value_width}}  from", bold=True)
+    for key, value, origin in rows:
+        click.secho(f"{key:<{key_width}}  {value:<{value_width}}  {origin}", dim=origin == "default")
+
+
+def _value_text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)
+
+
+def cell_result_dict(result: CellResult) -> dict[str, Any]:
+    """Return what a program reads of a run's result."""
+    names = [field.name for field in dataclasses.fields(result) if field.name != "setting"]
+    of_setting = {"env": result.setting.env, "setting_id": result.setting.id, "simulated": result.setting.simulated}
+    return of_setting | {name: getattr(result, name) for name in names}
+
+
+def age_of(seconds: float) -> str:
+    """Return a duration as people say it."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def progress_bars(*columns: ProgressColumn, quiet: bool, transient: bool = False) -> Progress:
+    """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=transient)
 
 
 def watch_starts(
@@ -95,51 +176,48 @@ def watch_starts(
     quiet : bool
         Show nothing.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, quiet=quiet)
-    columns = (
-        TextColumn("{task.fields[name]}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+    texts = (TextColumn("{task.fields[name]}"), TextColumn("{task.description}"))
+    bars = progress_bars(texts[0], BarColumn(bar_width=24), TimeElapsedColumn(), texts[1], quiet=quiet)
+    failures: dict[str, BaseException] = {}
+    interrupted = threading.Event()
 
     def show(server: Server, task: TaskID, text: str, percent: float) -> None:
+        if interrupted.is_set():  # a server that is stopped for it is not to blame
+            return
         bars.update(task, description=text, completed=percent)
-        if not console.is_terminal:
-            console.print(f"{server.name}: {text}", highlight=False)
+        if not bars.console.is_terminal:
+            bars.console.print(f"{server.name}: {text}", markup=False)
 
-    failures: dict[str, BaseException] = {}
-
-    def wait(server: Server, tell: Callable[[str, float], None]) -> None:
+    def wait(server: Server, show: Callable[[str, float], None]) -> None:
         try:
-            _wait_for_server(server, timeout_s, tell)
+            _wait_for_server(server, timeout_s, show)
         except BaseException as error:  # noqa: BLE001 - raised again where the threads are waited for
             failures[server.name] = error
-            tell(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
+            show(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
 
     with bars:
         threads = []
         for server in servers:
-            tell = partial(show, server, bars.add_task("starting", total=100, name=server.name))
+            shown = partial(show, server, bars.add_task("starting", total=100, name=server.name))
             # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
-            threads.append(threading.Thread(target=wait, args=(server, tell), daemon=True))
+            threads.append(threading.Thread(target=wait, args=(server, shown), daemon=True))
             threads[-1].start()
-        while any(thread.is_alive() for thread in threads):
-            time.sleep(0.05)
+        try:
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(0.05)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
     return _raise_unexpected(failures)
 
 
 def _raise_unexpected(failures: dict[str, BaseException]) -> dict[str, TautoolsError]:
-    told: dict[str, TautoolsError] = {}
-    for name, error in failures.items():
+    for error in failures.values():
         if not isinstance(error, TautoolsError):
             raise error
-        told[name] = error
-    return told
+    return {name: error for name, error in failures.items() if isinstance(error, TautoolsError)}
 
 
 def _wait_for_server(server: Server, timeout_s: float | None, show: Callable[[str, float], None]) -> None:
@@ -154,6 +232,26 @@ def _wait_for_server(server: Server, timeout_s: float | None, show: Callable[[st
     show("ready", 100)
 
 
+def broken_rows(broken: Mapping[str, TautoolsError]) -> list[dict[str, str]]:
+    """Return files that cannot be used as rows of a list in JSON."""
+    return [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
+
+
+def show_broken(broken: Mapping[str, TautoolsError]) -> None:
+    """Print files that cannot be used, below the list of the good ones."""
+    for error in broken.values():
+        click.secho(f"Cannot be used: {error.problem}", fg="red", err=True)
+        click.echo(f"  Next: {error.next_step}", err=True)
+
+
+def show_failures(failures: dict[str, TautoolsError]) -> None:
+    """Print what went wrong with each server, and exit with 1 when anything did."""
+    for name, error in failures.items():
+        click.secho(f"{name}: {error}", err=True, fg="red")
+    if failures:
+        raise SystemExit(EXIT_FAILED)
+
+
 @contextlib.contextmanager
 def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], None]]:
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`.
@@ -165,33 +263,23 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
     quiet : bool
         Show nothing.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, quiet=quiet)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-    )
+    texts = (TextColumn("{task.description}"), TextColumn("{task.fields[rate]}"))
+    bar = progress_bars(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn(), quiet=quiet)
     name = f"{cell.setting.env} {cell.setting.strategy.value} {cell.folder.name}"
-    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), told="")
-
+    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="")
     stopping = ""
 
     def show(event: Event) -> None:
         nonlocal stopping
         if event.kind in {"start", "done"}:
-            bar.update(task, completed=event.data["done"], told=stopping or _rate_and_eta(event))
+            bar.update(task, completed=event.data["done"], rate=stopping or _rate_and_eta(event))
         elif event.kind == "interrupted":
             stopping = "stopping: running conversations may finish; interrupt again to end at once"
-            bar.update(task, told=stopping)
+            bar.update(task, rate=stopping)
 
-    with bar, _logging_to(console, quiet=quiet):
+    with bar, _logging_to(bar.console, quiet=quiet):
         yield show
 
 
@@ -206,7 +294,7 @@ def _rate_and_eta(event: Event) -> str:
 
 @contextlib.contextmanager
 def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
-    """Print the run's log: warnings beside a bar, every line where nobody watches a bar and somebody will grep."""
+    """Print the run's log: warnings above a bar, every line where no bar is drawn and the log may be searched."""
     from rich.logging import RichHandler
 
     logger = logging.getLogger("tautools")
@@ -233,43 +321,35 @@ LINE_EVERY_S = 15.0
 
 @contextlib.contextmanager
 def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
-    """Show how far a sweep is, on standard error, while the block runs; yields what to tell the events to.
+    """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to.
 
     Parameters
     ----------
     quiet : bool
         Show nothing.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
-        yield _SweepBar(bars).show
+    text = TextColumn("{task.description}")
+    bars = progress_bars(text, BarColumn(bar_width=30), TimeElapsedColumn(), quiet=quiet, transient=True)
+    task = bars.add_task("planning", total=None)
+    last_line = time.monotonic()
 
-
-class _SweepBar:
-    """Shows events as they come."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._task = bars.add_task("planning", total=None)
-        self._last_line = time.monotonic()
-
-    def show(self, event: SweepEvent) -> None:
-        """Print what an event says, and move the bar."""
+    def show(event: SweepEvent) -> None:
+        nonlocal last_line
         if event.message:
-            self._bars.console.print(event.message, highlight=False, markup=False)
-        far = _sweep_words(event)
-        self._bars.update(self._task, description=far, completed=event.done, total=event.planned or None)
-        quiet_s = time.monotonic() - self._last_line
-        if event.kind == "progress" and quiet_s >= LINE_EVERY_S and not self._bars.console.is_terminal:
-            self._bars.console.print(far, highlight=False)
-            self._last_line = time.monotonic()
+            bars.console.print(event.message, markup=False)
+        line = _sweep_line(event)
+        bars.update(task, description=line, completed=event.done, total=event.planned or None)
+        if event.kind == "progress" and not bars.console.is_terminal and time.monotonic() - last_line >= LINE_EVERY_S:
+            bars.console.print(line)
+            last_line = time.monotonic()
+
+    with bars:
+        yield show
 
 
-def _sweep_words(event: SweepEvent) -> str:
+def _sweep_line(event: SweepEvent) -> str:
     from tautools.sweep.plan import duration
 
     words = f"{event.cells_done} of {event.cells} cells, {event.done} of {event.planned} conversations"

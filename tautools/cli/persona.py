@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tautools.cli.options import ParamsName, json_option, workspace_option
-from tautools.cli.output import EXIT_FAILED, EXIT_UNFINISHED, broken_rows, guard, show_broken
+from tautools.cli.commands import EXIT_FAILED, EXIT_UNFINISHED, VerbGroup
+from tautools.cli.options import (
+    ParamsName,
+    dry_run_option,
+    json_option,
+    judge_role,
+    run_options,
+    workspace_option,
+)
+from tautools.cli.output import broken_rows, emit, show_broken, simulated_mark
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
-from tautools.params.personas import PersonaParams
+from tautools.params.personas import PersonaParams, choose_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +32,9 @@ if TYPE_CHECKING:
     from tautools.run.personas import ComparedPersona, PersonaCertificate, PersonaComparison, PersonaGroup
     from tautools.stats import PairedEffect
 
-
 _MARKS = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[yellow]?[/]"}
 _LARGE = 100
 """From here on figures are shown without decimals."""
-_SIMULATED = " [bold red]SIMULATED[/]"
 
 
 def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -46,7 +52,7 @@ def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
 def print_certificate(found: PersonaCertificate) -> None:
     """Print what one persona's records prove."""
     console = Console(highlight=False)
-    marked = _SIMULATED if found.simulated else ""
+    marked = simulated_mark(simulated=found.simulated)
     place = f"{found.env} {found.strategy}{_kind(found.user_strategy)} {found.persona}"
     title = f"{escape(place)}: {found.conversations} conversations, setting {found.setting_id}"
     console.print(f"\n[bold]{title}[/]{marked}")  # a rule would cut the mark off
@@ -75,7 +81,7 @@ def _labels(found: PersonaCertificate) -> str:
     labels = found.labels
     if labels is None:
         return ""
-    marked = _SIMULATED if labels.simulated else ""
+    marked = simulated_mark(simulated=labels.simulated)
     share = labels.right / labels.conversations
     return (
         f"blind labels by {escape(labels.judge)}{marked}: {labels.right} of {labels.conversations} right ({share:.2f}, "
@@ -97,7 +103,7 @@ def _wording(effects: Mapping[str, PairedEffect], distinct: Sequence[str]) -> Ta
 def print_comparison(found: PersonaComparison) -> None:
     """Print the personas of one setting beside control."""
     console = Console(highlight=False)
-    marked = _SIMULATED if found.simulated else ""
+    marked = simulated_mark(simulated=found.simulated)
     what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}{_kind(found.user_strategy)}"
     console.print(f"\n[bold]{escape(what)}[/]{marked}")
     console.print(_scores(found))
@@ -177,44 +183,31 @@ Examples:
   tautools run --env retail --model M --persona anger:strong --limit 20
   tautools persona check --env retail                  certificates, read from the records
   tautools persona compare --env retail --strategy fc
-  tautools persona label --env retail --server qwen3-32b   a judge labels the customers blind
+  tautools persona label --env retail --judge-server qwen3-32b   a judge labels the customers blind
 
 \b
-Exit codes of check: 0 all hold, 1 one does not, 3 one cannot be told yet.
+Exit codes of check: 0 all hold, 1 one does not, 3 one cannot be decided yet.
 """
 
 
-@click.group("persona", epilog=_PERSONA_EPILOG)
+@click.group("persona", cls=VerbGroup, epilog=_PERSONA_EPILOG)
 def persona_command() -> None:
-    """Moods of the simulated customer."""
+    """Personas of the simulated customer."""
 
 
 @persona_command.command("list")
 @workspace_option
 @json_option
-@guard
 def persona_list(workspace: Path, as_json: bool) -> None:
     """List the personas: the workspace's own and the shipped ones."""
-    ours = str(shipped("params"))
     rows = []
     personas, broken = load_all(PersonaParams, workspace)
     for name, params in personas.items():
-        file = str(find_params("personas", name, workspace))
-        rows.append(
-            {
-                "name": name,
-                "levels": list(params.levels),
-                "default": params.default,
-                "description": params.description,
-                "file": file,
-                "shipped": file.startswith(ours),
-            }
-        )
-    if as_json:
-        click.echo(json.dumps(rows + broken_rows(broken), indent=1, ensure_ascii=False))
-        return
-
-    print_personas(rows)
+        file = find_params("personas", name, workspace)
+        own = {"file": file, "shipped": file.is_relative_to(shipped("params"))}
+        fields = {"levels": list(params.levels), "default": params.default, "description": params.description}
+        rows.append({"name": name} | fields | own)
+    emit(rows + broken_rows(broken), as_json=as_json, text=lambda: print_personas(rows))
     show_broken(broken)
 
 
@@ -223,127 +216,33 @@ def persona_list(workspace: Path, as_json: bool) -> None:
 @click.option("--level", default=None, help="The intensity.  [default: the persona's usual one]")
 @workspace_option
 @json_option
-@guard
 def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
     """Print what is appended to the customer's system prompt, word for word."""
-    from tautools.params.personas import choose_level
-
     base, _, behind = name.partition(":")
     persona = choose_level(resolve(PersonaParams, base, workspace=workspace).params, level or behind or None)
-    if as_json:
-        told = {"persona": persona.label, "intensity": persona.intensity, "sha256": persona.sha256}
-        click.echo(json.dumps({**told, "text": persona.block}, indent=1, ensure_ascii=False))
-    elif persona.block:
-        click.echo(persona.block.strip("\n"))
-        click.secho(f"sha256 {persona.sha256}", dim=True)
-    else:
-        click.echo(f"{persona.label} adds nothing: a run with it is the run without a persona.")
+    value = {"persona": persona.label, "intensity": persona.intensity, "sha256": persona.sha256, "text": persona.block}
+    text = f"{persona.label} adds nothing: a run with it is the run without a persona."
+    if persona.block:
+        mark = click.style(f"sha256 {persona.sha256}", dim=True)
+        text = persona.block.strip("\n") + f"\n{mark}"
+    emit(value, as_json=as_json, text=text)
 
 
-def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--persona", help="Only this persona, as its folder says it: anger, anger-strong."),
-        click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
-        click.option("--strategy", help="Only this strategy."),
-        click.option("--env", help="Only this env."),
-        click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path)),
-    ):
-        function = option(function)
-    return function
+def persona_results(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what chooses settings with a persona; the command gets their `folders` and the `workspace`."""
 
+    @click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
+    @click.option("--env", help="Only this env.")
+    @click.option("--strategy", help="Only this strategy.")
+    @click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
+    @click.option("--persona", help="Only this persona, as its folder is named: anger, anger-strong.")
+    @workspace_option
+    @functools.wraps(verb)
+    def chosen(folder: Path | None, workspace: Path, **options: Any) -> Any:
+        wanted = {name: options.pop(name) for name in ("env", "strategy", "model", "persona")}
+        return verb(_folders(folder, workspace, **wanted), workspace, **options)
 
-@persona_command.command()
-@_setting_options
-@workspace_option
-@json_option
-@guard
-def check(folder: Path | None, workspace: Path, as_json: bool, **wanted: str | None) -> None:
-    """Prove each persona's run from its records, and write its certificate beside the results."""
-    from tautools.run.personas import keep_certificate
-
-    found = [keep_certificate(workspace, each) for each in _folders(folder, workspace, **wanted)]
-    if as_json:
-        click.echo(json.dumps([each.as_dict() for each in found], indent=1, ensure_ascii=False))
-    else:
-        for each in found:
-            print_certificate(each)
-    results = {each.passed for each in found}
-    if False in results or None in results:
-        raise SystemExit(EXIT_FAILED if False in results else EXIT_UNFINISHED)
-
-
-@persona_command.command()
-@_setting_options
-@workspace_option
-@json_option
-@guard
-def compare(folder: Path | None, workspace: Path, as_json: bool, **wanted: str | None) -> None:
-    """Set personas beside control: scores, length, tokens, the agent's manners, wording; paired by task and trial."""
-    from tautools.run.personas import compare as compare_group
-
-    found = [compare_group(group) for group in _groups(folder, workspace, **wanted)]
-    if as_json:
-        click.echo(json.dumps([each.as_dict() for each in found], indent=1, ensure_ascii=False))
-        return
-
-    for each in found:
-        print_comparison(each)
-
-
-@persona_command.command()
-@_setting_options
-@click.option("--server", default=None, help="The judge: a running server, or a file of params/servers/.")
-@click.option("--judge-model", default=None, help="Served model name of the judge.")
-@click.option("--base-url", default=None, help="Address of the judge's server, ending in /v1.")
-@click.option("--key-env", default=None, help="Environment variable that holds its key.")
-@click.option("--provider", default="openai", show_default=True, help="openai, or a hosted provider of litellm's.")
-@workspace_option
-@json_option
-@guard
-def label(folder: Path | None, workspace: Path, as_json: bool, **options: str | None) -> None:
-    """Have a judge say, without being told, which mood each customer shows; the certificates then count it."""
-    from tautools.run.personas import keep_labels
-
-    judge = _judge(options)
-    wanted = {name: options[name] for name in ("env", "strategy", "model", "persona")}
-    told: list[dict[str, Any]] = []
-    for group in _groups(folder, workspace, **wanted):
-        for persona, number in keep_labels(group, judge, workspace=workspace).items():
-            told.append({"persona": persona, "labelled": number, **_where(group)})
-    if as_json:
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
-        return
-    for each in told:
-        click.echo(f"{each['env']} {each['strategy']} {each['persona']}: {each['labelled']} conversations labelled")
-    click.echo("Next: `tautools persona check` counts them against chance.")
-
-
-def _judge(options: dict[str, str | None]) -> Any:
-    from pydantic import ValidationError
-
-    from tautools.params.models import RoleParams
-
-    names = {"server": "server", "model": "judge_model", "base_url": "base_url", "api_key_env": "key_env"}
-    given = {key: options[name] for key, name in names.items() if options[name] is not None}
-    try:
-        return RoleParams.model_validate({**given, "provider": options["provider"]})
-    except ValidationError as error:
-        raise ParamsError(
-            "No judge was named.",
-            evidence=str(error.errors()[0]["msg"]),
-            next_step="Add --server NAME, or --judge-model M with --base-url URL.",
-        ) from error
-
-
-def _where(group: PersonaGroup) -> dict[str, str]:
-    setting = group.runs[0].folder.setting
-    return {"env": setting.env, "strategy": setting.strategy.value, "agent": setting.agent.model}
-
-
-def _groups(folder: Path | None, workspace: Path, **wanted: str | None) -> list[PersonaGroup]:
-    from tautools.run.personas import groups_of
-
-    return groups_of(workspace, _folders(folder, workspace, **wanted))
+    return chosen
 
 
 def _folders(folder: Path | None, workspace: Path, *, persona: str | None, **wanted: str | None) -> list[SettingFolder]:
@@ -360,7 +259,7 @@ def _folders(folder: Path | None, workspace: Path, *, persona: str | None, **wan
     if personas:
         return personas
     raise ParamsError(
-        "No results of a persona are meant.",
+        "No results of a persona fit.",
         evidence="\n".join(str(each.path) for each in found),
         next_step="Run one: `tautools run … --persona anger`; `tautools show` lists what there is.",
     )
@@ -368,3 +267,70 @@ def _folders(folder: Path | None, workspace: Path, *, persona: str | None, **wan
 
 def _is_of(folder: SettingFolder, model: str) -> bool:
     return model in {folder.setting.agent.model, folder.id, folder.path.name, folder.path.name.partition("+")[0]}
+
+
+@persona_command.command()
+@json_option
+@persona_results
+def check(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> None:
+    """Verify each persona's run from its records, and write its certificate next to the results."""
+    from tautools.run.personas import keep_certificate
+
+    certificates = [keep_certificate(workspace, folder) for folder in folders]
+    if as_json:
+        emit(certificates, as_json=True)
+    else:
+        for certificate in certificates:
+            print_certificate(certificate)
+    results = {certificate.passed for certificate in certificates}
+    if results != {True}:
+        raise SystemExit(EXIT_FAILED if False in results else EXIT_UNFINISHED)
+
+
+@persona_command.command()
+@json_option
+@persona_results
+def compare(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> None:
+    """Compare personas with control: scores, length, tokens, the agent's manners, wording; paired by task and trial."""
+    from tautools.run.personas import compare as compare_group
+    from tautools.run.personas import groups_of
+
+    comparisons = [compare_group(group) for group in groups_of(workspace, folders)]
+    if as_json:
+        emit(comparisons, as_json=True)
+        return
+    for comparison in comparisons:
+        print_comparison(comparison)
+
+
+@persona_command.command()
+@run_options("judge.")
+@dry_run_option
+@json_option
+@persona_results
+def label(folders: list[SettingFolder], workspace: Path, *, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Ask a judge, blind, which persona each customer shows; the certificates then count it."""
+    from tautools.run.personas import groups_of, keep_labels
+
+    groups = groups_of(workspace, folders)
+    if dry_run:
+        rows = [{"persona": each.folder.setting.persona, **_where(group)} for group in groups for each in group.runs]
+        lines = [f"{row['env']} {row['strategy']} {row['persona']}: would be labelled" for row in rows]
+        emit(rows, as_json=as_json, text="\n".join(lines))
+        return
+    judge = judge_role(options)
+    labelled: list[dict[str, Any]] = [
+        {"persona": persona, "labelled": number, **_where(group)}
+        for group in groups
+        for persona, number in keep_labels(group, judge, workspace=workspace).items()
+    ]
+    lines = [
+        f"{row['env']} {row['strategy']} {row['persona']}: {row['labelled']} conversations labelled" for row in rows
+    ]
+    lines.append("Next: `tautools persona check` compares them with chance.")
+    emit(labelled, as_json=as_json, text="\n".join(lines))
+
+
+def _where(group: PersonaGroup) -> dict[str, str]:
+    setting = group.runs[0].folder.setting
+    return {"env": setting.env, "strategy": setting.strategy.value, "agent": setting.agent.model}

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tautools.cli.commands import EXIT_UNFINISHED, VerbCommand
 from tautools.cli.options import (
+    ChosenResults,
     ParamsName,
+    dry_run_option,
     json_option,
-    new_workspace_option,
+    results_options,
     run_flags,
     run_options,
     set_option,
     workspace_option,
 )
-from tautools.cli.output import EXIT_UNFINISHED, guard
+from tautools.cli.output import NOTHING_RUN, emit
 from tautools.errors import ParamsError
 
 if TYPE_CHECKING:
-    from tautools.report import ReportPaths
     from tautools.run.exporters import ExportedFile
-    from tautools.run.folder import SettingFolder
-
 
 _REPORT_EPILOG = """\b
 Examples:
@@ -35,18 +33,13 @@ Examples:
 """
 
 
-@click.command("report", epilog=_REPORT_EPILOG)
-@click.option(
-    "--sweep",
-    type=ParamsName("sweeps"),
-    metavar="NAME",
-    help="Sweep file by name or path; everything under results/ when not given.",
-)
+@click.command("report", cls=VerbCommand, epilog=_REPORT_EPILOG)
+@click.option("--sweep", type=ParamsName("sweeps"), metavar="NAME",
+              help="Sweep file by name or path.  [default: everything under results/]")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
-              help="Folder to write into; reports/<sweep>/<time>/ of the workspace when not given.")  # fmt: skip
+              help="Folder to write into.  [default: reports/<sweep>/<time>/ of the workspace]")  # fmt: skip
 @workspace_option
 @json_option
-@guard
 def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json: bool) -> None:
     """Write the reports on scores and latency: HTML pages, Markdown, JSON and figures.
 
@@ -56,52 +49,35 @@ def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json
     from tautools.report import build_reports, how_to_open
 
     paths = build_reports(workspace=workspace, sweep=sweep, out=out.expanduser() if out else None)
-    if as_json:
-        click.echo(json.dumps(_report_dict(paths)))
-        return
-    click.echo(str(paths))
-    click.echo(how_to_open(paths.front))
-
-
-def _report_dict(paths: ReportPaths) -> dict[str, object]:
-    return {
-        "folder": str(paths.folder),
-        "front": str(paths.front),
-        "pages": [str(path) for path in paths.pages],
-        "notebooks": [str(path) for path in paths.notebooks],
-        "markdown": str(paths.markdown),
-        "data": [str(path) for path in paths.data],
-        "figures": [str(path) for path in paths.figures],
-        "simulated": paths.simulated,
-    }
+    emit(paths, as_json=as_json, text=lambda: f"{paths}\n{how_to_open(paths.front)}")
 
 
 _IMPORT_EPILOG = """\b
 Examples:
-  tautools adopt results/tool-calling-gpt-4o-0.0_range_0--1_user-gpt-4o-llm_0512093000.json
-  tautools adopt old/*.json.gz --env airline --model Qwen/Qwen3-4B --user-model Qwen/Qwen3-32B --dry-run
-  tautools adopt ~/tau2-bench/data/simulations/            a folder, with all below it
-  tautools adopt logs/2026-03-08T20-20-46_tau2-airline.eval
-  tautools adopt run.json --bench tau-bench --path ~/tau-bench --env retail --strategy act --model M \\
-      --user-model U --num-trials 5 --comparable           into the setting of `tautools run` with the same flags
+  tautools import results/tool-calling-gpt-4o-0.0_range_0--1_user-gpt-4o-llm_0512093000.json
+  tautools import old/*.json.gz --env airline --model Qwen/Qwen3-4B --user-model Qwen/Qwen3-32B --dry-run
+  tautools import ~/tau2-bench/data/simulations/            a folder, with all below it
+  tautools import logs/2026-03-08T20-20-46_tau2-airline.eval
+  tautools import run.json --bench tau-bench --path ~/tau-bench --env retail --strategy act --model M \\
+      --user-model U --num-trials 5 --comparable            into the setting of `tautools run` with the same flags
 \b
-Exit codes: 0 nothing is pending, 2 bad input and nothing imported, 3 imported and work is still pending.
+Exit codes: 0 nothing is pending, 2 bad input and nothing imported, 3 imported and some work is still pending.
 """
 
 
-@click.command("adopt", epilog=_IMPORT_EPILOG)
+@click.command("import", cls=VerbCommand, epilog=_IMPORT_EPILOG)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER…", type=click.Path(path_type=Path))
-@click.option(
-    "--comparable",
-    is_flag=True,
-    help="They are comparable with conversations held here under the same flags, and enter their setting.",
-)
-@run_options
+@click.option("--comparable", is_flag=True,
+              help="They are comparable with conversations run here under the same flags, and join their setting.",
+              )  # fmt: skip
+@run_options(
+    "bench", "source", "path", "python", "env", "strategy", "agent.", "user", "persona", "experts", "num_trials",
+    "tasks.split", "tasks.limit",
+)  # fmt: skip
 @set_option
-@click.option("--dry-run", is_flag=True, help="Print what would be imported; write nothing.")
-@new_workspace_option
+@dry_run_option
+@workspace_option
 @json_option
-@guard
 def import_command(
     paths: tuple[Path, ...],
     overrides: tuple[str, ...],
@@ -112,25 +88,25 @@ def import_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Adopt results of tau-bench, tau2-bench, inspect's tau2, or num_trials files of tautools.
+    """Import results of tau-bench, tau2-bench, inspect's tau2, or num_trials files of tautools.
 
-    Files may be gzipped, joined end to end, torn, with rows twice. Every row is judged before anything is written: the
-    first that was finished of each task and trial is kept; faults are never scored 0 but pending. What a file does not
-    tell (its models, its env) is told by the flags of `tautools run`. Without --comparable the rows form a setting of
-    their own, which `tautools run --source imported:…` can complete.
+    Files may be gzipped, joined end to end, cut off, with rows twice. Every row is checked before anything is written.
+    Of each task and trial the first finished row is kept; a fault is never scored 0 but stays pending. What the files
+    do not say (models, env) comes from flags. Without --comparable the rows form a setting of their own, which
+    `tautools run --source imported:…` can complete.
     """
     from tautools.importers import ImportRequest, import_results
 
     request = ImportRequest(workspace, run_flags(options), overrides, comparable)
     result = import_results([path.expanduser() for path in paths], request, dry_run=dry_run)
-    click.echo(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) if as_json else str(result))
+    emit(result, as_json=as_json)
     if result.pending:
         raise SystemExit(EXIT_UNFINISHED)
 
 
 _EXPORT_EPILOG = """\b
 Examples:
-  tautools export                    every setting, each beside its results
+  tautools export                    every setting, each next to its results
   tautools export --env airline --model 4B --out airline_4B.json
   tautools export results/airline/fc/4B --format tau-bench --num-trials 4
 \b
@@ -138,65 +114,35 @@ Files of --format tau2 are for tau2-bench's own viewer and metrics.
 """
 
 
-@click.command("export", epilog=_EXPORT_EPILOG)
-@click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--env", help="Only this env.")
-@click.option("--strategy", help="Only this strategy.")
-@click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["tau2", "tau-bench"]),
-    default="tau2",
-    show_default=True,
-    help="tau2: tau2-bench's results; tau-bench: v1's list.",
-)
+@click.command("export", cls=VerbCommand, epilog=_EXPORT_EPILOG)
+@click.option("--format", "kind", type=click.Choice(["tau2", "tau-bench"]), default="tau2", show_default=True,
+              help="tau2: tau2-bench's results; tau-bench: v1's list.")  # fmt: skip
 @click.option("--num-trials", type=click.IntRange(1), help="Only trials below this.  [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: beside the results]")
-@workspace_option
+@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: next to the results]")
 @json_option
-@guard
+@results_options
 def export_command(
-    folder: Path | None,
-    workspace: Path,
-    kind: str,
-    num_trials: int | None,
-    out: Path | None,
-    *,
-    as_json: bool,
-    **wanted: str | None,
+    chosen: ChosenResults, kind: str, num_trials: int | None, out: Path | None, *, as_json: bool
 ) -> None:
     """Write finished conversations as tau2-bench or tau-bench would have written them: one file for each setting."""
     from tautools.run.exporters import ExportFormat, export
-    from tautools.run.show import choose_folders, folder_at
 
-    folders = [folder_at(folder)] if folder else choose_folders(workspace, **wanted)
-    _check_exportable(folders, out)
-    written = [export(each, ExportFormat(kind), out=out, num_trials=num_trials) for each in folders]
-    if as_json:
-        click.echo(json.dumps([asdict(each) | {"path": str(each.path)} for each in written], indent=1))
-        return
-    for each in written:
-        click.echo(_export_line(each))
-
-
-def _check_exportable(folders: list[SettingFolder], out: Path | None) -> None:
-    if not folders:
+    if not chosen.folders:
         raise ParamsError(
-            "Nothing has been run here.",
+            NOTHING_RUN,
             next_step="Run a cell with `tautools run`, or choose another workspace with --workspace.",
         )
-    if out is not None and len(folders) > 1:
+    if out is not None and len(chosen.folders) > 1:
         raise ParamsError(
-            f"{len(folders)} settings do not fit into one file.",
-            evidence="\n".join(str(each.path) for each in folders),
-            next_step="Add --env, --strategy and --model, or leave --out away: each is written beside its results.",
+            f"{len(chosen.folders)} settings do not fit into one file.",
+            evidence="\n".join(str(each.path) for each in chosen.folders),
+            next_step="Add --env, --strategy and --model, or leave out --out: each is written next to its results.",
         )
+    written = [export(each, ExportFormat(kind), out=out, num_trials=num_trials) for each in chosen.folders]
+    emit(written, as_json=as_json, text=lambda: "\n".join(map(_export_line, written)))
 
 
-def _export_line(each: ExportedFile) -> str:
-    marked = " [SIMULATED]" if each.simulated else ""
-    failed = f"; {each.user_errors} ended in a user_error, which tau2-bench's metrics count as 0" * bool(
-        each.user_errors
-    )
-    return f"{each.path}: {each.conversations} conversations{marked}{failed}"
+def _export_line(exported: ExportedFile) -> str:
+    mark = " [SIMULATED]" if exported.simulated else ""
+    failed = f"; {exported.user_errors} ended in a user_error, which tau2-bench's metrics count as 0"
+    return f"{exported.path}: {exported.conversations} conversations{mark}{failed if exported.user_errors else ''}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -12,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
 from tautools.cli.options import (
+    dry_run_option,
     json_option,
-    new_workspace_option,
     run_flags,
     run_options,
     set_option,
     show_config_option,
+    workspace_option,
 )
-from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, guard
+from tautools.cli.output import cell_progress, cell_result_dict, emit, show_resolved, watch_starts
 from tautools.errors import HumanUnavailableError, ParamsError
-from tautools.params import resolve_run
+from tautools.params import load_server, resolve_run, workspace_site
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
     from tautools.bench.users import PersonQuestion
     from tautools.params.models import RunParams
     from tautools.records import Event
-    from tautools.run import Cell, CellResult
+    from tautools.run import Cell
     from tautools.servers import Server
 
-
 _LOOK_S = 0.2
-"""How long a line is waited for before looking whether anybody still wants it [s]."""
+"""How long a line is waited for before looking whether it is still wanted [s]."""
 
 
 class TerminalPerson:
@@ -92,24 +92,23 @@ Examples:
   tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5
   tautools run --env retail --strategy experts --server sim-small --user-server sim-user \\
       --expert quick=sim-small --expert strong=sim-large --start-servers --limit 2
-  tautools run --env retail --model M --task-ids 3,17 --set agent.top_p=0.9 --dry-run
+  tautools run --env retail --model M --task-ids 0-3,17 --set agent.top_p=0.9 --dry-run
 \b
 Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.
 """
 
 
-@click.command("run", epilog=_RUN_EPILOG)
-@run_options
+@click.command("run", cls=VerbCommand, epilog=_RUN_EPILOG)
+@run_options()
 @click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
 @set_option
 @show_config_option
-@click.option("--dry-run", is_flag=True, help="Print what would be run; start nothing.")
+@dry_run_option
 @click.option("--start-servers", is_flag=True, help="Start the named servers that do not run, and stop those after.")
-@new_workspace_option
+@workspace_option
 @json_option
-@guard
 def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
-    """Run one cell: hold the conversations it owes. What is finished is never held again.
+    """Run the pending conversations of one cell. What is finished is never run again.
 
     The models are found among the servers of the workspace, or at the addresses given. Without a customer's model, the
     agent's plays the customer too.
@@ -122,31 +121,23 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
             next_step="Add --strategy experts, or leave --expert out.",
         )
     if options["show_config"]:
-        from tautools.cli.setup import show_resolved
-
         show_resolved(resolved, as_json=as_json)
         return
-    from tautools.run import prepare_cell
+    from tautools.bench.users import ask_person_with
+    from tautools.run import prepare_cell, run_cell
 
-    cell = prepare_cell(run, workspace=workspace, need_servers=False)
+    cell = prepare_cell(run, workspace=workspace, need_servers=False)  # bad input ends here, before any start
     if options["dry_run"]:
-        _print_plan(cell, as_json=as_json)
+        plan = plan_dict(cell)
+        emit(plan, as_json=as_json, text=lambda: plan_text(cell, plan))
         return
-    with _started_servers(run, workspace) if options["start_servers"] else contextlib.nullcontext():
-        result = _run(cell, quiet=as_json)
-    click.echo(json.dumps(_result_dict(result), indent=1) if as_json else str(result))
+    by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
+    servers = _started_servers(run, workspace) if options["start_servers"] else contextlib.nullcontext()
+    with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
+        result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
+    emit(cell_result_dict(result), as_json=as_json, text=str(result))
     if not result.finished:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
-
-
-def _run(cell: Cell, *, quiet: bool) -> CellResult:
-    from tautools.bench.users import ask_person_with
-    from tautools.cli.output import cell_progress
-    from tautools.run import run_cell
-
-    by_person = cell.run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
-    with ask_person_with(TerminalPerson()), cell_progress(cell, quiet=quiet or by_person) as show:
-        return run_cell(cell, on_event=_print_for_person if by_person and not quiet else show)
 
 
 def _print_for_person(event: Event) -> None:
@@ -157,25 +148,17 @@ def _print_for_person(event: Event) -> None:
         click.echo(f"\nBring this conversation to its end within {left_s:.0f} s, or interrupt again to leave it open.")
 
 
-def _context_lines(cell: Cell) -> list[str]:
-    from tautools.run.context import context_forecasts
-
-    return [str(each) for each in context_forecasts(cell) if each.exceeding]
-
-
 @contextlib.contextmanager
 def _started_servers(run: RunParams, workspace: Path) -> Iterator[None]:
-    """Start the servers that the roles name and that are not there, and stop those again."""
-    from tautools.cli.output import watch_starts
-    from tautools.params import load_server
+    """Start the servers that the roles name and that do not run, and stop those again."""
     from tautools.servers import Registry, launch_all
 
-    there = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
+    running = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
     wanted = dict.fromkeys(role.server for role in run.roles.values() if role.server and not role.base_url)
-    chosen = [load_server(name, workspace=workspace) for name in wanted if name not in there]
+    missing = [load_server(name, workspace=workspace) for name in wanted if name not in running]
     started: list[Server] = []
     try:
-        started.extend(launch_all(chosen, workspace=workspace))
+        started.extend(launch_all(missing, workspace=workspace, site=workspace_site(workspace)))
         for error in watch_starts(started).values():
             raise error
         yield
@@ -184,11 +167,14 @@ def _started_servers(run: RunParams, workspace: Path) -> Iterator[None]:
             server.stop()
 
 
-def _print_plan(cell: Cell, *, as_json: bool) -> None:
+def plan_dict(cell: Cell) -> dict[str, Any]:
+    """Return what a program reads of a planned cell."""
+    from tautools.run.context import context_forecasts
     from tautools.run.plan import judging_note
 
-    plan = {
-        "folder": str(cell.folder),
+    return {
+        "env": cell.setting.env,
+        "folder": cell.folder,
         "setting_id": cell.setting.id,
         "simulated": cell.setting.simulated,
         "tasks": [task.id for task in cell.tasks],
@@ -197,38 +183,19 @@ def _print_plan(cell: Cell, *, as_json: bool) -> None:
         "done": len(cell.done),
         "pending": len(cell.pending),
         "awaiting_judge": judging_note(cell.setting, cell.tasks),
-        "context": _context_lines(cell),
+        "context": [str(forecast) for forecast in context_forecasts(cell) if forecast.exceeding],
     }
-    if as_json:
-        click.echo(json.dumps(plan, indent=1))
-        return
-    marked = " [SIMULATED]" if cell.setting.simulated else ""
-    click.echo(
-        f"{cell.setting.env} {cell.setting.strategy.value} {cell.setting.agent.model}{marked}: "
-        f"{len(cell.tasks)} tasks x {cell.run.num_trials} trials = {len(cell.planned)} conversations\n"
-        f"{len(cell.done)} done, {len(cell.pending)} pending\nresults in {cell.folder} (setting {cell.setting.id})"
-    )
-    for line in (plan["awaiting_judge"], *_context_lines(cell)):
-        if line:
-            click.echo(line)
 
 
-def _result_dict(result: CellResult) -> dict[str, Any]:
-    return {
-        "done": result.done,
-        "pending": result.pending,
-        "planned": result.planned,
-        "outcomes": {outcome.value: count for outcome, count in result.outcomes.items()},
-        "model_calls": result.model_calls,
-        "faults": result.faults,
-        "fault_kinds": dict(result.fault_kinds),
-        "repeats": result.repeats,
-        "interrupted": result.interrupted,
-        "cause": result.cause,
-        "mixed": result.mixed,
-        "awaiting_judge": result.awaiting_judge,
-        "setting_id": result.setting.id,
-        "simulated": result.setting.simulated,
-        "folder": str(result.folder),
-        "view": str(result.view) if result.view else None,
-    }
+def plan_text(cell: Cell, plan: dict[str, Any]) -> str:
+    """Return a planned cell as a person reads it."""
+    mark = " [SIMULATED]" if plan["simulated"] else ""
+    counts = f"{len(plan['tasks'])} tasks x {plan['num_trials']} trials = {plan['planned']} conversations"
+    lines = [
+        f"{cell.setting.env} {cell.setting.strategy.value} {cell.setting.agent.model}{mark}: {counts}",
+        f"{plan['done']} done, {plan['pending']} pending",
+        f"results in {cell.folder} (setting {plan['setting_id']})",
+        plan["awaiting_judge"],
+        *plan["context"],
+    ]
+    return "\n".join(filter(None, lines))

@@ -1,57 +1,100 @@
-"""`tautools server`: start model servers, stop them, read their logs, restart those that failed."""
+"""`tautools server`: start model servers, stop them, read their logs, diagnose and restart those that failed."""
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
-from tautools.cli.output import guard
-from tautools.cli.server_address import attach, export, test, verify
-from tautools.cli.server_plan import (
-    dry_run,
-    layout_options,
-    plan,
-    script,
-    show_advice,
-    start_servers,
-    take_layout,
-    when,
+from tautools.cli.commands import GroupedOption, LazyGroup, VerbCommand
+from tautools.cli.options import (
+    ParamsName,
+    dry_run_option,
+    json_option,
+    set_option,
+    site_option,
+    workspace_option,
 )
-from tautools.cli.server_status import cards, list_servers, server_dict, top
+from tautools.cli.output import emit, show_failures, watch_starts
+from tautools.cli.server_plan import layout_options, show_dry_run, start_servers
 from tautools.errors import TautoolsError
+from tautools.params import load_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tautools.cli.server_plan import LayoutRequest
     from tautools.params.models import ServerParams, SiteParams
     from tautools.servers import Diagnosis, Server
     from tautools.servers.lease import LeaseTerms
+    from tautools.servers.vllm.log import ColdShapes
+
+_HERE, _PLAN, _STATUS, _ADDRESS = (f"tautools.cli.server{part}" for part in ("", "_plan", "_status", "_address"))
+
+_SECTIONS = {
+    "Start and stop": {
+        "plan": ("Show which card holds what, and when it would start.", f"{_PLAN}:plan"),
+        "up": ("Start servers and wait until each is verified.", f"{_HERE}:up"),
+        "stop": ("Stop servers with everything they started.", f"{_HERE}:stop"),
+        "restart": ("Start a server again, as it was or with a fix.", f"{_HERE}:restart"),
+        "script": ("Print the Slurm job script of a server.", f"{_PLAN}:script"),
+    },
+    "Look": {
+        "ls": ("List servers with their state and load now.", f"{_STATUS}:list_servers"),
+        "top": ("Watch servers until Ctrl-C.", f"{_STATUS}:top"),
+        "logs": ("Print the end of a server's log.", f"{_HERE}:logs"),
+        "diagnose": ("Say why a server failed, and what helps.", f"{_HERE}:diagnose"),
+        "cards": ("Show this node's cards: memory, and who holds them.", f"{_STATUS}:cards"),
+    },
+    "Check and connect": {
+        "verify": ("Verify a registered server again, or any address.", f"{_ADDRESS}:verify"),
+        "test": ("Verify any server by its address.", f"{_ADDRESS}:test"),
+        "attach": ("Register servers that run already.", f"{_ADDRESS}:attach"),
+        "export": ("Print export lines for shell scripts.", f"{_ADDRESS}:export"),
+    },
+}
+
+_SERVER_EPILOG = """\b
+Examples:
+  tautools server up sim-small sim-user        start two, wait until both are verified
+  tautools server ls                           what runs, and how it is
+  tautools server test http://gaudi001:8007/v1 verify anyone's server
+  tautools server logs qwen3-8b -f             follow a log
+  tautools server stop --all
+"""
 
 
-F = TypeVar("F", bound="Callable[..., Any]")
+# `list` is what people type who know other tools; help shows one of the two.
+@click.group("server", cls=LazyGroup, verbs=_SECTIONS, same_as={"list": "ls"}, epilog=_SERVER_EPILOG)
+def server_command() -> None:
+    """Start model servers, verify that they work, find and stop them."""
 
 
-def lease_options(function: F) -> F:
-    """Add `--idle-stop` and `--lease` as `idle_stop: float | None` and `lease: str | None`."""
-    lease = click.option(
-        "--lease",
-        metavar="PID|kernel",
-        help="Stop when this process, or the notebook kernel it is typed in, is gone and nothing uses the server.",
-    )
-    idle = click.option(
-        "--idle-stop", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after minutes of no request."
-    )
-    return idle(lease(function))
+_LEASE_GROUP = "End by itself"
 
 
-def lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None:
-    """Return when servers shall end, None when never; an owner that is not there is said before anything starts."""
+def lease_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--idle-stop` and `--lease`; the command gets `terms: LeaseTerms | None`."""
+
+    @click.option("--idle-stop", type=click.FloatRange(0, min_open=True), metavar="MIN", cls=GroupedOption,
+                  group=_LEASE_GROUP, help="Stop after minutes of no request.")  # fmt: skip
+    @click.option("--lease", metavar="PID|kernel", cls=GroupedOption, group=_LEASE_GROUP,
+                  help="Stop when this process, or the notebook kernel it is typed in, is gone and nothing uses the "
+                  "server.")  # fmt: skip
+    @functools.wraps(verb)
+    def with_lease(idle_stop: float | None, lease: str | None, **options: Any) -> Any:
+        return verb(terms=_lease_terms(idle_stop, lease), **options)
+
+    return with_lease
+
+
+def _lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None:
+    """Return when servers end by themselves, None when never; an owner that does not run is an error."""
     if idle_stop is None and lease is None:
         return None
     from tautools.servers.lease import LeaseTerms, kernel_process, owner_process
@@ -68,7 +111,7 @@ def lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None
 
 
 def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None:
-    """Start a keeper for each server that has not failed; one that cannot be started is said and hinders nothing."""
+    """Start a watchdog for each server that has not failed; one that cannot be started is a warning."""
     if terms is None:
         return
     from tautools.servers.lease import start_watchdog
@@ -82,41 +125,106 @@ def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None
             click.secho(f"{server.name} will not end by itself: {error}", err=True, fg="red")
 
 
-resubmit_option = click.option(
-    "--resubmit",
-    "tries",
-    type=click.IntRange(0, 20),
-    default=0,
-    metavar="N",
-    help="Submit a job up to N times more, without the node, when others hold its cards there.",
+@click.command(
+    cls=VerbCommand,
+    epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
+    "  tautools server up sim-small --skill 0.9 --port 8007\n"
+    "  tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded",
 )
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
+@click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
+@click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
+@click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
+@layout_options
+@site_option
+@set_option
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
+@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
+@dry_run_option
+@click.option("--resubmit", "tries", type=click.IntRange(0, 20), default=0, metavar="N",
+              help="Submit a job up to N times more, without the node, when others hold its cards there.")  # fmt: skip
+@lease_options
+@workspace_option
+@json_option
+def up(
+    names: tuple[str, ...],
+    layout: LayoutRequest,
+    site: SiteParams,
+    terms: LeaseTerms | None,
+    workspace: Path,
+    **options: Any,
+) -> None:
+    """Start servers and wait until each is verified.
+
+    NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
+    --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
+    """
+    if options["port"] is not None and len(names) > 1:
+        raise click.UsageError("--port is for one server; leave it out to give each a free port")
+    if len(set(names)) < len(names):
+        raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
+    chosen = [_chosen(name, workspace, options) for name in names]
+    tries, as_json = options["tries"], options["as_json"]
+    _check_resubmit(tries, site, no_wait=options["no_wait"], one_job=layout.one_job)
+    if options["dry_run"]:
+        show_dry_run(chosen, layout, site, workspace)
+        return
+    servers, failures = start_servers(chosen, layout, site, workspace), dict[str, TautoolsError]()
+    try:
+        if not options["no_wait"]:
+            failures = _wait_and_resubmit(servers, tries, workspace, timeout_s=options["timeout_s"], quiet=as_json)
+    except KeyboardInterrupt:
+        click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
+        raise
+    finally:
+        start_watchdogs(servers, terms)
+    if as_json or not failures:
+        _show_started(servers, as_json=as_json)
+    show_failures(failures)
 
 
-def check_resubmit(tries: int, site: SiteParams | None, *, no_wait: bool, one_job: bool = False) -> None:
-    """Raise a usage error where nobody would be there to submit again, or several servers share the job."""
+def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams:
+    """Return a server file with the flags laid over it; what may be wrong with it is a warning."""
+    from tautools.servers.vllm.flags import warnings_for
+
+    given = {"port": options["port"], "simulate.skill": options["skill"], "simulate.speed": options["speed"]}
+    words = [f"{field}={value}" for field, value in given.items() if value is not None]
+    params = load_server(name, workspace=workspace, overrides=[*options["overrides"], *words])
+    if not params.simulated and not (options["skill"] is options["speed"] is None):
+        raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
+    for line in warnings_for(params):
+        click.secho(f"{params.name}: {line}", err=True, fg="yellow")
+    return params
+
+
+def _show_started(servers: Sequence[Server], *, as_json: bool) -> None:
+    from tautools.cli.server_status import server_dict
+
+    if as_json:
+        emit([server_dict(server) for server in servers], as_json=True)
+        return
+    for server in servers:
+        click.echo(f"{server.name}: {server.record.base_url or f'job {server.record.job_id}'}  "
+                   f"model {server.record.model}")  # fmt: skip
+
+
+def _check_resubmit(tries: int, site: SiteParams, *, no_wait: bool, one_job: bool) -> None:
+    """Refuse `--resubmit` where nothing waits for the jobs, or several servers share one."""
     if tries and one_job:
         raise click.UsageError("--resubmit is for a job of one server; leave out --one-job")
     if tries and no_wait:
         raise click.UsageError("--resubmit waits for the jobs; leave out --no-wait")
-    if tries and (site is None or not site.uses_slurm):
+    if tries and not site.uses_slurm:
         raise click.UsageError("--resubmit is for a site with Slurm, such as --site sol-gaudi")
 
 
-def wait_and_resubmit(
-    servers: list[Server], tries: int, *, workspace: Path, timeout_s: float | None, quiet: bool
+def _wait_and_resubmit(
+    servers: list[Server], tries: int, workspace: Path, *, timeout_s: float | None, quiet: bool
 ) -> dict[str, TautoolsError]:
-    """Wait for all servers, submitting again those whose cards were held; return what went wrong at last, by name.
+    """Wait for all servers and return what went wrong, by name; jobs whose cards were held are submitted again.
 
-    Parameters
-    ----------
-    servers : list of Server
-        Just launched; a server that was submitted again takes the place of its former launch.
-    tries : int
-        Most submissions more of each.
-    workspace, timeout_s, quiet
-        As of `watch_starts`.
+    A server that was submitted again takes the place of its former launch in `servers`.
     """
-    from tautools.cli.output import watch_starts
     from tautools.servers.start import held_node, resubmit
 
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
@@ -128,257 +236,21 @@ def wait_and_resubmit(
                 continue
             servers[place] = resubmit(server.record, node, workspace=workspace)
             again.append(servers[place])
-            told = f"the cards of {node} are held by others; submitted again without it"
-            click.echo(f"{server.name}: {told}, job {servers[place].record.job_id} ({number} of {tries})", err=True)
+            reason = f"the cards of {node} are held by others; submitted again without it"
+            click.echo(f"{server.name}: {reason}, job {servers[place].record.job_id} ({number} of {tries})", err=True)
         if not again:
             break
-        names = {server.name for server in again}
-        left = {name: error for name, error in failures.items() if name not in names}
-        failures = left | watch_starts(again, timeout_s=timeout_s, quiet=quiet)
+        for server in again:
+            del failures[server.name]
+        failures |= watch_starts(again, timeout_s=timeout_s, quiet=quiet)
     return failures
 
 
-@click.command(
-    epilog="\b\nExamples:\n  tautools server why qwen3-8b\n  tautools server why logs/user_1.out errors/user_1.err"
-)
-@click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
-@workspace_option
-@json_option
-@guard
-def why(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
-    """Tell why a server failed, and what helps.
-
-    NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order.
-    """
-    from tautools.servers import Registry, diagnose_log
-    from tautools.servers.server import cause_of
-
-    logs = [Path(source) for source in sources if Path(source).is_file()]
-    if logs:
-        if len(logs) < len(sources):
-            raise click.UsageError("give the name of one server, or log files that exist")
-        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        found = diagnose_log(lines)
-    elif len(sources) > 1:
-        raise click.UsageError("give the name of one server, or log files that exist")
-    else:
-        registry = Registry(workspace)
-        found = cause_of(registry.get(sources[0]), registry)
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
-    else:
-        _show_diagnosis(found)
-
-
-@click.command(
-    epilog="\b\nExamples:\n  tautools server relaunch qwen3-8b\n  tautools server relaunch qwen3-8b --fix --yes\n"
-    "  tautools server relaunch qwen3-32b --exclude gaudi003"
-)
-@click.argument("name")
-@click.option("--fix", is_flag=True, help="Change what its log asks for; shown before it is done.")
-@click.option(
-    "--exclude", metavar="[NODE]", is_flag=False, flag_value="", help="Not on this node.  [NODE: the log's held one]"
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far it is.")
-@workspace_option
-@guard
-def relaunch(name: str, fix: bool, exclude: str | None, yes: bool, no_wait: bool, workspace: Path) -> None:
-    """Start a server again as it was started, or with what mends it, or away from a node.
-
-    A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
-    """
-    from tautools.cli.output import watch_starts
-    from tautools.servers.start import exclude_node, plan_restart
-    from tautools.servers.start import restart as start_again
-
-    plan = plan_restart(name, workspace=workspace, fix=fix)
-    if exclude is not None:
-        plan = exclude_node(plan, exclude)
-    if plan.diagnosis is not None:
-        _show_diagnosis(plan.diagnosis)
-    for change in plan.changes:
-        click.secho(f"  {change}", bold=True)
-    if fix and plan.changes and not yes:
-        click.confirm("Start it with this change?", abort=True, err=True)
-    server = start_again(plan, workspace=workspace)
-    failures = {} if no_wait else watch_starts([server], timeout_s=None, quiet=False)
-    if failures:
-        raise failures[name]
-    click.echo(f"{server.name}: {server.record.base_url}  model {server.record.model}")
-
-
-def _show_diagnosis(found: Diagnosis) -> None:
-    click.echo(f"Cause:    {found.cause}")
-    for line in (found.evidence, *found.also):
-        if line and line != found.cause:
-            click.secho(f"  log:    {line[:400]}", dim=True)
-    click.echo(f"Fix:      {found.fix}")
-    for name, value in found.changes.items():
-        value_text = "not set" if value is None else json.dumps(value)
-        click.echo(f"Change:   {name} = {value_text}   (server relaunch --fix)")
-
-
-@click.command(epilog="\b\nExamples:\n  tautools server shapes qwen3-8b\n  tautools server shapes qwen3-8b --json")
-@click.argument("name")
-@workspace_option
-@json_option
-@guard
-def shapes(name: str, workspace: Path, as_json: bool) -> None:
-    """Count the requests that met a shape which a Gaudi server had not warmed up, and propose wider buckets.
-
-    Each of them waited for a compilation: many of them spoil a latency figure.
-    """
-    from tautools.files import read_lines
-    from tautools.servers import Registry
-    from tautools.servers.vllm.log import read_cold_shapes
-
-    record = Registry(workspace).get(name)
-    logs = [Path(log) for log in (record.log_out, record.log_err) if log and Path(log).exists()]
-    cold = read_cold_shapes(line.decode(errors="replace") for log in logs for line in read_lines(log))
-    if as_json:
-        rows = [
-            {
-                "phase": phase.lower(),
-                "batch_size": batch,
-                "query_tokens": query,
-                "context_blocks": blocks,
-                "count": count,
-            }
-            for (phase, batch, query, blocks), count in cold.counts.items()
-        ]
-        click.echo(
-            json.dumps({"name": name, "count": cold.total, "shapes": rows, "proposed": cold.proposed()}, indent=1)
-        )
-        return
-    if not cold.total:
-        click.echo(f"{name}: no request met a shape that was not warmed up.")
-        return
-    click.echo(f"{name}: {cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
-    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
-        size = f"{query} tokens, " if phase == "PROMPT" else ""
-        click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
-    click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
-    for variable, value in cold.proposed().items():
-        click.echo(f'  {variable}: "{value}"')
-
-
-_SERVER_EPILOG = """\b
-Examples:
-  tautools server up sim-small sim-user        start two, wait until both are proven
-  tautools server ls                           what runs, and how it is
-  tautools server test http://gaudi001:8007/v1 prove anyone's server
-  tautools server logs qwen3-8b -f             follow a log
-  tautools server stop --all
-"""
-
-
-@click.group("server", epilog=_SERVER_EPILOG)
-def server_command() -> None:
-    """Start model servers, prove that they work, find and stop them."""
-
-
-server_command.add_command(why)
-server_command.add_command(relaunch)
-server_command.add_command(cards)
-server_command.add_command(plan)
-server_command.add_command(script)
-server_command.add_command(shapes)
-server_command.add_command(when)
-
-
-@server_command.command(
-    epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
-    "  tautools server up sim-small --skill 0.9 --port 8007\n"
-    "  tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded"
-)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
-@click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
-@click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
-@click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
-@layout_options
-@site_option
-@set_option
-@click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
-@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
-@click.option("--dry-run", "dry", is_flag=True, help="Print the job script or command and check it; start nothing.")
-@resubmit_option
-@lease_options
-@workspace_option
-@json_option
-@guard
-def up(
-    names: tuple[str, ...],
-    timeout_s: float | None,
-    no_wait: bool,
-    dry: bool,
-    workspace: Path,
-    as_json: bool,
-    **how: Any,
-) -> None:
-    """Start servers and wait until each is proven.
-
-    NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
-    --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
-    """
-    from tautools.params import load_site
-
-    if how["port"] is not None and len(names) > 1:
-        raise click.UsageError("--port is for one server; leave it out to give each a free port")
-    if len(set(names)) < len(names):
-        raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    site, tries, asked = how.pop("site"), how.pop("tries"), take_layout(how)
-    terms = lease_terms(how.pop("idle_stop"), how.pop("lease"))
-    chosen = [_chosen(name, workspace, **how) for name in names]
-    where = load_site(site, workspace=workspace) if site else None
-    check_resubmit(tries, where, no_wait=no_wait, one_job=asked.one_job)
-    if dry:
-        dry_run(chosen, asked, where, workspace)
-        return
-    servers = start_servers(chosen, asked, where, workspace)
-    try:
-        failures = (
-            {}
-            if no_wait
-            else wait_and_resubmit(servers, tries, workspace=workspace, timeout_s=timeout_s, quiet=as_json)
-        )
-    except KeyboardInterrupt:
-        click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
-        raise
-    finally:
-        start_watchdogs(servers, terms)
-    if as_json:
-        click.echo(json.dumps([server_dict(server) for server in servers], indent=1))
-    elif not failures:
-        for server in servers:
-            where_it_is = server.record.base_url or f"job {server.record.job_id}"
-            click.echo(f"{server.name}: {where_it_is}  model {server.record.model}")
-    for name, error in failures.items():
-        click.secho(f"{name}: {error}", err=True, fg="red")
-    if failures:
-        raise SystemExit(1)
-
-
-server_command.add_command(list_servers)
-server_command.add_command(top)
-server_command.add_command(export)
-# `list` is what people type who know other tools; help shows one of the two.
-server_command.add_command(
-    click.Command("list", params=list_servers.params, callback=list_servers.callback, hidden=True)
-)
-
-
-server_command.add_command(attach)
-server_command.add_command(test)
-server_command.add_command(verify)
-
-
-@server_command.command()
+@click.command(cls=VerbCommand, epilog="\b\nExamples:\n  tautools server logs qwen3-8b -f")
 @click.argument("name")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
 @click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
 @workspace_option
-@guard
 def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
     """Print the end of a server's log.
 
@@ -395,15 +267,15 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
         click.echo(line)
 
 
-@server_command.command(epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
+@click.command(cls=VerbCommand, epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "every", is_flag=True, help="All servers of the workspace.")
 @workspace_option
-@guard
 def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
-    """Stop servers whole.
+    """Stop servers with everything they started.
 
-    SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs.
+    SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs. One that was attached
+    is only forgotten.
     """
     from tautools.servers import Registry, open_server
     from tautools.servers.backends import backend_of
@@ -413,31 +285,118 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     chosen = [record.name for record in Registry(workspace).list()] if every else list(names)
     servers = [open_server(name, workspace=workspace) for name in chosen]
     for server in servers:
-        server.stop(partial(_say_signal, server.name))
+        server.stop(partial(_show_signal, server.name))
         click.echo(f"{server.name}: {'stopped' if backend_of(server.record).owns else 'detached'}")
     if not servers:
         click.echo("No server is registered.")
 
 
-def _say_signal(name: str, sent: str) -> None:
+def _show_signal(name: str, sent: str) -> None:
     click.echo(f"{name}: {sent}")
 
 
-def _chosen(
-    name: str,
-    workspace: Path,
-    *,
-    overrides: tuple[str, ...],
-    skill: float | None,
-    speed: float | None,
-    port: int | None,
-) -> ServerParams:
-    from tautools.params import load_server
+@click.command(
+    cls=VerbCommand,
+    epilog="\b\nExamples:\n  tautools server diagnose qwen3-8b\n"
+    "  tautools server diagnose logs/user_1.out errors/user_1.err",
+)
+@click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
+@workspace_option
+@json_option
+def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+    """Say why a server failed, and what helps.
 
-    given = {"port": port, "simulate.skill": skill, "simulate.speed": speed}
-    words = [f"{field}={value}" for field, value in given.items() if value is not None]
-    params = load_server(name, workspace=workspace, overrides=[*overrides, *words])
-    if not params.simulated and not (skill is speed is None):
-        raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
-    show_advice(params)
-    return params
+    NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order. Of a Gaudi server
+    it also counts the requests that met a shape which was not warmed up, and proposes wider buckets: each of them
+    waited for a compilation, and many of them spoil a latency figure.
+    """
+    from tautools.files import read_lines
+    from tautools.servers import Registry, diagnose_log
+    from tautools.servers.server import cause_of
+    from tautools.servers.vllm.log import read_cold_shapes
+
+    files = [Path(source) for source in sources if Path(source).is_file()]
+    if len(files) < len(sources) and len(sources) > 1:
+        raise click.UsageError("give the name of one server, or log files that exist")
+    record = None if files else Registry(workspace).get(sources[0])
+    if record is not None:
+        files = [Path(log) for log in (record.log_out, record.log_err) if log and Path(log).exists()]
+    lines = [line.decode(errors="replace") for file in files for line in read_lines(file)]
+    cause = diagnose_log(lines) if record is None else cause_of(record, Registry(workspace))
+    cold = read_cold_shapes(lines)
+
+    def show() -> None:
+        _show_diagnosis(cause)
+        if cold.total:
+            _show_cold_shapes(cold)
+
+    emit(asdict(cause) | {"cold_shapes": _cold_shapes_dict(cold)}, as_json=as_json, text=show)
+
+
+def _show_diagnosis(found: Diagnosis) -> None:
+    click.echo(f"Cause:    {found.cause}")
+    for line in (found.evidence, *found.also):
+        if line and line != found.cause:
+            click.secho(f"  log:    {line[:400]}", dim=True)
+    click.echo(f"Fix:      {found.fix}")
+    for name, value in found.changes.items():
+        shown = "not set" if value is None else json.dumps(value)
+        click.echo(f"Change:   {name} = {shown}   (server restart --fix)")
+
+
+def _cold_shapes_dict(cold: ColdShapes) -> dict[str, Any]:
+    rows = [
+        {"phase": phase.lower(), "batch_size": batch, "query_tokens": query, "context_blocks": blocks, "count": count}
+        for (phase, batch, query, blocks), count in cold.counts.items()
+    ]
+    return {"count": cold.total, "shapes": rows, "proposed": cold.proposed()}
+
+
+def _show_cold_shapes(cold: ColdShapes) -> None:
+    click.echo(f"{cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
+    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
+        size = f"{query} tokens, " if phase == "PROMPT" else ""
+        click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
+    click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
+    for variable, value in cold.proposed().items():
+        click.echo(f'  {variable}: "{value}"')
+
+
+@click.command(
+    cls=VerbCommand,
+    epilog="\b\nExamples:\n  tautools server restart qwen3-8b\n  tautools server restart qwen3-8b --fix --yes\n"
+    "  tautools server restart qwen3-32b --exclude gaudi003",
+)
+@click.argument("name")
+@click.option("--fix", is_flag=True, help="Change what its log asks for; shown before it is done.")
+@click.option("--exclude", metavar="[NODE]", is_flag=False, flag_value="",
+              help="Not on this node.  [NODE: the log's held one]")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far it is.")
+@dry_run_option
+@workspace_option
+def restart(name: str, fix: bool, exclude: str | None, workspace: Path, **how: bool) -> None:
+    """Start a server again as it was started, or with what its log asks for, or away from a node.
+
+    A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
+    """
+    from tautools.servers.start import exclude_node, plan_restart
+    from tautools.servers.start import restart as start_again
+
+    plan = plan_restart(name, workspace=workspace, fix=fix)
+    if exclude is not None:
+        plan = exclude_node(plan, exclude)
+    if plan.diagnosis is not None:
+        _show_diagnosis(plan.diagnosis)
+    for change in plan.changes:
+        click.secho(f"  {change}", bold=True)
+    if how["dry_run"]:
+        click.echo(f"{name} would be started again{' with this change' if plan.changes else ' as it was'}.")
+        return
+    if fix and plan.changes and not how["yes"]:
+        click.confirm("Start it with this change?", abort=True, err=True)
+    server = start_again(plan, workspace=workspace)
+    failures = {} if how["no_wait"] else watch_starts([server])
+    if failures:
+        raise failures[name]
+    _show_started([server], as_json=False)

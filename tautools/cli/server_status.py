@@ -5,77 +5,40 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tautools.cli.commands import VerbCommand
 from tautools.cli.options import json_option, workspace_option
-from tautools.cli.output import guard
+from tautools.cli.output import age_of, emit, plain_table, print_wide, table_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
 
-    from tautools.records import Certificate, Check, ServerRecord
-    from tautools.servers import Server
+    from tautools.records import ServerRecord
+    from tautools.servers import Registry, Server
     from tautools.servers.accelerators.probe import Card, CardProcess
     from tautools.servers.metrics import WatchedServer
-    from tautools.servers.registry import Registry
 
-
-_MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
-
-
-_PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
-
-
-def record_dict(record: ServerRecord) -> dict[str, Any]:
-    """Return what a program may know of a server; where the key lies is told, the key is not."""
-    return record.model_dump(mode="json", include=set(_PUBLIC.split()))
-
-
-def server_dict(server: Server) -> dict[str, Any]:
-    """Return the same with the server's state now."""
-    seen = server.state()
-    return record_dict(server.record) | {"state": seen.state.value, "detail": seen.detail}
-
-
-def show_check(check: Check) -> None:
-    """Print one check of the ladder."""
-    word, colour = _MARKS[check.passed]
-    mark = click.style(f"{word:>6}", fg=colour)
-    click.echo(f"{mark}  {check.number} {check.name:<14} {check.took_s:6.2f} s  {check.detail}")
-
-
-def show_certificate(certificate: Certificate, *, as_json: bool) -> None:
-    """Print the verdict, and exit with 1 when it is bad."""
-    if as_json:
-        click.echo(json.dumps(certificate.model_dump(mode="json") | {"passed": certificate.passed}, indent=1))
-    else:
-        mark = "SIMULATED " if certificate.simulated else ""
-        verdict = "passed" if certificate.passed else "failed"
-        click.secho(f"{mark}{certificate.model or certificate.base_url}: {verdict}", bold=True)
-    if not certificate.passed:
-        raise SystemExit(1)
-
-
-def age_of(seconds: float) -> str:
-    """Return a duration as people say it."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def shell_variable(name: str) -> str:
-    """Return a server's name as the beginning of a shell variable's."""
-    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name).upper()
-    return f"_{text}" if text[0].isdigit() else text
-
+_PUBLIC = {
+    "name",
+    "backend",
+    "engine",
+    "model",
+    "base_url",
+    "host",
+    "pid",
+    "log_out",
+    "log_err",
+    "key_file",
+    "simulated",
+}
+"""What a program may know of a server: where the key lies, and not the key."""
 
 _WIDE = 140
 """Columns below which model, address and detail have lines of their own."""
@@ -92,123 +55,23 @@ _COLOURS = {
 }
 
 
-def table_console() -> Console:
-    """Return a console as wide as the terminal; a pipe or a file gets lines of any length."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=400)
+def server_dict(server: Server) -> dict[str, Any]:
+    """Return what a program may know of a server, with its state now."""
+    snapshot = server.state()
+    return _record_dict(server.record) | {"state": snapshot.state.value, "detail": snapshot.detail}
 
 
-def server_table(seen: Sequence[WatchedServer], workspace: Path, *, width: int) -> RenderableType:
-    """Return the servers as a table.
-
-    Parameters
-    ----------
-    seen : sequence of Watched
-        What was seen of each.
-    workspace : Path
-        Where notes of their keepers lie.
-    width : int
-        Columns of the terminal.
-    """
-    from rich.markup import escape
-
-    if width < _WIDE:
-        return _narrow(seen, workspace)
-    table = _figures_table()
-    for title in ("model", "address"):
-        table.add_column(title, overflow="fold")
-    for each in seen:
-        note = _note(each, workspace)
-        state = f"{_coloured(each, str(each.snapshot))}{_stale(each)}" + (f"\n{escape(note)}" if note else "")
-        table.add_row(
-            escape(each.record.name), state, *_figures(each), escape(_model(each)), escape(each.record.base_url)
-        )
-    return table
+def _record_dict(record: ServerRecord) -> dict[str, Any]:
+    return record.model_dump(mode="json", include=_PUBLIC)
 
 
-def _narrow(seen: Sequence[WatchedServer], workspace: Path) -> RenderableType:
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.padding import Padding
-    from rich.text import Text
-
-    table = _figures_table()
-    words: list[RenderableType] = []
-    for each in seen:
-        table.add_row(escape(each.record.name), _coloured(each, each.snapshot.state.value), *_figures(each))
-        parts = (_model(each), each.record.base_url, _said(each), _note(each, workspace))
-        words.append(Text(f"{each.record.name}: {', '.join(filter(None, parts[:2]))}"))
-        words += [Padding(Text(part), (0, 0, 0, 2)) for part in parts[2:] if part]
-    return Group(table, Text(), *words)
-
-
-def _figures_table() -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", overflow="fold")
-    table.add_column("state", overflow="fold")
-    table.add_column("age", no_wrap=True)
-    for title in ("run", "wait", "KV", "prefix", "tok/s in", "out"):
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
-
-
-def _coloured(each: WatchedServer, text: str) -> str:
-    from rich.markup import escape
-
-    return f"[{_COLOURS.get(each.snapshot.state.value, 'red')}]{escape(text)}[/]"
-
-
-def _said(each: WatchedServer) -> str:
-    """Return what the state says beyond its name."""
-    told = str(each.snapshot).removeprefix(each.snapshot.state.value).lstrip(": ")
-    return f"{told}{_stale(each)}".strip()
-
-
-def _model(each: WatchedServer) -> str:
-    return each.record.model + (" SIMULATED" if each.record.simulated else "")
-
-
-def _note(each: WatchedServer, workspace: Path) -> str:
-    from tautools.servers.lease import active_lease
-
-    note = active_lease(each.record, workspace=workspace)
-    return "" if note is None else str(note)
-
-
-def _stale(each: WatchedServer) -> str:
-    """Say how old the figures are, when they are not of this look."""
-    return f" (figures {age_of(each.health_age_s)} old)" if each.health_age_s else ""
-
-
-def _figures(each: WatchedServer) -> tuple[str, ...]:
-    load = each.load
-    return (
-        age_of(each.snapshot.age),
-        _number(load.running),
-        _number(load.waiting),
-        _share(load.kv_usage),
-        _share(load.prefix_hit_rate),
-        _number(load.prompt_tokens_s),
-        _number(load.output_tokens_s),
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
-
-
-@click.command("ls", epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'")
+@click.command(
+    "ls",
+    cls=VerbCommand,
+    epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'",
+)
 @workspace_option
 @json_option
-@guard
 def list_servers(workspace: Path, as_json: bool) -> None:
     """List servers with their state and load now.
 
@@ -221,6 +84,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 
 @click.command(
     "top",
+    cls=VerbCommand,
     epilog="\b\nExamples:\n  tautools server top\n  tautools server top --once --json\n"
     "  tautools server top --every 10",
 )
@@ -228,7 +92,6 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 @click.option("--once", is_flag=True, help="Print one table, with rates over --every seconds, and end.")
 @workspace_option
 @json_option
-@guard
 def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
     """Watch servers until Ctrl-C: health and its age, requests, KV cache, prefix cache, tokens.
 
@@ -236,75 +99,143 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
     """
     from tautools.servers.metrics import poll_servers
 
-    seen = poll_servers(workspace)
+    statuses = poll_servers(workspace)
     if once:
-        if any(each.sample is not None for each in seen):
+        if any(status.sample is not None for status in statuses):
             time.sleep(every_s)
-            seen = poll_servers(workspace, seen)
-        _show_servers(seen, workspace, as_json=as_json)
-        return
-    _watch_servers(seen, workspace, every_s=every_s, as_json=as_json)
+            statuses = poll_servers(workspace, statuses)
+        _show_servers(statuses, workspace, as_json=as_json)
+    elif as_json:
+        while True:
+            click.echo(json.dumps(_server_rows(statuses, workspace)))
+            time.sleep(every_s)
+            statuses = poll_servers(workspace, statuses)
+    else:
+        _watch_servers(statuses, workspace, every_s=every_s)
 
 
-def _watch_servers(seen: Sequence[WatchedServer], workspace: Path, *, every_s: float, as_json: bool) -> None:
+def _watch_servers(statuses: Sequence[WatchedServer], workspace: Path, *, every_s: float) -> None:
     from rich.live import Live
 
     from tautools.servers.metrics import poll_servers
 
-    if as_json:
-        while True:
-            click.echo(json.dumps(_server_rows(seen, workspace)))
-            time.sleep(every_s)
-            seen = poll_servers(workspace, seen)
     console = table_console()
-    with Live(server_table(seen, workspace, width=console.width), console=console, auto_refresh=False) as live:
+    with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(server_table(seen, workspace, width=console.width), refresh=True)
+            live.update(server_table(statuses, workspace, width=console.width), refresh=True)
             time.sleep(every_s)
-            seen = poll_servers(workspace, seen)
+            statuses = poll_servers(workspace, statuses)
 
 
-def _show_servers(seen: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
+def _show_servers(statuses: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(_server_rows(seen, workspace), indent=1))
-    elif not seen:
+        emit(_server_rows(statuses, workspace), as_json=True)
+    elif not statuses:
         click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
     else:
         console = table_console()
-        console.print(server_table(seen, workspace, width=console.width))
+        console.print(server_table(statuses, workspace, width=console.width))
 
 
-def _server_rows(seen: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
+def _server_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    return [
+        _record_dict(status.record)
+        | {
+            "state": status.snapshot.state.value,
+            "detail": status.snapshot.detail,
+            "age_s": round(status.snapshot.age, 1),
+            "percent": status.snapshot.percent,
+            "next_step": status.snapshot.next_step,
+            "health_age_s": status.health_age_s,
+            "load": asdict(status.load),
+            "watchdog": _lease_text(status, workspace),
+        }
+        for status in statuses
+    ]
+
+
+def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: int) -> RenderableType:
+    """Return the servers as a table: one line each where the terminal is wide, else words below the figures.
+
+    Parameters
+    ----------
+    statuses : sequence of WatchedServer
+        What was seen of each.
+    workspace : Path
+        Where their leases lie.
+    width : int
+        Columns of the terminal.
+    """
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.text import Text
+
+    table, lines = _figures_table(wide=width >= _WIDE), list[Any]()
+    for status in statuses:
+        record, snapshot, lease = status.record, status.snapshot, _lease_text(status, workspace)
+        colour = _COLOURS.get(snapshot.state.value, "red")
+        model = record.model + (" SIMULATED" if record.simulated else "")
+        # How old the figures are, when they are not of this look.
+        stale = f" (figures {age_of(status.health_age_s)} old)" if status.health_age_s else ""
+        if width >= _WIDE:
+            state = f"[{colour}]{escape(str(snapshot))}[/]{stale}" + (f"\n{escape(lease)}" if lease else "")
+            figures = _figures(status)
+            table.add_row(escape(record.name), state, *figures, escape(model), escape(record.base_url))
+            continue
+        table.add_row(escape(record.name), f"[{colour}]{snapshot.state.value}[/]", *_figures(status))
+        detail = str(snapshot).removeprefix(snapshot.state.value).lstrip(": ")
+        lines.append(Text(f"{record.name}: {', '.join(filter(None, (model, record.base_url)))}"))
+        lines += [Padding(Text(line), (0, 0, 0, 2)) for line in (f"{detail}{stale}".strip(), lease) if line]
+    return Group(table, Text(), *lines) if lines else table
+
+
+def _figures_table(*, wide: bool) -> Table:
+    figures = ("run", "wait", "KV", "prefix", "tok/s in", "out")
+    words = ("name", "state", "model", "address")
+    table = plain_table(*words[:2], "age", *figures, *(words[2:] if wide else ()), right=figures, fold=words)
+    for column in table.columns[2:9]:
+        column.no_wrap = True
+    return table
+
+
+def _lease_text(status: WatchedServer, workspace: Path) -> str:
     from tautools.servers.lease import active_lease
 
-    rows = []
-    for each in seen:
-        snapshot, note = each.snapshot, active_lease(each.record, workspace=workspace)
-        row = record_dict(each.record) | {"state": snapshot.state.value, "detail": snapshot.detail}
-        row |= {"age_s": round(snapshot.age, 1), "percent": snapshot.percent, "next_step": snapshot.next_step}
-        row |= {"health_age_s": each.health_age_s, "load": asdict(each.load)}
-        rows.append(row | {"keeper": str(note) if note is not None else ""})
-    return rows
+    lease = active_lease(status.record, workspace=workspace)
+    return "" if lease is None else str(lease)
+
+
+def _figures(status: WatchedServer) -> tuple[str, ...]:
+    def number(value: float | None, form: str = ".0f") -> str:
+        return "-" if value is None else format(value, form)
+
+    load = status.load
+    return (
+        age_of(status.snapshot.age),
+        number(load.running),
+        number(load.waiting),
+        number(load.kv_usage, ".0%"),
+        number(load.prefix_hit_rate, ".0%"),
+        number(load.prompt_tokens_s),
+        number(load.output_tokens_s),
+    )
 
 
 @click.command(
+    cls=VerbCommand,
     epilog="\b\nExamples:\n  tautools server cards\n  tautools server cards --json | jq '.[] | .index'\n"
-    "  tautools server cards --stop-stale"
+    "  tautools server cards --stop-stale",
 )
 @click.option("--stop-stale", is_flag=True, help="Name your processes that hold a card and are no server's.")
-@click.option(
-    "--confirm",
-    "confirmed",
-    multiple=True,
-    metavar="PID@START",
-    help="With --stop-stale: stop this one; as it was named.  [several times]",
-)
-@click.option(
-    "--assign", type=click.IntRange(1), help="Choose so many idle cards of this job; print the line that shows them."
-)
+@click.option("--confirm", "confirmed", multiple=True, metavar="PID@START",
+              help="With --stop-stale: stop this one; as it was named.  [several times]")  # fmt: skip
+@click.option("--assign", type=click.IntRange(1),
+              help="Choose so many idle cards of this job; print the line that shows them.")  # fmt: skip
 @workspace_option
 @json_option
-@guard
 def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, workspace: Path, as_json: bool) -> None:
     """Show this node's cards: memory, and who holds them.
 
@@ -320,51 +251,50 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
         for name, value in assign_cards(assign).items():
             click.echo(json.dumps({name: value}) if as_json else f"export {name}={shlex.quote(value)}")
         return
-    registry, found = Registry(workspace), AcceleratorProbe().read()
-    if stop_stale:
-        _stop_stale(confirmed, found, registry)
-    elif as_json:
-        click.echo(json.dumps(_card_dicts(found, registry), indent=1))
-    elif not found:
+    registry, node_cards = Registry(workspace), AcceleratorProbe().read()
+    if stop_stale and confirmed:
+        _stop_stale(confirmed, node_cards, registry)
+    elif stop_stale:
+        _name_stale(node_cards, registry)
+    elif not node_cards and not as_json:
         click.echo("No cards can be seen here: neither hl-smi nor nvidia-smi is on PATH, or they name none.")
     else:
-        _show_cards(found, registry)
+        rows = _card_dicts(node_cards, registry)
+        emit(rows, as_json=as_json, text=lambda: _show_cards(node_cards, rows))
 
 
-def _stop_stale(confirmed: tuple[str, ...], found: list[Card], registry: Registry) -> None:
-    from tautools.servers.accelerators.assignment import stale_processes, stop_stale, wait_released
+def _name_stale(node_cards: list[Card], registry: Registry) -> None:
+    from tautools.servers.accelerators.assignment import stale_processes
 
-    if not confirmed:
-        stale = stale_processes(found, registry)
-        for holder in stale:
-            click.echo(f"{_cards_of(holder, found)}: {holder}")
-        if stale:
-            words = " ".join(f"--confirm {holder.token}" for holder in stale)
-            click.echo(f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}")
-        else:
-            click.echo("No process of yours holds a card without being a server of this workspace.")
-        return
+    stale = stale_processes(node_cards, registry)
+    for process in stale:
+        held = [card.index for card in node_cards if process.pid in {each.pid for each in card.holders}]
+        click.echo(f"{', '.join(f'card {index}' for index in held)}: {process}")
+    if stale:
+        words = " ".join(f"--confirm {process.token}" for process in stale)
+        click.echo(f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}")
+    else:
+        click.echo("No process of yours holds a card without being a server of this workspace.")
+
+
+def _stop_stale(confirmed: tuple[str, ...], node_cards: list[Card], registry: Registry) -> None:
+    from tautools.servers.accelerators.assignment import stop_stale, wait_released
     from tautools.servers.accelerators.probe import AcceleratorProbe
 
-    stopped = stop_stale(
-        confirmed, found, registry, on_stopped=lambda holder: click.echo(f"process {holder.pid}: stopped")
-    )
-    gone = {holder.pid for holder in stopped}
-    held = [card.index for card in found if gone & {holder.pid for holder in card.holders}]
+    def stopped(process: CardProcess) -> None:
+        click.echo(f"process {process.pid}: stopped")
+
+    gone = {process.pid for process in stop_stale(confirmed, node_cards, registry, on_stopped=stopped)}
+    held = [card.index for card in node_cards if gone & {process.pid for process in card.holders}]
     if wait_released(held, AcceleratorProbe(), emit=click.echo):
         click.echo(f"idle again: {', '.join(f'card {index}' for index in held)}")
 
 
-def _cards_of(holder: CardProcess, found: list[Card]) -> str:
-    held = [card.index for card in found if holder.pid in {each.pid for each in card.holders}]
-    return ", ".join(f"card {index}" for index in held)
-
-
-def _card_dicts(found: list[Card], registry: Registry) -> list[dict[str, Any]]:
+def _card_dicts(node_cards: list[Card], registry: Registry) -> list[dict[str, Any]]:
     from tautools.servers.accelerators.assignment import promised_cards, stale_processes
 
     promised = promised_cards(registry)
-    stale = {holder.pid for holder in stale_processes(found, registry)}
+    stale = {process.pid for process in stale_processes(node_cards, registry)}
     return [
         {
             "index": card.index,
@@ -377,35 +307,34 @@ def _card_dicts(found: list[Card], registry: Registry) -> list[dict[str, Any]]:
             "server": promised.get(card.index),
             "holders": [
                 {
-                    "pid": holder.pid,
-                    "started_at": holder.started_at,
-                    "age_s": round(holder.age_s, 1),
-                    "user": holder.user,
-                    "mine": holder.mine,
-                    "stale": holder.pid in stale,
-                    "command": holder.command,
+                    "pid": process.pid,
+                    "started_at": process.started_at,
+                    "age_s": round(process.age_s, 1),
+                    "user": process.user,
+                    "mine": process.mine,
+                    "stale": process.pid in stale,
+                    "command": process.command,
                 }
-                for holder in card.holders
+                for process in card.holders
             ],
         }
-        for card in found
+        for card in node_cards
     ]
 
 
-def _show_cards(found: list[Card], registry: Registry) -> None:
-    from rich.console import Console
+def _show_cards(node_cards: list[Card], rows: list[dict[str, Any]]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table("card", "module", "memory MiB", "state", "held by", box=None, pad_edge=False)
-    rows = _card_dicts(found, registry)
-    for card, row in zip(found, rows, strict=True):
+    table = plain_table("card", "module", "memory MiB", "state", "held by")
+    for card, row in zip(node_cards, rows, strict=True):
         who = [f"server {row['server']}"] if row["server"] else []
-        marks = {each["pid"]: " (stale)" if each["stale"] else "" for each in row["holders"]}
-        who += [f"{holder}{marks[holder.pid]}" for holder in card.holders]
+        who += [
+            f"{process}{' (stale)' if each['stale'] else ''}"
+            for process, each in zip(card.holders, row["holders"], strict=True)
+        ]
         state = "[green]idle[/]" if card.idle else "[yellow]in use[/]"
         memory = f"{card.used_mib} / {card.total_mib}"
         table.add_row(str(card.index), str(card.module), memory, state, escape("; ".join(who)))
-    Console(soft_wrap=True).print(table)
+    print_wide(table)
     if any(each["stale"] for row in rows for each in row["holders"]):
         click.echo("Stale: yours, and no server of this workspace; see `tautools server cards --stop-stale`.")

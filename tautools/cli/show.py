@@ -9,16 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from tautools.cli.analysis import print_analysis
-from tautools.cli.options import json_option, workspace_option
-from tautools.cli.output import guard
+from tautools.cli.commands import VerbCommand
+from tautools.cli.options import ChosenResults, json_option, results_options
+from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
 from tautools.run.judging import folder_judging_note
-from tautools.run.ledger import is_tool_output, read_conversation, read_ledger
-from tautools.run.show import align_actions, expected_of, made_calls_of, passed_and_scored
+from tautools.run.ledger import is_tool_output, read_conversation, read_ledger, rows_of
+from tautools.run.show import (
+    align_actions,
+    choose_row,
+    conversation_dict,
+    expected_of,
+    follow,
+    made_calls_of,
+    now_running,
+    only_folder,
+    passed_and_scored,
+)
 from tautools.run.trajectory import interleaved, made_by_user
 
 if TYPE_CHECKING:
@@ -56,12 +69,9 @@ class Transcript:
 
     def head(self, folder: SettingFolder, task_id: str, trial: int) -> None:
         """Print what conversation this is."""
-        setting = folder.setting
-        marked = " [bold red]SIMULATED[/]" if setting.simulated else ""
         task = f"task {escape(task_id)}, trial {trial}"
         short = len(task_id) <= _SHORT_NAME
-        of = f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}"
-        self._console.rule(f"{of}  {task}{marked}" if short else of + marked)
+        self._console.rule(setting_title(folder.setting) + (f"  {task}" if short else ""))
         if not short:
             self._console.print(task, soft_wrap=True)
 
@@ -110,31 +120,31 @@ def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
 
 def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
     """Print one line for each setting."""
-    taken = [_imported_rows(rows) for _, rows in found]
-    heads = ("env", "strategy", "model", "finished", *(["imported"] if any(taken) else []), "passed")
-    table = Table(*heads, box=None, pad_edge=False)
-    table.add_column("folder", overflow="fold")
-    for (folder, rows), imported in zip(found, taken, strict=True):
-        passed, scored = passed_and_scored(rows)
-        model = folder.setting.agent.model + (" SIMULATED" if folder.setting.simulated else "")
-        rate = f"{passed}/{scored}" if scored else "n = 0"
-        names = (folder.setting.env, folder.setting.strategy.value, model)
-        table.add_row(
-            *map(escape, names),
-            str(len(rows)),
-            *([str(imported)] if any(taken) else []),
-            rate,
-            escape(_short(folder.path)),
-        )
-    _console().print(table)
+    any_imported = any(_imported_rows(rows) for _, rows in found)
+    table = plain_table("env", "strategy", "model", "finished", *(["imported"] * any_imported), "passed", "folder")
+    for folder, rows in found:
+        setting = folder.setting
+        model = escape(setting.agent.model) + (" SIMULATED" if setting.simulated else "")
+        counts = (str(len(rows)), *([str(_imported_rows(rows))] * any_imported), _rate(rows))
+        table.add_row(escape(setting.env), setting.strategy.value, model, *counts, escape(_short(folder.path)))
+    console = table_console()
+    if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
+        console.print(table)
+        return
+    for folder, rows in found:  # too narrow for the table, which would break the folders' names
+        console.print(f"{setting_title(folder.setting)}: {_finished(rows)} finished, {_rate(rows)} passed")
+        console.print(Text(f"  {_short(folder.path)}"), soft_wrap=True)
+
+
+def _rate(rows: Sequence[CommitRow]) -> str:
+    passed, scored = passed_and_scored(rows)
+    return f"{passed}/{scored}" if scored else "n = 0"
 
 
 def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     """Print one line for each finished conversation of a setting."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task", overflow="fold")
-    for name in ("trial", "outcome", "reward", "calls", "tools", "output tokens", "took"):
-        table.add_column(name)
+    figures = ("trial", "outcome", "reward", "calls", "tools", "output tokens", "took")
+    table = plain_table("task", *figures, fold=["task"])
     for row in rows:
         table.add_row(
             escape(row.task_id),
@@ -168,9 +178,9 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     _print_verdicts(console, folder, row, conversation)
     expected = expected_of(folder, row.task_id)
     if expected is None:
-        console.print("The benchmark is not at hand; expected actions are not shown.")
+        console.print("The benchmark is not installed here; expected actions are not shown.")
         return
-    table = Table("", title="expected beside actual", title_justify="left")
+    table = Table("", title="expected and actual actions", title_justify="left")
     for name in ("expected action", "actual action"):
         table.add_column(name, overflow="fold")
     for pair in align_actions(expected, made_calls_of(conversation, folder.setting)):
@@ -179,19 +189,19 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
 
 
 def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
-    """Print what the score was lost by: from a replay, or as the record has it when the benchmark is not at hand."""
+    """Print what the score was lost by: from a replay, or as the record has it when the benchmark is not here."""
     try:
         print_analysis(analysis_of(folder, row))
     except TautoolsError:
         if missing := conversation.reward_info.get("missing_info"):
-            console.print(f"[red]never told to the user:[/] {escape(', '.join(map(str, missing)))}")
+            console.print(f"[red]never said to the user:[/] {escape(', '.join(map(str, missing)))}")
         for different in conversation.reward_info.get("different") or ():
-            told = different if isinstance(different, str) else _plain(different)
-            console.print(f"[red]not as it should be:[/] {escape(_shortened(told))}")
+            text = different if isinstance(different, str) else _plain(different)
+            console.print(f"[red]not as it should be:[/] {escape(_shortened(text))}")
 
 
 def _print_verdicts(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
-    """Print what the judge decided, or that nobody was asked."""
+    """Print what the judge decided, or that no judge was asked."""
     for each in conversation.reward_info.get("nl_assertions") or ():
         style, word = ("green", "met") if each["met"] else ("red", "not met")
         console.print(f"[{style}]{word}:[/] {escape(each['assertion'])} – {escape(each['reason'])}")
@@ -199,13 +209,13 @@ def _print_verdicts(console: Console, folder: SettingFolder, row: CommitRow, con
         console.print(awaiting_judge)
 
 
-def _action(did: MadeCall | None) -> str:
-    if did is None:
+def _action(call: MadeCall | None) -> str:
+    if call is None:
         return ""
-    said = did.arguments
-    inside = ", ".join(f"{name}={_plain(value)}" for name, value in said.items()) if isinstance(said, dict) else said
-    who = "" if did.by == "assistant" else f"{did.by}: "
-    return escape(f"{who}{did.name}({inside})")
+    given = call.arguments
+    inside = ", ".join(f"{name}={_plain(value)}" for name, value in given.items()) if isinstance(given, dict) else given
+    who = "" if call.by == "assistant" else f"{call.by}: "
+    return escape(f"{who}{call.name}({inside})")
 
 
 def _plain(value: Any) -> str:
@@ -232,14 +242,14 @@ def _imported_rows(rows: Sequence[CommitRow]) -> int:
 
 
 def _origin(imported: ImportedFrom) -> str:
-    times = "" if imported.timed else "; it does not tell when"
+    times = "" if imported.timed else "; it does not say when"
     return (
         f"imported from {imported.file}, row {imported.row} ({imported.format}, sha256 {imported.sha256[:12]}…){times}"
     )
 
 
 def _took(row: CommitRow) -> str:
-    return "not told" if row.duration_s is None else f"{row.duration_s:.1f} s"
+    return "not recorded" if row.duration_s is None else f"{row.duration_s:.1f} s"
 
 
 def _figure(reward: float | None) -> str:
@@ -250,105 +260,54 @@ _SHOW_EPILOG = """\b
 Examples:
   tautools show                                        what has been run
   tautools show --env retail --strategy fc --model 4B  every conversation of a setting
-  tautools show --env retail --model 4B --task 12      one conversation, expected beside actual actions
+  tautools show --env retail --model 4B --task 12      one conversation, expected and actual actions
   tautools show results/retail/fc/4B --task 12 --trial 3
   tautools show --follow                               watch the one that has run longest
 """
 
 
-@click.command("show", epilog=_SHOW_EPILOG)
-@click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--env", help="Only this env.")
-@click.option("--strategy", help="Only this strategy.")
-@click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
+@click.command("show", cls=VerbCommand, epilog=_SHOW_EPILOG)
 @click.option("--task", "task_id", help="The conversation of this task.")
 @click.option("--trial", type=click.IntRange(0), help="Its trial, from 0.  [default: the first that is finished]")
 @click.option("--follow", is_flag=True, help="Watch a conversation that is running, until it ends.")
 @click.option("--full", is_flag=True, help="Do not shorten prompts and tool results.")
-@workspace_option
 @json_option
-@guard
-def show_command(  # noqa: PLR0913 - one argument for each option
-    folder: Path | None,
-    workspace: Path,
-    task_id: str | None,
-    trial: int | None,
-    *,
-    follow: bool,
-    full: bool,
-    as_json: bool,
-    **wanted: str | None,
+@results_options
+def show_command(
+    chosen: ChosenResults, task_id: str | None, trial: int | None, *, follow: bool, full: bool, as_json: bool
 ) -> None:
     """List what has been run, or print one conversation."""
-    from tautools.run.show import choose_folders, folder_at, only_folder
-
-    folders = [folder_at(folder)] if folder else choose_folders(workspace, **wanted)
+    folders = chosen.folders
     if follow:
         _follow(folders, task_id, trial, full=full, as_json=as_json)
     elif task_id is not None:
-        _show_conversation(only_folder(folders), task_id, trial, full=full, as_json=as_json)
-    elif len(folders) == 1 and (folder or any(wanted.values())):
-        _show_conversations(folders[0], as_json=as_json)
+        folder = only_folder(folders)
+        row = choose_row(folder, task_id, trial)
+        value = conversation_dict(folder, row) if as_json else None
+        emit(value, as_json=as_json, text=lambda: print_conversation(folder, row, full=full))
+    elif len(folders) == 1 and chosen.narrowed:
+        rows = rows_of(folders[0])
+        emit(rows, as_json=as_json, text=lambda: print_rows(folders[0], rows))
     else:
-        _show_overview(folders, as_json=as_json)
+        results = [(folder, rows_of(folder)) for folder in folders]
+        values = [_overview_dict(*each) for each in results]
+        emit(values, as_json=as_json, text=lambda: print_overview(results) if results else NOTHING_RUN)
 
 
-def _show_overview(folders: list[SettingFolder], *, as_json: bool) -> None:
-    from tautools.run.ledger import rows_of
-    from tautools.run.show import passed_and_scored
-
-    found = [(each, rows_of(each)) for each in folders]
-    if as_json:
-        told: list[dict[str, Any]] = []
-        for each, rows in found:
-            passed, scored = passed_and_scored(rows)
-            imported = sum(row.imported is not None for row in rows)
-            counts = {"finished": len(rows), "passed": passed, "scored": scored, "imported": imported}
-            told.append(
-                {"folder": str(each.path), "id": each.id, **counts, "setting": each.setting.model_dump(mode="json")}
-            )
-        click.echo(json.dumps(told, indent=1))
-        return
-    if not found:
-        click.echo("Nothing has been run here.")
-        return
-
-    print_overview(found)
-
-
-def _show_conversations(folder: SettingFolder, *, as_json: bool) -> None:
-    from tautools.run.ledger import rows_of
-
-    rows = rows_of(folder)
-    if as_json:
-        click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
-        return
-
-    print_rows(folder, rows)
-
-
-def _show_conversation(folder: SettingFolder, task_id: str, trial: int | None, *, full: bool, as_json: bool) -> None:
-    from tautools.run.show import choose_row, conversation_dict
-
-    row = choose_row(folder, task_id, trial)
-    if as_json:
-        click.echo(json.dumps(conversation_dict(folder, row), indent=1, ensure_ascii=False))
-        return
-
-    print_conversation(folder, row, full=full)
+def _overview_dict(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
+    passed, scored = passed_and_scored(rows)
+    counts = {"finished": len(rows), "passed": passed, "scored": scored, "imported": _imported_rows(rows)}
+    return {"folder": folder.path, "id": folder.id, **counts, "setting": folder.setting}
 
 
 def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None, *, full: bool, as_json: bool) -> None:
-    from tautools.run.show import follow, now_running
-
-    found = now_running(folders, task_id=task_id, trial=trial)
-    if not found:
+    running = now_running(folders, task_id=task_id, trial=trial)
+    if not running:
         raise ParamsError(
             "No such conversation is running.",
             next_step="`tautools show` lists what is finished; start a run with `tautools run`.",
         )
-
-    folder, which = found[0]
+    folder, which = running[0]
     transcript = Transcript(full=full)
     if not as_json:
         transcript.head(folder, which.task_id, which.trial)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.options import ParamsName, json_option, new_workspace_option, set_option, show_config_option
-from tautools.cli.output import EXIT_INTERRUPTED, EXIT_UNFINISHED, broken_rows, guard, show_broken
-from tautools.cli.setup import show_resolved
-from tautools.params import resolve
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup
+from tautools.cli.options import (
+    ParamsName,
+    dry_run_option,
+    json_option,
+    set_option,
+    show_config_option,
+    workspace_option,
+)
+from tautools.cli.output import broken_rows, emit, print_wide, show_broken, show_resolved, sweep_progress
+from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
 
 if TYPE_CHECKING:
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
-
 
 _SWEEP_EPILOG = """\b
 Examples:
@@ -34,7 +39,7 @@ Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class _SweepRequest:
+class SweepRequest:
     """The sweep that a command is about."""
 
     sweep: SweepParams
@@ -42,52 +47,43 @@ class _SweepRequest:
     workspace: Path
 
 
-def _of_a_sweep(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument and options that name a sweep, and hand it what they name."""
+def sweep_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument and options that name a sweep; the command gets them as a `SweepRequest`."""
 
     @click.argument("name", metavar="NAME", type=ParamsName("sweeps"))
-    @click.option("--cells", metavar="LIST", help="Indices of cells, such as 0-3,7.  [default: all]")
+    @click.option("--cells", cls=ListOption, numbers=True, help="Indices of cells, such as 0-3,7.  [default: all]")
     @set_option
     @show_config_option
-    @new_workspace_option
-    @guard
+    @workspace_option
     @functools.wraps(verb)
-    def named(name: str, cells: str | None, workspace: Path, **options: Any) -> None:
-        from tautools.sweep import parse_indices
-
+    def with_sweep(name: str, cells: list[int] | None, workspace: Path, **options: Any) -> None:
         resolved = resolve(SweepParams, name, workspace=workspace, overrides=options.pop("overrides"))
         if options.pop("show_config"):
             show_resolved(resolved, as_json=options["as_json"])
             return
-        only = None if cells is None else parse_indices(cells)
-        verb(_SweepRequest(resolved.params, only, workspace), **options)
+        verb(SweepRequest(resolved.params, sorted(cells) if cells else None, workspace), **options)
 
-    return named
+    return with_sweep
 
 
-@click.group("sweep", epilog=_SWEEP_EPILOG)
+@click.group("sweep", cls=VerbGroup, epilog=_SWEEP_EPILOG)
 def sweep_command() -> None:
     """Plan many cells, work on them, see where they stand. NAME is a file of params/sweeps/ or a path."""
 
 
 @sweep_command.command("ls")
-@new_workspace_option
+@workspace_option
 @json_option
-@guard
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
-    from tautools.params import load_all
     from tautools.sweep import expand
 
     sweeps, broken = load_all(SweepParams, workspace)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in sweeps.items()
     ]
-    if as_json:
-        click.echo(json.dumps(rows + broken_rows(broken), indent=1))
-        return
-    for row in rows:
-        click.echo(f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}")
+    lines = [f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}" for row in rows]
+    emit(rows + broken_rows(broken), as_json=as_json, text="\n".join(lines))
     show_broken(broken)
 
 
@@ -95,34 +91,44 @@ def list_sweeps(workspace: Path, as_json: bool) -> None:
     epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .pending"
 )
 @json_option
-@_of_a_sweep
-def plan(chosen: _SweepRequest, *, as_json: bool) -> None:
+@sweep_options
+def plan(chosen: SweepRequest, *, as_json: bool) -> None:
     """Say what a sweep would cost. Nothing is started and nothing is written."""
-    _show_plan(chosen, as_json=as_json)
+    _plan(chosen, as_json=as_json)
+
+
+def _plan(chosen: SweepRequest, *, as_json: bool) -> None:
+    from tautools.sweep import outline_sweep, plan_sweep
+
+    outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+    if outline is not None:
+        emit(outline.as_row(), as_json=as_json, text=str(outline))
+        return
+    made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+    emit(_plan_dict(made), as_json=as_json, text=lambda: _show_plan(made))
 
 
 @sweep_command.command(
     epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4"
 )
 @click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@dry_run_option
 @json_option
-@_of_a_sweep
-def run(chosen: _SweepRequest, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
+@sweep_options
+def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
     """Bring servers up, work on the pending cells, stop what was started. Run it again to resume.
 
     Ends with 0 when nothing is pending any more, 3 when something is, 130 after an interrupt.
     """
     if dry_run:
-        _show_plan(chosen, as_json=as_json)
+        _plan(chosen, as_json=as_json)
         return
-    from tautools.cli.output import sweep_progress
     from tautools.sweep import run_sweep
 
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
     with sweep_progress(quiet=as_json) as on_event:
         result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
-    click.echo(json.dumps(_result_row(result), indent=1) if as_json else str(result))
+    emit(_result_dict(result), as_json=as_json, text=str(result))
     if result.interrupted:
         raise SystemExit(EXIT_INTERRUPTED)
     if not result.finished:
@@ -132,46 +138,62 @@ def run(chosen: _SweepRequest, *, parallel: int | None, dry_run: bool, as_json: 
 @sweep_command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is pending.")
 @json_option
-@_of_a_sweep
-def status(chosen: _SweepRequest, *, watch: bool, as_json: bool) -> None:
+@sweep_options
+def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
     """Say where each cell stands, from the ledger."""
+    from tautools.sweep import sweep_status
+
+    def now() -> SweepStatus:
+        return sweep_status(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+
     if watch:
-        _watch_sweep(chosen)
+        _watch(now)
         return
-    found = _status(chosen)
-    if as_json:
-        click.echo(json.dumps([asdict(cell) for cell in found], indent=1))
-        return
-    from rich.console import Console
-
-    Console(soft_wrap=True).print(_status_table(found))
+    cells = now()
+    emit([asdict(cell) for cell in cells], as_json=as_json, text=lambda: print_wide(_status_table(cells)))
 
 
-def _show_plan(chosen: _SweepRequest, *, as_json: bool) -> None:
-    from tautools.sweep import outline_sweep, plan_sweep
+def _watch(now: Callable[[], SweepStatus]) -> None:
+    from rich.live import Live
 
-    outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-    if outline is not None:
-        click.echo(json.dumps(outline.as_row(), indent=1) if as_json else str(outline))
-        return
-    made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-    if as_json:
-        click.echo(json.dumps(_plan_row(made), indent=1))
-        return
-    click.echo(str(made))
-    from rich.console import Console
+    with Live(auto_refresh=False) as live:
+        while True:
+            cells = now()
+            live.update(_status_table(cells), refresh=True)
+            if all(cell.state == "done" for cell in cells):
+                return
+            time.sleep(2.0)
+
+
+def _status_table(cells: SweepStatus) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from tautools.sweep.status import GLYPHS
+
+    table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
+    for cell in cells:
+        state = f"{GLYPHS[cell.state]} {cell.state}"
+        words = (str(cell.index), cell.env, cell.strategy, cell.model, str(cell.num_trials))
+        table.add_row(*words, state, f"{cell.done} of {cell.planned}")
+    causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in cells if cell.cause]
+    return Group(Text(cells.summary), table, *causes)
+
+
+def _show_plan(made: SweepPlan) -> None:
     from rich.table import Table
 
+    click.echo(str(made))
     table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending", box=None)
     for cell in made.cells:
         run = cell.cell.run
-        numbers = (run.num_trials, cell.planned, cell.shared, cell.pending)
         words = (str(cell.cell.index), run.env, run.strategy.value, cell.model)
-        table.add_row(*words, *(str(number) for number in numbers))
-    Console(soft_wrap=True).print(table)
+        table.add_row(*words, *map(str, (run.num_trials, cell.planned, cell.shared, cell.pending)))
+    print_wide(table)
 
 
-def _plan_row(made: SweepPlan) -> dict[str, Any]:
+def _plan_dict(made: SweepPlan) -> dict[str, Any]:
     return {
         "sweep": made.sweep.name,
         "conversations": made.conversations,
@@ -180,7 +202,7 @@ def _plan_row(made: SweepPlan) -> dict[str, Any]:
         "pending": made.pending,
         "estimate_s": round(made.estimate_s, 1),
         "basis": made.basis,
-        "context": [str(each) for each in made.context],
+        "context": [str(forecast) for forecast in made.context],
         "servers": [
             {"name": need.name, "model": need.model, "roles": need.roles, "cells": need.cells, "running": need.running}
             for need in made.servers
@@ -203,7 +225,7 @@ def _plan_row(made: SweepPlan) -> dict[str, Any]:
     }
 
 
-def _result_row(result: SweepResult) -> dict[str, Any]:
+def _result_dict(result: SweepResult) -> dict[str, Any]:
     return {
         "sweep": result.sweep,
         "executed": result.executed,
@@ -212,37 +234,3 @@ def _result_row(result: SweepResult) -> dict[str, Any]:
         "took_s": round(result.took_s, 1),
         "cells": [asdict(cell) for cell in result.cells],
     }
-
-
-def _status(chosen: _SweepRequest) -> SweepStatus:
-    from tautools.sweep import sweep_status
-
-    return sweep_status(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-
-
-def _status_table(found: SweepStatus) -> Any:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    from tautools.sweep.status import GLYPHS
-
-    table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
-    for cell in found:
-        state = f"{GLYPHS[cell.state]} {cell.state}"
-        words = (str(cell.index), cell.env, cell.strategy, cell.model, str(cell.num_trials))
-        table.add_row(*words, state, f"{cell.done} of {cell.planned}")
-    causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in found if cell.cause]
-    return Group(Text(found.summary), table, *causes)
-
-
-def _watch_sweep(chosen: _SweepRequest) -> None:
-    from rich.live import Live
-
-    with Live(auto_refresh=False) as live:
-        while True:
-            found = _status(chosen)
-            live.update(_status_table(found), refresh=True)
-            if all(cell.state == "done" for cell in found):
-                return
-            time.sleep(2.0)

@@ -21,6 +21,7 @@ from tautools.params.resolve import (
     load_sweep,
     resolve,
     resolve_run,
+    workspace_site,
 )
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "resolve_run",
     "shipped",
     "workspace_path",
+    "workspace_site",
 ]

@@ -48,7 +48,7 @@ def schema_node_at(model: type[BaseModel], trail: KeyPath) -> SchemaNode:
                 return spot
             spot = SchemaNode(field.annotation, field)
             continue
-        bare = _without_none(spot.annotation)
+        bare = without_none(spot.annotation)
         if get_origin(bare) in (list, dict):
             spot = _item_node(get_args(bare)[-1])
         else:
@@ -58,7 +58,7 @@ def schema_node_at(model: type[BaseModel], trail: KeyPath) -> SchemaNode:
 
 def allowed_values(annotation: Any) -> list[str]:
     """Return the words of an enumeration or of a literal; empty for other types."""
-    bare = _without_none(annotation)
+    bare = without_none(annotation)
     if get_origin(bare) is Literal:
         return [str(word) for word in get_args(bare)]
     if isinstance(bare, type) and issubclass(bare, Enum):
@@ -71,7 +71,7 @@ def describe_allowed(spot: SchemaNode) -> str:
     words = allowed_values(spot.annotation)
     if words:
         return f"one of {', '.join(words)}"
-    bare = _without_none(spot.annotation)
+    bare = without_none(spot.annotation)
     kind = get_origin(bare) or bare
     names = {
         int: "a whole number",
@@ -105,7 +105,7 @@ def _item_node(annotation: Any) -> SchemaNode:
     return SchemaNode(annotation, None)
 
 
-def _without_none(annotation: Any) -> Any:
+def without_none(annotation: Any) -> Any:
     """Return the type without `| None`."""
     if get_origin(annotation) in (Union, types.UnionType):
         inner = [each for each in get_args(annotation) if each is not type(None)]
@@ -114,7 +114,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    bare = _without_none(annotation)
+    bare = without_none(annotation)
     return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
 
 

@@ -86,7 +86,9 @@ class SimulateParams(Params):
     speed: float = Field(1.0, ge=0)
     """All times are divided by it; 0 answers at once."""
     seed: int = 0
+    """Another seed solves other conversations."""
     max_model_len: int = Field(131072, ge=1024)
+    """Longest prompt and answer together [tokens]."""
 
 
 class VllmParams(Params):
@@ -162,8 +164,9 @@ class RoleParams(Params):
     """The model of one role: which server, and how it is asked. A bare string names a server file or a model."""
 
     server: str | None = None
-    """Name of a file under `params/servers/`, or of a running server."""
+    """Name of a running server, or of a file under `params/servers/`."""
     model: str | None = None
+    """Name of the model: as a server calls it, or a hosted one's."""
     base_url: str | None = None
     """Address of a server that runs already, ending in `/v1`."""
     api_key_env: str | None = None
@@ -171,6 +174,7 @@ class RoleParams(Params):
     provider: str = "openai"
     """`openai` is any OpenAI-compatible server; other names are litellm's (`gemini`, `anthropic`, …)."""
     temperature: float | None = Field(None, ge=0, le=2)
+    """Sampling temperature; the server's own when not given."""
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     max_tokens: int | None = Field(None, ge=1)
@@ -212,10 +216,13 @@ class TaskParams(Params):
     split: str | None = None
     """The bench's own default when not given (`base` for tau2, `test` for v1)."""
     ids: list[str] | None = None
+    """Ids of tasks, such as 0-3,7."""
     start_index: int = Field(0, ge=0)
+    """First task, counted from 0."""
     end_index: int = Field(-1, ge=-1)
-    """-1: to the last task."""
+    """Task to stop before; -1: to the last task."""
     limit: int | None = Field(None, ge=1)
+    """At most so many tasks."""
 
     @field_validator("ids", mode="before")
     @classmethod
@@ -227,6 +234,7 @@ class SharedRunParams(Params):
     """What a run has, and what all cells of a sweep share."""
 
     bench: Literal["tau2", "tau-bench"] = "tau2"
+    """The benchmark; tau-bench is the first version."""
     source: str | None = None
     """Where the benchmark is loaded from; its usual place when not given."""
     path: str | None = None
@@ -235,10 +243,11 @@ class SharedRunParams(Params):
     """Interpreter of the checkout's own environment, for sources that run in one."""
     user: RoleParams
     user_strategy: UserStrategy = UserStrategy.LLM
+    """How the customer is played."""
     judge: RoleParams | None = None
     """Model that decides natural-language assertions; without one they are left out, and reports say so."""
     experts: dict[Annotated[str, Field(pattern=NAME)], RoleParams] = Field(default_factory=dict)
-    """Expert models by name, for the strategy `experts`."""
+    """An expert for the strategy `experts`; may be given several times."""
     few_shot_displays: str | None = None
     """File of solved examples for the strategy `few-shot`; the checkout's own when not given."""
     tasks: TaskParams = TaskParams()
@@ -246,6 +255,7 @@ class SharedRunParams(Params):
     concurrency: int = Field(8, ge=1)
     """Conversations at a time."""
     seed: int = 0
+    """Seed of the conversations."""
     grace_s: float = Field(30.0, ge=0)
     """Seconds that running conversations get to finish after an interrupt."""
 
@@ -259,11 +269,14 @@ class RunParams(SharedRunParams):
     """One sweep cell: everything needed to run it."""
 
     env: str = Field(pattern=NAME)
+    """Environment: airline, retail or telecom (tau2)."""
     strategy: Strategy = Strategy.FC
+    """How the agent is prompted; tool-calling is another word for fc."""
     agent: RoleParams
     persona: str | None = Field(None, pattern=PERSONA)
-    """Name of a file under `params/personas/`, `anger` or `anger:strong`: how the customer behaves."""
+    """How the customer behaves: a file under `params/personas/`, such as `anger` or `anger:strong`."""
     num_trials: int = Field(1, ge=1)
+    """Trials of each task."""
     keep_itl: bool = False
     """Keep every inter-token gap in the call records."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tautools.errors import ParamsError
 from tautools.params.check import validated
-from tautools.params.find import Kind, find_params, list_params, misnamed_params
+from tautools.params.find import Kind, default_site, find_params, list_params, misnamed_params
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
 from tautools.params.paths import expand_tree
 from tautools.params.personas import PersonaParams, choose_level
@@ -316,6 +316,19 @@ def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:
     """
     name, _, level = chosen.partition(":")
     return choose_level(resolve(PersonaParams, name, workspace=workspace).params, level or None)
+
+
+def workspace_site(workspace: Path, name: str | Path | None = None) -> SiteParams:
+    """Return the site that is named, else the workspace's own one, else this machine.
+
+    A workspace has a site of its own when `params/sites/` of it holds one file.
+
+    Raises
+    ------
+    ParamsError
+        When there is none of that name, or something in it is wrong; with file and line.
+    """
+    return load_site(default_site(workspace) if name is None else name, workspace=workspace)
 
 
 def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SiteParams:

@@ -60,6 +60,11 @@ class Strategy(StrEnum):
     EXPERTS = "experts"
     """An orchestrating model that calls expert models as tools."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> Strategy | None:
+        """Understand tau-bench's own word for `fc`."""
+        return cls.FC if value == "tool-calling" else None
+
 
 class UserStrategy(StrEnum):
     """How the customer is played; all but `llm` come from tau-bench v1."""

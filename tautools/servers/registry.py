@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError
+from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError, UnknownServerError
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import process_alive, this_process
@@ -106,7 +106,7 @@ class Registry:
 
         Raises
         ------
-        ServerError
+        UnknownServerError
             When no server of that name is known; the message names the nearest.
         RecordError
             When its file cannot be read.
@@ -116,7 +116,7 @@ class Registry:
             return record
         names = [known.name for known in self.list()]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        raise ServerError(
+        raise UnknownServerError(
             f"No server named {name!r} is registered in {self.folder}.",
             evidence=f"Registered: {', '.join(near or names)}." if names else "No server is registered there.",
             next_step=f"Start it with `tautools server up {name}`, or look with `tautools server ls`.",

@@ -13,7 +13,7 @@ from command_line import called, listing, typed
 
 from tautools import __version__
 from tautools.cli import VERBS, cli
-from tautools.cli.output import guard
+from tautools.cli.commands import guard
 from tautools.errors import BenchError, ParamsError, ServerError
 
 HEAVY = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from command_line import called
 from foreign_files import simulation, tau2_results, v1_error, v1_row, write
 from scripted_server import serve_in_thread
@@ -12,13 +13,21 @@ from tautools.report import find_cells
 from tautools.run import read_ledger, results_of
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_tau_bench"
+
+
+@pytest.fixture(autouse=True)
+def _workspaces(tmp_path: Path) -> None:
+    for name in ("w", "mine", "theirs"):
+        (tmp_path / name).mkdir()
+
+
 CAST = ("--model", "m-4B", "--user-model", "u-32B")
 
 
 def test_what_was_kept_and_why_is_said_and_pending_work_is_exit_3(tmp_path):
     rows = [v1_row(0), v1_row(0), v1_row(1, reward=0.0), v1_error(2), v1_row(3, reward=9)]
     write(tmp_path / "r.json", rows)
-    result = called("adopt", str(tmp_path / "r.json"), *CAST, "--workspace", str(tmp_path / "w"))
+    result = called("import", str(tmp_path / "r.json"), *CAST, "--workspace", str(tmp_path / "w"))
     assert result.code == 3
     lines = result.out.splitlines()
     assert lines[0] == ("r.json (tau-bench): 5 rows: 2 kept, 1 duplicate of an earlier row, 1 error row, 1 unreadable")
@@ -32,9 +41,9 @@ def test_what_was_kept_and_why_is_said_and_pending_work_is_exit_3(tmp_path):
 
 def test_json_tells_the_same_and_a_dry_run_writes_nothing(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_row(1)])
-    words = ("adopt", str(path), *CAST, "--workspace", str(tmp_path / "w"), "--json")
+    words = ("import", str(path), *CAST, "--workspace", str(tmp_path / "w"), "--json")
     dry = json.loads(called(*words, "--dry-run").out)
-    assert not (tmp_path / "w").exists()
+    assert list((tmp_path / "w").iterdir()) == []
     result = called(*words)
     done = json.loads(result.out)
     assert (result.code, dry["dry_run"], done["dry_run"]) == (0, True, False)
@@ -45,24 +54,24 @@ def test_json_tells_the_same_and_a_dry_run_writes_nothing(tmp_path):
 
 def test_nothing_to_import_is_no_mistake(tmp_path):
     path = write(tmp_path / "empty.json", tau2_results([]))
-    result = called("adopt", str(path), "--workspace", str(tmp_path / "w"))
+    result = called("import", str(path), "--workspace", str(tmp_path / "w"))
     assert (result.code, result.out) == (0, "empty.json (tau2-bench): 0 simulations, nothing to import\n")
-    assert not (tmp_path / "w").exists()
+    assert list((tmp_path / "w").iterdir()) == []
 
 
 def test_bad_input_is_exit_2_and_nothing_is_imported(tmp_path):
     good = write(tmp_path / "good.json", tau2_results([simulation()]))
     foreign = write(tmp_path / "foreign.json", {"accuracy": 0.5})
-    result = called("adopt", str(good), str(foreign), "--workspace", str(tmp_path / "w"))
+    result = called("import", str(good), str(foreign), "--workspace", str(tmp_path / "w"))
     assert result.code == 2
     assert "foreign.json is not known." in result.err
-    assert called("adopt", str(tmp_path / "none.json"), "--workspace", str(tmp_path / "w")).code == 2
-    assert not (tmp_path / "w").exists()
+    assert called("import", str(tmp_path / "none.json"), "--workspace", str(tmp_path / "w")).code == 2
+    assert list((tmp_path / "w").iterdir()) == []
 
 
 def test_show_marks_what_was_imported_and_prints_the_conversation(tmp_path):
     path = write(tmp_path / "r.json", tau2_results([simulation("0"), simulation("1", reward=0.0)]))
-    called("adopt", str(path), "--workspace", str(tmp_path))
+    called("import", str(path), "--workspace", str(tmp_path))
     assert json.loads(called("show", "--workspace", str(tmp_path), "--json").out)[0]["imported"] == 2
     assert (
         "2 (2 imported) finished, 1 of 2 passed" in called("show", "--workspace", str(tmp_path), "--env", "retail").out
@@ -74,7 +83,7 @@ def test_show_marks_what_was_imported_and_prints_the_conversation(tmp_path):
 
 def test_reports_see_imported_rows_marked_with_faults_in_v1s_convention(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_row(0, trial=1), v1_row(1), v1_error(1, 1)])
-    called("adopt", str(path), *CAST, "--workspace", str(tmp_path))
+    called("import", str(path), *CAST, "--workspace", str(tmp_path))
     (cell,) = find_cells(tmp_path)
     assert (cell.marks, cell.planned, cell.pending, len(cell.faults)) == (("3 imported",), 4, 1, 1)
 
@@ -92,7 +101,7 @@ def test_our_own_view_completes_the_setting_it_names_and_a_run_does_only_the_res
         (theirs,) = results_of(tmp_path / "theirs")
         view = json.loads((theirs.path / "num_trials-1.json").read_text())
         part = write(tmp_path / "part.json", view[:2])
-        result = called("adopt", str(part), *both, "--comparable", "--workspace", str(tmp_path / "mine"), "--json")
+        result = called("import", str(part), *both, "--comparable", "--workspace", str(tmp_path / "mine"), "--json")
         imported = json.loads(result.out)
         assert (result.code, imported["imported"], imported["pending"]) == (3, 2, 1)
         assert imported["settings"][0]["setting_id"] == theirs.id
@@ -109,7 +118,7 @@ def test_a_view_beside_its_setting_needs_no_flags(tmp_path):
         flags = ("--env", "retail", "--model", "sim-4B", "--base-url", server.base_url, "--limit", "2")
         called("run", *flags, "--workspace", str(tmp_path / "theirs"), "--json")
     (theirs,) = results_of(tmp_path / "theirs")
-    result = called("adopt", str(theirs.path), "--workspace", str(tmp_path / "mine"), "--json")
+    result = called("import", str(theirs.path), "--workspace", str(tmp_path / "mine"), "--json")
     assert json.loads(result.out)["imported"] == 2
     (mine,) = results_of(tmp_path / "mine")
     assert (mine.id, mine.setting.simulated, _keys(mine.path)) == (theirs.id, True, _keys(theirs.path))
@@ -119,7 +128,7 @@ def test_what_an_imported_setting_lacks_is_run_by_a_run_that_names_its_source(tm
     path = write(tmp_path / "r.json", [v1_row(0), v1_error(1)])
     models = ("--model", "scripted-4B", "--user-model", "scripted-4B")
     there = ("--bench", "tau-bench", "--path", str(STAND_IN), "--workspace", str(tmp_path / "w"), "--json")
-    imported = json.loads(called("adopt", str(path), *models, *there, "--limit", "2").out)
+    imported = json.loads(called("import", str(path), *models, *there, "--limit", "2").out)
     with serve_in_thread(
         lambda request: "Hello." if request.body.get("tools") else STOP, model="scripted-4B"
     ) as server:
@@ -141,6 +150,6 @@ def test_real_and_simulated_models_never_mix(tmp_path):
     path.write_text(path.read_text().replace("m-4B", "sim-4B").replace("u-32B", "sim-4B"))
     with simulated_model(skill=1) as server:
         there = ("--base-url", server.base_url, "--user-base-url", server.base_url, "--workspace", str(tmp_path / "w"))
-        result = called("adopt", str(path), *there, "--comparable")
+        result = called("import", str(path), *there, "--comparable")
     assert result.code == 2
     assert "real models are not comparable with those of SIMULATED ones" in result.err

@@ -23,7 +23,8 @@ published = pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs TAUTOOLS_T
 
 
 def imported(workspace, *words):
-    result = called("adopt", *map(str, words), "--workspace", str(workspace), "--json")
+    workspace.mkdir(exist_ok=True)
+    result = called("import", *map(str, words), "--workspace", str(workspace), "--json")
     return result, json.loads(result.out) if result.out else None
 
 

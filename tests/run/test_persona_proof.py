@@ -201,7 +201,7 @@ def test_show_prints_the_text_that_is_sent(ran):
 
 @pytest.mark.parametrize("verb", ["check", "compare", "label"])
 def test_without_results_it_says_what_to_run(tmp_path, verb):
-    more = ["--judge-model", "m", "--base-url", "http://127.0.0.1:9/v1"] if verb == "label" else []
+    more = ["--judge-model", "m", "--judge-base-url", "http://127.0.0.1:9/v1"] if verb == "label" else []
     told = CliRunner().invoke(persona_command, [verb, "--workspace", str(tmp_path), *more])
     assert told.exit_code == 2
     assert "Next: Run one" in told.stderr

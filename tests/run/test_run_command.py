@@ -27,7 +27,8 @@ def run(workspace, *args):
 
 
 def flags(base_url, *more, model="sim-4B"):
-    return ("--env", "retail", "--strategy", "fc", "--model", model, "--base-url", base_url, "--limit", "2", *more)
+    usual = {"--env": "retail", "--strategy": "fc", "--model": model, "--base-url": base_url, "--limit": "2"}
+    return (*(word for name, value in usual.items() if name not in more for word in (name, value)), *more)
 
 
 def test_flags_are_enough_no_file_is_needed_and_a_second_run_says_so(tmp_path, server):
@@ -86,7 +87,7 @@ def test_show_config_tells_where_each_value_came_from(tmp_path, server):
 )
 def test_bad_input_exits_with_2_and_the_next_step_and_changes_nothing(tmp_path, server, args, told):
     asked = requests_of(server)
-    shown = run(tmp_path, *flags(server.base_url), *args)
+    shown = run(tmp_path, *flags(server.base_url, *args))
     assert shown.exit_code == 2
     assert told in shown.stderr
     assert "Next: " in shown.stderr
@@ -117,9 +118,9 @@ def test_work_that_is_left_exits_with_3(tmp_path):
 
 
 def test_what_cannot_be_played_is_told_before_a_server_is_started(tmp_path):
-    args = ("--env", "telecom", "--server", "sim-small", "--user-server", "sim-user", "--start-servers")
+    args = ("--server", "sim-small", "--user-server", "sim-user", "--start-servers")
     for wrong, words in [
-        (("--task-ids", "nope"), "no task 'nope' of telecom"),
+        (("--env", "telecom", "--task-ids", "nope"), "no task 'nope' of telecom"),
         (("--env", "banking"), "does not play"),
     ]:
         told = run(tmp_path, *args, *wrong)

@@ -52,11 +52,11 @@ def test_the_length_that_the_log_gives_mends_the_server_and_is_written_down(work
 def test_a_relaunch_is_shown_and_asked_for_before_it_is_done(workspace: Path, call: Any) -> None:
     fail(workspace)
 
-    refused = call("relaunch", "fake", "--fix", status=1, answer="n\n")
+    refused = call("restart", "fake", "--fix", status=1, answer="n\n")
     assert "vllm.max_model_len: 4096 -> 2048" in refused
     assert open_server("fake", workspace=workspace).state().state is State.FAILED
 
-    told = call("relaunch", "fake", "--fix", answer="y\n")
+    told = call("restart", "fake", "--fix", answer="y\n")
     assert "Cause:    The KV cache cannot hold one request" in told
     assert open_server("fake", workspace=workspace).state().state is State.READY
 
@@ -83,16 +83,16 @@ def test_a_server_in_order_has_nothing_to_fix_and_can_be_started_anew(workspace:
 
 def test_why_reads_a_servers_log_and_anyones_log_files(workspace: Path, tmp_path: Path, call: Any) -> None:
     fail(workspace)
-    assert json.loads(call("why", "fake", "--json"))["changes"] == {"vllm.max_model_len": 2048}
+    assert json.loads(call("diagnose", "fake", "--json"))["changes"] == {"vllm.max_model_len": 2048}
 
     log = tmp_path / "user_vllm_1.err"
     log.write_text("x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB.\n")
-    assert "The card's memory is not enough." in call("why", str(log))
+    assert "The card's memory is not enough." in call("diagnose", str(log))
 
 
 def test_why_of_something_that_is_neither_says_so(workspace: Path, tmp_path: Path, call: Any) -> None:
-    assert "nothing" in call("why", "nothing", status=1)
-    assert "log files that exist" in call("why", "a.log", "b.log", status=2)
+    assert "nothing" in call("diagnose", "nothing", status=1)
+    assert "log files that exist" in call("diagnose", "a.log", "b.log", status=2)
 
 
 def test_a_fix_leaves_the_params_it_was_made_from_alone() -> None:

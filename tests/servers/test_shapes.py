@@ -51,11 +51,11 @@ def test_the_command_tells_them(tmp_path: Path) -> None:
     registry.add(ServerRecord(name="calm", model="m", base_url="http://127.0.0.1:9/v1"))
     place = ("--workspace", str(tmp_path))
 
-    shown = called("server", "shapes", "s", *place)
-    told = json.loads(called("server", "shapes", "s", "--json", *place).out)
+    shown = called("server", "diagnose", "s", *place)
+    told = json.loads(called("server", "diagnose", "s", "--json", *place).out)["cold_shapes"]
 
-    assert "s: 4 requests met 3 shapes that were not warmed up" in shown.out
+    assert "4 requests met 3 shapes that were not warmed up" in shown.out
     assert 'VLLM_PROMPT_QUERY_BUCKET_MAX: "2048"' in shown.out
     assert (told["count"], told["proposed"]) == (4, WANTED)
-    assert "no request met" in called("server", "shapes", "calm", *place).out
-    assert called("server", "shapes", "nobody", *place).code == 1
+    assert "requests met" not in called("server", "diagnose", "calm", *place).out
+    assert called("server", "diagnose", "nobody", *place).code == 2

@@ -61,7 +61,7 @@ def test_without_it_the_job_fails_and_a_relaunch_leaves_the_node_of_its_log_out(
     at = ["--workspace", str(workspace)]
     assert CliRunner().invoke(server_command, ["up", "fake", "--site", "here", *at]).exit_code == 1
 
-    done = CliRunner().invoke(server_command, ["relaunch", "fake", *at, "--exclude"])
+    done = CliRunner().invoke(server_command, ["restart", "fake", *at, "--exclude"])
 
     assert done.exit_code == 0, done.output
     assert f"site.exclude: not set -> {held.read_text().strip()}" in done.output

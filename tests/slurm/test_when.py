@@ -24,7 +24,7 @@ def words(workspace: Path, **site: object) -> list[str]:
     path = workspace / "params" / "sites" / "here.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(site_with(**site).model_dump(mode="json")))
-    return ["when", "sim-small", "--site", "here", "--workspace", str(workspace)]
+    return ["plan", "sim-small", "--site", "here", "--workspace", str(workspace)]
 
 
 def test_a_smaller_request_that_starts_sooner_is_named(workspace: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_smaller_request_that_starts_sooner_is_named(workspace: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "gaudi001: mixed, 5 of 8 cards free" in shown.stdout
     assert "Sooner: cores: 20, in the site file." in shown.stdout
-    by_name = {each["asks"]: each for each in told["offers"]}
+    by_name = {each["asks"]: each for each in told["starts"]["sim-small"]}
     assert by_name["as site here asks"]["starts_at"] - by_name["cores: 20"]["starts_at"] > 600
     assert not (workspace / "servers").exists()
 

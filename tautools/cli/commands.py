@@ -1,0 +1,253 @@
+"""What all commands share: exit codes, errors in words, option groups, lists of ids, and names that are nearly right.
+
+Nothing heavy is imported here, so that `tautools --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+import click
+
+from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+EXIT_FINE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_UNFINISHED = 3
+"""Some work is still pending: run the same command again."""
+EXIT_INTERRUPTED = 130
+
+_BAD_INPUT = (ParamsError, BenchError, UnknownServerError)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exit_code(error: TautoolsError) -> int:
+    """Return 2 for bad input, 1 for everything else that went wrong."""
+    return EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILED
+
+
+def guard(function: Callable[P, R]) -> Callable[P, R]:
+    """Print a `TautoolsError` of a command on standard error, and exit with its code.
+
+    An interrupt that the command did not handle exits with 130. Other exceptions are faults of tautools and keep their
+    traceback.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TautoolsError as error:
+            print_and_exit(error)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+    return guarded
+
+
+def print_and_exit(error: TautoolsError) -> NoReturn:
+    """Print an error the way all commands do, then exit."""
+    click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
+    sys.exit(exit_code(error))
+
+
+class GroupedOption(click.Option):
+    """An option that `--help` lists under the title of its group."""
+
+    def __init__(self, *args: Any, group: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class ListOption(GroupedOption):
+    """An option with a list for a value: `0-3,7`, `0 1 2`, or given several times; the command gets the list or None.
+
+    A range of whole numbers stands for all of them. With `numbers` nothing but whole numbers is accepted.
+    """
+
+    def __init__(self, *args: Any, numbers: bool = False, **kwargs: Any) -> None:
+        kwargs.setdefault("metavar", "0-3,7" if numbers else "LIST")
+        super().__init__(*args, multiple=True, callback=self._read, **kwargs)
+        self.numbers = numbers
+
+    def _read(self, ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> list[Any] | None:
+        if not texts:
+            return None
+        try:
+            values = split_ids(texts)
+            return [int(value) for value in values] if self.numbers else values
+        except ValueError as error:
+            reason = str(error) if not self.numbers else f"{', '.join(texts)!r} is not of the form 0,1,2 or 0-3"
+            raise click.BadParameter(reason, ctx, self) from None
+
+    def continues_with(self, word: str) -> bool:
+        """Whether a word after the option's value belongs to the list."""
+        return bool(_NUMBERS.fullmatch(word)) if self.numbers else not word.startswith("-")
+
+
+_NUMBERS = re.compile(r"[0-9,-]*[0-9,]")
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+def split_ids(texts: Iterable[str]) -> list[str]:
+    """Return the ids of a list as it was typed, without repeats: `0-2,7` is 0, 1, 2 and 7.
+
+    Raises
+    ------
+    ValueError
+        When a range runs backwards, or nothing is named.
+    """
+    found: list[str] = []
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            found += [part] if part else []
+            continue
+        first, last = int(match[1]), int(match[2])
+        if first > last:
+            raise ValueError(f"the range {part} runs backwards")
+        found += map(str, range(first, last + 1))
+    if not found:
+        raise ValueError("the list is empty")
+    return list(dict.fromkeys(found))
+
+
+class VerbCommand(click.Command):
+    """A command whose errors are words, whose help has groups, and that takes no option twice unless it is a list."""
+
+    @guard
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run, as click does."""
+        return super().main(*args, **kwargs)
+
+    @guard
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command's function, as click does."""
+        return super().invoke(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the words of lists, refuse an option that is given twice, then parse as click does."""
+        args = self._with_lists_joined(args)
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            for parameter, times in Counter(order).items():
+                if isinstance(parameter, click.Option) and times > 1 and not (parameter.multiple or parameter.is_flag):
+                    raise click.UsageError(f"{parameter.opts[0]} is given {times} times; it takes one value", ctx)
+        return super().parse_args(ctx, args)
+
+    def _with_lists_joined(self, args: Sequence[str]) -> list[str]:
+        """Return the words with `--gpu-ids 0 1 2` written as `--gpu-ids 0,1,2`."""
+        lists = {name: option for option in self.params if isinstance(option, ListOption) for name in option.opts}
+        joined: list[str] = []
+        current: ListOption | None = None
+        for word in args:
+            if current is not None and joined[-1] in lists:
+                joined.append(word)
+            elif current is not None and current.continues_with(word):
+                joined.append(f"{joined.pop()},{word}")
+            else:
+                current = lists.get(word)
+                joined.append(word)
+        return joined
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options that belong to no group last, as click does, and the others under their titles."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(parameter, "group", "") or "Options", []).append(record)
+        for title in sorted(groups, key=lambda title: title == "Options"):
+            with formatter.section(title):
+                formatter.write_dl(groups[title])
+
+
+class VerbGroup(click.Group):
+    """A group of commands; a name that it does not know is answered with the nearest ones."""
+
+    command_class = VerbCommand
+
+    @guard
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run, as click does."""
+        return super().main(*args, **kwargs)
+
+    @guard
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command, as click does."""
+        return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; name the nearest ones when there is none."""
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from tautools.params.find import nearest  # pydantic comes with it; `--help` does without
+
+            near = nearest(args[0], known, most=2)
+            hint = f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(VerbGroup):
+    """A group that knows its commands by name, and imports one only when it is called.
+
+    Parameters
+    ----------
+    verbs : mapping
+        Title of a section of the help to its commands: name to what help says of it, and to `module:attribute`.
+    same_as : mapping of str to str, optional
+        Further names of commands, which help leaves out.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        verbs: Mapping[str, Mapping[str, tuple[str, str]]],
+        same_as: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = verbs
+        self.verbs = {name: verb for section in verbs.values() for name, verb in section.items()}
+        self.same_as = same_as or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of a day's work."""
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import and return one command."""
+        verb = self.verbs.get(self.same_as.get(cmd_name, cmd_name))
+        if verb is None:
+            return None
+        module, _, name = verb[1].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{verb[1]} is not a click command")
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the commands under their titles, without loading them."""
+        width = max(map(len, self.verbs))
+        for title, section in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, (text, _) in section.items()])
