@@ -146,7 +146,7 @@ def _show_certificate(certificate: Certificate, *, as_json: bool) -> None:
 @click.argument("url", required=False)
 @click.option("--model", help="Name that requests carry.  [default: the first it reports]")
 @key_option
-@click.option("--model-config", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--model-config", type=click.Path(path_type=Path),
               help="Every address of a ToolOrchestra model_config*.json.")  # fmt: skip
 @workspace_option
 @json_option

@@ -37,7 +37,7 @@ def test_the_local_site_brings_its_sweeps_and_every_server_that_they_name(tmp_pa
     assert own == {"sim-small", "sim-large", "sim-user"} | {
         "nemotron-orchestrator-8b", "gpt-oss-20b", "qwen3-32b-fp8", "qwen3-next-80b-a3b-fp8"
     }  # fmt: skip
-    assert {path.stem for path in (tmp_path / "params" / "sweeps").iterdir()} == {"demo", "oss-tau2"}
+    assert {path.stem for path in (tmp_path / "params" / "sweeps").iterdir()} == {"demo", "demo-full", "oss-tau2"}
 
 
 def test_the_notebooks_of_a_workspace_use_it_wherever_their_kernel_starts(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_models_of_one_short_name_are_not_mixed(workspace: Path, open_two: list[
         (["attach", "mine", "http://127.0.0.1:9", "--key-env", "NO_SUCH"], "no such environment variable"),
         (["attach", "mine", "ftp://x"], "is not the address of a server"),
         (["verify", "mine", "--thinking", "on"], "--thinking: for an address"),
-        (["export", "--model-config", "c.json", "--show-keys"], "holds every proven server, and no key"),
+        (["export", "--model-config", "c.json", "--show-keys"], "holds every verified server, and no key"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_changes_nothing(

@@ -196,8 +196,8 @@ def test_a_plan_is_not_spread_where_more_nodes_would_not_help(call: Any, monkeyp
         (("--replicas", "other=2"), "which is not among the servers"),
         (("--stagger", "soon"), "neither seconds nor `loaded`"),
         (("--stagger", "nan"), "neither seconds nor `loaded`"),
-        (("--gpu-ids", "a-b"), "is not a card"),
-        (("--gpu-ids", ","), "no card is named"),
+        (("--gpu-ids", "a-b"), "is not of the form 0,1,2 or 0-3"),
+        (("--gpu-ids", ","), "is not of the form 0,1,2 or 0-3"),
     ],
 )
 def test_bad_layout_options_are_told(call: Any, words: tuple[str, ...], said: str) -> None:

@@ -51,7 +51,7 @@ def test_a_missing_tool_parser_is_told_before_the_start(call: Any) -> None:
 
 
 def test_a_flag_that_the_engine_does_not_know_ends_a_start_as_bad_input(workspace: Path, call: Any) -> None:
-    done = call("up", "s", "--set", "vllm.args.swap_space=4", status=2)
+    done = call("up", "s", "--site", "local", "--set", "vllm.args.swap_space=4", status=2)
 
     assert "does not know `--swap-space`" in done.stderr
     assert "Only Habana's fork" in done.stderr

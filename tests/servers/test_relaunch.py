@@ -91,7 +91,7 @@ def test_why_reads_a_servers_log_and_anyones_log_files(workspace: Path, tmp_path
 
 
 def test_why_of_something_that_is_neither_says_so(workspace: Path, tmp_path: Path, call: Any) -> None:
-    assert "nothing" in call("diagnose", "nothing", status=1)
+    assert "nothing" in call("diagnose", "nothing", status=2)
     assert "log files that exist" in call("diagnose", "a.log", "b.log", status=2)
 
 

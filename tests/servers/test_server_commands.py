@@ -142,8 +142,8 @@ def test_bad_input_ends_with_status_2_and_changes_nothing(
 @pytest.mark.parametrize(
     "words", [["stop", "nobody"], ["logs", "nobody"], ["verify", "nobody"], ["export", "--user", "nobody"]]
 )
-def test_an_unknown_server_ends_with_status_1_and_a_next_step(call: Any, workspace: Path, words: list[str]) -> None:
-    done = call(*words, status=1)
+def test_an_unknown_server_ends_with_status_2_and_a_next_step(call: Any, workspace: Path, words: list[str]) -> None:
+    done = call(*words, status=2)
 
     assert "No server named 'nobody'" in done.stderr
     assert "Next:" in done.stderr
