@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tautools.params.find import KINDS, Kind, default_site, find_params, list_params, misnamed_params, own_params
 from tautools.params.models import Params
-from tautools.params.paths import Workspace, shipped, workspace_path
+from tautools.params.paths import shipped, workspace_path
 from tautools.params.personas import CONTROL, Persona
 from tautools.params.resolve import (
     RUN_OPTIONS,
@@ -33,7 +33,6 @@ __all__ = [
     "Params",
     "Persona",
     "Resolved",
-    "Workspace",
     "default_site",
     "find_params",
     "list_params",

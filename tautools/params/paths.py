@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +44,8 @@ def shipped(kind: Literal["params", "notebooks"]) -> Path:
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*\.jinja2?")
 _UNTOUCHED = {"extra_body", "chat_template_kwargs"}
-_PATHS = {"path", "few_shot_displays"}
-_MUST_EXIST = {*_PATHS, "model", "chat_template"}
+_NAMES_OR_PATHS = {"model", "chat_template"}
+_PATH_FIELDS = {"path", "few_shot_displays", *_NAMES_OR_PATHS}
 
 
 def looks_like_path(text: str) -> bool:
@@ -101,9 +99,9 @@ def expand_tree(data: Any, *, base: Callable[[KeyPath], Path], where: Callable[[
     data
         A tree of mappings, lists and scalars, as read from YAML.
     base : callable
-        Tells the folder that a relative path at a trail counts from.
+        Returns the folder that a relative path counts from, for the value at a key path.
     where : callable
-        Tells where the value at a trail was written.
+        Returns where the value at a key path was written.
 
     Raises
     ------
@@ -111,49 +109,37 @@ def expand_tree(data: Any, *, base: Callable[[KeyPath], Path], where: Callable[[
         For a variable that is not set, and for a path that must exist and does not.
     """
 
-    def walk(value: Any, trail: KeyPath, around: dict[str, Any]) -> Any:
-        if trail and trail[-1] in _UNTOUCHED:
+    def walk(value: Any, path: KeyPath, siblings: dict[str, Any]) -> Any:
+        if path and path[-1] in _UNTOUCHED:
             return value
         if isinstance(value, dict):
-            return {key: walk(each, (*trail, key), value) for key, each in value.items()}
+            return {key: walk(each, (*path, key), value) for key, each in value.items()}
         if isinstance(value, list):
-            return [walk(each, (*trail, index), around) for index, each in enumerate(value)]
-        how = _expansion_of(value, trail, around) if isinstance(value, str) else _Expansion.AS_IT_IS
-        if how is _Expansion.AS_IT_IS:
-            return value
-        if how is _Expansion.TEMPLATE:
-            return _chat_template(value, base(trail), where(trail))
-        expanded = expand_text(value, where=where(trail))
-        return _existing_path(value, expanded, base(trail), where(trail)) if how is _Expansion.EXISTING else expanded
+            return [walk(each, (*path, index), siblings) for index, each in enumerate(value)]
+        return _expanded(value, path, siblings, base(path), where(path)) if isinstance(value, str) else value
 
     return walk(data, (), {})
 
 
-class _Expansion(Enum):
-    AS_IT_IS = auto()
-    EXPANDED = auto()
-    EXISTING = auto()
-    TEMPLATE = auto()
-
-
-def _expansion_of(text: str, trail: KeyPath, around: dict[str, Any]) -> _Expansion:
-    names = [part for part in trail if isinstance(part, str)]
-    last = names[-1] if names else ""
-    if (names[:1] == ["env"] and len(names) == 2) or last == "base_url":
-        return _Expansion.EXPANDED
+def _expanded(text: str, path: KeyPath, siblings: dict[str, Any], base: Path, where: str) -> str:
+    names = [part for part in path if isinstance(part, str)]
+    last, is_word = names[-1] if names else "", "serve_command" in names or names[:2] == ["vllm", "args"]
+    if (names[:1] == ["env"] and len(names) == 2) or last == "base_url" or (is_word and text.startswith(("~", "$"))):
+        return expand_text(text, where=where)
+    if is_word or last not in _PATH_FIELDS:
+        return text
     if last == "chat_template" and _TEMPLATE_NAME.fullmatch(text):
-        return _Expansion.TEMPLATE
-    if last == "serve_command" or names[:2] == ["vllm", "args"]:
-        return _Expansion.EXPANDED if text.startswith(("~", "$")) else _Expansion.AS_IT_IS
-    if last not in _MUST_EXIST or not (last in _PATHS or looks_like_path(text)):
-        return _Expansion.AS_IT_IS
+        return _chat_template(text, base, where)
+    if last in _NAMES_OR_PATHS and not looks_like_path(text):
+        return text
     # With an address or a hosted provider, `model` is the name that a server elsewhere serves, not a folder here.
-    elsewhere = last == "model" and (around.get("base_url") or around.get("provider", "openai") != "openai")
-    return _Expansion.EXPANDED if elsewhere else _Expansion.EXISTING
+    if last == "model" and (siblings.get("base_url") or siblings.get("provider", "openai") != "openai"):
+        return expand_text(text, where=where)
+    return _existing_path(text, base, where)
 
 
-def _existing_path(written: str, expanded: str, base: Path, where: str) -> str:
-    path = Path(os.path.normpath(base / expanded))
+def _existing_path(written: str, base: Path, where: str) -> str:
+    path = Path(os.path.normpath(base / expand_text(written, where=where)))
     try:
         exists = path.exists()
     except (OSError, ValueError):
@@ -192,58 +178,6 @@ def _nearest_folder(path: Path) -> str:
 
 
 WORKSPACE_VARIABLE = "TAUTOOLS_WORKSPACE"
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """The paths of a workspace. They need not exist; who writes makes them."""
-
-    path: Path
-
-    @property
-    def params(self) -> Path:
-        """The user's own YAML, found before what is shipped."""
-        return self.path / "params"
-
-    @property
-    def servers(self) -> Path:
-        """Registry, certificates and keys."""
-        return self.path / "servers"
-
-    @property
-    def logs(self) -> Path:
-        """Standard output of servers and jobs."""
-        return self.path / "logs"
-
-    @property
-    def errors(self) -> Path:
-        """Standard error of servers and jobs."""
-        return self.path / "errors"
-
-    @property
-    def results(self) -> Path:
-        """Ledgers and conversations."""
-        return self.path / "results"
-
-    @property
-    def claims(self) -> Path:
-        """Who works on which cell."""
-        return self.path / "claims"
-
-    @property
-    def runs(self) -> Path:
-        """Executed notebooks."""
-        return self.path / "runs"
-
-    @property
-    def reports(self) -> Path:
-        """Reports, one folder for each sweep and time."""
-        return self.path / "reports"
-
-    @property
-    def notebooks(self) -> Path:
-        """The notebooks a person works in."""
-        return self.path / "notebooks"
 
 
 def workspace_path(given: str | Path | None = None, *, must_exist: bool = False) -> Path:

@@ -105,8 +105,8 @@ class Resolved(Generic[P]):
     def rows(self) -> list[ConfigRow]:
         """Return every value with its origin, secrets removed."""
         return [
-            ConfigRow(dotted(trail), without_secrets(value, name=str(trail[-1])), self.tree.origin_of_value(trail))
-            for trail, value in _flat_values(self.params, ())
+            ConfigRow(dotted(path), without_secrets(value, name=str(path[-1])), self.tree.origin_of_value(path))
+            for path, value in _flat_values(self.params, ())
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -165,13 +165,13 @@ def resolve_run(
     file: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Resolved[RunParams]:
-    """Settle one run from flags: defaults < file < flags < `--set`.
+    """Return one run as it will be run: defaults < file < flags < `--set`.
 
     Parameters
     ----------
     flags : mapping, optional
         Dotted params name to value, such as `{"env": "retail", "agent.model": "m"}`; None values were not given. The
-        names of `RUN_OPTIONS` are told to the user as options.
+        names of `RUN_OPTIONS` are shown to the user as options.
     workspace : Path
         Where relative paths in `file` count from.
     file : str or Path, optional
@@ -202,12 +202,15 @@ def _resolve_tree(
     apply_overrides(tree, overrides)
     _expand_role_names(tree)
     if model is RunParams:
-        if file is None:
-            _require_agent(tree)
+        if file is None and isinstance(tree.data, dict) and not tree.data.get("agent"):
+            raise ParamsError(
+                "No model was named for the agent.",
+                next_step="Add --server NAME (`tautools server ls` lists what runs), or --model M --base-url URL.",
+            )
         _default_user(tree)
 
-    def base(trail: KeyPath) -> Path:
-        return Path.cwd() if tree.origin(trail).kind is OriginKind.FLAG else (workspace or Path.cwd())
+    def base(path: KeyPath) -> Path:
+        return Path.cwd() if tree.origin(path).kind is OriginKind.FLAG else (workspace or Path.cwd())
 
     data = expand_tree(copy.deepcopy(tree.data), base=base, where=tree.where)
     return Resolved(validated(model, data, tree), tree, file)
@@ -220,26 +223,17 @@ def _expand_role_names(tree: ParamsTree) -> None:
         return
     grid = data.get("grid")
     agents = grid.get("agent") if isinstance(grid, dict) else None
-    spots: list[tuple[Any, Any, KeyPath]] = [(data, name, (name,)) for name in ("user", "agent", "judge")]
+    roles: list[tuple[Any, KeyPath]] = [(data, (name,)) for name in ("user", "agent", "judge") if name in data]
     experts = data.get("experts")
     if isinstance(experts, dict):
-        spots += [(experts, name, ("experts", name)) for name in experts]
+        roles += [(experts, ("experts", name)) for name in experts]
     if isinstance(agents, list):
-        spots += [(agents, index, ("grid", "agent", index)) for index in range(len(agents))]
-    for around, key, trail in spots:
-        text = around[key] if isinstance(around, list) else around.get(key)
-        if isinstance(text, str):
-            around[key] = {"server": text}
-            origin = tree.origin(trail)
-            tree.origins[(*trail, "server")] = replace(origin, place=origin.value_place or origin.place)
-
-
-def _require_agent(tree: ParamsTree) -> None:
-    if isinstance(tree.data, dict) and not tree.data.get("agent"):
-        raise ParamsError(
-            "No model was named for the agent.",
-            next_step="Add --server NAME (`tautools server ls` lists what runs), or --model M --base-url URL.",
-        )
+        roles += [(agents, ("grid", "agent", index)) for index in range(len(agents))]
+    for parent, path in roles:
+        if isinstance(parent[path[-1]], str):
+            parent[path[-1]] = {"server": parent[path[-1]]}
+            origin = tree.origin(path)
+            tree.origins[(*path, "server")] = replace(origin, place=origin.value_place or origin.place)
 
 
 def _default_user(tree: ParamsTree) -> None:
@@ -255,10 +249,10 @@ def _default_user(tree: ParamsTree) -> None:
         tree.origins.setdefault(("user", key), Origin(OriginKind.DEFAULT, "the agent's"))
 
 
-def _flat_values(params: BaseModel, trail: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def _flat_values(params: BaseModel, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     for name in type(params).model_fields:
         value = getattr(params, name)
-        here = (*trail, name)
+        here = (*path, name)
         if isinstance(value, BaseModel):
             yield from _flat_values(value, here)
         elif isinstance(value, list) and value and all(isinstance(each, BaseModel) for each in value):

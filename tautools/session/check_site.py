@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
 from tautools.files import why_not_writable
-from tautools.params import Workspace, load_all, load_server, load_site, load_sweep
+from tautools.params import load_all, load_server, load_site, load_sweep
 from tautools.params.models import ServerParams
 from tautools.session.findings import fails, good, warns
 from tautools.session.init import find_agent_project
@@ -134,10 +134,9 @@ def check_environment(context: SessionContext) -> Iterator[DoctorFinding]:
 
 def check_folders(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check that logs, errors and results can be written: Slurm ends a job silently whose log cannot be."""
-    workspace = Workspace(context.workspace)
     if not context.workspace.is_dir():
         return
-    folders = (workspace.logs, workspace.errors, workspace.results)
+    folders = [context.workspace / name for name in ("logs", "errors", "results")]
     wrong = [f"{each}: {reason}" for each in folders if each.exists() and (reason := why_not_writable(each))]
     if wrong:
         yield fails("folders", "; ".join(wrong), "Correct the permissions, or choose another workspace.")
@@ -192,7 +191,7 @@ def check_ports(context: SessionContext) -> Iterator[DoctorFinding]:
         next_step = f"Correct `host` in params/sites/{context.site.name}.yaml; servers could not listen."
         yield fails("ports", f"{host} cannot be bound: {reason}", next_step)
         return
-    own = (Workspace(context.workspace).params / "servers").is_dir()  # those shipped have no fixed port
+    own = (context.workspace / "params" / "servers").is_dir()  # those shipped have no fixed port
     files = load_all(ServerParams, context.workspace)[0] if own else {}
     wanted = {name: params.port for name, params in files.items() if params.port is not None}
     if taken := [f"{port} of {name}" for name, port in wanted.items() if _why_not_bindable(host, port)]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import FilesError, ParamsError
 from tautools.files import ensure_folder, why_not_writable, write_new
-from tautools.params import Workspace, find_params, list_params, load_site, load_sweep, shipped
+from tautools.params import find_params, list_params, load_site, load_sweep, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,8 +167,7 @@ def plan_init(workspace: Path, site: str = "local") -> InitPlan:
     _check_folder(workspace)
     found = find_agent_project(workspace) if workspace.is_dir() else None
     wanted = dict(_planned_files(workspace, site, params.name, found))
-    own = Workspace(workspace)
-    folders = {own.logs, own.errors, own.results, *(path.parent for path in wanted)}
+    folders = {workspace / "logs", workspace / "errors", workspace / "results", *(path.parent for path in wanted)}
     for folder in sorted(folders):
         _check_folder(folder)
     return InitPlan(
@@ -197,7 +196,7 @@ def write_workspace(plan: InitPlan) -> InitResult:
 
 
 def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | None) -> Iterator[tuple[Path, bytes]]:
-    own = Workspace(workspace).params
+    own = workspace / "params"
     yield own / "sites" / f"{name}.yaml", find_params("sites", site, workspace).read_bytes()
     sweeps = [each for each in list_params("sweeps") if load_sweep(each).site == name]
     servers: set[str | None] = set()
@@ -208,7 +207,7 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
     for server in (each for each in list_params("servers") if each in servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
-        yield Workspace(workspace).notebooks / notebook.name, notebook_for(workspace, notebook.read_bytes())
+        yield workspace / "notebooks" / notebook.name, notebook_for(workspace, notebook.read_bytes())
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 
