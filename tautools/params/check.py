@@ -110,17 +110,17 @@ def _mistake(model: type[BaseModel], error: ErrorDetails, tree: ParamsTree) -> _
     path: KeyPath = tuple(error["loc"])
     name, kind, given = dotted(path), error["type"], error["input"]
     if kind == "extra_forbidden":
-        keys = _schema_node_at(model, path[:-1]).keys
+        keys = schema_node_at(model, path[:-1]).keys
         inside = f" in `{dotted(path[:-1])}`" if path[:-1] else ""
         problem = f"unknown key `{path[-1]}`{inside}.{did_you_mean(str(path[-1]), keys)}"
         return _Mistake(tree.where(path, of_key=True), problem, f"Keys{inside}: {', '.join(keys)}.")
     if kind == "value_error":
         problem = error["msg"].removeprefix("Value error, ")
         return _Mistake(tree.where(path), f"`{name}`: {problem}." if name else f"{problem}.")
-    node = _schema_node_at(model, path)
+    node = schema_node_at(model, path)
     if kind == "missing":
         return _Mistake(tree.where(path, of_key=True), f"`{name}` is missing; it must be {_allowed(node)}.")
-    hint = did_you_mean(given, _allowed_values(node.annotation)) if isinstance(given, str) else ""
+    hint = did_you_mean(given, allowed_values(node.annotation)) if isinstance(given, str) else ""
     if kind == "string_type" and isinstance(given, bool | int | float):
         hint = f" Put it in quotes: {json.dumps(str(given))}."
     return _Mistake(tree.where(path), f"`{name}` is {_shown(given)}; it must be {_allowed(node)}.{hint}")
@@ -129,7 +129,7 @@ def _mistake(model: type[BaseModel], error: ErrorDetails, tree: ParamsTree) -> _
 def _silent_mistakes(model: type[BaseModel], data: Any, tree: ParamsTree) -> Iterator[_Mistake]:
     """Yield what pydantic would let pass: true for a number, and a bare `off` where anything is allowed."""
     for path, value in _leaf_values(data, ()):
-        annotation = _schema_node_at(model, path).annotation
+        annotation = schema_node_at(model, path).annotation
         if isinstance(value, bool) and without_none(annotation) in (int, float):
             yield _Mistake(tree.where(path), f"`{dotted(path)}` is {json.dumps(value)}; it must be a number.")
         if annotation is Any and (word := tree.old_booleans.get(path)):
@@ -150,7 +150,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _schema_node_at(model: type[BaseModel], path: KeyPath) -> _SchemaNode:
+def schema_node_at(model: type[BaseModel], path: KeyPath) -> _SchemaNode:
     """Return what the schema says about a path; the last known value around it when it names nothing known."""
     node = _SchemaNode(model)
     for part in path:
@@ -174,7 +174,7 @@ def _schema_node_at(model: type[BaseModel], path: KeyPath) -> _SchemaNode:
 
 def _allowed(node: _SchemaNode) -> str:
     """Return what is allowed for a value, such as `a number at least 0 and at most 2`."""
-    if words := _allowed_values(node.annotation):
+    if words := allowed_values(node.annotation):
         return f"one of {', '.join(words)}"
     if node.keys:
         return f"keys with values: {', '.join(node.keys)}"
@@ -194,7 +194,7 @@ def _allowed(node: _SchemaNode) -> str:
     )
 
 
-def _allowed_values(annotation: Any) -> list[str]:
+def allowed_values(annotation: Any) -> list[str]:
     """Return the words of an enumeration or of a literal; empty for other types."""
     bare = without_none(annotation)
     if get_origin(bare) is Literal:
