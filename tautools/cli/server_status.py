@@ -77,9 +77,12 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 
     Rates of servers at work are measured over 0.3 s; `server top` watches for longer.
     """
+    from tautools.servers import Registry
     from tautools.servers.metrics import sample_servers
 
     _show_servers(sample_servers(workspace), workspace, as_json=as_json)
+    for problem in Registry(workspace).scan().problems:
+        click.secho(str(problem), err=True, fg="yellow")
 
 
 @click.command(

@@ -99,6 +99,19 @@ def test_a_verb_does_what_it_says_or_refuses_in_words(
     assert re.search(says, done.out + done.err, re.DOTALL), done
 
 
+def test_a_record_that_cannot_be_read_is_named_beside_the_list(servers: Path) -> None:
+    broken = servers / "servers" / "launches" / "broken.json"
+    broken.write_text("{")
+    try:
+        done = called("server", "ls", "--workspace", str(servers))
+    finally:
+        broken.unlink()
+
+    assert done.code == 0
+    assert "mine" in done.out
+    assert f"The server record {broken} cannot be read." in done.err
+
+
 def test_a_role_is_told_how_to_get_each_server_back(servers: Path) -> None:
     for name in (LOCAL, ATTACHED):
         assert endpoints(RoleParams(server=name), workspace=servers, role_name="agent")
