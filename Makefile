@@ -5,19 +5,24 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: help demo test lab check bench lock clean
+.PHONY: help demo demo-full test lab check bench lock clean
 
 help:
-	@echo "make demo    servers up, a small sweep of real tau2 tasks, two reports (simulated models)"
-	@echo "make test    all checks and tests"
-	@echo "make lab     JupyterLab on the notebooks, in the workspace ./demo"
-	@echo "make check   lint, types, import rules, notebook rules"
-	@echo "make bench   what the harness itself costs, side by side with inspect's"
-	@echo "make lock    resolve the two lock files anew"
+	@echo "make demo       servers, a small sweep of real tau2 tasks, two reports (simulated models); a minute"
+	@echo "make demo-full  the same with all three strategies; about two minutes"
+	@echo "make test       all checks and tests"
+	@echo "make lab        JupyterLab on the notebooks, in the workspace ./demo"
+	@echo "make check      lint, types, import rules, notebook rules"
+	@echo "make bench      what the harness itself costs, side by side with inspect's"
+	@echo "make lock       resolve the two lock files anew"
 
 demo: .venv/.runtime
 	@echo "==> Demo: simulated servers, a small tau2 sweep, two reports in ./demo"
-	$(PY) -m tautools demo --workspace demo
+	@$(PY) -m tautools demo --workspace demo
+
+demo-full: .venv/.runtime
+	@echo "==> The whole demo: simulated servers, a tau2 sweep with all three strategies, two reports in ./demo"
+	@$(PY) -m tautools demo --full --workspace demo
 
 test: check
 	@echo "==> Tests (system parts that are missing are named at the end)"

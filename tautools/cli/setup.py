@@ -1,16 +1,14 @@
-"""`tautools init`, `doctor`, `config` and `demo`: the way to a first result."""
+"""`tautools init`, `doctor` and `config`: the way to a first result."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand, VerbGroup
+from tautools.cli.commands import EXIT_FAILED, VerbCommand, VerbGroup
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
@@ -21,14 +19,12 @@ from tautools.cli.options import (
     site_option,
     workspace_option,
 )
-from tautools.cli.output import broken_rows, emit, show_broken, show_resolved, sweep_progress
-from tautools.files import ensure_folder
+from tautools.cli.output import broken_rows, emit, show_broken, show_resolved
 from tautools.params import (
     KINDS,
     find_params,
     list_params,
     load_all,
-    load_sweep,
     resolve,
     resolve_run,
     shipped,
@@ -39,12 +35,11 @@ from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.resolve import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from tautools.params import Kind
     from tautools.params.models import SiteParams
     from tautools.session import InitPlan
-    from tautools.sweep import SweepEvent, SweepResult
 
 _INIT_EPILOG = """\b
 Examples:
@@ -223,87 +218,3 @@ def config_run(file: str | None, overrides: tuple[str, ...], workspace: Path, as
     """Show one run as `tautools run` with the same options would do it."""
     resolved = resolve_run(run_flags(options), workspace=workspace, file=file, overrides=overrides)
     show_resolved(resolved, as_json=as_json)
-
-
-DEMO_SWEEP = "demo"
-"""The sweep file that is run."""
-
-_DEMO_PAGES = ("pass_k.html", "latency.html")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoResult:
-    """What the demonstration came to."""
-
-    result: SweepResult
-    pages: tuple[Path, ...]
-    """The two reports; none when the sweep is not finished."""
-    built: bool
-    """Whether the reports were built by this run."""
-
-
-def run_demo(workspace: Path, *, on_event: Callable[[SweepEvent], None] | None = None) -> DemoResult:
-    """Make the workspace, run the sweep, build the reports.
-
-    Parameters
-    ----------
-    workspace : Path
-        Made when it is not there.
-    on_event : callable, optional
-        Told what happens in the sweep.
-
-    Raises
-    ------
-    TautoolsError
-        When the workspace cannot be written, a server does not start, or a report cannot be built.
-    """
-    from tautools.sweep import run_sweep
-
-    workspace = ensure_folder(workspace.expanduser().absolute())
-    result = run_sweep(load_sweep(DEMO_SWEEP, workspace=workspace), workspace=workspace, on_event=on_event)
-    if not result.finished:
-        return DemoResult(result, (), built=False)
-    known = () if result.executed else _earlier_pages(workspace)
-    return DemoResult(result, known or _build_demo_reports(workspace), built=not known)
-
-
-def _earlier_pages(workspace: Path) -> tuple[Path, ...]:
-    """Return the newest complete pair of reports, or nothing."""
-    for folder in sorted((workspace / "reports" / DEMO_SWEEP).glob("*"), reverse=True):
-        pages = tuple(folder / name for name in _DEMO_PAGES)
-        if all(page.is_file() for page in pages) and (folder / "report.html").is_file():
-            return pages
-    return ()
-
-
-def _build_demo_reports(workspace: Path) -> tuple[Path, ...]:
-    from tautools.report import build_reports
-
-    return build_reports(workspace=workspace, sweep=DEMO_SWEEP).pages
-
-
-_DEMO_EPILOG = """\b
-Examples:
-  tautools demo                       in ./demo; about two minutes, a second run takes seconds
-  tautools demo --workspace /tmp/try  somewhere else
-"""
-
-
-@click.command("demo", cls=VerbCommand, epilog=_DEMO_EPILOG)
-@click.option("--workspace", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True,
-              help="Folder to make and work in.")  # fmt: skip
-def demo_command(workspace: Path) -> None:
-    """Start simulated servers, run a small sweep of real tau2 tasks, build two reports."""
-    click.echo(f"Demo in {workspace}. The tasks are tau2's own; the models are SIMULATED, and so is every figure.")
-    with sweep_progress() as on_event:
-        demo = run_demo(workspace, on_event=on_event)
-    click.echo(str(demo.result))
-    if not demo.pages:
-        click.echo("The reports are built when the sweep is finished. Next: run `tautools demo` again to go on.")
-        raise SystemExit(EXIT_INTERRUPTED if demo.result.interrupted else EXIT_UNFINISHED)
-    from tautools.report import how_to_open
-
-    click.echo("Reports (SIMULATED):" if demo.built else "Reports (SIMULATED), built by an earlier run:")
-    for page in demo.pages:
-        click.echo(f"  {page}")
-    click.echo(how_to_open(demo.pages[0].parent / "report.html"))

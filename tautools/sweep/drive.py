@@ -247,8 +247,6 @@ class _Progress:
         """Return an event that says how far the sweep is."""
         finished = frozenset().union(*(self._rows(setting_id) for setting_id in self._settings))
         done = len(self._all & finished)
-        here = done - self._plan.done
-        pace_s = (time.monotonic() - self._began) / here if here > 0 else None
         return SweepEvent(
             kind=kind,
             message=message,
@@ -257,8 +255,16 @@ class _Progress:
             planned=len(self._all),
             cells_done=sum(each.keys <= finished for each in self._plan.cells),
             cells=len(self._plan.cells),
-            eta_s=None if pace_s is None else pace_s * (len(self._all) - done),
+            eta_s=self._eta_s(done),
         )
+
+    def _eta_s(self, done: int) -> float:
+        """Return the seconds to the end: by the plan at first, by the pace of this run the more of it is done."""
+        share = (done - self._plan.done) / max(1, self._plan.pending)
+        took_s = time.monotonic() - self._began
+        by_plan_s = max(self._plan.estimate_s - took_s, 0.25 * self._plan.estimate_s * (1 - share))
+        by_pace_s = took_s * (1 / share - 1) if share > 0 else by_plan_s
+        return (1 - share) * by_plan_s + share * by_pace_s
 
     def _rows(self, setting_id: str) -> dict[Key, CommitRow]:
         """Return what of a setting is finished."""

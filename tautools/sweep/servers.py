@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -213,14 +214,20 @@ class _StartedServer:
         """Tie the server's life to this process."""
         self.watchdog = start_watchdog(self.server, LeaseTerms(owner=this_process(), quiet_s=IDLE_S))
 
-    def stop(self) -> None:
-        """Stop the server, and wait for its watchdog, which ends within a second of it and removes its lease."""
+    def stop(self) -> bool:
+        """Stop the server and wait for its watchdog, which ends within a second of it and removes its lease.
+
+        One that failed is left registered, so that its log can be read; returns whether it was stopped.
+        """
+        if self.server.state().state is State.FAILED:
+            return False
         self.server.stop()
         until = time.monotonic() + WATCHDOG_ENDS_S
         while self.watchdog is not None and time.monotonic() < until:
             if not process_alive(self.watchdog.pid, self.watchdog.started_at):
-                return
+                break
             time.sleep(0.05)
+        return True
 
 
 def _start(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_StartedServer]) -> list[_StartedServer]:
@@ -258,15 +265,15 @@ class QueueProgress:
 
 
 def _stop_all(started: Sequence[_StartedServer], report: Callable[[str], None]) -> None:
-    """Stop every server, then raise the first error; one that failed stays registered, so that its log can be read."""
+    """Stop every server, side by side, then raise the first error."""
     errors: list[TautoolsError] = []
-    for each in started:
-        try:
-            if each.server.state().state is not State.FAILED:
-                each.stop()
-                report(f"server {each.server.name}: stopped")
-        except TautoolsError as error:
-            errors.append(error)
+    with ThreadPoolExecutor(max_workers=max(1, len(started))) as pool:
+        for each, stopped in [(each, pool.submit(each.stop)) for each in started]:
+            try:
+                if stopped.result():
+                    report(f"server {each.server.name}: stopped")
+            except TautoolsError as error:
+                errors.append(error)
     if errors:
         raise errors[0]
 

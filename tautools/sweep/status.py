@@ -207,7 +207,7 @@ class SweepEvent:
     cells_done: int = 0
     cells: int = 0
     eta_s: float | None = None
-    """Seconds to the end at the pace of this run; None until something was finished in it."""
+    """Seconds to the end: by the plan at first, by the pace of this run the more of it is done."""
 
 
 @dataclass(frozen=True)

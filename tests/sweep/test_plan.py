@@ -64,11 +64,11 @@ def test_the_status_of_a_workspace_that_may_only_be_read_is_shown(tmp_path: Path
 
 
 def test_a_plan_says_what_its_estimate_rests_on(tmp_path: Path) -> None:
-    server_file(tmp_path, "slow", speed=1, ttft_ms=1000, itl_ms=100, prefill_ms_per_1k_tokens=0)
+    server_file(tmp_path, "slow", speed=1, ttft_ms=3000, itl_ms=300, prefill_ms_per_1k_tokens=0)
     plan = plan_sweep(small_sweep(tmp_path, grid={"agent": ["slow"]}), workspace=tmp_path)
     assert "none is finished yet" in plan.basis
-    # 16 calls of 1 s and 60 tokens of 0.1 s: 112 s for the conversations side by side, and the notebooks' starts.
-    assert 112 < plan.estimate_s < 140
+    # 14 calls of 3 s and 19 tokens of 0.3 s: 122 s for the conversations side by side, and the notebooks' starts.
+    assert 121 < plan.estimate_s < 150
     assert f"about {round(plan.estimate_s / 60)} min" in str(plan)
 
 
