@@ -17,12 +17,11 @@ from tautools.simulate.server import MARK, SimulatedServer, serve_until_signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 _log = logging.getLogger("tautools.simulate")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Serve in the foreground; return the exit status: 0 ended as told, 1 could not start, 2 bad input."""
+    """Serve in the foreground; return the exit status: 0 ended by a signal, 1 could not start, 2 bad input."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
     parser = _parser()
     given = parser.parse_args(words)

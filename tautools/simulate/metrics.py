@@ -102,8 +102,8 @@ class SimulatedMetrics:
         model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         labels = f'engine="0",model_name="{model}"'
         yield from _metric_lines("tautools_simulated", "gauge", "1: no model stands behind these figures.", labels, 1)
-        for name, kind, told, value in self._plain():
-            yield from _metric_lines(f"vllm:{name}", kind, told, labels, value)
+        for name, kind, text, value in self._plain():
+            yield from _metric_lines(f"vllm:{name}", kind, text, labels, value)
         yield "# HELP vllm:request_success_total Requests finished, by reason."
         yield "# TYPE vllm:request_success_total counter"
         for reason in _REASONS:
@@ -121,7 +121,7 @@ class SimulatedMetrics:
             ("prefix_cache_queries_total", "counter", "Prompt tokens looked up.", self.prompt_tokens),
             ("prefix_cache_hits_total", "counter", "Prompt tokens found.", self.cached_tokens),
             ("prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
-            ("prompt_tokens_cached_total", "counter", "Prompt tokens not computed anew.", self.cached_tokens),
+            ("prompt_tokens_cached_total", "counter", "Prompt tokens not computed again.", self.cached_tokens),
             ("generation_tokens_total", "counter", "Tokens sent.", self.generation_tokens),
             ("num_preemptions_total", "counter", "Requests put back: never.", 0),
         ]
@@ -135,7 +135,7 @@ class SimulatedMetrics:
         ]
 
 
-def _metric_lines(name: str, kind: str, told: str, labels: str, value: float) -> Iterator[str]:
-    yield f"# HELP {name} {told}"
+def _metric_lines(name: str, kind: str, text: str, labels: str, value: float) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
     yield f"# TYPE {name} {kind}"
     yield f"{name}{{{labels}}} {value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from tautools.simulate.requests import ChatRequest
 
+DONE = b"data: [DONE]\n\n"
 
+_ACTION = re.compile(r"Action:\s*(\{.*\})", re.DOTALL)
+_TEXT_STRATEGIES = {"act", "react"}
 _FORMATS = {
     "date": "2024-05-15",
     "date-time": "2024-05-15T15:00:00Z",
@@ -37,7 +41,7 @@ class SchemaFiller:
     Parameters
     ----------
     text : str
-        What was said; "Paris" and 17 in it become arguments where the schema takes them.
+        A message; "Paris" and 17 in it become arguments where the schema takes them.
     root : mapping
         The outermost schema, for `$ref`.
     """
@@ -47,7 +51,7 @@ class SchemaFiller:
         self.root = root
         self._numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
         quoted = [a or b for a, b in re.findall(r"\"([^\"]+)\"|'([^']+)'", text)]
-        # Ids such as #W0000000 come first, then names that do not open a sentence.
+        # Ids such as #W0000000 come first, then names that do not begin a sentence.
         ids = re.findall(r"#?\b[A-Z]+\d+\b", text)
         self._names = quoted + ids + re.findall(r"(?<![.!?] )(?<!^)\b[A-Z][a-z]+\b", text)
 
@@ -68,10 +72,10 @@ class SchemaFiller:
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         for _ in range(_MAX_DEPTH):
             if "$ref" in schema:
-                found: Any = self.root
+                target: Any = self.root
                 for key in filter(None, str(schema["$ref"]).lstrip("#").split("/")):
-                    found = found[key]
-                schema = found
+                    target = target[key]
+                schema = target
             elif options := schema.get("anyOf") or schema.get("oneOf"):
                 plain = [option for option in options if option.get("type") != "null"]
                 schema = (plain or options)[0]
@@ -88,8 +92,8 @@ class SchemaFiller:
         return str(kind or ("object" if "properties" in schema else "string"))
 
     def _choice(self, options: list[Any]) -> Any:
-        said = self.text.lower()
-        return next((option for option in options if str(option).lower() in said), options[0])
+        text = self.text.lower()
+        return next((option for option in options if str(option).lower() in text), options[0])
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties: Mapping[str, Any] = schema.get("properties") or {}
@@ -104,8 +108,7 @@ class SchemaFiller:
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
         least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1 if "exclusiveMinimum" in schema else None)
         most = schema.get("maximum", schema.get("exclusiveMaximum", 0) - 1 if "exclusiveMaximum" in schema else None)
-        said = self._numbers.pop(0) if self._numbers else "1"
-        value = float(said)
+        value = float(self._numbers.pop(0) if self._numbers else 1)
         value = value if least is None else max(value, least)
         value = value if most is None else min(value, most)
         step = schema.get("multipleOf")
@@ -134,9 +137,6 @@ def _merged_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_ACTION = re.compile(r"Action:\s*(\{.*\})", re.DOTALL)
-
-
 @dataclass(frozen=True, slots=True)
 class Say:
     """Words for the user."""
@@ -157,7 +157,7 @@ Step: TypeAlias = Say | Do
 
 @dataclass(frozen=True, slots=True)
 class SimulatedReply:
-    """One answer as it goes over the wire."""
+    """One reply, before it is cut into tokens."""
 
     text: str = ""
     tool: str = ""
@@ -168,18 +168,13 @@ class SimulatedReply:
 
 def render(step: Step, thought: str, strategy: str) -> SimulatedReply:
     """Write a step as the strategy wants it: a tool call for `fc`, text for `act` and `react`."""
-    if strategy not in {"act", "react"}:
+    if strategy not in _TEXT_STRATEGIES:
         if isinstance(step, Say):
             return SimulatedReply(text=step.text)
         return SimulatedReply(tool=step.name, arguments=json.dumps(dict(step.arguments)))
-    action = {
-        "name": "respond" if isinstance(step, Say) else step.name,
-        "arguments": {"content": step.text} if isinstance(step, Say) else dict(step.arguments),
-    }
-    text = f"Action:\n{json.dumps(action)}"
-    if strategy == "react":
-        text = f"Thought:\n{thought}\n{text}"
-    return SimulatedReply(text=text)
+    call = Do("respond", {"content": step.text}) if isinstance(step, Say) else step
+    text = f"Action:\n{json.dumps({'name': call.name, 'arguments': dict(call.arguments)})}"
+    return SimulatedReply(text=f"Thought:\n{thought}\n{text}" if strategy == "react" else text)
 
 
 def render_tagged(step: Step) -> SimulatedReply:
@@ -196,17 +191,12 @@ def call_expert(expert: str) -> SimulatedReply:
 
 
 def turns_so_far(request: ChatRequest, strategy: str) -> list[str]:
-    """Return what the agent did so far: names of tools, and empty text where it spoke to the user.
+    """Return the agent's turns so far: names of tools, and empty text where it spoke to the user.
 
-    What stands before the user's first words (a fixed greeting) is not the model's doing and is left out.
+    What stands before the user's first words (a fixed greeting) does not come from the model and is left out.
     """
-    moves: list[str] = []
-    opened = False
-    for message in request.messages:
-        opened = opened or message["role"] == "user"
-        if opened and message["role"] == "assistant":
-            moves.append(_turn_of(message, strategy))
-    return moves
+    since_user = itertools.dropwhile(lambda message: message["role"] != "user", request.messages)
+    return [_turn_of(message, strategy) for message in since_user if message["role"] == "assistant"]
 
 
 def last_tool_called(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -219,17 +209,14 @@ def _turn_of(message: Mapping[str, Any], strategy: str) -> str:
     calls: Sequence[Mapping[str, Any]] = message.get("tool_calls") or []
     if calls:
         return str(calls[0].get("function", {}).get("name", ""))
-    if strategy not in {"act", "react"}:
+    if strategy not in _TEXT_STRATEGIES:
         return ""
-    found = _ACTION.search(str(message.get("content") or ""))
+    action = _ACTION.search(str(message.get("content") or ""))
     try:
-        name = json.loads(found.group(1))["name"] if found else ""
+        name = json.loads(action[1])["name"] if action else ""
     except (ValueError, KeyError, TypeError):
-        return ""  # cut short: it was said to the user as it stood
+        return ""  # cut short: it went to the user as it was
     return "" if name == "respond" else str(name)
-
-
-DONE = b"data: [DONE]\n\n"
 
 
 def sse_event(value: Mapping[str, Any]) -> bytes:
@@ -237,44 +224,44 @@ def sse_event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def deltas_of(speech: SimulatedReply, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
-    """Cut an answer into one delta per token; return them and whether something was cut off.
+def deltas_of(reply: SimulatedReply, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
+    """Cut a reply into one delta per token; return them and whether something was cut off.
 
     Parameters
     ----------
-    speech : Speech
-        The answer.
+    reply : SimulatedReply
+        The reply.
     most : int
         Most tokens that it may have.
     mark : str
-        Names the request, and with it the answer's tool call: the same conversation has the same ids each time.
+        Names the request and the reply's tool call: the same conversation has the same ids each time.
     """
-    deltas = list(_deltas(speech, mark))
+    deltas = list(_deltas(reply, mark))
     if len(deltas) <= most:
         return deltas, False
-    if speech.tool:
+    if reply.tool:
         # A call that was cut off reaches the caller as the raw text that the parser could not read, as from vLLM.
-        raw = f'<tool_call>\n{{"name": {json.dumps(speech.tool)}, "arguments": {speech.arguments}}}\n</tool_call>'
+        raw = f'<tool_call>\n{{"name": {json.dumps(reply.tool)}, "arguments": {reply.arguments}}}\n</tool_call>'
         deltas = [{"content": piece} for piece in split_tokens(raw)]
     return deltas[:most], True
 
 
-def _deltas(speech: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
-    for piece in split_tokens(speech.reasoning):
+def _deltas(reply: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
+    for piece in split_tokens(reply.reasoning):
         yield {"reasoning": piece}
-    for piece in split_tokens(speech.text):
+    for piece in split_tokens(reply.text):
         yield {"content": piece}
-    if not speech.tool:
+    if not reply.tool:
         return
     first = {"id": f"call_{mark}", "type": "function", "index": 0}
-    yield {"tool_calls": [{**first, "function": {"name": speech.tool, "arguments": ""}}]}
-    for piece in split_tokens(speech.arguments):
+    yield {"tool_calls": [{**first, "function": {"name": reply.tool, "arguments": ""}}]}
+    for piece in split_tokens(reply.arguments):
         yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedReply:
-    """One answer, ready to be sent."""
+    """One reply, ready to be sent."""
 
     model: str
     fingerprint: str
@@ -287,7 +274,7 @@ class EncodedReply:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Tokens of the request and the answer."""
+        """Tokens of the request and the reply."""
         made = len(self.deltas)
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -297,7 +284,7 @@ class EncodedReply:
         }
 
     def completion(self) -> dict[str, Any]:
-        """Return the answer as one object."""
+        """Return the reply as one object."""
         message: dict[str, Any] = {"role": "assistant", "content": _joined_text(self.deltas, "content") or None}
         message["reasoning"] = _joined_text(self.deltas, "reasoning") or None
         calls = [delta["tool_calls"][0] for delta in self.deltas if "tool_calls" in delta]

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Domain, Task
 
+_log = logging.getLogger(__name__)
+
+USUAL_ENVS = (BenchRef("tau2", "retail"), BenchRef("tau2", "airline"), BenchRef("tau2", "telecom"))
+"""What most runs use."""
+
 
 class ApiError(Exception):
     """A refusal, with the status and the body that vLLM would send.
@@ -177,13 +182,6 @@ def _task_field(value: object) -> TaskField | None:
         raise ApiError(400, f"The field tautools_task cannot be read: {error}", param="tautools_task") from error
 
 
-_log = logging.getLogger(__name__)
-
-
-USUAL_ENVS = (BenchRef("tau2", "retail"), BenchRef("tau2", "airline"), BenchRef("tau2", "telecom"))
-"""What most runs ask for."""
-
-
 class TaskLibrary:
     """Finds the task that a request names."""
 
@@ -205,12 +203,12 @@ class TaskLibrary:
             raise ApiError(400, f"tautools_task: {error.problem}", param="tautools_task") from error
         task = domain.tasks.get(field.task_id)
         if task is None:
-            told = f"tautools_task: there is no task {field.task_id!r} in {field.ref.env}."
-            raise ApiError(400, told, param="tautools_task")
+            message = f"tautools_task: there is no task {field.task_id!r} in {field.ref.env}."
+            raise ApiError(400, message, param="tautools_task")
         return domain, task
 
     async def warm(self, refs: Sequence[BenchRef] = USUAL_ENVS) -> None:
-        """Load envs before they are asked for; what cannot be loaded is told in the log."""
+        """Load envs before a request needs them; what cannot be loaded is named in the log."""
         for ref in refs:
             try:
                 await self._domain(ref)
@@ -221,7 +219,7 @@ class TaskLibrary:
         if ref not in self._loads:
             self._loads[ref] = asyncio.create_task(self._load(ref))
         try:
-            # A client that goes away must not break off what others wait for.
+            # A client that leaves must not cancel what others wait for.
             return await asyncio.shield(self._loads[ref])
         except TautoolsError:
             self._loads.pop(ref, None)
@@ -233,7 +231,7 @@ class TaskLibrary:
 
 
 async def _load_in_thread(ref: BenchRef) -> Domain:
-    """Load an env in a thread that nobody waits for when the server is told to end."""
+    """Load an env in a thread that does not delay the end of the server."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[Domain] = loop.create_future()
 

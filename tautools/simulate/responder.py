@@ -1,8 +1,8 @@
 """What the simulated model answers: which role it plays, whether this conversation is solved, which step is due.
 
-A solved conversation follows the task's reference actions and says what must be said; one that is given up changes
-nothing and says nothing that scores. The steps follow from the task and a seed alone, so the agent finds its place from
-the messages it is sent and keeps no memory. Requests that name no task get short and harmless answers.
+A solved conversation follows the task's reference actions and gives the required information; one that is given up
+changes nothing and says nothing that scores. The steps follow from the task and a seed alone, so the agent finds its
+place from the messages it is sent and keeps no memory. Requests that name no task get short and harmless answers.
 """
 
 from __future__ import annotations
@@ -36,15 +36,51 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from tautools.bench.types import Domain, ReferenceAction, Task
-    from tautools.simulate.reply import Step
     from tautools.simulate.requests import ChatRequest, TaskField
+
+CLOSING = "Is there anything else I can help you with?"
+_GREETING = "I am happy to help with that. May I have your user id, or your name and zip code or email?"
+_GREETING_BY_PHONE = "I am happy to help with that. May I have your name and your phone number?"
+_CONSENT = "Thank you. I have what I need and can make the changes you asked for. Shall I go ahead?"
+_TRANSFER_TEXT = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
+# Apologies that share as few letter runs as possible: one of them is free of any text that would score.
+_APOLOGIES = (
+    f"I am sorry, I am unable to do that. {CLOSING}",
+    "I regret that I am unable to help with this. Is there anything else?",
+    "Unable to help, sorry. Anything else?",
+)
+_NO_TASK = "This is a simulated model: I can play a task of the benchmark when the request names one."
+_REASONING = "I look at the conversation so far and choose the next step."
+
+_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_")
+# Which tool looks up what an argument names.
+_LOOKUP_TOOLS = {
+    "reservation_id": "get_reservation_details",
+    "order_id": "get_order_details",
+    "user_id": "get_user_details",
+}
+# How a caller is found: tool, argument, and what the argument looks like in a scenario.
+_FIRST_LOOKUPS = (
+    ("get_user_details", "user_id", re.compile(r"\b[a-z]+_[a-z]+_\d{4}\b")),
+    ("get_customer_by_phone", "phone_number", re.compile(r"\b\d{3}-\d{3}-\d{4}\b")),
+)
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+_LONGEST_PROBE = 200
+"""Characters; a longer message talks about something and does not ask for a word."""
+_FILLING = r"(?:only|just|exactly|with|the|single|one|word|words|text|string|following|this|in|token|back|to|me)"
+_WORD_ASKED = re.compile(
+    rf"\b(?:reply|answer|respond|say|write|output|repeat)\b(?:[\s:]+{_FILLING}\b)*[\s:]+[\"'“`*]*([\w-]+)",
+    re.IGNORECASE,
+)
+_PLAINLY_ASKED = re.compile(r"\b(?:word|exactly|only|just)\b", re.IGNORECASE)
 
 
 def pass_probability(domain: Domain, skill: float) -> dict[str, float]:
     """Return for each task the probability that a conversation of it passes.
 
     A solved conversation passes when the task's reference does, one given up passes when doing nothing does; the draws
-    are independent. So it is `skill * reference + (1 - skill) * floor`.
+    are independent. So it is `skill * reference + (1 - skill) * baseline`.
 
     Raises
     ------
@@ -55,9 +91,9 @@ def pass_probability(domain: Domain, skill: float) -> dict[str, float]:
 
     if not 0 <= skill <= 1:
         raise ParamsError(f"A skill of {skill} is not a probability.", next_step="Give a skill from 0 to 1.")
-    floor = null_baseline(domain)
+    baseline = null_baseline(domain)
     return {
-        name: skill * (reference_reward(domain, task).value >= 1) + (1 - skill) * (floor[name] >= 1)
+        name: skill * (reference_reward(domain, task).value >= 1) + (1 - skill) * (baseline[name] >= 1)
         for name, task in domain.tasks.items()
     }
 
@@ -89,55 +125,27 @@ def expected_pass_hat_k(domain: Domain, skill: float, k: int) -> float:
     return sum(chance**k for chance in chances) / len(chances)
 
 
-_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_")
-# Which tool looks up what an argument names.
-_LOOKUP_TOOLS = {
-    "reservation_id": "get_reservation_details",
-    "order_id": "get_order_details",
-    "user_id": "get_user_details",
-}
-# How a caller is found: tool, argument, and what the argument looks like in a scenario.
-_FIRST_LOOKUPS = (
-    ("get_user_details", "user_id", re.compile(r"\b[a-z]+_[a-z]+_\d{4}\b")),
-    ("get_customer_by_phone", "phone_number", re.compile(r"\b\d{3}-\d{3}-\d{4}\b")),
-)
-_NUMBER = re.compile(r"\d+(\.\d+)?")
-
-CLOSING = "Is there anything else I can help you with?"
-_GREETING = "I am happy to help with that. May I have your user id, or your name and zip code or email?"
-_GREETING_BY_PHONE = "I am happy to help with that. May I have your name and your phone number?"
-_CONSENT = "Thank you. I have what I need and can make the changes you asked for. Shall I go ahead?"
-_TRANSFER_TEXT = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
-# Apologies that share as few letter runs as possible: one of them is free of any text that would score.
-_APOLOGIES = (
-    f"I am sorry, I am unable to do that. {CLOSING}",
-    "I regret that I am unable to help with this. Is there anything else?",
-    "Unable to help, sorry. Anything else?",
-)
-
-
 def is_read_only(name: str) -> bool:
     """Whether a tool of that name only looks things up."""
     return name.startswith(_READ_PREFIXES)
 
 
 def solving_steps(task: Task, tools: Collection[str], ending: Collection[str] = ()) -> tuple[Step, ...]:
-    """Return the steps that follow the task's reference; a call of a tool in `ending` ends the talk and comes last."""
+    """Return the steps that follow the task's reference; a tool in `ending` ends the conversation: it is last."""
     reference = [each for each in task.reference if each.name not in ending]
     actions = [each for each in reference if each.requestor == "assistant"]
     steps: list[Step] = [Say(_greeting(tools))]
     known: set[str] = set()
     if not any(is_read_only(action.name) for action in actions):
         steps += _first_lookup(task, tools)
-    asked = False
     for action in reference:
         if action.requestor != "assistant":
             steps.append(Say(ask_customer(action)))
             continue
         steps += _lookups_before(action, tools, known)
-        if not asked and not is_read_only(action.name) and action.name != "transfer_to_human_agents":
+        writes = not is_read_only(action.name) and action.name != "transfer_to_human_agents"
+        if writes and Say(_CONSENT) not in steps:
             steps.append(Say(_CONSENT))
-            asked = True
         steps.append(Do(action.name, action.arguments))
     last = [Do(each.name, each.arguments) for each in task.reference if each.name in ending][-1:]
     if task.communicate or not last:
@@ -147,47 +155,43 @@ def solving_steps(task: Task, tools: Collection[str], ending: Collection[str] = 
 
 def give_up_steps(task: Task, tools: Collection[str], style: int) -> tuple[Step, ...]:
     """Return the steps of a conversation that is not solved; `style` chooses how soon it is given up."""
-    reads: list[Step] = [Do(action.name, action.arguments) for action in task.reference if _is_lookup(action)]
+    reads: list[Step] = [
+        Do(each.name, each.arguments)
+        for each in task.reference
+        if each.requestor == "assistant" and is_read_only(each.name)
+    ]
     reads = (reads or _first_lookup(task, tools))[: style % 4]
     greeting: list[Step] = [Say(_without_scoring(_greeting(tools), task))] if style % 2 else []
     return (*greeting, *reads, Say(_without_scoring(_APOLOGIES[style % len(_APOLOGIES)], task)))
 
 
-def next_step_index(steps: Sequence[Step], moves: Sequence[str]) -> int:
-    """Return the index of the next step, given what was done so far.
+def next_step_index(steps: Sequence[Step], turns: Sequence[str]) -> int:
+    """Return the index of the next step, given the turns so far.
 
-    A move that is not the step that was due (an answer cut short, words of another model) leaves the place as it is, so
-    the step comes again. A tool's error does not: the reference goes on after a refused call too.
+    A turn that is not the step that was due (an answer cut short, words of another model) is ignored, so the step comes
+    again. A tool's error is not: the reference goes on after a refused call too.
     """
-    place = 0
-    for next_turn in moves:
-        if place < len(steps) and next_turn == _step_name(steps[place]):
-            place += 1
-    return place
-
-
-def _step_name(step: Step) -> str:
-    return step.name if isinstance(step, Do) else ""
+    index = 0
+    for turn in turns:
+        if index < len(steps) and turn == getattr(steps[index], "name", ""):
+            index += 1
+    return index
 
 
 def _greeting(tools: Collection[str]) -> str:
     return _GREETING_BY_PHONE if "get_customer_by_phone" in tools else _GREETING
 
 
-def _is_lookup(action: ReferenceAction) -> bool:
-    return action.requestor == "assistant" and is_read_only(action.name)
-
-
 def _first_lookup(task: Task, tools: Collection[str]) -> list[Step]:
     for tool, argument, pattern in _FIRST_LOOKUPS:
-        found = pattern.search(task.user_system)
-        if found is not None and tool in tools:
-            return [Do(tool, {argument: found.group()})]
+        value = pattern.search(task.user_system)
+        if value is not None and tool in tools:
+            return [Do(tool, {argument: value.group()})]
     return []
 
 
 def _lookups_before(action: ReferenceAction, tools: Collection[str], known: set[str]) -> list[Step]:
-    """Return the reads that should come before an action: of each thing it names that was not looked at yet."""
+    """Return the lookups that should come before an action: of each thing it names that is not known yet."""
     steps: list[Step] = []
     for argument, tool in _LOOKUP_TOOLS.items():
         value = action.arguments.get(argument)
@@ -200,92 +204,62 @@ def _lookups_before(action: ReferenceAction, tools: Collection[str], known: set[
 
 
 def _closing_text(task: Task, actions: Sequence[ReferenceAction]) -> str:
-    transferred = bool(actions) and actions[-1].name == "transfer_to_human_agents"
-    said = _information(task.communicate)
-    if transferred:
-        return f"{said} {_TRANSFER_TEXT}".strip()
-    return f"{said or 'Your request has been taken care of as far as our policy allows.'} {CLOSING}"
-
-
-def _information(items: Sequence[str]) -> str:
-    numbers = [item for item in items if _NUMBER.fullmatch(item)]
-    words = [item for item in items if not _NUMBER.fullmatch(item)]
-    sentences = []
-    if numbers:
-        sentences.append(f"The figures you asked about are {' and '.join(numbers)}.")
-    if words:
-        sentences.append(f"For your records, the details are: {' and '.join(words)}.")
-    return " ".join(sentences)
+    numbers = [item for item in task.communicate if _NUMBER.fullmatch(item)]
+    words = [item for item in task.communicate if not _NUMBER.fullmatch(item)]
+    sentences = [f"The figures you asked about are {' and '.join(numbers)}."] if numbers else []
+    sentences += [f"For your records, the details are: {' and '.join(words)}."] if words else []
+    if actions and actions[-1].name == "transfer_to_human_agents":
+        return " ".join([*sentences, _TRANSFER_TEXT])
+    return " ".join([*(sentences or ["Your request has been taken care of as far as our policy allows."]), CLOSING])
 
 
 def _without_scoring(text: str, task: Task) -> str:
     """Return `text`, or other words where the scorer would find in it what the agent must say."""
     for words in (text, *_APOLOGIES, "Sorry, no."):
-        heard = words.lower().replace(",", "")
-        if not any(item.lower() in heard for item in task.communicate):
+        plain = words.lower().replace(",", "")
+        if not any(item.lower() in plain for item in task.communicate):
             return words
     return "-"
 
 
-_FILLING = r"(?:only|just|exactly|with|the|single|one|word|words|text|string|following|this|in|token|back|to|me)"
-_WORD_ASKED = re.compile(
-    rf"\b(?:reply|answer|respond|say|write|output|repeat)\b(?:[\s:]+{_FILLING}\b)*[\s:]+[\"'“`*]*([\w-]+)",
-    re.IGNORECASE,
-)
-_PLAINLY_ASKED = re.compile(r"\b(?:word|exactly|only|just)\b", re.IGNORECASE)
-_LONGEST_PROBE = 200
-"""Characters; who writes more talks about something, and does not ask for a word."""
-_SCENARIO = "<scenario>"
-_NO_TASK = "I am sorry, I am unable to do that. Is there anything else I can help you with?"
-_NO_TASK_AT_ALL = "This is a simulated model: I can play a task of the benchmark when the request names one."
-
-
 def answer_probe(request: ChatRequest) -> SimulatedReply:
-    """Answer a request without a task."""
-    last = request.messages[-1]
-    said = _message_text(last)
-    if _SCENARIO in _instructions(request):
+    """Answer a request without a task: a customer's as its prompt says, an agent's as one of skill 0."""
+    instructions = " ".join(_message_text(message) for message in request.messages if message["role"] == "system")
+    if "<scenario>" in instructions:
         return customer_answer(request.messages, request.tools)
+    last = request.messages[-1]
+    text = _message_text(last)
     if last["role"] == "tool":
-        return SimulatedReply(text=f"The tool answered: {said[:400]}")
-    tool = _tool_named(said, request.tools)
+        return SimulatedReply(text=f"The tool answered: {text[:400]}")
+    tool = _tool_named(text, request.tools)
     if tool is not None:
-        return _call_tool(tool, said)
-    return SimulatedReply(text=_probe_text(request, said))
-
-
-def _probe_text(request: ChatRequest, said: str) -> str:
-    instructions = _instructions(request)
-    asked = _WORD_ASKED.search(said) if len(said) <= _LONGEST_PROBE else None
-    # Somebody who was given a role hears customers, who seldom ask for a word.
-    if asked and (not instructions or _PLAINLY_ASKED.search(asked.group())):
-        return asked.group(1)
-    return _NO_TASK if instructions else _NO_TASK_AT_ALL
-
-
-def _instructions(request: ChatRequest) -> str:
-    return " ".join(_message_text(message) for message in request.messages if message["role"] == "system")
+        return _call_tool(tool, text)
+    word = _WORD_ASKED.search(text) if len(text) <= _LONGEST_PROBE else None
+    # A model with a role talks to customers, who seldom ask for a word.
+    if word and (not instructions or _PLAINLY_ASKED.search(word.group())):
+        return SimulatedReply(text=word.group(1))
+    return SimulatedReply(text=_APOLOGIES[0] if instructions else _NO_TASK)
 
 
 def forced_call(request: ChatRequest) -> SimulatedReply:
     """Call the tool that `tool_choice` forces, with arguments that fit its schema."""
     named = [tool for tool in request.tools if tool["function"]["name"] == request.forced_tool]
-    said = next((_message_text(item) for item in reversed(request.messages) if item["role"] == "user"), "")
-    return _call_tool((named or request.tools)[0], said)
+    text = next((_message_text(item) for item in reversed(request.messages) if item["role"] == "user"), "")
+    return _call_tool((named or request.tools)[0], text)
 
 
-def _call_tool(tool: Mapping[str, Any], said: str) -> SimulatedReply:
+def _call_tool(tool: Mapping[str, Any], text: str) -> SimulatedReply:
     schema = tool["function"].get("parameters") or {"type": "object"}
-    arguments = SchemaFiller(said, schema).value({"type": "object", **schema})
+    arguments = SchemaFiller(text, schema).value({"type": "object", **schema})
     return SimulatedReply(tool=tool["function"]["name"], arguments=json.dumps(arguments))
 
 
-def _tool_named(said: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    words = set(re.findall(r"[a-z]{4,}", said.lower()))
+def _tool_named(text: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    words = set(re.findall(r"[a-z]{4,}", text.lower()))
     for tool in tools:
         name = tool["function"]["name"]
-        # A single tool is called when its subject is spoken of; of many, only the one that is named.
-        if name in said or (len(tools) == 1 and words & set(re.findall(r"[a-z]{4,}", name.lower()))):
+        # A single tool is called when its subject is mentioned; of many, only the one that is named.
+        if name in text or (len(tools) == 1 and words & set(re.findall(r"[a-z]{4,}", name.lower()))):
             return tool
     return None
 
@@ -297,16 +271,13 @@ def _message_text(message: Mapping[str, Any]) -> str:
     return str(content)
 
 
-_REASONING = "I look at what was said so far and choose the next step."
-
-
 def is_solved(skill: float, seed: int, conversation: str) -> bool:
     """Whether a conversation is solved: a seeded draw below `skill`, the same each time, independent of all others."""
     return _draw(f"{seed}/{conversation}") / 2**64 < skill
 
 
 class Responder:
-    """Answers requests from what they say alone; it remembers no conversation.
+    """Answers each request from its content alone; it remembers no conversation.
 
     Parameters
     ----------
@@ -329,17 +300,17 @@ class Responder:
         ApiError
             400 when the request names a task that does not exist.
         """
-        speech = await self._speech(request)
-        return replace(speech, reasoning=_REASONING) if request.thinking else speech
+        reply = await self._reply(request)
+        return replace(reply, reasoning=_REASONING) if request.thinking else reply
 
-    async def _speech(self, request: ChatRequest) -> SimulatedReply:
+    async def _reply(self, request: ChatRequest) -> SimulatedReply:
         field = request.task
         if field is not None and field.role is Role.JUDGE:
-            mood = persona_label(request.messages)
-            return SimulatedReply(text=mood) if mood else self._judge(request, field)
+            label = persona_label(request.messages)
+            return SimulatedReply(text=label) if label else self._judge(request, field)
         if field is not None and field.role is Role.USER:
-            speech = customer_answer(request.messages, request.tools)
-            return replace(speech, text=with_persona(request.messages, speech.text)) if speech.text else speech
+            reply = customer_answer(request.messages, request.tools)
+            return replace(reply, text=with_persona(request.messages, reply.text)) if reply.text else reply
         if request.forced_tool is not None:
             return forced_call(request)
         if field is not None and field.role in {Role.AGENT, Role.EXPERT}:
@@ -347,12 +318,12 @@ class Responder:
         return answer_probe(request)
 
     def _judge(self, request: ChatRequest, field: TaskField) -> SimulatedReply:
-        """Say of each statement that it is met, with the probability `skill`, the same each time."""
-        asked = str(request.messages[1].get("content") if len(request.messages) > 1 else "")
-        count = len(re.findall(r"^\d+\. ", asked.rpartition(STATEMENTS_LINE)[2], re.MULTILINE))
+        """Call each statement met with the probability `skill`, the same each time."""
+        question = str(request.messages[1].get("content") if len(request.messages) > 1 else "")
+        count = len(re.findall(r"^\d+\. ", question.rpartition(STATEMENTS_LINE)[2], re.MULTILINE))
         draws = [is_solved(self.skill, self.seed, f"judge/{field.conversation}/{number}") for number in range(count)]
-        told = [{"number": at, "met": met, "reason": "SIMULATED"} for at, met in enumerate(draws, start=1)]
-        return SimulatedReply(text=json.dumps({"verdicts": told}))
+        verdicts = [{"number": at, "met": met, "reason": "SIMULATED"} for at, met in enumerate(draws, start=1)]
+        return SimulatedReply(text=json.dumps({"verdicts": verdicts}))
 
     async def _agent(self, request: ChatRequest, field: TaskField) -> SimulatedReply:
         domain, task = await self.library.find(field)
@@ -361,27 +332,22 @@ class Responder:
             steps = solving_steps(task, tools, domain.protocol.terminal_tools)
         else:
             steps = give_up_steps(task, tools, _draw(f"style/{self.seed}/{field.conversation}"))
-        place = next_step_index(steps, turns_so_far(request, field.strategy))
-        step = steps[place] if place < len(steps) else _after_last(steps)
+        index = next_step_index(steps, turns_so_far(request, field.strategy))
+        # When the user goes on after the last step, its words are repeated.
+        step = steps[index] if index < len(steps) else steps[-1] if isinstance(steps[-1], Say) else Say(CLOSING)
         if field.role is Role.EXPERT:
             return render_tagged(step)
-        expert = _choose_expert(request, f"{self.seed}/{field.conversation}/{place}")
+        expert = _choose_expert(request, f"{self.seed}/{field.conversation}/{index}")
         return call_expert(expert) if expert else render(step, _thought(step), field.strategy)
 
 
 def _choose_expert(request: ChatRequest, draw: str) -> str:
-    """Return the expert that takes this step, drawn from all whom the request offers and the agent itself; or none."""
+    """Return the expert that takes this step, drawn from all that the request offers; empty for the agent itself."""
     offered = [tool["function"] for tool in request.tools if tool["function"]["name"] == CALL_EXPERT]
     if not offered or last_tool_called(request.messages) == CALL_EXPERT:
-        return ""  # nobody to ask, or the one who was asked could not help
+        return ""  # there is none, or the last one could not help
     names = offered[0]["parameters"]["properties"]["expert"]["enum"]
     return str(["", *names][_draw(f"expert/{draw}") % (len(names) + 1)])
-
-
-def _after_last(steps: tuple[Step, ...]) -> Step:
-    """Return what is said when the user goes on talking after the last step."""
-    last = steps[-1]
-    return last if isinstance(last, Say) else Say(CLOSING)
 
 
 def _thought(step: Step) -> str:

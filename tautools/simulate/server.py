@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 
     from tautools.simulate.requests import ChatRequest
 
-
+MARK = "SIMULATED"
+_LARGEST_BODY = 256 * 1024 * 1024
+_HEADER = "X-Tautools-Simulated"
+_SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while tasks are loaded [s]; with Python's own 5 ms, probes crawl."""
 _KV_CAPACITY_PROMPTS = 8
-"""Full-length prompts that the imagined KV cache holds."""
+"""Full-length prompts that fit into the imagined KV cache."""
 _ENGINE_ENDED = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
 @dataclass(slots=True)
 class _Exchange:
-    """One request on its way to an answer."""
+    """One request that is being answered."""
 
     http: web.Request
     request: ChatRequest
@@ -107,12 +111,11 @@ class ChatEndpoint:
         parts = prompt_parts(request.messages, request.tools)
         prompt_tokens, cached_tokens = self._cache.admit(parts)
         room = self._room(request, prompt_tokens)
-        speech = await self.responder.answer(request)
+        reply = await self.responder.answer(request)
         mark = hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
-        deltas, cut = deltas_of(speech, room, mark)
-        called = bool(speech.tool) and not cut
+        deltas, cut = deltas_of(reply, room, mark)
         # vLLM says "stop" after a tool that was named in the request, "tool_calls" after one that the model chose.
-        reason = "length" if cut else "tool_calls" if called and not request.forced_tool else "stop"
+        reason = "length" if cut else "tool_calls" if reply.tool and not request.forced_tool else "stop"
         answer = EncodedReply(self.names[0], self.fingerprint, deltas, reason, prompt_tokens, cached_tokens)
         self.metrics.admitted(prompt_tokens, cached_tokens)
         due = due_times(
@@ -125,21 +128,20 @@ class ChatEndpoint:
 
     def _room(self, request: ChatRequest, prompt_tokens: int) -> int:
         """Return the most tokens that the answer may have; refuse what does not fit, in vLLM's words."""
-        longest, asked = self.params.max_model_len, request.max_tokens
-        if asked is not None and asked > longest:
-            raise ApiError(400, f"max_tokens={asked} cannot be greater than max_model_len={longest}. Please request "
+        longest, output = self.params.max_model_len, request.max_tokens or 1
+        if output > longest:
+            raise ApiError(400, f"max_tokens={output} cannot be greater than max_model_len={longest}. Please request "
                            "fewer output tokens.", param="max_tokens")  # fmt: skip
-        wanted = asked or 1
-        if prompt_tokens + wanted > longest:
+        if prompt_tokens + output > longest:
             raise ApiError(
                 400,
-                f"This model's maximum context length is {longest} tokens. However, you requested {wanted} output "
+                f"This model's maximum context length is {longest} tokens. However, you requested {output} output "
                 f"tokens and your prompt contains at least {prompt_tokens} input tokens, for a total of at least "
-                f"{prompt_tokens + wanted} tokens. Please reduce the length of the input prompt or the number of "
+                f"{prompt_tokens + output} tokens. Please reduce the length of the input prompt or the number of "
                 "requested output tokens.",
                 param="input_tokens",
             )
-        return asked or longest - prompt_tokens
+        return request.max_tokens or longest - prompt_tokens
 
     async def _whole(self, exchange: _Exchange) -> web.Response:
         await self.waiting.until(exchange.arrived + exchange.due[-1])
@@ -178,11 +180,6 @@ class ChatEndpoint:
         await response.write(sse_event(error) + DONE)
         await response.write_eof()
         return response
-
-
-MARK = "SIMULATED"
-_LARGEST_BODY = 256 * 1024 * 1024
-_HEADER = "X-Tautools-Simulated"
 
 
 class SimulatedServer:
@@ -235,7 +232,7 @@ class SimulatedServer:
     @property
     def base_url(self) -> str:
         """The address that clients use, ending in `/v1`."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - told, not bound here
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - shown, not bound here
         return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
 
     async def start(self) -> Self:
@@ -244,7 +241,7 @@ class SimulatedServer:
         Raises
         ------
         ServerError
-            When the address cannot be bound; a port that another server holds is never shared.
+            When the address cannot be bound; a port that another server uses is never shared.
         """
         runner = web.AppRunner(self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
         await runner.setup()
@@ -255,14 +252,14 @@ class SimulatedServer:
             raise ServerError(
                 f"The simulated server cannot listen on {self.host}:{self.port}.",
                 evidence=str(error),
-                next_step="Choose another --port, or stop what holds this one.",
+                next_step="Choose another --port, or stop the program that uses this one.",
             ) from error
         self._runner = runner
         self.port = runner.addresses[0][1]
         return self
 
     async def stop(self) -> None:
-        """Break off what is being answered, as vLLM does, and release the port."""
+        """Break off the running answers, as vLLM does, and release the port."""
         if self._runner is not None:
             self.chat.waiting.end()
             await self._runner.cleanup()
@@ -281,9 +278,9 @@ class SimulatedServer:
         application.on_response_prepare.append(self._mark)
         application.router.add_get("/health", self._alive)
         application.router.add_get("/ping", self._alive)
-        application.router.add_get("/version", self._tell_version)
-        application.router.add_get("/metrics", self._tell_metrics)
-        application.router.add_get("/v1/models", self._tell_models)
+        application.router.add_get("/version", self._version)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/v1/models", self._models)
         application.router.add_post("/v1/chat/completions", self.chat.handle)
         return application
 
@@ -291,7 +288,7 @@ class SimulatedServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Ask for the key under `/v1`; answer what is not there as vLLM does."""
+        """Ask for the key under `/v1`; answer unknown paths as vLLM does."""
         if request.path.startswith("/v1") and not self._may_enter(request):
             return web.json_response({"error": "Unauthorized"}, status=401)
         try:
@@ -309,14 +306,14 @@ class SimulatedServer:
     async def _alive(self, _request: web.Request) -> web.Response:
         return web.Response()
 
-    async def _tell_version(self, _request: web.Request) -> web.Response:
+    async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"version": self.version})
 
-    async def _tell_metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, _request: web.Request) -> web.Response:
         text = self.chat.metrics.text(f"{self.version}: no model stands behind these figures.")
         return web.Response(text=text, content_type="text/plain")
 
-    async def _tell_models(self, _request: web.Request) -> web.Response:
+    async def _models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [self._card(name) for name in self.names]})
 
     def _card(self, name: str) -> dict[str, Any]:
@@ -330,10 +327,6 @@ class SimulatedServer:
             "max_model_len": self.params.max_model_len,
             "permission": [],
         }
-
-
-_SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while tasks are loaded [s]; with Python's own 5 ms, probes crawl."""
 
 
 def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
@@ -351,18 +344,18 @@ def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedSer
     ServerError
         When the address cannot be bound.
     """
-    asyncio.run(_serve_until_set(server, on_start))
+    asyncio.run(_serve(server, on_start))
 
 
-async def _serve_until_set(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
-    told = asyncio.Event()
+async def _serve(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
+    ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, ended.set)
     async with server:
         on_start(server)
         warming = asyncio.create_task(_load_tasks(server))
-        await told.wait()
+        await ended.wait()
         warming.cancel()
 
 

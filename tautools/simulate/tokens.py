@@ -7,6 +7,7 @@ characters. What matters is that the counts grow as a real server's do and that 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 from collections import OrderedDict
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.params.models import SimulateParams
-
 
 CHARS_PER_TOKEN = 4
 BLOCK_TOKENS = 16
@@ -49,7 +49,7 @@ class PrefixCache:
     def __init__(self, capacity_tokens: int) -> None:
         self.capacity_tokens = capacity_tokens
         self._tokens: OrderedDict[int, int] = OrderedDict()
-        self._held = 0
+        self._cached = 0
 
     def admit(self, parts: Sequence[bytes]) -> tuple[int, int]:
         """Take a prompt in; return its tokens and how many of them a former prompt had computed already."""
@@ -64,7 +64,7 @@ class PrefixCache:
             if unbroken:
                 cached += size
             self._remember(chain, size)
-        # The last token is always computed anew: its logits are needed.
+        # The last token is always computed: its logits are needed.
         return total, min(cached, total - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
     def _remember(self, chain: int, size: int) -> None:
@@ -72,10 +72,10 @@ class PrefixCache:
             self._tokens.move_to_end(chain)
             return
         self._tokens[chain] = size
-        self._held += size
-        while self._held > self.capacity_tokens and len(self._tokens) > 1:
+        self._cached += size
+        while self._cached > self.capacity_tokens and len(self._tokens) > 1:
             _, gone = self._tokens.popitem(last=False)
-            self._held -= gone
+            self._cached -= gone
 
 
 def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed: str) -> list[float]:
@@ -88,7 +88,7 @@ def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed
     tokens : int
         Tokens of the answer; an empty answer still has one moment, its end.
     uncached_tokens : int
-        Prompt tokens that the prefix cache does not hold.
+        Prompt tokens that are not in the prefix cache.
     seed : str
         The same seed gives the same times.
 
@@ -100,23 +100,17 @@ def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed
     count = max(1, tokens)
     if params.speed == 0:
         return [0.0] * count
-    # Not for secrets: the same conversation shall take the same time.
+    # The same conversation takes the same time each run.
     dice = random.Random(seed)  # noqa: S311 - a simulation, not cryptography
     prefill_ms = params.prefill_ms_per_1k_tokens * uncached_tokens / 1000
-    at = (_lognormal_ms(params.ttft_ms, params.jitter, dice) + prefill_ms) / 1000 / params.speed
-    due = [at]
-    for _ in range(count - 1):
-        at += _lognormal_ms(params.itl_ms, params.jitter, dice) / 1000 / params.speed
-        due.append(at)
-    return due
-
-
-def _lognormal_ms(median: float, jitter: float, dice: random.Random) -> float:
-    return median * math.exp(jitter * dice.gauss(0, 1))
+    medians_ms = [params.ttft_ms, *[params.itl_ms] * (count - 1)]
+    gaps_ms = [median_ms * math.exp(params.jitter * dice.gauss(0, 1)) for median_ms in medians_ms]
+    gaps_ms[0] += prefill_ms
+    return [at_ms / 1000 / params.speed for at_ms in itertools.accumulate(gaps_ms)]
 
 
 class ServerEndingError(Exception):
-    """The server was told to end while an answer was on its way."""
+    """The server ends while a request is being answered."""
 
 
 class PendingWaits:
