@@ -96,4 +96,4 @@ def test_a_persona_is_an_axis_only_when_given_and_varies_before_the_trials() -> 
         ("anger:strong", 1),
         ("anger:strong", 2),
     ]
-    assert cells[3].name == "3_airline_act_sim-small+anger-strong_2"
+    assert cells[3].name == "3_airline_fc_sim-small+anger-strong_2"
