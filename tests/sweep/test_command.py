@@ -98,16 +98,16 @@ def test_bad_input_ends_with_code_2_and_changes_nothing(tmp_path: Path, words: l
 
 
 @pytest.mark.slow
-def test_run_ends_with_3_while_something_is_owed_and_names_the_cause(tmp_path: Path) -> None:
+def test_run_ends_with_3_while_something_is_pending_and_names_the_cause(tmp_path: Path) -> None:
     ghost = {"model": "ghost", "base_url": "http://127.0.0.1:9/v1"}
     small_sweep(tmp_path, grid={"agent": ["quick", ghost], "num_trials": [1]})
     done = _tautools("sweep", "run", "small", "--workspace", tmp_path)
     assert done.exit_code == 3, done.output
-    assert "Nobody answers" in done.output
+    assert "Nothing answers" in done.output
     as_json = _tautools("sweep", "status", "small", "--workspace", tmp_path, "--json")
     good, bad = json.loads(as_json.output)
     assert (good["state"], bad["state"]) == ("done", "failed")
-    assert "Nobody answers" in bad["cause"]
+    assert "Nothing answers" in bad["cause"]
 
 
 @pytest.mark.slow

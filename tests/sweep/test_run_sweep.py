@@ -143,12 +143,12 @@ def test_a_failed_cell_does_not_stop_the_others_and_shows_its_cause(
         server.stop()
     ghost, refused, good = result.cells
     assert (ghost.state, refused.state, good.state) == ("failed", "failed", "done")
-    assert "Nobody answers" in ghost.cause
+    assert "Nothing answers" in ghost.cause
     assert "127.0.0.1:9" in ghost.cause
     assert "refuses the key" in refused.cause
     assert not result.finished
-    assert "Nobody answers" in str(result)
-    assert "Nobody answers" in sweep_status(sweep, workspace=tmp_path)[0].cause
+    assert "Nothing answers" in str(result)
+    assert "Nothing answers" in sweep_status(sweep, workspace=tmp_path)[0].cause
     assert Registry(tmp_path).list() == []
 
 
@@ -163,7 +163,7 @@ def test_a_sweep_of_which_nothing_can_be_done_ends_before_any_work(
     sweep = small_sweep(tmp_path, grid={"agent": [ghost]})
     before = sorted(tmp_path.rglob("*"))
     events: list[SweepEvent] = []
-    with pytest.raises(TautoolsError, match=r"Nobody answers|key for gemini") as caught:
+    with pytest.raises(TautoolsError, match=r"Nothing answers|key for gemini") as caught:
         run_sweep(sweep, workspace=tmp_path, on_event=events.append)
     assert caught.value.next_step
     assert [event.kind for event in events] == ["plan"]
