@@ -210,8 +210,8 @@ class StreamParser:
         if reason:
             self.finish_reason = reason
 
-    def _delta(self, delta: dict[str, Any]) -> bool:
-        """Keep the parts of a delta; return whether it carries a token."""
+    def _delta(self, delta: dict[str, Any]) -> object:
+        """Keep the parts of a delta; return something true when it carries a token."""
         text = delta.get("content")
         if text:
             self._text.append(text)
@@ -221,7 +221,7 @@ class StreamParser:
         calls = delta.get("tool_calls")
         if calls:
             self._calls.add(calls)
-        return bool(text or thought or calls)
+        return text or thought or calls
 
     def take_whole(self, text: str, now: float) -> None:
         """Take an answer that came as one JSON object although a stream was asked for: it has no first token."""

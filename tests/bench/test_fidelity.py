@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept_hashes import differing_conversations, kept_conversations
 
 from tautools.bench import open_source
 from tautools.bench.fidelity.check import (
@@ -16,7 +17,6 @@ from tautools.bench.fidelity.check import (
     REASONS,
     Deviation,
     FidelityRow,
-    check_against_hashes,
     check_fidelity,
 )
 from tautools.bench.fidelity.driver import ScriptedMessage
@@ -62,8 +62,8 @@ def domain() -> TauBenchDomain:
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_ours_is_what_the_originals_code_was_when_it_was_last_asked(place: tuple[str, str], approach: Approach) -> None:
-    assert check_against_hashes(HASHES, opened().domain(*place), approach, Original(STAND_IN)) == []
-    assert len(HASHES.conversations("/".join((*place, approach.strategy, approach.user_strategy)))) >= 6
+    assert differing_conversations(HASHES, opened().domain(*place), approach, Original(STAND_IN)) == []
+    assert len(kept_conversations(HASHES, "/".join((*place, approach.strategy, approach.user_strategy)))) >= 6
 
 
 @pytest.mark.parametrize("approach", APPROACHES, ids=name_of)
@@ -137,7 +137,7 @@ def test_other_tools_are_seen(domain: TauBenchDomain) -> None:
 
 def test_a_kept_hash_sees_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TauBenchState, "call", _other_answer)
-    lost = check_against_hashes(HASHES, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
+    lost = differing_conversations(HASHES, opened().domain("airline"), Approach(Strategy.FC), Original(STAND_IN))
     assert "0/solve" in lost
 
 

@@ -33,7 +33,6 @@ from tautools.records import Outcome, Strategy, UserStrategy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tautools.bench.fidelity.hashes import HashFile
     from tautools.bench.fidelity.scripts import Case
     from tautools.bench.fidelity.traces import Original, RecordedRequest, Trace
     from tautools.bench.types import Domain, Source, Task
@@ -217,37 +216,17 @@ def check_fidelity(
     row = FidelityRow(domain.ref.env, domain.ref.split, approach)
     cases = make_cases(domain, approach, variants, tasks)
     theirs, own = _masks(original, domain, approach)
+
+    async def play_all(part: Sequence[Case]) -> list[Trace]:
+        return [await play_ours(domain, approach, case) for case in part]
+
     for chunk, played in _play_originals(original, domain, approach, cases):
-        ours = asyncio.run(_play_all_ours(domain, approach, chunk))
+        ours = asyncio.run(play_all(chunk))
         for case, wanted, made in zip(chunk, played, ours, strict=True):
             row.add(case, theirs(wanted), own(made))
         if on_progress is not None:
             on_progress(row.conversations)
     return row
-
-
-def check_against_hashes(kept: HashFile, domain: Domain, approach: Approach, stand_in: Original) -> list[str]:
-    """Play our side alone and return the conversations in which it differs from the hashes of the original.
-
-    Parameters
-    ----------
-    kept : HashFile
-        Hashes that were kept conversation by conversation.
-    domain : Domain
-        The env that they were made on.
-    approach : Approach
-        How both sides are played.
-    stand_in : Original
-        The package of that env, for its own fixed texts, which do not count.
-    """
-    row = FidelityRow(domain.ref.env, domain.ref.split, approach)
-    compared = kept.conversations(row.name)
-    cases = make_cases(domain, approach, list(dict.fromkeys(name.split("/", 1)[1] for name in compared)))
-    mask = FixedTextMask(stand_in.fixed_texts((row.env, row.split), approach))
-    for case, ours in zip(cases, asyncio.run(_play_all_ours(domain, approach, cases)), strict=True):
-        requests, end = compared[case.name]
-        row.hashes.add(mask(ours), requests, end=end)
-    return kept.differing(row.name, row.hashes)
 
 
 def _masks(original: Original, domain: Domain, approach: Approach) -> Sequence[Callable[[Trace], Trace]]:
@@ -275,10 +254,6 @@ def _play_originals(
 
     with ThreadPoolExecutor(max_workers=original.jobs) as pool:
         yield from zip(chunks, pool.map(play_original, chunks), strict=True)
-
-
-async def _play_all_ours(domain: Domain, approach: Approach, cases: Sequence[Case]) -> list[Trace]:
-    return [await play_ours(domain, approach, case) for case in cases]
 
 
 def _deviation(case: Case, original: Trace, ours: Trace) -> Deviation | None:

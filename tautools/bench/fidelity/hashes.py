@@ -58,7 +58,6 @@ class HashFile:
     """Of the original's files."""
     python: str = ""
     """Version of Python by which they were made: some of its own error texts are what tools answer."""
-    written: str = ""
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -74,7 +73,7 @@ class HashFile:
             return cls(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, content["version"], content["python"], content["written"], content["rows"])
+            return cls(path, content["version"], content["python"], content["rows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchError(
                 f"{path} is not a file of hashes of the original.",
@@ -90,20 +89,6 @@ class HashFile:
         """Return whether a row is as it was kept: `same`, `differs`, or empty where none was kept."""
         kept = self.rows.get(name)
         return "" if kept is None else "same" if kept["sha256"] == hashes.sha256 else "differs"
-
-    def conversations(self, name: str) -> dict[str, tuple[int, bool]]:
-        """Return, for each conversation kept by itself, how many requests are hashed, and whether its end is."""
-        words = {case: text.split() for case, text in self._single_hashes(name).items()}
-        return {case: (int(each[0]), len(each) == 2) for case, each in words.items()}
-
-    def differing(self, name: str, hashes: ConversationHashes) -> list[str]:
-        """Return the conversations that are not as they were kept, where each was kept by itself."""
-        kept = self._single_hashes(name)
-        return [case for case in kept | hashes.hashes if kept.get(case) != hashes.hashes.get(case)]
-
-    def _single_hashes(self, name: str) -> dict[str, str]:
-        kept = self.rows.get(name, {}).get("conversations", {})
-        return kept if isinstance(kept, dict) else {}
 
     def write(self, version: str, rows: Mapping[str, ConversationHashes], command: str, *, single: bool) -> None:
         """Write the file with these rows in it; other rows of the same version stay.

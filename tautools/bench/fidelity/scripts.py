@@ -140,45 +140,55 @@ BREAKING_CALLS: dict[str, Odd] = {
 }
 """Answers that end the original's conversation with an exception."""
 
+
+def _texts(answers: Mapping[str, str]) -> dict[str, Odd]:
+    """Return rows by kind, from answers with `CALL` in the place of the action that is due."""
+
+    def row(text: str) -> Odd:
+        return lambda call, _: {"content": text.replace("CALL", call.json)}
+
+    return {kind: row(text) for kind, text in answers.items()}
+
+
 ODD_TEXTS: dict[str, Odd] = {
     **_odd_calls(_as_action),
     "plain words": lambda call, _: {"content": call.words},
-    "a thought without an action": lambda *_: {"content": "Thought:\nI wonder what to do."},
-    "two actions": lambda call, _: {
-        "content": f'Action:\n{{"name": "think", "arguments": {{}}}}\nAction:\n{call.json}'
-    },
-    "an action in a fence": lambda call, _: {"content": f"Action:\n```json\n{call.json}\n```"},
-    "words after the action": lambda call, _: {"content": f"Action:\n{call.json}\nI hope that this helps."},
+    **_texts(
+        {
+            "a thought without an action": "Thought:\nI wonder what to do.",
+            "two actions": 'Action:\n{"name": "think", "arguments": {}}\nAction:\nCALL',
+            "an action in a fence": "Action:\n```json\nCALL\n```",
+            "words after the action": "Action:\nCALL\nI hope that this helps.",
+        }
+    ),
     "broken JSON": lambda call, _: {"content": f"Action:\n{call.json[:-1]}"},
-    "single quotes": lambda *_: {"content": "Action:\n{'name': 'think', 'arguments': {}}"},
-    "the word Action: inside the words": lambda *_: {
-        "content": 'Action:\n{"name": "respond", "arguments": {"content": "Action: none"}}'
-    },
-    "action in small letters": lambda call, _: {"content": f"action:\n{call.json}"},
-    "the action alone": lambda call, _: {"content": call.json},
-    "nothing": lambda *_: {"content": ""},
-    "nothing after Action:": lambda *_: {"content": "Action:\n"},
+    **_texts(
+        {
+            "single quotes": "Action:\n{'name': 'think', 'arguments': {}}",
+            "the word Action: inside the words": "Action:\n"
+            '{"name": "respond", "arguments": {"content": "Action: none"}}',
+            "action in small letters": "action:\nCALL",
+            "the action alone": "CALL",
+            "nothing": "",
+            "nothing after Action:": "Action:\n",
+        }
+    ),
     "more in the object": lambda call, _: {"content": f'Action: {call.json[:-1]}, "why": "it is due"}}'},
 }
 """Answers of `act` and `react` that both sides can use."""
 
-_BREAKING_ACTIONS = {
-    "a number for an action": "42",
-    "a text for an action": '"wait"',
-    "a list for an action": '["think"]',
-    "an action without a name": '{"arguments": {}}',
-    "an action without arguments": '{"name": "think"}',
-    "a list for arguments": '{"name": "think", "arguments": []}',
-    "a name that is no text": '{"name": 7, "arguments": {}}',
-    "a call of respond without content": '{"name": "respond", "arguments": {}}',
-}
-
-
-def _fixed(text: str) -> Odd:
-    return lambda *_: {"content": text}
-
-
-BREAKING_TEXTS: dict[str, Odd] = {kind: _fixed(f"Action:\n{text}") for kind, text in _BREAKING_ACTIONS.items()}
+BREAKING_TEXTS = _texts(
+    {
+        "a number for an action": "Action:\n42",
+        "a text for an action": 'Action:\n"wait"',
+        "a list for an action": 'Action:\n["think"]',
+        "an action without a name": 'Action:\n{"arguments": {}}',
+        "an action without arguments": 'Action:\n{"name": "think"}',
+        "a list for arguments": 'Action:\n{"name": "think", "arguments": []}',
+        "a name that is no text": 'Action:\n{"name": 7, "arguments": {}}',
+        "a call of respond without content": 'Action:\n{"name": "respond", "arguments": {}}',
+    }
+)
 """Answers that end the original's conversation with an exception."""
 
 _REQUEST = "Please go on."
@@ -195,26 +205,17 @@ _WITH_THOUGHTS = {
     "a stop word in the thought": "Thought:\nNot yet ###STOP###\n\nUser Response:\nWait.",
     "blanks around": f"  User Response:   {_REQUEST}  \n",
 }
-ODD_CUSTOMER: dict[UserStrategy, dict[str, str]] = {
-    UserStrategy.LLM: _PLAINLY,
-    UserStrategy.REACT: _WITH_THOUGHTS,
-    UserStrategy.VERIFY: _PLAINLY,
-    UserStrategy.REFLECTION: _PLAINLY,
-}
+ODD_CUSTOMER = dict.fromkeys(UserStrategy, _PLAINLY) | {UserStrategy.REACT: _WITH_THOUGHTS}
 """What a customer's model may write, by what is odd about it."""
 
 BROKEN_REFLECTION = "a reflection without one response"
 SILENT = "a customer that says nothing"
-_NOTHING = {SILENT: ""}
-BREAKING_CUSTOMER: dict[UserStrategy, dict[str, str]] = {
-    UserStrategy.LLM: _NOTHING,
+BREAKING_CUSTOMER = {strategy: {SILENT: ""} for strategy in UserStrategy} | {
     UserStrategy.REACT: {
         "neither thought nor response": _REQUEST,
         "two thoughts": f"Thought:\nA.\nThought:\nB.\n\nUser Response:\n{_REQUEST}",
         SILENT: "User Response:\n",
-    },
-    UserStrategy.VERIFY: _NOTHING,
-    UserStrategy.REFLECTION: _NOTHING,
+    }
 }
 """What a customer's model may write that ends the original's conversation with an exception, or ours."""
 
