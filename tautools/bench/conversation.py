@@ -194,7 +194,7 @@ class _Episode:
                     return None
             self._count(next_turn, observations, role)
             if not next_turn.calls:
-                return next_turn.said
+                return next_turn.text
             self._check_message_limits()
 
     def _count_step(self) -> None:
@@ -242,8 +242,8 @@ class _Episode:
 
     async def _run_calls(self, next_turn: Turn, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
-        if next_turn.calls and by == "assistant" and next_turn.wrote.strip() and self.protocol.counts_messages:
-            self.actions.append(TrajectoryAction(said=next_turn.wrote))
+        if next_turn.calls and by == "assistant" and next_turn.raw_text.strip() and self.protocol.counts_messages:
+            self.actions.append(TrajectoryAction(said=next_turn.raw_text))
         observations = [await self.env_state.call(call.name, call.arguments, by) for call in next_turn.calls]
         self.actions += [
             TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=observation.error)
@@ -264,8 +264,8 @@ class _Episode:
             reason = f"The user called the tool {next_turn.calls[0].name!r} and has no tools."
         elif next_turn.calls and turns >= self.limits.max_user_calls:
             reason = f"The user called tools {turns} times in a row and said nothing."
-        elif next_turn.unusable and next_turn.wrote.strip():
-            reason = f"The user's answer cannot be read: {next_turn.wrote[:300]!r}"
+        elif next_turn.unusable and next_turn.raw_text.strip():
+            reason = f"The user's answer cannot be read: {next_turn.raw_text[:300]!r}"
         elif next_turn.unusable:
             reason = "The user said nothing."
         else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.analysis.replay import run_without_loop
 from tautools.records import Strategy
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ ASSUMED_ROUNDS = 5
 ASSUMED_ROUND_CHARS = 450
 """Characters that customer and agent are taken to say in one round together."""
 
-_replayed_cache: dict[tuple[BenchRef, str], int] = {}
+_action_chars_by_task: dict[tuple[BenchRef, str], int] = {}
 
 _TEXT_STRATEGIES = {Strategy.ACT, Strategy.REACT}
 
@@ -50,28 +49,22 @@ def reference_prompt_chars(domain: Domain, approach: Approach, tasks: Iterable[T
     """
     fixed = prompt_chars(domain.agent(approach, 0).messages, sent_tools(domain, approach))
     spoken = ASSUMED_ROUNDS * ASSUMED_ROUND_CHARS
-    return {task.id: fixed + spoken + _cached_action_chars(domain, task) for task in tasks}
-
-
-def _cached_action_chars(domain: Domain, task: Task) -> int:
-    """Return the characters of a task's actions and answers; replayed once in a process, as a sweep asks many times."""
-    key = (domain.ref, task.id)
-    if key not in _replayed_cache:
-        _replayed_cache[key] = _action_chars(domain, task)
-    return _replayed_cache[key]
+    return {task.id: fixed + spoken + _action_chars(domain, task) for task in tasks}
 
 
 def _action_chars(domain: Domain, task: Task) -> int:
-    env_state = domain.env_state(task)
-    total = 0
-    for action in task.reference:
-        arguments = json.dumps(dict(action.arguments))
-        seen = run_without_loop(env_state.call(action.name, arguments, action.requestor))
-        if action.requestor == "assistant":
-            total += len(action.name) + len(arguments) + len(seen.text)
-        else:
-            total += ASSUMED_ROUND_CHARS  # the agent never sees what the customer's tool gave back
-    return total
+    """Return the characters of a task's actions and answers; replayed once in a process, as a sweep asks many times."""
+    key = (domain.ref, task.id)
+    if key not in _action_chars_by_task:
+        _, results = domain.play_reference(task)
+        _action_chars_by_task[key] = sum(
+            len(action.name) + len(json.dumps(dict(action.arguments))) + len(result.text)
+            # What the customer's own tools give back the agent never sees: it asks, and the customer says it.
+            if action.requestor == "assistant"
+            else ASSUMED_ROUND_CHARS
+            for action, result in zip(task.reference, results, strict=True)
+        )
+    return _action_chars_by_task[key]
 
 
 def _message_chars(message: Mapping[str, Any]) -> int:

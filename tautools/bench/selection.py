@@ -1,49 +1,16 @@
-"""What a run asks of a benchmark, checked against what the benchmark has: names, strategies, tasks."""
+"""What a run asks of a benchmark, checked against what the benchmark has: strategies and tasks."""
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from tautools.bench.types import Approach, Expert
+from tautools.bench.types import Approach, Expert, check_known
 from tautools.errors import BenchError
 from tautools.records import Strategy, Thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from tautools.bench.types import Domain, Task
     from tautools.params.models import RunParams, TaskParams
-
-
-def check_known(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
-    """Return `name` if it is known; `of` says in messages whose it would be.
-
-    Parameters
-    ----------
-    kind : str
-        What is named, as messages call it: `env`, `task`.
-    name : str
-        The name, as it was given.
-    known : collection of str
-        All names that exist.
-    of : str
-        Whose name it would be, for messages; empty when that goes without saying.
-
-    Raises
-    ------
-    BenchError
-        When it is not; the message names the nearest known names and all that exist.
-    """
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} of them, the first {next(iter(known))!r}"
-    raise BenchError(
-        f"There is no {kind} {name!r}{of and f' of {of}'}.",
-        evidence=f"The {kind}s{of and f' of {of}'} that exist: {listed}.",
-        next_step=f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Choose one of the {kind}s that exist.",
-    )
 
 
 def approach_of(run: RunParams) -> Approach:

@@ -6,18 +6,25 @@ A `Source` knows envs and splits; a `Domain` is one env loaded once per process 
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from tautools.errors import BenchError
 from tautools.records import UserStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 
     from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
     from tautools.params.personas import Persona
     from tautools.records import BenchRef, Strategy
 
+
+T = TypeVar("T")
 
 Changes: TypeAlias = "Mapping[tuple[str, str], str | None]"
 """(table, key) to the canonical JSON of each entity that differs from the database as loaded; None: it is gone."""
@@ -56,6 +63,23 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What a participant does next: either calls, or text for the other participant."""
+
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    unusable: bool = False
+    """Empty, or meant as a call and not readable as one."""
+    raw_text: str = ""
+    """The answer as the model wrote it, thinking removed."""
+
+    @classmethod
+    def of_text(cls, text: str, raw_text: str | None = None) -> Turn:
+        """Return a turn that says `text`; empty text is unusable."""
+        return cls(text, unusable=not text.strip(), raw_text=text if raw_text is None else raw_text)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a tool gave back."""
 
@@ -74,9 +98,9 @@ class Reward:
 
     value: float
     info: Mapping[str, Any]
-    """What the value rests on, as far as the task scores it. `db`: bool, `different`: entities that differ from the
-    expected ones. `communicate`: bool, `missing_info`. `assertions`: each of the environment with `assertion` in words
-    and `met`. `missing_actions`: required ones that nobody made."""
+    """The parts that the task scores. `db`: bool, `different`: entities that differ from the expected ones.
+    `communicate`: bool, `missing_info`. `assertions`: each of the environment as text and whether it is `met`.
+    `missing_actions`: required ones that nobody made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +130,7 @@ class ConversationProtocol:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """A model that an orchestrating agent can hand its move to."""
+    """A model that an orchestrating agent can hand its turn to."""
 
     name: str
     description: str = ""
@@ -124,9 +148,43 @@ class Approach:
     few_shot_displays: str | None = None
     """File of solved examples for the strategy `few-shot`; the benchmark's own when not given."""
     experts: tuple[Expert, ...] = ()
-    """Whom the agent can call under the strategy `experts`."""
+    """Those that the agent can call under the strategy `experts`."""
     persona: Persona | None = None
     """What is added to the customer's system prompt; None when nothing is."""
+
+
+class AskModel(Protocol):
+    """One model request of a participant, counted and recorded by the loop; raises what ends the conversation."""
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] | None = None,
+        *,
+        purpose: str = "chat",
+        expert: str = "",
+    ) -> Reply:
+        """Ask the participant's own model, or the expert of that name."""
+        ...
+
+
+class Participant(ABC):
+    """One side of a conversation: its history as its model sees it, system prompt first, and how it takes a turn."""
+
+    def __init__(self, system_prompt: str) -> None:
+        self.messages: list[Message] = [{"role": "system", "content": system_prompt}]
+
+    def receive(self, text: str) -> None:
+        """Take in what the other participant said."""
+        self.messages.append({"role": "user", "content": text})
+
+    @abstractmethod
+    async def next_turn(self, ask: AskModel) -> Turn:
+        """Decide on the next turn, with as many requests as that takes."""
+
+    @abstractmethod
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
+        """Take in the turn and what its calls gave back, in their order; a turn without calls gets none."""
 
 
 class EnvState(Protocol):
@@ -151,17 +209,17 @@ class EnvState(Protocol):
         ...
 
 
-class Domain(Protocol):
+class Domain(ABC):
     """One env of a source, loaded once per process."""
 
     ref: BenchRef
-    """Which env it is and where it was loaded from, every field as it was found."""
+    """The env and where it was loaded from, every field filled in."""
     strategies: Sequence[Strategy]
-    user_strategies: Sequence[UserStrategy]
+    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
     tasks: Mapping[str, Task]
     """By id, in the benchmark's order."""
     tools: Sequence[ToolSpec]
-    user_tools: Sequence[ToolSpec]
+    user_tools: Sequence[ToolSpec] = ()
     """What the simulated customer can call itself; empty in most envs."""
     policy: str
     agent_system: str
@@ -172,91 +230,153 @@ class Domain(Protocol):
     prompts: Mapping[str, str]
     """Name to sha256 of every text that models are shown."""
 
-    def env_state(self, task: Task) -> EnvState:
-        """Return a fresh world for one conversation of `task`."""
-        ...
+    def __init__(self) -> None:
+        self._expected: dict[str, Changes | None] = {}
 
     def expected(self, task: Task) -> Changes | None:
         """Return what the reference actions change; None when there is no reference to compare with."""
-        ...
+        if task.id not in self._expected:
+            self._expected[task.id] = self._expected_changes(task)
+        return self._expected[task.id]
 
+    @abstractmethod
+    def _expected_changes(self, task: Task) -> Changes | None: ...
+
+    @abstractmethod
+    def env_state(self, task: Task) -> EnvState:
+        """Return a fresh state for one conversation of `task`."""
+
+    def play_reference(self, task: Task) -> tuple[EnvState, list[Observation]]:
+        """Return the state after the reference's calls and what each gave back; they pass the bench's validation."""
+        state = self.env_state(task)
+        results = [
+            run_without_loop(state.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
+            for action in task.reference
+        ]
+        return state, results
+
+    @abstractmethod
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        ...
 
+    @abstractmethod
     def agent(self, approach: Approach, seed: int) -> Participant:
-        """Return the agent of one conversation, its system prompt in place; `seed` is the conversation's."""
-        ...
+        """Return the agent of one conversation; `seed` is the conversation's."""
 
+    @abstractmethod
     def user(self, task: Task, approach: Approach) -> Participant:
-        """Return the customer of one conversation, its system prompt in place and the opening heard."""
-        ...
+        """Return the customer of one conversation, who has received the opening message if there is one."""
 
+    @abstractmethod
     def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return, by name, the texts of `prompts` and of the approach itself that models are shown, as sha256."""
-        ...
+        """Return the sha256 of each text that models are shown under an approach, those of `prompts` included."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """A place that benchmark tasks come from."""
 
     name: str
     version: str
+    default_split = "base"
 
+    def __init__(self) -> None:
+        self._domains: dict[tuple[str, str], Domain] = {}
+
+    @abstractmethod
     def envs(self) -> Sequence[str]:
-        """Names of the envs."""
-        ...
+        """Return the names of the envs."""
+
+    @abstractmethod
+    def _split_names(self, env: str) -> Iterable[str]: ...
+
+    @abstractmethod
+    def _load(self, env: str, split: str) -> Domain: ...
+
+    def _check_env(self, env: str) -> None:
+        check_known("env", env, self.envs())
 
     def splits(self, env: str) -> Sequence[str]:
-        """Names of the splits of an env, the default one first."""
-        ...
+        """Return the names of the splits of an env, the default one first."""
+        self._check_env(env)
+        return sorted(self._split_names(env), key=lambda name: (name != self.default_split, name))
 
     def domain(self, env: str, split: str | None = None) -> Domain:
-        """Load an env (once); raise `BenchError` naming what there is when there is no such env or split."""
-        ...
+        """Return an env with the tasks of a split, loaded once.
+
+        Raises
+        ------
+        BenchError
+            When there is no such env or split (it names those that exist), or the package is not as expected.
+        """
+        known = self.splits(env)
+        split = check_known("split", split or next(iter(known), self.default_split), known, of=env)
+        if (env, split) not in self._domains:
+            self._domains[env, split] = self._load(env, split)
+        return self._domains[env, split]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a party does next: either calls, or words for the other party."""
-
-    said: str = ""
-    calls: tuple[ToolCall, ...] = ()
-    unusable: bool = False
-    """Empty, or meant as a call and not readable as one."""
-    wrote: str = ""
-    """The answer's text as the model wrote it, thinking removed."""
+def different_entities(expected: Changes, actual: Changes) -> list[str]:
+    """Return, as `table/key`, the entities in which two sets of changes differ."""
+    missing = object()
+    both = sorted(expected.keys() | actual.keys())
+    return ["/".join(place) for place in both if expected.get(place, missing) != actual.get(place, missing)]
 
 
-class AskModel(Protocol):
-    """One model request of a party, counted and recorded by the loop; raises what ends the conversation."""
-
-    async def __call__(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolSpec] | None = None,
-        *,
-        purpose: str = "chat",
-        expert: str = "",
-    ) -> Reply:
-        """Ask the party's own model, or the expert of that name."""
-        ...
+def call_text(by: str, name: str, arguments: Mapping[str, Any]) -> str:
+    """Return a call as one line of text."""
+    return f"{by}: {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
-class Participant(Protocol):
-    """One party of a conversation: its history as its model sees it, and how it comes to its next move."""
+def run_without_loop(call: Coroutine[Any, Any, T]) -> T:
+    """Run a tool's coroutine to its end without an event loop, so that this works inside one too.
 
-    messages: list[Message]
-    """Its history, system prompt first."""
+    Raises
+    ------
+    BenchError
+        When it awaits something, which no benchmark's tool does so far.
+    """
+    try:
+        call.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    call.close()
+    raise BenchError(
+        "A tool of the benchmark awaits something.",
+        next_step="Replay it in an event loop instead; please report this bench and source.",
+    )
 
-    def receive(self, text: str) -> None:
-        """Take in what the other party said."""
-        ...
 
-    async def next_turn(self, ask: AskModel) -> Turn:
-        """Come to the next move, by as many requests as that takes."""
-        ...
+def text_hashes(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the sha256 of each text, by its name."""
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
-        """Take in the move and what its calls gave back, in their order; a move without calls gets none."""
-        ...
+
+def check_known(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
+    """Return `name` if it is known; `of` says in messages whose it would be.
+
+    Parameters
+    ----------
+    kind : str
+        What is named, as messages call it: `env`, `task`.
+    name : str
+        The name, as it was given.
+    known : collection of str
+        All names that exist.
+    of : str
+        Whose name it would be, for messages; empty when that goes without saying.
+
+    Raises
+    ------
+    BenchError
+        When it is not; the message names the nearest known names and all that exist.
+    """
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} of them, the first {next(iter(known))!r}"
+    raise BenchError(
+        f"There is no {kind} {name!r}{of and f' of {of}'}.",
+        evidence=f"The {kind}s{of and f' of {of}'} that exist: {listed}.",
+        next_step=f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Choose one of the {kind}s that exist.",
+    )

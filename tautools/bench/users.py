@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from tautools.bench.agents.fc import ToolCallingParticipant
-from tautools.bench.types import Turn
+from tautools.bench.types import Participant, Turn
 from tautools.errors import HumanUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tautools.bench.types import AskModel, Domain, Observation, Participant, Task
-    from tautools.llm.types import Message
+    from tautools.bench.types import AskModel, Domain, Observation, Task
+    from tautools.llm.types import ToolSpec
 
 
-def make_user(domain: Domain, task: Task) -> Participant:
-    """Return the LLM customer of one conversation: the bench's guidelines and scenario, and what opens the talk."""
-    user = ToolCallingParticipant(task.user_system, domain.user_tools)
+def make_user(domain: Domain, task: Task, tools: Sequence[ToolSpec]) -> Participant:
+    """Return the LLM customer of one conversation: the bench's guidelines and scenario, and the message that opens."""
+    user = ToolCallingParticipant(task.user_system, tools)
     opening = domain.protocol.user_opening or domain.protocol.agent_opening
     if opening:
         user.receive(opening)
@@ -42,14 +42,14 @@ class PersonQuestion:
 
 
 AskPerson: TypeAlias = "Callable[[PersonQuestion, threading.Event], str]"
-"""Asks and waits; called in a thread of its own. It may return early when the event is set: nobody wants the answer.
+"""Asks and waits, in a thread of its own. It may return early when the event is set: no answer is needed any more.
 It raises `HumanUnavailableError`, `EOFError` or `KeyboardInterrupt` when no answer will come."""
 
 
-def _ask_by_input(question: PersonQuestion, _gone: threading.Event) -> str:
+def _ask_by_input(question: PersonQuestion, _cancelled: threading.Event) -> str:
     """Ask as Python asks: on the terminal, or in the box that a notebook shows below its cell."""
-    told = question.instruction if question.heard is None else question.heard
-    return input(f"[task {question.task_id}] {told}\n({question.stop_word} ends it) > ")
+    text = question.instruction if question.heard is None else question.heard
+    return input(f"[task {question.task_id}] {text}\n({question.stop_word} ends it) > ")
 
 
 _ask_person: AskPerson = _ask_by_input
@@ -66,76 +66,72 @@ def ask_person_with(ask: AskPerson) -> Iterator[None]:
         _ask_person = before
 
 
-class PersonCustomer:
+class PersonCustomer(Participant):
     """The customer's side of one conversation, kept as its model would see it."""
 
     def __init__(self, task_id: str, instruction: str, stop_word: str) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": instruction}]
-        self._opening = PersonQuestion(task_id, instruction, None, stop_word)
-        self._heard: str | None = None
+        super().__init__(instruction)
+        self._question = PersonQuestion(task_id, instruction, None, stop_word)
 
     def add_persona(self, text: str) -> None:
         """Show `text` to the person with its part."""
-        self._opening = replace(self._opening, instruction=self._opening.instruction + text)
-        self.messages[0] = {"role": "system", "content": self._opening.instruction}
+        self._question = replace(self._question, instruction=self._question.instruction + text)
+        self.messages[0] = {"role": "system", "content": self._question.instruction}
 
     def receive(self, text: str) -> None:
         """Take in what the agent said."""
-        self._heard = text
-        self.messages.append({"role": "user", "content": text})
+        super().receive(text)
+        self._question = replace(self._question, heard=text)
 
     async def next_turn(self, ask: AskModel) -> Turn:  # noqa: ARG002 - no model is asked
         """Ask the person until it says something."""
-        question = replace(self._opening, heard=self._heard)
-        said = ""
-        while not said.strip():
-            said = await _ask_in_thread(_ask_person, question)
-        return Turn(said=said, wrote=said)
+        text = ""
+        while not text.strip():
+            text = await _ask_in_thread(_ask_person, self._question)
+        return Turn.of_text(text)
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:  # noqa: ARG002 - a person calls no tools
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:  # noqa: ARG002 - no tools here
         """Keep what was said."""
-        self.messages.append({"role": "assistant", "content": next_turn.said})
+        self.messages.append({"role": "assistant", "content": turn.text})
 
 
 async def _ask_in_thread(ask: AskPerson, question: PersonQuestion) -> str:
-    """Wait for a person in a thread that nobody waits for when the conversation is given up."""
+    """Wait for a person in a daemon thread, so that a conversation that is given up does not wait for the answer."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[str] = loop.create_future()
-    gone = threading.Event()
+    cancelled = threading.Event()
 
-    def settle(said: str | None, error: Exception | None) -> None:
+    def settle(text: str, error: HumanUnavailableError | None) -> None:
         if answer.done():
             return
         if error is not None:
             answer.set_exception(error)
         else:
-            answer.set_result(said or "")
+            answer.set_result(text)
 
     def work() -> None:
-        said, fault = None, None
+        text, fault = "", None
         try:
-            said = ask(question, gone)
+            text = ask(question, cancelled)
+        except HumanUnavailableError as error:
+            fault = error
         except (EOFError, KeyboardInterrupt) as error:
             fault = _nobody_answers(str(error) or type(error).__name__)
-        except Exception as error:  # noqa: BLE001 - handed over to the coroutine that waits
-            fault = (
-                error
-                if isinstance(error, HumanUnavailableError)
-                else _nobody_answers(f"{type(error).__name__}: {error}")
-            )
+        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            fault = _nobody_answers(f"{type(error).__name__}: {error}")
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, said, fault)
+            loop.call_soon_threadsafe(settle, text, fault)
 
     threading.Thread(target=work, name="ask a person", daemon=True).start()
     try:
         return await answer
     finally:
-        gone.set()
+        cancelled.set()
 
 
-def _nobody_answers(why: str) -> HumanUnavailableError:
+def _nobody_answers(reason: str) -> HumanUnavailableError:
     return HumanUnavailableError(
         "Nobody answers as the customer.",
-        evidence=why,
+        evidence=reason,
         next_step="Run it again where a person can type; what was finished is kept, this conversation is pending.",
     )

@@ -77,6 +77,11 @@ class ToolCall:
     arguments: str
     """JSON text, unchecked."""
 
+    def as_message(self, arguments: str | None = None) -> Message:
+        """Return the call as an assistant message carries it, with other `arguments` where they are given."""
+        function = {"name": self.name, "arguments": self.arguments if arguments is None else arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -96,10 +101,7 @@ class Reply:
         """The assistant message as it enters the history: no thinking, tool calls when there are any."""
         message: Message = {"role": "assistant", "content": self.text}
         if self.tool_calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in self.tool_calls
-            ]
+            message["tool_calls"] = [call.as_message() for call in self.tool_calls]
         return message
 
 

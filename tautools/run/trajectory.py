@@ -53,10 +53,10 @@ def actions_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> It
     elif bench == "tau-bench":
         yield _read_v1(text)
     else:
-        next_turn = read_action(text)
-        yield from (TrajectoryAction(call=call.name, arguments=call.arguments) for call in next_turn.calls)
-        if not next_turn.calls:
-            yield TrajectoryAction(said=next_turn.said)
+        turn = read_action(text)
+        yield from (TrajectoryAction(call=call.name, arguments=call.arguments) for call in turn.calls)
+        if not turn.calls:
+            yield TrajectoryAction(said=turn.text)
 
 
 def _called_v1(call: Mapping[str, Any]) -> TrajectoryAction:

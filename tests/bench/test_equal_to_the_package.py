@@ -97,8 +97,8 @@ def _full_hash(env_state: InspectEnvState) -> str:
     """Hash our world whole, the package's way: the base with what was touched in its place."""
     tables = {name: dict(table) for name, table in _dumped(env_state._domain.ref.env).items()}
     for name, table in vars(env_state._toolkit.db).items():
-        for key in table._own:
-            tables[name][key] = table._own[key].model_dump()
+        for key in table.touched:
+            tables[name][key] = table[key].model_dump()
     return str(get_dict_hash(tables))
 
 

@@ -55,13 +55,13 @@ async def hold(domain: Domain, client: ScriptedClient, **limits: Any) -> Convers
     ],
 )
 def test_the_tagged_form_is_read(text: str, said: str, calls: list[tuple[str, str]], unusable: bool) -> None:
-    next_turn = read_tagged(text)
-    assert (next_turn.said, [(each.name, each.arguments) for each in next_turn.calls], next_turn.unusable) == (
+    turn = read_tagged(text)
+    assert (turn.text, [(each.name, each.arguments) for each in turn.calls], turn.unusable) == (
         said,
         calls,
         unusable,
     )
-    assert all(each.id for each in next_turn.calls), "the history needs an id"
+    assert all(each.id for each in turn.calls), "the history needs an id"
 
 
 @pytest.mark.parametrize("answer", [CALL, [ORDER]], ids=["tagged", "by the server's parser"])
@@ -69,16 +69,14 @@ async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(re
     client = ScriptedClient([call("quick"), "It is on its way."], expert=[answer])
     held = await hold(retail, client)
     assert [deed.call for deed in held.actions] == [ORDER[0], ""]
-    next_turn, result, words = held.messages[2:5]
-    assert (next_turn["expert"], next_turn["tool_calls"][0]["function"]["name"]) == ("quick", ORDER[0])
+    turn, result, words = held.messages[2:5]
+    assert (turn["expert"], turn["tool_calls"][0]["function"]["name"]) == ("quick", ORDER[0])
     assert result["role"] == "tool"
     assert "#W2378156" in result["content"]
-    assert result["tool_call_id"] == next_turn["tool_calls"][0]["id"]
+    assert result["tool_call_id"] == turn["tool_calls"][0]["id"]
     assert words == {"role": "assistant", "content": "It is on its way."}
     asked = client.of(Role.AGENT)[1].messages
-    assert asked[2:] == [{key: value for key, value in next_turn.items() if key != "expert"}, result], (
-        "no server is told"
-    )
+    assert asked[2:] == [{key: value for key, value in turn.items() if key != "expert"}, result], "no server is told"
 
 
 async def test_an_experts_words_reach_the_customer_without_tags(retail: Domain) -> None:

@@ -91,8 +91,8 @@ class Forgetful:
         self.left -= 1
         return await self.inner.next_turn(ask)
 
-    def observe(self, next_turn: Any, observations: Any) -> None:
-        self.inner.observe(next_turn, observations)
+    def observe(self, turn: Any, observations: Any) -> None:
+        self.inner.observe(turn, observations)
 
 
 @pytest.mark.parametrize("forgets_at", [0, 1])

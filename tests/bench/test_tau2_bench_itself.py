@@ -38,7 +38,7 @@ def domain(request: pytest.FixtureRequest) -> Domain:
 
 def play_original(domain: Domain, cases: list[dict[str, Any]], *, quick: bool = True) -> list[dict[str, Any]]:
     program = Path(__file__).parents[1] / "support" / "tau2_original.py"
-    tables = str(Path(tau2_checkout.__file__).with_name("tau2_child_tables.py")) if quick else ""
+    tables = str(Path(tau2_checkout.__file__).with_name("tau2_child.py")) if quick else ""
     job = {"path": domain.ref.path, "env": domain.ref.env, "cases": cases, "tables": tables}
     env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LOGURU_LEVEL": "CRITICAL"}
     env.pop("PYTHONPATH", None)

@@ -12,9 +12,8 @@ import pytest
 from stand_in import STAND_IN, changed_copy, stand_in
 
 from tautools.bench import null_baseline, open_domain, open_source, reference_reward
-from tautools.bench.analysis.replay import run_without_loop
 from tautools.bench.sources.tau2_bench import Tau2Bench
-from tautools.bench.types import Approach, Domain, EnvState, Observation
+from tautools.bench.types import Approach, Domain, EnvState, Observation, run_without_loop
 from tautools.errors import BenchError
 from tautools.records import BenchRef, Strategy
 
@@ -145,7 +144,7 @@ def test_a_world_that_nobody_holds_is_dropped_there(source: Tau2Bench, library: 
     number = env_state._number.number
     assert source.process.ask("changes", env_state=number) == []
     del env_state
-    with pytest.raises(BenchError, match="could not tell what was changed: KeyError"):
+    with pytest.raises(BenchError, match="could not list the changes: KeyError"):
         source.process.ask("changes", env_state=number)
 
 

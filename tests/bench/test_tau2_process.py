@@ -19,10 +19,9 @@ from scripted_client import ScriptedClient
 from stand_in import STAND_IN, changed_copy, stand_in
 
 from tautools.bench import run_conversation
-from tautools.bench.analysis.replay import run_without_loop
 from tautools.bench.sources import tau2_checkout
 from tautools.bench.sources.tau2_bench import Tau2Bench
-from tautools.bench.types import Approach, EnvState, Observation
+from tautools.bench.types import Approach, EnvState, Observation, run_without_loop
 from tautools.errors import BenchError, ShellError
 from tautools.records import Limits, Outcome, Strategy
 

@@ -13,7 +13,7 @@ from scripted_client import ScriptedClient
 from v1_original import ROOTS, STAND_IN, Line, Original, Solved, plain
 
 from tautools.bench import open_source, run_conversation
-from tautools.bench.sources.tau_bench_participants import FewShotDisplays
+from tautools.bench.sources.tau_bench_participants import few_shot_displays
 from tautools.bench.types import Approach, Domain, Task
 from tautools.records import Limits, Outcome, Strategy, UserStrategy
 
@@ -29,7 +29,7 @@ def theirs(original: Original, domain: Any, task: Task, approach: Approach, line
         if approach.strategy is Strategy.FEW_SHOT:
             module = original.package.module("tau_bench.agents.few_shot_agent")
             module.random = random.Random(7)
-            return original.shown(env, FewShotDisplays.of(domain, approach).texts)
+            return original.shown(env, few_shot_displays(domain.checkout, domain.ref.env, approach))
         return original.writer(env, thinks=approach.strategy is Strategy.REACT)
 
     return original.solve((domain.ref.env, domain.ref.split, int(task.id)), agent, approach.user_strategy.value, lines)
@@ -60,7 +60,7 @@ def script(domain: Domain, task: Task, approach: Approach, chance: random.Random
     moves: list[Any] = [*acts, *chance.sample(wrong, chance.randint(0, 2)), *chance.sample(words, chance.randint(1, 2))]
     if chance.random() < 0.5:
         chance.shuffle(moves)
-    agent = [_written(next_turn, approach.strategy, chance) for next_turn in moves]
+    agent = [_written(step, approach.strategy, chance) for step in moves]
     user = [line for _ in range(chance.randint(2, 6)) for line in _turn(approach.user_strategy, chance)]
     return [*agent, "Anything else?"], [*user, "true ###STOP###"]
 
@@ -77,19 +77,13 @@ def _turn(strategy: UserStrategy, chance: random.Random) -> list[str]:
     return [words] if chance.random() < 1 / 8 else said
 
 
-def _written(next_turn: Any, strategy: Strategy, chance: random.Random) -> Line:
+def _written(step: Any, strategy: Strategy, chance: random.Random) -> Line:
     if strategy in {Strategy.FC, Strategy.FEW_SHOT}:
-        return (
-            next_turn
-            if isinstance(next_turn, str)
-            else [next_turn, *([("calculate", "{}")] if chance.random() < 0.3 else [])]
-        )
-    if isinstance(next_turn, str):
-        respond = f"Action:\n{json.dumps({'name': 'respond', 'arguments': {'content': next_turn}})}"
-        return chance.choice(
-            [next_turn, respond, f"Thought:\nhm\nAction:\nrespond({next_turn})", f"Action: a\nAction: {next_turn}"]
-        )
-    name, arguments = next_turn
+        return step if isinstance(step, str) else [step, *([("calculate", "{}")] if chance.random() < 0.3 else [])]
+    if isinstance(step, str):
+        respond = f"Action:\n{json.dumps({'name': 'respond', 'arguments': {'content': step}})}"
+        return chance.choice([step, respond, f"Thought:\nhm\nAction:\nrespond({step})", f"Action: a\nAction: {step}"])
+    name, arguments = step
     return f"Thought:\nI go.\nAction:\n{json.dumps({'name': name, 'arguments': json.loads(arguments)})}"
 
 

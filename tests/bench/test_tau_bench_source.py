@@ -14,10 +14,9 @@ import pytest
 from v1_original import ROOTS, STAND_IN, Original
 
 from tautools.bench import open_source
-from tautools.bench.analysis.replay import run_without_loop
 from tautools.bench.sources.tau_bench import TauBenchDomain, TauBenchState
 from tautools.bench.sources.tau_bench_checkout import PrivateImport, fake_litellm
-from tautools.bench.types import Approach, Task
+from tautools.bench.types import Approach, Task, run_without_loop
 from tautools.errors import BenchError, NotInstalledError
 from tautools.records import Strategy, UserStrategy
 
@@ -67,7 +66,7 @@ def test_random_walks_read_and_leave_what_the_original_does(root: Path, env: str
             wire = json.dumps(arguments)
             seen = run_without_loop(env_state.call(name, wire))
             assert seen.text == observed(original, name, json.loads(wire)), (name, arguments)
-        assert base.consistent_hash(base.to_hashable(env_state.database.data)) == original.get_data_hash()
+        assert base.consistent_hash(base.to_hashable(env_state.data)) == original.get_data_hash()
         changed += bool(env_state.changes())
         equal = original.get_data_hash() == _reference_hash(original, base)
         assert env_state.reward([]).info["r_actions"] == float(equal)

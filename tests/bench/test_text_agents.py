@@ -27,16 +27,16 @@ SAY = '{"name": "respond", "arguments": {"content": "Hello!"}}'
     ],
 )
 def test_an_action_is_found(text: str) -> None:
-    next_turn = read_action(text)
-    assert [(call.name, json.loads(call.arguments)) for call in next_turn.calls] == [
+    turn = read_action(text)
+    assert [(call.name, json.loads(call.arguments)) for call in turn.calls] == [
         ("get_order_details", {"order_id": "#W1"})
     ]
-    assert not next_turn.unusable
+    assert not turn.unusable
 
 
 def test_to_respond_is_to_say() -> None:
-    next_turn = read_action(f"Thought:\nGreet.\nAction:\n{SAY}")
-    assert (next_turn.said, next_turn.calls, next_turn.unusable) == ("Hello!", (), False)
+    turn = read_action(f"Thought:\nGreet.\nAction:\n{SAY}")
+    assert (turn.text, turn.calls, turn.unusable) == ("Hello!", (), False)
 
 
 @pytest.mark.parametrize(
@@ -51,28 +51,28 @@ def test_to_respond_is_to_say() -> None:
     ],
 )
 def test_an_action_that_cannot_be_read_is_said_and_counts_as_unusable(text: str, said: str) -> None:
-    next_turn = read_action(text)
-    assert (next_turn.said, next_turn.calls, next_turn.unusable) == (said, (), True)
+    turn = read_action(text)
+    assert (turn.text, turn.calls, turn.unusable) == (said, (), True)
 
 
 def test_plain_words_are_said() -> None:
-    assert read_action("  Could you tell me your zip code? ").said == "Could you tell me your zip code?"
+    assert read_action("  Could you tell me your zip code? ").text == "Could you tell me your zip code?"
     assert not read_action("No Action: needed.").unusable
     assert read_action(" \n").unusable
 
 
 def test_line_breaks_that_a_model_forgot_to_escape_are_read() -> None:
-    next_turn = read_action('Action:\n{"name": "respond", "arguments": {"content": "one\ntwo"}}')
-    assert next_turn.said == "one\ntwo"
+    turn = read_action('Action:\n{"name": "respond", "arguments": {"content": "one\ntwo"}}')
+    assert turn.text == "one\ntwo"
 
 
 @given(st.text(), st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
 def test_what_is_written_by_the_format_is_read_back(name: str, arguments: dict[str, object]) -> None:
-    next_turn = read_action("Action:\n" + json.dumps({"name": f"t{name}", "arguments": arguments}))
-    assert (next_turn.calls[0].name, json.loads(next_turn.calls[0].arguments)) == (f"t{name}", arguments)
+    turn = read_action("Action:\n" + json.dumps({"name": f"t{name}", "arguments": arguments}))
+    assert (turn.calls[0].name, json.loads(turn.calls[0].arguments)) == (f"t{name}", arguments)
 
 
 @given(st.text(alphabet='Action:{}"\n`[] nr\\', max_size=60))
 def test_nothing_that_a_model_writes_breaks_the_reader(text: str) -> None:
-    next_turn = read_action(text)
-    assert next_turn.unusable or next_turn.said or next_turn.calls
+    turn = read_action(text)
+    assert turn.unusable or turn.text or turn.calls

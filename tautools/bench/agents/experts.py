@@ -8,14 +8,13 @@ are ours, and so is the rule for an answer that cannot be read: the orchestrator
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.fc import history_messages, turn_from_reply
-from tautools.bench.types import Turn
+from tautools.bench.types import Participant, Turn, text_hashes
 from tautools.llm.types import ToolCall
 
 if TYPE_CHECKING:
@@ -31,25 +30,25 @@ _TAG = re.compile(r"</?(?:message|tool_call)>")
 
 
 def read_tagged(text: str) -> Turn:
-    """Read an answer in the tagged form; thinking is expected to be gone.
+    """Read an answer in the tagged form; its thinking is taken out before.
 
-    The first call that can be read counts, and a call goes before words: words beside it stay with the agent. Without a
+    The first call that can be read counts, and a call goes before text: text beside it stays with the agent. Without a
     call the last message counts, or, in an answer without any tag, the whole text. A call that cannot be read and an
     answer that is empty are unusable.
     """
     marks = list(_CALL.finditer(text))
+    message = _tagged_text(text)
     for mark in marks:
         call = _decode_tagged_call(text[mark.end() :])
         if call is not None:
-            return Turn(calls=(call,), wrote=_tagged_text(text))
-    said = _tagged_text(text)
-    return Turn(said=said, unusable=bool(marks) or not said, wrote=said)
+            return Turn(calls=(call,), raw_text=message)
+    return Turn(message, unusable=bool(marks) or not message, raw_text=message)
 
 
 def _tagged_text(text: str) -> str:
-    found = [said for each in _MESSAGE.finditer(text) if (said := each[1].strip())]
-    if found:
-        return found[-1]
+    messages = [message for match in _MESSAGE.finditer(text) if (message := match[1].strip())]
+    if messages:
+        return messages[-1]
     return "" if _TAG.search(text) else text.strip()
 
 
@@ -63,15 +62,13 @@ def _decode_tagged_call(text: str) -> ToolCall | None:
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments)
-    return ToolCall(id=_new_call_id(), name=value["name"], arguments=arguments) if isinstance(arguments, str) else None
-
-
-def _new_call_id() -> str:
-    """Return an id for a call that came without one: the history needs it."""
-    return f"call_{secrets.token_hex(8)}"
+    # The history needs an id, and such a call comes without one.
+    call_id = f"call_{secrets.token_hex(8)}"
+    return ToolCall(call_id, value["name"], arguments) if isinstance(arguments, str) else None
 
 
 EXPERT_PROMPTS_VERSION = 1
+"""Raise it with any change of the prompts: it changes what scores mean."""
 
 CALL_EXPERT = "call_expert"
 """Name of the tool by which an expert is called; ToolOrchestra's."""
@@ -104,14 +101,14 @@ def expert_prompt(*, thinks: bool) -> str:
 
 def expert_tool(experts: Sequence[Expert]) -> ToolSpec:
     """Return the tool that calls an expert, with a description of each."""
-    told = [f"{each.name}: {each.description}" if each.description else each.name for each in experts]
+    names = [f"{each.name}: {each.description}" if each.description else each.name for each in experts]
     parameters = {
         "type": "object",
         "properties": {
             "expert": {
                 "type": "string",
                 "enum": [each.name for each in experts],
-                "description": f"Who takes the step. {'; '.join(told)}.",
+                "description": f"Who takes the step. {'; '.join(names)}.",
             }
         },
         "required": ["expert"],
@@ -122,111 +119,91 @@ def expert_tool(experts: Sequence[Expert]) -> ToolSpec:
     }
 
 
-def unusable_answer_text(name: str, wrote: str) -> str:
-    """Return what the orchestrator is told when an expert's answer holds no step."""
-    said = f"It wrote: {wrote.strip()[:300]}" if wrote.strip() else "It wrote nothing."
-    return f"Error: the answer of {name} holds no step that can be taken. {said}"
-
-
-def unknown_expert_text(name: str, names: Sequence[str]) -> str:
-    """Return what the orchestrator is told when it calls an expert that is not there."""
-    return f"Error: there is no expert {name!r}. There are: {', '.join(names)}."
-
-
 MAX_CONSULTATIONS = 3
-"""How often one move may be handed to an expert; after so many answers that cannot be read it counts as unusable."""
+"""How often one turn may be handed to an expert; after so many answers that cannot be read it counts as unusable."""
 
 _EXPERT_KEY = "expert"
 """Key that marks, in the record alone, an assistant message that an expert wrote."""
 
 
-class Orchestrator:
+class Orchestrator(Participant):
     """An agent whose model calls tools, speaks, or lets an expert do either.
 
-    An expert sees the orchestrator's history without the calls of experts in it, which came to nothing.
+    An expert sees the orchestrator's history without the calls of experts that came to nothing.
     """
 
-    def __init__(self, system: str, tools: Sequence[ToolSpec], experts: Sequence[Expert]) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": system}]
+    def __init__(self, system_prompt: str, tools: Sequence[ToolSpec], experts: Sequence[Expert]) -> None:
+        super().__init__(system_prompt)
         self._tools = list(tools)
         self._experts = {expert.name: expert for expert in experts}
         self._offered = [*tools, expert_tool(experts)]
-        self._asides: set[int] = set()
-        """Where in the history calls of experts stand that came to nothing."""
-        self._mover = ""
-        self._system = system
-
-    def receive(self, text: str) -> None:
-        """Take in what the other party said."""
-        self.messages.append({"role": "user", "content": text})
+        self._failed_consultations: set[int] = set()
+        """Indices in the history of calls of experts that came to nothing, and of their answers."""
+        self._acting_expert = ""
 
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Ask until there is a move, the orchestrator's own or an expert's."""
-        self._mover = ""
+        """Ask until there is a turn, the orchestrator's own or an expert's."""
+        self._acting_expert = ""
         for _ in range(MAX_CONSULTATIONS):
             reply = await ask([_without_expert_key(message) for message in self.messages], self._offered)
             call = next((each for each in reversed(reply.tool_calls) if each.name == CALL_EXPERT), None)
             if call is None:
                 return turn_from_reply(reply)
-            next_turn = await self._consult(call, reply, ask)
-            if next_turn is not None:
-                return next_turn
+            turn = await self._consult(call, reply, ask)
+            if turn is not None:
+                return turn
         return Turn(unusable=True)
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
-        """Append the move, with the name of the expert who made it, and what its calls gave back."""
-        first, *results = history_messages(next_turn, observations)
-        self.messages += [first | {_EXPERT_KEY: self._mover} if self._mover else first, *results]
-
-    def _shared(self) -> list[Message]:
-        """Return what an expert sees of the conversation."""
-        return [_without_expert_key(each) for at, each in enumerate(self.messages) if at and at not in self._asides]
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
+        """Append the turn, with the name of the expert who took it, and what its calls gave back."""
+        first, *results = history_messages(turn, observations)
+        self.messages += [first | {_EXPERT_KEY: self._acting_expert} if self._acting_expert else first, *results]
 
     async def _consult(self, call: ToolCall, reply: Reply, ask: AskModel) -> Turn | None:
-        """Return the move of the expert that was called; None when there is none, which the orchestrator was told."""
+        """Return the turn of the expert that was called; None when there is none, and the history says why."""
         name, arguments = _named_expert(call.arguments)
         expert = self._experts.get(name)
         if expert is None:
-            self._tell(call, arguments, reply, unknown_expert_text(name, list(self._experts)))
-            return None
-        instructed = f"{self._system}\n\n{expert_prompt(thinks=expert.thinks)}"
-        answer = await ask([{"role": "system", "content": instructed}, *self._shared()], self._tools, expert=name)
-        next_turn = turn_from_reply(answer) if answer.tool_calls else read_tagged(answer.text)
-        if next_turn.unusable:
-            self._tell(call, arguments, reply, unusable_answer_text(name, answer.text))
-            return None
-        self._mover = name
-        return next_turn
-
-    def _tell(self, call: ToolCall, arguments: str, reply: Reply, text: str) -> None:
-        function = {"name": CALL_EXPERT, "arguments": arguments}
-        self._asides |= {len(self.messages), len(self.messages) + 1}
+            problem = f"Error: there is no expert {name!r}. There are: {', '.join(self._experts)}."
+        else:
+            system = {**self.messages[0]}
+            system["content"] += f"\n\n{expert_prompt(thinks=expert.thinks)}"
+            hidden = self._failed_consultations
+            shared = [_without_expert_key(each) for at, each in enumerate(self.messages) if at and at not in hidden]
+            answer = await ask([system, *shared], self._tools, expert=name)
+            turn = turn_from_reply(answer) if answer.tool_calls else read_tagged(answer.text)
+            if not turn.unusable:
+                self._acting_expert = name
+                return turn
+            written = answer.text.strip()[:300]
+            problem = f"Error: the answer of {name} holds no step that can be taken. " + (
+                f"It wrote: {written}" if written else "It wrote nothing."
+            )
+        self._failed_consultations |= {len(self.messages), len(self.messages) + 1}
         self.messages += [
-            {
-                "role": "assistant",
-                "content": reply.text,
-                "tool_calls": [{"id": call.id, "type": "function", "function": function}],
-            },
-            {"role": "tool", "tool_call_id": call.id, "content": text},
+            {"role": "assistant", "content": reply.text, "tool_calls": [call.as_message(arguments)]},
+            {"role": "tool", "tool_call_id": call.id, "content": problem},
         ]
+        return None
 
 
 def expert_prompt_hashes(experts: Sequence[Expert]) -> dict[str, str]:
     """Return the sha256 of what orchestrator and experts are shown beside the bench's own texts, by versioned name."""
     texts = {f"experts_tool-v{EXPERT_PROMPTS_VERSION}": json.dumps(expert_tool(experts), sort_keys=True)}
     texts |= {f"expert-v{EXPERT_PROMPTS_VERSION}:{each.name}": expert_prompt(thinks=each.thinks) for each in experts}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return text_hashes(texts)
 
 
 def _without_expert_key(message: Message) -> Message:
-    return {key: value for key, value in message.items() if key != _EXPERT_KEY} if _EXPERT_KEY in message else message
+    return {key: value for key, value in message.items() if key != _EXPERT_KEY}
 
 
 def _named_expert(arguments: str) -> tuple[str, str]:
     """Return the expert that a call names, and the call's arguments as they can be sent back."""
     try:
-        read: Any = json.loads(arguments)
+        value: Any = json.loads(arguments)
     except ValueError:
         return arguments.strip()[:80], "{}"
-    name = read.get("expert") if isinstance(read, dict) else read
-    return str(name), json.dumps(read) if isinstance(read, dict) else "{}"
+    if isinstance(value, dict):
+        return str(value.get("expert")), json.dumps(value)
+    return str(value), "{}"

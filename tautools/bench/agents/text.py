@@ -16,7 +16,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.types import Turn
+from tautools.bench.types import Participant, Turn
 from tautools.llm.types import ToolCall
 from tautools.records import Strategy
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.bench.types import AskModel, Domain, Observation
-    from tautools.llm.types import Message
 
 
 TEXT_PROMPTS_VERSION = 1
+"""Raise it with any change of the prompts: it changes what scores mean."""
 
 _ROLE = """\
 You work in customer service and talk with one customer. Follow the policy below in everything you do, and act only
@@ -92,25 +92,18 @@ _MARKER = re.compile(r"^[ \t>*#]*Action:[ \t*]*", re.MULTILINE)
 _FENCE = re.compile(r"\s*(?:```[a-z]*)?\s*")
 
 
-class TextAgent:
+class TextAgent(Participant):
     """An agent that reads its tools in the system prompt and writes its actions as text."""
 
-    def __init__(self, domain: Domain, strategy: Strategy) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": text_system_prompt(domain, strategy)}]
-
-    def receive(self, text: str) -> None:
-        """Take in what the user said."""
-        self.messages.append({"role": "user", "content": text})
-
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Ask once; return the first action that can be read, and without one the words."""
+        """Ask once; return the first action that can be read, and without one the text."""
         reply = await ask(self.messages)
-        return replace(read_action(reply.text), wrote=reply.text)
+        return replace(read_action(reply.text), raw_text=reply.text)
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
         """Append the answer as it was written and, for a tool, its output as a user message."""
-        self.messages.append({"role": "assistant", "content": next_turn.wrote})
-        self.messages += [{"role": "user", "content": f"API output: {seen.text}"} for seen in observations]
+        self.messages.append({"role": "assistant", "content": turn.raw_text})
+        self.messages += [{"role": "user", "content": f"API output: {result.text}"} for result in observations]
 
 
 def text_system_prompt(domain: Domain, strategy: Strategy) -> str:
@@ -119,38 +112,27 @@ def text_system_prompt(domain: Domain, strategy: Strategy) -> str:
     return TEXT_PROMPTS[strategy].replace("{{policy}}", domain.policy).replace("{{tools}}", tools)
 
 
-def text_instructions(strategy: Strategy) -> dict[str, str]:
-    """Return the strategy's own text under its versioned name."""
-    return {f"{strategy}-v{TEXT_PROMPTS_VERSION}": TEXT_PROMPTS[strategy]}
-
-
 def read_action(text: str) -> Turn:
     """Read an answer of `act` or `react`.
 
     The first `Action:` at the start of a line that is followed by a readable action counts; what comes after that
-    action is not acted on. Without a readable one the words after the last `Action:`, or else all of them, are said.
+    action is ignored. Without a readable one the text after the last `Action:`, or else all of it, is said.
     """
     marks = list(_MARKER.finditer(text))
     for mark in marks:
         action = _decode_action(text[mark.end() :])
+        if action is not None and action[0] == RESPOND:
+            return Turn.of_text(str(action[1]["content"]), "")
         if action is not None:
-            return _action_turn(*action)
+            return Turn(calls=(ToolCall(id="", name=action[0], arguments=json.dumps(action[1])),))
     said = text[marks[-1].end() :].strip() if marks else text.strip()
-    return Turn(said=said, unusable=bool(marks) or not said)
-
-
-def _action_turn(name: str, arguments: dict[str, Any]) -> Turn:
-    if name != RESPOND:
-        return Turn(calls=(ToolCall(id="", name=name, arguments=json.dumps(arguments)),))
-    said = str(arguments["content"])
-    return Turn(said=said, unusable=not said.strip())
+    return Turn(said, unusable=bool(marks) or not said)
 
 
 def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:
-    opening = _FENCE.match(text)
-    start = opening.end() if opening else 0
+    fence = _FENCE.match(text)
     try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text, start)
+        value, _ = json.JSONDecoder(strict=False).raw_decode(text, fence.end() if fence else 0)
     except (json.JSONDecodeError, RecursionError):
         return None
     if not isinstance(value, dict):

@@ -5,21 +5,16 @@ A replay calls the benchmark's own tools in a fresh environment, so it needs the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from tautools.errors import BenchError
+from tautools.bench.types import run_without_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
     from tautools.bench.types import Changes, Domain, Observation, Reward, Task
     from tautools.records import TrajectoryAction
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +67,6 @@ def replay(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> R
     return Replay(tuple(steps), said, now, env_state.reward(said))
 
 
-def run_without_loop(call: Coroutine[Any, Any, T]) -> T:
-    """Run a tool's coroutine to its end without an event loop, so that this works inside one too.
-
-    Raises
-    ------
-    BenchError
-        When it awaits something.
-    """
-    try:
-        call.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    call.close()
-    raise BenchError(
-        "A tool of the benchmark awaits something.",
-        next_step="Replay it in an event loop instead; please report this bench and source.",
-    )
-
-
 def null_baseline(domain: Domain) -> dict[str, float]:
     """Return, by task id, the reward of an agent that calls no tool and says nothing, by the bench's scorer."""
     return {name: domain.env_state(task).reward([]).value for name, task in domain.tasks.items()}
@@ -103,7 +78,5 @@ def reference_reward(domain: Domain, task: Task) -> Reward:
     The calls pass the bench's validation as a model's calls do, so a reference that the bench's own tools refuse shows
     here.
     """
-    env_state = domain.env_state(task)
-    for action in task.reference:
-        run_without_loop(env_state.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
-    return env_state.reward(list(task.communicate))
+    state, _ = domain.play_reference(task)
+    return state.reward(list(task.communicate))

@@ -242,11 +242,11 @@ def _play_originals(
 ) -> Iterator[tuple[Sequence[Case], list[Trace]]]:
     """Yield the scripts in parts, each with what the original made of it, some parts ahead of the reader."""
     from tautools.bench.sources.tau_bench import TauBenchDomain
-    from tautools.bench.sources.tau_bench_participants import FewShotDisplays
+    from tautools.bench.sources.tau_bench_participants import few_shot_displays
 
     displays: Sequence[str] = ()
     if approach.strategy is Strategy.FEW_SHOT and isinstance(domain, TauBenchDomain):
-        displays = FewShotDisplays.of(domain.checkout, domain.ref.env, approach).texts
+        displays = few_shot_displays(domain.checkout, domain.ref.env, approach)
     chunks = [cases[start : start + chunk] for start in range(0, len(cases), chunk)]
 
     def play_original(part: Sequence[Case]) -> list[Trace]:

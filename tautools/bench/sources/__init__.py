@@ -6,8 +6,8 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from tautools.bench.selection import check_known
 from tautools.bench.sources.tau2_checkout import TAU2_PATH_VARIABLE, TAU2_PYTHON_VARIABLE
+from tautools.bench.types import check_known
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:

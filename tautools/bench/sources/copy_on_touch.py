@@ -1,94 +1,120 @@
 """A database that shares its entities until one is touched.
 
-One conversation looks at about ten of thousands of entities. Each conversation gets a view in which reading an entity
-by key copies it first, so that the bench's tools may change it in place; everything else stays shared and is loaded
-once per process. Walking over a table (`items`, `values`) gives shared entities without copying them: the bench's tools
-only search that way. A test holds the shared base to its hash after thousands of random calls.
+One conversation looks at about ten of thousands of entities. Each conversation gets tables in which reading an entity
+by its key copies it first, so that the bench's tools may change it in place; everything else stays shared and is loaded
+once per process. Walking over a table (`items`, `values`) gives shared entities without copying them: the tools only
+search that way. Tests hold the shared database to its hash after thousands of random calls.
+
+The standard library is all that this module needs: the program in a tau2-bench checkout's environment loads it too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
-def canonical_entity(entity: Any) -> str:
-    """Return the JSON text that the bench's own database hash is made of, for one entity.
+def plain(value: Any) -> Any:
+    """Return an entity, or a list of them, as JSON can hold it."""
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value.model_dump(warnings=False) if hasattr(value, "model_dump") else value
+
+
+def canonical_text(entity: Any) -> str:
+    """Return the JSON text that tau2's database hash is made of, for one entity.
 
     Entities can be equal (`2.0 == 2`) while these texts, and so the hashes, differ.
     """
-    return json.dumps(entity.model_dump(warnings=False), sort_keys=True, default=str)
+    return json.dumps(plain(entity), sort_keys=True, default=str)
 
 
-class SharedTable:
-    """One table of the database as loaded: never changed, shared by all conversations of the process."""
+class LoadedTable:
+    """One table of the database as loaded: never changed, shared by all conversations of the process.
 
-    def __init__(self, entities: Mapping[str, Any]) -> None:
+    Parameters
+    ----------
+    entities : mapping
+        Key to entity.
+    copied : callable
+        Returns a deep copy of an entity.
+    text : callable
+        Returns the text by which entities are compared.
+    """
+
+    def __init__(
+        self,
+        entities: Mapping[str, Any],
+        copied: Callable[[Any], Any] = lambda entity: entity.model_copy(deep=True),
+        text: Callable[[Any], str] = canonical_text,
+    ) -> None:
         self.entities = entities
-        self._canonical: dict[str, str] = {}
+        self.copied = copied
+        self.text = text
+        self._texts: dict[str, str] = {}
 
-    def canonical(self, key: str) -> str | None:
-        """Return the canonical text of an entity as loaded; None when there is no such entity."""
-        if key not in self.entities:
-            return None
-        if key not in self._canonical:
-            self._canonical[key] = canonical_entity(self.entities[key])
-        return self._canonical[key]
+    def text_of(self, key: str) -> str | None:
+        """Return the text of an entity as loaded; None when there is no such entity."""
+        if key not in self._texts and key in self.entities:
+            self._texts[key] = self.text(self.entities[key])
+        return self._texts.get(key)
 
 
-class TouchedTable(MutableMapping[str, Any]):
-    """One conversation's view of a table: a copy of what it touched over the shared rest."""
+class TouchedTable(dict[str, Any]):
+    """One conversation's table: a copy of what it touched, and the shared rest."""
 
-    def __init__(self, base: SharedTable) -> None:
-        self._base = base
-        self._own: dict[str, Any] = {}
-        self._gone: set[str] = set()
+    __slots__ = ("loaded", "touched")
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._own or (key in self._base.entities and key not in self._gone)
+    def __init__(self, loaded: LoadedTable) -> None:
+        super().__init__(loaded.entities)
+        self.loaded = loaded
+        self.touched: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._own:
-            if key in self._gone:
-                raise KeyError(key)
-            self._own[key] = self._base.entities[key].model_copy(deep=True)
-        return self._own[key]
+        entity = super().__getitem__(key)
+        if key not in self.touched:
+            entity = self[key] = self.loaded.copied(entity)
+        return entity
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._own[key] = value
+    def __setitem__(self, key: str, entity: Any) -> None:
+        super().__setitem__(key, entity)
+        self.touched.add(key)
 
     def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self.touched.add(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return an entity, copied first."""
+        return self[key] if key in self else default  # noqa: SIM401 - this is `get`
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return an entity, copied first, or put one there."""
         if key not in self:
-            raise KeyError(key)
-        self._own.pop(key, None)
-        self._gone.add(key)
+            self[key] = default
+        return self[key]
 
-    def __iter__(self) -> Iterator[str]:
-        yield from (key for key in self._base.entities if key not in self._gone or key in self._own)
-        yield from (key for key in self._own if key not in self._base.entities)
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take an entity out, copied first."""
+        if key not in self and default:
+            return default[0]
+        entity = self[key]
+        del self[key]
+        return entity
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def update(self, *others: Any, **named: Any) -> None:
+        """Put entities there."""
+        for key, entity in dict(*others, **named).items():
+            self[key] = entity
 
-    def items(self) -> Any:
-        """Walk over the table without copying: what was not touched is shared and must not be changed."""
-        return ((key, self._peek(key)) for key in self)
-
-    def values(self) -> Any:
-        """Walk over the entities without copying: what was not touched is shared and must not be changed."""
-        return (self._peek(key) for key in self)
-
-    def _peek(self, key: str) -> Any:
-        return self._own[key] if key in self._own else self._base.entities[key]
-
-    def changes(self) -> dict[str, str | None]:
-        """Return the canonical text of each entity that differs from the base; None for one that is gone."""
-        found: dict[str, str | None] = {
-            key: None for key in self._gone if key in self._base.entities and key not in self._own
+    def changed(self) -> dict[str, Any]:
+        """Return the entities whose text is not as loaded; None for one that is gone."""
+        now = {key: dict.get(self, key) for key in self.touched}
+        return {
+            key: entity
+            for key, entity in now.items()
+            if self.loaded.text_of(key) != (None if entity is None else self.loaded.text(entity))
         }
-        for key, entity in self._own.items():
-            text = canonical_entity(entity)
-            if text != self._base.canonical(key):
-                found[key] = text
-        return found

@@ -11,28 +11,24 @@ import contextlib
 import contextvars
 import functools
 import gzip
-import hashlib
 import json
-from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from importlib import import_module
 from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
-from tautools.bench.sources.copy_on_touch import SharedTable, TouchedTable
+from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
 from tautools.bench.sources.inspect_tools import InspectTools, load_tools
-from tautools.bench.types import ConversationProtocol, ReferenceAction, Task
+from tautools.bench.types import ConversationProtocol, Domain, ReferenceAction, Task, text_hashes
 from tautools.bench.users import make_user
-from tautools.records import BenchRef, UserStrategy, canonical_json
+from tautools.records import BenchRef, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from tautools.bench.sources.inspect_tools import InspectTools
-    from tautools.bench.types import Approach, Changes, EnvState, Participant
-    from tautools.llm.types import ToolSpec
-    from tautools.records import Strategy
+    from tautools.bench.types import Approach, Changes, Participant
 
 
 def agent_system_prompt(agent_module: Any, instance: str) -> str:
@@ -87,14 +83,23 @@ INSPECT_ENVS = {
 }
 
 
-class LoadedEnv(NamedTuple):
+@dataclass(frozen=True)
+class LoadedEnv:
     """What all splits and all conversations of an env share."""
 
     tools: InspectTools
-    toolkit_class: type
-    tables: Mapping[str, SharedTable]
+    """The agent's."""
     policy: str
     agent_system: str
+    """The agent's system prompt, the policy in it."""
+
+
+@dataclass(frozen=True)
+class LoadedDatabase(LoadedEnv):
+    """An env whose state is one database."""
+
+    toolkit_class: type
+    tables: Mapping[str, LoadedTable]
 
     def toolkit(self) -> Any:
         """Return the package's tool class on a database of its own."""
@@ -104,18 +109,18 @@ class LoadedEnv(NamedTuple):
 
 
 @functools.cache
-def load_env(env: str) -> LoadedEnv:
-    """Load an env: the slow part, once per process."""
+def load_database(env: str) -> LoadedDatabase:
+    """Load an env whose state is one database: the slow part, once per process."""
     names = INSPECT_ENVS[env]
     tools = import_module(f"{INSPECT_PACKAGE}.{env}.tools")
     tool_class = getattr(import_module(f"{INSPECT_PACKAGE}.{env}.{names.tool_class}"), names.tool_class)
     database = getattr(import_module(f"{INSPECT_PACKAGE}.{env}.data_model"), names.db_class)
-    # Not the package's own `server_load`: it leaves an unpacked copy in the temporary folder at each start.
+    # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
     loaded = database.model_validate(_read_json(data_folder(env) / "db.json.gz"))
-    return LoadedEnv(
+    return LoadedDatabase(
         tools=load_tools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
         toolkit_class=methods_of(tool_class),
-        tables={name: SharedTable(getattr(loaded, name)) for name in database.model_fields},
+        tables={name: LoadedTable(getattr(loaded, name)) for name in database.model_fields},
         policy=(data_folder(env) / "policy.txt").read_text(encoding="utf-8"),
         agent_system=agent_system_prompt(import_module(f"{INSPECT_PACKAGE}.{env}.agents"), names.instance),
     )
@@ -141,8 +146,8 @@ def load_tasks(env: str, split: str) -> dict[str, Task]:
     dataset = import_module(f"{INSPECT_PACKAGE}.{env}.dataset")
     to_sample = dataset.get_record_to_sample(INSPECT_ENVS[env].instance)
     wanted = set(_read_json(data_folder(env) / "split_tasks.json")[split])
-    plain = data_folder(env) / "tasks.json"
-    records = _read_json(plain if plain.exists() else plain.with_name("tasks.json.gz"))
+    file = data_folder(env) / "tasks.json"
+    records = _read_json(file if file.exists() else file.with_name("tasks.json.gz"))
     return {str(record["id"]): _read_task(to_sample(record)) for record in records if str(record["id"]) in wanted}
 
 
@@ -153,19 +158,19 @@ def _read_task(sample: Any) -> Task:
     return Task(
         id=str(sample.id),
         user_system=sample.input[0].text,
-        reference=tuple(_read_action(found) for found in actions),
+        reference=tuple(_read_action(action) for action in actions),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
         assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
         source_task=source,
     )
 
 
-def _read_action(found: Any) -> ReferenceAction:
-    compared = None if found.compare_args is None else tuple(found.compare_args)
-    return ReferenceAction(found.name, found.arguments, str(found.requestor), compared)
+def _read_action(action: Any) -> ReferenceAction:
+    compared = None if action.compare_args is None else tuple(action.compare_args)
+    return ReferenceAction(action.name, action.arguments, str(action.requestor), compared)
 
 
-def expected_changes(shared: LoadedEnv, task: Task) -> Changes | None:
+def expected_changes(shared: LoadedDatabase, task: Task) -> Changes | None:
     """Do what the package's `get_expected_db` does: the tool class's methods, called directly.
 
     None when the task does not score the database.
@@ -188,13 +193,17 @@ def expected_changes(shared: LoadedEnv, task: Task) -> Changes | None:
 
 def database_changes(toolkit: Any) -> Changes:
     """Return what a conversation has changed so far."""
-    return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
+    return {
+        (name, key): None if entity is None else canonical_text(entity)
+        for name, table in vars(toolkit.db).items()
+        for key, entity in table.changed().items()
+    }
 
 
 def data_folder(env: str) -> Path:
     """Return the folder in which the package keeps an env's data."""
-    found: Path = import_module(f"{INSPECT_PACKAGE}.utils").TAU2_DATA_DIR
-    return found / "domains" / env
+    folder: Path = import_module(f"{INSPECT_PACKAGE}.utils").TAU2_DATA_DIR
+    return folder / "domains" / env
 
 
 def _read_json(path: Path) -> Any:
@@ -207,77 +216,30 @@ _MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT
 _STOP_WORDS = ("###STOP###", "###OUT-OF-SCOPE###", "###TRANSFER###")
 
 
-class EnvParts(Protocol):
-    """What all splits and all conversations of an env share."""
-
-    @property
-    def tools(self) -> InspectTools:
-        """The agent's tools."""
-        ...
-
-    @property
-    def policy(self) -> str:
-        """What the agent has to keep to."""
-        ...
-
-    @property
-    def agent_system(self) -> str:
-        """The agent's system prompt, the policy in it."""
-        ...
-
-
-class InspectDomain(ABC):
+class InspectDomain(Domain):
     """One env of tau2 with the tasks of one split.
 
     Parameters
     ----------
     env, split : str
-        Which.
-    loaded : Loaded
+        Their names.
+    loaded : LoadedEnv
         The env, loaded.
-    user_tools : sequence of dict
+    user_tools : InspectTools, optional
         What the customer can call itself.
     """
 
-    strategies: Sequence[Strategy] = STRATEGIES
-    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
-    reward_basis: str
+    strategies = STRATEGIES
 
-    def __init__(self, env: str, split: str, loaded: EnvParts, user_tools: Sequence[ToolSpec] = ()) -> None:
+    def __init__(self, env: str, split: str, loaded: LoadedEnv, user_tools: InspectTools | None = None) -> None:
+        super().__init__()
         self.ref = BenchRef("tau2", env, split, INSPECT_SOURCE)
-        self.tools: Sequence[ToolSpec] = loaded.tools.specs
-        self.user_tools = user_tools
+        self.tools = loaded.tools.specs
+        self.user_tools = user_tools.specs if user_tools else ()
         self.policy = loaded.policy
         self.agent_system = loaded.agent_system
-        self.tasks: Mapping[str, Task] = load_tasks(env, split)
+        self.tasks = load_tasks(env, split)
         self.protocol = ConversationProtocol("inspect-tau2", user_opening(), None, _STOP_WORDS, _MAX_ROUNDS)
-        self.prompts = self._hashes()
-
-    @abstractmethod
-    def env_state(self, task: Task) -> EnvState:
-        """Return a fresh world for one conversation of `task`."""
-
-    @abstractmethod
-    def expected(self, task: Task) -> Changes | None:
-        """Return what the reference actions change; None when the task has no reference."""
-
-    @abstractmethod
-    def as_loaded(self, table: str, key: str) -> str | None:
-        """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-
-    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
-        """Return the agent of one conversation."""
-        return make_agent(self, approach)
-
-    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation."""
-        return make_user(self, task)
-
-    def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        return agent_prompt_hashes(self, approach)
-
-    def _hashes(self) -> Mapping[str, str]:
         texts = {
             "agent_system": self.agent_system,
             "policy": self.policy,
@@ -286,6 +248,16 @@ class InspectDomain(ABC):
             "user_guidelines": user_guidelines(with_tools=bool(self.user_tools)),
             "user_opening": self.protocol.user_opening or "",
         }
-        if self.user_tools:
-            texts["user_tools"] = canonical_json(self.user_tools)
-        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+        self.prompts = text_hashes(texts | ({"user_tools": canonical_json(self.user_tools)} if user_tools else {}))
+
+    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
+        """Return the agent of one conversation."""
+        return make_agent(self, approach)
+
+    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
+        """Return the customer of one conversation."""
+        return make_user(self, task, self.user_tools)
+
+    def instructions(self, approach: Approach) -> Mapping[str, str]:
+        """Return the hashes of the texts that models are shown."""
+        return agent_prompt_hashes(self, approach)

@@ -11,28 +11,28 @@ import contextlib
 import copy
 import functools
 import json
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tautools.bench.analysis.replay import run_without_loop
-from tautools.bench.selection import check_known
-from tautools.bench.sources.copy_on_touch import canonical_entity
+from tautools.bench.sources.copy_on_touch import canonical_text
 from tautools.bench.sources.inspect_env import (
     INSPECT_ENVS,
     INSPECT_PACKAGE,
     INSPECT_SOURCE,
     InspectDomain,
+    LoadedEnv,
     agent_system_prompt,
     data_folder,
     database_changes,
     expected_changes,
-    load_env,
+    load_database,
     methods_of,
     split_names,
 )
 from tautools.bench.sources.inspect_tools import InspectTools, load_tools
-from tautools.bench.types import Observation, Reward
+from tautools.bench.types import Observation, Reward, Source, call_text, different_entities
 from tautools.errors import BenchError, NotInstalledError
 
 if TYPE_CHECKING:
@@ -46,17 +46,13 @@ _SIDES = {"assistant": ("Agent", "db.toml"), "user": ("User", "user_db.toml")}
 """Requestor to the name and the database of its side, in the package's words."""
 
 
-class _LoadedTelecom(NamedTuple):
-    """What all conversations share."""
-
-    tools: InspectTools
+@dataclass(frozen=True)
+class _LoadedTelecom(LoadedEnv):
     user_tools: InspectTools
     classes: Mapping[str, type]
     """Requestor to the tool class of its side."""
     fields: Mapping[str, Mapping[str, Any]]
     """Requestor to the values of the fields of its tool class, before any task."""
-    policy: str
-    agent_system: str
 
     def environment(self, task: Task) -> Any:
         """Return the package's environment, on databases of its own, in the state from which the task starts."""
@@ -76,14 +72,24 @@ class _LoadedTelecom(NamedTuple):
 def _load_telecom() -> _LoadedTelecom:
     """Load telecom: the slow part, once per process."""
     agents = _telecom_module("agents")
-    classes = {requestor: _tool_class(side) for requestor, (side, _) in _SIDES.items()}
+    classes = {
+        requestor: getattr(_telecom_module(f"Telecom{side}Tools"), f"Telecom{side}Tools")
+        for requestor, (side, _) in _SIDES.items()
+    }
+
+    def tools(module: str, side: str, kit: str) -> InspectTools:
+        def synced_kit(environment: Any) -> Any:
+            environment.sync_tools()
+            return getattr(environment, kit)
+
+        makers = getattr(_telecom_module(module), f"all_telecom_{side}_tools")
+        return load_tools(makers, f"get_telecom_{side}_tools", synced_kit)
+
     return _LoadedTelecom(
-        tools=load_tools(_telecom_module("tools").all_telecom_agent_tools, "get_telecom_agent_tools", _agent_kit),
-        user_tools=load_tools(
-            _telecom_module("user_tools").all_telecom_user_tools, "get_telecom_user_tools", _user_kit
-        ),
-        classes={requestor: methods_of(found) for requestor, found in classes.items()},
-        fields={requestor: _initial_fields(found, _SIDES[requestor][1]) for requestor, found in classes.items()},
+        tools=tools("tools", "agent", "tools"),
+        user_tools=tools("user_tools", "user", "user_tools"),
+        classes={requestor: methods_of(tool_class) for requestor, tool_class in classes.items()},
+        fields={requestor: _initial_fields(each, _SIDES[requestor][1]) for requestor, each in classes.items()},
         policy=agents.get_domain_policy(workflow=False),
         agent_system=agent_system_prompt(agents, INSPECT_ENVS[_TELECOM].instance),
     )
@@ -91,10 +97,6 @@ def _load_telecom() -> _LoadedTelecom:
 
 def _telecom_module(name: str) -> Any:
     return import_module(f"{INSPECT_PACKAGE}.{_TELECOM}.{name}")
-
-
-def _tool_class(side: str) -> Any:
-    return getattr(_telecom_module(f"Telecom{side}Tools"), f"Telecom{side}Tools")
 
 
 def _initial_fields(tool_class: Any, database: str) -> dict[str, Any]:
@@ -105,16 +107,6 @@ def _initial_fields(tool_class: Any, database: str) -> dict[str, Any]:
     return values | {"db": loaded, "initialized": True}
 
 
-def _agent_kit(environment: Any) -> Any:
-    environment.sync_tools()
-    return environment.tools
-
-
-def _user_kit(environment: Any) -> Any:
-    environment.sync_tools()
-    return environment.user_tools
-
-
 class TelecomDomain(InspectDomain):
     """Telecom with the tasks of one split."""
 
@@ -122,22 +114,17 @@ class TelecomDomain(InspectDomain):
 
     def __init__(self, split: str) -> None:
         self.shared = _load_telecom()
-        super().__init__(_TELECOM, split, self.shared, self.shared.user_tools.specs)
+        super().__init__(_TELECOM, split, self.shared, self.shared.user_tools)
         self.loaded = _entities(self.shared.fields["assistant"]["db"], self.shared.fields["user"]["db"])
-        self._expected: dict[str, Changes] = {}
 
     def env_state(self, task: Task) -> TelecomState:
-        """Return a fresh world for one conversation of `task`."""
+        """Return a fresh state for one conversation of `task`."""
         return TelecomState(self, task)
 
-    def expected(self, task: Task) -> Changes:
-        """Return what the initialization and the reference of both sides change; the score does not rest on it."""
-        if task.id not in self._expected:
-            env_state = self.env_state(task)
-            for action in task.reference:
-                run_without_loop(env_state.call(action.name, json.dumps(dict(action.arguments)), action.requestor))
-            self._expected[task.id] = env_state.changes()
-        return self._expected[task.id]
+    def _expected_changes(self, task: Task) -> Changes:
+        """Return what initialization and reference of both sides change; the score does not rest on it."""
+        state, _ = self.play_reference(task)
+        return state.changes()
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
@@ -154,26 +141,28 @@ class TelecomState:
         self._calls: dict[str, list[tuple[str, dict[str, Any]]]] = {requestor: [] for requestor in _SIDES}
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
-        """Run one tool; see `tautools.bench.types.World`."""
+        """Run one tool; see `tautools.bench.types.EnvState`."""
         tools = self._domain.shared.user_tools if requestor == "user" else self._domain.shared.tools
-        seen = await tools.call(self._environment, name, arguments)
-        self._calls[requestor].append((name, json.loads(seen.arguments)))
-        return seen
+        observation = await tools.call(self._environment, name, arguments)
+        self._calls[requestor].append((name, json.loads(observation.arguments)))
+        return observation
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:  # noqa: ARG002 - words are not scored in telecom
         """Score as the package's `telecom_scorer` does: required actions where the task asks for them, assertions."""
         self._environment.sync_tools()
         criteria = self._task.source_task.evaluation_criteria
         assertions = () if criteria is None else criteria.env_assertions or ()
-        told = [{"assertion": _assertion_text(each), "met": self._holds(each)} for each in assertions]
+        checked = [self._checked(each) for each in assertions]
         missing = self._missing_actions()
-        passed = not missing and all(each["met"] for each in told)
-        return Reward(float(passed), {"assertions": told, "missing_actions": missing})
+        passed = not missing and all(each["met"] for each in checked)
+        return Reward(float(passed), {"assertions": checked, "missing_actions": missing})
 
-    def _holds(self, assertion: Any) -> bool:
-        environment = self._environment
+    def _checked(self, assertion: Any) -> dict[str, Any]:
+        environment, wanted = self._environment, assertion.assert_value
         kit = environment.tools if assertion.env_type == "assistant" else environment.user_tools
-        return bool(getattr(kit, assertion.func_name)(**assertion.arguments) == assertion.assert_value)
+        text = call_text(assertion.env_type, assertion.func_name, assertion.arguments)
+        met = getattr(kit, assertion.func_name)(**assertion.arguments) == wanted
+        return {"assertion": text if wanted else f"{text} is {wanted}", "met": bool(met)}
 
     def _missing_actions(self) -> list[str]:
         """Return the required actions that nobody called, by the package's own comparison."""
@@ -196,18 +185,12 @@ class TelecomState:
 
 def _entities(carrier: Any, user: Any) -> dict[tuple[str, str], str]:
     """Return the canonical JSON of every entity of both databases; the customer's are the table `user`."""
-    found = {
-        (table, str(getattr(entity, f"{table[:-1]}_id"))): canonical_entity(entity)
+    entities = {
+        (table, str(getattr(entity, f"{table[:-1]}_id"))): canonical_text(entity)
         for table in type(carrier).model_fields
         for entity in getattr(carrier, table)
     }
-    return found | {("user", part): canonical_entity(getattr(user, part)) for part in type(user).model_fields}
-
-
-def _assertion_text(assertion: Any) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in assertion.arguments.items())
-    told = f"{assertion.env_type}: {assertion.func_name}({arguments})"
-    return told if assertion.assert_value else f"{told} is {assertion.assert_value}"
+    return entities | {("user", part): canonical_text(getattr(user, part)) for part in type(user).model_fields}
 
 
 def _message_with_calls(calls: Sequence[tuple[str, dict[str, Any]]]) -> Any:
@@ -217,21 +200,21 @@ def _message_with_calls(calls: Sequence[tuple[str, dict[str, Any]]]) -> Any:
     return ChatMessageAssistant(content="", tool_calls=[ToolCall("", name, arguments) for name, arguments in calls])
 
 
-_DEFAULT_SPLIT = "base"
 _BANKING = (
     "Its agent searches a knowledge base of documents in one of three ways (grep, full_kb, no_knowledge), customer and "
     "agent change one database, and tools are handed out during the talk: none of that is built here."
 )
-_NOT_PLAYED = {"banking": _BANKING, "banking_knowledge": _BANKING}
-"""Domains of the package that have no source here, and what they would need."""
+_NOT_PLAYED = {"banking", "banking_knowledge"}
+"""Domains of the package that have no source here."""
 
 
-class InspectTau2:
+class InspectTau2(Source):
     """The source `inspect-evals`."""
 
     name = INSPECT_SOURCE
 
     def __init__(self) -> None:
+        super().__init__()
         try:
             self.version = metadata.version("inspect-evals")
         except metadata.PackageNotFoundError as error:
@@ -239,46 +222,28 @@ class InspectTau2:
                 "The package inspect-evals is not installed.",
                 next_step="Install it in this environment: pip install 'inspect-evals>=0.26'.",
             ) from error
-        self._domains: dict[tuple[str, str], InspectDomain] = {}
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs."""
         return tuple(INSPECT_ENVS)
 
-    def splits(self, env: str) -> Sequence[str]:
-        """Return the names of an env's splits, the default one first."""
-        self._check(env)
+    def _split_names(self, env: str) -> Sequence[str]:
         with _as_expected(self.version):
-            names = split_names(env)
-        return sorted(names, key=lambda name: (name != _DEFAULT_SPLIT, name))
+            return split_names(env)
 
-    def _check(self, env: str) -> None:
+    def _check_env(self, env: str) -> None:
         if env in _NOT_PLAYED:
             raise BenchError(
                 f"tautools does not play tau2's {env}.",
-                evidence=f"inspect-evals {self.version} has it as `tau2_banking`. {_NOT_PLAYED[env]}",
+                evidence=f"inspect-evals {self.version} has it as `tau2_banking`. {_BANKING}",
                 next_step=f"Choose another env ({', '.join(INSPECT_ENVS)}); inspect's own command plays banking: "
                 "inspect eval inspect_evals/tau2_banking.",
             )
-        check_known("env", env, INSPECT_ENVS)
+        super()._check_env(env)
 
-    def domain(self, env: str, split: str | None = None) -> InspectDomain:
-        """Return an env with its tasks, loaded once.
-
-        Raises
-        ------
-        BenchError
-            When there is no such env or split (it names those that exist), or the package is not as it was.
-        """
-        split = check_known("split", split or _DEFAULT_SPLIT, self.splits(env))
-        if (env, split) not in self._domains:
-            with _as_expected(self.version):
-                self._domains[env, split] = _load_domain(env, split)
-        return self._domains[env, split]
-
-
-def _load_domain(env: str, split: str) -> InspectDomain:
-    return TelecomDomain(split) if env == "telecom" else DatabaseDomain(env, split)
+    def _load(self, env: str, split: str) -> InspectDomain:
+        with _as_expected(self.version):
+            return TelecomDomain(split) if env == _TELECOM else DatabaseDomain(env, split)
 
 
 @contextlib.contextmanager
@@ -300,23 +265,19 @@ class DatabaseDomain(InspectDomain):
     reward_basis = "DB+COMMUNICATE"
 
     def __init__(self, env: str, split: str) -> None:
-        self.shared = load_env(env)
+        self.shared = load_database(env)
         super().__init__(env, split, self.shared)
-        self._expected: dict[str, Changes | None] = {}
 
     def env_state(self, task: Task) -> InspectEnvState:
-        """Return a fresh world for one conversation of `task`."""
+        """Return a fresh state for one conversation of `task`."""
         return InspectEnvState(self, task)
 
-    def expected(self, task: Task) -> Changes | None:
-        """Return what the reference actions change; None when the task does not score the database."""
-        if task.id not in self._expected:
-            self._expected[task.id] = expected_changes(self.shared, task)
-        return self._expected[task.id]
+    def _expected_changes(self, task: Task) -> Changes | None:
+        return expected_changes(self.shared, task)
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        return self.shared.tables[table].canonical(key) if table in self.shared.tables else None
+        return self.shared.tables[table].text_of(key) if table in self.shared.tables else None
 
 
 class InspectEnvState:
@@ -328,7 +289,7 @@ class InspectEnvState:
         self._toolkit = domain.shared.toolkit()
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
-        """Run one tool; see `tautools.bench.types.World`."""
+        """Run one tool; see `tautools.bench.types.EnvState`."""
         if requestor != "assistant":
             return Observation(f"Error: Tool {name} not found", error=True)
         return await self._domain.shared.tools.call(self._toolkit, name, arguments)
@@ -340,7 +301,7 @@ class InspectEnvState:
         """
         expected = self._domain.expected(self._task)
         actual = self.changes()
-        different = [] if expected is None else _differences(expected, actual)
+        different = [] if expected is None else different_entities(expected, actual)
         heard = "\n".join([self._domain.protocol.user_opening or "", *agent_texts]).lower().replace(",", "")
         missing = [info for info in self._task.communicate if info.lower() not in heard]
         info = {
@@ -354,12 +315,3 @@ class InspectEnvState:
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
         return database_changes(self._toolkit)
-
-
-def _differences(expected: Changes, actual: Changes) -> list[str]:
-    keys = sorted(expected.keys() | actual.keys())
-    return [f"{table}/{key}" for table, key in keys if not _same_entity(expected, actual, (table, key))]
-
-
-def _same_entity(expected: Changes, actual: Changes, place: tuple[str, str]) -> bool:
-    return place in expected and place in actual and expected[place] == actual[place]

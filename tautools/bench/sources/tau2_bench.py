@@ -2,111 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
-from tautools.bench.agents.fc import ToolCallingParticipant
-from tautools.bench.selection import check_known
 from tautools.bench.sources.tau2_checkout import CheckoutProcess, find_tau2_checkout
-from tautools.bench.types import ConversationProtocol, Observation, ReferenceAction, Reward, Task
+from tautools.bench.types import (
+    ConversationProtocol,
+    Domain,
+    Observation,
+    ReferenceAction,
+    Reward,
+    Source,
+    Task,
+    call_text,
+    different_entities,
+    text_hashes,
+)
+from tautools.bench.users import make_user
 from tautools.errors import BenchError
-from tautools.records import BenchRef, UserStrategy, canonical_json
+from tautools.records import BenchRef, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.bench.types import Approach, Changes, Participant
-    from tautools.llm.types import ToolSpec
-    from tautools.records import Strategy
 
 
-class CheckoutState:
-    """An environment behind the package's own tools; it is dropped there when nobody holds it here."""
-
-    def __init__(self, domain: CheckoutDomain, task: Task) -> None:
-        self._domain = domain
-        self._task = task
-        self._process = domain.process
-        self._number = self._process.make_state(domain.ref.env, task.id)
-        weakref.finalize(self, self._process.drop, self._number)
-
-    async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
-        """Run one tool; see `tautools.bench.types.World`."""
-        told = self._process.ask_state("call", self._number, requestor=requestor, name=name, arguments=arguments)
-        return Observation(**told)
-
-    def reward(self, agent_texts: Sequence[str]) -> Reward:
-        """Score by the package's own evaluator, natural-language assertions left out."""
-        found = self._process.ask_state("reward", self._number, said=list(agent_texts))
-        return Reward(float(found["reward"]), self._info(found))
-
-    def changes(self) -> Changes:
-        """Return what the conversation has changed so far."""
-        return {(table, key): text for table, key, text in self._process.ask_state("changes", self._number)}
-
-    def _info(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parts that the task scores, in our words, and the package's own answer as `tau2`."""
-        parts = {
-            "DB": self._database,
-            "COMMUNICATE": _communicate_info,
-            "ENV_ASSERTION": _assertion_info,
-            "ACTION": _action_info,
-        }
-        info: dict[str, Any] = {}
-        for basis in self._task.source_task.basis:
-            if basis in parts:
-                info |= parts[basis](found)
-        return info | {"tau2": dict(found)}
-
-    def _database(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        same = (found.get("db_check") or {}).get("db_match", True)
-        return {"db": bool(same), "different": [] if same else self._different()}
-
-    def _different(self) -> list[str]:
-        wanted, actual = dict(self._domain.expected(self._task) or {}), dict(self.changes())
-        both = sorted(wanted.keys() | actual.keys())
-        return ["/".join(at) for at in both if (at in wanted, wanted.get(at)) != (at in actual, actual.get(at))]
-
-
-def _communicate_info(found: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [str(each["info"]) for each in found.get("communicate_checks") or () if not each["met"]]
-    return {"communicate": not missing, "missing_info": missing}
-
-
-def _assertion_info(found: Mapping[str, Any]) -> dict[str, Any]:
-    checks = found.get("env_assertions") or ()
-    return {
-        "assertions": [
-            {"assertion": _assertion_text(each["env_assertion"]), "met": bool(each["met"])} for each in checks
-        ]
-    }
-
-
-def _assertion_text(assertion: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in assertion["arguments"].items())
-    told = f"{assertion['env_type']}: {assertion['func_name']}({arguments})"
-    wanted = assertion.get("assert_value", True)
-    return told if wanted else f"{told} is {wanted}"
-
-
-def _action_info(found: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [each["action"] for each in found.get("action_checks") or () if not each["action_match"]]
-    return {"missing_actions": [_action_text(each) for each in missing]}
-
-
-def _action_text(action: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in action["arguments"].items())
-    return f"{action['requestor']}: {action['name']}({arguments})"
-
-
-_DEFAULT_SPLIT = "base"
-
-
-class Tau2Bench:
+class Tau2Bench(Source):
     """The source `tau2-bench`.
 
     Parameters
@@ -125,11 +50,11 @@ class Tau2Bench:
     name = "tau2-bench"
 
     def __init__(self, path: str | None = None, python: str | None = None) -> None:
+        super().__init__()
         self.checkout = find_tau2_checkout(path, python)
         self.version = self.checkout.version
         self.process = CheckoutProcess(self.checkout)
         self._envs: tuple[str, ...] = ()
-        self._domains: dict[tuple[str, str], CheckoutDomain] = {}
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs that have splits; those that need more than the package are not among them."""
@@ -137,23 +62,12 @@ class Tau2Bench:
             self._envs = tuple(self.process.ask("envs"))
         return self._envs
 
-    def splits(self, env: str) -> Sequence[str]:
-        """Return the names of an env's splits, the default one first."""
-        check_known("env", env, self.envs())
-        return sorted(self.process.ask("splits", env=env), key=lambda name: (name != _DEFAULT_SPLIT, name))
+    def _split_names(self, env: str) -> Sequence[str]:
+        names: list[str] = self.process.ask("splits", env=env)
+        return names
 
-    def domain(self, env: str, split: str | None = None) -> CheckoutDomain:
-        """Return an env with its tasks, loaded once.
-
-        Raises
-        ------
-        BenchError
-            When there is no such env or split (it names those that exist), or the checkout is not whole.
-        """
-        split = check_known("split", split or _DEFAULT_SPLIT, self.splits(env))
-        if (env, split) not in self._domains:
-            self._domains[env, split] = CheckoutDomain(self.process, env, split)
-        return self._domains[env, split]
+    def _load(self, env: str, split: str) -> CheckoutDomain:
+        return CheckoutDomain(self.process, env, split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,29 +87,43 @@ class CheckoutTask:
         return SimpleNamespace(reward_basis=self.basis) if self.basis else None
 
 
-class CheckoutDomain:
+class CheckoutDomain(Domain):
     """One env of a checkout with the tasks of one split."""
 
-    strategies: Sequence[Strategy] = STRATEGIES
-    user_strategies: Sequence[UserStrategy] = (UserStrategy.LLM,)
+    strategies = STRATEGIES
 
     def __init__(self, process: CheckoutProcess, env: str, split: str) -> None:
-        told = process.ask("domain", env=env, split=split)
+        super().__init__()
         self.process = process
         checkout = process.checkout
         self.ref = BenchRef("tau2", env, split, Tau2Bench.name, str(checkout.path), str(checkout.python))
-        self.tools: Sequence[ToolSpec] = told["tools"]
-        self.user_tools: Sequence[ToolSpec] = told["user_tools"]
-        self.policy: str = told["policy"]
-        self.agent_system: str = told["agent_system"]
-        self.tasks: Mapping[str, Task] = {str(each["task"]["id"]): _read_task(env, each) for each in told["tasks"]}
+        description = process.ask("domain", env=env, split=split)
+        self.tools = description["tools"]
+        self.user_tools = description["user_tools"]
+        self.policy = description["policy"]
+        self.agent_system = description["agent_system"]
+        self.tasks = {str(each["task"]["id"]): _read_task(env, each) for each in description["tasks"]}
         self.reward_basis = _reward_basis(self.tasks)
-        self.protocol = _read_protocol(told)
-        self.prompts: Mapping[str, str] = _prompt_hashes(self, told["database"])
-        self._expected: dict[str, Changes | None] = {}
+        self.protocol = _read_protocol(description)
+        self.prompts = self._hashes() | {"database": description["database"]}
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the hashes of what models are shown, and of what tasks are scored by: a checkout can be changed."""
+        tasks = self.tasks.values()
+        return text_hashes(
+            {
+                "agent_system": self.agent_system,
+                "policy": self.policy,
+                "tasks": canonical_json({task.id: task.user_system for task in tasks}),
+                "criteria": canonical_json({task.id: task.source_task.data for task in tasks}),
+                "tools": canonical_json(self.tools),
+                "user_tools": canonical_json(self.user_tools),
+                "greeting": self.protocol.agent_opening or "",
+            }
+        )
 
     def env_state(self, task: Task) -> CheckoutState:
-        """Return a fresh world for one conversation of `task`."""
+        """Return a fresh state for one conversation of `task`."""
         return CheckoutState(self, task)
 
     def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
@@ -203,42 +131,35 @@ class CheckoutDomain:
         return make_agent(self, approach)
 
     def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation, who has heard the agent's greeting."""
-        has = task.source_task.user_tools
-        user = ToolCallingParticipant(
-            task.user_system, [tool for tool in self.user_tools if tool["function"]["name"] in has]
-        )
-        user.receive(self.protocol.agent_opening or "")
-        return user
+        """Return the customer of one conversation, who has received the agent's greeting."""
+        names = task.source_task.user_tools
+        return make_user(self, task, [tool for tool in self.user_tools if tool["function"]["name"] in names])
 
     def instructions(self, approach: Approach) -> Mapping[str, str]:
         """Return the hashes of the texts that models are shown."""
         return agent_prompt_hashes(self, approach)
 
-    def expected(self, task: Task) -> Changes | None:
-        """Return what the reference actions change; None when the task does not score the database."""
-        if task.id not in self._expected:
-            found = self.process.ask("expected", env=self.ref.env, task=task.id)
-            self._expected[task.id] = None if found is None else {(table, key): text for table, key, text in found}
-        return self._expected[task.id]
+    def _expected_changes(self, task: Task) -> Changes | None:
+        changes = self.process.ask("expected", env=self.ref.env, task=task.id)
+        return None if changes is None else {(table, key): text for table, key, text in changes}
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        found: str | None = self.process.ask("loaded", env=self.ref.env, table=table, key=key)
-        return found
+        text: str | None = self.process.ask("loaded", env=self.ref.env, table=table, key=key)
+        return text
 
 
-def _read_protocol(told: Mapping[str, Any]) -> ConversationProtocol:
+def _read_protocol(description: Mapping[str, Any]) -> ConversationProtocol:
     """Return the package's rules: its agent greets, and every message is a step."""
-    steps = int(told["max_steps"])
+    steps = int(description["max_steps"])
     return ConversationProtocol(
         name="tau2-bench",
         user_opening=None,
-        agent_opening=str(told["greeting"]),
-        stop_words=tuple(told["stop_words"]),
+        agent_opening=str(description["greeting"]),
+        stop_words=tuple(description["stop_words"]),
         max_rounds=steps,
         max_steps=steps,
-        max_errors=int(told["max_errors"]),
+        max_errors=int(description["max_errors"]),
         counts_messages=True,
     )
 
@@ -250,22 +171,22 @@ def _reward_basis(tasks: Mapping[str, Task]) -> str:
     return "+".join([*(name for name in order if name in named), *sorted(named.difference(order))])
 
 
-def _read_task(env: str, told: Mapping[str, Any]) -> Task:
-    data = told["task"]
-    if told["begun"]:
+def _read_task(env: str, description: Mapping[str, Any]) -> Task:
+    data = description["task"]
+    if description["begun"]:
         raise BenchError(
             f"Task {data['id']} of {env} begins in the middle of a conversation, which tautools cannot play.",
             next_step="Choose a split without it.",
         )
     criteria = data.get("evaluation_criteria") or {}
-    basis = tuple(told["basis"])
+    basis = tuple(description["basis"])
     return Task(
         id=str(data["id"]),
-        user_system=told["user_system"],
+        user_system=description["user_system"],
         reference=tuple(_read_action(each) for each in criteria.get("actions") or ()),
         communicate=tuple(criteria.get("communicate_info") or ()) if "COMMUNICATE" in basis else (),
         assertions=tuple(criteria.get("nl_assertions") or ()) if "NL_ASSERTION" in basis else (),
-        source_task=CheckoutTask(data, frozenset(told["user_tools"]), basis),
+        source_task=CheckoutTask(data, frozenset(description["user_tools"]), basis),
     )
 
 
@@ -275,15 +196,53 @@ def _read_action(data: Mapping[str, Any]) -> ReferenceAction:
     return ReferenceAction(data["name"], data["arguments"], requestor, None if compared is None else tuple(compared))
 
 
-def _prompt_hashes(domain: CheckoutDomain, database: str) -> dict[str, str]:
-    """Return the hashes of what models are shown, and of the data that a score rests on: a checkout can be changed."""
-    texts = {
-        "agent_system": domain.agent_system,
-        "policy": domain.policy,
-        "tasks": canonical_json({task.id: task.user_system for task in domain.tasks.values()}),
-        "criteria": canonical_json({task.id: task.source_task.data for task in domain.tasks.values()}),
-        "tools": canonical_json(domain.tools),
-        "user_tools": canonical_json(domain.user_tools),
-        "greeting": domain.protocol.agent_opening or "",
-    }
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()} | {"database": database}
+class CheckoutState:
+    """An environment in the checkout's program, behind the package's tools; it is dropped there with this object."""
+
+    def __init__(self, domain: CheckoutDomain, task: Task) -> None:
+        self._domain = domain
+        self._task = task
+        self._process = domain.process
+        self._number = self._process.make_state(domain.ref.env, task.id)
+        weakref.finalize(self, self._process.drop, self._number)
+
+    async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
+        """Run one tool; see `tautools.bench.types.EnvState`."""
+        result = self._process.ask_state("call", self._number, requestor=requestor, name=name, arguments=arguments)
+        return Observation(**result)
+
+    def reward(self, agent_texts: Sequence[str]) -> Reward:
+        """Score by the package's own evaluator, natural-language assertions left out."""
+        scored = self._process.ask_state("reward", self._number, texts=list(agent_texts))
+        return Reward(float(scored["reward"]), self._info(scored))
+
+    def changes(self) -> Changes:
+        """Return what the conversation has changed so far."""
+        return {(table, key): text for table, key, text in self._process.ask_state("changes", self._number)}
+
+    def _info(self, scored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parts that the task scores, in our words, and the package's own answer as `tau2`."""
+        info: dict[str, Any] = {}
+        basis = self._task.source_task.basis
+        if "DB" in basis:
+            same = bool((scored.get("db_check") or {}).get("db_match", True))
+            expected = {} if same else self._domain.expected(self._task) or {}
+            info |= {"db": same, "different": [] if same else different_entities(expected, self.changes())}
+        if "COMMUNICATE" in basis:
+            missing = [str(each["info"]) for each in scored.get("communicate_checks") or () if not each["met"]]
+            info |= {"communicate": not missing, "missing_info": missing}
+        if "ENV_ASSERTION" in basis:
+            checks = scored.get("env_assertions") or ()
+            info["assertions"] = [
+                {"assertion": _assertion_text(each["env_assertion"]), "met": bool(each["met"])} for each in checks
+            ]
+        if "ACTION" in basis:
+            missed = [each["action"] for each in scored.get("action_checks") or () if not each["action_match"]]
+            info["missing_actions"] = [call_text(each["requestor"], each["name"], each["arguments"]) for each in missed]
+        return info | {"tau2": dict(scored)}
+
+
+def _assertion_text(assertion: Mapping[str, Any]) -> str:
+    text = call_text(assertion["env_type"], assertion["func_name"], assertion["arguments"])
+    wanted = assertion.get("assert_value", True)
+    return text if wanted else f"{text} is {wanted}"

@@ -138,7 +138,7 @@ _END_S = 2.0
 
 
 class ProgramEndedError(Exception):
-    """The program has ended, or is as good as gone; the message completes "The program …"."""
+    """The program has ended or was ended; the message completes "The program …"."""
 
 
 class JsonPipe:
@@ -241,7 +241,7 @@ def _end_program(process: Piped) -> None:
 
 
 ANSWER_S = 120.0
-"""Most seconds that an answer may take; a tool that computes for ever is found so."""
+"""Most seconds that an answer may take, so that a tool that never returns is noticed."""
 START_S = 900.0
 """The same while the package is imported, which takes long on a cold network disk."""
 _PROGRAM = Path(__file__).with_name("tau2_child.py")
@@ -256,19 +256,19 @@ _REQUESTS = {
     "envs": "name the envs",
     "splits": "name the splits of an env",
     "domain": "load an env",
-    "env_state": "make a world",
+    "env_state": "make an environment",
     "call": "call a tool",
     "reward": "score a conversation",
-    "changes": "tell what was changed",
-    "expected": "tell what the reference changes",
+    "changes": "list the changes",
+    "expected": "list the changes of the reference",
     "loaded": "look up an entity",
 }
 _DROPPED_VARIABLES = {"PYTHONPATH", "PYTHONHOME"}
-"""Ours lead to packages for another Python."""
+"""They lead to our packages, which are for another Python."""
 
 
 class StateNumber(NamedTuple):
-    """One world in one run of the program."""
+    """One environment in one run of the program."""
 
     run: int
     number: int
@@ -302,18 +302,18 @@ class CheckoutProcess:
             return self._ask(self._pipe or self._start(), do, what)
 
     def make_state(self, env: str, task: str) -> StateNumber:
-        """Make a world in the program."""
+        """Make an environment in the program."""
         with self._lock:
             number = self.ask("env_state", env=env, task=task)
             return StateNumber(self._run, number)
 
     def ask_state(self, do: str, env_state: StateNumber, **what: Any) -> Any:
-        """Ask about a world.
+        """Ask about an environment.
 
         Raises
         ------
         BenchError
-            As `ask`, and when the program that made the world has ended.
+            As `ask`, and when the program that made the environment has ended.
         """
         with self._lock:
             if self._pipe is None or env_state.run != self._run:
@@ -324,7 +324,7 @@ class CheckoutProcess:
             return self._ask(self._pipe, do, {"env_state": env_state.number, **what})
 
     def drop(self, env_state: StateNumber) -> None:
-        """Forget a world with the next request; a finalizer may call it."""
+        """Forget an environment with the next request; a finalizer may call it."""
         self._dropped.append(env_state)
 
     def close(self) -> None:
@@ -335,69 +335,61 @@ class CheckoutProcess:
                 self._pipe = None
 
     def _start(self) -> JsonPipe:
-        self._run += 1
+        checkout = self.checkout
         env = {name: value for name, value in os.environ.items() if name not in _DROPPED_VARIABLES}
-        self._pipe = JsonPipe(self._argv, env={**env, **_PROGRAM_ENV}, cwd=self.checkout.path)
+        self._run += 1
+        self._pipe = JsonPipe(self._argv, env={**env, **_PROGRAM_ENV}, cwd=checkout.path)
         try:
-            self._check_python(self._ask(self._pipe, "hello", {}, START_S)["python"])
-            self._check_place(self._ask(self._pipe, "open", {}, START_S)["file"])
+            version = self._ask(self._pipe, "hello", {}, START_S)["python"]
+            if not checkout.accepts(version):
+                raise BenchError(
+                    f"tau2-bench {checkout.version} does not run on Python {version}.",
+                    evidence=f"{checkout.python} is Python {version}; "
+                    f"the checkout asks for {checkout.python_versions}.",
+                    next_step=checkout.recipe,
+                )
+            file = self._ask(self._pipe, "open", {}, START_S)["file"]
+            package = checkout.path / "src" / "tau2"
+            if Path(file).parent != package.resolve():
+                raise BenchError(
+                    "Another tau2 than the checkout's is imported.",
+                    evidence=f"It is {file}, and not in {package}.",
+                    next_step=checkout.recipe,
+                )
         except BaseException:
             self.close()
             raise
         return self._pipe
 
-    def _check_python(self, version: str) -> None:
-        if not self.checkout.accepts(version):
-            raise BenchError(
-                f"tau2-bench {self.checkout.version} does not run on Python {version}.",
-                evidence=f"{self.checkout.python} is Python {version}; "
-                f"the checkout asks for {self.checkout.python_versions}.",
-                next_step=self.checkout.recipe,
-            )
-
-    def _check_place(self, file: str) -> None:
-        wanted = self.checkout.path / "src" / "tau2"
-        if Path(file).parent != wanted.resolve():
-            raise BenchError(
-                "Another tau2 than the checkout's is imported.",
-                evidence=f"It is {file}, and not in {wanted}.",
-                next_step=self.checkout.recipe,
-            )
-
     def _ask(self, pipe: JsonPipe, do: str, what: dict[str, Any], timeout_s: float | None = None) -> Any:
+        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        numbers = [state.number for state in dropped if state.run == self._run]
         try:
-            answer = pipe.exchange({"do": do, **what, "drop": self._forgotten()}, timeout_s or ANSWER_S)
-        except BaseException as error:
+            answer = pipe.exchange({"do": do, **what, "drop": numbers}, timeout_s or ANSWER_S)
+        except ProgramEndedError as error:
             self._pipe = None
-            if isinstance(error, ProgramEndedError):
-                raise self._lost(pipe, do, str(error)) from error
+            again = "Run again: what is unfinished is pending and was not scored; its last lines may say why it ended."
+            raise BenchError(
+                f"The program of the tau2-bench checkout {error} when it was asked to {_REQUESTS[do]}.",
+                evidence=pipe.last_lines() or "It wrote nothing to its standard error.",
+                next_step=self.checkout.recipe if do in {"hello", "open"} else again,
+            ) from error
+        except BaseException:
+            self._pipe = None
             raise
         if "error" in answer:
-            raise self._refused(do, answer)
+            raise self._refused(do, str(answer["error"]), str(answer.get("trace", "")).strip())
         return answer["ok"]
 
-    def _forgotten(self) -> list[int]:
-        env_states = [self._dropped.popleft() for _ in range(len(self._dropped))]
-        return [env_state.number for env_state in env_states if env_state.run == self._run]
-
-    def _lost(self, pipe: JsonPipe, do: str, how: str) -> BenchError:
-        again = "Run again: what is unfinished is pending and was not scored; its last lines may say why it ended."
-        return BenchError(
-            f"The program of the tau2-bench checkout {how} when it was asked to {_REQUESTS[do]}.",
-            evidence=pipe.last_lines() or "It wrote nothing to its standard error.",
-            next_step=self.checkout.recipe if do in {"hello", "open"} else again,
-        )
-
-    def _refused(self, do: str, answer: dict[str, Any]) -> BenchError:
-        told, trace = str(answer["error"]), str(answer.get("trace", "")).strip()
-        if told.startswith(("ModuleNotFoundError", "ImportError")):
+    def _refused(self, do: str, error: str, trace: str) -> BenchError:
+        if error.startswith(("ModuleNotFoundError", "ImportError")):
             return BenchError(
-                f"tau2-bench cannot be imported: {told}",
+                f"tau2-bench cannot be imported: {error}",
                 evidence=f"{self.checkout.python}\n{trace}",
                 next_step=self.checkout.recipe,
             )
         return BenchError(
-            f"tau2-bench could not {_REQUESTS[do]}: {told}",
+            f"tau2-bench could not {_REQUESTS[do]}: {error}",
             evidence=trace,
             next_step=f"Check that the checkout {self.checkout.path} is whole (git status); docs/fidelity.md says "
             "which version tautools was compared with.",

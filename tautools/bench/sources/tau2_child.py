@@ -1,12 +1,17 @@
 """The program that runs in a tau2-bench checkout's own environment.
 
-It is started by its path and knows nothing of tautools: the standard library and the package `tau2` are all it needs.
+It is started by its path. The standard library, the file `copy_on_touch.py` beside it and the package `tau2` are all it
+needs. An environment is made and scored in milliseconds, because entities are shared until they are touched and only
+touched ones are compared; the package loads and hashes megabytes each time. What is compared is the same: the canonical
+JSON that the package's hash is made of.
+
 Each line of standard input is a request, `{"do": NAME, ...}`; each gets one line of answer, `{"ok": ...}` or
 `{"error": ..., "trace": ...}`. Whatever the package prints goes to standard error. It ends when its input does.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -20,6 +25,18 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
+
+
+def _module_beside(name: str) -> Any:
+    """Return a module beside this one, which no `import` finds once the program runs."""
+    spec = util.spec_from_file_location(f"tautools_{name}", _HERE / f"{name}.py")
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - the file is there
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+copy_on_touch = _module_beside("copy_on_touch")
 
 
 def main() -> None:
@@ -61,15 +78,15 @@ class ChildBench:
         self._numbers = 0
 
     def do_hello(self) -> dict[str, str]:
-        """Tell which Python this is; nothing of the package is imported yet."""
+        """Return which Python this is; nothing of the package is imported yet."""
         return {"python": platform.python_version()}
 
     def do_open(self) -> dict[str, Any]:
-        """Import the package, prepare it and tell where it is."""
+        """Import the package, prepare it and return where it is."""
         sys.path.insert(0, str(Path(self.folder, "src")))
-        found = importlib.import_module("tau2")
-        _tables_module().hold_databases()
-        return {"file": os.path.realpath(found.__file__ or "")}
+        package = importlib.import_module("tau2")
+        hold_databases()
+        return {"file": os.path.realpath(package.__file__ or "")}
 
     def do_envs(self) -> list[str]:
         """Name the envs whose tasks come in splits; the others are for trying things out, or need more packages."""
@@ -80,11 +97,11 @@ class ChildBench:
         return list(_registry().get_task_splits_loader(env)())
 
     def do_domain(self, env: str, split: str) -> dict[str, Any]:
-        """Tell everything about an env and the tasks of a split."""
+        """Describe an env and the tasks of a split."""
         return describe(env, split)
 
     def do_env_state(self, env: str, task: str) -> int:
-        """Make a world of one task and number it."""
+        """Make an environment for one task and number it."""
         self._numbers += 1
         self.env_states[self._numbers] = ChildState(env, _tasks(env)[task])
         return self._numbers
@@ -93,12 +110,12 @@ class ChildBench:
         """Call a tool."""
         return self.env_states[env_state].call(requestor, name, arguments)
 
-    def do_reward(self, env_state: int, said: list[str]) -> dict[str, Any]:
-        """Score a world and what was said in it."""
-        return self.env_states[env_state].reward(said)
+    def do_reward(self, env_state: int, texts: list[str]) -> dict[str, Any]:
+        """Score an environment and what the agent said."""
+        return self.env_states[env_state].reward(texts)
 
     def do_changes(self, env_state: int) -> list[tuple[str, str, str | None]]:
-        """List what a world has changed."""
+        """List what a conversation has changed."""
         return _changes(self.env_states[env_state].environment)
 
     def do_expected(self, env: str, task: str) -> list[tuple[str, str, str | None]] | None:
@@ -134,14 +151,14 @@ class ChildState:
         self.trajectory += [speaker(role=requestor, content=None, tool_calls=[call]), answer]
         return {"text": answer.content or "", "error": bool(answer.error), "arguments": json.dumps(given)}
 
-    def reward(self, said: list[str]) -> dict[str, Any]:
+    def reward(self, texts: list[str]) -> dict[str, Any]:
         """Score by the package's evaluator, as if the user had ended the conversation now.
 
-        Natural-language assertions ask a model, so they are taken out of the basis and left to who has a judge.
+        Natural-language assertions ask a model, so they are taken out of the basis and left to the run's judge.
         """
         message, simulation = _module("data_model.message"), _module("data_model.simulation")
         evaluator = _module("evaluator.evaluator")
-        words = [message.AssistantMessage(role="assistant", content=text) for text in said if text.strip()]
+        spoken = [message.AssistantMessage(role="assistant", content=text) for text in texts if text.strip()]
         run = simulation.SimulationRun(
             id="",
             task_id=self.task.id,
@@ -149,16 +166,16 @@ class ChildState:
             end_time="",
             duration=0.0,
             termination_reason=simulation.TerminationReason.USER_STOP,
-            messages=[*self.trajectory, *words],
+            messages=[*self.trajectory, *spoken],
         )
-        found = evaluator.evaluate_simulation(
+        reward = evaluator.evaluate_simulation(
             simulation=run,
             task=_without_judge(self.task),
             evaluation_type=evaluator.EvaluationType.ALL,
             solo_mode=False,
             domain=self.env,
         )
-        info: dict[str, Any] = found.model_dump(mode="json")
+        info: dict[str, Any] = reward.model_dump(mode="json")
         return info
 
 
@@ -248,27 +265,99 @@ def _tasks(env: str) -> dict[str, Any]:
     return {task.id: task for task in _registry().get_tasks_loader(env)(None)}
 
 
-@functools.cache
-def _loaded(env: str) -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = _tables_module().all_entities(_registry().get_env_constructor(env)())
-    return found
+def hold_databases() -> None:
+    """Let the package's databases be loaded once and share their entities."""
+    database, kit = _module("environment.db").DB, _module("environment.toolkit").ToolKitBase
+    load, whole_hash = database.load.__func__, kit.get_db_hash
+
+    @functools.cache
+    def loaded(cls: Any, path: Any) -> tuple[Any, dict[str, Any]]:
+        original = load(cls, path)
+        return original, {name: _shareable(value) for name, value in vars(original).items()}
+
+    def shared_load(cls: Any, path: Any) -> Any:
+        original, parts = loaded(cls, path)
+        return original.model_copy(update={name: _view(part) for name, part in parts.items()})
+
+    def quick_hash(self: Any) -> str:
+        tables = vars(self.db) if self.db is not None else {}
+        if not any(isinstance(table, copy_on_touch.TouchedTable) for table in tables.values()):
+            return str(whole_hash(self))
+        parts = {name: _hashed_part(table) for name, table in tables.items()}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    database.load = classmethod(shared_load)
+    kit.get_db_hash = quick_hash
+
+
+def _shareable(value: Any) -> Any:
+    if isinstance(value, dict) and all(hasattr(entity, "model_copy") for entity in value.values()):
+        return copy_on_touch.LoadedTable(value)
+    return [_shareable(each) for each in value] if isinstance(value, list) else value
+
+
+def _view(part: Any) -> Any:
+    """Return one conversation's view of a part of the database."""
+    if isinstance(part, copy_on_touch.LoadedTable):
+        return copy_on_touch.TouchedTable(part)
+    return [_view(each) for each in part] if isinstance(part, list) else copy.deepcopy(part)
+
+
+def _hashed_part(table: Any) -> Any:
+    return _changed_texts(table) if isinstance(table, copy_on_touch.TouchedTable) else copy_on_touch.plain(table)
+
+
+def _changed_texts(table: Any) -> dict[str, str | None]:
+    changed: dict[str, Any] = table.changed()
+    return {key: None if each is None else copy_on_touch.canonical_text(each) for key, each in changed.items()}
 
 
 def _changes(environment: Any) -> list[tuple[str, str, str | None]]:
-    found: list[tuple[str, str, str | None]] = _tables_module().changes(
-        environment, _loaded(environment.get_domain_name())
-    )
+    """List what differs from the databases as loaded: table, key and canonical text, None for what is gone."""
+    loaded = _loaded(environment.get_domain_name())
+    found: list[tuple[str, str, str | None]] = []
+    rest: dict[tuple[str, str], str] = {}
+    shared_tables = set()
+    for name, table in _tables(environment):
+        if isinstance(table, copy_on_touch.TouchedTable):
+            shared_tables.add(name)
+            found += [(name, key, text) for key, text in sorted(_changed_texts(table).items())]
+        else:
+            rest.update(_entities(name, table))
+    found += [(*place, text) for place, text in rest.items() if loaded.get(place) != text]
+    found += [(*place, None) for place in loaded if place[0] not in shared_tables and place not in rest]
     return found
 
 
 @functools.cache
-def _tables_module() -> Any:
-    """Return the module beside this one, which no `import` finds."""
-    spec = util.spec_from_file_location("tautools_child_tables", _HERE / "tau2_child_tables.py")
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - the file is there
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _loaded(env: str) -> dict[tuple[str, str], str]:
+    """Return the canonical text of each entity as loaded, by table and key."""
+    entities: dict[tuple[str, str], str] = {}
+    for name, table in _tables(_registry().get_env_constructor(env)()):
+        entities.update(_entities(name, table))
+    return entities
+
+
+def _tables(environment: Any) -> list[tuple[str, Any]]:
+    """List the tables of both sides by name; the customer's is `user`, with its parts by their names."""
+    kits = [kit for kit in (environment.tools, environment.user_tools) if kit is not None and kit.db is not None]
+    tables = [(name, value) for kit in kits if kit is environment.tools for name, value in vars(kit.db).items()]
+    return tables + [("user", dict(vars(kit.db))) for kit in kits if kit is not environment.tools]
+
+
+def _entities(table: str, value: Any) -> dict[tuple[str, str], str]:
+    """Return a table's entities: of a list by the entity's own id, of a single value without a key."""
+    text = copy_on_touch.canonical_text
+    if isinstance(value, dict):
+        return {(table, str(key)): text(entity) for key, entity in value.items()}
+    if isinstance(value, list):
+        return {(table, _id_of(entity, index)): text(entity) for index, entity in enumerate(value)}
+    return {(table, ""): text(value)}
+
+
+def _id_of(entity: Any, index: int) -> str:
+    names = [name for name in getattr(entity, "__dict__", ()) if name == "id" or name.endswith("_id")]
+    return str(getattr(entity, names[0])) if names else str(index)
 
 
 def _registry() -> Any:

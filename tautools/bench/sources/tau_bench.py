@@ -1,28 +1,36 @@
 """tau-bench v1 from a checkout or an installed package: retail and airline.
 
 Tasks, tools, database, policy, prompts and both sides' rules are the checkout's own, read when they are asked for. Ours
-are the loop and how the database is held: loaded once, each entity copied when a conversation reads it by its key.
-Walking over a table gives shared entities: v1's tools only search that way. What differs is compared as the text that
-v1 hashes, in which `2` and `2.0` differ, and `[]` and `{}` do not.
+are the loop and how the database is held (see `copy_on_touch`). What differs is compared as the text that v1 hashes, in
+which `2` and `2.0` differ, and `[]` and `{}` do not.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.experts import expert_prompt_hashes
-from tautools.bench.selection import check_known
+from tautools.bench.agents.text import RESPOND
+from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
 from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
 from tautools.bench.sources.tau_bench_participants import (
-    FewShotDisplays,
+    few_shot_displays,
     make_tau_bench_agent,
     make_tau_bench_user,
     user_system_prompt,
 )
-from tautools.bench.types import ConversationProtocol, Observation, ReferenceAction, Reward, Task
+from tautools.bench.types import (
+    ConversationProtocol,
+    Domain,
+    Observation,
+    ReferenceAction,
+    Reward,
+    Source,
+    Task,
+    text_hashes,
+)
 from tautools.records import BenchRef, Strategy, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
@@ -32,9 +40,44 @@ if TYPE_CHECKING:
     from tautools.bench.types import Approach, Changes, Participant
     from tautools.llm.types import ToolSpec
 
-
+_MAX_STEPS = 30  # the default of `max_num_steps` in tau_bench.agents.base.Agent.solve, which nothing overrides
+_STOP_WORD = "###STOP###"
 _WHOLE_TABLE = ""
-"""Key of a table that is not a dictionary of entities and is held as one."""
+"""Key of a table that is not a dictionary of entities and is compared as one."""
+
+
+class TauBench(Source):
+    """The source `tau-bench`.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that holds the package's folder.
+    """
+
+    name = "tau-bench"
+    default_split = "test"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.checkout = TauBenchCheckout(root)
+        self.version = self.checkout.version
+        self._loaded: dict[str, LoadedTauBench] = {}
+
+    def envs(self) -> Sequence[str]:
+        """Return the names of the envs."""
+        return self.checkout.envs()
+
+    def _split_names(self, env: str) -> Sequence[str]:
+        return self.checkout.splits(env)
+
+    def _load(self, env: str, split: str) -> TauBenchDomain:
+        original = self.checkout.env(env, split)
+        hashable = self.checkout.module("envs.base").to_hashable
+        with self.checkout.as_expected():
+            loaded = self._loaded.setdefault(env, LoadedTauBench(original.data, hashable))
+            ref = BenchRef("tau-bench", env, split, self.name, str(self.checkout.root))
+            return TauBenchDomain(self.checkout, ref, original, loaded)
 
 
 class LoadedTauBench:
@@ -50,108 +93,32 @@ class LoadedTauBench:
 
     def __init__(self, data: Mapping[str, Any], hashable: Callable[[Any], Any]) -> None:
         self.data = data
-        self.hashable = hashable
-        self._texts: dict[tuple[str, str], str | None] = {}
+        self.text: Callable[[Any], str] = lambda entity: str(hashable(entity))
+        self._tables = {
+            name: LoadedTable(table, _copied_json, self.text) for name, table in data.items() if isinstance(table, dict)
+        }
 
     def entity(self, table: str, key: str) -> Any:
-        """Return an entity, None when there is none."""
+        """Return an entity; None when there is none."""
         found = self.data.get(table)
         return found.get(key) if isinstance(found, dict) else found
 
-    def text(self, table: str, key: str) -> str | None:
-        """Return the text of an entity that v1 would hash; None when there is no such entity."""
-        if (table, key) not in self._texts:
-            found = self.entity(table, key)
-            self._texts[table, key] = None if found is None else str(self.hashable(found))
-        return self._texts[table, key]
-
-    def canonical(self, table: str, key: str) -> str | None:
-        """Return an entity as canonical JSON; None when there is no such entity."""
-        found = self.entity(table, key)
-        return None if found is None else _canonical_json(found)
-
-
-class TauBenchDatabase:
-    """One conversation's database; `data` is what v1's tools work on."""
-
-    def __init__(self, loaded: LoadedTauBench) -> None:
-        self._loaded = loaded
-        self.data: dict[str, Any] = {
-            name: _TauBenchTable(table) if isinstance(table, dict) else copy.deepcopy(table)
-            for name, table in loaded.data.items()
+    def fresh(self) -> dict[str, Any]:
+        """Return a database for one conversation, on which v1's tools can work."""
+        return {
+            name: TouchedTable(self._tables[name]) if name in self._tables else copy.deepcopy(table)
+            for name, table in self.data.items()
         }
 
-    def changed(self) -> dict[tuple[str, str], Any]:
-        """Return the entities that v1's hash would tell from those loaded, None for one that is gone."""
-        found = {}
-        for name, table in self.data.items():
-            own = (
-                ((key, dict.get(table, key)) for key in table.own)
-                if isinstance(table, _TauBenchTable)
-                else [(_WHOLE_TABLE, table)]
-            )
-            for key, entity in own:
-                text = None if entity is None else str(self._loaded.hashable(entity))
-                if text != self._loaded.text(name, key):
-                    found[name, key] = entity
-        return found
-
-    def texts(self) -> dict[tuple[str, str], str | None]:
-        """Return what changed, as the texts that v1 would hash."""
-        hashable = self._loaded.hashable
-        return {place: None if each is None else str(hashable(each)) for place, each in self.changed().items()}
-
-    def changes(self) -> Changes:
-        """Return what changed, as canonical JSON."""
-        return {place: None if each is None else _canonical_json(each) for place, each in self.changed().items()}
-
-
-class _TauBenchTable(dict[str, Any]):
-    """A table that copies an entity when it is read by its key, and knows what was touched."""
-
-    __slots__ = ("own",)
-
-    def __init__(self, loaded: Mapping[str, Any]) -> None:
-        super().__init__(loaded)
-        self.own: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        entity = super().__getitem__(key)
-        if key not in self.own:
-            entity = _copied_json(entity)
-            self[key] = entity
-        return entity
-
-    def __setitem__(self, key: str, entity: Any) -> None:
-        super().__setitem__(key, entity)
-        self.own.add(key)
-
-    def __delitem__(self, key: str) -> None:
-        super().__delitem__(key)
-        self.own.add(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return an entity, copied first."""
-        return self[key] if key in self else default  # noqa: SIM401 - this is `get`
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return an entity, copied first, or put one there."""
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Take an entity out."""
-        if key not in self and default:
-            return default[0]
-        entity = self[key]
-        del self[key]
-        return entity
-
-    def update(self, *others: Any, **named: Any) -> None:
-        """Put entities there."""
-        for key, entity in dict(*others, **named).items():
-            self[key] = entity
+    def changed(self, data: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+        """Return the entities that v1's hash would tell from those loaded; None for one that is gone."""
+        entities: dict[tuple[str, str], Any] = {}
+        for name, table in data.items():
+            if isinstance(table, TouchedTable):
+                entities |= {(name, key): entity for key, entity in table.changed().items()}
+            elif self.text(table) != self.text(self.data.get(name)):
+                entities[name, _WHOLE_TABLE] = table
+        return entities
 
 
 def _copied_json(value: Any) -> Any:
@@ -163,65 +130,7 @@ def _copied_json(value: Any) -> Any:
     return value
 
 
-def _canonical_json(entity: Any) -> str:
-    return json.dumps(entity, sort_keys=True, default=str)
-
-
-_TAU_BENCH = "tau-bench"
-_MAX_STEPS = 30  # the default of `max_num_steps` in tau_bench.agents.base.Agent.solve, which nothing overrides
-_STOP_WORD = "###STOP###"
-_RESPOND = "respond"
-
-
-class TauBench:
-    """The source `tau-bench`.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that holds the package's folder.
-    """
-
-    name = _TAU_BENCH
-
-    def __init__(self, root: Path) -> None:
-        self.checkout = TauBenchCheckout(root)
-        self.version = self.checkout.version
-        self._loaded: dict[str, LoadedTauBench] = {}
-        self._domains: dict[tuple[str, str], TauBenchDomain] = {}
-
-    def envs(self) -> Sequence[str]:
-        """Return the names of the envs."""
-        return self.checkout.envs()
-
-    def splits(self, env: str) -> Sequence[str]:
-        """Return the names of an env's splits, the default one first."""
-        return self.checkout.splits(check_known("env", env, self.envs()))
-
-    def domain(self, env: str, split: str | None = None) -> TauBenchDomain:
-        """Return an env with its tasks, loaded once.
-
-        Raises
-        ------
-        BenchError
-            When there is no such env or split (it names those that exist), or the checkout is not as it was.
-        """
-        known = self.splits(env)
-        split = check_known("split", split or known[0], known, of=env) if known else split or "test"
-        if (env, split) not in self._domains:
-            self._domains[env, split] = self._load(env, split)
-        return self._domains[env, split]
-
-    def _load(self, env: str, split: str) -> TauBenchDomain:
-        original = self.checkout.env(env, split)
-        hashable = self.checkout.module("envs.base").to_hashable
-        with self.checkout.as_expected():
-            loaded = self._loaded.setdefault(env, LoadedTauBench(original.data, hashable))
-            ref = BenchRef("tau-bench", env, split, self.name, str(self.checkout.root))
-            return TauBenchDomain(self.checkout, ref, original, loaded)
-
-
-class TauBenchDomain:
+class TauBenchDomain(Domain):
     """One env of tau-bench with the tasks of one split."""
 
     reward_basis = "DB+OUTPUTS"
@@ -229,16 +138,22 @@ class TauBenchDomain:
     user_strategies: Sequence[UserStrategy] = tuple(UserStrategy)
 
     def __init__(self, checkout: TauBenchCheckout, ref: BenchRef, original: Any, loaded: LoadedTauBench) -> None:
+        super().__init__()
         self.ref = ref
         self.checkout = checkout
         self.loaded = loaded
         self.tools_by_name: Mapping[str, Any] = original.tools_map
         self.tools: Sequence[ToolSpec] = original.tools_info
-        self.user_tools: Sequence[ToolSpec] = ()
-        self.policy = str(original.wiki)
-        self.agent_system = self.policy
+        self.policy = self.agent_system = str(original.wiki)
         self.tasks: Mapping[str, Task] = {
-            str(index): self._task(str(index), task) for index, task in enumerate(original.tasks)
+            str(index): Task(
+                id=str(index),
+                user_system=user_system_prompt(checkout, UserStrategy.LLM, task.instruction),
+                reference=tuple(ReferenceAction(action.name, action.kwargs) for action in task.actions),
+                communicate=tuple(task.outputs),
+                source_task=task,
+            )
+            for index, task in enumerate(original.tasks)
         }
         self.protocol = ConversationProtocol(
             "tau-bench",
@@ -250,20 +165,13 @@ class TauBenchDomain:
             terminal_tools=tuple(original.terminate_tools),
             opening_may_stop=False,
         )
-        self.prompts = self._hashes()
-        self._expected: dict[str, TauBenchDatabase] = {}
-
-    def _task(self, name: str, task: Any) -> Task:
-        return Task(
-            id=name,
-            user_system=user_system_prompt(self.checkout, UserStrategy.LLM, task.instruction),
-            reference=tuple(ReferenceAction(action.name, action.kwargs) for action in task.actions),
-            communicate=tuple(task.outputs),
-            source_task=task,
-        )
+        scenarios = {task.id: task.source_task.instruction for task in self.tasks.values()}
+        texts = {"policy": self.policy, "tools": canonical_json(self.tools), "tasks": canonical_json(scenarios)}
+        self.prompts = text_hashes(texts)
+        self._references: dict[str, dict[tuple[str, str], Any]] = {}
 
     def env_state(self, task: Task) -> TauBenchState:
-        """Return a fresh world for one conversation of `task`."""
+        """Return a fresh state for one conversation of `task`."""
         return TauBenchState(self, task)
 
     def agent(self, approach: Approach, seed: int) -> Participant:
@@ -276,37 +184,30 @@ class TauBenchDomain:
 
     def instructions(self, approach: Approach) -> Mapping[str, str]:
         """Return the hashes of the texts that models are shown."""
-        texts = {
-            "agent_system": self.agent(approach, 0).messages[0]["content"],
-            "user_system": user_system_prompt(self.checkout, approach.user_strategy, _STOP_WORD),
-        }
+        agent_system = str(self.agent(approach, 0).messages[0]["content"])
         if approach.strategy is Strategy.FEW_SHOT:
-            texts["agent_system"] = canonical_json(FewShotDisplays.of(self.checkout, self.ref.env, approach).texts)
+            agent_system = canonical_json(few_shot_displays(self.checkout, self.ref.env, approach))
+        user_system = user_system_prompt(self.checkout, approach.user_strategy, _STOP_WORD)
         own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
-        return {**self.prompts, **{name: _sha256(text) for name, text in texts.items()}, **own}
+        return {**self.prompts, **text_hashes({"agent_system": agent_system, "user_system": user_system}), **own}
 
-    def expected(self, task: Task) -> Changes:
-        """Return what the reference actions change."""
-        return self.reference_of(task).changes()
+    def reference_changes(self, task: Task) -> dict[tuple[str, str], Any]:
+        """Return the entities as the reference leaves them; v1 skips the actions that would end the conversation."""
+        if task.id not in self._references:
+            state = self.env_state(task)
+            for action in task.reference:
+                if action.name != RESPOND and action.name not in self.protocol.terminal_tools:
+                    state.do(action.name, copy.deepcopy(dict(action.arguments)))
+            self._references[task.id] = self.loaded.changed(state.data)
+        return self._references[task.id]
+
+    def _expected_changes(self, task: Task) -> Changes:
+        return _canonical_changes(self.reference_changes(task))
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        return self.loaded.canonical(table, key)
-
-    def reference_of(self, task: Task) -> TauBenchDatabase:
-        """Return the database as the reference leaves it, made once: v1 leaves out what would end the conversation."""
-        if task.id not in self._expected:
-            env_state = self.env_state(task)
-            for action in task.reference:
-                if action.name != _RESPOND and action.name not in self.protocol.terminal_tools:
-                    env_state.do(action.name, copy.deepcopy(dict(action.arguments)))
-            self._expected[task.id] = env_state.database
-        return self._expected[task.id]
-
-    def _hashes(self) -> Mapping[str, str]:
-        scenarios = {task.id: task.source_task.instruction for task in self.tasks.values()}
-        texts = {"policy": self.policy, "tools": canonical_json(self.tools), "tasks": canonical_json(scenarios)}
-        return {name: _sha256(text) for name, text in texts.items()}
+        entity = self.loaded.entity(table, key)
+        return None if entity is None else canonical_text(entity)
 
 
 class TauBenchState:
@@ -315,10 +216,10 @@ class TauBenchState:
     def __init__(self, domain: TauBenchDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
-        self.database = TauBenchDatabase(domain.loaded)
+        self.data = domain.loaded.fresh()
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
-        """Run one tool; see `tautools.bench.types.World`."""
+        """Run one tool; see `tautools.bench.types.EnvState`."""
         if requestor != "assistant":
             return Observation(f"Unknown action {name}", error=True)
         try:
@@ -337,18 +238,24 @@ class TauBenchState:
         if tool is None:
             return f"Unknown action {name}"
         try:
-            return str(tool.invoke(data=self.database.data, **arguments))
+            return str(tool.invoke(data=self.data, **arguments))
         except Exception as error:  # noqa: BLE001 - as v1: a tool's failure is something for the model to read
             return f"Error: {error}"
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:
         """Score as v1's `Env.calculate_reward` does: the database, then each output in one of the agent's answers."""
-        expected, actual = self._domain.reference_of(self._task).texts(), self.database.texts()
-        places = expected.keys() | actual.keys()
-        different = sorted(place for place in places if expected.get(place, "") != actual.get(place, ""))
+        loaded = self._domain.loaded
+        expected, actual = self._domain.reference_changes(self._task), loaded.changed(self.data)
+        different = sorted(
+            place
+            for place in expected.keys() | actual.keys()
+            if place not in expected
+            or place not in actual
+            or loaded.text(expected[place]) != loaded.text(actual[place])
+        )
         heard = [text.lower().replace(",", "") for text in agent_texts]
         outputs = {output: any(output.lower() in text for text in heard) for output in self._task.communicate}
-        missing = [output for output, found in outputs.items() if not found]
+        missing = [output for output, met in outputs.items() if not met]
         info = {
             "db": not different,
             "communicate": not missing,
@@ -362,8 +269,8 @@ class TauBenchState:
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return self.database.changes()
+        return _canonical_changes(self._domain.loaded.changed(self.data))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _canonical_changes(entities: Mapping[tuple[str, str], Any]) -> Changes:
+    return {place: None if entity is None else canonical_text(entity) for place, entity in entities.items()}

@@ -26,9 +26,8 @@ from tautools.errors import BenchError, NotInstalledError
 from tautools.git import ask_git
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from tautools.bench.types import AskModel
     from tautools.llm.types import Message, Reply, ToolSpec
 
 
@@ -170,7 +169,11 @@ def run_with_replies(given: Sequence[Reply], do: Callable[[], T]) -> T:
         _scripted_replies.reset(token)
 
 
-async def run_with_model(do: Callable[[], T], restore: Callable[[], None], ask: AskModel) -> T:
+async def run_with_model(
+    do: Callable[[], T],
+    restore: Callable[[], None],
+    ask: Callable[[Sequence[Message], Sequence[ToolSpec] | None, str], Awaitable[Reply]],
+) -> T:
     """Run the benchmark's code to its end, by as many requests as it makes.
 
     Parameters
@@ -179,8 +182,8 @@ async def run_with_model(do: Callable[[], T], restore: Callable[[], None], ask: 
         The code.
     restore : callable
         Undoes what `do` changed before it was left.
-    ask : Ask
-        One model request.
+    ask : callable
+        Makes one model request, given messages, tools and purpose.
     """
     given: list[Reply] = []
     while True:
@@ -190,7 +193,7 @@ async def run_with_model(do: Callable[[], T], restore: Callable[[], None], ask: 
             messages, tools = asked.messages, asked.tools
         # What a user model is asked about its own draft comes without the conversation's system prompt.
         purpose = "chat" if messages[0]["role"] == "system" else "check"
-        given.append(await ask(messages, tools, purpose=purpose))
+        given.append(await ask(messages, tools, purpose))
         restore()
 
 
@@ -211,11 +214,7 @@ def _fake_completion(*_: Any, messages: Sequence[Message], tools: Sequence[ToolS
     reply = next(given, None)
     if reply is None:
         raise ModelAsked(messages, tools)
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in reply.tool_calls
-    ]
-    answer = _LitellmMessage(reply.text, calls or None)
+    answer = _LitellmMessage(reply.text, [call.as_message() for call in reply.tool_calls] or None)
     return SimpleNamespace(choices=[SimpleNamespace(message=answer)], _hidden_params={"response_cost": 0.0})
 
 
@@ -228,8 +227,8 @@ def _error_class(name: str) -> Any:
 
 TAU_BENCH_PACKAGE = "tau_bench"
 TAU_BENCH_PATH_VARIABLE = "TAUTOOLS_TAU_BENCH_PATH"
-_SHAPE = (ImportError, AttributeError, OSError, LookupError, TypeError, ValueError, SyntaxError)
-"""What a checkout of another shape, or one that lacks files, ends in."""
+_OTHER_SHAPE = (ImportError, AttributeError, OSError, LookupError, TypeError, ValueError, SyntaxError)
+"""Errors that a checkout of another shape, or one that lacks files, ends in."""
 _HASHED_FILES = ("*.py", "*.json", "*.md")
 
 
@@ -315,10 +314,9 @@ class TauBenchCheckout:
         return sorted(file.parent.name for file in (self.root / TAU_BENCH_PACKAGE / "envs").glob("*/env.py"))
 
     def splits(self, env: str) -> list[str]:
-        """Return the splits of an env, `test` first."""
+        """Return the splits of an env."""
         folder = self.root / TAU_BENCH_PACKAGE / "envs" / env
-        names = [file.stem.removeprefix("tasks_") for file in folder.glob("tasks_*.py")]
-        return sorted(names, key=lambda name: (name != "test", name))
+        return [file.stem.removeprefix("tasks_") for file in folder.glob("tasks_*.py")]
 
     def env(self, env: str, split: str) -> Any:
         """Return the package's own env object, with a person as its user: the one kind that asks no model."""
@@ -331,16 +329,7 @@ class TauBenchCheckout:
         """Tell a checkout that has another shape from a mistake of ours or of the person."""
         try:
             yield
-        except (
-            ImportError,
-            AttributeError,
-            OSError,
-            KeyError,
-            IndexError,
-            TypeError,
-            ValueError,
-            SyntaxError,
-        ) as error:
+        except _OTHER_SHAPE as error:
             raise BenchError(
                 f"The tau-bench in {self.root} is not the one that tautools knows.",
                 evidence=f"{type(error).__name__}: {error}",

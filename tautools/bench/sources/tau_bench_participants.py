@@ -6,28 +6,27 @@ import contextlib
 import json
 import random
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.experts import Orchestrator
+from tautools.bench.agents.text import RESPOND, TextAgent
 from tautools.bench.sources.tau_bench_checkout import ModelAsked, run_with_model, run_with_replies
-from tautools.bench.types import Turn
+from tautools.bench.types import Participant, Turn
 from tautools.bench.users import PersonCustomer
 from tautools.errors import BenchError
 from tautools.llm.types import ToolCall
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
-    from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task
+    from tautools.bench.types import Approach, AskModel, Domain, Observation, Task
     from tautools.llm.types import Message, Reply, ToolSpec
 
 
-_RESPOND = "respond"
 _FEW_SHOTS = 5  # the default of `num_few_shots` in v1's FewShotToolCallingAgent, which nothing overrides
 _drawing = threading.Lock()
 
@@ -42,7 +41,7 @@ def make_tau_bench_agent(checkout: TauBenchCheckout, domain: Domain, approach: A
         return _TauBenchToolAgent(_agent_system_prompt(agent), domain.tools)
     if approach.strategy is Strategy.FEW_SHOT:
         module = checkout.module("agents.few_shot_agent")
-        displays = list(FewShotDisplays.of(checkout, domain.ref.env, approach).texts)
+        displays = list(few_shot_displays(checkout, domain.ref.env, approach))
         agent = module.FewShotToolCallingAgent(**shared, few_shot_displays=displays, num_few_shots=_FEW_SHOTS)
         with _drawing:
             vars(module)["random"] = random.Random(seed)  # noqa: S311 - v1 draws from the process's; it is ours alone
@@ -66,50 +65,43 @@ def _agent_system_prompt(agent: Any) -> str:
     )
 
 
-class _TauBenchToolAgent:
+class _TauBenchToolAgent(Participant):
     """v1's tool-calling agents: the first call of an answer is made, the others are dropped from the history too."""
 
-    def __init__(self, system: str, tools: Sequence[ToolSpec]) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": system}]
+    def __init__(self, system_prompt: str, tools: Sequence[ToolSpec]) -> None:
+        super().__init__(system_prompt)
         self._tools = tools
-        self._answer: Reply | None = None
-
-    def receive(self, text: str) -> None:
-        """Take in what the customer said."""
-        self.messages.append({"role": "user", "content": text})
+        self._reply_calls: tuple[ToolCall, ...] = ()
 
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Ask once; return the first call, else the words."""
-        reply = self._answer = await ask(self.messages, self._tools)
+        """Ask once; return the first call, else the text."""
+        reply = await ask(self.messages, self._tools)
+        self._reply_calls = reply.tool_calls
         if not reply.tool_calls:
-            return Turn(said=reply.text, unusable=not reply.text.strip(), wrote=reply.text)
+            return Turn.of_text(reply.text)
         first = reply.tool_calls[0]
-        said = _respond_by_call(first)
-        if said is not None:
-            return Turn(said=said, unusable=not said.strip(), wrote=reply.text)
-        return Turn(calls=(first,), wrote=reply.text)
+        text = _text_of_respond_call(first)
+        return Turn(calls=(first,), raw_text=reply.text) if text is None else Turn.of_text(text, reply.text)
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
         """Append the answer and, for a call, what it gave back."""
-        calls = next_turn.calls or (self._answer.tool_calls if self._answer is not None else ())
-        seen = {call.id: each for call, each in zip(next_turn.calls, observations, strict=True)}
-        message: Message = {"role": "assistant", "content": next_turn.wrote}
+        message: Message = {"role": "assistant", "content": turn.raw_text}
+        arguments = [each.arguments for each in observations] or [each.arguments for each in self._reply_calls]
+        calls = turn.calls or self._reply_calls
         if calls:
-            # An answer without words carries null beside its calls, as servers send it.
-            message["content"] = next_turn.wrote or None
-            message["tool_calls"] = [
-                _sent_call(call, seen[call.id].arguments if seen else call.arguments) for call in calls
-            ]
+            # An answer without text carries null beside its calls, as servers send it.
+            message["content"] = turn.raw_text or None
+            message["tool_calls"] = [call.as_message(given) for call, given in zip(calls, arguments, strict=True)]
         self.messages.append(message)
         self.messages += [
-            {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": seen[call.id].text}
-            for call in next_turn.calls
+            {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result.text}
+            for call, result in zip(turn.calls, observations, strict=True)
         ]
 
 
-def _respond_by_call(call: ToolCall) -> str | None:
-    """Return what a model says by calling a tool `respond`, which there is none of but v1 hears; None for others."""
-    if call.name != _RESPOND:
+def _text_of_respond_call(call: ToolCall) -> str | None:
+    """Return what a model says by calling a tool `respond`, which does not exist but v1 obeys; None for other calls."""
+    if call.name != RESPOND:
         return None
     try:
         content = json.loads(call.arguments)["content"]
@@ -118,78 +110,53 @@ def _respond_by_call(call: ToolCall) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _sent_call(call: ToolCall, arguments: str) -> Message:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-class _TauBenchTextAgent:
+class _TauBenchTextAgent(TextAgent):
     """v1's `act` and `react`: an action as text, read by v1's own agent."""
 
-    def __init__(self, system: str, agent: Any) -> None:
-        self.messages: list[Message] = [{"role": "system", "content": system}]
-        self._agent = agent
-
-    def receive(self, text: str) -> None:
-        """Take in what the customer said."""
-        self.messages.append({"role": "user", "content": text})
+    def __init__(self, system_prompt: str, original: Any) -> None:
+        super().__init__(system_prompt)
+        self._original = original
 
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Ask once; return the action, or the words where v1 reads none."""
+        """Ask once; return the action, or the text where v1 reads none."""
         reply = await ask(self.messages)
+        unreadable = Turn(reply.text.rsplit("Action:", maxsplit=1)[-1].strip(), unusable=True, raw_text=reply.text)
         try:
-            _, action, _ = run_with_replies([reply], lambda: self._agent.generate_next_step(self.messages))
+            _, action, _ = run_with_replies([reply], lambda: self._original.generate_next_step(self.messages))
         except Exception:  # noqa: BLE001 - JSON that is no action: v1 loses the conversation here
-            return _unreadable_turn(reply.text)
-        if action.name != _RESPOND:
+            return unreadable
+        if action.name != RESPOND:
             call = ToolCall(id="", name=action.name, arguments=json.dumps(action.kwargs))
-            return Turn(calls=(call,), wrote=reply.text)
-        said = action.kwargs.get("content")
-        if not isinstance(said, str):
-            return _unreadable_turn(reply.text)
-        return Turn(said=said, unusable=not said.strip(), wrote=reply.text)
-
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
-        """Append the answer as it was written and, for a tool, its output as a user message."""
-        self.messages.append({"role": "assistant", "content": next_turn.wrote})
-        self.messages += [{"role": "user", "content": f"API output: {seen.text}"} for seen in observations]
+            return Turn(calls=(call,), raw_text=reply.text)
+        text = action.kwargs.get("content")
+        return Turn.of_text(text, reply.text) if isinstance(text, str) else unreadable
 
 
-def _unreadable_turn(text: str) -> Turn:
-    return Turn(said=text.rsplit("Action:", maxsplit=1)[-1].strip(), unusable=True, wrote=text)
+def few_shot_displays(checkout: TauBenchCheckout, env: str, approach: Approach) -> tuple[str, ...]:
+    """Return the solved examples for few-shot, in the order of their file: the approach's or the checkout's own.
 
-
-@dataclass(frozen=True, slots=True)
-class FewShotDisplays:
-    """Solved examples for few-shot, in the order of their file."""
-
-    texts: tuple[str, ...]
-
-    @classmethod
-    def of(cls, checkout: TauBenchCheckout, env: str, approach: Approach) -> FewShotDisplays:
-        """Read the file of an approach, or else the checkout's own for the env.
-
-        Raises
-        ------
-        BenchError
-            When it cannot be read, or holds too few examples to draw from.
-        """
-        own = checkout.root / "few_shot_data" / f"Mock{env.title()}DomainEnv-few_shot.jsonl"
-        path = Path(approach.few_shot_displays).expanduser() if approach.few_shot_displays else own
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            texts = tuple(str(json.loads(line)["messages_display"]) for line in lines if line.strip())
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BenchError(
-                f"The examples for few-shot cannot be read from {path}.",
-                evidence=f"{type(error).__name__}: {error}",
-                next_step='Name a file with one {"messages_display": "…"} a line: `--few-shot-displays FILE`.',
-            ) from error
-        if len(texts) < _FEW_SHOTS:
-            raise BenchError(
-                f"{path} holds {len(texts)} examples; few-shot draws {_FEW_SHOTS} of them.",
-                next_step="Name a file with more: `--few-shot-displays FILE`.",
-            )
-        return cls(texts)
+    Raises
+    ------
+    BenchError
+        When the file cannot be read, or holds too few examples to draw from.
+    """
+    own = checkout.root / "few_shot_data" / f"Mock{env.title()}DomainEnv-few_shot.jsonl"
+    path = Path(approach.few_shot_displays).expanduser() if approach.few_shot_displays else own
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        displays = tuple(str(json.loads(line)["messages_display"]) for line in lines if line.strip())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(
+            f"The examples for few-shot cannot be read from {path}.",
+            evidence=f"{type(error).__name__}: {error}",
+            next_step='Name a file with one {"messages_display": "…"} a line: `--few-shot-displays FILE`.',
+        ) from error
+    if len(displays) < _FEW_SHOTS:
+        raise BenchError(
+            f"{path} holds {len(displays)} examples; few-shot draws {_FEW_SHOTS} of them.",
+            next_step="Name a file with more: `--few-shot-displays FILE`.",
+        )
+    return displays
 
 
 _USER_CLASSES = {
@@ -208,7 +175,7 @@ def make_tau_bench_user(checkout: TauBenchCheckout, task: Task, approach: Approa
 
 
 def user_system_prompt(checkout: TauBenchCheckout, strategy: UserStrategy, instruction: str) -> str:
-    """Return what a customer's model is told of its part; a person is told the instruction alone."""
+    """Return the system prompt of a customer's model; a person gets the instruction alone."""
     if strategy is UserStrategy.HUMAN:
         return instruction
     with checkout.as_expected():
@@ -226,8 +193,8 @@ def _original_user(checkout: TauBenchCheckout, strategy: UserStrategy) -> Any:
     return person
 
 
-class _TauBenchUser:
-    """v1's customer: whom it asks what, how often, and what it keeps of it is decided by v1's own code."""
+class _TauBenchUser(Participant):
+    """v1's customer: v1's own code decides what the model is asked, how often, and what the history keeps of it."""
 
     def __init__(self, original: Any, instruction: str) -> None:
         self.messages: list[Message] = []
@@ -240,45 +207,39 @@ class _TauBenchUser:
         self._heard = text
 
     def add_persona(self, text: str) -> None:
-        """Have `text` behind the system prompt, which v1 makes when the conversation begins."""
+        """Append `text` to the system prompt, which v1 makes when the conversation begins."""
         plain = self._original.build_system_prompt
         self._original.build_system_prompt = lambda instruction: f"{plain(instruction=instruction)}{text}"
 
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Come to the next words, by as many requests as v1 makes for them."""
-        before = self._state()
-        last = ""
+        """Say something, after as many requests as v1 makes for it."""
+        before = _copied_lists(vars(self._original))
+        raw_text = ""
 
-        async def listen(
-            messages: Sequence[Message],
-            tools: Sequence[ToolSpec] | None = None,
-            *,
-            purpose: str = "chat",
-            expert: str = "",
-        ) -> Reply:
-            nonlocal last
+        async def keep_answer(messages: Sequence[Message], tools: Sequence[ToolSpec] | None, purpose: str) -> Reply:
+            nonlocal raw_text
             self.messages = list(self._original.messages)
-            reply = await ask(messages, tools, purpose=purpose, expert=expert)
-            last = reply.text
+            reply = await ask(messages, tools, purpose=purpose)
+            raw_text = reply.text
             return reply
 
         try:
-            said = await run_with_model(self._speak, lambda: self._put_back(before), listen)
+            text = await run_with_model(
+                self._speak, lambda: vars(self._original).update(_copied_lists(before)), keep_answer
+            )
         except (ValueError, TypeError, AttributeError):  # an answer that v1 cannot read; there it ends the task with 0
-            return Turn(unusable=True, wrote=last)
+            return Turn(unusable=True, raw_text=raw_text)
         self.messages = list(self._original.messages)
-        return Turn(said=said, unusable=not said.strip(), wrote=said)
+        return Turn.of_text(text)
 
-    def observe(self, next_turn: Turn, observations: Sequence[Observation]) -> None:
-        """Nothing to do: v1's own object keeps the history."""
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
+        """Do nothing: v1's own object keeps the history."""
 
     def _speak(self) -> str:
         if self._heard is None:
             return str(self._original.reset(instruction=self._instruction))
         return str(self._original.step(self._heard))
 
-    def _state(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, list) else value for name, value in vars(self._original).items()}
 
-    def _put_back(self, state: dict[str, Any]) -> None:
-        vars(self._original).update({k: list(v) if isinstance(v, list) else v for k, v in state.items()})
+def _copied_lists(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}

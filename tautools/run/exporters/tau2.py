@@ -174,12 +174,12 @@ def _from_openai(message: Message, requestor: str) -> Message:
 def _from_text(message: Message, index: int) -> Message:
     """Read an answer of `act` or `react`; the text as it was written stands next to what it meant."""
     raw_text = str(message.get("content") or "")
-    next_turn = read_action(raw_text)
+    turn = read_action(raw_text)
     calls = [
         {"id": f"text_{index}_{number}", "name": c.name, "arguments": _object(c.arguments), "requestor": "assistant"}
-        for number, c in enumerate(next_turn.calls)
+        for number, c in enumerate(turn.calls)
     ]
-    return {**_message("assistant", None if calls else next_turn.said, calls), "raw_data": {"content": raw_text}}
+    return {**_message("assistant", None if calls else turn.text, calls), "raw_data": {"content": raw_text}}
 
 
 def _message(role: str, content: Any, calls: list[Message] | None = None) -> Message:
