@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 ASSUMED_ROUNDS = 5
-"""Rounds of words that a conversation is taken to have beside its calls, before any was held."""
+"""Rounds of speech that a conversation is assumed to have besides its calls."""
 ASSUMED_ROUND_CHARS = 450
-"""Characters that customer and agent are taken to say in one round together."""
+"""Characters that customer and agent are assumed to say in one round together."""
 
 _action_chars_by_task: dict[tuple[BenchRef, str], int] = {}
 

@@ -84,7 +84,7 @@ class Observation:
     """What a tool gave back."""
 
     text: str
-    """As it goes over the wire, an error with the bench's own words before it."""
+    """As it goes over the wire; an error begins as the bench begins it."""
     error: bool = False
     arguments: str = "{}"
     """The arguments as the bench read them, as JSON: what is sent back to the model as its call."""
@@ -100,7 +100,7 @@ class Reward:
     info: Mapping[str, Any]
     """The parts that the task scores. `db`: bool, `different`: entities that differ from the expected ones.
     `communicate`: bool, `missing_info`. `assertions`: each of the environment as text and whether it is `met`.
-    `missing_actions`: required ones that nobody made."""
+    `missing_actions`: required ones that neither side called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ConversationProtocol:
     """Whether a stop word in the user's first words ends the conversation before the agent was asked."""
     counts_messages: bool = False
     """tau2-bench's way to count: a step is a message of either party or the results of its calls, an error is a call
-    that was refused, of either party; what the agent writes beside a call counts as said."""
+    that was refused, of either party; what the agent writes next to a call counts as said."""
     max_errors: int | None = None
     """The bench's own limit on errors; the lower of it and the run's counts."""
 
@@ -134,7 +134,7 @@ class Expert:
 
     name: str
     description: str = ""
-    """What the agent is told about it."""
+    """What the agent reads about it."""
     thinks: bool = False
     """Whether it was asked to think before it answers."""
 

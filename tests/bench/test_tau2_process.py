@@ -21,6 +21,7 @@ from stand_in import STAND_IN, changed_copy, stand_in
 from tautools.bench import run_conversation
 from tautools.bench.sources import tau2_checkout
 from tautools.bench.sources.tau2_bench import Tau2Bench
+from tautools.bench.sources.tau2_checkout import find_tau2_checkout
 from tautools.bench.types import Approach, EnvState, Observation, run_without_loop
 from tautools.errors import BenchError, ShellError
 from tautools.records import Limits, Outcome, Strategy
@@ -185,7 +186,7 @@ def test_our_own_process_keeps_nothing_of_the_package(source: Tau2Bench) -> None
 def test_what_is_no_checkout_is_refused(path: str | None, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAUTOOLS_TAU2_BENCH_PATH", raising=False)
     with pytest.raises(BenchError) as refused:
-        Tau2Bench(path, sys.executable)
+        find_tau2_checkout(path, sys.executable)
     assert all(each in str(refused.value) for each in told), refused.value
 
 
@@ -203,7 +204,7 @@ def test_another_version_is_refused_before_anything_is_started(tmp_path: Path) -
 def test_a_checkout_without_an_environment_gets_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAUTOOLS_TAU2_BENCH_PYTHON", raising=False)
     with pytest.raises(BenchError) as refused:
-        Tau2Bench(str(changed_copy(tmp_path)))
+        find_tau2_checkout(str(changed_copy(tmp_path)))
     told = str(refused.value)
     assert f"{tmp_path}/copy/.venv/bin/python" in told
     assert f"-m venv {tmp_path}/copy/.venv" in told
@@ -216,7 +217,7 @@ def test_the_environment_inside_the_checkout_is_found(tmp_path: Path, monkeypatc
     program = copy / ".venv" / "bin" / "python"
     program.parent.mkdir(parents=True)
     program.symlink_to(sys.executable)
-    assert Tau2Bench(str(copy)).checkout.python == program
+    assert find_tau2_checkout(str(copy)).python == program
 
 
 def test_a_python_of_the_wrong_version_is_named(tmp_path: Path) -> None:

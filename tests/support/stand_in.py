@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tautools.bench.sources.tau2_bench import Tau2Bench
+from tautools.bench.sources.tau2_checkout import find_tau2_checkout
 
 __all__ = ["STAND_IN", "changed_copy", "stand_in"]
 
@@ -16,7 +17,7 @@ STAND_IN = Path(__file__).parent / "stand_in_tau2"
 
 def stand_in(path: Path = STAND_IN, python: str = sys.executable) -> Tau2Bench:
     """Return a source of its own, whose process nobody else uses."""
-    return Tau2Bench(str(path), python)
+    return Tau2Bench(find_tau2_checkout(str(path), python))
 
 
 def changed_copy(folder: Path, changes: Mapping[str, tuple[str, str] | None] | None = None) -> Path:

@@ -3,7 +3,7 @@
 As in ToolOrchestra's evaluation of tau2: the orchestrator is offered one more tool, `call_expert`, whose argument is
 an expert's name. The expert is shown policy, tools and conversation, and its answer is the agent's turn: its text goes
 to the customer, its call is run, and the orchestrator reads both in its history as if they were its own. The prompts
-are ours, and so is the rule for an answer that cannot be read: the orchestrator is told so.
+are ours, and so is the rule for an answer that cannot be read: the orchestrator gets an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TAG = re.compile(r"</?(?:message|tool_call)>")
 def read_tagged(text: str) -> Turn:
     """Read an answer in the tagged form; its thinking is taken out before.
 
-    The first call that can be read counts, and a call goes before text: text beside it stays with the agent. Without a
+    The first call that can be read counts, and a call goes before text: text next to it stays with the agent. Without a
     call the last message counts, or, in an answer without any tag, the whole text. A call that cannot be read and an
     answer that is empty are unusable.
     """
@@ -95,7 +95,7 @@ You may think before that, between <think> and </think>; nobody else reads it.
 
 
 def expert_prompt(*, thinks: bool) -> str:
-    """Return what an expert is told after the bench's own system prompt; one that is to think is told where."""
+    """Return what follows the bench's system prompt for an expert; one that thinks gets a place for it."""
     return _EXPERT_PROMPT + _THINKING_PROMPT if thinks else _EXPERT_PROMPT
 
 
@@ -188,7 +188,7 @@ class Orchestrator(Participant):
 
 
 def expert_prompt_hashes(experts: Sequence[Expert]) -> dict[str, str]:
-    """Return the sha256 of what orchestrator and experts are shown beside the bench's own texts, by versioned name."""
+    """Return the sha256 of our own texts for orchestrator and experts, by versioned name."""
     texts = {f"experts_tool-v{EXPERT_PROMPTS_VERSION}": json.dumps(expert_tool(experts), sort_keys=True)}
     texts |= {f"expert-v{EXPERT_PROMPTS_VERSION}:{each.name}": expert_prompt(thinks=each.thinks) for each in experts}
     return text_hashes(texts)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ToolCallingParticipant(Participant):
     """A participant whose model is offered tools and answers with calls or text.
 
-    Text beside calls stays in its own history and does not reach the other participant, as in inspect. Calls are sent
+    Text next to calls stays in its own history and does not reach the other participant, as in inspect. Calls are sent
     back with the arguments as the bench read them: a server refuses a request whose arguments are not JSON.
     """
 

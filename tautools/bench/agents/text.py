@@ -6,7 +6,7 @@ tau2 has no such agents; these are ours, versioned, and no `tools` are sent. The
     {"name": <tool or respond>, "arguments": {...}}
 
 and, for react, a line `Thought:` before it. The result of a tool comes back as a user message. An answer that is plain
-text is said to the user; so is one whose action cannot be read, which also counts as an unusable answer.
+text goes to the user; so does one whose action cannot be read, which also counts as an unusable answer.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def read_action(text: str) -> Turn:
     """Read an answer of `act` or `react`.
 
     The first `Action:` at the start of a line that is followed by a readable action counts; what comes after that
-    action is ignored. Without a readable one the text after the last `Action:`, or else all of it, is said.
+    action is ignored. Without a readable one the text after the last `Action:`, or else all of it, goes to the user.
     """
     marks = list(_MARKER.finditer(text))
     for mark in marks:
@@ -125,8 +125,8 @@ def read_action(text: str) -> Turn:
             return Turn.of_text(str(action[1]["content"]), "")
         if action is not None:
             return Turn(calls=(ToolCall(id="", name=action[0], arguments=json.dumps(action[1])),))
-    said = text[marks[-1].end() :].strip() if marks else text.strip()
-    return Turn(said, unusable=bool(marks) or not said)
+    rest = text[marks[-1].end() :].strip() if marks else text.strip()
+    return Turn(rest, unusable=bool(marks) or not rest)
 
 
 def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:

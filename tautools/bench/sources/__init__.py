@@ -1,28 +1,35 @@
-"""The doors to the benchmarks, one module per place they are kept."""
+"""The sources of benchmark tasks: a package, a tau-bench checkout, a tau2-bench checkout."""
 
 from __future__ import annotations
 
 import functools
-import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tautools.bench.sources.tau2_checkout import TAU2_PATH_VARIABLE, TAU2_PYTHON_VARIABLE
 from tautools.bench.types import check_known
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tautools.bench.sources.tau2_checkout import Tau2Checkout
     from tautools.bench.types import Domain, Source
     from tautools.records import BenchRef
 
 __all__ = ["IMPORTED_PREFIX", "open_domain", "open_ref", "open_source", "playing_source"]
 
 IMPORTED_PREFIX = "imported:"
-"""Before the name of who made results that were imported: such settings never mix with those of a source."""
+"""Before the name of the program that made imported results: their settings never mix with those of a source."""
 
 _SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
-"""The places of each benchmark, the usual one first."""
+"""The sources of each benchmark, the usual one first."""
+
+_CLASSES = {
+    "inspect-evals": ("tautools.bench.sources.inspect_tau2", "InspectTau2"),
+    "tau-bench": ("tautools.bench.sources.tau_bench", "TauBench"),
+    "tau2-bench": ("tautools.bench.sources.tau2_bench", "Tau2Bench"),
+}
+"""Module and class of each source; imported when it is opened."""
 
 
 def playing_source(source: str) -> str | None:
@@ -36,7 +43,7 @@ def playing_source(source: str) -> str | None:
 def open_source(
     bench: str = "tau2", source: str | None = None, path: str | None = None, python: str | None = None
 ) -> Source:
-    """Return the place that a benchmark's tasks come from; the same one each time.
+    """Return the source of a benchmark's tasks; the same one each time.
 
     Parameters
     ----------
@@ -60,14 +67,30 @@ def open_source(
     source = None if source is None else playing_source(source)
     source = check_known("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
     if source == "tau2-bench":
-        return _tau2_bench(path or os.environ.get(TAU2_PATH_VARIABLE), python or os.environ.get(TAU2_PYTHON_VARIABLE))
+        from tautools.bench.sources.tau2_checkout import find_tau2_checkout
+
+        return _open(source, find_tau2_checkout(path, python))
+    unused = {"python": python} if source == "tau-bench" else {"path": path, "python": python}
+    for name, value in unused.items():
+        if value is not None:
+            kind = "runs in this process" if source == "tau-bench" else "is a package"
+            raise BenchError(
+                f"The source {source} {kind} and takes no {name}.",
+                evidence=f"{name}: {value}",
+                next_step=f"Leave `{name}` out.",
+            )
     if source == "tau-bench":
         from tautools.bench.sources.tau_bench_checkout import find_tau_bench
 
-        _refuse_unused(f"The source {source} runs in this process", python=python)
-        return _tau_bench(find_tau_bench(path))
-    _refuse_unused(f"The source {source} is a package", path=path, python=python)
-    return _inspect_tau2()
+        return _open(source, find_tau_bench(path))
+    return _open(source)
+
+
+@functools.cache
+def _open(source: str, *checkout: Tau2Checkout | Path) -> Source:
+    module, name = _CLASSES[source]
+    opened: Source = getattr(import_module(module), name)(*checkout)
+    return opened
 
 
 def open_ref(ref: BenchRef) -> Source:
@@ -84,33 +107,3 @@ def open_domain(ref: BenchRef) -> Domain:
         When there is no such bench, source, env or split, or the source is not installed.
     """
     return open_ref(ref).domain(ref.env, ref.split or None)
-
-
-def _refuse_unused(what: str, **given: str | None) -> None:
-    """Refuse what a source has no use for."""
-    for name, value in given.items():
-        if value is not None:
-            raise BenchError(
-                f"{what} and takes no {name}.", evidence=f"{name}: {value}", next_step=f"Leave `{name}` out."
-            )
-
-
-@functools.cache
-def _tau_bench(root: Path) -> Source:
-    from tautools.bench.sources.tau_bench import TauBench
-
-    return TauBench(root)
-
-
-@functools.cache
-def _inspect_tau2() -> Source:
-    from tautools.bench.sources.inspect_tau2 import InspectTau2
-
-    return InspectTau2()
-
-
-@functools.cache
-def _tau2_bench(path: str | None, python: str | None) -> Source:
-    from tautools.bench.sources.tau2_bench import Tau2Bench
-
-    return Tau2Bench(path, python)

@@ -3,7 +3,7 @@
 One conversation looks at about ten of thousands of entities. Each conversation gets tables in which reading an entity
 by its key copies it first, so that the bench's tools may change it in place; everything else stays shared and is loaded
 once per process. Walking over a table (`items`, `values`) gives shared entities without copying them: the tools only
-search that way. Tests hold the shared database to its hash after thousands of random calls.
+search that way. Tests compare the shared database with its hash after thousands of random calls.
 
 The standard library is all that this module needs: the program in a tau2-bench checkout's environment loads it too.
 """

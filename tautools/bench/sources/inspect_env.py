@@ -61,7 +61,7 @@ def user_opening() -> str:
 
 
 def user_guidelines(*, with_tools: bool = False) -> str:
-    """Return what every simulated customer is told, before its scenario."""
+    """Return the guidelines that every simulated customer gets before its scenario."""
     from inspect_evals.tau2.utils import USER_SIMULATOR_GUIDELINES, USER_SIMULATOR_GUIDELINES_WITH_TOOLS
 
     return str(USER_SIMULATOR_GUIDELINES_WITH_TOOLS if with_tools else USER_SIMULATOR_GUIDELINES)

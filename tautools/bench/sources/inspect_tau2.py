@@ -1,7 +1,7 @@
 """tau2 from the PyPI package `inspect-evals`: airline, retail and telecom.
 
-Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. How the
-database is held is ours: see `copy_on_touch`. In telecom the customer has a phone and tools for it: two databases, the
+Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. The sharing
+of the database is ours: see `copy_on_touch`. In telecom the customer has a phone and tools for it: two databases, the
 carrier's and the customer's, are kept in step by the package's own `Environment`, and the score rests on assertions.
 """
 
@@ -147,7 +147,7 @@ class TelecomState:
         self._calls[requestor].append((name, json.loads(observation.arguments)))
         return observation
 
-    def reward(self, agent_texts: Sequence[str]) -> Reward:  # noqa: ARG002 - words are not scored in telecom
+    def reward(self, agent_texts: Sequence[str]) -> Reward:  # noqa: ARG002 - text is not scored in telecom
         """Score as the package's `telecom_scorer` does: required actions where the task asks for them, assertions."""
         self._environment.sync_tools()
         criteria = self._task.source_task.evaluation_criteria
@@ -165,7 +165,7 @@ class TelecomState:
         return {"assertion": text if wanted else f"{text} is {wanted}", "met": bool(met)}
 
     def _missing_actions(self) -> list[str]:
-        """Return the required actions that nobody called, by the package's own comparison."""
+        """Return the required actions that neither side called, by the package's own comparison."""
         task = self._task.source_task
         if task.evaluation_criteria is None or "ACTION" not in task.evaluation_criteria.reward_basis:
             return []
@@ -248,7 +248,7 @@ class InspectTau2(Source):
 
 @contextlib.contextmanager
 def _as_expected(version: str) -> Iterator[None]:
-    """Tell a package that has changed from a mistake of ours or of the person."""
+    """Turn what a changed package raises into an error that says so."""
     try:
         yield
     except (ImportError, AttributeError, FileNotFoundError, KeyError) as error:

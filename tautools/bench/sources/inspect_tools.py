@@ -1,10 +1,10 @@
 """inspect's tools and the way inspect calls them, prepared once instead of at every call.
 
-inspect builds a tool's definition, its JSON schema validator and its signature anew for each call, and keeps the
+inspect builds a tool's definition, its JSON schema validator and its signature again for each call, and keeps the
 database in a store that is validated at each access. Here the same parts do the same work on the same inputs: the
 package's `parse_tool_call`, its schema under the same Draft 7 validator, its `tool_param` coercion, its tool functions,
 its `tool_call_error` texts and its truncation. Only the preparation is done once per process, and the tool functions'
-`get_<env>_tools` is bound to the conversation at hand.
+`get_<env>_tools` is bound to the current conversation.
 
 One deviation: an exception that inspect does not map to a tool error (a pydantic `ValidationError`, say, for a
 passenger without a birth date) escapes inspect's tool loop and makes its agent's whole turn vanish. Here the model gets
@@ -75,7 +75,7 @@ class InspectTools:
         ]
 
     async def call(self, toolkit: Any, name: str, arguments: str) -> Observation:
-        """Call one tool on `toolkit`, the conversation's own instance of the env's tool class or what holds it."""
+        """Call one tool on `toolkit`, the conversation's own instance of the env's tool class, or what has it."""
         from inspect_ai.model._call_tools import parse_tool_call
 
         call = parse_tool_call("", name, arguments, self._infos)
@@ -154,9 +154,7 @@ def load_tools(
     definitions = [ToolDef(make()) for make in makers]
     names = {getter: lambda: find(bound.get())}
     tools = {definition.name: _prepare(definition, names) for definition in definitions}
-    infos = [
-        ToolInfo(name=found.name, description=found.description, parameters=found.parameters) for found in definitions
-    ]
+    infos = [ToolInfo(name=each.name, description=each.description, parameters=each.parameters) for each in definitions]
     return InspectTools(tools, infos, bound)
 
 

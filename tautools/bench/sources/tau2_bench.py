@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
-from tautools.bench.sources.tau2_checkout import CheckoutProcess, find_tau2_checkout
+from tautools.bench.sources.tau2_checkout import CheckoutProcess
 from tautools.bench.types import (
     ConversationProtocol,
     Domain,
@@ -28,6 +28,7 @@ from tautools.records import BenchRef, canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tautools.bench.sources.tau2_checkout import Tau2Checkout
     from tautools.bench.types import Approach, Changes, Participant
 
 
@@ -36,24 +37,17 @@ class Tau2Bench(Source):
 
     Parameters
     ----------
-    path : str, optional
-        The checkout's folder.
-    python : str, optional
-        Its interpreter.
-
-    Raises
-    ------
-    BenchError
-        When either is missing or cannot be what was meant.
+    checkout : Tau2Checkout
+        Its folder and its interpreter.
     """
 
     name = "tau2-bench"
 
-    def __init__(self, path: str | None = None, python: str | None = None) -> None:
+    def __init__(self, checkout: Tau2Checkout) -> None:
         super().__init__()
-        self.checkout = find_tau2_checkout(path, python)
-        self.version = self.checkout.version
-        self.process = CheckoutProcess(self.checkout)
+        self.checkout = checkout
+        self.version = checkout.version
+        self.process = CheckoutProcess(checkout)
         self._envs: tuple[str, ...] = ()
 
     def envs(self) -> Sequence[str]:
@@ -221,7 +215,7 @@ class CheckoutState:
         return {(table, key): text for table, key, text in self._process.ask_state("changes", self._number)}
 
     def _info(self, scored: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parts that the task scores, in our words, and the package's own answer as `tau2`."""
+        """Return the parts that the task scores, under our names, and the package's own answer as `tau2`."""
         info: dict[str, Any] = {}
         basis = self._task.source_task.basis
         if "DB" in basis:

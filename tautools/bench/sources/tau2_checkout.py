@@ -67,7 +67,7 @@ class Tau2Checkout:
             return True
 
 
-def find_tau2_checkout(path: str | None, python: str | None) -> Tau2Checkout:
+def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Tau2Checkout:
     """Return the checkout and the interpreter that were named, or that the environment names.
 
     Parameters

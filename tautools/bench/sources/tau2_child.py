@@ -42,7 +42,7 @@ copy_on_touch = _module_beside("copy_on_touch")
 def main() -> None:
     """Answer requests until there are no more."""
     requests, answers = _take_pipes()
-    # The files beside this one are none of the package's modules.
+    # The files in this folder are none of the package's modules.
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != _HERE]
     bench = ChildBench(sys.argv[1])
     for line in requests:
@@ -315,18 +315,18 @@ def _changed_texts(table: Any) -> dict[str, str | None]:
 def _changes(environment: Any) -> list[tuple[str, str, str | None]]:
     """List what differs from the databases as loaded: table, key and canonical text, None for what is gone."""
     loaded = _loaded(environment.get_domain_name())
-    found: list[tuple[str, str, str | None]] = []
+    changes: list[tuple[str, str, str | None]] = []
     rest: dict[tuple[str, str], str] = {}
     shared_tables = set()
     for name, table in _tables(environment):
         if isinstance(table, copy_on_touch.TouchedTable):
             shared_tables.add(name)
-            found += [(name, key, text) for key, text in sorted(_changed_texts(table).items())]
+            changes += [(name, key, text) for key, text in sorted(_changed_texts(table).items())]
         else:
             rest.update(_entities(name, table))
-    found += [(*place, text) for place, text in rest.items() if loaded.get(place) != text]
-    found += [(*place, None) for place in loaded if place[0] not in shared_tables and place not in rest]
-    return found
+    changes += [(*place, text) for place, text in rest.items() if loaded.get(place) != text]
+    changes += [(*place, None) for place in loaded if place[0] not in shared_tables and place not in rest]
+    return changes
 
 
 @functools.cache

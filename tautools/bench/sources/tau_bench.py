@@ -1,8 +1,8 @@
 """tau-bench v1 from a checkout or an installed package: retail and airline.
 
-Tasks, tools, database, policy, prompts and both sides' rules are the checkout's own, read when they are asked for. Ours
-are the loop and how the database is held (see `copy_on_touch`). What differs is compared as the text that v1 hashes, in
-which `2` and `2.0` differ, and `[]` and `{}` do not.
+Tasks, tools, database, policy, prompts and both sides' rules are the checkout's own, read when they are asked for. The
+loop is ours, and so is the sharing of the database (see `copy_on_touch`). What differs is compared as the text that v1
+hashes, in which `2` and `2.0` differ, and `[]` and `{}` do not.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class LoadedTauBench:
 
     def entity(self, table: str, key: str) -> Any:
         """Return an entity; None when there is none."""
-        found = self.data.get(table)
-        return found.get(key) if isinstance(found, dict) else found
+        entities = self.data.get(table)
+        return entities.get(key) if isinstance(entities, dict) else entities
 
     def fresh(self) -> dict[str, Any]:
         """Return a database for one conversation, on which v1's tools can work."""
@@ -111,7 +111,7 @@ class LoadedTauBench:
         }
 
     def changed(self, data: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-        """Return the entities that v1's hash would tell from those loaded; None for one that is gone."""
+        """Return the entities that differ, for v1's hash, from those loaded; None for one that is gone."""
         entities: dict[tuple[str, str], Any] = {}
         for name, table in data.items():
             if isinstance(table, TouchedTable):

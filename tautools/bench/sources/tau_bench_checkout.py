@@ -1,8 +1,8 @@
 """Finds tau-bench (v1) and runs its own code privately, with a scripted model in the place of litellm.
 
-Its modules are kept beside `sys.modules`, so two checkouts of one package live side by side. Where its code asks a
+Its modules are kept out of `sys.modules`, so two checkouts of one package live side by side. Where its code asks a
 model, it runs until it needs an answer that it was not given; it is then left, the answer is fetched, and it runs again
-from the start with one answer more. So v1's own code decides what is asked and said.
+from the start with one answer more. So v1's own code decides what the model is asked and what the user says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata, util
 from importlib.machinery import SourceFileLoader
-from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,19 +69,13 @@ class PrivateImport:
         file = folder / "__init__.py" if is_package else folder.with_suffix(".py")
         if not file.is_file():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        module = ModuleType(name)
-        vars(module).update(
-            {
-                "__builtins__": self._builtins,
-                "__file__": str(file),
-                "__package__": name if is_package else above,
-                **({"__path__": [str(folder)]} if is_package else {}),
-            }
-        )
-        self._modules[name] = module
+        loader = SourceFileLoader(name, str(file))
+        spec = util.spec_from_loader(name, loader, is_package=is_package)
+        assert spec is not None  # noqa: S101 - a loader always has one
+        module = self._modules[name] = util.module_from_spec(spec)
+        vars(module)["__builtins__"] = self._builtins
         try:
-            code = SourceFileLoader(name, str(file)).get_code(name)
-            exec(code or "", vars(module))  # noqa: S102 - this is what an import does
+            loader.exec_module(module)
         except BaseException:
             del self._modules[name]
             raise
@@ -98,32 +91,25 @@ class PrivateImport:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        full = resolve_name("." * level + name, str((globals or {}).get("__package__"))) if level else name
-        if not self._is_ours(full):
+        full = util.resolve_name("." * level + name, str((globals or {}).get("__package__"))) if level else name
+        if full not in self._modules and full.partition(".")[0] != self._package:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         module = self.module(full)
         for each in fromlist or ():
             if not hasattr(module, each) and hasattr(module, "__path__"):
-                self._try(f"{full}.{each}")
+                try:  # `from package import name` may mean a submodule; without one the statement itself complains
+                    self.module(f"{full}.{each}")
+                except ModuleNotFoundError as error:
+                    if error.name != f"{full}.{each}":
+                        raise
         return module if fromlist else self.module(full.partition(".")[0])
-
-    def _try(self, name: str) -> None:
-        """Load a submodule that `from package import name` may mean; without one the statement itself complains."""
-        try:
-            self.module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-
-    def _is_ours(self, name: str) -> bool:
-        return name in self._modules or name.partition(".")[0] == self._package
 
 
 T = TypeVar("T")
 
 
 class ModelAsked(BaseException):
-    """The benchmark's code wants an answer that it was not given."""
+    """The benchmark's code needs an answer that it was not given."""
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[ToolSpec] | None) -> None:
         super().__init__("a model is asked")
@@ -219,7 +205,7 @@ def _fake_completion(*_: Any, messages: Sequence[Message], tools: Sequence[ToolS
 
 
 def _error_class(name: str) -> Any:
-    """Give what else may be imported from litellm, which are classes of errors that never occur here."""
+    """Return what else may be imported from litellm, which are classes of errors that never occur here."""
     if name.startswith("_"):
         raise AttributeError(name)
     return type(name, (Exception,), {})
@@ -297,12 +283,12 @@ class TauBenchCheckout:
     @functools.cached_property
     def digest(self) -> str:
         """The sha256 over names and contents of the package's files."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         files = sorted(path for pattern in _HASHED_FILES for path in (self.root / TAU_BENCH_PACKAGE).rglob(pattern))
         for path in files:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
-            found.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
-        return found.hexdigest()
+            digest.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
+        return digest.hexdigest()
 
     def module(self, name: str) -> ModuleType:
         """Return a module of the package, such as `envs.user`."""
@@ -326,25 +312,22 @@ class TauBenchCheckout:
 
     @contextlib.contextmanager
     def as_expected(self) -> Iterator[None]:
-        """Tell a checkout that has another shape from a mistake of ours or of the person."""
+        """Turn what a checkout of another shape raises into an error that says so."""
         try:
             yield
         except _OTHER_SHAPE as error:
             raise BenchError(
                 f"The tau-bench in {self.root} is not the one that tautools knows.",
                 evidence=f"{type(error).__name__}: {error}",
-                next_step="Check that it is complete (`git status`, `git lfs pull`), or clone it anew.",
+                next_step="Check that it is complete (`git status`, `git lfs pull`), or clone it again.",
             ) from error
 
 
 def _installed_version(root: Path) -> str | None:
-    """Return the version of the installed distribution when this is the place it is installed in."""
+    """Return the version of the installed distribution if `root` is where it is installed."""
     try:
-        found = metadata.distribution(TAU_BENCH_PACKAGE)
+        installed = metadata.distribution(TAU_BENCH_PACKAGE)
     except metadata.PackageNotFoundError:
         return None
-    return (
-        found.version
-        if Path(str(found.locate_file(TAU_BENCH_PACKAGE))).resolve() == (root / TAU_BENCH_PACKAGE).resolve()
-        else None
-    )
+    folder = Path(str(installed.locate_file(TAU_BENCH_PACKAGE)))
+    return installed.version if folder.resolve() == (root / TAU_BENCH_PACKAGE).resolve() else None

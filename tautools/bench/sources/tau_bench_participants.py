@@ -52,9 +52,9 @@ def make_tau_bench_agent(checkout: TauBenchCheckout, domain: Domain, approach: A
 
 
 def _agent_system_prompt(agent: Any) -> str:
-    """Return what one of v1's agents tells its model first, by letting it begin in an env where nobody speaks."""
-    opening = SimpleNamespace(observation="", info=SimpleNamespace(model_dump=dict))
-    env = SimpleNamespace(reset=lambda **_: opening)
+    """Return the system prompt of one of v1's agents, by letting it begin in an env that says nothing."""
+    first = SimpleNamespace(observation="", info=SimpleNamespace(model_dump=dict))
+    env = SimpleNamespace(reset=lambda **_: first)
     try:
         run_with_replies([], lambda: agent.solve(env=env, task_index=0))
     except ModelAsked as asked:
@@ -89,7 +89,7 @@ class _TauBenchToolAgent(Participant):
         arguments = [each.arguments for each in observations] or [each.arguments for each in self._reply_calls]
         calls = turn.calls or self._reply_calls
         if calls:
-            # An answer without text carries null beside its calls, as servers send it.
+            # An answer without text carries null next to its calls, as servers send it.
             message["content"] = turn.raw_text or None
             message["tool_calls"] = [call.as_message(given) for call, given in zip(calls, arguments, strict=True)]
         self.messages.append(message)
