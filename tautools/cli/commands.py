@@ -17,7 +17,7 @@ import click
 from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 EXIT_FINE = 0
 EXIT_FAILED = 1
@@ -85,11 +85,13 @@ class ListOption(GroupedOption):
     def _read(self, ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> list[Any] | None:
         if not texts:
             return None
+        from tautools.params.find import split_ids  # pydantic comes with it; `--help` does without
+
         try:
             values = split_ids(texts)
             return [int(value) for value in values] if self.numbers else values
         except ValueError as error:
-            reason = str(error) if not self.numbers else f"{', '.join(texts)!r} is not of the form 0,1,2 or 0-3"
+            reason = f"{', '.join(texts)!r} is not of the form 0,1,2 or 0-3" if self.numbers else str(error)
             raise click.BadParameter(reason, ctx, self) from None
 
     def continues_with(self, word: str) -> bool:
@@ -98,30 +100,6 @@ class ListOption(GroupedOption):
 
 
 _NUMBERS = re.compile(r"[0-9,-]*[0-9,]")
-_RANGE = re.compile(r"(\d+)-(\d+)")
-
-
-def split_ids(texts: Iterable[str]) -> list[str]:
-    """Return the ids of a list as it was typed, without repeats: `0-2,7` is 0, 1, 2 and 7.
-
-    Raises
-    ------
-    ValueError
-        When a range runs backwards, or nothing is named.
-    """
-    found: list[str] = []
-    for part in (part.strip() for text in texts for part in text.split(",")):
-        match = _RANGE.fullmatch(part)
-        if match is None:
-            found += [part] if part else []
-            continue
-        first, last = int(match[1]), int(match[2])
-        if first > last:
-            raise ValueError(f"the range {part} runs backwards")
-        found += map(str, range(first, last + 1))
-    if not found:
-        raise ValueError("the list is empty")
-    return list(dict.fromkeys(found))
 
 
 class VerbCommand(click.Command):

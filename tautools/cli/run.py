@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import shutil
@@ -21,21 +20,18 @@ from tautools.cli.options import (
     show_config_option,
     workspace_option,
 )
-from tautools.cli.output import cell_progress, cell_result_dict, emit, show_resolved, watch_starts
+from tautools.cli.output import cell_progress, cell_result_dict, emit, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
-from tautools.params import load_server, resolve_run, workspace_site
+from tautools.params import resolve_run, workspace_site
 from tautools.records import Strategy, UserStrategy
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tautools.bench.users import PersonQuestion
-    from tautools.params.models import RunParams
     from tautools.records import Event
     from tautools.run import Cell
-    from tautools.servers import Server
 
 _LOOK_S = 0.2
 """How long a line is waited for before looking whether it is still wanted [s]."""
@@ -125,6 +121,7 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
         return
     from tautools.bench.users import ask_person_with
     from tautools.run import prepare_cell, run_cell
+    from tautools.sweep import SweepCell, serving
 
     cell = prepare_cell(run, workspace=workspace, need_servers=False)  # bad input ends here, before any start
     if options["dry_run"]:
@@ -132,12 +129,17 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
         emit(plan, as_json=as_json, text=lambda: plan_text(cell, plan))
         return
     by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
-    servers = _started_servers(run, workspace) if options["start_servers"] else contextlib.nullcontext()
+    needed = [SweepCell(0, run, run.env)] if options["start_servers"] and cell.pending else []
+    servers = serving(needed, workspace=workspace, site=workspace_site(workspace), report=_print_progress)
     with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
         result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
     emit(cell_result_dict(result), as_json=as_json, text=str(result))
     if not result.finished:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
+
+
+def _print_progress(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _print_for_person(event: Event) -> None:
@@ -146,25 +148,6 @@ def _print_for_person(event: Event) -> None:
     elif event.kind == "interrupted":
         left_s = event.data["grace_s"]
         click.echo(f"\nBring this conversation to its end within {left_s:.0f} s, or interrupt again to leave it open.")
-
-
-@contextlib.contextmanager
-def _started_servers(run: RunParams, workspace: Path) -> Iterator[None]:
-    """Start the servers that the roles name and that do not run, and stop those again."""
-    from tautools.servers import Registry, launch_all
-
-    running = {name for record in Registry(workspace).list() for name in (record.name, record.spec.get("name"))}
-    wanted = dict.fromkeys(role.server for role in run.roles.values() if role.server and not role.base_url)
-    missing = [load_server(name, workspace=workspace) for name in wanted if name not in running]
-    started: list[Server] = []
-    try:
-        started.extend(launch_all(missing, workspace=workspace, site=workspace_site(workspace)))
-        for error in watch_starts(started).values():
-            raise error
-        yield
-    finally:
-        for server in started:
-            server.stop()
 
 
 def plan_dict(cell: Cell) -> dict[str, Any]:

@@ -14,6 +14,32 @@ from tautools.params.paths import shipped
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+def split_ids(texts: Iterable[str]) -> list[str]:
+    """Return the ids of a list as it is written everywhere, without repeats: `0-2,7` is 0, 1, 2 and 7.
+
+    Raises
+    ------
+    ValueError
+        When a range runs backwards, or nothing is named.
+    """
+    found: list[str] = []
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            found += [part] if part else []
+            continue
+        first, last = int(match[1]), int(match[2])
+        if first > last:
+            raise ValueError(f"the range {part} runs backwards")
+        found += map(str, range(first, last + 1))
+    if not found:
+        raise ValueError("the list is empty")
+    return list(dict.fromkeys(found))
+
+
 Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

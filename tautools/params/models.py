@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tautools.params.find import split_ids
 from tautools.records import BenchRef, Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -227,6 +228,8 @@ class TaskParams(Params):
     @field_validator("ids", mode="before")
     @classmethod
     def _ids_are_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return split_ids([value])
         return [str(item) for item in value] if isinstance(value, list) else value
 
 

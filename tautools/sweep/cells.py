@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
+from tautools.params.find import split_ids
 from tautools.params.models import RunParams, SharedRunParams
 from tautools.run import model_slug
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tautools.params.models import RoleParams, SweepParams
 
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_INDICES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +128,15 @@ def parse_indices(text: str) -> list[int]:
     ParamsError
         When the text is not of that form.
     """
-    indices: set[int] = set()
-    for part in text.replace(" ", "").split(","):
-        found = _RANGE.fullmatch(part)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if first > last:
-            raise ParamsError(
-                f"`{text}` does not name cells.", next_step="Write indices and ranges, such as 7 or 0-3,7."
-            )
-        indices.update(range(first, last + 1))
-    return sorted(indices)
+    written = text.replace(" ", "")
+    try:
+        if not _INDICES.fullmatch(written):
+            raise ValueError(written)
+        return sorted(map(int, split_ids([written])))
+    except ValueError as error:
+        raise ParamsError(
+            f"`{text}` does not name cells.", next_step="Write indices and ranges, such as 7 or 0-3,7."
+        ) from error
 
 
 def runs_folder(workspace: Path, sweep: str) -> Path:
