@@ -23,21 +23,22 @@ _log = logging.getLogger("tautools.simulate")
 def main(words: Sequence[str] | None = None) -> int:
     """Serve in the foreground; return the exit status: 0 ended by a signal, 1 could not start, 2 bad input."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s")
-    parser = _parser()
+    parser = argparse.ArgumentParser("python -m tautools.simulate", description="A SIMULATED model server.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free one")
+    parser.add_argument("--model", default="simulated", help="served model name")
+    parser.add_argument("--alias", nargs="+", action="extend", default=[], help="further served names")
+    for name, field in SimulateParams.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"  # argparse takes any unambiguous beginning: `--prefill-ms-per-1k`
+        parser.add_argument(flag, type=type(field.default), default=field.default, help=field.description)
     given = parser.parse_args(words)
     try:
         params = SimulateParams(**{name: getattr(given, name) for name in SimulateParams.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
         parser.error(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}")
-    server = SimulatedServer(
-        params,
-        model=given.model,
-        aliases=given.alias,
-        key=os.environ.get("VLLM_API_KEY", ""),
-        host=given.host,
-        port=given.port,
-    )
+    key = os.environ.get("VLLM_API_KEY", "")
+    server = SimulatedServer(params, model=given.model, aliases=given.alias, key=key, host=given.host, port=given.port)
     try:
         serve_until_signal(server, _log_start)
     except TautoolsError as error:
@@ -50,26 +51,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def _log_start(server: SimulatedServer) -> None:
     _log.info("%s model server: %s", MARK, server.params.model_dump_json())
     _log.info("Serving %s on %s", ", ".join(server.names), server.base_url)
-
-
-def _parser() -> argparse.ArgumentParser:
-    usual = SimulateParams()
-    parser = argparse.ArgumentParser("python -m tautools.simulate", description="A SIMULATED model server.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0 for a free one")
-    parser.add_argument("--model", default="simulated", help="served model name")
-    parser.add_argument("--alias", nargs="+", action="extend", default=[], help="further served names")
-    parser.add_argument("--skill", type=float, default=usual.skill, help="probability that a conversation is solved")
-    parser.add_argument("--ttft-ms", type=float, default=usual.ttft_ms, help="median time to first token")
-    parser.add_argument("--itl-ms", type=float, default=usual.itl_ms, help="median gap between tokens")
-    parser.add_argument("--prefill-ms-per-1k", "--prefill-ms-per-1k-tokens", dest="prefill_ms_per_1k_tokens",
-                        type=float, default=usual.prefill_ms_per_1k_tokens,
-                        help="added per 1000 uncached prompt tokens")  # fmt: skip
-    parser.add_argument("--jitter", type=float, default=usual.jitter, help="spread: deviation of the times' logarithm")
-    parser.add_argument("--speed", type=float, default=usual.speed, help="divides all times; 0 answers at once")
-    parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--max-model-len", type=int, default=usual.max_model_len)
-    return parser
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-
 # Bucket bounds of vLLM 0.32 [s].
 _TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
            2560)  # fmt: skip
@@ -58,10 +57,10 @@ class SimulatedMetrics:
         self.cached_tokens = 0
         self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
-        self.ttft = PrometheusHistogram(_TTFT_S)
-        self.inter_token = PrometheusHistogram(_ITL_S)
-        self.e2e = PrometheusHistogram(_REQUEST_S)
-        self.decode = PrometheusHistogram(_REQUEST_S)
+        self._ttft = PrometheusHistogram(_TTFT_S)
+        self._inter_token = PrometheusHistogram(_ITL_S)
+        self._e2e = PrometheusHistogram(_REQUEST_S)
+        self._decode = PrometheusHistogram(_REQUEST_S)
 
     def admitted(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Count a request that was taken in."""
@@ -88,11 +87,11 @@ class SimulatedMetrics:
         self.finished[reason] += 1
         if not sent_at_s:
             return
-        self.ttft.observe(sent_at_s[0])
-        self.e2e.observe(sent_at_s[-1])
-        self.decode.observe(sent_at_s[-1] - sent_at_s[0])
+        self._ttft.observe(sent_at_s[0])
+        self._e2e.observe(sent_at_s[-1])
+        self._decode.observe(sent_at_s[-1] - sent_at_s[0])
         for former, later in pairwise(sent_at_s):
-            self.inter_token.observe(later - former)
+            self._inter_token.observe(later - former)
 
     def text(self, mark: str) -> str:
         """Return everything as Prometheus reads it; the first line carries the mark."""
@@ -101,41 +100,33 @@ class SimulatedMetrics:
     def _lines(self) -> Iterator[str]:
         model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         labels = f'engine="0",model_name="{model}"'
-        yield from _metric_lines("tautools_simulated", "gauge", "1: no model stands behind these figures.", labels, 1)
         for name, kind, text, value in self._plain():
-            yield from _metric_lines(f"vllm:{name}", kind, text, labels, value)
+            yield from (f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name}{{{labels}}} {value}")
         yield "# HELP vllm:request_success_total Requests finished, by reason."
         yield "# TYPE vllm:request_success_total counter"
         for reason in _REASONS:
             yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {self.finished[reason]}'
-        for name, histogram in self._histograms():
-            yield f"# TYPE vllm:{name} histogram"
-            yield from histogram.lines(f"vllm:{name}", labels)
+        histograms = {
+            "time_to_first_token": self._ttft,
+            "inter_token_latency": self._inter_token,
+            "e2e_request_latency": self._e2e,
+            "request_decode_time": self._decode,
+        }
+        for name, histogram in histograms.items():
+            yield f"# TYPE vllm:{name}_seconds histogram"
+            yield from histogram.lines(f"vllm:{name}_seconds", labels)
 
     def _plain(self) -> list[tuple[str, str, str, float]]:
         usage = min(1.0, self.running_tokens / self.kv_capacity_tokens)
         return [
-            ("num_requests_running", "gauge", "Requests being answered.", self.running),
-            ("num_requests_waiting", "gauge", "Requests waiting: none, all are answered at once.", 0),
-            ("kv_cache_usage_perc", "gauge", "Share of the KV cache in use; 1 is full.", usage),
-            ("prefix_cache_queries_total", "counter", "Prompt tokens looked up.", self.prompt_tokens),
-            ("prefix_cache_hits_total", "counter", "Prompt tokens found.", self.cached_tokens),
-            ("prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
-            ("prompt_tokens_cached_total", "counter", "Prompt tokens not computed again.", self.cached_tokens),
-            ("generation_tokens_total", "counter", "Tokens sent.", self.generation_tokens),
-            ("num_preemptions_total", "counter", "Requests put back: never.", 0),
+            ("tautools_simulated", "gauge", "1: no model stands behind these figures.", 1),
+            ("vllm:num_requests_running", "gauge", "Requests being answered.", self.running),
+            ("vllm:num_requests_waiting", "gauge", "Requests waiting: none, all are answered at once.", 0),
+            ("vllm:kv_cache_usage_perc", "gauge", "Share of the KV cache in use; 1 is full.", usage),
+            ("vllm:prefix_cache_queries_total", "counter", "Prompt tokens looked up.", self.prompt_tokens),
+            ("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found.", self.cached_tokens),
+            ("vllm:prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
+            ("vllm:prompt_tokens_cached_total", "counter", "Prompt tokens not computed again.", self.cached_tokens),
+            ("vllm:generation_tokens_total", "counter", "Tokens sent.", self.generation_tokens),
+            ("vllm:num_preemptions_total", "counter", "Requests put back: never.", 0),
         ]
-
-    def _histograms(self) -> list[tuple[str, PrometheusHistogram]]:
-        return [
-            ("time_to_first_token_seconds", self.ttft),
-            ("inter_token_latency_seconds", self.inter_token),
-            ("e2e_request_latency_seconds", self.e2e),
-            ("request_decode_time_seconds", self.decode),
-        ]
-
-
-def _metric_lines(name: str, kind: str, text: str, labels: str, value: float) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    yield f"{name}{{{labels}}} {value}"
