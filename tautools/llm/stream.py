@@ -18,7 +18,7 @@ import orjson
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.faults import excerpt, refusal
 from tautools.llm.timeouts import StreamTimeouts
-from tautools.llm.types import ToolCall
+from tautools.llm.types import Completion, ToolCall
 
 if TYPE_CHECKING:
     from tautools.http import StreamedResponse, StreamHttp
@@ -108,16 +108,6 @@ class ToolCallParts:
             ToolCall(parts.id or f"call_{secrets.token_hex(8)}", parts.name, "".join(parts.arguments))
             for parts in self._calls
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The content of a whole answer."""
-
-    text: str
-    thinking: str
-    tool_calls: tuple[ToolCall, ...]
-    finish_reason: str
 
 
 class StreamParser:
@@ -260,7 +250,7 @@ class StreamParser:
             raise self._malformed("sends text that is no text", b"") from None
         if asked_to_think and not thinking and not calls and self.finish_reason == "length":
             text, thinking = "", text
-        return Completion(text, thinking, calls, self.finish_reason)
+        return Completion(text, calls, self.finish_reason, thinking)
 
     def _check(self) -> None:
         if self.finish_reason == "abort":

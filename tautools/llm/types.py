@@ -84,14 +84,20 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, with what the model only thought apart from it."""
+class Completion:
+    """The content of an answer, with what the model only thought apart from it."""
 
     text: str
-    """The answer's content, thinking removed."""
+    """Thinking removed."""
     tool_calls: tuple[ToolCall, ...]
     finish_reason: str
     thinking: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Completion):
+    """An answer and the record of its call."""
+
     record: CallRecord
     lost_s: float = 0.0
     """Time lost to failed attempts and to the waits after them [s]."""

@@ -117,7 +117,7 @@ async def test_each_family_is_switched_in_its_own_way(
 
 
 @pytest.mark.parametrize(
-    ("model", "thinking", "told"),
+    ("model", "thinking", "text"),
     [
         ("Qwen/Qwen3-4B-Instruct-2507", Thinking.ON, "never thinks"),
         ("Qwen/Qwen3-4B-Thinking-2507", Thinking.OFF, "always thinks"),
