@@ -9,8 +9,7 @@ from __future__ import annotations
 from tautools.bench.analysis.replay import null_baseline, reference_reward
 from tautools.bench.conversation import run_conversation
 from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts
-from tautools.bench.selection import approach_of, check_approach, select_tasks
-from tautools.bench.setting import build_setting, conversation_seed
+from tautools.bench.setting import approach_of, build_setting, check_approach, conversation_seed, select_tasks
 from tautools.bench.sources import open_domain, open_ref, open_source
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""The setting of a run, whose id makes conversations comparable, and the seed of each conversation."""
+"""What a run takes of a benchmark: approach, tasks and setting, checked against what the benchmark has; seeds.
+
+The id of a setting makes conversations comparable.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,75 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from tautools.bench.judge import BASIS, judge_texts
-from tautools.records import LOOP_VERSION, ModelConfig, Setting, canonical_json
+from tautools.bench.types import Approach, Expert, check_known
+from tautools.errors import BenchError
+from tautools.records import LOOP_VERSION, ModelConfig, Setting, Strategy, Thinking, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tautools.bench.types import Approach, Domain, Source
-    from tautools.params.models import RunParams
+    from tautools.bench.types import Domain, Source, Task
+    from tautools.params.models import RunParams, TaskParams
+
+
+def approach_of(run: RunParams) -> Approach:
+    """Return how a run is to be played; experts belong to the strategy `experts` alone."""
+    experts: tuple[Expert, ...] = ()
+    if run.strategy is Strategy.EXPERTS:
+        experts = tuple(
+            Expert(name, role.description, role.thinking is Thinking.ON) for name, role in run.experts.items()
+        )
+    return Approach(run.strategy, run.user_strategy, run.few_shot_displays, experts)
+
+
+def check_approach(domain: Domain, approach: Approach) -> None:
+    """Refuse a strategy that the benchmark does not have, or that lacks its models.
+
+    Raises
+    ------
+    BenchError
+        Naming those that it has.
+    """
+    for kind, wanted, known in (
+        ("strategy", approach.strategy, domain.strategies),
+        ("user strategy", approach.user_strategy, domain.user_strategies),
+    ):
+        if wanted not in known:
+            raise BenchError(
+                f"{domain.ref.bench} has no {kind} {wanted.value}.",
+                evidence=f"It has {', '.join(each.value for each in known)}.",
+                next_step=f"Choose another {kind}, or a benchmark that has this one.",
+            )
+    if approach.strategy is Strategy.EXPERTS and not approach.experts:
+        raise BenchError(
+            "The strategy experts has no experts.",
+            next_step="Name them with --expert NAME=SERVER, or under `experts:` in the file.",
+        )
+
+
+def select_tasks(domain: Domain, wanted: TaskParams) -> list[Task]:
+    """Return the tasks that were asked for, each once.
+
+    `ids` in their order, or else the half-open range of indices in the bench's order; of these the first `limit`.
+
+    Raises
+    ------
+    BenchError
+        When an id does not exist (the nearest are named), or no task is left.
+    """
+    if wanted.ids is not None:
+        names = list(dict.fromkeys(check_known("task", name, domain.tasks, of=domain.ref.env) for name in wanted.ids))
+    else:
+        end = None if wanted.end_index == -1 else wanted.end_index
+        names = list(domain.tasks)[wanted.start_index : end]
+    if not names:
+        raise BenchError(
+            f"No task of {domain.ref.env} is selected.",
+            evidence=f"{domain.ref.env} has {len(domain.tasks)} tasks in its split {domain.ref.split!r}; "
+            f"asked for: {wanted.model_dump(exclude_defaults=True)}.",
+            next_step="Widen the range, or name tasks by their ids.",
+        )
+    return [domain.tasks[name] for name in names[: wanted.limit]]
 
 
 def conversation_seed(seed: int, task_id: str, trial: int) -> int:
@@ -28,9 +93,6 @@ def conversation_seed(seed: int, task_id: str, trial: int) -> int:
     """
     digest = hashlib.sha256(canonical_json([seed, task_id, trial]).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-_PERSON = ModelConfig(model="human", provider="human")
 
 
 def build_setting(
@@ -52,7 +114,7 @@ def build_setting(
         The env and where it was loaded from.
     approach : Approach
         How both sides are played.
-    parties : mapping of str to Party
+    parties : mapping of str to ModelConfig
         The models as they will be asked: `agent`, `user`, `judge`, `expert:<name>`. A person has no model.
     simulated : bool
         Whether any of them is simulated.
@@ -69,7 +131,7 @@ def build_setting(
         split=domain.ref.split,
         strategy=run.strategy,
         agent=parties["agent"],
-        user=parties.get("user", _PERSON),
+        user=parties.get("user", ModelConfig(model="human", provider="human")),
         user_strategy=run.user_strategy,
         experts={part.removeprefix("expert:"): each for part, each in parties.items() if part.startswith("expert:")},
         judge=judge,

@@ -26,7 +26,7 @@ from tautools.run.progress import CellProgress, EventSink
 from tautools.run.provenance import MetricsWatch, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
 from tautools.run.worker import Worker
-from tautools.servers import endpoints
+from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

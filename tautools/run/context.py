@@ -17,8 +17,8 @@ from tautools.params import load_server
 from tautools.records import Role
 from tautools.run.folder import results_of
 from tautools.run.ledger import read_calls, read_conversation, rows_of
-from tautools.servers import Registry
 from tautools.servers.addresses import servers_for_role
+from tautools.servers.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

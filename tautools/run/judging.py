@@ -30,7 +30,7 @@ from tautools.run.ledger import (
 )
 from tautools.run.plan import judging_note, model_config_of
 from tautools.run.progress import CallCounts
-from tautools.servers import endpoints
+from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

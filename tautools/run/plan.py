@@ -21,8 +21,8 @@ from tautools.params import load_persona, load_server
 from tautools.records import ModelConfig
 from tautools.run.folder import SETTING_FILE, find_folder, make_folder, open_recorded_source, results_of
 from tautools.run.ledger import Ledger
-from tautools.servers import Registry, endpoints
-from tautools.servers.addresses import address_from_env, servers_for_role
+from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
+from tautools.servers.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -17,7 +17,7 @@ from tautools.errors import ModelCallError
 from tautools.files import ensure_folder, write_atomic
 from tautools.git import ask_git
 from tautools.http import Http
-from tautools.servers import Registry
+from tautools.servers.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tautools.http import Http
     from tautools.params.models import RoleParams
     from tautools.records import Certificate, Check, ServerRecord
+    from tautools.servers.checks.target import CheckContext
 
 
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
@@ -282,31 +284,44 @@ class _Search:
         return self._checked(endpoint, ask_models(base_url, key=key, http=self.http))
 
     def registered(self, candidates: Sequence[ServerRecord]) -> list[Endpoint]:
-        ready: list[Endpoint] = []
-        problems: list[str] = []
-        for record, snapshot in zip(candidates, states_of(candidates, self.registry, self.http), strict=True):
-            if snapshot.state is not State.READY:
-                problems.append(f"{record.name} is {snapshot}")
-                continue
-            # The certificate may be a day old: what costs the server nothing is checked again at each use.
-            done = recheck(target_of(record, self.registry.key(record)), http=self.http)
-            failed = next((check for check in done.checks if check.passed is False), None)
-            if failed is not None or done.models is None:
-                detail = f": {failed.name}: {failed.detail}" if failed else ""
-                problems.append(f"{record.name} is not what was verified{detail}")
-                continue
-            base_url, model = backend_of(record).address(record), self.role.model or record.model
-            ready.append(self._checked(Endpoint(base_url, model, key=done.target.key, name=record.name), done.models))
-        if problems and not ready:
+        with ThreadPoolExecutor(max_workers=min(32, len(candidates) or 1)) as pool:  # one that hangs delays none
+            checked = list(pool.map(self._recheck, candidates))
+        ready = []
+        for record, (done, problem) in zip(candidates, checked, strict=True):
+            if done is not None and done.models is not None and not problem:
+                model = self.role.model or record.model
+                endpoint = Endpoint(done.target.base_url, model, key=done.target.key, name=record.name)
+                ready.append(self._checked(endpoint, done.models))
+        if ready:
+            return ready
+        problems = []
+        snapshots = states_of(candidates, self.registry, self.http)
+        for record, (_, problem), snapshot in zip(candidates, checked, snapshots, strict=True):
+            state = f"not what was verified{problem}" if snapshot.state is State.READY else str(snapshot)
+            problems.append(f"{record.name} is {state}")
+        if problems:
             backend = backend_of(candidates[0])
             logs = "" if "logs" in backend.unfit else f"See `tautools server logs {candidates[0].name}`. "
             raise ServerError(
                 f"No server for the {self.role_name} is ready: {'; '.join(problems)}.",
                 next_step=f"{logs}{backend.start_again(candidates[0])}",
             )
-        if not ready:
-            raise self._unknown()
-        return ready
+        raise self._unknown()
+
+    def _recheck(self, record: ServerRecord) -> tuple[CheckContext | None, str]:
+        """Check a server that was verified once more; return what was found, and what is wrong.
+
+        The certificate may be a day old: what costs the server nothing is checked again at each use.
+        """
+        if record.certificate is None or self.registry.activity(record):
+            return None, ": it is not verified"
+        try:
+            done = recheck(target_of(record, self.registry.key(record)), http=self.http)
+        except ServerError as error:
+            return None, f": {error.problem}"
+        checks = (*record.certificate.checks, *done.checks)
+        failed = next((check for check in checks if check.passed is False), None)
+        return done, "" if failed is None else f": {failed.name}: {failed.detail}"
 
     def _checked(self, endpoint: Endpoint, answer: ModelList) -> Endpoint:
         """Return the endpoint with what its server says of itself; raise when it does not serve the role."""

@@ -57,4 +57,4 @@ def test_a_run_reads_setting_ledger_and_registry_once(workspace, trials):
 
 def test_a_run_goes_through_few_files(workspace):
     _, trace = traced_run(workspace, "--task-ids", "5,6")
-    assert len(trace["files"]) <= 51, trace["files"]
+    assert len(trace["files"]) <= 48, trace["files"]

@@ -26,7 +26,7 @@ from tautools.bench.fidelity.scripts import (
     make_cases,
 )
 from tautools.bench.fidelity.traces import FixedTextMask, play_ours
-from tautools.bench.selection import check_approach, select_tasks
+from tautools.bench.setting import check_approach, select_tasks
 from tautools.bench.types import Approach
 from tautools.records import Outcome, Strategy, UserStrategy
 

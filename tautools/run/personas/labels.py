@@ -19,7 +19,7 @@ from tautools.llm.types import CallTag
 from tautools.records import Role
 from tautools.run.ledger import ResultsWriter
 from tautools.run.plan import model_config_of
-from tautools.servers import endpoints
+from tautools.servers.addresses import endpoints
 from tautools.stats import binomial_tail, exact_interval
 
 if TYPE_CHECKING:
