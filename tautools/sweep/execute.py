@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import TautoolsError
-from tautools.iri import without_iri_grammar
 from tautools.shell import process_alive, this_process
 from tautools.sweep.notebook import check_parameters
 from tautools.sweep.status import STOPPED, CellAttempt, write_attempt
