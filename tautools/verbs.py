@@ -6,20 +6,12 @@ else the variable TAUTOOLS_WORKSPACE, else the current folder.
 
 from __future__ import annotations
 
-import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
-from tautools.params import (
-    RUN_OPTIONS,
-    default_site,
-    load_server,
-    load_site,
-    load_sweep,
-    resolve_run,
-    workspace_path,
-)
+from tautools.params import RUN_OPTIONS, load_server, load_sweep, resolve_run, workspace_path, workspace_site
 from tautools.params.find import did_you_mean
 
 if TYPE_CHECKING:
@@ -27,7 +19,7 @@ if TYPE_CHECKING:
 
     from tautools.importers import ImportResult
     from tautools.params.models import ServerParams, SiteParams, SweepParams
-    from tautools.records import Certificate, Check, Event
+    from tautools.records import Certificate, Check
     from tautools.report import ReportPaths
     from tautools.run import CellResult
     from tautools.servers import Server
@@ -42,7 +34,7 @@ class ServerList(list["Server"]):
     """Several servers; printed with their states now."""
 
     def __repr__(self) -> str:
-        lines = [f"{each.name:<24} {each.state()!s}  {each.record.model} {each.record.base_url}" for each in self]
+        lines = (f"{each.name:<24} {each.state()!s}  {each.record.model} {each.record.base_url}" for each in self)
         return "\n".join(lines) or "No server is registered in this workspace."
 
     def wait_ready(self, on_check: Callable[[Check], None] | None = None) -> ServerList:
@@ -98,9 +90,9 @@ def launch(
     from tautools.servers import launch_all
 
     folder = workspace_path(workspace)
-    params = [_server_params(name, folder, overrides) for name in names]
-    where = default_site(folder) if site is None else site
-    chosen = load_site(where, workspace=folder) if isinstance(where, str | Path) else where
+    by_name = partial(load_server, workspace=folder, overrides=overrides)
+    params = [by_name(name) if isinstance(name, str | Path) else name for name in names]
+    chosen = workspace_site(folder, site) if site is None or isinstance(site, str | Path) else site
     return ServerList(launch_all(params, workspace=folder, site=chosen, force=force))
 
 
@@ -420,12 +412,7 @@ def doctor(workspace: str | Path | None = None, *, site: str | None = None) -> D
 
 
 def _run_one(
-    folder: Path,
-    overrides: Sequence[str],
-    options: dict[str, Any],
-    *,
-    start_servers: bool,
-    on_event: Callable[[Event], None] | None,
+    folder: Path, overrides: Sequence[str], options: dict[str, Any], *, start_servers: bool, on_event: Any
 ) -> CellResult:
     from tautools.run import prepare_cell, run_cell
     from tautools.sweep import SweepCell, serving
@@ -433,7 +420,7 @@ def _run_one(
     params = resolve_run(_run_flags(options), workspace=folder, overrides=overrides).params
     cell = prepare_cell(params, workspace=folder, need_servers=False)
     needed = [SweepCell(0, params, params.env)] if start_servers and cell.pending else []
-    with serving(needed, workspace=folder, site=default_site(folder)) if needed else contextlib.nullcontext():
+    with serving(needed, workspace=folder, site=workspace_site(folder), start=bool(needed)):
         return run_cell(cell, on_event=on_event)
 
 
@@ -448,16 +435,8 @@ def _run_flags(options: dict[str, Any]) -> dict[str, Any]:
     return {RUN_ARGUMENTS[name]: value for name, value in options.items()}
 
 
-def _server_params(name: str | Path | ServerParams, folder: Path, overrides: Sequence[str]) -> ServerParams:
-    if isinstance(name, str | Path):
-        return load_server(name, workspace=folder, overrides=overrides)
-    return name
-
-
 def _sweep_params(sweep: str | Path | SweepParams, folder: Path, overrides: Sequence[str]) -> SweepParams:
-    if isinstance(sweep, str | Path):
-        return load_sweep(sweep, workspace=folder, overrides=overrides)
-    return sweep
+    return load_sweep(sweep, workspace=folder, overrides=overrides) if isinstance(sweep, str | Path) else sweep
 
 
 def _indices(cells: str | Sequence[int] | None) -> Sequence[int] | None:
