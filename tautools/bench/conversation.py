@@ -128,7 +128,7 @@ class _Episode:
             attach_persona(self.user, self.approach.persona)
         if self.protocol.agent_opening:
             self.agent.messages.append({"role": "assistant", "content": self.protocol.agent_opening})
-            self.actions.append(TrajectoryAction(said=self.protocol.agent_opening))
+            self.actions.append(TrajectoryAction(text=self.protocol.agent_opening))
 
     async def run(self) -> Conversation:
         """Run the conversation to its end and return the record."""
@@ -166,7 +166,7 @@ class _Episode:
             answer = await self._reply_of(self.agent, Role.AGENT, turn)
             if answer is None:
                 return
-            self.actions.append(TrajectoryAction(said=answer))
+            self.actions.append(TrajectoryAction(text=answer))
             self.user.receive(answer)
             self._check_message_limits()
         raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
@@ -243,7 +243,7 @@ class _Episode:
     async def _run_calls(self, next_turn: Turn, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
         if next_turn.calls and by == "assistant" and next_turn.raw_text.strip() and self.protocol.counts_messages:
-            self.actions.append(TrajectoryAction(said=next_turn.raw_text))
+            self.actions.append(TrajectoryAction(text=next_turn.raw_text))
         observations = [await self.env_state.call(call.name, call.arguments, by) for call in next_turn.calls]
         self.actions += [
             TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=observation.error)
@@ -302,7 +302,7 @@ class _Episode:
         self.reported = len(self.agent.messages)
 
     def _record(self, outcome: Outcome | None, reason: str, started_at: float) -> Conversation:
-        scored = self.env_state.reward([action.said for action in self.actions if not action.call])
+        scored = self.env_state.reward([action.text for action in self.actions if not action.call])
         reward: float | None = scored.value
         info = dict(scored.info)
         if outcome is None:

@@ -163,7 +163,7 @@ def _actions_of(said: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]
         for call in calls:
             yield TrajectoryAction(by=by, call=str(call.get("name")), arguments=arguments_text(call.get("arguments")))
         if message["role"] == "assistant" and message.get("content") and not calls:
-            yield TrajectoryAction(said=str(message["content"]))
+            yield TrajectoryAction(text=str(message["content"]))
 
 
 def arguments_text(given: Any) -> str:

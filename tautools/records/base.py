@@ -89,7 +89,7 @@ class Thinking(StrEnum):
 
 
 class ThinkingSwitch(StrEnum):
-    """How a model is told to think or not to."""
+    """How a model is switched between thinking and not."""
 
     TEMPLATE = "template"
     """A variable of its chat template, sent as `chat_template_kwargs`."""

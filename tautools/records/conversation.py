@@ -64,7 +64,7 @@ class CallRecord(Record):
 
 
 class ConversationLocation(BaseModel):
-    """Where a finished conversation lies, and what its bytes must hash to."""
+    """Where a finished conversation is stored, and what its bytes must hash to."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,42 +76,42 @@ class ConversationLocation(BaseModel):
 
 
 class TrajectoryAction(BaseModel):
-    """One thing that was done in a conversation and that its score rests on: a tool call, or words for the user."""
+    """One action of a conversation that its score depends on: a tool call, or a text for the user."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     by: Literal["assistant", "user"] = "assistant"
     call: str = ""
-    """Name of the tool that was called; empty for words."""
+    """Name of the tool that was called; empty for a text."""
     arguments: str = ""
     """Of the call, as its model wrote them."""
     error: bool = False
     """Whether the tool refused the call."""
-    said: str = ""
-    """What the agent said to the user."""
+    text: str = ""
+    """What the agent wrote to the user."""
 
 
 class ImportedFrom(BaseModel):
-    """Where a conversation comes from that was not held here: a row of another program's file."""
+    """Where an imported conversation comes from: a row of another program's file."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     file: str
     """Name of the file."""
     sha256: str
-    """Of the file's bytes as they lay there."""
+    """Of the file's bytes as they were."""
     format: str
     """Such as `tau-bench`, `tau2-bench`, `inspect`, `tautools`."""
     row: int
-    """Place in the file, from 0."""
+    """Position in the file, from 0."""
     at: float
     """Unix time at which it was imported [s]."""
     timed: bool = False
-    """Whether the file says when the conversation was held; if not, its times are those of its adoption."""
+    """Whether the file says when the conversation took place; if not, its times are those of the import."""
 
 
-class Conversation(Record):
-    """One finished (task, trial) under one setting, with its messages."""
+class FinishedConversation(Record):
+    """What a conversation and its row in the ledger both say."""
 
     setting_id: str
     env: str
@@ -119,6 +119,18 @@ class Conversation(Record):
     trial: int
     outcome: Outcome
     reward: float | None
+    started_at: float
+    """Unix time [s]."""
+    finished_at: float
+    error: str = ""
+    simulated: bool = False
+    imported: ImportedFrom | None = None
+    """Where it was imported from; None when it was run here."""
+
+
+class Conversation(FinishedConversation):
+    """One finished (task, trial) under one setting, with its messages."""
+
     reward_info: dict[str, Any] = Field(default_factory=dict)
     """The scorer's parts: `db`, `communicate`, explanations, touched entities that differ."""
     messages: list[dict[str, Any]]
@@ -126,28 +138,13 @@ class Conversation(Record):
     user_messages: list[dict[str, Any]] = Field(default_factory=list)
     """The same conversation as the user model saw it, system prompt first."""
     actions: list[TrajectoryAction] = Field(default_factory=list)
-    """The calls of both sides and the agent's words to the user, as they happened: enough to score it again."""
+    """The calls of both sides and the agent's texts to the user, as they happened: enough to score it again."""
     seed: int
-    started_at: float
-    """Unix time [s]."""
-    finished_at: float
-    error: str = ""
-    simulated: bool = False
-    imported: ImportedFrom | None = None
-    """Where it was imported from; None when it was held here."""
 
 
-class CommitRow(Record):
+class CommitRow(FinishedConversation):
     """The ledger's row: a conversation is finished if and only if such a row can be read."""
 
-    setting_id: str
-    env: str
-    task_id: str
-    trial: int
-    outcome: Outcome
-    reward: float | None
-    started_at: float
-    finished_at: float
     agent_calls: int = 0
     user_calls: int = 0
     expert_calls: int = 0
@@ -156,11 +153,8 @@ class CommitRow(Record):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    place: ConversationLocation
+    location: ConversationLocation
     writer: str
-    error: str = ""
-    simulated: bool = False
-    imported: ImportedFrom | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -174,7 +168,7 @@ class CommitRow(Record):
 
     @property
     def duration_s(self) -> float | None:
-        """Wall time of the conversation [s]; None when it was imported from a file that does not tell."""
+        """Wall time of the conversation [s]; None when it was imported from a file that does not say."""
         if self.imported is not None and not self.imported.timed:
             return None
         return self.finished_at - self.started_at

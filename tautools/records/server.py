@@ -1,4 +1,4 @@
-"""What the registry knows of servers, and what was proven of them."""
+"""What the registry knows about servers: records, certificates, checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tautools.records.base import Record
 
 
 class Check(BaseModel):
-    """One probe of the verification ladder."""
+    """One check of a server."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -28,7 +28,7 @@ class Check(BaseModel):
 
 
 class Certificate(Record):
-    """Proof that an address was the right server in working order, at one moment."""
+    """The checks of one moment: whether an address was the right server in working order."""
 
     server: str
     base_url: str
@@ -58,7 +58,7 @@ class Certificate(Record):
 
 
 class ServerRecord(Record):
-    """What the registry knows of one server."""
+    """What the registry knows about one server."""
 
     name: str
     backend: Literal["local", "slurm", "attached"] = "local"
@@ -67,7 +67,7 @@ class ServerRecord(Record):
     model: str
     """The served model name that requests carry."""
     alias: str = ""
-    """A name given to this one launch and served beside the model name: proof of identity."""
+    """A name given to this one launch and served alongside the model name, to identify it."""
     base_url: str
     """Ends in `/v1`."""
     key_file: str = ""

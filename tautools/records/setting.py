@@ -57,11 +57,11 @@ class ModelConfig(BaseModel):
     sampling: Sampling = Sampling()
     thinking: Thinking = Thinking.DEFAULT
     thinking_switch: ThinkingSwitch = ThinkingSwitch.TEMPLATE
-    """How it is told what `thinking` asks of it."""
+    """How the model learns what `thinking` asks of it."""
 
 
 class Limits(BaseModel):
-    """Where a conversation ends if nobody ends it."""
+    """Limits at which a conversation ends."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

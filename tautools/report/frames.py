@@ -39,7 +39,7 @@ def conversation_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {**_cell_columns(cell), **row.model_dump(mode="json", exclude={"place"}), "duration_s": row.duration_s}
+        {**_cell_columns(cell), **row.model_dump(mode="json", exclude={"location"}), "duration_s": row.duration_s}
         for cell in widest_cells(cells)
         for row in cell.rows
     ]

@@ -108,12 +108,12 @@ class Ledger:
             self._void.add((void.file, void.offset, void.sha256))
             return
         row = _parse(CommitRow, line)
-        if row is not None and row.outcome is not Outcome.INFRA and _is_bare_name(row.place.file):
+        if row is not None and row.outcome is not Outcome.INFRA and _is_bare_name(row.location.file):
             self._rows.setdefault(row.key, []).append(row)
 
     def _first(self, rows: list[CommitRow], sizes: dict[str, int]) -> CommitRow | None:
-        there = [row for row in rows if self._is_there(row.place, sizes)]
-        return min(there, key=lambda row: (row.finished_at, row.writer, row.place.offset), default=None)
+        there = [row for row in rows if self._is_there(row.location, sizes)]
+        return min(there, key=lambda row: (row.finished_at, row.writer, row.location.offset), default=None)
 
     def _is_there(self, place: ConversationLocation, sizes: dict[str, int]) -> bool:
         if (place.file, place.offset, place.sha256) in self._void:
@@ -147,7 +147,7 @@ def read_conversation(folder: Path, row: CommitRow) -> Conversation:
     if found is None:
         raise RecordError(
             f"The conversation of task {row.task_id}, trial {row.trial} is damaged.",
-            evidence=f"{folder / 'conversations' / row.place.file}, {row.place.length} bytes from {row.place.offset}: "
+            evidence=f"{folder / 'conversations' / row.location.file}, from byte {row.location.offset}: "
             "not what the ledger says.",
             next_step="Run the cell again with `tautools run`: it finds the damage and repeats this conversation.",
         )
@@ -192,10 +192,10 @@ def _parse(kind: type[Model], line: bytes) -> Model | None:
 
 def _bytes(folder: Path, row: CommitRow) -> bytes | None:
     try:
-        raw = read_span(folder / "conversations" / row.place.file, row.place.offset, row.place.length)
+        raw = read_span(folder / "conversations" / row.location.file, row.location.offset, row.location.length)
     except FileNotFoundError:
         return None
-    return raw if hashlib.sha256(raw).hexdigest() == row.place.sha256 else None
+    return raw if hashlib.sha256(raw).hexdigest() == row.location.sha256 else None
 
 
 def _is_bare_name(name: str) -> bool:
@@ -293,7 +293,7 @@ class ResultsWriter:
         )
         fields = {name: getattr(conversation, name) for name in _SHARED_FIELDS}
         fields |= {"tool_calls": sum(map(is_tool_output, conversation.messages)), **counts}
-        row = CommitRow(**fields, place=place, writer=self.name)
+        row = CommitRow(**fields, location=place, writer=self.name)
         self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row
 
@@ -304,7 +304,7 @@ class ResultsWriter:
 
     def void(self, row: CommitRow, reason: str) -> None:
         """Take back a row whose conversation is damaged."""
-        place = row.place
+        place = row.location
         line = VoidedRow(file=place.file, offset=place.offset, sha256=place.sha256, reason=reason, at=time.time())
         self._append("ledger", line.model_dump_json().encode(), sync=True)
 

@@ -49,14 +49,14 @@ def actions_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> It
     elif calls:
         yield from (TrajectoryAction(call=call["name"], arguments=call["arguments"]) for call in calls)
     elif strategy not in _TEXT:
-        yield TrajectoryAction(said=text)
+        yield TrajectoryAction(text=text)
     elif bench == "tau-bench":
         yield _read_v1(text)
     else:
         turn = read_action(text)
         yield from (TrajectoryAction(call=call.name, arguments=call.arguments) for call in turn.calls)
         if not turn.calls:
-            yield TrajectoryAction(said=turn.text)
+            yield TrajectoryAction(text=turn.text)
 
 
 def _called_v1(call: Mapping[str, Any]) -> TrajectoryAction:
@@ -65,7 +65,7 @@ def _called_v1(call: Mapping[str, Any]) -> TrajectoryAction:
     if made.call != RESPOND:
         return made
     try:
-        return TrajectoryAction(said=str(json.loads(made.arguments)["content"]))
+        return TrajectoryAction(text=str(json.loads(made.arguments)["content"]))
     except (ValueError, TypeError, KeyError):
         return made
 
@@ -77,9 +77,9 @@ def _read_v1(text: str) -> TrajectoryAction:
         action = json.loads(written)
         name, arguments = action["name"], action["arguments"]
     except (ValueError, TypeError, KeyError):
-        return TrajectoryAction(said=written)
+        return TrajectoryAction(text=written)
     if name == RESPOND:
-        return TrajectoryAction(said=str(arguments.get("content", "")) if isinstance(arguments, dict) else written)
+        return TrajectoryAction(text=str(arguments.get("content", "")) if isinstance(arguments, dict) else written)
     return TrajectoryAction(call=str(name), arguments=json.dumps(arguments))
 
 

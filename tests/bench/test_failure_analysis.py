@@ -29,7 +29,7 @@ def actions_of(task: Task, **instead: Any) -> list[TrajectoryAction]:
         TrajectoryAction(call=each.name, arguments=json.dumps({**each.arguments, **instead.get(each.name, {})}))
         for each in task.reference
     ]
-    return [*calls, TrajectoryAction(said="Done: " + ", ".join(task.communicate))]
+    return [*calls, TrajectoryAction(text="Done: " + ", ".join(task.communicate))]
 
 
 def writes(task: Task) -> list[ReferenceAction]:
@@ -148,7 +148,7 @@ def said(retail: Domain, words: str, *wanted: str) -> dict[ScoringRules, float]:
     plain = next(t for t in retail.tasks.values() if not writes(t))
     task = Task(plain.id, plain.user_system, plain.reference, wanted, source_task=plain.source_task)
     done = replay(
-        retail, task, [*actions_of(plain)[:-1], TrajectoryAction(said=words), TrajectoryAction(said="in two parts")]
+        retail, task, [*actions_of(plain)[:-1], TrajectoryAction(text=words), TrajectoryAction(text="in two parts")]
     )
     return {rules: score_by_rules(rules, retail, task, done, Outcome.FAILED).reward for rules in ScoringRules}
 

@@ -48,7 +48,7 @@ def test_messages_take_openais_form_and_calls_and_tokens_are_counted(tmp_path):
         "function": {"name": "get_order_details", "arguments": '{"order_id": "1"}'},
     }
     assert found.messages[3] == {"role": "tool", "tool_call_id": "c", "content": "{}"}
-    assert [(deed.call, deed.said) for deed in found.actions] == [
+    assert [(deed.call, deed.text) for deed in found.actions] == [
         ("", "Hi! How can I help you today?"),
         ("get_order_details", ""),
         ("", "Done."),

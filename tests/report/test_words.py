@@ -38,7 +38,7 @@ def _score(
             reward=float(value),
             started_at=0.0,
             finished_at=1.0,
-            place=ConversationLocation(file="a.jsonl", offset=0, length=1, sha256=""),
+            location=ConversationLocation(file="a.jsonl", offset=0, length=1, sha256=""),
             writer="a",
         )
         for number, value in enumerate(passed)

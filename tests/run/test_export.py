@@ -195,11 +195,11 @@ def test_the_calls_of_both_sides_stand_where_they_were_made():
             {"role": "tool", "tool_call_id": "c5", "content": "Off."},
         ],
         actions=[
-            TrajectoryAction(said="Hi!"),
+            TrajectoryAction(text="Hi!"),
             TrajectoryAction(by="user", call="press"),
             TrajectoryAction(call="look", error=True),
             TrajectoryAction(call="read"),
-            TrajectoryAction(said="And now?"),
+            TrajectoryAction(text="And now?"),
             TrajectoryAction(by="user", call="press", error=True),
         ],
     )

@@ -55,8 +55,8 @@ def test_deeds_are_read_off_messages_where_a_record_does_not_have_them(results):
         for row in rows_of(folder):
             kept = read_conversation(folder.path, row)
             older = kept.model_copy(update={"actions": []})
-            assert [(d.call, json.loads(d.arguments or "{}"), d.said) for d in actions_of(older, folder.setting)] == [
-                (d.call, json.loads(d.arguments or "{}"), d.said) for d in kept.actions
+            assert [(d.call, json.loads(d.arguments or "{}"), d.text) for d in actions_of(older, folder.setting)] == [
+                (d.call, json.loads(d.arguments or "{}"), d.text) for d in kept.actions
             ]
 
 
@@ -76,9 +76,9 @@ def test_v1_reads_what_follows_its_last_action():
     assert v1_deeds('Thought:\nhm\nAction:\n{"name": "a", "arguments": {"x": 1}}') == [
         TrajectoryAction(call="a", arguments='{"x": 1}')
     ]
-    assert v1_deeds('Action: {"name": "respond", "arguments": {"content": "hi"}}') == [TrajectoryAction(said="hi")]
-    assert v1_deeds("Action: one\nAction: two") == [TrajectoryAction(said="two")]
-    assert v1_deeds("no action at all") == [TrajectoryAction(said="no action at all")]
+    assert v1_deeds('Action: {"name": "respond", "arguments": {"content": "hi"}}') == [TrajectoryAction(text="hi")]
+    assert v1_deeds("Action: one\nAction: two") == [TrajectoryAction(text="two")]
+    assert v1_deeds("no action at all") == [TrajectoryAction(text="no action at all")]
 
 
 def test_the_counts_and_the_single_conversations_are_printed(results):

@@ -43,7 +43,7 @@ def test_each_writer_has_its_own_file_and_never_reopens_one(tmp_path):
     finish(tmp_path, ("1", 0))
     names = {path.name for path in (tmp_path / "ledger").iterdir()}
     assert len(names) == 2
-    assert {row.place.file for row in read_ledger(tmp_path).values()} == names
+    assert {row.location.file for row in read_ledger(tmp_path).values()} == names
 
 
 def test_a_ledger_cut_at_any_byte_keeps_exactly_the_rows_that_were_complete(tmp_path):
@@ -63,7 +63,7 @@ def test_a_row_whose_conversation_was_cut_is_not_finished(tmp_path):
     for cut in random.Random(2).sample(range(len(whole)), 60):
         path.write_bytes(whole[:cut])
         finished = {key[1] for key in read_ledger(tmp_path)}
-        assert finished == {row.task_id for row in (first, second) if row.place.offset + row.place.length <= cut}
+        assert finished == {row.task_id for row in (first, second) if row.location.offset + row.location.length <= cut}
 
 
 def test_nul_bytes_and_foreign_lines_count_as_never_written(tmp_path):

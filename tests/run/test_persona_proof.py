@@ -52,10 +52,10 @@ def rewrite(workspace, name, change):
     place = workspace / "results/retail/fc" / name
     for ledger in (place / "ledger").glob("*.jsonl"):
         rows = [json.loads(line) for line in ledger.read_text().splitlines()]
-        file = place / "conversations" / rows[0]["place"]["file"]
+        file = place / "conversations" / rows[0]["location"]["file"]
         old, new, lines = file.read_bytes(), b"", []
         for row in rows:
-            at = row["place"]
+            at = row["location"]
             talk = json.loads(old[at["offset"] : at["offset"] + at["length"]])
             change(talk)
             body = json.dumps(talk).encode()

@@ -63,7 +63,7 @@ def replay(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> R
             before, observation = now, run_without_loop(env_state.call(action.call, action.arguments, action.by))
             now = dict(env_state.changes())
             steps.append(ReplayStep(action, observation, wrote=now != before))
-    said = tuple(action.said for action in actions if not action.call)
+    said = tuple(action.text for action in actions if not action.call)
     return Replay(tuple(steps), said, now, env_state.reward(said))
 
 

@@ -337,7 +337,7 @@ def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
     figures: dict[str, dict[Pair, float]] = {name: {} for name in AGENT_MEASURES}
     for pair, each in run.conversations.items():
         mine = [action for action in actions_of(each.conversation, run.folder.setting) if action.by == "assistant"]
-        text = "\n".join(action.said for action in mine if not action.call)
+        text = "\n".join(action.text for action in mine if not action.call)
         values = (
             len(each.messages),
             each.row.prompt_tokens,

@@ -130,7 +130,7 @@ def read_labels(run: PersonaRun) -> LabelSummary | None:
         content = json.loads(path.read_bytes())
         labels: list[dict[str, Any]] = content["labels"]
         chance = 1 / len(content["choices"])
-        now = {pair: each.row.place.sha256 for pair, each in run.conversations.items()}
+        now = {pair: each.row.location.sha256 for pair, each in run.conversations.items()}
         valid = [each for each in labels if now.get((each["task_id"], each["trial"])) == each["sha256"]]
         answers = Counter(str(each["answer"]) for each in valid)
         judge, simulated = str(content["judge"]), bool(content["simulated"])
@@ -186,9 +186,9 @@ async def _label(
         seed=each.conversation.seed,
     )
     async with free:
-        reply = await client.complete(tag, question(each.messages, choices, salt=row.place.sha256))
+        reply = await client.complete(tag, question(each.messages, choices, salt=row.location.sha256))
     answer = _chosen(reply.text, choices)
-    return {"task_id": row.task_id, "trial": row.trial, "answer": answer, "sha256": row.place.sha256}
+    return {"task_id": row.task_id, "trial": row.trial, "answer": answer, "sha256": row.location.sha256}
 
 
 def question(messages: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
