@@ -96,6 +96,13 @@ class ServerRecord(Record):
     owner: str = ""
 
     @property
+    def process(self) -> tuple[int, float] | None:
+        """Its process as pid and start time; None when it has none or it is not known."""
+        if self.pid is None or self.pid_started_at is None:
+            return None
+        return self.pid, self.pid_started_at
+
+    @property
     def on_this_host(self) -> bool:
         """Whether its process, if it has one, is one of this machine."""
         return self.host in {"", socket.gethostname()}

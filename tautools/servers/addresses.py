@@ -351,7 +351,7 @@ class _Search:
                 evidence=f"It serves: {', '.join(answer.names)}.",
                 next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
             )
-        return replace(endpoint, simulated=answer.simulated, max_model_len=answer.length_of(endpoint.model))
+        return replace(endpoint, simulated=answer.simulated, max_model_len=answer.lengths.get(endpoint.model))
 
     def _key_from_env(self) -> str:
         name = self.role.api_key_env

@@ -1,4 +1,4 @@
-"""Cards: read through stand-ins for hl-smi and nvidia-smi, held by real processes, refused, waited for."""
+"""Cards: read through stand-ins for hl-smi and nvidia-smi, used by real processes, refused, waited for."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def test_the_holder_of_a_card_is_named_with_pid_age_and_command(
 ) -> None:
     node(device, [0, 0]).hold(1, sleeper.pid)
 
-    free, held = AcceleratorProbe(proc=NOWHERE).read()
+    free, busy = AcceleratorProbe(proc=NOWHERE).read()
 
     assert free.idle
-    assert [holder.pid for holder in held.holders] == [sleeper.pid]
-    assert held.holders[0].mine
-    assert f"process {sleeper.pid} of " in held.why_busy
-    assert " s old: " in held.why_busy
-    assert "time.sleep(600)" in held.why_busy
+    assert [holder.pid for holder in busy.holders] == [sleeper.pid]
+    assert busy.holders[0].mine
+    assert f"process {sleeper.pid} of " in busy.why_busy
+    assert " s old: " in busy.why_busy
+    assert "time.sleep(600)" in busy.why_busy
 
 
 def test_an_open_device_file_betrays_a_holder_that_the_table_hides(
@@ -111,7 +111,7 @@ def test_an_open_device_file_betrays_a_holder_that_the_table_hides(
     assert not cards[1].idle
 
 
-def test_a_program_that_fails_is_told_in_its_own_words(node: Any) -> None:
+def test_a_program_that_fails_is_reported_in_its_own_words(node: Any) -> None:
     node("gaudi", [768]).save(fail="driver is not loaded")
 
     with pytest.raises(ServerError) as error:
@@ -175,7 +175,7 @@ def test_a_server_shows_its_process_the_modules_of_its_cards(node: Any, workspac
     ("device", "known"),
     [("gaudi", {"2": "3", "0": "2"}), ("cuda", {"2": "GPU-00000002", "0": "GPU-00000000"})],
 )
-def test_a_certificate_tells_the_cards_by_index_and_by_the_devices_own_name(
+def test_a_certificate_names_the_cards_by_index_and_by_the_devices_own_name(
     node: Any, workspace: Path, device: str, known: dict[str, str]
 ) -> None:
     node(device, [0, 0, 0])
@@ -292,11 +292,11 @@ def test_a_stop_waits_until_the_memory_of_the_cards_is_back(node: Any, workspace
     server = launch(fake_vllm(cards=[1]), workspace=workspace)
     cards.cards[1]["used"] = [60000, 30000, 768]
     cards.save()
-    told: list[str] = []
+    messages: list[str] = []
 
-    server.stop(told.append)
+    server.stop(messages.append)
 
-    assert told == [
+    assert messages == [
         "SIGTERM",
         "waiting until released: card 1 (60000 MiB)",
         "waiting until released: card 1 (30000 MiB)",
@@ -309,11 +309,11 @@ def test_a_server_file_bounds_the_wait_for_its_cards(node: Any, workspace: Path)
     server = launch(fake_vllm(cards=[0], release_timeout_s=0), workspace=workspace)
     cards.cards[0]["used"] = 60000
     cards.save()
-    told: list[str] = []
+    messages: list[str] = []
 
-    server.stop(told.append)
+    server.stop(messages.append)
 
-    assert told == ["SIGTERM", "not idle after the stop: card 0 (60000 MiB)"]
+    assert messages == ["SIGTERM", "not idle after the stop: card 0 (60000 MiB)"]
     assert fake_vllm().release_timeout_s == RELEASE_TIMEOUT_S == 240
 
 
@@ -321,10 +321,10 @@ def test_the_wait_for_a_card_is_bounded_and_ends_at_once_when_somebody_else_hold
     node: Any, sleeper: subprocess.Popen[bytes]
 ) -> None:
     cards = node("gaudi", [60000])
-    probe, told = AcceleratorProbe(proc=NOWHERE), []
+    probe, messages = AcceleratorProbe(proc=NOWHERE), []
 
-    assert wait_released([0], probe, timeout_s=0.0, emit=told.append) is False
+    assert wait_released([0], probe, timeout_s=0.0, emit=messages.append) is False
     cards.hold(0, sleeper.pid)
-    assert wait_released([0], probe, timeout_s=600.0, emit=told.append) is False
+    assert wait_released([0], probe, timeout_s=600.0, emit=messages.append) is False
 
-    assert told == ["not idle after the stop: card 0 (60000 MiB)", "not idle after the stop: card 0 (50000 MiB)"]
+    assert messages == ["not idle after the stop: card 0 (60000 MiB)", "not idle after the stop: card 0 (50000 MiB)"]

@@ -40,8 +40,10 @@ def model(across: int, **fields: Any) -> Any:
 
 
 def job_record(log: Path, **site: Any) -> ServerRecord:
-    spec, told = model(2).model_dump(mode="json"), SITE.model_copy(update=site).model_dump(mode="json")
-    return ServerRecord(name="fake", backend="slurm", model="m", base_url="", log_err=str(log), spec=spec, site=told)
+    spec, own_site = model(2).model_dump(mode="json"), SITE.model_copy(update=site).model_dump(mode="json")
+    return ServerRecord(
+        name="fake", backend="slurm", model="m", base_url="", log_err=str(log), spec=spec, site=own_site
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_a_job_shows_its_server_the_modules_of_its_idle_cards(
     assert (done.returncode, done.stdout.strip()) == (0, modules), done.stderr
 
 
-def test_a_job_whose_cards_are_held_ends_before_the_engine_and_names_the_node_to_leave_out(tmp_path: Path) -> None:
+def test_a_job_whose_cards_are_in_use_ends_before_the_engine_and_names_the_node_to_leave_out(tmp_path: Path) -> None:
     done = run(tmp_path, model(2), [768, 60000, 768], SLURM_JOB_GPUS="0,1", SLURMD_NODENAME="gaudi003")
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -102,7 +104,7 @@ def test_a_node_without_hl_smi_is_left_as_it_is(tmp_path: Path) -> None:
     assert run(tmp_path, model(1), None).stdout == "all of them\n"
 
 
-def test_only_gaudi_servers_whose_modules_nobody_set_get_the_lines() -> None:
+def test_only_gaudi_servers_without_chosen_modules_get_the_lines() -> None:
     assert job_card_lines(simulated(), SITE) == []
     assert job_card_lines(model(1, env={"HABANA_VISIBLE_MODULES": "3"}), SITE) == []
     assert job_card_lines(model(1), SiteParams(name="c", scheduler="slurm", device="cuda")) == []

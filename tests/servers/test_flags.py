@@ -64,7 +64,7 @@ def test_known_flags_pass_also_with_dots_and_equals(tmp_path: Path) -> None:
     check(vllm(tmp_path), tmp_path, "--api-server-count=2", "--speculative-config.method", "x", "--disable-log-stats")
 
 
-def test_an_unknown_flag_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_flag_is_an_error_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="does not know `--api-server-cont`") as caught:
         check(vllm(tmp_path), tmp_path, "--api-server-cont", "2")
 
@@ -89,7 +89,7 @@ def test_a_removed_or_fork_only_flag_is_explained(tmp_path: Path, flag: str, why
     assert instead in caught.value.next_step
 
 
-def test_an_unknown_tool_parser_is_told_with_the_list(tmp_path: Path) -> None:
+def test_an_unknown_tool_parser_is_an_error_with_the_list(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no tool parser named 'hermess'") as caught:
         check(vllm(tmp_path), tmp_path, "--disable-log-stats", "--tool-call-parser", "hermess")
 

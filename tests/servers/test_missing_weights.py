@@ -1,4 +1,4 @@
-"""A model that is nowhere is told before a process starts, and nothing that may work is refused."""
+"""A model that is nowhere is an error before a process starts, and nothing that may work is refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_model_that_the_hub_has_is_not_refused(tmp_path: Path, caplog: pytest.
     assert caplog.text == ""
 
 
-def test_a_hub_that_does_not_answer_is_told_and_nothing_is_refused(
+def test_a_hub_that_does_not_answer_is_a_warning_and_nothing_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require(tmp_path, MODEL, NO_HUB)

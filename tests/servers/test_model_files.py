@@ -53,7 +53,7 @@ def test_each_model_of_the_notes_has_its_file(
     assert flag(argv, "--max-model-len") is not None
 
 
-def test_models_that_think_by_default_are_told_not_to(tmp_path: Path) -> None:
+def test_models_that_think_by_default_are_asked_not_to(tmp_path: Path) -> None:
     silent = {name for name in list_params("servers") if "--default-chat-template-kwargs" in words(name, tmp_path)}
 
     assert silent == {"qwen3-8b", "qwen3-14b", "qwen3-32b", "qwen3-32b-fp8"}
@@ -77,7 +77,7 @@ def test_a_template_is_found_by_its_name_and_the_workspaces_own_wins(tmp_path: P
     assert load_server("nemotron-orchestrator-8b", workspace=tmp_path).vllm.chat_template == str(own)
 
 
-def test_a_template_that_is_nowhere_is_told(tmp_path: Path) -> None:
+def test_a_template_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"no chat template 'nope\.jinja'"):
         load_server("qwen3-4b", workspace=tmp_path, overrides=["vllm.chat_template=nope.jinja"])
 

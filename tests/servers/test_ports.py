@@ -19,11 +19,11 @@ HOST = "127.0.0.1"
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((HOST, 0))
-        held.listen()
-        yield held.getsockname()[1]
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((HOST, 0))
+        holder.listen()
+        yield holder.getsockname()[1]
 
 
 def test_a_free_port_can_be_bound() -> None:

@@ -32,7 +32,7 @@ def params(vllm_command: str, tmp_path: Path, repo: Path) -> ServerParams:
     )
 
 
-def test_a_real_vllm_passes_every_rung_and_can_be_attached(
+def test_a_real_vllm_passes_every_check_and_can_be_attached(
     workspace: Path, tmp_path: Path, params: ServerParams
 ) -> None:
     server = launch(params, workspace=workspace).wait_ready()

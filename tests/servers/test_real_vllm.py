@@ -85,7 +85,7 @@ def wait_for_line(server: Server, text: str) -> None:
         time.sleep(0.1)
 
 
-def test_a_real_vllm_is_started_proven_listed_read_tested_and_stopped(workspace: Path, tiny: Any) -> None:
+def test_a_real_vllm_is_started_verified_listed_read_tested_and_stopped(workspace: Path, tiny: Any) -> None:
     seen: list[Snapshot] = []
 
     server = launch(tiny(), workspace=workspace).wait_ready(on_progress=seen.append)
@@ -201,16 +201,16 @@ def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(wo
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"args": {"swap_space": 4}}, "does not know `--swap-space`"),
         ({"tool_call_parser": "hermess"}, "Did you mean `hermes`"),
     ],
 )
-def test_what_a_real_vllm_does_not_take_is_told_before_it_is_started(
-    workspace: Path, tiny: Any, changes: dict[str, Any], told: str
+def test_what_a_real_vllm_does_not_take_is_an_error_before_it_is_started(
+    workspace: Path, tiny: Any, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         launch(tiny(**changes), workspace=workspace)
 
     assert Registry(workspace).list() == []

@@ -31,7 +31,7 @@ def checks_of(certificate: Certificate | None) -> dict[int, Check]:
 
 
 @pytest.mark.parametrize(("asked", "modes"), [(True, "thinks"), (False, "")])
-def test_the_thinking_state_that_was_asked_for_is_proven(workspace: Path, asked: bool, modes: str) -> None:
+def test_the_thinking_state_that_was_asked_for_is_checked(workspace: Path, asked: bool, modes: str) -> None:
     server = launch(thinking(asked, modes), workspace=workspace).wait_ready()
 
     checks = checks_of(server.record.certificate)
@@ -116,7 +116,7 @@ def test_a_server_that_does_not_bear_the_load_is_degraded(workspace: Path, modes
     assert server.state().state is State.DEGRADED
 
 
-def test_a_refused_request_is_told_with_what_it_means(workspace: Path) -> None:
+def test_a_refused_request_is_reported_with_what_it_means(workspace: Path) -> None:
     server = launch(fake_vllm(vllm={"max_model_len": 256}), workspace=workspace)
 
     with pytest.raises(VerifyError) as caught:
@@ -145,9 +145,9 @@ def test_the_certificate_holds_versions_flags_and_variables_without_secrets(work
     assert certificate.versions["server"] == "0.0-fake"
     assert "--tool-call-parser" in certificate.flags
     assert certificate.env["OMP_NUM_THREADS"] == "2"
-    told = certificate.model_dump_json()
-    assert "hf_mine" not in told
-    assert server.endpoint().key not in told
+    text = certificate.model_dump_json()
+    assert "hf_mine" not in text
+    assert server.endpoint().key not in text
 
 
 def test_the_values_of_secret_flags_are_hidden() -> None:

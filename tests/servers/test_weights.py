@@ -48,7 +48,7 @@ def test_a_cached_model_is_complete_without_asking_anybody(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("spoil", ["remove", "shorten", "damage", "dangle", "config", "tokenizer"])
-def test_a_copy_that_is_not_whole_is_told_with_the_file(tmp_path: Path, spoil: str) -> None:
+def test_an_incomplete_copy_is_reported_with_the_file(tmp_path: Path, spoil: str) -> None:
     snapshot = cached(tmp_path)
     name = {"config": "config.json", "tokenizer": "tokenizer.json"}.get(spoil, "model-00002-of-00002.safetensors")
     path = snapshot / name
@@ -69,7 +69,7 @@ def test_a_copy_that_is_not_whole_is_told_with_the_file(tmp_path: Path, spoil: s
     assert "tautools model fetch" in str(found)
 
 
-def test_a_download_that_was_broken_off_is_told(tmp_path: Path) -> None:
+def test_a_download_that_was_broken_off_is_reported(tmp_path: Path) -> None:
     snapshot = cached(tmp_path)
     (snapshot / "model-00001-of-00002.safetensors").unlink()
     (snapshot.parents[1] / "blobs" / "abc.incomplete").write_bytes(b"half")
@@ -104,7 +104,7 @@ def test_a_name_that_the_hub_has_not_is_said_with_the_one_that_it_has(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_gated_model_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_gated_model_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with small_hub({MODEL: model_files()}, gated={MODEL}) as hub:
         found = check_weights(MODEL, environ={"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.address})
 
@@ -134,9 +134,9 @@ def test_fetch_brings_what_a_server_loads_and_no_other_copies(tmp_path: Path) ->
         again = typed(*words, env=env | {"HF_HUB_OFFLINE": "1"})
         assert again.code == 0, again.err
 
-    (told,) = json.loads(done.out)
-    names = {path.name for path in Path(told["folder"]).iterdir()}
-    assert told["state"] == "complete"
+    (data,) = json.loads(done.out)
+    names = {path.name for path in Path(data["folder"]).iterdir()}
+    assert data["state"] == "complete"
     assert "model-00002-of-00002.safetensors" in names
     assert not names & {"pytorch_model.bin", "original"}
     assert asked == len(hub.asked)

@@ -223,9 +223,7 @@ def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) ->
 
 def _processes_here(record: ServerRecord) -> list[int]:
     """Return the pids of a server of this host that run."""
-    if record.pid is None or record.pid_started_at is None or not record.on_this_host:
-        return []
-    return list(group_members(record.pid, record.pid_started_at))
+    return list(group_members(*record.process)) if record.process and record.on_this_host else []
 
 
 def _comma_words(text: str | None) -> set[str]:

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
 
 import tautools
 from tautools.errors import ModelCallError
@@ -195,7 +196,7 @@ def _check_process(context: CheckContext) -> str:
 
 
 def _check_port(context: CheckContext) -> str:
-    process, port = _own_process(context), context.target.port
+    process, port = _own_process(context), urlsplit(context.target.base_url).port
     holders = listeners(port) if port is not None else []
     if not holders:
         raise CheckFailedError(f"nothing listens on port {port}")
@@ -211,7 +212,7 @@ def _check_port(context: CheckContext) -> str:
 def _check_health(context: CheckContext) -> str:
     url = f"{root_of(context.target.base_url)}/health"
     answer = context.http.get(url, timeout_s=5.0)
-    if answer.status in {404, 405} and context.target.pid is None:
+    if answer.status in {404, 405} and context.target.process is None:
         raise NotApplicableError("it has no /health, as hosted gateways often have none")
     if answer.status != 200:
         raise CheckFailedError(f"{url} answers {answer.status}: {answer.text[:200]}")
@@ -237,7 +238,7 @@ def _check_identity(context: CheckContext) -> str:
             near = nearest_model(name, models.names)
             hint = f"; did you mean {near!r}?" if near and name == context.model else ""
             raise CheckFailedError(f"it serves {', '.join(models.names)}, not {name!r}{hint}")
-    if target.pid is None and (target.alias or target.key):
+    if target.process is None and (target.alias or target.key):
         _require_one_server(context, models)
     length = context.max_model_len
     if target.max_model_len is not None and length is not None and length != target.max_model_len:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError
 from tautools.llm.types import Endpoint
@@ -14,7 +13,7 @@ from tautools.records import Check, Thinking
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tautools.http import Http, HttpResponse
+    from tautools.http import Http
     from tautools.records import ServerRecord
 
 
@@ -28,21 +27,17 @@ class ModelList:
 
     status: int
     """HTTP status; 0 when there was no answer."""
-    names: tuple[str, ...] = ()
-    lengths: tuple[int | None, ...] = ()
-    """`max_model_len` of each name, where the server reports it."""
-    owners: tuple[str, ...] = ()
+    lengths: Mapping[str, int | None] = field(default_factory=dict)
+    """`max_model_len` of each model [tokens], where the server reports it; by name."""
+    simulated: bool = False
+    """Whether the server says that it only simulates a model."""
     detail: str = ""
     """Why there is no answer, or the beginning of an answer that is not what it should be."""
 
     @property
-    def simulated(self) -> bool:
-        """Whether the server says that it only simulates a model."""
-        return SIMULATED_OWNER in self.owners
-
-    def length_of(self, name: str) -> int | None:
-        """Return the served context length [tokens] of a name, if reported."""
-        return dict(zip(self.names, self.lengths, strict=True)).get(name)
+    def names(self) -> tuple[str, ...]:
+        """The models that it serves."""
+        return tuple(self.lengths)
 
 
 def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -> ModelList:
@@ -70,14 +65,15 @@ def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -
         return ModelList(0, detail=error.evidence or error.problem)
     if answer.status != 200:
         return ModelList(answer.status, detail=answer.text[:300])
-    entries = _entries(answer)
-    if entries is None:
+    try:
+        entries = {str(entry.get("id", "")): entry for entry in answer.json()["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ModelList(answer.status, detail=f"not a list of models: {answer.text[:300]}")
+    lengths = {name: entry.get("max_model_len") for name, entry in entries.items()}
     return ModelList(
         answer.status,
-        tuple(str(entry.get("id", "")) for entry in entries),
-        tuple(length if isinstance(length := entry.get("max_model_len"), int) else None for entry in entries),
-        tuple(str(entry.get("owned_by", "")) for entry in entries),
+        {name: length if isinstance(length, int) else None for name, length in lengths.items()},
+        simulated=any(entry.get("owned_by") == SIMULATED_OWNER for entry in entries.values()),
     )
 
 
@@ -91,14 +87,6 @@ def nearest_model(name: str, names: tuple[str, ...] | list[str]) -> str:
     return next(iter(nearest(name, names)), "")
 
 
-def _entries(answer: HttpResponse) -> list[dict[str, Any]] | None:
-    try:
-        data = answer.json()["data"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return data if isinstance(data, list) and all(isinstance(entry, dict) for entry in data) else None
-
-
 @dataclass(frozen=True, slots=True)
 class CheckTarget:
     """The server to check, and what is expected of it."""
@@ -110,20 +98,12 @@ class CheckTarget:
     alias: str = ""
     max_model_len: int | None = None
     """The context length that was asked for [tokens]."""
-    pid: int | None = None
-    pid_started_at: float | None = None
-    port: int | None = None
+    process: tuple[int, float] | None = None
+    """Its process on this machine as pid and start time; None for a server elsewhere."""
     thinking: Thinking = Thinking.DEFAULT
     """What was asked for; without it the check of thinking is left out."""
     concurrency: int = 0
     """Simultaneous chats that it must answer; 0 leaves out the checks that load a server."""
-
-    @property
-    def process(self) -> tuple[int, float] | None:
-        """Its process on this machine as pid and start time; None for a server elsewhere."""
-        if self.pid is None or self.pid_started_at is None:
-            return None
-        return self.pid, self.pid_started_at
 
 
 class CheckFailedError(Exception):
@@ -154,7 +134,7 @@ class CheckContext:
     @property
     def max_model_len(self) -> int | None:
         """The context length that the server reports [tokens]."""
-        return self.models.length_of(self.model) if self.models is not None else None
+        return self.models.lengths.get(self.model) if self.models is not None else None
 
 
 def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckTarget:
@@ -176,9 +156,7 @@ def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckT
         key=key,
         alias=record.alias,
         max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
-        pid=record.pid,
-        pid_started_at=record.pid_started_at,
-        port=urlsplit(record.base_url).port if record.pid is not None else None,
+        process=record.process,
         thinking=requested_thinking(record.spec),
         concurrency=concurrency,
     )

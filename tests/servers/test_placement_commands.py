@@ -123,14 +123,14 @@ def test_a_plan_shows_cards_ports_and_weights_and_what_is_left(call: Any, gaudi:
     write_model(workspace, "agent")
 
     shown = call("plan", "agent", "--replicas", "agent=2", "--start-port", "47100").stdout
-    told = json.loads(call("plan", "agent", "--replicas", "2", "--start-port", "47100", "--json").stdout)
+    data = json.loads(call("plan", "agent", "--replicas", "2", "--start-port", "47100", "--json").stdout)
 
     assert "agent-1  2      47101" in shown
     assert "16.0 GiB" in shown
     assert "card 0 is left alone: 40000 of 98304 MiB used" in shown
     assert "cards left: 3" in shown
-    assert told["fits"]
-    assert [(row["name"], row["cards"], row["port"]) for row in told["servers"]] == [
+    assert data["fits"]
+    assert [(row["name"], row["cards"], row["port"]) for row in data["servers"]] == [
         ("agent-0", [1], 47100),
         ("agent-1", [2], 47101),
     ]
@@ -141,10 +141,10 @@ def test_a_plan_refuses_what_cannot_be(call: Any, gaudi: FakeCards, workspace: P
     write_model(workspace, "odd", across=3)
     write_model(workspace, "wide", across=8)
 
-    told = json.loads(call("plan", "odd", "wide", "--json", status=1).stdout)
+    data = json.loads(call("plan", "odd", "wide", "--json", status=1).stdout)
 
-    assert not told["fits"]
-    assert told["problems"] == [
+    assert not data["fits"]
+    assert data["problems"] == [
         "odd: 32 attention heads cannot be shared by 3 cards; 1, 2, 4, 8, 16 can",
         "wide: needs 8 cards, and the node has 4",
     ]
@@ -153,27 +153,27 @@ def test_a_plan_refuses_what_cannot_be(call: Any, gaudi: FakeCards, workspace: P
 def test_a_plan_for_a_cluster_site_is_made_from_its_file(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
 
-    told = json.loads(
+    data = json.loads(
         call("plan", "qwen3-8b", "qwen3-32b", "--site", "sol-gaudi", "--replicas", "qwen3-8b=4", "--json").stdout
     )
 
-    assert [row["cards"] for row in told["servers"]] == [[0], [1], [2], [3], [4, 5]]
+    assert [row["cards"] for row in data["servers"]] == [[0], [1], [2], [3], [4, 5]]
 
 
 def test_a_plan_of_more_than_a_node_of_the_site_holds_is_spread(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     words = ("plan", "qwen3-8b", "qwen3-32b", "--site", "sol-gaudi", "--start-port", "1900")
 
-    told = json.loads(call(*words, "--replicas", "qwen3-8b=7", "--replicas", "qwen3-32b=2", "--json").stdout)
+    data = json.loads(call(*words, "--replicas", "qwen3-8b=7", "--replicas", "qwen3-32b=2", "--json").stdout)
     shown = call(*words, "--replicas", "qwen3-8b=7", "--replicas", "qwen3-32b=2").stdout
 
-    assert (told["fits"], told["nodes"]) == (True, 2)
-    assert [(row["name"], row["node"], row["cards"], row["port"]) for row in told["servers"]] == [
+    assert (data["fits"], data["nodes"]) == (True, 2)
+    assert [(row["name"], row["node"], row["cards"], row["port"]) for row in data["servers"]] == [
         *((f"qwen3-8b-{number}", 1, [number], 1900 + number) for number in range(7)),
         ("qwen3-32b-0", 2, [0, 1], 1907),
         ("qwen3-32b-1", 2, [2, 3], 1908),
     ]
-    assert len(told["cards"]) == 16
+    assert len(data["cards"]) == 16
     assert "Node 2 of 2" in shown
     assert "Slurm chooses the nodes" in shown
 
@@ -200,7 +200,7 @@ def test_a_plan_is_not_spread_where_more_nodes_would_not_help(call: Any, monkeyp
         (("--gpu-ids", ","), "is not of the form 0,1,2 or 0-3"),
     ],
 )
-def test_bad_layout_options_are_told(call: Any, words: tuple[str, ...], said: str) -> None:
+def test_bad_layout_options_are_errors(call: Any, words: tuple[str, ...], said: str) -> None:
     assert said in call("plan", "sim-small", *words, status=2).output
 
 
@@ -225,9 +225,9 @@ def test_four_models_on_three_nodes_get_the_ports_and_cards_of_the_docs(workspac
 
     def ports(first: int, *names: str) -> list[int]:
         words = ["--replicas", "4", "--start-port", str(first), "--site", "h100", "--json"]
-        told = json.loads(call("plan", *names, *words).stdout)
-        assert told["problems"] == []
-        return [server["port"] for server in told["servers"]]
+        data = json.loads(call("plan", *names, *words).stdout)
+        assert data["problems"] == []
+        return [server["port"] for server in data["servers"]]
 
     assert ports(1900, "nemotron-orchestrator-8b", "qwen3-32b-fp8") == list(range(1900, 1908))
     assert ports(1910, "gpt-oss-20b") == list(range(1910, 1914))

@@ -28,7 +28,7 @@ SPEC = ServerParams.model_validate(
 
 
 @pytest.mark.parametrize("staged", STAGED, ids=[f"{each.row}-{each.kind}" for each in STAGED])
-def test_a_row_is_told_through_prefix_wrapper_colour_and_progress(staged: Staged) -> None:
+def test_a_row_is_found_through_prefix_wrapper_colour_and_progress(staged: Staged) -> None:
     lines = [
         "WARNING 11-21 02:00:00 [_custom_ops.py:22] Failed to import from vllm._C with ImportError('x')",
         f"Loading weights:  50%\r\x1b[31m{ENGINE}{staged.line}\x1b[0m",
@@ -87,7 +87,7 @@ def test_a_harmless_line_is_no_cause(line: str) -> None:
         ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace", "W3"),
     ],
 )
-def test_a_wrapper_is_told_only_when_nothing_else_is_there(line: str, row: str) -> None:
+def test_a_wrapper_counts_only_when_there_is_nothing_else(line: str, row: str) -> None:
     assert diagnose_log([line], exit_code=1).id == row
     assert diagnose_log([line, f"{ENGINE}ValueError: the moon"], exit_code=1).cause == "ValueError: the moon"
     assert diagnose_log([line, "OSError: [Errno 98] Address already in use"], exit_code=1).id == "40"
@@ -110,7 +110,7 @@ def test_a_cause_counts_before_a_late_row_that_stands_above_it() -> None:
     assert diagnose_log(lines).kind == "gated"
 
 
-def test_what_all_workers_say_is_told_once() -> None:
+def test_what_all_workers_say_is_reported_once() -> None:
     said = "ERROR 11-21 02:00:01 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."
     lines = [f"(Worker_TP{rank} pid={rank + 5}) {said}" for rank in range(4)]
 
@@ -164,7 +164,7 @@ def test_a_renamed_flag_keeps_its_value() -> None:
         ("I am a teapot", True, None),
     ],
 )
-def test_a_refused_request_is_told(text: str, alive: bool | None, kind: str | None) -> None:
+def test_a_refused_request_is_diagnosed(text: str, alive: bool | None, kind: str | None) -> None:
     found = diagnose_refusal(text, server_alive=alive)
 
     assert (found.kind if found else None) == kind

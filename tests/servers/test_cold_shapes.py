@@ -43,7 +43,7 @@ def test_a_log_without_any_says_nothing() -> None:
     assert read_cold_shapes([]).proposed() == {}
 
 
-def test_the_command_tells_them(tmp_path: Path) -> None:
+def test_the_command_shows_them(tmp_path: Path) -> None:
     log = tmp_path / "s.err"
     log.write_text("\n".join(LOG) + "\n")
     registry = Registry(tmp_path)
@@ -52,10 +52,10 @@ def test_the_command_tells_them(tmp_path: Path) -> None:
     place = ("--workspace", str(tmp_path))
 
     shown = called("server", "diagnose", "s", *place)
-    told = json.loads(called("server", "diagnose", "s", "--json", *place).out)["cold_shapes"]
+    data = json.loads(called("server", "diagnose", "s", "--json", *place).out)["cold_shapes"]
 
     assert "4 requests met 3 shapes that were not warmed up" in shown.out
     assert 'VLLM_PROMPT_QUERY_BUCKET_MAX: "2048"' in shown.out
-    assert (told["count"], told["proposed"]) == (4, WANTED)
+    assert (data["count"], data["proposed"]) == (4, WANTED)
     assert "requests met" not in called("server", "diagnose", "calm", *place).out
     assert called("server", "diagnose", "nobody", *place).code == 2

@@ -33,18 +33,18 @@ def model(name: str, across: int = 1, **fields: Any) -> ServerParams:
     return fake_vllm(name, vllm={"tensor_parallel_size": across}, **fields)
 
 
-def held(layout: Layout) -> dict[str, list[int]]:
+def cards_of(layout: Layout) -> dict[str, list[int]]:
     return {place.name: place.cards for place in layout.places}
 
 
-def plan(servers: Sequence[ServerParams], around: NodeState, gpu_ids: Sequence[int] | None = None) -> Layout:
-    return plan_layout(servers, around, gpu_ids=gpu_ids)
+def plan(servers: Sequence[ServerParams], state: NodeState, gpu_ids: Sequence[int] | None = None) -> Layout:
+    return plan_layout(servers, state, gpu_ids=gpu_ids)
 
 
 def test_replicas_and_tensor_parallel_models_share_a_node() -> None:
     layout = plan([model("agent", replicas=2), model("user", 2), model("big", 4)], node(*[0] * 8))
 
-    assert held(layout) == {"agent-0": [0], "agent-1": [1], "user": [2, 3], "big": [4, 5, 6, 7]}
+    assert cards_of(layout) == {"agent-0": [0], "agent-1": [1], "user": [2, 3], "big": [4, 5, 6, 7]}
     assert layout.require() is layout
     assert {place.params.replicas for place in layout.places} == {1}
 
@@ -52,25 +52,25 @@ def test_replicas_and_tensor_parallel_models_share_a_node() -> None:
 def test_busy_and_promised_cards_are_passed_over() -> None:
     layout = plan([model("agent", replicas=2)], node(0, 40000, 0, 0, promised={2: "other"}))
 
-    assert held(layout) == {"agent-0": [0], "agent-1": [3]}
+    assert cards_of(layout) == {"agent-0": [0], "agent-1": [3]}
 
 
 def test_forced_plans_take_idle_cards_first() -> None:
-    assert held(plan([model("a", 2)], node(40000, 0, force=True))) == {"a": [1, 0]}
+    assert cards_of(plan([model("a", 2)], node(40000, 0, force=True))) == {"a": [1, 0]}
 
 
 def test_chosen_cards_are_given_out_in_the_order_they_were_named() -> None:
-    assert held(plan([model("a", replicas=2, cards=[0])], node(0, 0, 0, 0), [3, 2])) == {"a-0": [3], "a-1": [2]}
+    assert cards_of(plan([model("a", replicas=2, cards=[0])], node(0, 0, 0, 0), [3, 2])) == {"a-0": [3], "a-1": [2]}
 
 
 def test_cards_written_for_all_replicas_are_shared_out() -> None:
     servers = [model("a", 2, replicas=2, cards=[4, 5, 6, 7]), model("b")]
 
-    assert held(plan(servers, node(*[0] * 8))) == {"a-0": [4, 5], "a-1": [6, 7], "b": [0]}
+    assert cards_of(plan(servers, node(*[0] * 8))) == {"a-0": [4, 5], "a-1": [6, 7], "b": [0]}
 
 
 @pytest.mark.parametrize(
-    ("servers", "around", "gpu_ids", "problem"),
+    ("servers", "state", "gpu_ids", "problem"),
     [
         ([model("a", 4)], node(0, 0), None, "a: needs 4 cards, and the node has 2"),
         ([model("a", 2, replicas=3)], node(0, 0, 0, 0), None, "a: needs 3 x 2 = 6 cards, and the node has 4"),
@@ -95,9 +95,9 @@ def test_cards_written_for_all_replicas_are_shared_out() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(
-    servers: list[ServerParams], around: NodeState, gpu_ids: list[int] | None, problem: str
+    servers: list[ServerParams], state: NodeState, gpu_ids: list[int] | None, problem: str
 ) -> None:
-    layout = plan(servers, around, gpu_ids)
+    layout = plan(servers, state, gpu_ids)
 
     assert any(text.startswith(problem) for text in layout.problems), layout.problems
     with pytest.raises(ServerError, match="cannot be started like that"):
@@ -135,9 +135,9 @@ def test_a_node_that_cannot_be_looked_at_gets_no_cards_and_a_note(tmp_path: Path
 
     layout = plan([model("a", 2)], away)
 
-    assert (held(layout), layout.problems) == ({"a": []}, [])
+    assert (cards_of(layout), layout.problems) == ({"a": []}, [])
     assert layout.notes == ["a: the node's cards are not known here, so none is assigned"]
-    assert held(plan([model("a", 2)], away, [4, 5])) == {"a": [4, 5]}
+    assert cards_of(plan([model("a", 2)], away, [4, 5])) == {"a": [4, 5]}
 
 
 def test_a_cluster_node_is_planned_from_its_sites_file(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_cluster_node_is_planned_from_its_sites_file(tmp_path: Path) -> None:
 
     layout = plan(servers, site_node_state(servers, site, tmp_path))
 
-    assert held(layout)["user"] == [4, 5, 6, 7]
+    assert cards_of(layout)["user"] == [4, 5, 6, 7]
     assert layout.problems == ["more: needs 1 cards, and 0 are left"]
 
 
@@ -190,7 +190,7 @@ def test_damaged_model_files_are_nothing_known(tmp_path: Path) -> None:
         (3, ModelFacts(), ""),
     ],
 )
-def test_what_cannot_be_shared_or_held_is_told(across: int, facts: ModelFacts, why: str) -> None:
+def test_what_does_not_fit_the_cards_is_refused_with_the_reason(across: int, facts: ModelFacts, why: str) -> None:
     assert why_not_fit(model("a", across), facts, card_mib=80 * 1024) == why
 
 

@@ -82,12 +82,12 @@ def test_a_layout_that_does_not_fit_starts_nothing(
 
 
 def test_the_next_server_starts_when_the_former_has_loaded(workspace: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     params = fake_vllm("agent", replicas=2, stagger="loaded", env={"FAKE_VLLM_LOAD_S": "1"})
 
-    first, second = launch_all([params], workspace=workspace, emit=told.append)
+    first, second = launch_all([params], workspace=workspace, emit=messages.append)
 
-    assert told == ["agent-1 starts when agent-0 has loaded"]
+    assert messages == ["agent-1 starts when agent-0 has loaded"]
     assert second.record.started_at - first.record.started_at >= 0.5
 
 

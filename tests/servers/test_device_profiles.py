@@ -28,7 +28,7 @@ def environment(site: dict[str, Any], inherited: dict[str, str], env: dict[str, 
     return server_env(params, where, key="k", cache=Path("/c"), inherited=inherited)
 
 
-def test_gaudis_plugin_is_told_from_the_fork_by_what_is_installed() -> None:
+def test_gaudis_plugin_and_the_fork_are_distinguished_by_what_is_installed() -> None:
     plugin, fork = profile(versions=PLUGIN), profile(versions=FORK)
 
     assert (plugin.name, plugin.env["PT_HPU_LAZY_MODE"]) == ("gaudi", "0")
@@ -116,7 +116,7 @@ def test_versions_are_read_from_the_folder_names_beside_the_command(tmp_path: Pa
         ("some/thing", None),
     ],
 )
-def test_a_family_tells_its_parser(model: str, parser: str | None) -> None:
+def test_a_family_has_its_parser(model: str, parser: str | None) -> None:
     assert tool_parser_of(model) == parser
 
 
@@ -124,7 +124,7 @@ def said(model: str, **vllm: Any) -> str:
     return " ".join(warnings_for(ServerParams.model_validate({"name": "s", "model": model, "vllm": vllm})))
 
 
-def test_a_missing_or_unusual_parser_and_a_name_without_repository_are_told() -> None:
+def test_a_missing_or_unusual_parser_and_a_name_without_repository_are_warnings() -> None:
     assert "`hermes` for this family" in said("Qwen/Qwen3-8B")
     assert "mostly need `openai`" in said("openai/gpt-oss-20b", tool_call_parser="hermes")
     assert "no repository Qwen/Qwen3-14B-Instruct-2507" in said(
@@ -141,8 +141,8 @@ def test_nothing_is_to_be_said_of_the_shipped_server_files(tmp_path: Path) -> No
     without_repository = {name for name in list_params("servers") if name.endswith("b-instruct-2507")}
     assert without_repository == {f"qwen3-{size}-instruct-2507" for size in ("8b", "14b", "32b")}
     for name in list_params("servers"):
-        told = warnings_for(load_server(name, workspace=tmp_path))
+        warnings = warnings_for(load_server(name, workspace=tmp_path))
         if name in without_repository:
-            assert f"server file `{name.removesuffix('-instruct-2507')}`" in " ".join(told)
+            assert f"server file `{name.removesuffix('-instruct-2507')}`" in " ".join(warnings)
         else:
-            assert told == [], name
+            assert warnings == [], name

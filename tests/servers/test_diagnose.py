@@ -38,7 +38,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "lines"), CASES, ids=[kind for kind, _ in CASES])
-def test_a_known_cause_is_found_with_a_remedy(kind: str, lines: list[str]) -> None:
+def test_a_known_cause_is_found_with_a_fix(kind: str, lines: list[str]) -> None:
     found = diagnose_log(["INFO starting", *lines])
 
     assert found.kind == kind
@@ -46,7 +46,7 @@ def test_a_known_cause_is_found_with_a_remedy(kind: str, lines: list[str]) -> No
     assert "{" not in found.cause + found.fix
 
 
-def test_the_number_that_helps_is_in_the_remedy() -> None:
+def test_the_number_that_helps_is_in_the_fix() -> None:
     _, lines = next(case for case in CASES if case[0] == "length_above_model")
 
     assert diagnose_log(lines).fix == "Lower `max_model_len` in the server file to 131072."
@@ -82,12 +82,12 @@ def test_harmless_lines_are_no_cause() -> None:
     assert found.cause == "It was ended by signal 9."
 
 
-def test_without_a_log_the_exit_status_is_told() -> None:
+def test_without_a_log_the_exit_status_is_reported() -> None:
     assert diagnose_log([], exit_code=3).cause == "It ended with status 3."
     assert diagnose_log([]).cause == "Its process is gone."
 
 
-def test_slurms_word_tells_what_the_log_and_the_exit_status_leave_open() -> None:
+def test_slurms_state_decides_what_the_log_and_the_exit_status_leave_open() -> None:
     log = ["INFO loading weights", "/var/spool/slurmd/job00007/slurm_script: line 98: 4711 Killed   vllm serve"]
 
     assert diagnose_log(log, exit_code=1, job_state="FAILED").kind == "unknown"
