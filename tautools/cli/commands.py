@@ -102,8 +102,8 @@ class ListOption(GroupedOption):
 _NUMBERS = re.compile(r"[0-9,-]*[0-9,]")
 
 
-class VerbCommand(click.Command):
-    """A command whose errors are words, whose help has groups, and that takes no option twice unless it is a list."""
+class GuardedCommand(click.Command):
+    """A command whose errors are words with an exit code, while it is parsed and while it runs."""
 
     @guard
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,6 +114,10 @@ class VerbCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command's function, as click does."""
         return super().invoke(ctx)
+
+
+class VerbCommand(GuardedCommand):
+    """A command whose help has groups, and that takes no option twice unless it is a list."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join the words of lists, refuse an option that is given twice, then parse as click does."""
@@ -152,20 +156,10 @@ class VerbCommand(click.Command):
                 formatter.write_dl(groups[title])
 
 
-class VerbGroup(click.Group):
+class VerbGroup(GuardedCommand, click.Group):
     """A group of commands; a name that it does not know is answered with the nearest ones."""
 
     command_class = VerbCommand
-
-    @guard
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse and run, as click does."""
-        return super().main(*args, **kwargs)
-
-    @guard
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen command, as click does."""
-        return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -17,7 +17,7 @@ from tautools.cli.options import dry_run_option, json_option, set_option, site_o
 from tautools.cli.output import cell_progress, cell_result_dict, emit, watch_starts
 from tautools.cli.run import plan_dict, plan_text
 from tautools.cli.server import start_watchdogs
-from tautools.cli.server_plan import LayoutRequest, StaggerType
+from tautools.cli.server_plan import LayoutRequest, stagger_value
 from tautools.errors import ParamsError
 from tautools.files import expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
@@ -157,7 +157,8 @@ Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again)
     "--gpu-ids", cls=ListOption, numbers=True, help="Use these cards only, such as 0 1 2 3.  [default: idle ones]"
 )
 @click.option("--start-port", type=click.IntRange(1, 65535), help="First port; others follow.  [default: free ones]")
-@click.option("--stagger-delay", "--stagger", "stagger", type=StaggerType(), default="loaded", show_default=True,
+@click.option("--stagger-delay", "--stagger", "stagger", metavar="SECONDS|loaded", callback=stagger_value,
+              default="loaded", show_default=True,
               help="Seconds between two starts, or `loaded`: when the former has loaded its weights.")  # fmt: skip
 @click.option("--server-timeout", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--skip-server-start", is_flag=True,

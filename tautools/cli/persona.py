@@ -20,7 +20,7 @@ from tautools.cli.options import (
     run_options,
     workspace_option,
 )
-from tautools.cli.output import broken_rows, emit, show_broken, simulated_mark
+from tautools.cli.output import broken_rows, emit, plain_table, show_broken, simulated_mark
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
@@ -39,7 +39,7 @@ _LARGE = 100
 
 def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what can be chosen."""
-    table = Table("persona", "intensities", "", box=None, pad_edge=False)
+    table = plain_table("persona", "intensities", "")
     for row in rows:
         levels = ", ".join(f"{level}*" if level == row["default"] else str(level) for level in row["levels"])
         own = "" if row["shipped"] else "[dim](your own)[/] "
@@ -49,113 +49,101 @@ def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print("* when none is asked for; --persona NAME:INTENSITY asks for another", style="dim")
 
 
-def print_certificate(found: PersonaCertificate) -> None:
-    """Print what one persona's records prove."""
+def print_certificate(certificate: PersonaCertificate) -> None:
+    """Print what one persona's records show."""
     console = Console(highlight=False)
-    marked = simulated_mark(simulated=found.simulated)
-    place = f"{found.env} {found.strategy}{_kind(found.user_strategy)} {found.persona}"
-    title = f"{escape(place)}: {found.conversations} conversations, setting {found.setting_id}"
-    console.print(f"\n[bold]{title}[/]{marked}")  # a rule would cut the mark off
+    run = f"{certificate.env} {certificate.strategy}{_customer(certificate.user_strategy)} {certificate.persona}"
+    title = f"{escape(run)}: {certificate.conversations} conversations, setting {certificate.setting_id}"
+    console.print(f"\n[bold]{title}[/]{simulated_mark(simulated=certificate.simulated)}")  # a rule would cut the mark
     table = Table(box=None, pad_edge=False, show_header=False)
-    for check in found.checks:
+    for check in certificate.checks:
         table.add_row(_MARKS[check.passed], check.name, escape(check.detail))
     console.print(table)
-    if found.labels is not None:
-        console.print(_labels(found))
-    if not found.wording:
-        console.print("wording: not told, control was not run on the same tasks yet (n = 0)")
+    if (labels := certificate.labels) is not None:
+        console.print(
+            f"blind labels by {escape(labels.judge)}{simulated_mark(simulated=labels.simulated)}: {labels.right} of "
+            f"{labels.conversations} right ({labels.right / labels.conversations:.2f}, exact 95 % interval "
+            f"{labels.low:.2f} to {labels.high:.2f}; chance {labels.chance:.2f}, p = {labels.p:.2g})"
+        )
+    if not certificate.wording:
+        console.print("wording: not known, control was not run on the same tasks yet (n = 0)")
         return
-    console.print(_wording(found.wording, found.distinct))
+    figures = ("mean", "95 % interval", "d", "tasks")
+    table = plain_table("difference to control", *figures, right=figures)
+    for name, effect in certificate.wording.items():
+        size = "" if effect.d is None else f"{effect.d:+.2f}"
+        star = "*" if name in certificate.distinct else ""
+        table.add_row(f"{name}{star}", f"{effect.mean:+.2f}", _interval(effect, 2), size, str(effect.tasks))
+    console.print(table)
     console.print(
-        f"distinct from control in {len(found.distinct)} of {len(found.wording)} measures "
+        f"distinct from control in {len(certificate.distinct)} of {len(certificate.wording)} measures "
         "(*: the interval, widened for their number, leaves 0 out)",
         style="dim",
     )
 
 
-def _kind(user_strategy: str) -> str:
+def _customer(user_strategy: str) -> str:
     return "" if user_strategy == "llm" else f" (customer by {user_strategy})"
 
 
-def _labels(found: PersonaCertificate) -> str:
-    labels = found.labels
-    if labels is None:
-        return ""
-    marked = simulated_mark(simulated=labels.simulated)
-    share = labels.right / labels.conversations
-    return (
-        f"blind labels by {escape(labels.judge)}{marked}: {labels.right} of {labels.conversations} right ({share:.2f}, "
-        f"exact 95 % interval {labels.low:.2f} to {labels.high:.2f}; chance {labels.chance:.2f}, p = {labels.p:.2g})"
-    )
+_MEASURES = (
+    ("turns", "prompt tokens", "output tokens", "facts told"),
+    ("apologies", "clarifications", "transfers"),
+)
+_WORDING = {
+    "words": "words per message",
+    "questions": "questions per message",
+    "exclamations": "exclamations per message",
+    "capitals": "capitals per 100 words",
+}
+"""Column to the measure under it."""
 
 
-def _wording(effects: Mapping[str, PairedEffect], distinct: Sequence[str]) -> Table:
-    table = Table("difference to control", box=None, pad_edge=False)
-    for name in ("mean", "95 % interval", "d", "tasks"):
-        table.add_column(name, justify="right")
-    for name, each in effects.items():
-        size = "" if each.d is None else f"{each.d:+.2f}"
-        star = "*" if name in distinct else ""
-        table.add_row(f"{name}{star}", f"{each.mean:+.2f}", _interval(each, 2), size, str(each.tasks))
-    return table
-
-
-def print_comparison(found: PersonaComparison) -> None:
-    """Print the personas of one setting beside control."""
+def print_comparison(comparison: PersonaComparison) -> None:
+    """Print the personas of one setting and control."""
     console = Console(highlight=False)
-    marked = simulated_mark(simulated=found.simulated)
-    what = f"{found.env} {found.strategy} {found.agent}, customer {found.user}{_kind(found.user_strategy)}"
-    console.print(f"\n[bold]{escape(what)}[/]{marked}")
-    console.print(_scores(found))
-    console.print(_differences(found.personas, ("turns", "prompt tokens", "output tokens", "facts told")))
-    console.print(_differences(found.personas, ("apologies", "clarifications", "transfers")))
-    console.print(_wording_table(found.personas))
-    if not found.has_control:
+    what = f"{comparison.env} {comparison.strategy} {comparison.agent}, customer {comparison.user}"
+    what += _customer(comparison.user_strategy)
+    console.print(f"\n[bold]{escape(what)}[/]{simulated_mark(simulated=comparison.simulated)}")
+    console.print(_scores(comparison))
+    for names in _MEASURES:  # control's means, and for each persona the difference to them
+        table = plain_table("persona", *names, right=names)
+        for each in comparison.personas:
+            figures = (_figure(each.effects.get(name), each.means.get(name)) for name in names)
+            table.add_row(escape(each.label), *figures)
+        console.print(table)
+    console.print(_wording_table(comparison.personas))
+    if not comparison.has_control:
         console.print("[yellow]Control was not run: nothing to compare with. Run the same without --persona.[/]")
     console.print(
         "Differences are to control (whose own means are shown) on the same tasks and trials: means over tasks, below "
-        "them 95 % intervals by drawing tasks. Wording: per message; capitals and words of the mood per 100 words.",
+        "them 95 % intervals by drawing tasks. Wording: per message; capitals and the persona's words per 100 words.",
         style="dim",
     )
 
 
-def _scores(found: PersonaComparison) -> Table:
-    most = max((len(each.pass_hat) for each in found.personas), default=0)
+def _scores(comparison: PersonaComparison) -> Table:
+    most = max((len(each.pass_hat) for each in comparison.personas), default=0)
     ks = [1] if most < 2 else [1, most]
-    table = _table("n", "user errors", *(f"pass^{k}" for k in ks), "pass^1 - control", "certificate")
-    for each in found.personas:
+    columns = ("n", "user errors", *(f"pass^{k}" for k in ks), "pass^1 - control", "certificate")
+    table = plain_table("persona", *columns, right=columns)
+    for each in comparison.personas:
         passes = [f"{each.pass_hat[k - 1]:.3f}" if len(each.pass_hat) >= k else "n = 0" for k in ks]
         change = "" if each.difference is None else _change(each.difference, 3)
-        proof = "" if each.certificate is None else _MARKS[each.certificate.passed]
-        table.add_row(escape(each.label), str(each.conversations), str(each.user_errors), *passes, change, proof)
-    return table
-
-
-def _differences(personas: Sequence[ComparedPersona], names: Sequence[str]) -> Table:
-    """Return a table with control's means, and for each persona the difference to them."""
-    table = _table(*names)
-    for each in personas:
-        table.add_row(escape(each.label), *(_figure(each.effects.get(name), each.means.get(name)) for name in names))
+        verdict = "" if each.certificate is None else _MARKS[each.certificate.passed]
+        table.add_row(escape(each.label), str(each.conversations), str(each.user_errors), *passes, change, verdict)
     return table
 
 
 def _wording_table(personas: Sequence[ComparedPersona]) -> Table:
-    """Return the differences in wording; the last column is of the persona's own mood."""
-    names = ("words per message", "questions per message", "exclamations per message", "capitals per 100 words")
-    table = _table("words", "questions", "exclamations", "capitals", "words of its mood")
+    """Return the differences in wording; the last column is of the persona's own words."""
+    columns = (*_WORDING, "words of its persona")
+    table = plain_table("persona", *columns, right=columns)
     for each in personas:
-        if each.certificate is None:
-            continue
-        wording = each.certificate.wording
-        own = next((name for name in wording if each.label.startswith(name.partition(" words")[0])), "")
-        table.add_row(escape(each.label), *(_figure(wording.get(name), None) for name in (*names, own)))
-    return table
-
-
-def _table(*names: str) -> Table:
-    table = Table("persona", box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, justify="right")
+        if each.certificate is not None:
+            wording = each.certificate.wording
+            own = next((name for name in wording if each.label.startswith(name.partition(" words")[0])), "")
+            table.add_row(escape(each.label), *(_figure(wording.get(name), None) for name in (*_WORDING.values(), own)))
     return table
 
 
@@ -165,15 +153,15 @@ def _figure(change: PairedEffect | None, mean: float | None) -> str:
     return "" if mean is None else f"{mean:.{0 if abs(mean) >= _LARGE else 2}f}"
 
 
-def _change(each: PairedEffect, digits: int) -> str:
-    interval = _interval(each, digits)
-    return f"{each.mean:+.{digits}f}\n[dim]{interval}[/]" if interval else f"{each.mean:+.{digits}f}"
+def _change(effect: PairedEffect, digits: int) -> str:
+    interval = _interval(effect, digits)
+    return f"{effect.mean:+.{digits}f}" + (f"\n[dim]{interval}[/]" if interval else "")
 
 
-def _interval(each: PairedEffect, digits: int) -> str:
-    if each.low is None or each.high is None:
+def _interval(effect: PairedEffect, digits: int) -> str:
+    if effect.low is None or effect.high is None:
         return ""
-    return f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+    return f"{effect.low:+.{digits}f} to {effect.high:+.{digits}f}"
 
 
 _PERSONA_EPILOG = """\b

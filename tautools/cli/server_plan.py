@@ -30,24 +30,17 @@ if TYPE_CHECKING:
 _NODES_HELP = "Cards, ports, order"
 
 
-class StaggerType(click.ParamType[Any]):
-    """Seconds, or `loaded`."""
-
-    name = "seconds|loaded"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | Literal["loaded"]:
-        """Return a number of seconds or the word."""
-        if value == "loaded":
-            return "loaded"
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds < float("inf"):
-            self.fail(f"{value!r} is neither seconds nor `loaded`", param, ctx)
-        return seconds
+def stagger_value(_ctx: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
+    """Read `--stagger`: seconds, or the word `loaded`."""
+    if value in (None, "loaded"):
+        return value
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f"{value!r} is neither seconds nor `loaded`", param=option)
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +74,7 @@ _LAYOUT_OPTIONS = (
                  help="Use these cards only, such as 0 1 2 3 or 0-3."),
     click.option("--start-port", type=click.IntRange(1, 65535), cls=GroupedOption, group=_NODES_HELP,
                  help="First port; the others follow."),
-    click.option("--stagger", type=StaggerType(), cls=GroupedOption, group=_NODES_HELP,
+    click.option("--stagger", metavar="SECONDS|loaded", callback=stagger_value, cls=GroupedOption, group=_NODES_HELP,
                  help="Start the next after SECONDS, or when one has `loaded`."),
     click.option("--one-job", is_flag=True, cls=GroupedOption, group=_NODES_HELP,
                  help="With Slurm: all in one job on one node, not a job each."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -141,8 +142,6 @@ def _show_servers(statuses: Sequence[WatchedServer], workspace: Path, *, as_json
 
 
 def _server_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     return [
         _record_dict(status.record)
         | {
@@ -298,29 +297,12 @@ def _card_dicts(node_cards: list[Card], registry: Registry) -> list[dict[str, An
 
     promised = promised_cards(registry)
     stale = {process.pid for process in stale_processes(node_cards, registry)}
+
+    def holder(process: CardProcess) -> dict[str, Any]:
+        return asdict(process) | {"age_s": round(process.age_s, 1), "mine": process.mine, "stale": process.pid in stale}
+
     return [
-        {
-            "index": card.index,
-            "module": card.module,
-            "device": card.device,
-            "name": card.name,
-            "used_mib": card.used_mib,
-            "total_mib": card.total_mib,
-            "idle": card.idle,
-            "server": promised.get(card.index),
-            "holders": [
-                {
-                    "pid": process.pid,
-                    "started_at": process.started_at,
-                    "age_s": round(process.age_s, 1),
-                    "user": process.user,
-                    "mine": process.mine,
-                    "stale": process.pid in stale,
-                    "command": process.command,
-                }
-                for process in card.holders
-            ],
-        }
+        asdict(card) | {"idle": card.idle, "server": promised.get(card.index), "holders": [*map(holder, card.holders)]}
         for card in node_cards
     ]
 

@@ -69,7 +69,7 @@ def test_a_split_alone_means_the_envs_that_have_it() -> None:
     [
         (("--env", "spaceline"), "There is no env 'spaceline'"),
         (("--env", "airline", "--split", "train"), "There is no split 'train' of airline"),
-        (("--env", "airline", "--tasks", "77"), "There is no task '77' of airline"),
+        (("--env", "airline", "--task-ids", "77"), "There is no task '77' of airline"),
         (("--limit", "1", "--write"), "Hashes are kept of whole splits only"),
         (("--bench", "tau2"), "compares with tau-bench (v1), not with tau2"),
     ],
