@@ -1,7 +1,7 @@
 """inspect's logs of its tau2, `.eval` or `.json`, read by inspect's own reader.
 
 A sample's own messages are the customer's side; the agent's side lies in the sample's store. inspect's tau2 goes on
-when a request fails and scores what is left, so a dead server leaves samples that were "correct" without a word said: a
+when a request fails and scores what is left, so a dead server leaves samples that were "correct" without any message: a
 sample with a failed request in it is a fault here, not a score.
 """
 
@@ -19,6 +19,7 @@ from tautools.importers.rows import (
     count_by_role,
     outcome_of_reward,
     parse_model,
+    tool_call,
     unix_time,
 )
 from tautools.records import Outcome, Strategy
@@ -64,26 +65,26 @@ def open_log(path: Path) -> EvalLog:
 
 
 def log_facts(log: EvalLog) -> SourceFacts:
-    """Return what a log tells of how its conversations were made."""
-    told = log.eval
+    """Return what a log says about how its conversations were made."""
+    task = log.eval
     asked_of_all = log.plan.config.temperature
-    own = told.model_generate_config.temperature
+    own = task.model_generate_config.temperature
     settings = {"temperature": asked_of_all if own is None else own}
-    user = (told.model_roles or {}).get("user")
+    user = (task.model_roles or {}).get("user")
     asked = {"temperature": user.config.temperature} if user else {}
     return SourceFacts(
         bench="tau2",
         harness="inspect-evals",
         protocol="inspect-tau2",
-        source_version=str(told.packages.get("inspect_evals") or "unknown"),
+        source_version=str(task.packages.get("inspect_evals") or "unknown"),
         reward_basis="DB+COMMUNICATE",
         env=_task_of(log).removeprefix(_TASK),
         split="base",
         strategy=Strategy.FC,
-        agent=_inspect_model(told.model, settings),
-        user=_inspect_model(user.model, asked) if user else _inspect_model(told.model, settings),
-        num_trials=told.config.epochs or 1,
-        seed=told.model_generate_config.seed,
+        agent=_inspect_model(task.model, settings),
+        user=_inspect_model(user.model, asked) if user else _inspect_model(task.model, settings),
+        num_trials=task.config.epochs or 1,
+        seed=task.model_generate_config.seed,
     )
 
 
@@ -103,7 +104,7 @@ def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
         return named.but(RowStatus.NO_SCORE, "no score between 0 and 1")
     stopped = any(word in heard[-1].text for word in _STOP_WORDS)
     outcome, reward = judged if stopped else (_limit_outcome(sample), 0.0)
-    messages = _messages(_agent_messages(sample))
+    messages = [_message(each) for each in _agent_messages(sample)]
     times = unix_time(sample.started_at), unix_time(sample.completed_at)
     return replace(
         named,
@@ -161,28 +162,15 @@ def _is_agent_store(name: str) -> bool:
     return name.startswith("StoredAgentState:") and name.endswith(":messages")
 
 
-def _messages(side: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    return [_message(each) for each in side]
-
-
 def _message(message: ChatMessage) -> dict[str, Any]:
-    from tautools.importers.tau2_bench import arguments_text
-
-    found: dict[str, Any] = {"role": message.role, "content": message.text}
+    converted: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.role == "tool":
-        found["tool_call_id"] = message.tool_call_id or ""
+        converted["tool_call_id"] = message.tool_call_id or ""
         if message.error and not message.text:
-            found["content"] = message.error.message
+            converted["content"] = message.error.message
     if message.role == "assistant" and message.tool_calls:
-        found["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.function, "arguments": arguments_text(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    return found
+        converted["tool_calls"] = [tool_call(call.id, call.function, call.arguments) for call in message.tool_calls]
+    return converted
 
 
 def _parts(sample: EvalSample, at_limit: float | None) -> dict[str, Any]:

@@ -111,20 +111,30 @@ _PASSED_FROM = 1 - 1e-6
 _LOCAL_PREFIXES = ("openai/", "hosted_vllm/", "vllm/", "openai-api/")
 """What other programs write before the name of a model on an OpenAI-compatible server."""
 _HOSTED_PROVIDERS = {
-    "anthropic",
-    "azure",
-    "bedrock",
-    "deepseek",
-    "gemini",
-    "groq",
-    "mistral",
-    "ollama",
-    "ollama_chat",
-    "openrouter",
-    "together_ai",
-    "vertex_ai",
-    "xai",
+    *("anthropic", "azure", "bedrock", "deepseek", "gemini", "groq", "mistral", "ollama", "ollama_chat"),
+    *("openrouter", "together_ai", "vertex_ai", "xai"),
 }
+
+
+def identify(index: int, value: Any, *, trial: Any = None) -> SourceRow:
+    """Return a row with its task and trial; an unreadable one when it has none.
+
+    Parameters
+    ----------
+    index : int
+        Position in the file.
+    value
+        The row as the file has it.
+    trial : int, optional
+        The trial of rows that do not name one.
+    """
+    row = SourceRow(index)
+    if not isinstance(value, dict):
+        return row.but(RowStatus.UNREADABLE, "no JSON object")
+    task_id, number = task_id_text(value.get("task_id")), whole_number(value.get("trial", trial))
+    if task_id is None or number is None:
+        return row.but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
+    return replace(row, task_id=task_id, trial=number)
 
 
 def task_id_text(value: Any) -> str | None:
@@ -169,19 +179,13 @@ def parse_model(model: Any, settings: Any = None) -> ModelConfig | None:
     first, _, rest = name.partition("/")
     if first in _HOSTED_PROVIDERS and rest:
         name, provider = rest, first
-    return ModelConfig(
-        model=name, provider=provider, sampling=_sampling(settings if isinstance(settings, dict) else {})
-    )
-
-
-def _sampling(given: Mapping[str, Any]) -> Sampling:
-    known = {
-        name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if given.get(name) is not None
-    }
+    given = settings if isinstance(settings, dict) else {}
+    known = {key: given[key] for key in ("temperature", "top_p", "top_k", "max_tokens") if given.get(key) is not None}
     try:
-        return Sampling(**known)
+        sampling = Sampling(**known)
     except ValueError:
-        return Sampling()
+        sampling = Sampling()
+    return ModelConfig(model=name, provider=provider, sampling=sampling)
 
 
 def plain_messages(value: Any) -> list[dict[str, Any]] | None:
@@ -202,13 +206,25 @@ def _plain_message(message: Mapping[str, Any]) -> dict[str, Any] | None:
     return kept
 
 
+def arguments_text(arguments: Any) -> str:
+    """Return the arguments of a call as the JSON text that models write."""
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments if arguments is not None else {}, ensure_ascii=False)
+
+
+def tool_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    """Return a tool call in OpenAI's form."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments_text(arguments)}}
+
+
 def count_by_role(messages: Iterable[Mapping[str, Any]], role: str) -> int:
     """Return how many messages a role has."""
     return sum(message["role"] == role for message in messages)
 
 
 def actions_text(actions: Any, arguments: str) -> str | None:
-    """Return reference actions as canonical JSON, to be compared; None when they are not told.
+    """Return reference actions as canonical JSON, to be compared; None when the file does not have them.
 
     Parameters
     ----------
@@ -227,12 +243,12 @@ _SEPARATORS = re.compile(r"[\s,\[\]\0\ufeff]*")
 _ROW_START = re.compile(r'\{\s*"(?:task_id"\s*:|id"\s*:\s*"[^"]*"\s*,\s*"(?:task_id|reward_info)"\s*:)')
 """How a row of v1 and a simulation of tau2-bench begin; tool calls have an id too."""
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
-"""Takes line breaks inside strings; NaN and infinities, which are no JSON, become null."""
+"""Takes line breaks inside strings; NaN and infinities, which are not JSON, become null."""
 
 
 @dataclass(frozen=True, slots=True)
 class LooseJson:
-    """What a text holds: one document, or the objects that could be read one by one."""
+    """What a text has: one document, or the objects that could be read one by one."""
 
     whole: Any = None
     """The document, when it is one; None else."""
@@ -242,7 +258,7 @@ class LooseJson:
 
 
 def unzipped(raw: bytes) -> tuple[bytes, str]:
-    """Return the bytes that a gzip file holds, as far as they can be had, and what is wrong with it."""
+    """Return the bytes of a gzip file, as far as they can be read, and what is wrong with it."""
     if not raw.startswith(_GZIP):
         return raw, ""
     data, rest = b"", raw

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,13 @@ from tautools.importers.rows import (
     SourceFacts,
     SourceRow,
     actions_text,
+    arguments_text,
     count_by_role,
+    identify,
     outcome_of_reward,
     parse_model,
     task_id_text,
+    tool_call,
     unix_time,
     whole_number,
 )
@@ -50,12 +52,12 @@ def why_foreign(value: Mapping[str, Any]) -> str:
     """Return why something with simulations is no results file of tau2-bench."""
     return (
         "It has `simulations` as tau2-bench's files do, but no `info.environment_info`, `info.agent_info` and "
-        f"`info.user_info`: which models spoke, and how, is not told. Its keys: {', '.join(list(value)[:8])}."
+        f"`info.user_info`: which models were used, and how, is not said. Its keys: {', '.join(list(value)[:8])}."
     )
 
 
 def results_facts(value: Mapping[str, Any]) -> SourceFacts:
-    """Return what the head of a results file tells."""
+    """Return what the head of a results file says."""
     info = value["info"]
     agent, user, env = (_info_part(info, name) for name in ("agent_info", "user_info", "environment_info"))
     played = tuple(
@@ -80,30 +82,27 @@ def results_facts(value: Mapping[str, Any]) -> SourceFacts:
 
 def references(value: Mapping[str, Any]) -> dict[str, str]:
     """Return the reference actions of the tasks in the file, as canonical JSON by task id."""
-    found = {}
+    by_task = {}
     for task in value.get("tasks") or ():
         criteria = task.get("evaluation_criteria") if isinstance(task, dict) else None
         name = task_id_text(task.get("id")) if isinstance(task, dict) else None
         text = actions_text((criteria or {}).get("actions") or [], "arguments")
         if name is not None and text is not None:
-            found[name] = text
-    return found
+            by_task[name] = text
+    return by_task
 
 
 def read_simulation(index: int, value: Any, env: str, reference: Mapping[str, str]) -> SourceRow:
     """Read one simulation."""
-    if not isinstance(value, dict):
-        return SourceRow(index).but(RowStatus.UNREADABLE, "no JSON object")
-    task_id, trial = task_id_text(value.get("task_id")), whole_number(value.get("trial") or 0)
-    if task_id is None or trial is None:
-        return SourceRow(index).but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
-    named = SourceRow(index, env=env, task_id=task_id, trial=trial)
+    named = replace(identify(index, value, trial=0), env=env)
+    if named.status is not RowStatus.KEPT:
+        return named
     end = str(value.get("termination_reason") or "")
     if end in _LOST_ENDS:
         return named.but(_LOST_ENDS[end], end)
     if end and end not in {*_OUTCOMES, "user_stop", "agent_stop"}:
         return named.but(RowStatus.UNREADABLE, f"termination_reason {end!r}")
-    return _read_played(named, value, _OUTCOMES.get(end), reference.get(task_id))
+    return _read_played(named, value, _OUTCOMES.get(end), reference.get(named.task_id))
 
 
 def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | None, reference: str | None) -> SourceRow:
@@ -111,23 +110,24 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
     judged = outcome_of_reward(scored.get("reward")) if isinstance(scored, dict) else None
     if ended is None and judged is None:
         return named.but(RowStatus.NO_SCORE, "no reward")
-    said = value.get("messages")
-    if not isinstance(said, list) or not all(isinstance(each, dict) and each.get("role") for each in said) or not said:
+    messages = value.get("messages")
+    readable = isinstance(messages, list) and all(isinstance(each, dict) and each.get("role") for each in messages)
+    if not readable or not messages:
         return named.but(RowStatus.UNREADABLE, "its messages cannot be read")
     outcome, reward = (ended, 0.0) if ended is not None or judged is None else judged
     times = unix_time(value.get("start_time")), unix_time(value.get("end_time"))
-    known = None not in times and any(each.get("timestamp") for each in said)
+    known = None not in times and any(each.get("timestamp") for each in messages)
     return replace(
         named,
         outcome=outcome,
         reward=reward,
         reward_info=_parts(scored) if isinstance(scored, dict) else {},
-        messages=[each for message in said for each in _message(message)],
-        actions=list(_actions_of(said)),
+        messages=[each for message in messages for each in _message(message)],
+        actions=list(_actions_of(messages)),
         # Files that were scrubbed of their times keep made-up ones in these two fields.
         started_at=times[0] if known else None,
         finished_at=times[1] if known else None,
-        counts=_counts(said),
+        counts=_counts(messages),
         reference=reference,
         error="" if ended is None else str(value.get("termination_reason")),
         seed=whole_number(value.get("seed")) or 0,
@@ -135,40 +135,30 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
 
 
 def _message(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a message as the agent's side saw it: the customer's own tool calls are none of its business."""
+    """Yield a message as the agent's side saw it, which does not see the customer's own tool calls."""
     role, content = message["role"], message.get("content")
     calls = [each for each in message.get("tool_calls") or () if isinstance(each, dict)]
     if role == "tool":
         if message.get("requestor", "assistant") == "assistant":
             yield {"role": "tool", "tool_call_id": str(message.get("id") or ""), "content": str(content or "")}
         return
-    found: dict[str, Any] = {"role": role, "content": content}
+    converted: dict[str, Any] = {"role": role, "content": content}
     if calls and role == "assistant":
-        found["tool_calls"] = [
-            {
-                "id": str(call.get("id") or ""),
-                "type": "function",
-                "function": {"name": str(call.get("name")), "arguments": arguments_text(call.get("arguments"))},
-            }
-            for call in calls
+        converted["tool_calls"] = [
+            tool_call(str(call.get("id") or ""), str(call.get("name")), call.get("arguments")) for call in calls
         ]
-    if content or "tool_calls" in found:
-        yield found
+    if content or "tool_calls" in converted:
+        yield converted
 
 
-def _actions_of(said: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]:
-    for message in said:
+def _actions_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]:
+    for message in messages:
         calls = [each for each in message.get("tool_calls") or () if isinstance(each, dict)]
         by = "user" if message["role"] == "user" else "assistant"
         for call in calls:
             yield TrajectoryAction(by=by, call=str(call.get("name")), arguments=arguments_text(call.get("arguments")))
         if message["role"] == "assistant" and message.get("content") and not calls:
             yield TrajectoryAction(text=str(message["content"]))
-
-
-def arguments_text(given: Any) -> str:
-    """Return the arguments of a call as the JSON text that models write."""
-    return given if isinstance(given, str) else json.dumps(given if given is not None else {}, ensure_ascii=False)
 
 
 def _parts(scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,15 +174,15 @@ def _parts(scored: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def _counts(said: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count requests by the messages that they gave; the greeting is nobody's."""
-    greeted = bool(said) and said[0]["role"] == "assistant"
+def _counts(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count requests by the messages that they gave; the greeting comes from no model."""
+    greeted = bool(messages) and messages[0]["role"] == "assistant"
     counts = {
-        "agent_calls": count_by_role(said, "assistant") - greeted,
-        "user_calls": count_by_role(said, "user"),
-        "tool_calls": count_by_role(said, "tool"),
+        "agent_calls": count_by_role(messages, "assistant") - greeted,
+        "user_calls": count_by_role(messages, "user"),
+        "tool_calls": count_by_role(messages, "tool"),
     }
-    usage = [each["usage"] for each in said if isinstance(each.get("usage"), dict)]
+    usage = [each["usage"] for each in messages if isinstance(each.get("usage"), dict)]
     if usage:
         counts["prompt_tokens"] = sum(whole_number(each.get("prompt_tokens")) or 0 for each in usage)
         counts["output_tokens"] = sum(whole_number(each.get("completion_tokens")) or 0 for each in usage)
@@ -208,5 +198,5 @@ def _basis(value: Mapping[str, Any]) -> str:
 
 
 def _info_part(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = info.get(name)
-    return found if isinstance(found, dict) else {}
+    part = info.get(name)
+    return part if isinstance(part, dict) else {}

@@ -17,10 +17,10 @@ from tautools.importers.rows import (
     SourceRow,
     actions_text,
     count_by_role,
+    identify,
     outcome_of_reward,
     parse_model,
     plain_messages,
-    task_id_text,
     unix_time,
     whole_number,
 )
@@ -56,14 +56,10 @@ def is_view(values: Sequence[Any]) -> bool:
 
 def read_row(index: int, value: Any) -> SourceRow:
     """Read one row of a file."""
-    row = SourceRow(index)
-    if not isinstance(value, dict):
-        return row.but(RowStatus.UNREADABLE, "no JSON object")
-    task_id, trial = task_id_text(value.get("task_id")), whole_number(value.get("trial"))
-    if task_id is None or trial is None:
-        return row.but(RowStatus.UNREADABLE, "no task_id" if task_id is None else "no trial")
+    named = identify(index, value)
+    if named.status is not RowStatus.KEPT:
+        return named
     info = value.get("info")
-    named = replace(row, task_id=task_id, trial=trial)
     if not isinstance(info, dict):
         return named.but(RowStatus.UNREADABLE, "no info")
     if "outcome" in info and "setting_id" in info:
@@ -129,7 +125,7 @@ def _read_own_row(named: SourceRow, value: Mapping[str, Any], info: Mapping[str,
 
 
 def row_facts(path: Path, values: Sequence[Any], rows: Sequence[SourceRow]) -> SourceFacts:
-    """Return what a file of rows tells, its name included."""
+    """Return what a file of rows says, its name included."""
     named, trials = _FILE_NAME.search(path.name), _TRIALS.search(path.name)
     strategy = Strategy.FEW_SHOT if named and named["strategy"] == "few-shot" else _strategy_of(rows)
     num_trials = int(trials[1]) if trials and int(trials[1]) > 0 else None
@@ -169,19 +165,19 @@ def _env_of(messages: Sequence[Mapping[str, Any]], task: Any) -> str:
     calls = [call["function"]["name"] for message in messages for call in message.get("tool_calls") or ()]
     actions = task.get("actions") if isinstance(task, dict) else None
     calls += [str(each.get("name")) for each in actions or () if isinstance(each, dict)]
-    told = {env for env, words in _TOOL_WORDS for name in calls if any(word in name for word in words)}
-    return told.pop() if len(told) == 1 else ""
+    envs = {env for env, words in _TOOL_WORDS for name in calls if any(word in name for word in words)}
+    return envs.pop() if len(envs) == 1 else ""
 
 
 def _parts(scored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return v1's verdict by the names of ours; the original stands beside it."""
+    """Return v1's verdict by the names of ours; the original is kept alongside."""
     info = scored.get("info")
     parts: dict[str, Any] = {"original": {"reward": scored.get("reward"), "info": info}}
     if isinstance(info, dict) and "r_actions" in info:
         parts["db"] = bool(info["r_actions"])
     outputs = info.get("outputs") if isinstance(info, dict) else None
     if isinstance(outputs, dict):
-        parts["missing_info"] = [text for text, said in outputs.items() if not said]
+        parts["missing_info"] = [text for text, communicated in outputs.items() if not communicated]
         parts["communicate"] = not parts["missing_info"]
     return parts
 
