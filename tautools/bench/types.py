@@ -58,6 +58,10 @@ class Task:
     """What the agent must say to the user."""
     assertions: tuple[str, ...] = ()
     """What a judge decides about the conversation, in natural language."""
+    reward_basis: tuple[str, ...] = ()
+    """The parts of its reward, such as `DB`; empty where the benchmark names none."""
+    user_tools: frozenset[str] | None = None
+    """Names of those of the env's `user_tools` that its customer has; None: all."""
     source_task: Any = field(default=None, repr=False)
     """The source's own object, for its own scorer."""
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tautools.bench.types import AskModel, Domain, Observation, Task
-    from tautools.llm.types import ToolSpec
 
 
-def make_user(domain: Domain, task: Task, tools: Sequence[ToolSpec]) -> Participant:
+def make_user(domain: Domain, task: Task) -> Participant:
     """Return the LLM customer of one conversation: the bench's guidelines and scenario, and the message that opens."""
+    names = task.user_tools
+    tools = [tool for tool in domain.user_tools if names is None or tool["function"]["name"] in names]
     user = ToolCallingParticipant(task.user_system, tools)
     opening = domain.protocol.user_opening or domain.protocol.agent_opening
     if opening:

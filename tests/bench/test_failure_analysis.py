@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def test_every_rule_passes_the_reference_and_fails_what_was_not_said(retail: Dom
 def said(retail: Domain, words: str, *wanted: str) -> dict[ScoringRules, float]:
     """Return what each rule says of an agent that said `words` where `wanted` was to be said."""
     plain = next(t for t in retail.tasks.values() if not writes(t))
-    task = Task(plain.id, plain.user_system, plain.reference, wanted, source_task=plain.source_task)
+    task = replace(plain, communicate=wanted)
     done = replay(
         retail, task, [*actions_of(plain)[:-1], TrajectoryAction(text=words), TrajectoryAction(text="in two parts")]
     )

@@ -66,7 +66,7 @@ def test_a_customer_has_the_tools_of_its_task(source: Tau2Bench) -> None:
 
 def test_what_is_asked_of_a_task_is_kept(library: Domain) -> None:
     judged = library.tasks["judged"]
-    assert (judged.assertions, judged.source_task.basis) == (("The agent is friendly.",), ("DB", "NL_ASSERTION"))
+    assert (judged.assertions, judged.reward_basis) == (("The agent is friendly.",), ("DB", "NL_ASSERTION"))
     assert library.tasks["say"].communicate == ("14 days",)
     assert library.reward_basis == "DB+COMMUNICATE", "what a judge decides is added by who has one"
     assert [action.name for action in library.tasks["lend"].reference] == ["find_book", "lend_book"]

@@ -103,9 +103,7 @@ def with_judge_verdicts(verdict: RulesVerdict, judged: Sequence[Mapping[str, Any
 
 def basis_of(task: Task) -> set[str]:
     """Return the parts of a task's reward; a source that names none has the database and the information."""
-    criteria = getattr(task.source_task, "evaluation_criteria", None)
-    named = getattr(criteria, "reward_basis", None)
-    return {str(getattr(each, "value", each)) for each in named} if named else {"DB", "COMMUNICATE"}
+    return set(task.reward_basis) or {"DB", "COMMUNICATE"}
 
 
 def _as_a_whole(info: str, texts: Sequence[str]) -> bool:

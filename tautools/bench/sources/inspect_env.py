@@ -161,6 +161,7 @@ def _read_task(sample: Any) -> Task:
         reference=tuple(_read_action(action) for action in actions),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
         assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
+        reward_basis=() if criteria is None else tuple(part.value for part in criteria.reward_basis),
         source_task=source,
     )
 
@@ -256,7 +257,7 @@ class InspectDomain(Domain):
 
     def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
         """Return the customer of one conversation."""
-        return make_user(self, task, self.user_tools)
+        return make_user(self, task)
 
     def instructions(self, approach: Approach) -> Mapping[str, str]:
         """Return the hashes of the texts that models are shown."""

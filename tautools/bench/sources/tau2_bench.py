@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
@@ -64,23 +62,6 @@ class Tau2Bench(Source):
         return CheckoutDomain(self.process, env, split)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckoutTask:
-    """What the checkout says of a task, beyond what a conversation needs."""
-
-    data: Mapping[str, Any]
-    """The package's own task as JSON."""
-    user_tools: frozenset[str]
-    """Names of the tools that this task's customer has."""
-    basis: tuple[str, ...]
-    """What its reward is made of."""
-
-    @property
-    def evaluation_criteria(self) -> Any:
-        """The basis where the package's own tasks have it."""
-        return SimpleNamespace(reward_basis=self.basis) if self.basis else None
-
-
 class CheckoutDomain(Domain):
     """One env of a checkout with the tasks of one split."""
 
@@ -109,7 +90,7 @@ class CheckoutDomain(Domain):
                 "agent_system": self.agent_system,
                 "policy": self.policy,
                 "tasks": canonical_json({task.id: task.user_system for task in tasks}),
-                "criteria": canonical_json({task.id: task.source_task.data for task in tasks}),
+                "criteria": canonical_json({task.id: task.source_task for task in tasks}),
                 "tools": canonical_json(self.tools),
                 "user_tools": canonical_json(self.user_tools),
                 "greeting": self.protocol.agent_opening or "",
@@ -126,8 +107,7 @@ class CheckoutDomain(Domain):
 
     def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
         """Return the customer of one conversation, who has received the agent's greeting."""
-        names = task.source_task.user_tools
-        return make_user(self, task, [tool for tool in self.user_tools if tool["function"]["name"] in names])
+        return make_user(self, task)
 
     def instructions(self, approach: Approach) -> Mapping[str, str]:
         """Return the hashes of the texts that models are shown."""
@@ -160,7 +140,7 @@ def _read_protocol(description: Mapping[str, Any]) -> ConversationProtocol:
 
 def _reward_basis(tasks: Mapping[str, Task]) -> str:
     """Return all that the rewards of the tasks are made of without a judge; each task names its own part of it."""
-    named = {name for task in tasks.values() for name in task.source_task.basis} - {"NL_ASSERTION"}
+    named = {name for task in tasks.values() for name in task.reward_basis} - {"NL_ASSERTION"}
     order = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE")
     return "+".join([*(name for name in order if name in named), *sorted(named.difference(order))])
 
@@ -180,7 +160,9 @@ def _read_task(env: str, description: Mapping[str, Any]) -> Task:
         reference=tuple(_read_action(each) for each in criteria.get("actions") or ()),
         communicate=tuple(criteria.get("communicate_info") or ()) if "COMMUNICATE" in basis else (),
         assertions=tuple(criteria.get("nl_assertions") or ()) if "NL_ASSERTION" in basis else (),
-        source_task=CheckoutTask(data, frozenset(description["user_tools"]), basis),
+        reward_basis=basis,
+        user_tools=frozenset(description["user_tools"]),
+        source_task=data,
     )
 
 
@@ -217,7 +199,7 @@ class CheckoutState:
     def _info(self, scored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts that the task scores, under our names, and the package's own answer as `tau2`."""
         info: dict[str, Any] = {}
-        basis = self._task.source_task.basis
+        basis = self._task.reward_basis
         if "DB" in basis:
             same = bool((scored.get("db_check") or {}).get("db_match", True))
             expected = {} if same else self._domain.expected(self._task) or {}

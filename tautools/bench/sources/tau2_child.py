@@ -15,6 +15,7 @@ import copy
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -22,7 +23,10 @@ import sys
 import traceback
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _HERE = Path(__file__).resolve().parent
 
@@ -44,17 +48,18 @@ def main() -> None:
     requests, answers = _take_pipes()
     # The files in this folder are none of the package's modules.
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != _HERE]
-    bench = ChildBench(sys.argv[1])
+    states: dict[int, ChildState] = {}
+    handlers = _handlers(Path(sys.argv[1]), states)
     for line in requests:
         request = json.loads(line)
         for number in request.pop("drop", ()):
-            bench.env_states.pop(number, None)
-        answers.write(json.dumps(_answer(bench, request)).encode() + b"\n")
+            states.pop(number, None)
+        answers.write(json.dumps(_answer(handlers, request)).encode() + b"\n")
         answers.flush()
 
 
 def _take_pipes() -> tuple[Any, Any]:
-    """Return both pipes, with the usual numbers leading elsewhere: a tool that prints or asks must not be heard."""
+    """Return both pipes and point the usual numbers elsewhere: what a tool prints must not get into the answers."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -62,69 +67,42 @@ def _take_pipes() -> tuple[Any, Any]:
     return requests, answers
 
 
-def _answer(bench: ChildBench, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(handlers: Mapping[str, Callable[..., Any]], request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"ok": getattr(bench, "do_" + request.pop("do"))(**request)}
+        return {"ok": handlers[request.pop("do")](**request)}
     except BaseException as error:  # noqa: BLE001 - a package that calls sys.exit must not end the conversation
         return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-4000:]}
 
 
-class ChildBench:
-    """The package, and the conversations that are under way."""
+def _handlers(folder: Path, states: dict[int, ChildState]) -> dict[str, Callable[..., Any]]:
+    """Return what each request does; `states` are the conversations under way, by number."""
+    numbers = itertools.count(1)
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.env_states: dict[int, ChildState] = {}
-        self._numbers = 0
-
-    def do_hello(self) -> dict[str, str]:
-        """Return which Python this is; nothing of the package is imported yet."""
-        return {"python": platform.python_version()}
-
-    def do_open(self) -> dict[str, Any]:
-        """Import the package, prepare it and return where it is."""
-        sys.path.insert(0, str(Path(self.folder, "src")))
+    def open_package() -> dict[str, str]:
+        sys.path.insert(0, str(folder / "src"))
         package = importlib.import_module("tau2")
         hold_databases()
         return {"file": os.path.realpath(package.__file__ or "")}
 
-    def do_envs(self) -> list[str]:
-        """Name the envs whose tasks come in splits; the others are for trying things out, or need more packages."""
-        return [name for name in _registry().get_domains() if _registry().get_task_splits_loader(name)]
+    def make_state(env: str, task: str) -> int:
+        number = next(numbers)
+        states[number] = ChildState(env, _tasks(env)[task])
+        return number
 
-    def do_splits(self, env: str) -> list[str]:
-        """Name an env's splits."""
-        return list(_registry().get_task_splits_loader(env)())
-
-    def do_domain(self, env: str, split: str) -> dict[str, Any]:
-        """Describe an env and the tasks of a split."""
-        return describe(env, split)
-
-    def do_env_state(self, env: str, task: str) -> int:
-        """Make an environment for one task and number it."""
-        self._numbers += 1
-        self.env_states[self._numbers] = ChildState(env, _tasks(env)[task])
-        return self._numbers
-
-    def do_call(self, env_state: int, requestor: str, name: str, arguments: str) -> dict[str, Any]:
-        """Call a tool."""
-        return self.env_states[env_state].call(requestor, name, arguments)
-
-    def do_reward(self, env_state: int, texts: list[str]) -> dict[str, Any]:
-        """Score an environment and what the agent said."""
-        return self.env_states[env_state].reward(texts)
-
-    def do_changes(self, env_state: int) -> list[tuple[str, str, str | None]]:
-        """List what a conversation has changed."""
-        return _changes(self.env_states[env_state].environment)
-
-    def do_expected(self, env: str, task: str) -> list[tuple[str, str, str | None]] | None:
-        """List what the reference of a task changes; None when nothing is expected of the database."""
-        return expected(env, _tasks(env)[task])
-
-    def do_loaded(self, env: str, table: str, key: str) -> str | None:
-        """Return an entity as it is loaded."""
-        return _loaded(env).get((table, key))
+    return {
+        "hello": lambda: {"python": platform.python_version()},  # before anything of the package is imported
+        "open": open_package,
+        # Envs without splits are for trying things out, or need more packages.
+        "envs": lambda: [name for name in _registry().get_domains() if _registry().get_task_splits_loader(name)],
+        "splits": lambda env: list(_registry().get_task_splits_loader(env)()),
+        "domain": describe,
+        "env_state": make_state,
+        "call": lambda env_state, **call: states[env_state].call(**call),
+        "reward": lambda env_state, texts: states[env_state].reward(texts),
+        "changes": lambda env_state: _changes(states[env_state].environment),
+        "expected": lambda env, task: expected(env, _tasks(env)[task]),
+        "loaded": lambda env, table, key: _loaded(env).get((table, key)),
+    }
 
 
 class ChildState:

@@ -301,8 +301,7 @@ def _model(config: ModelConfig) -> dict[str, Any]:
 
 def _task_data(domain: Domain, task_id: str) -> Any:
     source = task_of(domain, task_id).source_task
-    data = getattr(source, "data", None)
-    return source.model_dump(mode="json") if data is None else data
+    return source if isinstance(source, dict) else source.model_dump(mode="json")
 
 
 def _simulation(
