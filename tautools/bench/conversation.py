@@ -156,14 +156,14 @@ class _Episode:
         rounds = min(self.limits.max_rounds, self.protocol.max_rounds)
         self._report_messages()
         for turn in range(rounds):
-            request = await self._reply_of(self.user, Role.USER, turn) or ""
+            request = await self._reply_of(self.user, Role.USER, self._asker(Role.USER, turn)) or ""
             self.agent.receive(request)
             self._report_messages()
             self._check_message_limits()
             stops = any(stop in request for stop in self.protocol.stop_words)
             if stops and (turn or self.protocol.opening_may_stop):
                 return
-            answer = await self._reply_of(self.agent, Role.AGENT, turn)
+            answer = await self._reply_of(self.agent, Role.AGENT, self._asker(Role.AGENT, turn))
             if answer is None:
                 return
             self.actions.append(TrajectoryAction(text=answer))
@@ -171,30 +171,29 @@ class _Episode:
             self._check_message_limits()
         raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
-    async def _reply_of(self, party: Participant, role: Role, turn: int) -> str | None:
+    async def _reply_of(self, party: Participant, role: Role, ask: AskModel) -> str | None:
         """Let one party act until it says something to the other one; None when a call ended the conversation."""
-        ask = self._asker(role, turn)
         turns = 0
         while True:
             if role is Role.AGENT and not self.protocol.counts_messages:
                 self._count_step()
-            next_turn = await party.next_turn(ask)
+            turn = await party.next_turn(ask)
             turns += 1
             if role is Role.USER:
-                self._check_user(next_turn, turns)
-            observations = await self._run_calls(next_turn, role)
+                self._check_user(turn, turns)
+            observations = await self._run_calls(turn, role)
             known = len(party.messages)
-            party.observe(next_turn, observations)
-            if role is Role.USER and next_turn.calls and self.on_message is not None:
+            party.observe(turn, observations)
+            if role is Role.USER and turn.calls and self.on_message is not None:
                 for message in party.messages[known:]:  # the agent's messages do not have the customer's own calls
                     self.on_message({**message, "by": "user"})
             if role is Role.AGENT:
                 self._report_messages()
-                if self._is_terminal(next_turn, observations):
+                if self._is_terminal(turn, observations):
                     return None
-            self._count(next_turn, observations, role)
-            if not next_turn.calls:
-                return next_turn.text
+            self._count(turn, observations, role)
+            if not turn.calls:
+                return turn.text
             self._check_message_limits()
 
     def _count_step(self) -> None:
@@ -240,33 +239,33 @@ class _Episode:
             self.clock.reschedule(ends_at + reply.lost_s)  # what faults cost does not count
         return reply
 
-    async def _run_calls(self, next_turn: Turn, role: Role) -> list[Observation]:
+    async def _run_calls(self, turn: Turn, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
-        if next_turn.calls and by == "assistant" and next_turn.raw_text.strip() and self.protocol.counts_messages:
-            self.actions.append(TrajectoryAction(text=next_turn.raw_text))
-        observations = [await self.env_state.call(call.name, call.arguments, by) for call in next_turn.calls]
+        if turn.calls and by == "assistant" and turn.raw_text.strip() and self.protocol.counts_messages:
+            self.actions.append(TrajectoryAction(text=turn.raw_text))
+        observations = [await self.env_state.call(call.name, call.arguments, by) for call in turn.calls]
         self.actions += [
             TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=observation.error)
-            for call, observation in zip(next_turn.calls, observations, strict=True)
+            for call, observation in zip(turn.calls, observations, strict=True)
         ]
         return observations
 
-    def _is_terminal(self, next_turn: Turn, observations: list[Observation]) -> bool:
+    def _is_terminal(self, turn: Turn, observations: list[Observation]) -> bool:
         """Whether one of the agent's calls ends the conversation."""
         return any(
             call.name in self.protocol.terminal_tools and not observation.unreadable
-            for call, observation in zip(next_turn.calls, observations, strict=True)
+            for call, observation in zip(turn.calls, observations, strict=True)
         )
 
-    def _check_user(self, next_turn: Turn, turns: int) -> None:
+    def _check_user(self, turn: Turn, turns: int) -> None:
         """Refuse what no customer does; `turns` counts its turns since the agent spoke."""
-        if next_turn.calls and not self.domain.user_tools:
-            reason = f"The user called the tool {next_turn.calls[0].name!r} and has no tools."
-        elif next_turn.calls and turns >= self.limits.max_user_calls:
+        if turn.calls and not self.domain.user_tools:
+            reason = f"The user called the tool {turn.calls[0].name!r} and has no tools."
+        elif turn.calls and turns >= self.limits.max_user_calls:
             reason = f"The user called tools {turns} times in a row and said nothing."
-        elif next_turn.unusable and next_turn.raw_text.strip():
-            reason = f"The user's answer cannot be read: {next_turn.raw_text[:300]!r}"
-        elif next_turn.unusable:
+        elif turn.unusable and turn.raw_text.strip():
+            reason = f"The user's answer cannot be read: {turn.raw_text[:300]!r}"
+        elif turn.unusable:
             reason = "The user said nothing."
         else:
             return
@@ -275,13 +274,13 @@ class _Episode:
     def _max_steps(self) -> int:
         return min(self.limits.max_steps, self.protocol.max_steps or self.limits.max_steps)
 
-    def _count(self, next_turn: Turn, observations: list[Observation], role: Role) -> None:
+    def _count(self, turn: Turn, observations: list[Observation], role: Role) -> None:
         """Count steps and errors in the bench's way; where it counts messages, `_check_message_limits` compares."""
         if self.protocol.counts_messages:
-            self.steps += 1 + bool(next_turn.calls)
-            self.errors += next_turn.unusable + sum(observation.error for observation in observations)
+            self.steps += 1 + bool(turn.calls)
+            self.errors += turn.unusable + sum(observation.error for observation in observations)
         elif role is Role.AGENT:
-            self.errors += next_turn.unusable + sum(observation.unreadable for observation in observations)
+            self.errors += turn.unusable + sum(observation.unreadable for observation in observations)
             if self.errors >= self.limits.max_errors:
                 raise _ConversationEnd(Outcome.AGENT_ERROR, f"{self.errors} answers of the agent could not be used.")
 

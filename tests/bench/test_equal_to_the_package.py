@@ -94,7 +94,7 @@ def _dumped(env: str) -> dict[str, dict[str, Any]]:
 
 
 def _full_hash(env_state: InspectEnvState) -> str:
-    """Hash our world whole, the package's way: the base with what was touched in its place."""
+    """Hash our whole database, the package's way: the base with what was touched in its place."""
     tables = {name: dict(table) for name, table in _dumped(env_state._domain.ref.env).items()}
     for name, table in vars(env_state._toolkit.db).items():
         for key in table.touched:

@@ -23,7 +23,7 @@ def call(expert: str) -> list[tuple[str, str]]:
     return [("call_expert", json.dumps({"expert": expert}))]
 
 
-async def hold(domain: Domain, client: ScriptedClient, **limits: Any) -> Conversation:
+async def play(domain: Domain, client: ScriptedClient, **limits: Any) -> Conversation:
     return await run_conversation(
         domain,
         domain.tasks["0"],
@@ -67,9 +67,9 @@ def test_the_tagged_form_is_read(text: str, said: str, calls: list[tuple[str, st
 @pytest.mark.parametrize("answer", [CALL, [ORDER]], ids=["tagged", "by the server's parser"])
 async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(retail: Domain, answer: Any) -> None:
     client = ScriptedClient([call("quick"), "It is on its way."], expert=[answer])
-    held = await hold(retail, client)
-    assert [deed.call for deed in held.actions] == [ORDER[0], ""]
-    turn, result, words = held.messages[2:5]
+    played = await play(retail, client)
+    assert [action.call for action in played.actions] == [ORDER[0], ""]
+    turn, result, words = played.messages[2:5]
     assert (turn["expert"], turn["tool_calls"][0]["function"]["name"]) == ("quick", ORDER[0])
     assert result["role"] == "tool"
     assert "#W2378156" in result["content"]
@@ -81,13 +81,13 @@ async def test_an_experts_call_is_run_and_stands_in_the_history_as_the_agents(re
 
 async def test_an_experts_words_reach_the_customer_without_tags(retail: Domain) -> None:
     client = ScriptedClient([call("strong")], expert=["<message>May I have your email?</message>"])
-    await hold(retail, client)
+    await play(retail, client)
     assert client.of(Role.USER)[1].messages[-1] == {"role": "user", "content": "May I have your email?"}
 
 
 async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
     client = ScriptedClient([call("strong"), call("quick")], expert=[CALL, "Done."])
-    await hold(retail, client)
+    await play(retail, client)
     agent, (strong, quick) = client.of(Role.AGENT)[0], client.of(Role.EXPERT)
     assert agent.tools is not None
     assert agent.tools[:-1] == list(retail.tools) == strong.tools
@@ -110,21 +110,21 @@ async def test_who_is_offered_and_shown_what(retail: Domain) -> None:
 
 async def test_an_answer_that_cannot_be_read_is_told_to_the_agent_and_to_no_expert(retail: Domain) -> None:
     client = ScriptedClient([call("quick"), call("strong"), "Goodbye."], expert=["<tool_call>{", CALL])
-    held = await hold(retail, client)
-    asked, told = client.of(Role.AGENT)[1].messages[-2:]
+    played = await play(retail, client)
+    asked, result = client.of(Role.AGENT)[1].messages[-2:]
     assert asked["tool_calls"][0]["function"] == {"name": "call_expert", "arguments": '{"expert": "quick"}'}
-    assert told["content"].startswith(
+    assert result["content"].startswith(
         "Error: the answer of quick holds no step that can be taken. It wrote: <tool_call>{"
     )
     assert "call_expert" not in json.dumps(client.of(Role.EXPERT)[1].messages)
-    assert [deed.call for deed in held.actions] == [ORDER[0], ""]
-    assert held.outcome is Outcome.FAILED
+    assert [action.call for action in played.actions] == [ORDER[0], ""]
+    assert played.outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("arguments", ['{"expert": "gpt-9"}', "{}", "[]", "gpt-9"])
 async def test_an_expert_that_is_not_there_is_told_with_those_that_are(retail: Domain, arguments: str) -> None:
     client = ScriptedClient([[("call_expert", arguments)], "Goodbye."])
-    await hold(retail, client)
+    await play(retail, client)
     assert "There are: strong, quick." in client.of(Role.AGENT)[1].messages[-1]["content"]
     echoed = client.of(Role.AGENT)[1].messages[-2]["tool_calls"][0]["function"]["arguments"]
     assert isinstance(json.loads(echoed), dict), "a server refuses a history whose arguments are no JSON object"
@@ -132,16 +132,16 @@ async def test_an_expert_that_is_not_there_is_told_with_those_that_are(retail: D
 
 async def test_experts_that_never_answer_cost_one_unusable_answer_a_move(retail: Domain) -> None:
     client = ScriptedClient([call("quick")], user=["Help."], expert=[""])
-    held = await hold(retail, client, max_errors=2)
-    assert held.outcome is Outcome.AGENT_ERROR
+    played = await play(retail, client, max_errors=2)
+    assert played.outcome is Outcome.AGENT_ERROR
     assert len(client.of(Role.AGENT)) == len(client.of(Role.EXPERT)) == 2 * MAX_CONSULTATIONS
 
 
 async def test_an_experts_prompt_that_no_longer_fits_ends_the_conversation(retail: Domain) -> None:
     client = ScriptedClient([call("quick")], expert=[fault(CallFault.CONTEXT_OVERFLOW)])
-    held = await hold(retail, client)
-    assert (held.outcome, held.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
-    assert held.error.startswith("The expert's prompt no longer fits")
+    played = await play(retail, client)
+    assert (played.outcome, played.reward) == (Outcome.CONTEXT_OVERFLOW, 0.0)
+    assert played.error.startswith("The expert's prompt no longer fits")
 
 
 def test_what_models_are_told_of_experts_is_part_of_the_setting(retail: Domain) -> None:

@@ -60,13 +60,13 @@ def test_a_persona_is_shown_to_the_person() -> None:
 async def test_a_conversation_that_is_given_up_tells_the_one_who_asks() -> None:
     import asyncio
 
-    told = threading.Event()
+    asked_once = threading.Event()
     asked = threading.Event()
 
     def answer(_question: PersonQuestion, gone: threading.Event) -> str:
         asked.set()
         if gone.wait(30):
-            told.set()
+            asked_once.set()
         return ""
 
     with ask_person_with(answer):
@@ -75,4 +75,4 @@ async def test_a_conversation_that_is_given_up_tells_the_one_who_asks() -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert await asyncio.to_thread(told.wait, 30)
+        assert await asyncio.to_thread(asked_once.wait, 30)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tau2_scripts import ENDS, hold, make_case, normal
+from tau2_scripts import ENDS, make_case, normal, play
 
 from tautools.bench import null_baseline, open_source, reference_reward
 from tautools.bench.sources import tau2_checkout
@@ -42,11 +42,11 @@ def play_original(domain: Domain, cases: list[dict[str, Any]], *, quick: bool = 
     job = {"path": domain.ref.path, "env": domain.ref.env, "cases": cases, "tables": tables}
     env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LOGURU_LEVEL": "CRITICAL"}
     env.pop("PYTHONPATH", None)
-    told = subprocess.run(
+    output = subprocess.run(
         [domain.ref.python, str(program)], input=json.dumps(job), capture_output=True, text=True, env=env, check=False
     )
-    assert told.returncode == 0, told.stderr[-3000:]
-    return [json.loads(line) for line in told.stdout.splitlines()]
+    assert output.returncode == 0, output.stderr[-3000:]
+    return [json.loads(line) for line in output.stdout.splitlines()]
 
 
 def compare(domain: Domain, cases: list[dict[str, Any]], *, quick: bool) -> tuple[int, Counter[str]]:
@@ -54,7 +54,7 @@ def compare(domain: Domain, cases: list[dict[str, Any]], *, quick: bool) -> tupl
     ends: Counter[str] = Counter()
     requests = 0
     for case, original in zip(cases, play_original(domain, cases, quick=quick), strict=True):
-        ours = asyncio.run(hold(domain, case))
+        ours = asyncio.run(play(domain, case))
         for number, (wanted, made) in enumerate(zip(original["requests"], ours.requests, strict=False)):
             assert normal(made) == normal(wanted), f"{case['name']}, request {number}"
         assert len(ours.requests) == len(original["requests"]), case["name"]
@@ -90,5 +90,5 @@ def test_the_package_with_its_own_databases_gives_the_same(domain: Domain) -> No
 
 def test_every_reference_is_accepted_and_silence_is_not(domain: Domain) -> None:
     assert {reference_reward(domain, task).value for task in domain.tasks.values()} == {1.0}
-    floor = {"airline": 23, "retail": 11, "telecom": 0}
-    assert sum(null_baseline(domain).values()) == floor[domain.ref.env]
+    baseline = {"airline": 23, "retail": 11, "telecom": 0}
+    assert sum(null_baseline(domain).values()) == baseline[domain.ref.env]

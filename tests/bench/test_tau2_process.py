@@ -138,7 +138,7 @@ async def test_a_process_killed_in_the_middle_of_a_conversation_is_no_failed_tas
     with pytest.raises(BenchError, match=r"was ended by signal 9"):
         await run_conversation(domain, domain.tasks["lend"], client=client, **how)
     again = await run_conversation(domain, domain.tasks["lend"], client=ScriptedClient(["Bye."]), **how)
-    assert again.outcome is Outcome.FAILED, "another process scores what is held anew"
+    assert again.outcome is Outcome.FAILED, "another process scores what is run again"
 
 
 def test_no_process_stays_behind_a_parent_that_is_killed() -> None:
@@ -176,18 +176,18 @@ def test_our_own_process_keeps_nothing_of_the_package(source: Tau2Bench) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "expected"),
     [
         (None, ["needs a checkout", "TAUTOOLS_TAU2_BENCH_PATH", "--path"]),
         ("/nowhere/at/all", ["/nowhere/at/all is not a checkout", "pyproject.toml", "FileNotFoundError"]),
         (str(Path(__file__).parents[2]), ["is not a checkout", "is of 'tautools'"]),
     ],
 )
-def test_what_is_no_checkout_is_refused(path: str | None, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_checkout_is_refused(path: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAUTOOLS_TAU2_BENCH_PATH", raising=False)
     with pytest.raises(BenchError) as refused:
         find_tau2_checkout(path, sys.executable)
-    assert all(each in str(refused.value) for each in told), refused.value
+    assert all(each in str(refused.value) for each in expected), refused.value
 
 
 def refusal(path: Path, python: str = sys.executable) -> str:
@@ -205,10 +205,10 @@ def test_a_checkout_without_an_environment_gets_the_recipe(tmp_path: Path, monke
     monkeypatch.delenv("TAUTOOLS_TAU2_BENCH_PYTHON", raising=False)
     with pytest.raises(BenchError) as refused:
         find_tau2_checkout(str(changed_copy(tmp_path)))
-    told = str(refused.value)
-    assert f"{tmp_path}/copy/.venv/bin/python" in told
-    assert f"-m venv {tmp_path}/copy/.venv" in told
-    assert "TAUTOOLS_TAU2_BENCH_PYTHON" in told
+    message = str(refused.value)
+    assert f"{tmp_path}/copy/.venv/bin/python" in message
+    assert f"-m venv {tmp_path}/copy/.venv" in message
+    assert "TAUTOOLS_TAU2_BENCH_PYTHON" in message
 
 
 def test_the_environment_inside_the_checkout_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,22 +222,22 @@ def test_the_environment_inside_the_checkout_is_found(tmp_path: Path, monkeypatc
 
 def test_a_python_of_the_wrong_version_is_named(tmp_path: Path) -> None:
     copy = changed_copy(tmp_path, {"pyproject.toml": ('">=3.11"', '">=9.9"')})
-    told = refusal(copy)
-    assert f"does not run on Python {sys.version_info.major}.{sys.version_info.minor}" in told
-    assert "asks for >=9.9" in told
+    message = refusal(copy)
+    assert f"does not run on Python {sys.version_info.major}.{sys.version_info.minor}" in message
+    assert "asks for >=9.9" in message
 
 
 def test_a_python_that_is_none_says_so(tmp_path: Path) -> None:
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho 'I am a shell' >&2\nexit 4\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    told = refusal(STAND_IN, str(program))
-    assert "ended with status 4 when it was asked to say hello" in told
-    assert "I am a shell" in told
+    message = refusal(STAND_IN, str(program))
+    assert "ended with status 4 when it was asked to say hello" in message
+    assert "I am a shell" in message
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"data/tau2/domains/library/db.json": None}, ["could not load an env: FileNotFoundError", "db.json"]),
         ({"data/tau2/domains/library/tasks.json": None}, ["FileNotFoundError", "tasks.json", "is whole"]),
@@ -253,10 +253,10 @@ def test_a_python_that_is_none_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkout_that_is_not_whole_says_what_is_missing(
-    tmp_path: Path, changes: dict[str, Any], told: list[str]
+    tmp_path: Path, changes: dict[str, Any], expected: list[str]
 ) -> None:
     refused = refusal(changed_copy(tmp_path, changes))
-    assert all(each in refused for each in told), refused
+    assert all(each in refused for each in expected), refused
 
 
 def test_a_task_that_begins_in_the_middle_is_refused(source: Tau2Bench) -> None:

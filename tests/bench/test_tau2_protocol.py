@@ -28,10 +28,10 @@ def source() -> Iterator[Tau2Bench]:
 
 
 @pytest.fixture
-def hold(source: Tau2Bench) -> Any:
-    """Hold a conversation of a task through a scripted client."""
+def play(source: Tau2Bench) -> Any:
+    """Run a conversation of a task through a scripted client."""
 
-    async def held(client: ScriptedClient, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
+    async def played(client: ScriptedClient, task: str = "lend", env: str = "library", **limits: Any) -> Conversation:
         domain = source.domain(env)
         return await run_conversation(
             domain,
@@ -43,13 +43,13 @@ def hold(source: Tau2Bench) -> Any:
             seed=1,
         )
 
-    return held
+    return played
 
 
-async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
+async def test_the_agent_opens_with_the_packages_greeting(play: Any) -> None:
     client = ScriptedClient([[FIND], [LEND], "Here you are."], ["I want Moby Dick.", "Thanks. ###STOP###"])
-    held = await hold(client)
-    assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0)
+    played = await play(client)
+    assert (played.outcome, played.reward) == (Outcome.PASSED, 1.0)
     greeting = "Welcome to the library."
     assert client.of(Role.USER)[0].messages[1:] == [{"role": "user", "content": greeting}]
     assert client.of(Role.AGENT)[0].messages[1:] == [
@@ -59,51 +59,51 @@ async def test_the_agent_opens_with_the_packages_greeting(hold: Any) -> None:
     assert [request.tag.ref.source for request in client.requests] == ["tau2-bench"] * 5
 
 
-async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(hold: Any) -> None:
+async def test_every_message_is_a_step_and_the_results_of_one_answer_are_one(play: Any) -> None:
     # User, agent, user, agent, …: the tenth answer of the agent is message 20.
     talk = ScriptedClient(["And now?"], ["Go on."])
-    held = await hold(talk)
-    assert (held.outcome, held.reward) == (Outcome.STEP_LIMIT, 0.0)
+    played = await play(talk)
+    assert (played.outcome, played.reward) == (Outcome.STEP_LIMIT, 0.0)
     assert len(talk.requests) == 20
-    assert "20 messages" in held.error
+    assert "20 messages" in played.error
     # User, then call and results in turn: 1 + 2 * 10 = 21 is looked at after the tenth results.
     calls = ScriptedClient([[FIND, FIND]], ["Go on."])
-    assert (await hold(calls)).outcome is Outcome.STEP_LIMIT
+    assert (await play(calls)).outcome is Outcome.STEP_LIMIT
     assert len(calls.of(Role.AGENT)) == 10
 
 
-async def test_a_stop_with_the_last_message_comes_too_late(hold: Any) -> None:
+async def test_a_stop_with_the_last_message_comes_too_late(play: Any) -> None:
     client = ScriptedClient(["And now?"], ["Go on."] * 2 + ["###STOP###"])
-    assert (await hold(client, "nothing", max_steps=5)).outcome is Outcome.STEP_LIMIT
+    assert (await play(client, "nothing", max_steps=5)).outcome is Outcome.STEP_LIMIT
     again = ScriptedClient(["And now?"], ["Go on."] * 2 + ["###STOP###"])
-    assert (await hold(again, "nothing", max_steps=6)).outcome is Outcome.PASSED
+    assert (await play(again, "nothing", max_steps=6)).outcome is Outcome.PASSED
 
 
-async def test_refused_calls_are_errors_and_too_many_end_it(hold: Any) -> None:
+async def test_refused_calls_are_errors_and_too_many_end_it(play: Any) -> None:
     client = ScriptedClient([[WRONG], [FIND], [WRONG, ("no_such_tool", "{}")], "Sorry."])
-    held = await hold(client)
-    assert (held.outcome, held.reward, len(client.of(Role.AGENT))) == (Outcome.AGENT_ERROR, 0.0, 3)
-    assert "3 calls were refused" in held.error
+    played = await play(client)
+    assert (played.outcome, played.reward, len(client.of(Role.AGENT))) == (Outcome.AGENT_ERROR, 0.0, 3)
+    assert "3 calls were refused" in played.error
     two = ScriptedClient([[WRONG], [WRONG], "Sorry."])
-    assert (await hold(two, "nothing")).outcome is Outcome.PASSED
+    assert (await play(two, "nothing")).outcome is Outcome.PASSED
     fewer = ScriptedClient([[WRONG], [WRONG], "Sorry."])
-    assert (await hold(fewer, "nothing", max_errors=2)).outcome is Outcome.AGENT_ERROR
+    assert (await play(fewer, "nothing", max_errors=2)).outcome is Outcome.AGENT_ERROR
 
 
-async def test_calls_of_the_customer_count_too(hold: Any) -> None:
+async def test_calls_of_the_customer_count_too(play: Any) -> None:
     enter: Any = [("enter", '{"name": "Ann"}')]
     client = ScriptedClient(["Come in.", "Bye."], ["Hello.", enter, "I am in.", "###STOP###"])
-    held = await hold(client, "enter", "visit")
-    assert (held.outcome, held.reward_info["assertions"][0]["met"]) == (Outcome.PASSED, True)
+    played = await play(client, "enter", "visit")
+    assert (played.outcome, played.reward_info["assertions"][0]["met"]) == (Outcome.PASSED, True)
     assert [tool["function"]["name"] for tool in client.of(Role.USER)[1].tools or ()] == ["enter"]
-    assert not any("You stand at the desk." in str(message) for message in held.messages)
+    assert not any("You stand at the desk." in str(message) for message in played.messages)
     lost: Any = [("look", "{}")]
     wrong = ScriptedClient(["Come in."], ["Hello.", lost])
-    assert (await hold(wrong, "enter", "visit")).outcome is Outcome.AGENT_ERROR
+    assert (await play(wrong, "enter", "visit")).outcome is Outcome.AGENT_ERROR
     assert len(wrong.of(Role.USER)) == 4
 
 
-async def test_the_rounds_limit_of_the_run_holds_too(hold: Any) -> None:
+async def test_the_rounds_limit_of_the_run_holds_too(play: Any) -> None:
     client = ScriptedClient(["And now?"], ["Go on."])
-    assert (await hold(client, max_rounds=3)).outcome is Outcome.STEP_LIMIT
+    assert (await play(client, max_rounds=3)).outcome is Outcome.STEP_LIMIT
     assert len(client.of(Role.AGENT)) == 3

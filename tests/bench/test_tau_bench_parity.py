@@ -37,7 +37,7 @@ def theirs(original: Original, domain: Any, task: Task, approach: Approach, line
 
 async def ours(domain: Domain, task: Task, approach: Approach, lines: tuple[Any, Any]) -> tuple[list[Any], Any]:
     client = ScriptedClient(*lines)
-    held = await run_conversation(
+    played = await run_conversation(
         domain, task, approach=approach, client=client, limits=Limits(max_errors=99), trial=0, seed=7
     )
     sent = [
@@ -48,7 +48,7 @@ async def ours(domain: Domain, task: Task, approach: Approach, lines: tuple[Any,
         }
         for request in client.requests
     ]
-    return sent, held
+    return sent, played
 
 
 def script(domain: Domain, task: Task, approach: Approach, chance: random.Random) -> tuple[list[Line], list[Line]]:
@@ -57,10 +57,10 @@ def script(domain: Domain, task: Task, approach: Approach, chance: random.Random
     names = [tool["function"]["name"] for tool in domain.tools]
     wrong = [(chance.choice(names), json.dumps({"order_id": "#T100", "data": 2})), ("no_tool", "{}")]
     words = ["It is 1,200, sir.", "Good day.", *task.communicate]
-    moves: list[Any] = [*acts, *chance.sample(wrong, chance.randint(0, 2)), *chance.sample(words, chance.randint(1, 2))]
+    steps: list[Any] = [*acts, *chance.sample(wrong, chance.randint(0, 2)), *chance.sample(words, chance.randint(1, 2))]
     if chance.random() < 0.5:
-        chance.shuffle(moves)
-    agent = [_written(step, approach.strategy, chance) for step in moves]
+        chance.shuffle(steps)
+    agent = [_written(step, approach.strategy, chance) for step in steps]
     user = [line for _ in range(chance.randint(2, 6)) for line in _turn(approach.user_strategy, chance)]
     return [*agent, "Anything else?"], [*user, "true ###STOP###"]
 
@@ -103,11 +103,11 @@ async def test_requests_and_rewards_are_those_of_the_original(
         lines = script(domain, task, approach, chance)
         # A new one each time: what the original's reference does changes the arguments of its own tasks.
         expected = theirs(Original(root), domain, task, approach, lines)
-        sent, held = await ours(domain, task, approach, lines)
+        sent, played = await ours(domain, task, approach, lines)
         _compare(sent[: len(expected.requests)] if expected.error else sent, expected.requests)
         if expected.reward is not None:
-            assert held.reward == expected.reward, (held.reward_info, held.error)
-            assert (held.outcome is Outcome.STEP_LIMIT) <= (expected.reward == 0)
+            assert played.reward == expected.reward, (played.reward_info, played.error)
+            assert (played.outcome is Outcome.STEP_LIMIT) <= (expected.reward == 0)
         ended.append(expected.reward)
     assert sum(each is not None for each in ended) >= (2 if root == STAND_IN else 1)
 

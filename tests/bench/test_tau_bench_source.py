@@ -180,8 +180,8 @@ def test_two_checkouts_live_side_by_side_and_the_process_has_seen_neither(tmp_pa
         "print([name for name in sys.modules if 'tau_bench' in name and not name.startswith('tautools')])\n"
         "print('litellm' in sys.modules, sys.path == before)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.stdout.splitlines() == ["# How the  Give every False", "[]", "False True"], told.stderr
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert output.stdout.splitlines() == ["# How the  Give every False", "[]", "False True"], output.stderr
 
 
 def test_a_git_checkout_has_its_commit_as_version_and_says_when_it_was_changed(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_settings_of_two_ways_to_play_differ() -> None:
     ways = [Approach(strategy, user) for strategy in domain.strategies for user in domain.user_strategies]
     assert len({json.dumps(dict(domain.instructions(way)), sort_keys=True) for way in ways}) >= 4 * 3
     few = domain.instructions(Approach(Strategy.FEW_SHOT))
-    assert few == domain.instructions(Approach(Strategy.FEW_SHOT)), "displays are drawn anew, their file is the same"
+    assert few == domain.instructions(Approach(Strategy.FEW_SHOT)), "displays are drawn again, their file is the same"
 
 
 def test_displays_are_drawn_by_the_conversations_seed() -> None:

@@ -90,8 +90,8 @@ async def test_a_reference_with_a_step_left_out_gets_the_packages_own_reward(tel
 
 def test_the_package_accepts_the_reference_of_every_task_and_nothing_passes_undone(telecom: Domain) -> None:
     assert [name for name, task in telecom.tasks.items() if reference_reward(telecom, task).value < 1] == []
-    floor = null_baseline(telecom)
-    assert (sum(floor.values()), len(floor)) == (0, 114)
+    baseline = null_baseline(telecom)
+    assert (sum(baseline.values()), len(baseline)) == (0, 114)
 
 
 @pytest.mark.slow

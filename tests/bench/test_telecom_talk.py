@@ -20,7 +20,7 @@ def telecom() -> Domain:
     return open_source().domain("telecom")
 
 
-async def hold(
+async def play(
     telecom: Domain, client: ScriptedClient, task_id: str = "", strategy: Strategy = Strategy.FC, **limits: Any
 ) -> Conversation:
     """Run one conversation with a scripted client."""
@@ -65,9 +65,9 @@ async def test_each_side_does_its_part_of_the_reference_in_turn_under_every_stra
     last = "Anything else?"
     agent.append(last if strategy is Strategy.FC else action("respond", content=last))
     client = ScriptedClient(agent, [*user, "###STOP###"])
-    held = await hold(telecom, client, task.id, strategy)
-    assert (held.outcome, held.reward) == (Outcome.PASSED, 1.0), held.reward_info
-    assert [(deed.by, deed.call) for deed in held.actions if deed.call] == [
+    played = await play(telecom, client, task.id, strategy)
+    assert (played.outcome, played.reward) == (Outcome.PASSED, 1.0), played.reward_info
+    assert [(action.by, action.call) for action in played.actions if action.call] == [
         (each.requestor, each.name) for each in task.reference
     ]
     assert all(request.tools == list(telecom.user_tools) for request in client.of(Role.USER))
@@ -78,40 +78,40 @@ async def test_the_agent_cannot_use_the_customers_tools_nor_the_customer_the_age
         [[("toggle_data", "{}")], "Please help yourself."],
         ["Hi.", [("refuel_data", "{}")], "I cannot.###STOP###"],
     )
-    held = await hold(telecom, client)
-    told = [message["content"] for message in [*held.messages, *held.user_messages] if message["role"] == "tool"]
-    assert told == ["Error: Tool toggle_data not found", "Error: Tool refuel_data not found"]
+    played = await play(telecom, client)
+    results = [message["content"] for message in [*played.messages, *played.user_messages] if message["role"] == "tool"]
+    assert results == ["Error: Tool toggle_data not found", "Error: Tool refuel_data not found"]
 
 
 async def test_the_agent_does_not_see_what_the_customer_calls(telecom: Domain) -> None:
     client = ScriptedClient(
         ["Look at your phone."], ["Hi.", [("check_status_bar", "{}")], "It shows bars.", "###STOP###"]
     )
-    held = await hold(telecom, client)
-    assert "check_status_bar" not in json.dumps(held.messages[1:])
-    assert "check_status_bar" in json.dumps(held.user_messages)
+    played = await play(telecom, client)
+    assert "check_status_bar" not in json.dumps(played.messages[1:])
+    assert "check_status_bar" in json.dumps(played.user_messages)
 
 
 async def test_a_customer_that_calls_tools_without_end_has_failed_and_not_the_agent(telecom: Domain) -> None:
     client = ScriptedClient(["Look at your phone."], ["Hi.", [("check_status_bar", "{}")]])
-    held = await hold(telecom, client, max_user_calls=7)
-    assert (held.outcome, held.reward) == (Outcome.USER_ERROR, None)
-    assert "7 times in a row" in held.error
+    played = await play(telecom, client, max_user_calls=7)
+    assert (played.outcome, played.reward) == (Outcome.USER_ERROR, None)
+    assert "7 times in a row" in played.error
     assert len(client.of(Role.USER)) == 1 + 7
 
 
 async def test_the_bound_on_the_customers_calls_starts_anew_when_it_speaks(telecom: Domain) -> None:
     look: list[Any] = [[("check_status_bar", "{}")], [("run_speed_test", "{}")]]
     client = ScriptedClient(["Look at your phone."], ["Hi.", *[*look, "Yes."] * 4, "###STOP###"])
-    assert (await hold(telecom, client, max_user_calls=3)).outcome is Outcome.FAILED
+    assert (await play(telecom, client, max_user_calls=3)).outcome is Outcome.FAILED
 
 
 async def test_a_customers_calls_are_no_step_and_no_error_of_the_agent(telecom: Domain) -> None:
     bad: list[Any] = [[("toggle_data", "{")], [("nothing", "{}")]]
     client = ScriptedClient(["Look at your phone."], ["Hi.", *bad, "No.", "###STOP###"])
-    held = await hold(telecom, client, max_errors=1, max_steps=2)
-    assert held.outcome is Outcome.FAILED
-    assert [deed.error for deed in held.actions if deed.by == "user"] == [True, True]
+    played = await play(telecom, client, max_errors=1, max_steps=2)
+    assert played.outcome is Outcome.FAILED
+    assert [action.error for action in played.actions if action.by == "user"] == [True, True]
 
 
 def test_a_reward_tells_each_assertion_and_the_required_actions_that_nobody_made(telecom: Domain) -> None:

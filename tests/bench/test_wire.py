@@ -55,7 +55,7 @@ def role_of(request: Request) -> str:
 
 
 async def ours(domain: Domain, task: Task, server: ScriptedServer, strategy: Strategy = Strategy.FC) -> Conversation:
-    """Hold a conversation through the real client."""
+    """Run a conversation through the real client."""
     parties = {role: ModelConfig(model=server.model) for role in (Role.AGENT, Role.USER)}
     async with ModelClient(lambda _: [Endpoint(server.base_url, server.model)], parties) as client:
         return await run_conversation(
@@ -68,15 +68,15 @@ async def both(
 ) -> tuple[Conversation, list[Request], list[Request]]:
     """Return our conversation, what we sent and what inspect sends, for the same answers."""
     async with ScriptedServer(playing(agent, user)) as server:
-        held = await ours(domain, domain.tasks[task_id], server)
+        played = await ours(domain, domain.tasks[task_id], server)
         sent = list(server.requests)
     async with ScriptedServer(playing(agent, user)) as server:
         await theirs(domain.ref.env, task_id, server)
-        return held, sent, list(server.requests)
+        return played, sent, list(server.requests)
 
 
 async def theirs(env: str, task_id: str, server: ScriptedServer) -> None:
-    """Let inspect's own agent and simulated user hold the same conversation."""
+    """Let inspect's own agent and simulated user have the same conversation."""
     if env == "telecom":
         await PackageTelecom(task_id).start()
     else:
@@ -90,8 +90,8 @@ async def theirs(env: str, task_id: str, server: ScriptedServer) -> None:
 
 @pytest.mark.usefixtures("bearable_package")
 async def test_under_fc_every_request_carries_the_messages_and_tools_that_inspect_sends(retail: Domain) -> None:
-    held, sent, expected = await both(retail, "0", AGENT, USER)
-    assert held.outcome is Outcome.FAILED
+    played, sent, expected = await both(retail, "0", AGENT, USER)
+    assert played.outcome is Outcome.FAILED
     assert [role_of(request) for request in sent] == [role_of(request) for request in expected]
     assert len(sent) == len(AGENT) + len(USER)
     for mine, original in zip(sent, expected, strict=True):
@@ -120,14 +120,14 @@ PHONE_AGENT = [
 async def test_a_customer_with_tools_is_sent_what_inspect_sends_it_call_by_call() -> None:
     telecom = open_source().domain("telecom")
     task_id = next(iter(telecom.tasks))
-    held, sent, expected = await both(telecom, task_id, PHONE_AGENT, PHONE_USER)
-    assert held.outcome is Outcome.FAILED
+    played, sent, expected = await both(telecom, task_id, PHONE_AGENT, PHONE_USER)
+    assert played.outcome is Outcome.FAILED
     assert [role_of(request) for request in sent] == [role_of(request) for request in expected]
     assert len(sent) == len(PHONE_AGENT) + len(PHONE_USER)
     for mine, original in zip(sent, expected, strict=True):
         assert mine.body["messages"] == original.body["messages"]
         assert mine.body["tools"] == original.body["tools"]
-    said = [message for message in held.user_messages if message["role"] == "tool"]
+    said = [message for message in played.user_messages if message["role"] == "tool"]
     assert [message["content"].startswith("Error") for message in said[:5]] == [False, True, False, True, True]
     assert "Payment of 150.0 USD has been made for bill B1002." in [message["content"] for message in said]
 
@@ -137,8 +137,8 @@ async def test_act_and_react_send_no_tools_key_at_all(retail: Domain, strategy: 
     action = json.dumps({"name": "calculate", "arguments": {"expression": "1 + 1"}})
     agent = [Say(f"Thought:\nI count.\nAction:\n{action}"), Say("Two.")]
     async with ScriptedServer(playing(agent, [USER[0], USER[2]])) as server:
-        held = await ours(retail, retail.tasks["0"], server, strategy)
-    assert held.outcome is Outcome.FAILED
+        played = await ours(retail, retail.tasks["0"], server, strategy)
+    assert played.outcome is Outcome.FAILED
     assert len(server.requests) == 4
     assert not any("tools" in request.body or "tool_choice" in request.body for request in server.requests)
     last = next(request for request in reversed(server.requests) if role_of(request) == "agent")
@@ -155,7 +155,7 @@ async def test_thinking_never_reaches_the_other_party(retail: Domain, field: str
 
     script = playing([think("Hello."), think("Bye.")], [think("Hi."), think("Go on."), think("###STOP###")])
     async with ScriptedServer(script) as server:
-        held = await ours(retail, retail.tasks["0"], server)
+        played = await ours(retail, retail.tasks["0"], server)
     assert len(server.requests) == 5
     assert "secret" not in json.dumps([request.body for request in server.requests])
-    assert "secret" not in json.dumps([held.messages, held.user_messages])
+    assert "secret" not in json.dumps([played.messages, played.user_messages])

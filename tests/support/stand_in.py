@@ -16,12 +16,12 @@ STAND_IN = Path(__file__).parent / "stand_in_tau2"
 
 
 def stand_in(path: Path = STAND_IN, python: str = sys.executable) -> Tau2Bench:
-    """Return a source of its own, whose process nobody else uses."""
+    """Return a source of its own, with a process that no other test uses."""
     return Tau2Bench(find_tau2_checkout(str(path), python))
 
 
 def changed_copy(folder: Path, changes: Mapping[str, tuple[str, str] | None] | None = None) -> Path:
-    """Return a copy of the stand-in in which some files, by their path, hold another text (old, new) or are gone."""
+    """Return a copy of the stand-in in which some files, by their path, have another text (old, new) or are gone."""
     copy = Path(shutil.copytree(STAND_IN, folder / "copy", ignore=shutil.ignore_patterns("__pycache__")))
     for name, change in (changes or {}).items():
         file = copy / name

@@ -13,7 +13,7 @@ from tautools.bench.types import Approach, Domain, ReferenceAction, Task
 from tautools.llm.types import CallTag, Message, Reply, ToolCall, ToolSpec
 from tautools.records import CallRecord, Limits, Outcome, Strategy
 
-__all__ = ["Held", "hold", "make_case", "normal"]
+__all__ = ["PlayedCase", "make_case", "normal", "play"]
 
 Answer = dict[str, Any]
 ODDS = 0.35
@@ -135,7 +135,7 @@ class ScriptClient:
 
 
 @dataclass
-class Held:
+class PlayedCase:
     """What our loop did with a script."""
 
     requests: list[dict[str, Any]]
@@ -144,10 +144,10 @@ class Held:
     messages: int
 
 
-async def hold(domain: Domain, case: dict[str, Any]) -> Held:
+async def play(domain: Domain, case: dict[str, Any]) -> PlayedCase:
     """Play a script with our loop."""
     client = ScriptClient(case)
-    held = await run_conversation(
+    played = await run_conversation(
         domain,
         domain.tasks[case["task_id"]],
         approach=Approach(Strategy.FC),
@@ -156,7 +156,7 @@ async def hold(domain: Domain, case: dict[str, Any]) -> Held:
         trial=0,
         seed=case["seed"],
     )
-    return Held(client.requests, held.reward, held.outcome, len(held.messages))
+    return PlayedCase(client.requests, played.reward, played.outcome, len(played.messages))
 
 
 def normal(request: dict[str, Any]) -> dict[str, Any]:
