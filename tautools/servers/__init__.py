@@ -27,14 +27,24 @@ if TYPE_CHECKING:
     from tautools.servers.state import Snapshot, State
 
 _HOMES = {
-    "addresses": ["as_base_url", "endpoints", "verify_target"],
-    "diagnose.causes": ["Diagnosis", "diagnose_log"],
-    "metrics": ["server_states"],
-    "registry": ["Registry"],
-    "replicas": ["launch_all", "launch_one_job"],
-    "server": ["Server", "open_server", "server_state"],
-    "start": ["attach", "attach_all", "check_launch", "launch"],
-    "state": ["Snapshot", "State"],
+    "as_base_url": "addresses",
+    "endpoints": "addresses",
+    "verify_target": "addresses",
+    "Diagnosis": "diagnose.causes",
+    "diagnose_log": "diagnose.causes",
+    "server_states": "metrics",
+    "Registry": "registry",
+    "launch_all": "replicas",
+    "launch_one_job": "replicas",
+    "Server": "server",
+    "open_server": "server",
+    "server_state": "server",
+    "attach": "start",
+    "attach_all": "start",
+    "check_launch": "start",
+    "launch": "start",
+    "Snapshot": "state",
+    "State": "state",
 }
 
 __all__ = [
@@ -60,7 +70,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    module = next((module for module, names in _HOMES.items() if name in names), None)
-    if module is None:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -135,8 +135,8 @@ def parse_moment(text: str) -> float | None:
         return None
 
 
-_WIDTHS = {"NodeList": 64, "StateLong": 24, "Gres": 128, "GresUsed": 128}
-NODE_FORMAT = ",".join(f"{name}:{width}" for name, width in _WIDTHS.items())
+NODE_FORMAT = "NodeList:64,StateLong:24,Gres:128,GresUsed:128"
+_WIDTHS = (64, 24, 128, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def parse_nodes(text: str) -> list[Node]:
     found: dict[str, Node] = {}
     for line in text.splitlines():
         fields, at = [], 0
-        for width in _WIDTHS.values():
+        for width in _WIDTHS:
             fields.append(line[at : at + width].strip())
             at += width
         name, state, there, used = fields

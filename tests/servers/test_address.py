@@ -1,4 +1,4 @@
-"""Any address can be proven."""
+"""Any address can be verified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def served(workspace: Path) -> Endpoint:
     return launch(fake_vllm(), workspace=workspace).wait_ready().endpoint()
 
 
-def test_any_server_is_proven_by_its_address(served: Endpoint) -> None:
+def test_any_server_is_verified_by_its_address(served: Endpoint) -> None:
     certificate = verify_target(CheckTarget(served.base_url, key=served.key))
 
     assert certificate.passed
@@ -58,7 +58,7 @@ def test_a_server_that_is_another_one_fails_at_identity(served: Endpoint, asked:
     assert all(check.passed is None for check in certificate.checks if check.number > 3)
 
 
-def test_where_nobody_listens_the_health_rung_fails() -> None:
+def test_where_nothing_listens_the_health_check_fails() -> None:
     certificate = verify_target(CheckTarget("http://127.0.0.1:9/v1"))
 
     assert not certificate.passed

@@ -1,4 +1,4 @@
-"""Servers that others started: taken in, proven, used, let go."""
+"""Servers that others started: taken in, verified, used, let go."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def alive(server: Server) -> bool:
     return process_alive(server.record.pid or 0, server.record.pid_started_at or 0.0)
 
 
-def test_an_attached_server_is_proven_listed_used_and_let_go(workspace: Path, theirs: list[Server]) -> None:
+def test_an_attached_server_is_verified_listed_used_and_let_go(workspace: Path, theirs: list[Server]) -> None:
     there = theirs[0].endpoint()
 
     server = attach("mine", there.base_url, workspace=workspace, model="sim-model", key=there.key)
@@ -82,7 +82,7 @@ def test_the_model_is_asked_for_when_it_is_not_given(workspace: Path, theirs: li
     ("asked", "words"),
     [({"key": "wrong"}, "401"), ({"model": "other"}, "not 'other'"), ({"key": ""}, "the server wants a key")],
 )
-def test_what_is_not_proven_is_not_attached(
+def test_what_is_not_verified_is_not_attached(
     workspace: Path, theirs: list[Server], asked: dict[str, str], words: str
 ) -> None:
     there = theirs[0].endpoint()
@@ -96,7 +96,7 @@ def test_what_is_not_proven_is_not_attached(
     assert list((workspace / "servers").glob("*.*")) == []
 
 
-def test_where_nobody_answers_nothing_is_written(workspace: Path) -> None:
+def test_where_nothing_answers_nothing_is_written(workspace: Path) -> None:
     with pytest.raises(VerifyError, match="does not list its models"):
         attach("mine", "http://127.0.0.1:9/v1", workspace=workspace)
 
@@ -194,7 +194,7 @@ def test_replicas_of_a_model_config_are_attached_used_together_and_written_again
     call("attach", "--model-config", str(again))
 
 
-def test_of_a_model_config_what_is_dead_is_told_and_the_rest_is_attached(
+def test_of_a_model_config_what_is_dead_is_reported_and_the_rest_is_attached(
     workspace: Path, tmp_path: Path, open_two: list[str], call: Any
 ) -> None:
     port = open_two[0].split(":")[2].removesuffix("/v1")
@@ -291,7 +291,7 @@ def test_bad_input_ends_with_status_2_and_changes_nothing(
     assert list(workspace.iterdir()) == []
 
 
-def test_any_address_is_verified_with_all_rungs(
+def test_any_address_is_verified_with_all_checks(
     theirs: list[Server], call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = theirs[0].endpoint()

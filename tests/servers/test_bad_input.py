@@ -187,7 +187,7 @@ def test_a_key_is_in_no_listing_traceback_or_report(workspace: Path) -> None:
     assert all(text and key not in text for text in told)
 
 
-def test_a_hostile_value_of_a_file_is_told_and_starts_nothing(workspace: Path) -> None:
+def test_a_hostile_value_of_a_file_is_reported_and_starts_nothing(workspace: Path) -> None:
     folder = workspace / "params" / "servers"
     folder.mkdir(parents=True)
     (folder / "bad.yaml").write_text(json.dumps({"name": "../../bad", "engine": "simulate", "model": "m"}))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_start_that_fails_tells_the_first_cause_and_the_remedy(workspace: Path) -> None:
+def test_a_start_that_fails_says_the_first_cause_and_the_fix(workspace: Path) -> None:
     server = launch(fake_vllm(modes="dies"), workspace=workspace)
 
     with pytest.raises(NotReadyError, match="failed: The KV cache cannot hold one request") as caught:
@@ -34,7 +34,7 @@ def test_a_start_that_fails_tells_the_first_cause_and_the_remedy(workspace: Path
     assert Registry(workspace).list() == []
 
 
-def test_a_start_that_ends_without_a_word_tells_its_status(workspace: Path) -> None:
+def test_a_start_that_ends_without_a_word_says_its_status(workspace: Path) -> None:
     with pytest.raises(NotReadyError, match="It ended with status 3"):
         launch(fake_vllm(modes="exits"), workspace=workspace).wait_ready()
 
@@ -48,7 +48,7 @@ def test_a_failed_start_leaves_no_worker_behind(workspace: Path) -> None:
     assert members(server) == []
 
 
-def test_a_log_that_says_ready_proves_nothing_once_the_process_is_dead(workspace: Path) -> None:
+def test_a_log_that_says_ready_verifies_nothing_once_the_process_is_dead(workspace: Path) -> None:
     server = launch(fake_vllm(modes="ready_then_dies"), workspace=workspace)
 
     with pytest.raises(NotReadyError, match="is failed"):
@@ -149,7 +149,7 @@ server.wait_ready()
 """
 
 
-def test_after_the_launcher_was_killed_the_server_is_found_and_not_ready_until_proven(
+def test_after_the_launcher_was_killed_the_server_is_found_and_not_ready_until_verified(
     workspace: Path, repo: Path
 ) -> None:
     code = LAUNCHER.format(support=str(repo / "tests" / "support"), workspace=str(workspace))

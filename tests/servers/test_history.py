@@ -21,7 +21,7 @@ def record(began_s_ago: float, model: str = "m", **fields: object) -> ServerReco
     return ServerRecord(name="s", model=model, base_url="", started_at=time.time() - began_s_ago, **fields)
 
 
-def test_nothing_is_said_before_the_warm_up_of_a_first_start(tmp_path: Path) -> None:
+def test_nothing_is_reported_before_the_warm_up_of_a_first_start(tmp_path: Path) -> None:
     assert remaining_start(record(60), Registry(tmp_path), 50) == ""
     assert remaining_start(record(300), Registry(tmp_path), 75) == "about 2 min left, by what it took so far"
 
@@ -55,7 +55,7 @@ def test_a_damaged_history_is_no_history(tmp_path: Path, damage: str) -> None:
     assert remaining_start(record(1), registry, 20).startswith("about ")
 
 
-def test_a_proven_start_is_remembered_and_told_of_the_next(tmp_path: Path) -> None:
+def test_a_verified_start_is_remembered_and_reported_of_the_next(tmp_path: Path) -> None:
     launch(fake_vllm(), workspace=tmp_path).wait_ready().stop()
     (row,) = [json.loads(line) for line in (tmp_path / "servers" / "cache" / "starts.jsonl").read_text().splitlines()]
     assert 0 < row["took_s"] < 120

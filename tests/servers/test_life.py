@@ -1,4 +1,4 @@
-"""How a server starts: launched, watched, proven, registered. Real processes throughout."""
+"""How a server starts: launched, watched, verified, registered. Real processes throughout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_simulated_server_is_started_proven_found_and_stopped(workspace: Path) -> None:
+def test_a_simulated_server_is_started_verified_found_and_stopped(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
 
     assert server.state().state is State.READY
@@ -50,7 +50,7 @@ def test_a_simulated_server_is_started_proven_found_and_stopped(workspace: Path)
     assert list((workspace / "servers").glob("*.*")) == []
 
 
-def test_a_vllm_like_server_is_proven_rung_by_rung(workspace: Path) -> None:
+def test_a_vllm_like_server_is_verified_check_by_check(workspace: Path) -> None:
     told: list[int] = []
 
     server = launch(fake_vllm(), workspace=workspace).wait_ready(on_check=lambda check: told.append(check.number))
@@ -62,7 +62,7 @@ def test_a_vllm_like_server_is_proven_rung_by_rung(workspace: Path) -> None:
     assert certificate.versions == {"server": "0.0-fake", "tautools": tautools.__version__}
 
 
-def test_the_start_is_told_stage_by_stage_and_ready_comes_last(workspace: Path) -> None:
+def test_the_start_is_reported_stage_by_stage_and_ready_comes_last(workspace: Path) -> None:
     seen: list[Snapshot] = []
 
     launch(fake_vllm(env={"FAKE_VLLM_LOAD_S": "1"}), workspace=workspace).wait_ready(on_progress=seen.append)
@@ -183,7 +183,7 @@ def test_a_port_that_is_lost_is_replaced_by_another(workspace: Path, modes: str)
     assert server.state().state is State.READY
 
 
-def test_a_command_that_is_not_installed_is_told_before_anything_is_made(workspace: Path) -> None:
+def test_a_command_that_is_not_installed_is_reported_before_anything_is_made(workspace: Path) -> None:
     params = fake_vllm().model_copy(update={"serve_command": ["no-such-vllm", "serve"]})
 
     with pytest.raises(ServerError, match=r"`no-such-vllm`.* is not installed") as caught:
@@ -204,7 +204,7 @@ def test_a_command_that_is_not_installed_is_told_before_anything_is_made(workspa
         ("short", 3, "3096 tokens of context, 4096 were asked for"),
     ],
 )
-def test_a_server_that_fails_a_rung_is_degraded_and_not_registered_as_proven(
+def test_a_server_that_fails_a_check_is_degraded_and_not_registered_as_verified(
     workspace: Path, modes: str, check: int, words: str
 ) -> None:
     server = launch(fake_vllm(modes=modes), workspace=workspace)
@@ -258,7 +258,7 @@ def test_a_damaged_record_hides_no_other(workspace: Path) -> None:
     assert [record.name for record in Registry(workspace).list()] == ["sim"]
 
 
-def test_an_unknown_name_is_told_with_the_nearest(workspace: Path) -> None:
+def test_an_unknown_name_is_reported_with_the_nearest(workspace: Path) -> None:
     launch(simulated("sim-small"), workspace=workspace)
 
     with pytest.raises(ServerError, match="No server named 'sim-smal'") as caught:

@@ -43,7 +43,7 @@ def test_a_log_is_followed_from_now_until_the_server_ends(workspace: Path) -> No
     assert not any(line.startswith("Server base:") for line in lines)
 
 
-def test_a_log_is_followed_from_the_last_lines_with_none_lost_or_told_twice(workspace: Path) -> None:
+def test_a_log_is_followed_from_the_last_lines_with_none_lost_or_read_twice(workspace: Path) -> None:
     server = launch(fake_vllm(modes="ready_then_dies", env={"FAKE_VLLM_LOAD_S": "1"}), workspace=workspace)
     record = server.record
     wait_for(lambda: Path(record.log_out).read_text().count("\n") > 5)

@@ -36,7 +36,7 @@ vllm:avg_generation_throughput_toks_per_s{model_name="m"} 20.0
 """
 
 
-def test_todays_names_are_added_up_over_engines_and_the_fullest_cache_is_told() -> None:
+def test_todays_names_are_added_up_over_engines_and_the_fullest_cache_is_reported() -> None:
     shown = server_load(parse_metrics(_TODAY, at=1.0))
 
     assert (shown.running, shown.waiting, shown.kv_usage) == (4, 2, 0.75)
@@ -72,7 +72,7 @@ def test_a_counter_that_went_backwards_has_no_rate() -> None:
     assert server_load(now, former).output_tokens_s is None
 
 
-def test_a_page_of_something_else_tells_nothing() -> None:
+def test_a_page_of_something_else_says_nothing() -> None:
     assert not parse_metrics("<html>vllm: no</html>\nup 1\n", at=0.0).is_vllm
 
 

@@ -102,7 +102,7 @@ def test_servers_are_started_listed_exported_verified_and_stopped(
     assert json.loads(call("ls", "--json").stdout) == []
 
 
-def test_a_failed_start_is_told_with_its_cause_and_status_1(run: Any, workspace: Path) -> None:
+def test_a_failed_start_is_reported_with_its_cause_and_status_1(run: Any, workspace: Path) -> None:
     write_server(workspace, "bad", "dies")
 
     done = run("up", "bad", status=1)
@@ -149,7 +149,7 @@ def test_an_unknown_server_ends_with_status_2_and_a_next_step(call: Any, workspa
     assert "Next:" in done.stderr
 
 
-def test_a_vllm_that_is_not_installed_is_said_before_anything_is_made(
+def test_a_vllm_that_is_not_installed_is_reported_before_anything_is_made(
     call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -160,7 +160,7 @@ def test_a_vllm_that_is_not_installed_is_said_before_anything_is_made(
     assert list(workspace.iterdir()) == []
 
 
-def test_a_wrong_server_is_told_by_test_with_status_1(call: Any, workspace: Path) -> None:
+def test_a_wrong_server_is_reported_by_test_with_status_1(call: Any, workspace: Path) -> None:
     done = call("test", "http://127.0.0.1:9", status=1)
 
     assert "FAILED  2 health" in done.stdout

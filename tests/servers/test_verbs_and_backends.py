@@ -112,7 +112,7 @@ def test_a_record_that_cannot_be_read_is_named_beside_the_list(servers: Path) ->
     assert f"The server record {broken} cannot be read." in done.err
 
 
-def test_a_role_is_told_how_to_get_each_server_back(servers: Path) -> None:
+def test_a_role_learns_how_to_get_each_server_back(servers: Path) -> None:
     for name in (LOCAL, ATTACHED):
         assert endpoints(RoleParams(server=name), workspace=servers, role_name="agent")
     for name, advice in ((DEAD, "tautools server up dead"), (AWAY, "Start it again where it was started")):

@@ -57,7 +57,7 @@ def test_a_job_on_a_node_with_held_cards_is_submitted_again_without_it(workspace
     assert record.changes == [f"site.exclude: not set -> {node}"]
 
 
-def test_without_it_the_job_fails_and_a_relaunch_leaves_the_node_of_its_log_out(workspace: Path, held: Path) -> None:
+def test_without_it_the_job_fails_and_a_restart_leaves_the_node_of_its_log_out(workspace: Path, held: Path) -> None:
     at = ["--workspace", str(workspace)]
     assert CliRunner().invoke(server_command, ["up", "fake", "--site", "here", *at]).exit_code == 1
 

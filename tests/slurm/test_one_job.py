@@ -72,7 +72,7 @@ def test_servers_of_one_job_share_its_cards_and_are_stopped_one_by_one(workspace
     assert left_in(workspace) == []
 
 
-def test_one_that_fails_is_told_and_started_anew_while_the_others_go_on(workspace: Path) -> None:
+def test_one_that_fails_is_reported_and_started_again_while_the_others_go_on(workspace: Path) -> None:
     fails, works = launch_one_job(
         [fake_vllm("fails", "dies"), simulated("works", stagger=1)], workspace=workspace, site=site_with()
     )
@@ -100,7 +100,7 @@ def test_a_cancelled_job_takes_all_of_them_and_none_stays_ready(workspace: Path)
     wait_for(lambda: not list((workspace / "servers").glob("*.json")))
 
 
-def test_held_cards_end_the_job_and_each_server_tells_why(workspace: Path, tmp_path: Path) -> None:
+def test_held_cards_end_the_job_and_each_server_says_why(workspace: Path, tmp_path: Path) -> None:
     site = site_with(device="gaudi", activate=[with_cards(tmp_path / "bin", used=60000)])
     servers = launch_one_job([fake_vllm("a"), fake_vllm("b")], workspace=workspace, site=site)
 

@@ -1,4 +1,4 @@
-"""Servers as jobs of a real Slurm: submitted, proven, found again, ended in every way that Slurm knows."""
+"""Servers as jobs of a real Slurm: submitted, verified, found again, ended in every way that Slurm knows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tautools.slurm import JobState, Slurm
 pytestmark = [pytest.mark.slurm]
 
 
-def test_a_server_is_submitted_proven_found_for_a_role_and_stopped_whole(workspace: Path) -> None:
+def test_a_server_is_submitted_verified_found_for_a_role_and_stopped_whole(workspace: Path) -> None:
     server = launch(fake_vllm(), workspace=workspace, site=site_with(host="0.0.0.0")).wait_ready()
 
     assert server.state().state is State.READY
@@ -74,7 +74,7 @@ def test_a_server_is_submitted_proven_found_for_a_role_and_stopped_whole(workspa
         ({"constraint": "no-such"}, "No node has the asked-for constraint."),
     ],
 )
-def test_a_job_that_slurm_does_not_take_is_told_in_words_and_leaves_nothing(
+def test_a_job_that_slurm_does_not_take_is_reported_in_words_and_leaves_nothing(
     workspace: Path, wrong: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(SlurmError, match="Slurm does not take this job") as caught:
@@ -112,7 +112,7 @@ def test_a_job_that_waits_is_queued_with_the_reason_in_words_and_starts_when_it_
     assert [states[0].state, server.state().state] == [State.QUEUED, State.READY]
 
 
-def test_a_start_that_fails_is_told_with_its_cause(workspace: Path) -> None:
+def test_a_start_that_fails_is_reported_with_its_cause(workspace: Path) -> None:
     server = launch(fake_vllm(modes="dies"), workspace=workspace, site=site_with())
 
     with pytest.raises(NotReadyError, match="KV cache"):
@@ -138,7 +138,7 @@ def test_a_job_cancelled_by_hand_is_stopped_and_never_ready_again(workspace: Pat
         endpoints(RoleParams(server="sim"), workspace=workspace, role_name="user")
 
 
-def test_a_failed_node_is_told(workspace: Path) -> None:
+def test_a_failed_node_is_reported(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()
     node = server.record.host
 

@@ -1,4 +1,4 @@
-"""A sweep whose servers are jobs of a real Slurm: submitted, proven, asked, cancelled at its end."""
+"""A sweep whose servers are jobs of a real Slurm: submitted, verified, asked, cancelled at its end."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_durations_are_read_in_all_of_their_forms(text: str, seconds: float | No
         ("", "waits for the scheduler"),
     ],
 )
-def test_reasons_are_told_in_sentences(reason: str, said: str) -> None:
+def test_reasons_are_reported_in_sentences(reason: str, said: str) -> None:
     assert said in explain_reason(reason)
 
 

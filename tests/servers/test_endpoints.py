@@ -71,7 +71,7 @@ def test_a_key_of_openai_goes_to_no_address_that_was_given_otherwise(
         ask(tmp_path, base_url=served.base_url, model="org/Some-4B")
 
 
-def test_a_wrong_key_is_told(workspace: Path, served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_reported(workspace: Path, served: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "wrong")
 
     with pytest.raises(VerifyError, match=r"refuses the key \(401\)") as caught:
@@ -81,12 +81,12 @@ def test_a_wrong_key_is_told(workspace: Path, served: Endpoint, monkeypatch: pyt
     assert "wrong" not in str(caught.value)
 
 
-def test_a_key_that_is_not_set_is_told(workspace: Path, served: Endpoint) -> None:
+def test_a_key_that_is_not_set_is_reported(workspace: Path, served: Endpoint) -> None:
     with pytest.raises(ServerError, match="NO_SUCH_KEY, which is not set"):
         ask(workspace, base_url=served.base_url, model="org/Some-4B", api_key_env="NO_SUCH_KEY")
 
 
-def test_a_model_that_is_not_served_is_told_with_the_nearest(workspace: Path, served: Endpoint) -> None:
+def test_a_model_that_is_not_served_is_reported_with_the_nearest(workspace: Path, served: Endpoint) -> None:
     for role in ({"base_url": served.base_url, "model": "org/some-4b"}, {"server": "fake", "model": "org/some-4b"}):
         with pytest.raises(VerifyError, match="does not serve 'org/some-4b', which the agent needs") as caught:
             ask(workspace, **role)
@@ -95,14 +95,14 @@ def test_a_model_that_is_not_served_is_told_with_the_nearest(workspace: Path, se
         assert caught.value.next_step == "Ask for 'org/Some-4B'."
 
 
-def test_an_address_where_nobody_answers_is_told(workspace: Path) -> None:
+def test_an_address_where_nothing_answers_is_reported(workspace: Path) -> None:
     with pytest.raises(ServerError, match=r"Nothing answers for the agent at http://127\.0\.0\.1:9/v1"):
         ask(workspace, base_url="http://127.0.0.1:9/v1", model="m")
 
     assert list(workspace.iterdir()) == []
 
 
-def test_an_unknown_server_is_told_with_the_nearest(workspace: Path, served: Endpoint) -> None:
+def test_an_unknown_server_is_reported_with_the_nearest(workspace: Path, served: Endpoint) -> None:
     with pytest.raises(ServerError, match="No running server serves 'fakke', which the agent needs") as caught:
         ask(workspace, server="fakke")
 

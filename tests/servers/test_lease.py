@@ -47,12 +47,12 @@ def _gone(process: Process) -> bool:
     return not process_alive(process.pid, process.started_at)
 
 
-def test_an_idle_server_is_stopped_whole_and_its_keeper_ends_with_it(workspace: Path) -> None:
+def test_an_idle_server_is_stopped_whole_and_its_watchdog_ends_with_it(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
-    keeper = start_watchdog(server, LeaseTerms(idle_s=0.6, every_s=0.1))
+    watchdog = start_watchdog(server, LeaseTerms(idle_s=0.6, every_s=0.1))
 
     _until(lambda: Registry(workspace).find(server.name) is None)
-    _until(lambda: _gone(keeper))
+    _until(lambda: _gone(watchdog))
 
     assert server.state().state is State.STOPPED
     assert not lease_file(server.name, workspace).exists()
@@ -60,17 +60,17 @@ def test_an_idle_server_is_stopped_whole_and_its_keeper_ends_with_it(workspace: 
     assert "stopped, no request for" in log.read_text()
 
 
-def test_a_request_starts_the_idle_time_anew(workspace: Path) -> None:
+def test_a_request_starts_the_idle_time_again(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
-    keeper = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(idle_s=0.2, every_s=1))
-    assert keeper.look() == ""
+    watchdog = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(idle_s=0.2, every_s=1))
+    assert watchdog.look() == ""
     time.sleep(0.25)
     _chat(server)
 
-    assert keeper.look() == ""  # 0.25 s after the first look, but there was work
-    assert keeper.look() == ""
+    assert watchdog.look() == ""  # 0.25 s after the first look, but there was work
+    assert watchdog.look() == ""
     time.sleep(0.25)
-    assert "no request for" in keeper.look()
+    assert "no request for" in watchdog.look()
 
 
 def test_a_server_leased_to_a_process_ends_when_that_is_gone(workspace: Path) -> None:
@@ -89,51 +89,51 @@ def test_a_server_leased_to_a_process_ends_when_that_is_gone(workspace: Path) ->
 def test_a_run_that_goes_on_without_the_owner_keeps_the_server(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
     gone = Process(this_process().pid, 1.0)  # our pid with another start time: a process that is gone
-    keeper = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(owner=gone, quiet_s=0.2, every_s=1))
-    keeper.look()
+    watchdog = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(owner=gone, quiet_s=0.2, every_s=1))
+    watchdog.look()
     for _ in range(3):
         time.sleep(0.1)
         _chat(server)
-        assert keeper.look() == ""
-    keeper.look()
+        assert watchdog.look() == ""
+    watchdog.look()
     time.sleep(0.25)
 
-    assert "is gone and nothing uses it" in keeper.look()
+    assert "is gone and nothing uses it" in watchdog.look()
     assert "process" in str(active_lease(server.record, workspace=workspace))
 
 
 def test_a_server_that_does_not_tell_its_requests_is_never_called_idle(workspace: Path) -> None:
     server = launch(fake_vllm(), workspace=workspace).wait_ready()
-    keeper = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(idle_s=0.05, every_s=1))
-    keeper.look()
+    watchdog = Watchdog(server.record, workspace=workspace, terms=LeaseTerms(idle_s=0.05, every_s=1))
+    watchdog.look()
     time.sleep(0.1)
 
-    assert keeper.look() == ""
+    assert watchdog.look() == ""
 
 
-def test_a_server_that_was_stopped_otherwise_ends_the_keeper(workspace: Path) -> None:
+def test_a_server_that_was_stopped_otherwise_ends_the_watchdog(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
-    keeper = start_watchdog(server, LeaseTerms(idle_s=600, every_s=0.1))
+    watchdog = start_watchdog(server, LeaseTerms(idle_s=600, every_s=0.1))
     _until(lambda: active_lease(server.record, workspace=workspace) is not None)
     server.stop()
 
-    _until(lambda: _gone(keeper))
+    _until(lambda: _gone(watchdog))
     assert not lease_file(server.name, workspace).exists()
 
 
-def test_a_keeper_never_touches_a_newer_launch_of_the_same_name(workspace: Path) -> None:
+def test_a_watchdog_never_touches_a_newer_launch_of_the_same_name(workspace: Path) -> None:
     old = launch(simulated(), workspace=workspace).wait_ready()
-    keeper = start_watchdog(old, LeaseTerms(idle_s=600, every_s=0.1))
+    watchdog = start_watchdog(old, LeaseTerms(idle_s=600, every_s=0.1))
     old.stop()
     new = launch(simulated(), workspace=workspace).wait_ready()
-    _until(lambda: _gone(keeper))
+    _until(lambda: _gone(watchdog))
 
     assert new.state().state is State.READY
     with pytest.raises(ServerError, match="stopped or replaced"):
         start_watchdog(old, LeaseTerms(idle_s=1))
 
 
-def test_up_tells_when_a_server_will_end_and_the_keeper_knows_no_key(workspace: Path) -> None:
+def test_up_says_when_a_server_will_end_and_the_watchdog_knows_no_key(workspace: Path) -> None:
     secret = "sk-very-secret-of-somebody"
     words = ("server", "up", "sim-small", "--speed", "0", "--idle-stop", "30", "--lease", str(os.getpid()))
     up = typed(*words, "--workspace", str(workspace), env={"OPENAI_API_KEY": secret})
@@ -144,10 +144,10 @@ def test_up_tells_when_a_server_will_end_and_the_keeper_knows_no_key(workspace: 
     note = active_lease(record, workspace=workspace)
     assert note is not None
     (row,) = json.loads(called("server", "ls", "--json", "--workspace", str(workspace)).out)
-    assert row["keeper"].startswith("ends after 30 min idle")
-    assert f"ends with process {os.getpid()}" in row["keeper"]
-    keeper = psutil.Process(note.pid)
-    told = "\n".join([*keeper.cmdline(), *(f"{k}={v}" for k, v in keeper.environ().items())])
+    assert row["watchdog"].startswith("ends after 30 min idle")
+    assert f"ends with process {os.getpid()}" in row["watchdog"]
+    watchdog = psutil.Process(note.pid)
+    told = "\n".join([*watchdog.cmdline(), *(f"{k}={v}" for k, v in watchdog.environ().items())])
     assert secret not in told
     assert Registry(workspace).key(record) not in told
     called("server", "stop", "sim-small", "--workspace", str(workspace))
@@ -172,7 +172,7 @@ def test_the_kernel_above_a_process_is_found(tmp_path: Path) -> None:
         ("$(id)", 2, "give the pid of a process"),
     ],
 )
-def test_an_owner_that_is_not_there_is_said_before_anything_starts(
+def test_an_owner_that_is_not_there_is_reported_before_anything_starts(
     workspace: Path, lease: str, status: int, said: str
 ) -> None:
     done = called("server", "up", "sim-small", "--lease", lease, "--workspace", str(workspace))

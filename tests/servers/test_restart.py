@@ -49,7 +49,7 @@ def test_the_length_that_the_log_gives_mends_the_server_and_is_written_down(work
     ]
 
 
-def test_a_relaunch_is_shown_and_asked_for_before_it_is_done(workspace: Path, call: Any) -> None:
+def test_a_restart_is_shown_and_asked_for_before_it_is_done(workspace: Path, call: Any) -> None:
     fail(workspace)
 
     refused = call("restart", "fake", "--fix", status=1, answer="n\n")
@@ -70,7 +70,7 @@ def test_a_failure_without_a_known_change_is_not_started_again(workspace: Path) 
     assert caught.value.next_step
 
 
-def test_a_server_in_order_has_nothing_to_fix_and_can_be_started_anew(workspace: Path) -> None:
+def test_a_server_in_order_has_nothing_to_fix_and_can_be_started_again(workspace: Path) -> None:
     first = launch(simulated(), workspace=workspace).wait_ready()
     with pytest.raises(ServerError, match="has not failed"):
         plan_restart("sim", workspace=workspace, fix=True)
