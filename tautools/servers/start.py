@@ -126,26 +126,7 @@ def launch_checked(
 
 
 def launch_shared_job(places: Sequence[PlannedServer], *, workspace: Path, site: SiteParams) -> list[Server]:
-    """Submit one job that starts all the planned servers on one node; return their handles at once.
-
-    Parameters
-    ----------
-    places : sequence of PlannedServer
-        The servers with their names and ports, in the order of their start.
-    workspace : Path
-        Where they are registered.
-    site : SiteParams
-        What a job asks for; cores and memory count for each server.
-
-    Raises
-    ------
-    ServerError
-        When a server of one of the names still waits or runs.
-    SlurmError
-        When Slurm does not take the job; nothing is left behind then.
-    ParamsError
-        When a value cannot stand in a job script.
-    """
+    """Submit one job that starts the planned servers on one node; see `launch_one_job`."""
     from tautools.servers.backends.slurm_shared import submit_shared_job
 
     check_shared_job(places, workspace=workspace, site=site)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tautools.errors import FilesError
-from tautools.files import ensure_folder, read_lines, read_span, tail, write_atomic
+from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
 from tautools.servers.vllm.log import read_startup_stage
@@ -187,41 +188,32 @@ class LogReader:
     path : Path
         The file; it may be created later.
     lines : int, optional
-        How many of the complete lines that are there already are read too; all by default.
+        How many of the lines that are there already are read at the first look; all by default.
     """
 
     def __init__(self, path: Path, lines: int | None = None) -> None:
         self.path = path
-        self.offset = 0 if lines is None else _offset_of_last_lines(path, lines)
+        self._lines = lines
+        self._offset = 0
         self._torn = b""
 
     def new_lines(self) -> list[str]:
         """Return the lines that are complete since the last look; a redrawn progress bar counts as a line."""
         try:
             with self.path.open("rb") as file:
-                file.seek(self.offset)
+                if self._lines is not None and self._offset == 0:
+                    self._offset = max(0, os.fstat(file.fileno()).st_size - _MAX_TAIL_BYTES)
+                file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
+            self._lines = None  # all that will be in it is new
             return []
-        self.offset += len(data)
+        self._offset += len(data)
         *whole, self._torn = (self._torn + data).replace(b"\r", b"\n").split(b"\n")
-        return [line.decode(errors="replace") for line in whole if line.strip()]
-
-
-def _offset_of_last_lines(path: Path, lines: int) -> int:
-    """Return where the last so many complete lines of a file begin [bytes]; its end when none is wanted."""
-    try:
-        size = path.stat().st_size
-        first = max(0, size - _MAX_TAIL_BYTES)
-        data = read_span(path, first, size - first)
-    except FileNotFoundError:
-        return 0
-    at = data.rfind(b"\n") + 1
-    for _ in range(lines):
-        if at == 0:
-            break
-        at = data.rfind(b"\n", 0, at - 1) + 1
-    return first + at
+        lines = [line.decode(errors="replace") for line in whole if line.strip()]
+        if self._lines is not None:
+            lines, self._lines = lines[max(0, len(lines) - self._lines) :], None
+        return lines
 
 
 def record_start(record: ServerRecord, registry: Registry) -> None:

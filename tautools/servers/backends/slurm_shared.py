@@ -67,24 +67,7 @@ exit "$code"
 
 
 def submit_shared_job(places: Sequence[PlannedServer], site: SiteParams, registry: Registry) -> list[ServerRecord]:
-    """Submit one job that starts all the planned servers on one node. The caller holds the registry's claim.
-
-    Parameters
-    ----------
-    places : sequence of PlannedServer
-        The servers with their names and ports, in the order of their start.
-    site : SiteParams
-        What a job asks for; cores and memory count for each server.
-    registry : Registry
-        Where they are registered.
-
-    Raises
-    ------
-    SlurmError
-        When Slurm does not take the job; nothing is left behind then.
-    ParamsError
-        When a value cannot stand in a job script.
-    """
+    """Submit the job and return the records of its servers; the caller holds the registry's claim."""
     records = _new_records(places, site, registry)
     return submit(records, _script_text(places, records, site, registry), registry)
 
