@@ -1,6 +1,6 @@
 """Notebooks 30 and 31 on fixed results: everything they show, compared with what is stored.
 
-To store anew what they show after an intended change: `TAUTOOLS_STORE_EXPECTED=1 pytest tests/notebooks`, then read the
+To store what they show after an intended change: `TAUTOOLS_STORE_EXPECTED=1 pytest tests/notebooks`, then read the
 difference before it is committed.
 """
 

@@ -74,7 +74,7 @@ def test_the_first_convention_counts_faults_and_missing_trials_as_failures(repor
         assert len(score.v1) == trials
 
 
-def test_what_is_owed_is_left_out_of_ours_and_lowers_the_first_convention(report: PassReport) -> None:
+def test_what_is_pending_is_left_out_of_ours_and_lowers_the_first_convention(report: PassReport) -> None:
     react = report.scores[2]
     assert (react.cell.planned, len(react.cell.rows), react.cell.pending, react.infra_faults) == (72, 70, 2, 2)
     assert len(react.pass_hat) == 2  # two tasks have two finished trials only

@@ -37,7 +37,7 @@ def _workspace(tmp_path: Path, *, simulated: bool = False, tasks: int = 3) -> Pa
     return write_fixed_results(tmp_path, (plan,))
 
 
-def test_a_sweeps_report_has_all_its_cells_and_counts_what_is_owed(tmp_path: Path) -> None:
+def test_a_sweeps_report_has_all_its_cells_and_counts_what_is_pending(tmp_path: Path) -> None:
     report = pass_report(workspace=_workspace(tmp_path), sweep="small")
     assert [(s.cell.model, s.cell.num_trials, s.cell.planned, len(s.cell.rows)) for s in report.scores] == [
         ("Qwen3-8B", 1, 4, 3),
@@ -74,7 +74,7 @@ def test_conversations_that_the_sweep_does_not_plan_stay_out(tmp_path: Path) -> 
     assert set(latency_report(workspace=workspace).calls["task_id"]) == {"0", "1", "2", "3", "4", "5"}
 
 
-def test_results_are_found_when_nobody_can_say_any_more_that_the_servers_were_simulated(tmp_path: Path) -> None:
+def test_results_are_found_although_the_servers_that_knew_they_were_simulated_are_gone(tmp_path: Path) -> None:
     report = pass_report(workspace=_workspace(tmp_path, simulated=True), sweep="small")
     assert len(report.scores[1].cell.rows) == 6
     assert report.scores[1].cell.simulated

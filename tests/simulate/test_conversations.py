@@ -169,12 +169,12 @@ async def test_measured_pass_figures_meet_their_expectation() -> None:
 
 async def test_each_conversation_passes_if_and_only_if_its_draw_says_so() -> None:
     domain = open_source().domain("retail")
-    floor = null_baseline(domain)
+    baseline = null_baseline(domain)
     async with table(0.6) as seated:
         talks = await seated.talk_all(domain, Strategy.REACT)
     for talk in talks:
         conversation = f"tau2/retail/{domain.ref.split}/{talk.task_id}/{talk.trial}/react/{talk.seed}"
-        assert talk.reward == (1.0 if is_solved(0.6, 0, conversation) else floor[talk.task_id])
+        assert talk.reward == (1.0 if is_solved(0.6, 0, conversation) else baseline[talk.task_id])
 
 
 async def test_metrics_agree_with_the_calls_that_were_made() -> None:
@@ -190,13 +190,13 @@ async def test_metrics_agree_with_the_calls_that_were_made() -> None:
     assert metrics.cached_tokens > metrics.prompt_tokens / 2, "conversations find their own past in the cache"
 
 
-def test_the_expectation_is_between_the_floor_and_the_reference_and_falls_with_k() -> None:
+def test_the_expectation_is_between_the_null_baseline_and_the_reference_and_falls_with_k() -> None:
     domain = open_source().domain("retail")
-    floor = sum(null_baseline(domain).values()) / len(domain.tasks)
-    assert expected_pass_hat_k(domain, 0, 3) == pytest.approx(floor)
+    baseline = sum(null_baseline(domain).values()) / len(domain.tasks)
+    assert expected_pass_hat_k(domain, 0, 3) == pytest.approx(baseline)
     assert expected_pass_hat_k(domain, 1, 3) == 1
-    assert expected_pass_hat_k(domain, 0.6, 1) == pytest.approx(0.6 + 0.4 * floor)
-    assert expected_pass_hat_k(domain, 0.6, 3) == pytest.approx(floor + (1 - floor) * 0.6**3)
+    assert expected_pass_hat_k(domain, 0.6, 1) == pytest.approx(0.6 + 0.4 * baseline)
+    assert expected_pass_hat_k(domain, 0.6, 3) == pytest.approx(baseline + (1 - baseline) * 0.6**3)
 
 
 @pytest.mark.parametrize(("skill", "k"), [(1.5, 1), (-0.1, 1), (0.5, 0)])

@@ -78,12 +78,12 @@ def test_the_customers_patience_ends() -> None:
 
 
 @pytest.mark.parametrize("env", ["retail", "airline"])
-def test_every_scenario_of_the_benchmark_gives_an_opening_and_an_answer_about_oneself(env: str) -> None:
+def test_every_scenario_of_the_benchmark_gives_a_first_message_and_an_answer_about_oneself(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         system = {"role": "system", "content": task.user_system}
-        opening = customer_text([system, {"role": "user", "content": "Begin."}])
-        assert opening.startswith("Hi! ")
-        assert "you want" not in opening.lower()
-        asked = [{"role": "assistant", "content": opening}, {"role": "user", "content": "Who are you?"}]
+        first = customer_text([system, {"role": "user", "content": "Begin."}])
+        assert first.startswith("Hi! ")
+        assert "you want" not in first.lower()
+        asked = [{"role": "assistant", "content": first}, {"role": "user", "content": "Who are you?"}]
         answer = customer_text([system, {"role": "user", "content": "Begin."}, *asked])
         assert answer != "Yes, that would be good."

@@ -1,4 +1,4 @@
-"""The simulated customer shows the mood that its system prompt asks for, and no reward depends on it."""
+"""The simulated customer shows the persona that its system prompt asks for, and no reward depends on it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def talks(
 @pytest.mark.parametrize("user", V1_USERS)
 @pytest.mark.parametrize("mood", MOODS)
 @pytest.mark.parametrize("env", ["retail", "airline"])
-async def test_every_kind_of_v1s_customer_wears_it(root: Path, env: str, mood: str, user: UserStrategy) -> None:
+async def test_every_kind_of_v1s_customer_shows_it(root: Path, env: str, mood: str, user: UserStrategy) -> None:
     domain = open_source("tau-bench", path=str(root)).domain(env)
     persona = load_persona(f"{mood}:strong")
     async with simulated() as client:
@@ -75,8 +75,8 @@ async def test_every_kind_of_v1s_customer_wears_it(root: Path, env: str, mood: s
 async def test_under_every_strategy_of_v1(strategy: Strategy) -> None:
     domain = open_source("tau-bench", path=str(STAND_IN)).domain("retail")
     async with simulated() as client:
-        held = await talks(domain, client, load_persona("anger"), strategy=strategy, user=UserStrategy.LLM, limit=2)
-    assert {talk.outcome for talk in held} == {Outcome.PASSED}
+        shown = await talks(domain, client, load_persona("anger"), strategy=strategy, user=UserStrategy.LLM, limit=2)
+    assert {talk.outcome for talk in shown} == {Outcome.PASSED}
 
 
 def test_what_it_has_to_say_stays_word_for_word_and_a_stop_word_last() -> None:

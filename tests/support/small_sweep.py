@@ -59,7 +59,7 @@ def processes_of(workspace: Path) -> list[str]:
 
 
 def wait_until(true: Any, *, timeout_s: float = 60.0) -> None:
-    """Return when `true()` holds."""
+    """Return when `true()` is true."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:

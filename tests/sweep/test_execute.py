@@ -75,7 +75,7 @@ def test_an_error_in_a_cell_is_the_cause_in_its_own_words(tmp_path: Path) -> Non
     assert "never" not in (tmp_path / "out.txt").read_text()
 
 
-def test_a_kernel_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_kernel_that_dies_is_reported(tmp_path: Path) -> None:
     notebook = _notebook(tmp_path / "n.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     assert _start(tmp_path, notebook).wait(timeout=120) == 1
     assert "kernel died" in _note(tmp_path).cause

@@ -121,7 +121,7 @@ def test_what_does_not_exist_ends_a_plan_with_the_nearest_name(
     assert _files(tmp_path) == before
 
 
-def test_a_new_sweep_has_every_cell_owed(tmp_path: Path) -> None:
+def test_a_new_sweep_has_every_cell_pending(tmp_path: Path) -> None:
     status = sweep_status(small_sweep(tmp_path), workspace=tmp_path)
     assert [(cell.state, cell.done, cell.planned) for cell in status] == [("pending", 0, 2), ("pending", 0, 4)]
     assert str(status).startswith("0 of 2 cells done, 2 pending")

@@ -50,12 +50,12 @@ def test_every_cell_is_done_and_the_result_says_so(ran: Ran) -> None:
 
 
 def test_nested_cells_share_their_trials(ran: Ran) -> None:
-    """One trial and two trials of two tasks are four conversations, and each is held once."""
+    """One trial and two trials of two tasks are four conversations, and each runs once."""
     (folder,) = results_of(ran.workspace)
     rows = read_ledger(folder.path)
     assert sorted((task, trial) for _, task, trial in rows) == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
-    held = [line for path in (folder.path / "conversations").iterdir() for line in path.read_bytes().splitlines()]
-    assert len(held) == 4
+    stored = [line for path in (folder.path / "conversations").iterdir() for line in path.read_bytes().splitlines()]
+    assert len(stored) == 4
 
 
 def test_cells_of_one_setting_run_one_after_the_other(ran: Ran) -> None:

@@ -70,8 +70,8 @@ def test_a_term_signal_ends_servers_kernels_and_children_and_the_work_is_resumed
     server_file(tmp_path, "quick")
     assert run_sweep(sweep, workspace=tmp_path).finished
     (folder,) = results_of(tmp_path)
-    held = [line for path in (folder.path / "conversations").iterdir() for line in path.read_bytes().splitlines()]
-    assert len(held) == len(read_ledger(folder.path)) == 6, "nothing that was finished is repeated"
+    stored = [line for path in (folder.path / "conversations").iterdir() for line in path.read_bytes().splitlines()]
+    assert len(stored) == len(read_ledger(folder.path)) == 6, "nothing that was finished is repeated"
 
 
 def test_a_killed_sweep_takes_its_notebooks_along_and_its_servers_serve_the_next_run(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from tautools.run import read_ledger, results_of
 from tauwidgets import CustomerPanel
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def _until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
+    while not true():
+        assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.01)
 
 

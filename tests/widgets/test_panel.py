@@ -1,4 +1,4 @@
-"""Panels without a browser: actions answer at once, errors are shown, nobody looking on means no thread."""
+"""Panels without a browser: actions answer at once, errors are shown, headless means no thread."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def panel() -> Iterator[Counter]:
     made.close()
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def _until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
+    while not true():
+        assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.01)
 
 

@@ -69,7 +69,7 @@ def test_the_best_of_several_is_named_and_a_tie_is_called_a_tie() -> None:
     assert tied.startswith("Of 2 settings, A shares the highest pass^1 with 1 other, 0.500 (")
 
 
-def test_what_is_owed_and_what_was_lost_is_said() -> None:
+def test_the_summary_counts_what_is_pending_and_what_was_lost() -> None:
     summary = pass_summary([_score("A", [True], pending=1, faults=1)], "w")
     assert summary.second == (
         "1 of 2 planned conversations is finished, 50.0 %, and 1 is still pending; "

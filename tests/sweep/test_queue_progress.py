@@ -6,7 +6,7 @@ from tautools.servers import Snapshot, State
 from tautools.sweep.servers import QueueProgress
 
 
-def test_a_wait_is_told_once_however_often_its_estimate_moves() -> None:
+def test_a_wait_is_reported_once_although_its_estimate_moves() -> None:
     told: list[str] = []
     look = QueueProgress("qwen", told.append)
     for minutes in range(50, 0, -1):

@@ -68,7 +68,7 @@ def test_a_customer_without_tools_only_talks(telecom: Domain) -> None:
     assert heard("Please turn off airplane mode.", []).tool == ""
 
 
-def test_what_a_call_gave_is_told_and_ends_nothing() -> None:
+def test_the_result_of_a_call_is_reported_and_ends_nothing() -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "function": {"name": "toggle_data"}}]}
     for gave, told in [("Data is\nON. " + "x" * 500, "It says: Data is ON."), ("Error: no", "did not work: Error: no")]:
         answer = customer_answer([call, {"role": "tool", "content": gave}], [])
