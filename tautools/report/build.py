@@ -17,13 +17,14 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.params import shipped
 from tautools.report.cells import find_cells
 from tautools.report.pages import experiment_report, front_page, notebook_page, summary_of
+from tautools.sweep.notebook import execute_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
 CELL_TIMEOUT_S = 1800
-"""Longest time that one cell may take; a bound also wakes a kernel client that missed a reply."""
+"""Longest time that one cell may take [s]."""
 
 _PARTS = (
     ("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k"),
@@ -90,7 +91,7 @@ def build_reports(
     data = []
     for notebook, page, data_file, heading in _PARTS:
         source = shipped("notebooks") / notebook
-        execute_notebook(source, folder / notebook, parameters=parameters, folder=workspace, on_progress=on_progress)
+        execute_report(source, folder / notebook, parameters=parameters, folder=workspace, on_progress=on_progress)
         write_atomic(folder / page, notebook_page(folder / notebook, title=f"{heading}: {name}", foot=foot))
         data.append(json.loads((folder / data_file).read_bytes()))
     figures = tuple(sorted(folder.glob("*.png")))
@@ -135,7 +136,7 @@ def _markdown(name: str, data: list[dict[str, Any]], figures: list[str], foot: s
     return experiment_report(f"Experiment report: {name}", parts, foot=foot)
 
 
-def execute_notebook(
+def execute_report(
     notebook: Path,
     out: Path,
     *,
@@ -143,7 +144,7 @@ def execute_notebook(
     folder: Path,
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Execute `notebook` in `folder` and keep it, with its results, as `out`.
+    """Execute a report's notebook in `folder` and keep it, with its results, as `out`.
 
     Parameters
     ----------
@@ -163,36 +164,26 @@ def execute_notebook(
     RunError
         When a cell fails, the kernel dies or a cell takes longer than half an hour.
     """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
     def executed(cell_index: int = 0, **_: Any) -> None:
         if on_progress is not None:
             on_progress(f"{notebook.name}: cell {cell_index} executed")
 
-    try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
-            parameters=dict(parameters),
-            kernel_name="python3",
-            # Only the owner can read the kernel's sockets.
-            config=Config({"KernelManager": {"transport_encryption": "required"}}),
-            cwd=str(folder.resolve()),
-            progress_bar=False,
-            log_output=False,
-            start_timeout=180,
-            execution_timeout=CELL_TIMEOUT_S,
-            coalesce_streams=True,
-            store_widget_state=False,
-            on_cell_executed=executed,
-        )
-    except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
-        cause = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
+    cause = execute_notebook(
+        notebook,
+        out,
+        parameters,
+        timeout_s=CELL_TIMEOUT_S,
+        kernel_name="python3",
+        # Only the owner can read the kernel's sockets.
+        config=Config({"KernelManager": {"transport_encryption": "required"}}),
+        cwd=str(folder.resolve()),
+        on_cell_executed=executed,
+    )
+    if cause:
         raise RunError(
             f"{notebook.name} did not run to its end.",
             evidence=cause,
             next_step=f"Open {out} to see the cell that failed.",
-        ) from error
+        )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import TautoolsError
 from tautools.shell import process_alive, this_process
-from tautools.sweep.notebook import check_parameters
+from tautools.sweep.notebook import check_parameters, execute_notebook
 from tautools.sweep.status import STOPPED, CellAttempt, write_attempt
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class _AskedToStop(BaseException):
-    """Raised where no cell runs, so there is nobody to interrupt."""
+    """Raised where no cell runs, so there is nothing to interrupt."""
 
 
 class _KernelInterrupter:
@@ -73,45 +73,6 @@ class _KernelInterrupter:
         os.kill(pid, signal.SIGINT)
 
 
-def _execute(options: argparse.Namespace, interrupter: _KernelInterrupter, kernels: Any) -> str:
-    """Run the notebook; return what went wrong in it, or nothing."""
-    with without_iri_grammar():
-        import papermill
-    from jupyter_core.utils import run_sync
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    try:
-        papermill.execute_notebook(
-            str(options.notebook),
-            str(options.out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
-            parameters=json.loads(options.parameters),
-            kernel_name=kernels.kernel_name,
-            km=kernels,
-            progress_bar=False,
-            log_output=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            start_timeout=180,
-            execution_timeout=options.timeout_s,
-            autosave_cell_every=5,
-            coalesce_streams=True,
-            store_widget_state=False,
-            on_cell_start=interrupter.on_cell_start,
-            on_cell_executed=interrupter.on_cell_executed,
-        )
-    except PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue}"
-    except CellTimeoutError:
-        return f"A cell of the notebook did not end within {options.timeout_s} s."
-    except DeadKernelError:
-        return "The kernel died; the machine may have run out of memory."
-    finally:
-        if kernels.has_kernel:  # papermill ends only kernels that it chose itself
-            run_sync(kernels.shutdown_kernel)(now=True)
-    return ""
-
-
 def _stop_with_owner(pid: int, started_at: float) -> None:
     """Ask ourselves to stop when the process that wanted the notebook is gone."""
     while process_alive(pid, started_at):
@@ -122,6 +83,7 @@ def _stop_with_owner(pid: int, started_at: float) -> None:
 def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
     with without_iri_grammar():
         from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
 
     # Whole conversations cross the kernel's sockets; on a shared node they are not for everybody.
     kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
@@ -130,16 +92,31 @@ def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
     if options.follow is not None:
         threading.Thread(target=_stop_with_owner, args=(options.follow, options.follow_started_at), daemon=True).start()
     try:
-        cause = _execute(options, interrupter, kernels)
+        cause = execute_notebook(
+            options.notebook,
+            options.out,
+            json.loads(options.parameters),
+            timeout_s=options.timeout_s,
+            kernel_name=kernels.kernel_name,
+            km=kernels,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            autosave_cell_every=5,
+            on_cell_start=interrupter.on_cell_start,
+            on_cell_executed=interrupter.on_cell_executed,
+        )
     except _AskedToStop:
         cause = ""
+    finally:
+        if kernels.has_kernel:  # papermill ends only kernels that it chose itself
+            run_sync(kernels.shutdown_kernel)(now=True)
     if interrupter.asked:
         return STOPPED, "stopped before the end"
     return (1, cause) if cause else (0, "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Execute one notebook as the command line says; return the exit status."""
+    """Execute one notebook as the arguments say; return the exit status."""
     options = _parse(argv)
     me = this_process()
     attempt = CellAttempt(
@@ -167,10 +144,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tautools.sweep.execute", description=__doc__)
     parser.add_argument("--notebook", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
-    parser.add_argument("--state", type=Path, required=True, help="where the attempt is written down")
+    parser.add_argument("--state", type=Path, required=True, help="where the attempt is recorded")
     parser.add_argument("--parameters", required=True, help="JSON object")
     parser.add_argument("--timeout-s", type=int, required=True, help="seconds that one cell may take")
-    parser.add_argument("--log", default="", help="where standard output goes, to be written down")
+    parser.add_argument("--log", default="", help="where standard output goes, for the record")
     parser.add_argument("--follow", type=int, help="stop when the process with this pid is gone")
     parser.add_argument("--follow-started-at", type=float, default=0.0)
     return parser.parse_args(argv)

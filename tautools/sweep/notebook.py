@@ -14,12 +14,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
+from tautools.iri import without_iri_grammar
 from tautools.params import shipped
 from tautools.shell import Process, start_detached, this_process
 from tautools.sweep.cells import runs_folder
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
     from tautools.params.models import SweepParams
     from tautools.sweep.plan import PlannedCell
+
+UNLIMITED_CONVERSATION_S = 3600
+"""Assumed longest time of a conversation that has no time limit of its own [s]."""
+
+HANG_MARGIN_S = 3600
+"""Added to the longest time of a cell's conversations; a notebook that takes longer hangs [s]."""
 
 _PYTHON_TYPES = {"str": str, "int": int, "bool": bool, "float": float, "list": list, "dict": dict}
 
@@ -86,11 +93,54 @@ def check_parameters(notebook: Path, values: Mapping[str, ParameterValue]) -> No
             )
 
 
-UNLIMITED_CONVERSATION_S = 3600
-"""Assumed longest time of a conversation that has no time limit of its own [s]."""
+def execute_notebook(
+    notebook: Path, out: Path, parameters: Mapping[str, Any], *, timeout_s: int, **options: Any
+) -> str:
+    """Execute a notebook through papermill and keep it, with its results, as `out`.
 
-HANG_MARGIN_S = 3600
-"""Added to the longest time of a cell's conversations; a notebook that takes longer hangs [s]."""
+    Parameters
+    ----------
+    notebook : Path
+        The notebook; it is only read.
+    out : Path
+        Where the executed one goes.
+    parameters : mapping
+        Values for the names in its cell tagged `parameters`.
+    timeout_s : int
+        Longest time that one cell may take [s]; a bound also wakes a kernel client that missed a reply.
+    **options
+        Further options of `papermill.execute_notebook`.
+
+    Returns
+    -------
+    str
+        Why it did not run to its end; empty when it did.
+    """
+    with without_iri_grammar():
+        import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(out).replace("{", "{{").replace("}", "}}"),  # papermill reads braces in a path as parameters
+            parameters=dict(parameters),
+            progress_bar=False,
+            log_output=False,
+            start_timeout=180,
+            execution_timeout=timeout_s,
+            coalesce_streams=True,
+            store_widget_state=False,
+            **options,
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        return f"A cell of the notebook did not end within {timeout_s} s."
+    except DeadKernelError:
+        return "The kernel died; the machine may have run out of memory."
+    return ""
 
 
 class NotebookLauncher:

@@ -15,7 +15,7 @@ import pytest
 from fixed_results import write_fixed_results
 
 from tautools.params import shipped
-from tautools.report.build import execute_notebook
+from tautools.report.build import execute_report
 
 EXPECTED = Path(__file__).parent / "expected"
 NOTEBOOKS = ["30_pass_k", "31_latency"]
@@ -44,7 +44,7 @@ def test_a_report_notebook_shows_exactly_what_is_stored_for_the_fixed_results(na
     write_fixed_results(tmp_path)
     done = tmp_path / "done.ipynb"
     figures = tmp_path / "figures"
-    execute_notebook(shipped("notebooks") / f"{name}.ipynb", done, parameters={"out": str(figures)}, folder=tmp_path)
+    execute_report(shipped("notebooks") / f"{name}.ipynb", done, parameters={"out": str(figures)}, folder=tmp_path)
     shown = _shown(done)
     stored = EXPECTED / f"{name}.txt"
     if os.environ.get("TAUTOOLS_STORE_EXPECTED"):
@@ -58,7 +58,7 @@ def test_a_report_notebook_runs_to_its_end_on_its_defaults_and_says_that_there_i
     name: str, tmp_path: Path
 ) -> None:
     done = tmp_path / "done.ipynb"
-    execute_notebook(shipped("notebooks") / f"{name}.ipynb", done, parameters={}, folder=tmp_path)
+    execute_report(shipped("notebooks") / f"{name}.ipynb", done, parameters={}, folder=tmp_path)
     shown = _shown(done)
     assert "under ./results." in shown
     assert "Next: run a cell" in shown

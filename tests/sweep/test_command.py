@@ -80,7 +80,7 @@ def test_show_config_tells_where_values_come_from(tmp_path: Path) -> None:
     [
         (["run", "smal"], "small"),
         (["run", "small", "--cells", "9"], "has no cell 9"),
-        (["plan", "small", "--cells", "x"], "does not name cells"),
+        (["plan", "small", "--cells", "x"], "is not of the form 0,1,2 or 0-3"),
         (["run", "small", "--set", "concurency=2"], "concurrency"),
         (["run", "small", "--set", "grid.num_trials=[-1]"], "num_trials"),
         (["run", "small", "--set", "grid.env=[airlin]"], "airline"),
