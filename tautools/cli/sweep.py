@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
+    from tautools.sweep.status import SweepWatch
 
 _SWEEP_EPILOG = """\b
 Examples:
@@ -141,24 +142,22 @@ def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: b
 @sweep_options
 def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
     """Say where each cell stands, from the ledger."""
-    from tautools.sweep import sweep_status
+    from tautools.sweep.status import SweepWatch
 
-    def now() -> SweepStatus:
-        return sweep_status(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-
+    sweep = SweepWatch(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if watch:
-        _watch(now)
+        _watch(sweep)
         return
-    cells = now()
+    cells = sweep.status()
     emit([asdict(cell) for cell in cells], as_json=as_json, text=lambda: print_wide(_status_table(cells)))
 
 
-def _watch(now: Callable[[], SweepStatus]) -> None:
+def _watch(sweep: SweepWatch) -> None:
     from rich.live import Live
 
     with Live(auto_refresh=False) as live:
         while True:
-            cells = now()
+            cells = sweep.status()
             live.update(_status_table(cells), refresh=True)
             if all(cell.state == "done" for cell in cells):
                 return

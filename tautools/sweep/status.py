@@ -21,7 +21,7 @@ from tautools.records import Record
 from tautools.run import read_events
 from tautools.shell import process_alive
 from tautools.sweep.cells import runs_folder
-from tautools.sweep.plan import duration, plan_cells, table_html
+from tautools.sweep.plan import duration, plan_cells, refreshed, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,8 +149,26 @@ def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | N
     ParamsError, BenchError
         As `plan_sweep` does.
     """
-    cells = plan_cells(sweep, workspace=workspace, only=only, to_read=True)
-    return status_of(cells, runs_folder(workspace, sweep.name))
+    return SweepWatch(sweep, workspace=workspace, only=only).status()
+
+
+class SweepWatch:
+    """Reads where each cell stands, again and again: the benchmark once, and of each ledger only what was added.
+
+    Parameters are those of `sweep_status`.
+    """
+
+    def __init__(self, sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> None:
+        self._sweep, self._workspace, self._only = sweep, workspace, only
+        self._cells: list[PlannedCell] = []
+
+    def status(self) -> SweepStatus:
+        """Return where each cell stands now; raises as `sweep_status`."""
+        if self._cells:
+            self._cells = refreshed(self._cells)
+        else:
+            self._cells = plan_cells(self._sweep, workspace=self._workspace, only=self._only, to_read=True)
+        return status_of(self._cells, runs_folder(self._workspace, self._sweep.name))
 
 
 def status_of(cells: Sequence[PlannedCell], folder: Path) -> SweepStatus:

@@ -16,7 +16,7 @@ import ipywidgets
 from tautools.files import tail
 from tautools.params import load_sweep
 from tautools.sweep.background import find_sweep_process, start_sweep, stop_sweep
-from tautools.sweep.status import sweep_status
+from tautools.sweep.status import SweepWatch
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class SweepBoard(Panel):
         self._source = str(sweep)
         self._workspace = Path(workspace)
         self._sweep = load_sweep(sweep, workspace=self._workspace)
+        self._watch = SweepWatch(self._sweep, workspace=self._workspace)
         self._run = button("run-picked", "Run picked", "play", button_style="primary")
         self._resume = button("run-all", "Run all pending", "forward")
         self._stop = button("stop-sweep", "Stop", "stop")
@@ -98,7 +99,7 @@ class SweepBoard(Panel):
         process = find_sweep_process(self._sweep.name, workspace=self._workspace)
         return BoardSnapshot(
             sweep=self._sweep.name,
-            cells=sweep_status(self._sweep, workspace=self._workspace),
+            cells=self._watch.status(),
             runner=_process_text(process),
             log=tail(Path(process.log), LOG_LINES) if process is not None else [],
             notice=self.notice,
