@@ -59,12 +59,18 @@ class SchemaFiller:
         """Return a value that `schema` accepts."""
         schema = self._resolved(schema)
         if options := [schema["const"]] if "const" in schema else schema.get("enum"):
-            return self._choice(options)
-        kind = self._kind(schema)
+            text = self.text.lower()
+            return next((option for option in options if str(option).lower() in text), options[0])
+        kind = schema.get("type") or ("object" if "properties" in schema else "string")
+        if isinstance(kind, list):
+            kind = next((item for item in kind if item != "null"), "null")
         if kind == "object":
-            return self._object(schema, depth)
+            properties = schema.get("properties") or {}
+            return {name: self.value(properties.get(name, {}), depth + 1) for name in schema.get("required", [])}
         if kind == "array":
-            return self._array(schema, depth)
+            # A schema that contains itself would never end.
+            count = max(1, schema.get("minItems", 1)) if depth < _MAX_DEPTH else 0
+            return [self.value(schema.get("items") or {}, depth + 1) for _ in range(count)]
         if kind in {"integer", "number"}:
             return self._number(schema, whole=kind == "integer")
         return self._words(schema) if kind == "string" else kind == "boolean" or None
@@ -84,26 +90,6 @@ class SchemaFiller:
             else:
                 break
         return schema
-
-    def _kind(self, schema: Mapping[str, Any]) -> str:
-        kind = schema.get("type")
-        if isinstance(kind, list):
-            kind = next((item for item in kind if item != "null"), "null")
-        return str(kind or ("object" if "properties" in schema else "string"))
-
-    def _choice(self, options: list[Any]) -> Any:
-        text = self.text.lower()
-        return next((option for option in options if str(option).lower() in text), options[0])
-
-    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        properties: Mapping[str, Any] = schema.get("properties") or {}
-        required = schema.get("required", [])
-        return {name: self.value(properties.get(name, {}), depth + 1) for name in required}
-
-    def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
-        # A schema that holds itself would never end.
-        count = max(1, schema.get("minItems", 1)) if depth < _MAX_DEPTH else 0
-        return [self.value(schema.get("items") or {}, depth + 1) for _ in range(count)]
 
     def _number(self, schema: Mapping[str, Any], *, whole: bool) -> float:
         least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1 if "exclusiveMinimum" in schema else None)
