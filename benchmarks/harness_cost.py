@@ -1,6 +1,6 @@
-"""Processor time that the harness takes for one conversation, beside inspect's own tau2 on the same server.
+"""Processor time that the harness takes for one conversation, next to inspect's own tau2 on the same server.
 
-Retail tasks whose reference has five to seven calls are held by a scripted server that runs in a process of its own and
+Retail tasks whose reference has five to seven calls are played by a scripted server in a process of its own, which
 answers at once: the user asks, the agent makes the reference's calls one by one and says it is done, the user stops.
 That is about ten model calls; in telecom more, as the customer does its part by calls of its own when the agent asks.
 Processor time of this process is taken over all of them, rewards included, each task's expected database computed
@@ -50,7 +50,7 @@ class Cost(NamedTuple):
 
 
 def scripts(tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
-    """Return, by task id, what the server needs to play it; of tasks that tell their customers the same, one."""
+    """Return, by task id, what the server needs to play it; of tasks whose customers have the same instruction, one."""
     tasks = {task.id: task for task in {task.user_system: task for task in tasks.values()}.values()}
     return {
         task.id: {
@@ -127,7 +127,7 @@ def server(played: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: str, cut: str) -> Cost:
-    """Return what one conversation costs on average, all of them held `CONCURRENT` at a time."""
+    """Return what one conversation costs on average, `CONCURRENT` of them at a time."""
     from tautools.bench import conversation_seed, run_conversation
     from tautools.bench.types import Approach
     from tautools.llm import ModelClient
@@ -135,7 +135,7 @@ async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: s
     from tautools.records import CallRecord, Limits, ModelConfig, Role, Strategy
 
     seen: list[CallRecord] = []
-    parties = {role: ModelConfig(model=cut) for role in (Role.AGENT, Role.USER)}
+    models = {role: ModelConfig(model=cut) for role in (Role.AGENT, Role.USER)}
     left = iter(names)
 
     async def work() -> None:
@@ -143,12 +143,12 @@ async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: s
             seed = conversation_seed(0, name, 0)
             task, limits = domain.tasks[name], Limits()
             strategy = Strategy(strategy_name)
-            held = await run_conversation(
+            done = await run_conversation(
                 domain, task, approach=Approach(strategy), client=client, limits=limits, trial=0, seed=seed
             )
-            assert held.reward == 1.0, (name, held.outcome, held.reward_info)
+            assert done.reward == 1.0, (name, done.outcome, done.reward_info)
 
-    async with ModelClient(lambda _: [Endpoint(base_url, cut)], parties, on_call=seen.append) as client:
+    async with ModelClient(lambda _: [Endpoint(base_url, cut)], models, on_call=seen.append) as client:
         before = time.process_time()
         await asyncio.gather(*(work() for _ in range(CONCURRENT)))
         spent = time.process_time() - before
@@ -226,17 +226,17 @@ def measure(with_inspect: bool) -> dict[str, Any]:
     }
 
 
-def tell(found: dict[str, Any]) -> None:
+def print_figures(figures: dict[str, Any]) -> None:
     """Print the figures as a table."""
-    print(f"processor time per conversation, {found['tasks']} retail tasks or telecom's, rewards included")
+    print(f"processor time per conversation, {figures['tasks']} retail tasks or telecom's, rewards included")
     print(f"{'harness':<24}{'model calls':>12}{'ms':>10}")
-    for strategy, ms in found["conversation_ms"].items():
-        print(f"{'tautools, ' + strategy:<24}{found['calls'][strategy]:>12}{ms:>10}")
-    if found["inspect_ms"] is not None:
-        print(f"{'inspect tau2, fc':<24}{found['calls']['fc']:>12}{found['inspect_ms']:>10}")
-    worst, chunk = max(found["conversation_ms"].values()), found["chunk_us"]["spaced"]
+    for strategy, ms in figures["conversation_ms"].items():
+        print(f"{'tautools, ' + strategy:<24}{figures['calls'][strategy]:>12}{ms:>10}")
+    if figures["inspect_ms"] is not None:
+        print(f"{'inspect tau2, fc':<24}{figures['calls']['fc']:>12}{figures['inspect_ms']:>10}")
+    worst, chunk = max(figures["conversation_ms"].values()), figures["chunk_us"]["spaced"]
     print(f"budget per conversation: {BUDGET_MS:g} ms; spent: {worst} ms ({_kept(worst, BUDGET_MS)})")
-    print(f"per streamed chunk: {chunk} us when chunks come one by one, {found['chunk_us']['burst']} us in bursts")
+    print(f"per streamed chunk: {chunk} us when chunks come one by one, {figures['chunk_us']['burst']} us in bursts")
     print(f"budget per chunk: {BUDGET_CHUNK_US:g} us ({_kept(chunk, BUDGET_CHUNK_US)})")
 
 
@@ -254,8 +254,8 @@ def main() -> None:
     if options.serve:
         asyncio.run(serve(json.loads(options.serve.read_text())))
         return
-    found = measure(not options.no_inspect)
-    print(json.dumps(found, indent=1)) if options.json else tell(found)
+    figures = measure(not options.no_inspect)
+    print(json.dumps(figures, indent=1)) if options.json else print_figures(figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processor time per streamed call and per chunk: our client beside httpx, the openai SDK and litellm.
+"""Processor time per streamed call and per chunk: our client next to httpx, the openai SDK and litellm.
 
 All ask the same scripted server, which runs in a process of its own. Processor time of this process is taken over many
 calls with answers of 1 and of 200 chunks; the slope is the cost of a chunk, the rest the cost of a call. In a `burst`
@@ -56,10 +56,10 @@ async def tautools_client(base_url: str) -> AsyncIterator[Ask]:
 
     endpoint = Endpoint(base_url, "scripted", key="k")
     roles = {1: Role.AGENT, LONG: Role.USER}
-    parties = {
+    models = {
         role: ModelConfig(model="scripted", sampling=Sampling(max_tokens=chunks)) for chunks, role in roles.items()
     }
-    async with ModelClient(lambda _: [endpoint], parties) as client:
+    async with ModelClient(lambda _: [endpoint], models) as client:
         yield lambda chunks: client.complete(CallTag(role=roles[chunks]), MESSAGES)
 
 

@@ -1,4 +1,4 @@
-"""Processor time that one conversation of tau-bench v1 takes, ours beside the original's, on the same scripted server.
+"""Processor time that one conversation of tau-bench v1 takes, ours next to the original's, on the same scripted server.
 
 Retail tasks whose reference has five to seven calls; the server, a process of its own, answers at once and the same to
 both: the user asks, the agent makes the reference's calls one by one and says it is done, the user stops. The original
@@ -65,19 +65,19 @@ def passing(domain: Any, played: dict[str, dict[str, Any]]) -> dict[str, dict[st
 
 
 def originals(root: Path, base_url: str, names: list[str]) -> dict[str, Any]:
-    """Return what the original's conversations cost, in a process of its own, or why they could not be held."""
+    """Return what the original's conversations cost, in a process of its own, or why they could not be run."""
     env = {**os.environ, "OPENAI_API_BASE": base_url, "OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     words = [os.environ.get(INTERPRETER) or sys.executable, __file__, "--original", str(root), *names]
     done = subprocess.run(words, env=env, check=False, capture_output=True, text=True)
     if done.returncode:
         why = done.stderr.strip().rsplit("\n", 1)[-1]
         return {"why_not": f"{why}; name an interpreter with litellm and mcp by {INTERPRETER}"}
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
-def hold_originals(root: str, names: list[str]) -> dict[str, Any]:
-    """Hold conversations as the original's `run` does; the first one only warms it."""
+def run_originals(root: str, names: list[str]) -> dict[str, Any]:
+    """Run conversations as the original's `run` does; the first one only warms it."""
     sys.path.insert(0, root)
     from tau_bench.agents.tool_calling_agent import ToolCallingAgent
     from tau_bench.envs import get_env
@@ -94,18 +94,18 @@ def hold_originals(root: str, names: list[str]) -> dict[str, Any]:
     return {"conversations": len(names) - 1, "conversation_ms": round(spent * 1000 / (len(names) - 1), 1)}
 
 
-def tell(found: dict[str, Any]) -> None:
+def print_figures(figures: dict[str, Any]) -> None:
     """Print the figures as a table."""
-    original = found["original"]
-    print(f"processor time per conversation of v1, {found['tasks']} retail tasks, rewards included")
+    original = figures["original"]
+    print(f"processor time per conversation of v1, {figures['tasks']} retail tasks, rewards included")
     print(f"{'harness':<24}{'model calls':>12}{'ms':>10}")
-    for strategy, ms in found["conversation_ms"].items():
-        print(f"{'tautools, ' + strategy:<24}{found['calls'][strategy]:>12}{ms:>10}")
+    for strategy, ms in figures["conversation_ms"].items():
+        print(f"{'tautools, ' + strategy:<24}{figures['calls'][strategy]:>12}{ms:>10}")
     if "why_not" in original:
         print(f"tau-bench, tool-calling: not measured ({original['why_not']})")
     else:
-        print(f"{'tau-bench, tool-calling':<24}{found['calls']['fc'] + 1:>12}{original['conversation_ms']:>10}")
-    worst = max(found["conversation_ms"].values())
+        print(f"{'tau-bench, tool-calling':<24}{figures['calls']['fc'] + 1:>12}{original['conversation_ms']:>10}")
+    worst = max(figures["conversation_ms"].values())
     kept = "kept" if worst <= BUDGET_MS else "MISSED"
     print(f"budget per conversation: {BUDGET_MS:g} ms; spent: {worst} ms ({kept})")
 
@@ -116,15 +116,15 @@ def main() -> None:
     parser.add_argument("--original", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.original:
-        print(json.dumps(hold_originals(options.original[0], options.original[1:])))
+        print(json.dumps(run_originals(options.original[0], options.original[1:])))
         return
     checkout = os.environ.get(VARIABLE)
     if not checkout:
-        print(f"v1 beside the original: left out, {VARIABLE} names no checkout of tau-bench")
+        print(f"v1 next to the original: left out, {VARIABLE} names no checkout of tau-bench")
         return
     sys.path.insert(0, str(SUPPORT))
-    found = measure(checkout)
-    print(json.dumps(found, indent=1)) if options.json else tell(found)
+    figures = measure(checkout)
+    print(json.dumps(figures, indent=1)) if options.json else print_figures(figures)
 
 
 if __name__ == "__main__":
