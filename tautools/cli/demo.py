@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
-from tautools.files import ensure_folder
 from tautools.params import load_sweep
 
 if TYPE_CHECKING:
@@ -66,12 +65,14 @@ def run_demo(
         When the workspace cannot be written, a server does not start, or a report cannot be built.
     """
     report("", "loading the benchmark's tasks")
+    from tautools.session import plan_init, write_workspace
     from tautools.sweep import run_sweep
 
     def on_event(event: SweepEvent) -> None:
         report(event.message, _state(event))
 
-    workspace = ensure_folder(workspace.expanduser().absolute())
+    workspace = workspace.expanduser().absolute()
+    write_workspace(plan_init(workspace, copy_params=False))
     result = run_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace, on_event=on_event)
     if not result.finished:
         return DemoResult(result, (), built=False)

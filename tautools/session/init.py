@@ -118,11 +118,6 @@ Your own files in `params/` win over the shipped ones. `logs/` and `errors/` hav
 """
 
 
-def write_readme(workspace: Path, *, site: str, sweep: str) -> bool:
-    """Write the workspace's README.md unless there is one; return whether it was written."""
-    return write_new(workspace / "README.md", _README.format(site=site, sweep=sweep))
-
-
 @dataclass(frozen=True)
 class InitPlan:
     """What `init` would do."""
@@ -146,7 +141,7 @@ class InitResult:
     kept: tuple[Path, ...]
 
 
-def plan_init(workspace: Path, site: str = "local") -> InitPlan:
+def plan_init(workspace: Path, site: str = "local", *, copy_params: bool = True) -> InitPlan:
     """Plan a workspace; nothing is changed on disk.
 
     Parameters
@@ -155,6 +150,8 @@ def plan_init(workspace: Path, site: str = "local") -> InitPlan:
         The folder; it may exist, with things in it.
     site : str
         Name or path of a site. Its sweeps, and the servers that they name, are copied with it.
+    copy_params : bool
+        Whether params are copied; without them the workspace has notebooks and a README and uses the shipped params.
 
     Raises
     ------
@@ -167,6 +164,8 @@ def plan_init(workspace: Path, site: str = "local") -> InitPlan:
     _check_folder(workspace)
     found = find_agent_project(workspace) if workspace.is_dir() else None
     wanted = dict(_planned_files(workspace, site, params.name, found))
+    if not copy_params:
+        wanted = {path: data for path, data in wanted.items() if workspace / "params" not in path.parents}
     folders = {workspace / "logs", workspace / "errors", workspace / "results", *(path.parent for path in wanted)}
     for folder in sorted(folders):
         _check_folder(folder)

@@ -121,6 +121,8 @@ def test_the_demo_shows_its_reports_and_builds_them_once(tmp_path: Path) -> None
     assert "SIMULATED" in done.output
     assert "2 of 2 cells done" in done.output
     (folder,) = (tmp_path / "reports" / "demo").iterdir()
+    assert "Start in JupyterLab: open `notebooks/00_session.ipynb`" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "notebooks" / "00_session.ipynb").is_file()
     for page in ("pass_k.html", "latency.html"):
         assert str(folder / page) in done.output
         assert "SIMULATED" in (folder / page).read_text()
