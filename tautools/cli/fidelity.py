@@ -190,12 +190,15 @@ def _compare(checkout: TauBench, given: Mapping[str, Any]) -> list[FidelityRow]:
     return rows
 
 
-class _ShowProgress(Protocol):
-    def __call__(self, done: int, row: FidelityRow | None = None, /) -> None: ...
+class ShowProgress(Protocol):
+    """What moves the bar on: conversations done of the row under way, or a row that is done."""
+
+    def __call__(self, done: int, row: FidelityRow | None = None, /) -> None:
+        """Show it."""
 
 
 @contextlib.contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[_ShowProgress]:
+def _progress(total: int, *, quiet: bool) -> Iterator[ShowProgress]:
     """Show a bar over all conversations; yields what moves it on, and prints each row where there is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 

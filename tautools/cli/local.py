@@ -22,6 +22,7 @@ from tautools.errors import ParamsError
 from tautools.files import expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
 from tautools.params.models import RoleParams, ServerParams, SiteParams
+from tautools.params.paths import looks_like_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +111,10 @@ def running_role(name: str, *, workspace: Path) -> RoleParams | None:
     records = Registry(workspace).list()
     if any(name in {record.name, record.spec.get("name")} for record in records):
         return RoleParams(server=name)
-    return RoleParams(model=name) if any(record.model == name for record in records) else None
+    serving = [record for record in records if record.model == name]
+    if serving and looks_like_path(name):  # as a model it would have to be a folder here
+        return RoleParams(server=serving[0].spec.get("name") or serving[0].name)
+    return RoleParams(model=name) if serving else None
 
 
 def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[RoleParams, ServerParams | None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import dis
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,6 +16,7 @@ from command_line import called, listing
 
 from tautools.cli import cli
 from tautools.cli.commands import ListOption, VerbCommand
+from tautools.cli.server_plan import LayoutRequest
 from tautools.params import RUN_OPTIONS
 
 
@@ -161,3 +165,27 @@ def test_a_start_in_a_workspace_with_a_slurm_site_is_a_job(tmp_path: Path) -> No
                                    "server restart", "model fetch", "init"])  # fmt: skip
 def test_every_verb_that_spends_or_writes_has_a_dry_run(words: str) -> None:
     assert any("--dry-run" in option.opts for option in COMMANDS[words].params)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_no_option_is_accepted_and_then_not_used(words: str) -> None:
+    """Each value is an argument of the command, or of what its options wrap around it, or is read by its name."""
+    command = COMMANDS[words]
+    assert command.callback is not None
+    known = {*RUN_NAMES, *LayoutRequest.__dataclass_fields__, *_names_in(command.callback)}
+    unused = {parameter.name for parameter in command.params} - known
+    assert unused == set()
+
+
+RUN_NAMES = {name.replace(".", "__") for name in RUN_OPTIONS}
+"""All of them are read by `run_flags`, by their names in the table."""
+
+
+def _names_in(function: Callable[..., Any] | None) -> Iterator[str]:
+    """Yield the names that a command's function and its wrappers read, and the words in the module of each."""
+    while function is not None:
+        yield from (str(each.argval) for each in dis.get_instructions(function) if each.opname.startswith("LOAD_"))
+        file = ast.parse(Path(function.__code__.co_filename).read_text())
+        constants = (node.value for node in ast.walk(file) if isinstance(node, ast.Constant))
+        yield from (value for value in constants if isinstance(value, str) and value.isidentifier())
+        function = getattr(function, "__wrapped__", None)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command_line import called
 from fake_cards import FakeCards
+from served_cells import simulated_model
 from serving import fake_vllm
 
 from tautools.cli.local import agent_server, user_role
 from tautools.errors import ParamsError
 from tautools.params import load_server
 from tautools.params.models import RoleParams
-from tautools.servers import Registry, launch
+from tautools.servers import Registry, attach, launch
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:
@@ -168,3 +169,90 @@ def test_a_command_that_is_killed_leaves_no_server_behind(workspace: Path) -> No
         assert time.monotonic() < deadline + 60, "the server was not stopped"
         time.sleep(0.2)
     assert not process_alive(server.pid, server.pid_started_at or 0.0)
+
+
+def test_without_a_customer_the_agent_plays_it_and_a_line_says_so(workspace: Path) -> None:
+    words = ("--agent-model", "sim-small", "--domains", "retail", "--limit", "2", "--num-trials", "3", "--dry-run")
+
+    done = called("local", *words)
+    plan = json.loads(called("local", *words, "--json").out)
+
+    assert "the agent's model plays the customer, too" in done.err
+    assert "sim-small: 1 x sim-small would be started" in done.out
+    assert "2 tasks x 3 trials = 6 conversations" in done.out
+    assert [(each["env"], each["pending"]) for each in plan["domains"]] == [("retail", 6)]
+    assert "plays the customer" not in called("local", *words, "--user-llm", "sim-user").err
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("--num-servers", "2"), ("--gpu-ids", "0", "1"), ("--set", "port=1"), ("--force",)])
+def test_options_of_a_start_are_refused_when_nothing_is_started(words: tuple[str, ...]) -> None:
+    done = called("local", "--agent-model", "sim-small", "--skip-server-start", "--domains", "retail", *words)
+
+    assert done.code == 2
+    assert f"{words[0]}: for servers that are started; leave out --skip-server-start" in done.err
+
+
+def test_a_running_server_is_found_by_its_model_though_that_looks_like_a_folder(workspace: Path) -> None:
+    with simulated_model(model="/no/such/ckpt", skill=1) as server:
+        attach("mine", server.base_url, workspace=workspace)
+        words = ("--agent-model", "/no/such/ckpt", "--skip-server-start", "--domains", "retail", "--limit", "1")
+        done = called("local", *words)
+
+    assert done.code == 0, done.err
+    assert "1 done, 0 pending" in done.out
+
+
+def test_the_servers_of_model_config_local_json_are_attached_and_used(workspace: Path) -> None:
+    with simulated_model(model="org/Some-4B", skill=1) as server:
+        port = server.base_url.removesuffix("/v1").rpartition(":")[2]
+        config = {"org/Some-4B": [{"ip_addr": "127.0.0.1", "port": port}]}
+        (workspace / "model_config_local.json").write_text(json.dumps(config))
+        words = ("--agent-model", "org/Some-4B", "--skip-server-start", "--domains", "retail", "--limit", "1")
+        done = called("local", *words)
+
+    assert done.code == 0, done.err
+    assert "Attached from model_config_local.json: Some-4B" in done.err
+    assert json.loads((workspace / "model_config_local.json").read_text()) == config
+
+
+def test_the_addresses_are_in_model_config_local_json_while_the_servers_run(workspace: Path) -> None:
+    words = ["--agent-model", "sim-small", "--num-servers", "2", "--stagger-delay", "0", "--domains", "retail"]
+    file = workspace / "model_config_local.json"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tautools", "local", *words, "--set", "simulate.speed=0.01"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < deadline, "the file was not written"
+            time.sleep(0.05)
+        addresses = json.loads(file.read_text())["sim-small"]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=90)
+
+    assert len(addresses) == 2
+    assert process.returncode == 130
+    assert "2 servers stopped" in errors
+    assert "Error" not in errors
+    assert not file.exists()
+
+
+def test_an_interrupt_while_servers_start_does_not_blame_them(workspace: Path) -> None:
+    folder = workspace / "params" / "servers"
+    folder.mkdir(parents=True)
+    (folder / "slow.yaml").write_text(json.dumps(fake_vllm("slow", "hangs").model_dump(mode="json")))
+    words = [sys.executable, "-m", "tautools", "local", "--agent-model", "slow", "--domains", "retail"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "starting" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+
+    assert process.wait(60) == 130
+    assert "Error" not in errors
+    assert errors.splitlines()[-1] == "Interrupted."
+    assert Registry(workspace).list() == []

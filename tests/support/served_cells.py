@@ -19,9 +19,9 @@ STOP = "###STOP###"
 
 
 @contextlib.contextmanager
-def simulated_model(**behaviour: Any) -> Iterator[SimulatedServer]:
-    """Run a simulated server named `sim-4B` that answers at once, in a thread with a loop of its own."""
-    server = SimulatedServer(SimulateParams(**({"speed": 0, "skill": 0.5} | behaviour)), model="sim-4B")
+def simulated_model(*, model: str = "sim-4B", **behaviour: Any) -> Iterator[SimulatedServer]:
+    """Run a simulated server that answers at once, in a thread with a loop of its own."""
+    server = SimulatedServer(SimulateParams(**({"speed": 0, "skill": 0.5} | behaviour)), model=model)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
