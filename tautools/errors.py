@@ -13,7 +13,7 @@
     ├── PersonaError       a persona did not reach the customer's model as its setting says
     ├── ModelCallError     one model request went wrong; `fault` says how
     ├── SlurmError         Slurm refused, or did not answer
-    ├── ServerError        a server could not be started, found, proven or stopped
+    ├── ServerError        a server could not be started, found, verified or stopped
     │   ├── UnknownServerError  no server of that name is registered
     │   ├── NotReadyError
     │   └── VerifyError
@@ -33,7 +33,7 @@ from typing import Any
 
 
 class TautoolsError(Exception):
-    """Anything tautools refuses or fails to do, told so that a person can act.
+    """Anything tautools refuses or fails to do, in a form that a person can act on.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class PersonaError(TautoolsError):
 
 
 class CallFault(StrEnum):
-    """How a model request went wrong. The classes of DESIGN decision 3 and of the call records."""
+    """How a model request went wrong. As call records name it."""
 
     UNREACHABLE = "unreachable"
     TIME_OUT = "time_out"
@@ -164,7 +164,7 @@ class SlurmError(TautoolsError):
 
 
 class ServerError(TautoolsError):
-    """A server could not be started, found, proven or stopped."""
+    """A server could not be started, found, verified or stopped."""
 
 
 class UnknownServerError(ServerError):

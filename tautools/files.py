@@ -1,4 +1,4 @@
-"""The one door to the disk: whole files by atomic replacement, lines by appending.
+"""All access to the disk: whole files by atomic replacement, lines by appending.
 
 Whole files are written to a temporary name in the same folder, synced, and moved into place, so a reader sees the old
 file or the new one. Lines go to a file of the writer's own, never reopened; a reader takes a torn last line, and NUL
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def expand_home(text: str) -> Path:
-    """Return the path that a person wrote, `~` replaced; a `~name` of nobody's stays as it is."""
-    # pathlib raises for nobody's, and takes `./~name` for `~name`.
+    """Return the path that a person wrote, `~` replaced; the `~name` of no user stays as it is."""
+    # pathlib raises for such a name, and takes `./~name` for `~name`.
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
@@ -56,7 +56,7 @@ def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
 
 
 def packaged_yaml(package: str, name: str) -> Any:
-    """Return the content of a YAML file that lies beside a package's modules.
+    """Return the content of a YAML file that is part of a package.
 
     Parameters
     ----------
@@ -100,11 +100,15 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> N
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise FilesError(
-            f"The file {path} cannot be written.",
-            evidence=str(error),
-            next_step="Check free space, quota and permissions of the folder.",
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> FilesError:
+    return FilesError(
+        f"The file {path} cannot be written.",
+        evidence=str(error),
+        next_step="Check free space, quota and permissions of the folder.",
+    )
 
 
 def write_new(path: Path, data: bytes | str) -> bool:
@@ -122,11 +126,7 @@ def write_new(path: Path, data: bytes | str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise FilesError(
-            f"The file {path} cannot be written.",
-            evidence=str(error),
-            next_step="Check free space, quota and permissions of the folder.",
-        ) from error
+        raise _not_written(path, error) from error
     return True
 
 
@@ -172,27 +172,25 @@ class LineWriter:
             When the disk did not take the whole line; the file is sealed then and takes no more.
         """
         if self._sealed:
-            raise FilesError(
-                f"{self.path} was sealed after a short write.", next_step="Free space on the disk, then run again."
-            )
-        start = self.offset
+            raise self._error("was sealed after a short write")
         data = line + b"\n"
+        self._sealed = True  # until the whole line is there
         try:
             written = self._file.write(data)
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
-            self._sealed = True
-            raise FilesError(
-                f"{self.path} could not be written.", evidence=str(error), next_step="Free space, then run again."
-            ) from error
+            raise self._error("could not be written", str(error)) from error
         if written != len(data):
-            self._sealed = True
-            raise FilesError(
-                f"{self.path} took {written} of {len(data)} bytes.", next_step="Free space on the disk, then run again."
-            )
-        self.offset += written
+            raise self._error(f"took {written} of {len(data)} bytes")
+        self._sealed = False
+        start, self.offset = self.offset, self.offset + written
         return start, len(line)
+
+    def _error(self, problem: str, evidence: str = "") -> FilesError:
+        return FilesError(
+            f"{self.path} {problem}.", evidence=evidence, next_step="Free space on the disk, then run again."
+        )
 
     def close(self) -> None:
         """Close the file; it is never opened for writing again."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def ask_git(root: Path, *words: str) -> str | None:
     """Return what `git <words>` prints for the checkout at `root`; None when it fails, or prints nothing."""
     try:
-        told = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
+        done = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
     except TautoolsError:
         return None
-    return told.stdout.strip() or None if told.exit_code == 0 else None
+    return done.stdout.strip() or None if done.exit_code == 0 else None

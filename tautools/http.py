@@ -1,4 +1,4 @@
-"""The one door to the network: short questions (`Http`, httpx) and streams of a model's answer (`StreamHttp`, aiohttp).
+"""All access to the network: short questions (`Http`, httpx) and streams of a model's answer (`StreamHttp`, aiohttp).
 
 Proxies of the environment are never used: servers are on this machine, on a node of the cluster, or behind an address
 that a person wrote down. Redirects are not followed, since the key would follow them. Keys travel as
@@ -64,29 +64,12 @@ class Http:
         Raises
         ------
         ModelCallError
-            When nobody answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
+            When nothing answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
         """
         return self._ask("GET", url, None, key=key, timeout_s=timeout_s)
 
     def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> HttpResponse:
-        """Return the answer to a POST of `body` as JSON; raises as `get` does.
-
-        Parameters
-        ----------
-        url : str
-            The address.
-        body : object
-            What is sent, as JSON; None sends no body.
-        key : str, optional
-            Sent as `Authorization: Bearer`.
-        timeout_s : float
-            For connecting, and for each wait for data [s].
-
-        Raises
-        ------
-        ModelCallError
-            When nobody answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
-        """
+        """Return the answer to a POST of `body` as JSON, None for no body; the rest as in `get`."""
         return self._ask("POST", url, body, key=key, timeout_s=timeout_s)
 
     def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> HttpResponse:
@@ -169,7 +152,7 @@ class StreamHttp:
 
     @contextlib.asynccontextmanager
     async def post(self, url: str, body: bytes, *, key: str = "") -> AsyncIterator[StreamedResponse]:
-        """Send `body` (JSON) and give the answer as soon as its head is there; errors while reading are told here too.
+        """Send `body` (JSON) and give the answer as soon as its head is there; errors while reading are raised too.
 
         Raises
         ------

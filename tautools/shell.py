@@ -1,4 +1,4 @@
-"""The one door to processes: run a command, start one that outlives us, end a whole process group.
+"""All processes start and end here: run a command, start one that outlives us, end a whole process group.
 
 A process is named by its pid *and* its start time, so that a pid used again later is never taken for ours. Commands
 are lists of words and never pass through a shell. A process started by `start_detached` leads a session and a process
@@ -211,7 +211,7 @@ def stop_group(
     ShellError
         When something of the group is still there at the end.
     """
-    tell = on_signal or (lambda _name: None)
+    report = on_signal or (lambda _name: None)
     deadline = time.monotonic() + term_s
     next_term = 0.0
     while members := group_members(pid, started_at):
@@ -219,8 +219,8 @@ def stop_group(
         if now >= deadline:
             break
         if now >= next_term:
-            tell("SIGTERM")
-            # The leader ends its own workers in good order; only orphans are told directly.
+            report("SIGTERM")
+            # The leader ends its own workers in good order; only orphans are signalled directly.
             if pid in members:
                 _signal_one(pid, signal.SIGTERM)
             else:
@@ -228,7 +228,7 @@ def stop_group(
             next_term = now + again_s
         time.sleep(0.05)
     if members and kill:
-        tell("SIGKILL")
+        report("SIGKILL")
         _signal_group(pid, signal.SIGKILL)
         members = _wait_empty(pid, started_at, timeout_s=10.0)
     if members:
@@ -246,11 +246,11 @@ def stop_process(pid: int, started_at: float, *, term_s: float = 10.0) -> None:
     ShellError
         When it is still there at the end, or is not ours to stop.
     """
-    for what, patience_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 10.0)):
+    for what, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 10.0)):
         if not process_alive(pid, started_at):
             return
         _signal_one(pid, what)
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + wait_s
         while process_alive(pid, started_at) and time.monotonic() < deadline:
             time.sleep(0.05)
     if process_alive(pid, started_at):

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import tautools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
@@ -313,10 +312,14 @@ def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] =
 
 
 def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
-    folder = claim_folder(workspace / "results", group.setting, _provenance(group)).path
+    files = [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files]
+    benchmark = group.domain.ref.location if group.domain else {}
+    provenance = {"tautools": tautools.__version__, "imported": files, "benchmark": benchmark}
+    folder = claim_folder(workspace / "results", group.setting, provenance).path
     events = list(read_events(folder))
     with contextlib.closing(ResultsWriter(folder)) as writer:
-        known = {_row_key(event.data.get("imported")) for event in events if event.kind == "fault"}
+        origins = [event.data.get("imported") for event in events if event.kind == "fault"]
+        known = {(origin.get("sha256"), origin.get("row")) for origin in origins if isinstance(origin, dict)}
         for file, row in group.lost:
             if (file.sha256, row.index) not in known:
                 writer.event(_fault_event(group, file, row))
@@ -334,18 +337,6 @@ def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]
     rows = [row for row in read_ledger(folder).values() if row.setting_id == group.setting.id]
     order = list(group.domain.tasks) if group.domain else group.tasks
     return write_view(folder, rows, num_trials=group.num_trials, order=order)
-
-
-def _provenance(group: ImportGroup) -> dict[str, Any]:
-    return {
-        "tautools": tautools.__version__,
-        "imported": [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files],
-        "benchmark": group.domain.ref.location if group.domain else {},
-    }
-
-
-def _row_key(origin: Any) -> tuple[Any, Any] | None:
-    return (origin.get("sha256"), origin.get("row")) if isinstance(origin, dict) else None
 
 
 def _fault_event(group: ImportGroup, file: SourceFile, row: SourceRow) -> Event:

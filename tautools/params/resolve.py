@@ -301,67 +301,26 @@ def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P
 
 
 def load_persona(chosen: str, *, workspace: Path | None = None) -> Persona:
-    """Return a persona at an intensity, chosen as `anger` or `anger:strong`.
-
-    Raises
-    ------
-    ParamsError
-        When there is none of that name or intensity, or something in its file is wrong; with file and line.
-    """
+    """Return a persona at an intensity, chosen as `anger` or `anger:strong`; errors as `resolve`."""
     name, _, level = chosen.partition(":")
     return choose_level(resolve(PersonaParams, name, workspace=workspace).params, level or None)
 
 
-def workspace_site(workspace: Path, name: str | Path | None = None) -> SiteParams:
-    """Return the site that is named, else the workspace's own one, else this machine.
-
-    A workspace has a site of its own when `params/sites/` of it holds one file.
-
-    Raises
-    ------
-    ParamsError
-        When there is none of that name, or something in it is wrong; with file and line.
-    """
-    return load_site(default_site(workspace) if name is None else name, workspace=workspace)
-
-
 def load_site(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SiteParams:
-    """Return a site by name or path.
-
-    Raises
-    ------
-    ParamsError
-        When there is none of that name, or something in it is wrong; with file and line.
-    """
+    """Return a site by name or path; parameters and errors as `resolve`."""
     return resolve(SiteParams, name, workspace=workspace, overrides=overrides).params
 
 
 def load_server(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> ServerParams:
-    """Return a server's params by name or path; the workspace's own come before the shipped ones.
-
-    Raises
-    ------
-    ParamsError
-        When there are none of that name, or something in them is wrong; with file and line.
-    """
+    """Return a server's params by name or path; parameters and errors as `resolve`."""
     return resolve(ServerParams, name, workspace=workspace, overrides=overrides).params
 
 
 def load_sweep(name: str | Path, *, workspace: Path | None = None, overrides: Sequence[str] = ()) -> SweepParams:
-    """Return a sweep by name or path.
-
-    Parameters
-    ----------
-    name : str or Path
-        A name, searched in the workspace and then among the shipped ones, or a path to a YAML file.
-    workspace : Path, optional
-        Its `params/` is searched first; relative paths in the file count from it.
-    overrides : sequence of str
-        `key=value` texts, as of `--set`; `agent.…` means every agent of the grid.
-
-    Raises
-    ------
-    ParamsError
-        When there is none of that name, or something in it is wrong; with file and line.
-    """
+    """Return a sweep by name or path; `agent.…` in `overrides` means every agent. Else as `resolve`."""
     return resolve(SweepParams, name, workspace=workspace, overrides=overrides).params
+
+
+def workspace_site(workspace: Path, name: str | Path | None = None) -> SiteParams:
+    """Return the site that is named, else the workspace's own one, else this machine; errors as `resolve`."""
+    return load_site(default_site(workspace) if name is None else name, workspace=workspace)
