@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import tautools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
