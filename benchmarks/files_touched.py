@@ -1,8 +1,7 @@
 """How many files of the package a verb runs through, and how often it reads the same file: how easy it is to follow.
 
-Each verb runs in a process of its own, in a new workspace, with simulated servers. A file counts when one of its
-functions was called; bodies of modules and classes, which only define things, do not. Reads of `setting.json` and scans
-of the folder `servers/` are counted by Python's audit events, in that process and all its threads.
+Each verb runs in a process of its own, in a new workspace, with simulated servers. What counts is what `traced.py` of
+the tests' support counts: files of which a function was called, files opened, folders listed.
 
 Run `python benchmarks/files_touched.py [--names] [--json]`.
 """
@@ -15,53 +14,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-SERVERS = ["sim-large", "sim-user"]
-RUN = ["--env", "retail", "--strategy", "fc", "--server", "sim-large", "--user-server", "sim-user", "--limit", "2"]
-VERBS = {
-    "server up sim-large sim-user": (["server", "up", *SERVERS], 32),
-    "run --limit 2": (["run", *RUN], 48),
-    "report": (["report"], None),
-}
+TRACED = Path(__file__).parents[1] / "tests" / "support" / "traced.py"
+RUN = "run --env retail --strategy fc --server sim-large --user-server sim-user --limit 2"
+VERBS = {"server up sim-large sim-user": 32, RUN: 48, "report": None}
 """Words of each verb, and the most files that it should run through."""
 
-TRACER = """
-import json, sys, threading
-from collections import Counter
-files, reads = Counter(), Counter()
-def profile(frame, event, _argument):
-    # Bodies of modules and classes are no functions: their code has no fast locals (CO_OPTIMIZED, 1).
-    if event == "call" and "/tautools/" in frame.f_code.co_filename and frame.f_code.co_flags & 1:
-        files[frame.f_code.co_filename.split("/tautools/", 1)[1]] += 1
-def audit(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("/setting.json") and "r" in str(arguments[1] or "r"):
-        reads["setting.json"] += 1
-    elif event in ("os.scandir", "os.listdir") and str(arguments[0]).endswith(("/servers", "/servers/launches")):
-        reads["servers/"] += 1
-    elif event == "open" and "/servers/" in str(arguments[0]) and str(arguments[0]).endswith(".json"):
-        reads["server records"] += 1
-sys.addaudithook(audit)
-from tautools.cli import main
-threading.setprofile(profile)
-sys.setprofile(profile)
-try:
-    main(sys.argv[2:])
-except SystemExit as end:
-    code = end.code or 0
-sys.setprofile(None)
-with open(sys.argv[1], "w") as out:
-    json.dump({"code": code, "files": dict(files), "reads": dict(reads)}, out)
-"""
 
-
-def trace(words: list[str], workspace: Path) -> dict[str, object]:
-    """Return the files that a verb ran through and what it read, by a run in a process of its own."""
+def trace(words: list[str], workspace: Path) -> dict[str, Any]:
+    """Return what a verb ran through and read, by a run in a process of its own."""
     out = workspace / "trace.json"
-    command = [sys.executable, "-c", TRACER, str(out), *words, "--workspace", str(workspace)]
+    command = [sys.executable, str(TRACED), str(out), *words, "--workspace", str(workspace)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, object] = json.loads(out.read_text())
-    if found["code"]:
+    if done.returncode:
         print(done.stdout, done.stderr, file=sys.stderr)
+    found: dict[str, Any] = json.loads(out.read_text())
     return found
 
 
@@ -70,28 +38,27 @@ def main() -> None:
     parser.add_argument("--names", action="store_true", help="name the files")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder)
         try:
-            for verb, (words, _most) in VERBS.items():
-                found[verb] = trace(words, workspace)
+            for verb in VERBS:
+                found[verb] = trace(verb.split(), Path(folder))
         finally:
-            subprocess.run(
-                [sys.executable, "-m", "tautools", "server", "stop", "--all", "--workspace", folder],
-                capture_output=True,
-                check=False,
-            )
+            stop = ["server", "stop", "--all", "--workspace", folder]
+            subprocess.run([sys.executable, "-m", "tautools", *stop], capture_output=True, check=False)
     if given.json:
         print(json.dumps(found, indent=1))
         return
-    print(f"{'verb':<32}{'files':>6}{'at most':>9}  reads")
-    for verb, (_words, most) in VERBS.items():
-        files, reads = found[verb]["files"], found[verb]["reads"]
-        words = ", ".join(f"{name} {count}x" for name, count in sorted(reads.items()))
-        print(f"{verb:<32}{len(files):>6}{most or '-':>9}  {words}")
+    print(f"{'verb':<32}{'files':>6}{'at most':>9}{'setting.json':>14}{'records':>9}{'scans':>7}")
+    for verb, most in VERBS.items():
+        opened, listed = found[verb]["opened"], found[verb]["listed"]
+        settings = sum(count for path, count in opened.items() if path.endswith("/setting.json"))
+        records = sum(count for path, count in opened.items() if "/servers/" in path and path.endswith(".json"))
+        scans = sum(count for path, count in listed.items() if path.endswith("/servers"))
+        name = verb if len(verb) < 32 else "run ... --limit 2"
+        print(f"{name:<32}{len(found[verb]['files']):>6}{most or '-':>9}{settings:>14}{records:>9}{scans:>7}")
         if given.names:
-            print("   " + "\n   ".join(f"{name}  {count}" for name, count in sorted(files.items())))
+            print("   " + "\n   ".join(found[verb]["files"]))
 
 
 if __name__ == "__main__":
