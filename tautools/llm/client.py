@@ -252,17 +252,14 @@ def _percentile(ranked: Sequence[float], share: float) -> float:
     return ranked[below] + (ranked[above] - ranked[below]) * (at - below)
 
 
-def _tokens(usage: dict[str, Any]) -> dict[str, Any]:
-    details = usage.get("prompt_tokens_details") or {}
-    return {
-        "prompt_tokens": _count(usage.get("prompt_tokens")),
-        "cached_tokens": _count(details.get("cached_tokens")) if isinstance(details, dict) else None,
-        "output_tokens": _count(usage.get("completion_tokens")),
+def _tokens(usage: dict[str, Any]) -> dict[str, int | None]:
+    details = usage.get("prompt_tokens_details")
+    counts = {
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
+        "output_tokens": usage.get("completion_tokens"),
     }
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return {name: count if isinstance(count, int) else None for name, count in counts.items()}
 
 
 def _seconds(milliseconds: Any) -> float | None:

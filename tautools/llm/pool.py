@@ -156,11 +156,9 @@ class ReplicaPool:
     def _update(self, endpoints: Sequence[Endpoint]) -> None:
         """Take a new list of endpoints; a replica that is still on it keeps its conversations."""
         known = {replica.endpoint: replica for replica in self._replicas}
-        self._replicas = [known.get(endpoint) or self._new_replica(endpoint) for endpoint in endpoints]
-        for replica in self._replicas:
+        self._replicas = []
+        for endpoint in endpoints:
+            load = self._loads.setdefault(endpoint.base_url or endpoint.provider, AddressLoad(self._max_in_flight))
+            replica = known.get(endpoint) or Replica(endpoint, load)
             replica.mark_up()
-
-    def _new_replica(self, endpoint: Endpoint) -> Replica:
-        address = endpoint.base_url or endpoint.provider
-        load = self._loads.get(address) or self._loads.setdefault(address, AddressLoad(self._max_in_flight))
-        return Replica(endpoint, load)
+            self._replicas.append(replica)

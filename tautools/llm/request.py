@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
-    from tautools.records import ModelConfig, Sampling
+    from tautools.records import ModelConfig
 
 
 _ALWAYS, _NEVER = "always thinks", "never thinks"
@@ -123,8 +123,10 @@ def chat_body(
         "messages": with_thinking_mark(messages, config.thinking, config.thinking_switch),
         "stream": True,
         "stream_options": {"include_usage": True},
-        **sampling_fields(config.sampling),
     }
+    for name in ("temperature", "top_p", "top_k", "max_tokens"):
+        if (value := getattr(config.sampling, name)) is not None:
+            body[name] = value
     if tools:
         body["tools"] = list(tools)
     if tag.seed is not None:
@@ -138,12 +140,6 @@ def chat_body(
     if endpoint.simulated:
         body["tautools_task"] = task_field(tag)
     return {**body, **extra}
-
-
-def sampling_fields(sampling: Sampling) -> dict[str, Any]:
-    """Return those of temperature, top_p, top_k and max_tokens that are set."""
-    names = ("temperature", "top_p", "top_k", "max_tokens")
-    return {name: value for name in names if (value := getattr(sampling, name)) is not None}
 
 
 def task_field(tag: CallTag) -> dict[str, Any]:

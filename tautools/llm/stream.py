@@ -180,25 +180,21 @@ class StreamParser:
             self.fingerprint = event.get("system_fingerprint") or ""
         choices = event.get("choices")
         if choices:
-            self._choice(choices[0], now)
+            choice = choices[0]
+            delta = choice.get("delta")
+            if delta and self._delta(delta):
+                if self.first is None:
+                    self.first = now
+                else:
+                    self.gaps.append(now - self.last)
+                self.last = now
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
         if event.get("error") or event.get("object") == "error":
             raise self._error_event(event)
         if event.get("usage"):
             self.usage = event["usage"]
         if event.get("metrics"):
             self.metrics = event["metrics"]
-
-    def _choice(self, choice: dict[str, Any], now: float) -> None:
-        delta = choice.get("delta")
-        if delta and self._delta(delta):
-            if self.first is None:
-                self.first = now
-            else:
-                self.gaps.append(now - self.last)
-            self.last = now
-        reason = choice.get("finish_reason")
-        if reason:
-            self.finish_reason = reason
 
     def _delta(self, delta: dict[str, Any]) -> object:
         """Keep the parts of a delta; return something true when it carries a token."""

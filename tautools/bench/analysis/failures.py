@@ -94,7 +94,7 @@ def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Ite
     parts: Iterable[Any]
     if isinstance(expected, dict) and isinstance(actual, dict):
         parts = dict.fromkeys([*expected, *actual])
-    elif isinstance(expected, list) and isinstance(actual, list) and not _has_plain_values([*expected, *actual]):
+    elif isinstance(expected, list) and isinstance(actual, list) and _are_objects(*expected, *actual):
         parts = range(max(len(expected), len(actual)))
     else:
         yield path, (before, expected, actual)
@@ -104,8 +104,8 @@ def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Ite
         yield from _differing_values(inner, *(_part(value, part) for value in (before, expected, actual)))
 
 
-def _has_plain_values(values: list[Any]) -> bool:
-    return not all(isinstance(value, dict) for value in values)
+def _are_objects(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _part(value: Any, key: Any) -> Any:
@@ -223,10 +223,7 @@ def _argument_differences(action: ReferenceAction, step: ReplayStep) -> dict[str
 
 
 def _compared_arguments(action: ReferenceAction, step: ReplayStep) -> Any:
-    try:
-        given = json.loads(step.action.arguments or "{}")
-    except ValueError:
-        return step.action.arguments
+    given = step.arguments
     return action.compared_arguments(given) if isinstance(given, Mapping) else given
 
 

@@ -5,8 +5,9 @@ A replay calls the benchmark's own tools in a fresh environment, so it needs the
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.bench.types import run_without_loop
 
@@ -25,6 +26,14 @@ class ReplayStep:
     observation: Observation
     wrote: bool
     """Whether it changed the database."""
+
+    @property
+    def arguments(self) -> Any:
+        """The call's arguments; the text itself when it is no JSON."""
+        try:
+            return json.loads(self.action.arguments or "{}")
+        except ValueError:
+            return self.action.arguments
 
 
 @dataclass(frozen=True, slots=True)

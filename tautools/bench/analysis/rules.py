@@ -10,7 +10,6 @@ v1: `Env.calculate_reward` of tau-bench; v2: the evaluators of tau2-bench; inspe
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -123,22 +122,16 @@ _SAYS: dict[ScoringRules, Callable[[str, Sequence[str]], bool]] = {
 
 def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:
     """Whether some call stands for each reference action; as in tau2-bench, one call may stand for several."""
-    calls = [(step.action.call, _read_arguments(step.action.arguments)) for step in done.steps]
+    calls = [(step.action.call, step.arguments) for step in done.steps]
     return all(
         any(name == action.name and _arguments_match(action, given) for name, given in calls) for action in reference
     )
 
 
-def _arguments_match(action: ReferenceAction, given: Mapping[str, Any]) -> bool:
+def _arguments_match(action: ReferenceAction, given: Any) -> bool:
+    if not isinstance(given, dict):
+        given = {"": given}
     # Where a task does not name what is compared, tau2-bench compares the arguments that the call has.
     names = given.keys() if action.compared is None else action.compared
     wanted, made = ({name: each[name] for name in names if name in each} for each in (action.arguments, given))
     return wanted == made
-
-
-def _read_arguments(text: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {"": text}
-    return value if isinstance(value, dict) else {"": value}
