@@ -22,7 +22,8 @@ from tautools.cli.options import (
 )
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title
 from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore, rule_totals
-from tautools.run.ledger import rows_of
+from tautools.run.judging import folder_judging_note, judge_folder
+from tautools.run.ledger import count_awaiting_judge, rows_of
 from tautools.run.show import passed_and_scored
 
 if TYPE_CHECKING:
@@ -256,9 +257,6 @@ def judge_command(chosen: ChosenResults, concurrency: int, *, dry_run: bool, as_
     Results without a judge stay as they are; judged copies of them go to a folder of their own. What was judged is not
     judged again, and no other model is asked.
     """
-    from tautools.run.judging import folder_judging_note, judge_folder
-    from tautools.run.ledger import count_awaiting_judge
-
     folders = [
         each for each in chosen.folders if each.setting.judge is None or count_awaiting_judge(each.path, each.id)
     ]

@@ -11,19 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from tautools.bench import open_source
+from tautools.bench.fidelity.check import REASONS, check_fidelity, plan_checks
+from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
+from tautools.bench.fidelity.scripts import VARIANTS
+from tautools.bench.fidelity.traces import Original
+from tautools.bench.sources.tau_bench import TauBench
 from tautools.cli.commands import EXIT_FAILED, ListOption, VerbCommand
 from tautools.cli.options import json_option
 from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
+from tautools.params.models import TaskParams
 from tautools.records import Strategy, UserStrategy
+from tautools.run.recorded import ReplayStatus, replay_file
 from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tautools.bench.fidelity.check import FidelityRow
-    from tautools.bench.sources.tau_bench import TauBench
     from tautools.run.recorded import ReplayedRow
 
 _PASSED_FROM = 1 - 1e-6
@@ -83,8 +91,6 @@ def fidelity_command(**given: Any) -> None:
 
 
 def _replay(given: Mapping[str, Any]) -> None:
-    from tautools.run.recorded import replay_file
-
     source = _opened(given["path"])
     replays = {str(path): replay_file(path, source) for path in given["files"]}
     if given["as_json"]:
@@ -98,8 +104,6 @@ def _replay(given: Mapping[str, Any]) -> None:
 
 def _show_replay(name: str, rows: Sequence[ReplayedRow]) -> None:
     """Print what became of a file's rows."""
-    from tautools.run.recorded import ReplayStatus
-
     envs = Counter(row.env for row in rows if row.env)
     click.secho(name, bold=True)
     click.echo(f"  {len(rows)} rows: {', '.join(f'{count} of {env}' for env, count in envs.items())}")
@@ -127,8 +131,6 @@ def _pass_k(rows: Sequence[ReplayedRow], reward: Callable[[ReplayedRow], float])
 
 
 def _compare_with_original(given: Mapping[str, Any]) -> None:
-    from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
-
     if given["bench"] != "tau-bench":
         raise BenchError(
             f"This command compares with tau-bench (v1), not with {given['bench']}.",
@@ -159,9 +161,6 @@ def _compare_with_original(given: Mapping[str, Any]) -> None:
 
 
 def _opened(path: str | None) -> TauBench:
-    from tautools.bench import open_source
-    from tautools.bench.sources.tau_bench import TauBench
-
     source = open_source("tau-bench", path=path)
     assert isinstance(source, TauBench)  # noqa: S101 - what the name stands for
     return source
@@ -169,11 +168,6 @@ def _opened(path: str | None) -> TauBench:
 
 def _compare(checkout: TauBench, given: Mapping[str, Any]) -> list[FidelityRow]:
     """Compare everything that was asked for; bad names end it before anything starts."""
-    from tautools.bench.fidelity.check import check_fidelity, plan_checks
-    from tautools.bench.fidelity.scripts import VARIANTS
-    from tautools.bench.fidelity.traces import Original
-    from tautools.params.models import TaskParams
-
     original = Original(checkout.checkout.root, given["domain_path"], given["python"], given["jobs"])
     checks = plan_checks(
         _opened(str(original.domain_path or original.path)),
@@ -200,8 +194,6 @@ class ShowProgress(Protocol):
 @contextlib.contextmanager
 def _progress(total: int, *, quiet: bool) -> Iterator[ShowProgress]:
     """Show a bar over all conversations; yields what moves it on, and prints each row where there is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     text = TextColumn("{task.description}")
     bar = progress_bars(BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), text, quiet=quiet)
     task, before = bar.add_task("comparing", total=total), 0
@@ -219,8 +211,6 @@ def _progress(total: int, *, quiet: bool) -> Iterator[ShowProgress]:
 
 def _show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str]) -> None:
     """Print the table, the deviations by kind, and where the two sides part."""
-    from tautools.bench.fidelity.check import REASONS
-
     numbers = ("talks", "requests", "rewards")
     table = plain_table("env/split", "agent", "user", *numbers, "hash", "result", right=numbers)
     for row in rows:

@@ -21,8 +21,14 @@ from tautools.cli.server_plan import LayoutRequest, stagger_value
 from tautools.errors import ParamsError
 from tautools.files import expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
+from tautools.params.check import validated
 from tautools.params.models import RoleParams, ServerParams, SiteParams
 from tautools.params.paths import looks_like_path
+from tautools.params.yaml import ParamsTree, apply_overrides
+from tautools.run import prepare_cell, run_cell
+from tautools.servers import Registry, attach_all, endpoints, launch_all
+from tautools.servers.addresses import read_model_config, write_model_config
+from tautools.servers.lease import LeaseTerms, owner_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,9 +100,6 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
 
 
 def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
-    from tautools.params.check import validated
-    from tautools.params.yaml import ParamsTree, apply_overrides
-
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
     data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
     tree = ParamsTree("the command line", data)
@@ -106,8 +109,6 @@ def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> Ser
 
 def running_role(name: str, *, workspace: Path) -> RoleParams | None:
     """Return the role that a registered server plays, found by its name, its file's name or its model; None without."""
-    from tautools.servers import Registry
-
     records = Registry(workspace).list()
     if any(name in {record.name, record.spec.get("name")} for record in records):
         return RoleParams(server=name)
@@ -190,8 +191,6 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
 
     What is finished is never run again: type the same command to go on. Everything is checked before a server starts.
     """
-    from tautools.run import prepare_cell
-
     given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     agent, user, servers = _roles_and_servers(workspace, options, given)
     options["site"] = _site_here(options["site"], given)
@@ -251,9 +250,6 @@ def _attached_role(model: str, workspace: Path) -> RoleParams | None:
     file = workspace / MODEL_CONFIG
     if role is not None or not file.is_file():
         return role
-    from tautools.servers import attach_all
-    from tautools.servers.addresses import read_model_config
-
     servers, failures = attach_all(read_model_config(file), workspace=workspace)
     for name, error in failures.items():
         click.secho(f"{name}: {error}", err=True, fg="red")
@@ -285,8 +281,6 @@ def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> 
 
 def _check_running(cell: Cell, servers: Sequence[ServerParams], workspace: Path) -> None:
     """Raise when a server that must run already does not answer, or its key is missing."""
-    from tautools.servers import endpoints
-
     starting = {name for params in servers for name in (params.name, params.serves)}
     for name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
         if (role.server or role.model) not in starting:
@@ -309,9 +303,6 @@ def _running(
 
     If this process is killed, a watchdog of each stops it.
     """
-    from tautools.servers import launch_all
-    from tautools.servers.lease import LeaseTerms, owner_process
-
     if not servers:
         yield
         return
@@ -350,8 +341,6 @@ def _running(
 @contextlib.contextmanager
 def _model_config(servers: Sequence[Server], workspace: Path) -> Iterator[None]:
     """Keep the servers' addresses in the workspace's `model_config_local.json` while they run; a file there is kept."""
-    from tautools.servers.addresses import write_model_config
-
     file = workspace / MODEL_CONFIG
     if file.exists():
         yield
@@ -373,8 +362,6 @@ def _link_logs(servers: Sequence[Server], folder: Path) -> None:
 
 
 def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
-    from tautools.run import run_cell
-
     with cell_progress(cell, quiet=quiet) as show:
         result = run_cell(cell, on_event=show)
     if not quiet:

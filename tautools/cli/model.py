@@ -13,12 +13,14 @@ from tautools.cli.output import emit
 from tautools.errors import ParamsError
 from tautools.params import load_server
 from tautools.params.models import SimulateParams
+from tautools.servers.weights import check_weights, fetch_weights
+from tautools.simulate import SimulatedServer
+from tautools.simulate.server import serve_until_signal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.servers.weights import Weights
-    from tautools.simulate import SimulatedServer
 
 
 _MODEL_EPILOG = """\b
@@ -47,8 +49,6 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 
     MODEL is a name at the hub, a folder, or a server file, whose model is meant.
     """
-    from tautools.servers.weights import check_weights
-
     _show_weights([check_weights(_model_of(name, workspace)) for name in models], as_json=as_json)
 
 
@@ -59,8 +59,6 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 @json_option
 def fetch(model: str, dry_run: bool, workspace: Path, as_json: bool) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
-    from tautools.servers.weights import check_weights, fetch_weights
-
     get = check_weights if dry_run else fetch_weights
     _show_weights([get(_model_of(model, workspace))], as_json=as_json)
 
@@ -128,9 +126,6 @@ def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int,
 
     The key that requests must carry is read from the environment variable VLLM_API_KEY, as vLLM does.
     """
-    from tautools.simulate import SimulatedServer
-    from tautools.simulate.server import serve_until_signal
-
     key = os.environ.get("VLLM_API_KEY", "")
     params = SimulateParams(**{name: value for name, value in behaviour.items() if value is not None})
     server = SimulatedServer(params, model=model, aliases=aliases, key=key, host=host, port=port)

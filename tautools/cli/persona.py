@@ -24,6 +24,9 @@ from tautools.cli.output import broken_rows, emit, plain_table, show_broken, sim
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
+from tautools.run.personas import compare as compare_group
+from tautools.run.personas import groups_of, keep_certificate, keep_labels
+from tautools.run.show import choose_folders, folder_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -235,8 +238,6 @@ def persona_results(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 def _folders(folder: Path | None, workspace: Path, *, persona: str | None, **wanted: str | None) -> list[SettingFolder]:
     """Return the settings with a persona that are meant."""
-    from tautools.run.show import choose_folders, folder_at
-
     if wanted.get("model") and persona is None and folder is None:
         # A model's name means all of its personas; a folder's name means one.
         every = choose_folders(workspace, env=wanted.get("env"), strategy=wanted.get("strategy"))
@@ -262,8 +263,6 @@ def _is_of(folder: SettingFolder, model: str) -> bool:
 @persona_results
 def check(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> None:
     """Verify each persona's run from its records, and write its certificate next to the results."""
-    from tautools.run.personas import keep_certificate
-
     certificates = [keep_certificate(workspace, folder) for folder in folders]
     if as_json:
         emit(certificates, as_json=True)
@@ -280,9 +279,6 @@ def check(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> No
 @persona_results
 def compare(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> None:
     """Compare personas with control: scores, length, tokens, the agent's manners, wording; paired by task and trial."""
-    from tautools.run.personas import compare as compare_group
-    from tautools.run.personas import groups_of
-
     comparisons = [compare_group(group) for group in groups_of(workspace, folders)]
     if as_json:
         emit(comparisons, as_json=True)
@@ -298,8 +294,6 @@ def compare(folders: list[SettingFolder], workspace: Path, *, as_json: bool) -> 
 @persona_results
 def label(folders: list[SettingFolder], workspace: Path, *, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Ask a judge, blind, which persona each customer shows; the certificates then count it."""
-    from tautools.run.personas import groups_of, keep_labels
-
     groups = groups_of(workspace, folders)
     if dry_run:
         rows = [{"persona": each.folder.setting.persona, **_where(group)} for group in groups for each in group.runs]

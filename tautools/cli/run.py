@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tautools.bench.users import ask_person_with
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
 from tautools.cli.options import (
     dry_run_option,
@@ -24,6 +25,10 @@ from tautools.cli.output import cell_progress, cell_result_dict, emit, show_reso
 from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.params import resolve_run, workspace_site
 from tautools.records import Strategy, UserStrategy
+from tautools.run import prepare_cell, run_cell
+from tautools.run.context import context_forecasts
+from tautools.run.plan import judging_note
+from tautools.sweep import SweepCell, serving
 
 if TYPE_CHECKING:
     import threading
@@ -119,10 +124,6 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
     if options["show_config"]:
         show_resolved(resolved, as_json=as_json)
         return
-    from tautools.bench.users import ask_person_with
-    from tautools.run import prepare_cell, run_cell
-    from tautools.sweep import SweepCell, serving
-
     cell = prepare_cell(run, workspace=workspace, need_servers=False)  # bad input ends here, before any start
     if options["dry_run"]:
         plan = plan_dict(cell)
@@ -152,9 +153,6 @@ def _print_for_person(event: Event) -> None:
 
 def plan_dict(cell: Cell) -> dict[str, Any]:
     """Return what a program reads of a planned cell."""
-    from tautools.run.context import context_forecasts
-    from tautools.run.plan import judging_note
-
     return {
         "env": cell.setting.env,
         "folder": cell.folder,

@@ -22,8 +22,19 @@ from tautools.cli.options import (
 )
 from tautools.cli.output import emit, show_failures, watch_starts
 from tautools.cli.server_plan import layout_options, show_dry_run, start_servers
+from tautools.cli.server_status import server_dict
 from tautools.errors import TautoolsError
+from tautools.files import read_lines
 from tautools.params import load_server
+from tautools.servers import Registry, diagnose_log, open_server
+from tautools.servers.backends import backend_of, require_fit
+from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
+from tautools.servers.server import cause_of, follow
+from tautools.servers.start import exclude_node, held_node, plan_restart, resubmit
+from tautools.servers.start import restart as start_again
+from tautools.servers.state import log_lines
+from tautools.servers.vllm.flags import warnings_for
+from tautools.servers.vllm.log import read_cold_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +42,6 @@ if TYPE_CHECKING:
     from tautools.cli.server_plan import LayoutRequest
     from tautools.params.models import ServerParams, SiteParams
     from tautools.servers import Diagnosis, Server
-    from tautools.servers.lease import LeaseTerms
     from tautools.servers.vllm.log import ColdShapes
 
 _HERE, _PLAN, _STATUS, _ADDRESS = (f"tautools.cli.server{part}" for part in ("", "_plan", "_status", "_address"))
@@ -97,8 +107,6 @@ def _lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | Non
     """Return when servers end by themselves, None when never; an owner that does not run is an error."""
     if idle_stop is None and lease is None:
         return None
-    from tautools.servers.lease import LeaseTerms, kernel_process, owner_process
-
     owner = None
     if lease == "kernel":
         owner = kernel_process()
@@ -114,8 +122,6 @@ def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None
     """Start a watchdog for each server that has not failed; one that cannot be started is a warning."""
     if terms is None:
         return
-    from tautools.servers.lease import start_watchdog
-
     for server in servers:
         if server.state().state.final:
             continue
@@ -185,8 +191,6 @@ def up(
 
 def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams:
     """Return a server file with the flags laid over it; what may be wrong with it is a warning."""
-    from tautools.servers.vllm.flags import warnings_for
-
     given = {"port": options["port"], "simulate.skill": options["skill"], "simulate.speed": options["speed"]}
     words = [f"{field}={value}" for field, value in given.items() if value is not None]
     params = load_server(name, workspace=workspace, overrides=[*options["overrides"], *words])
@@ -198,8 +202,6 @@ def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams
 
 
 def _show_started(servers: Sequence[Server], *, as_json: bool) -> None:
-    from tautools.cli.server_status import server_dict
-
     if as_json:
         emit([server_dict(server) for server in servers], as_json=True)
         return
@@ -225,8 +227,6 @@ def _wait_and_resubmit(
 
     A server that was submitted again takes the place of its former launch in `servers`.
     """
-    from tautools.servers.start import held_node, resubmit
-
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
     for number in range(1, tries + 1):
         again = []
@@ -256,11 +256,6 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 
     Output first and then errors; -f goes on with what is added.
     """
-    from tautools.servers import Registry
-    from tautools.servers.backends import require_fit
-    from tautools.servers.server import follow
-    from tautools.servers.state import log_lines
-
     record = Registry(workspace).get(name)
     require_fit(record, "logs")
     for line in follow(record, workspace=workspace, lines=lines) if keep_on else log_lines(record, lines):
@@ -277,9 +272,6 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs. One that was attached
     is only forgotten.
     """
-    from tautools.servers import Registry, open_server
-    from tautools.servers.backends import backend_of
-
     if every == bool(names):
         raise click.UsageError("give the names of servers, or --all")
     chosen = [record.name for record in Registry(workspace).list()] if every else list(names)
@@ -310,11 +302,6 @@ def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     it also counts the requests that met a shape which was not warmed up, and proposes wider buckets: each of them
     waited for a compilation, and many of them spoil a latency figure.
     """
-    from tautools.files import read_lines
-    from tautools.servers import Registry, diagnose_log
-    from tautools.servers.server import cause_of
-    from tautools.servers.vllm.log import read_cold_shapes
-
     files = [Path(source) for source in sources if Path(source).is_file()]
     if len(files) < len(sources) and len(sources) > 1:
         raise click.UsageError("give the name of one server, or log files that exist")
@@ -380,9 +367,6 @@ def restart(name: str, fix: bool, exclude: str | None, workspace: Path, **how: b
 
     A changed value is written into its record and shown by `server ls --json`; the server file stays as it is.
     """
-    from tautools.servers.start import exclude_node, plan_restart
-    from tautools.servers.start import restart as start_again
-
     plan = plan_restart(name, workspace=workspace, fix=fix)
     if exclude is not None:
         plan = exclude_node(plan, exclude)

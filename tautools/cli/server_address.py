@@ -13,12 +13,16 @@ from tautools.cli.commands import EXIT_FAILED, VerbCommand
 from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import emit, show_failures
 from tautools.cli.server_status import server_dict
+from tautools.records import Thinking
+from tautools.servers import Registry, attach_all, open_server
+from tautools.servers import attach as attach_one
+from tautools.servers.addresses import read_model_config, verify_target, write_model_config
+from tautools.servers.checks.target import CheckTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tautools.records import Certificate, Check, ServerRecord
-    from tautools.servers import Registry
 
 CONCURRENCY = 8
 """Chats at once when all checks are asked for: as many as a run has by default."""
@@ -64,8 +68,6 @@ def verify(server: str, workspace: Path, **asked: Any) -> None:
     given = [f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name]]
     if given:
         raise click.UsageError(f"{', '.join(given)}: for an address; {server!r} is the name of a registered server")
-    from tautools.servers import open_server
-
     on_check = None if asked["as_json"] else _show_check
     certificate = open_server(server, workspace=workspace).verify(on_check, concurrency=_chats(asked))
     _show_certificate(certificate, as_json=asked["as_json"])
@@ -101,10 +103,6 @@ def key_from(variable: str | None) -> str:
 
 
 def _verify_address(url: str, **asked: Any) -> None:
-    from tautools.records import Thinking
-    from tautools.servers.addresses import verify_target
-    from tautools.servers.checks.target import CheckTarget
-
     target = CheckTarget(
         url,
         asked["model"] or "",
@@ -156,10 +154,6 @@ def attach(name: str | None, url: str | None, model_config: Path | None, *, work
     They are listed, checked and used like those started here; `server stop` only forgets them. A model with several
     addresses in the file becomes NAME-1, NAME-2, …, and a role that names NAME or the model gets them all.
     """
-    from tautools.servers import attach as attach_one
-    from tautools.servers import attach_all
-    from tautools.servers.addresses import read_model_config
-
     key = key_from(asked["key_env"])
     if model_config is not None:
         if name or asked["model"]:
@@ -196,8 +190,6 @@ def export(user: str | None, agent: str | None, model_config: Path | None, show_
     its client read, are the agent's. Of a server that is not verified a comment says so.
     --model-config writes the addresses of every verified server by model, replicas as one list.
     """
-    from tautools.servers import Registry
-
     registry = Registry(workspace)
     if model_config is not None:
         if user or agent or show_keys:
@@ -213,8 +205,6 @@ def export(user: str | None, agent: str | None, model_config: Path | None, show_
 
 
 def _write_model_config(path: Path, registry: Registry) -> None:
-    from tautools.servers.addresses import write_model_config
-
     verified = [record for record in registry.list() if record.certificate is not None and record.certificate.passed]
     if not verified:
         click.echo("No server is verified; `tautools server ls` shows how they are.", err=True)

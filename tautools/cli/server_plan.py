@@ -12,11 +12,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from rich.markup import escape
 
 from tautools.cli.commands import EXIT_FAILED, GroupedOption, ListOption, VerbCommand
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
 from tautools.cli.output import emit, plain_table, print_wide
+from tautools.files import ensure_folder, write_new
 from tautools.params import load_server
+from tautools.params.secrets import without_secrets
+from tautools.servers import Registry, check_launch, launch_all, launch_one_job
+from tautools.servers.accelerators.probe import AcceleratorProbe
+from tautools.servers.backends.base import check_options
+from tautools.servers.backends.slurm import estimate_starts, job_script_text
+from tautools.servers.backends.slurm_shared import shared_job_script, without_cards
+from tautools.servers.placement import (
+    plan_layout,
+    plan_multi_node,
+    site_node_state,
+    this_node_state,
+    unknown_node_state,
+)
+from tautools.servers.replicas import apply_layout_options, plan_launch, plan_one_job
+from tautools.servers.start import check_shared_job
+from tautools.servers.vllm.command import (
+    KEY_VARIABLE,
+    ListenAddress,
+    choose_profile,
+    installed_versions,
+    server_argv,
+    server_env,
+)
+from tautools.slurm import Slurm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,8 +82,6 @@ class LayoutRequest:
 
     def arranged(self, servers: Sequence[ServerParams]) -> list[ServerParams]:
         """Return the servers with it; errors as `tautools.servers.replicas.apply_layout_options`."""
-        from tautools.servers.replicas import apply_layout_options
-
         counts: dict[str, int] = {}
         for text in self.replicas:
             name, _, count = text.rpartition("=")
@@ -99,8 +123,6 @@ def start_servers(
     servers: Sequence[ServerParams], layout: LayoutRequest, site: SiteParams, workspace: Path
 ) -> list[Server]:
     """Start all or none; errors as `tautools.servers.launch_all`."""
-    from tautools.servers import launch_all, launch_one_job
-
     if layout.one_job:
         if layout.gpu_ids is not None:
             raise click.UsageError("--gpu-ids: Slurm chooses the cards of a job; leave it out")
@@ -139,10 +161,6 @@ def plan(
     On this node as it is now; for a Slurm site, on nodes as its file describes them, as few as it takes. Where Slurm
     is, it says what is free now, when each server would start, and what could be asked for less to start sooner.
     """
-    from tautools.servers.accelerators.probe import AcceleratorProbe
-    from tautools.servers.placement import plan_layout, plan_multi_node, site_node_state, this_node_state
-    from tautools.servers.replicas import plan_one_job
-
     servers = layout.arranged([load_server(name, workspace=workspace, overrides=overrides) for name in names])
     elsewhere = site.uses_slurm and AcceleratorProbe(site.device).device is None
     if elsewhere:
@@ -172,9 +190,6 @@ class _StartTimes:
     def ask(cls, servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> _StartTimes:
         if not site.uses_slurm or shutil.which("sbatch") is None:
             return cls({}, ())
-        from tautools.servers.backends.slurm import estimate_starts
-        from tautools.slurm import Slurm
-
         asked = {params.name: estimate_starts(params, site, workspace=workspace) for params in servers}
         return cls(asked, Slurm().nodes(site.partition))
 
@@ -260,8 +275,6 @@ def _show_layouts(layouts: Sequence[Layout], node: NodeState, starts: _StartTime
 
 
 def _show_layout(layout: Layout, node: NodeState) -> None:
-    from rich.markup import escape
-
     table = plain_table("server", "cards", "port", "weights a card", "model")
     for row in map(_placement_dict, layout.places):
         weights = row["weights_gib_per_card"]
@@ -303,9 +316,6 @@ def script(
     Submitted by hand from the workspace, the job registers its server itself: `server ls`, `verify`, `stop` know it.
     Replicas are jobs of their own: NAME-0, NAME-1 and so on.
     """
-    from tautools.servers.backends.slurm import job_script_text
-    from tautools.servers.replicas import apply_layout_options, plan_launch
-
     if not site.uses_slurm:
         raise click.UsageError("--site must name a site with Slurm, such as sol-gaudi")
     params = load_server(name, workspace=workspace, overrides=overrides)
@@ -320,8 +330,6 @@ def script(
 
 def _write_scripts(texts: Sequence[str], out: Path, workspace: Path) -> None:
     """Write one script to `out`, several next to it with their number before the ending."""
-    from tautools.files import ensure_folder, write_new
-
     numbered = [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(len(texts))]
     files = numbered if len(texts) > 1 else [out]
     existing = next((file for file in files if file.exists()), None)
@@ -337,9 +345,6 @@ def _write_scripts(texts: Sequence[str], out: Path, workspace: Path) -> None:
 
 def show_profile(params: ServerParams, site: SiteParams) -> None:
     """Print the profile, and the variables that the server gets and this shell does not have, on the error stream."""
-    from tautools.params.secrets import without_secrets
-    from tautools.servers.vllm.command import KEY_VARIABLE, choose_profile, installed_versions, server_env
-
     versions = installed_versions(params.serve_command or site.serve_command)
     profile = choose_profile(params, site, versions)
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) or "versions cannot be seen"
@@ -354,9 +359,6 @@ def show_profile(params: ServerParams, site: SiteParams) -> None:
 
 def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: SiteParams, workspace: Path) -> None:
     """Print what a start would do, each replica for itself, and whether it would be taken; nothing is started."""
-    from tautools.servers.accelerators.probe import AcceleratorProbe
-    from tautools.servers.placement import plan_layout, this_node_state, unknown_node_state
-
     servers = layout.arranged(chosen)
     for params in servers:
         show_profile(params, site)
@@ -375,12 +377,6 @@ def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: Si
 
 
 def _show_shared_job(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> None:
-    from tautools.servers import Registry
-    from tautools.servers.backends.base import check_options
-    from tautools.servers.backends.slurm_shared import shared_job_script, without_cards
-    from tautools.servers.replicas import plan_one_job
-    from tautools.servers.start import check_shared_job
-
     places = plan_one_job(servers, workspace=workspace, site=site).require().places
     click.echo(shared_job_script(places, workspace=workspace, site=site))
     for place in places:
@@ -390,10 +386,6 @@ def _show_shared_job(servers: Sequence[ServerParams], site: SiteParams, workspac
 
 
 def _show_job(place: PlannedServer, site: SiteParams, workspace: Path) -> None:
-    from tautools.servers import Registry, check_launch
-    from tautools.servers.backends.base import check_options
-    from tautools.servers.backends.slurm import job_script_text
-
     click.echo(job_script_text(place.params, workspace=workspace, site=site, name=place.name))
     check_options(place.params, site, Registry(workspace))
     _show_accepted(place.name, check_launch(place.params, workspace=workspace, site=site, name=place.name))
@@ -406,9 +398,6 @@ def _show_accepted(names: str, starts_at: float | None) -> None:
 
 
 def _show_command(place: PlannedServer, site: SiteParams, workspace: Path, *, force: bool) -> None:
-    from tautools.servers import check_launch
-    from tautools.servers.vllm.command import ListenAddress, server_argv
-
     check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
     address = ListenAddress(site.host, place.params.port or 0, alias="launch-…")
     click.echo(shlex.join(server_argv(place.params, site, address)))

@@ -9,10 +9,26 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from tautools.cli.commands import VerbCommand
 from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import age_of, emit, plain_table, print_wide, table_console
+from tautools.servers import Registry
+from tautools.servers.accelerators.assignment import (
+    assign_cards,
+    promised_cards,
+    stale_processes,
+    stop_stale,
+    wait_released,
+)
+from tautools.servers.accelerators.probe import AcceleratorProbe
+from tautools.servers.lease import active_lease
+from tautools.servers.metrics import poll_servers, sample_servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +38,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tautools.records import ServerRecord
-    from tautools.servers import Registry, Server
+    from tautools.servers import Server
     from tautools.servers.accelerators.probe import Card, CardProcess
     from tautools.servers.metrics import WatchedServer
 
@@ -78,9 +94,6 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 
     Rates of servers at work are measured over 0.3 s; `server top` watches for longer.
     """
-    from tautools.servers import Registry
-    from tautools.servers.metrics import sample_servers
-
     _show_servers(sample_servers(workspace), workspace, as_json=as_json)
     for problem in Registry(workspace).scan().problems:
         click.secho(str(problem), err=True, fg="yellow")
@@ -101,8 +114,6 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
 
     With --json one line for each look. A server that does not answer keeps its last figures, with their age.
     """
-    from tautools.servers.metrics import poll_servers
-
     statuses = poll_servers(workspace)
     if once:
         if any(status.sample is not None for status in statuses):
@@ -119,10 +130,6 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
 
 
 def _watch_servers(statuses: Sequence[WatchedServer], workspace: Path, *, every_s: float) -> None:
-    from rich.live import Live
-
-    from tautools.servers.metrics import poll_servers
-
     console = table_console()
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -170,11 +177,6 @@ def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: i
     width : int
         Columns of the terminal.
     """
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.padding import Padding
-    from rich.text import Text
-
     table, lines = _figures_table(wide=width >= _WIDE), list[Any]()
     for status in statuses:
         record, snapshot, lease = status.record, status.snapshot, _lease_text(status, workspace)
@@ -204,8 +206,6 @@ def _figures_table(*, wide: bool) -> Table:
 
 
 def _lease_text(status: WatchedServer, workspace: Path) -> str:
-    from tautools.servers.lease import active_lease
-
     lease = active_lease(status.record, workspace=workspace)
     return "" if lease is None else str(lease)
 
@@ -243,10 +243,6 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
 
     Another user's process is never touched, and nothing of yours without its name and start time.
     """
-    from tautools.servers import Registry
-    from tautools.servers.accelerators.assignment import assign_cards
-    from tautools.servers.accelerators.probe import AcceleratorProbe
-
     if confirmed and not stop_stale:
         raise click.UsageError("--confirm goes with --stop-stale")
     if assign is not None:
@@ -266,8 +262,6 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
 
 
 def _name_stale(node_cards: list[Card], registry: Registry) -> None:
-    from tautools.servers.accelerators.assignment import stale_processes
-
     stale = stale_processes(node_cards, registry)
     for process in stale:
         held = [card.index for card in node_cards if process.pid in {each.pid for each in card.holders}]
@@ -280,9 +274,6 @@ def _name_stale(node_cards: list[Card], registry: Registry) -> None:
 
 
 def _stop_stale(confirmed: tuple[str, ...], node_cards: list[Card], registry: Registry) -> None:
-    from tautools.servers.accelerators.assignment import stop_stale, wait_released
-    from tautools.servers.accelerators.probe import AcceleratorProbe
-
     def stopped(process: CardProcess) -> None:
         click.echo(f"process {process.pid}: stopped")
 
@@ -293,8 +284,6 @@ def _stop_stale(confirmed: tuple[str, ...], node_cards: list[Card], registry: Re
 
 
 def _card_dicts(node_cards: list[Card], registry: Registry) -> list[dict[str, Any]]:
-    from tautools.servers.accelerators.assignment import promised_cards, stale_processes
-
     promised = promised_cards(registry)
     stale = {process.pid for process in stale_processes(node_cards, registry)}
 
@@ -308,8 +297,6 @@ def _card_dicts(node_cards: list[Card], registry: Registry) -> list[dict[str, An
 
 
 def _show_cards(node_cards: list[Card], rows: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-
     table = plain_table("card", "module", "memory MiB", "state", "held by")
     for card, row in zip(node_cards, rows, strict=True):
         who = [f"server {row['server']}"] if row["server"] else []

@@ -20,6 +20,7 @@ from tautools.cli.options import (
     workspace_option,
 )
 from tautools.cli.output import broken_rows, emit, show_broken, show_resolved
+from tautools.cli.server_plan import show_profile
 from tautools.params import (
     KINDS,
     find_params,
@@ -33,6 +34,7 @@ from tautools.params import (
 from tautools.params.models import ServerParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.resolve import MODELS
+from tautools.session import FindingStatus, doctor, plan_init, write_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +63,6 @@ def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) ->
     What exists is kept as it is. A folder with the scripts, logs, results and checkout of an agent-project is
     recognised: the workspace is written next to them and nothing of theirs is changed.
     """
-    from tautools.session import plan_init, write_workspace
-
     plan = plan_init(workspace_path(folder), site)
     written, kept = tuple(plan.files), plan.kept
     if not dry_run:
@@ -128,8 +128,6 @@ def doctor_command(
     site: str | None, sweeps: tuple[str, ...], paste: bool, workspace: str | None, as_json: bool
 ) -> None:
     """Say whether this machine can do the work: each problem with what to do. Nothing is changed."""
-    from tautools.session import FindingStatus, doctor
-
     report = doctor(workspace_path(workspace), site=site, sweeps=sweeps or None)
     if as_json:
         emit(report.as_json(), as_json=True)
@@ -200,8 +198,6 @@ _by_name("personas")
 @json_option
 def config_server(name: str, site: SiteParams, overrides: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     """Show one server as it will be used, by name or path, with the profile of the site's cards."""
-    from tautools.cli.server_plan import show_profile
-
     resolved = resolve(ServerParams, name, workspace=workspace, overrides=overrides)
     show_resolved(resolved, as_json=as_json)
     if not as_json:

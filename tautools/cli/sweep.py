@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup
 from tautools.cli.options import (
@@ -21,13 +25,14 @@ from tautools.cli.options import (
 from tautools.cli.output import broken_rows, emit, print_wide, show_broken, show_resolved, sweep_progress
 from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
+from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
+from tautools.sweep.status import GLYPHS, SweepWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tautools.sweep import SweepPlan, SweepResult, SweepStatus
-    from tautools.sweep.status import SweepWatch
 
 _SWEEP_EPILOG = """\b
 Examples:
@@ -77,8 +82,6 @@ def sweep_command() -> None:
 @json_option
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
-    from tautools.sweep import expand
-
     sweeps, broken = load_all(SweepParams, workspace)
     rows: list[dict[str, Any]] = [
         {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in sweeps.items()
@@ -99,8 +102,6 @@ def plan(chosen: SweepRequest, *, as_json: bool) -> None:
 
 
 def _plan(chosen: SweepRequest, *, as_json: bool) -> None:
-    from tautools.sweep import outline_sweep, plan_sweep
-
     outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if outline is not None:
         emit(outline.as_row(), as_json=as_json, text=str(outline))
@@ -124,8 +125,6 @@ def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: b
     if dry_run:
         _plan(chosen, as_json=as_json)
         return
-    from tautools.sweep import run_sweep
-
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
     with sweep_progress(quiet=as_json) as on_event:
         result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
@@ -142,8 +141,6 @@ def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: b
 @sweep_options
 def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
     """Say where each cell stands, from the ledger."""
-    from tautools.sweep.status import SweepWatch
-
     sweep = SweepWatch(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if watch:
         _watch(sweep)
@@ -153,8 +150,6 @@ def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
 
 
 def _watch(sweep: SweepWatch) -> None:
-    from rich.live import Live
-
     with Live(auto_refresh=False) as live:
         while True:
             cells = sweep.status()
@@ -165,12 +160,6 @@ def _watch(sweep: SweepWatch) -> None:
 
 
 def _status_table(cells: SweepStatus) -> Any:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    from tautools.sweep.status import GLYPHS
-
     table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
     for cell in cells:
         state = f"{GLYPHS[cell.state]} {cell.state}"
@@ -181,8 +170,6 @@ def _status_table(cells: SweepStatus) -> Any:
 
 
 def _show_plan(made: SweepPlan) -> None:
-    from rich.table import Table
-
     click.echo(str(made))
     table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending", box=None)
     for cell in made.cells:
