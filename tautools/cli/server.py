@@ -194,7 +194,9 @@ def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams
     given = {"port": options["port"], "simulate.skill": options["skill"], "simulate.speed": options["speed"]}
     words = [f"{field}={value}" for field, value in given.items() if value is not None]
     params = load_server(name, workspace=workspace, overrides=[*options["overrides"], *words])
-    if not params.simulated and not (options["skill"] is options["speed"] is None):
+    if params.simulated:
+        return params
+    if not (options["skill"] is options["speed"] is None):
         raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
     for line in warnings_for(params):
         click.secho(f"{params.name}: {line}", err=True, fg="yellow")
