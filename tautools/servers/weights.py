@@ -24,8 +24,6 @@ from tautools.servers.vllm.flags import first_release_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from huggingface_hub import HfApi
-
     from tautools.params.models import ServerParams
 
 
@@ -89,10 +87,15 @@ def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) 
         return HubAnswer(HubState.ABSENT, detail=_first_line(error))
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         return HubAnswer(HubState.SILENT, detail=_first_line(error))
+    gated = False
+    if info.gated:
+        try:
+            api.auth_check(model)
+        except (HfHubHTTPError, OSError):
+            gated = True
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     ignored = _ignored_patterns(list(sizes))
     size = sum(size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in ignored))
-    gated = bool(info.gated) and not _has_access(api, model)
     return HubAnswer(HubState.GATED if gated else HubState.THERE, size, ignored)
 
 
@@ -103,16 +106,6 @@ def _hub_token(environ: Mapping[str, str]) -> str | None:
         return environ.get("HF_TOKEN") or file.read_text().strip() or None
     except OSError:
         return None
-
-
-def _has_access(api: HfApi, model: str) -> bool:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        api.auth_check(model)
-    except (HfHubHTTPError, OSError):
-        return False
-    return True
 
 
 def _ignored_patterns(names: list[str]) -> tuple[str, ...]:

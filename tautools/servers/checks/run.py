@@ -42,12 +42,11 @@ if TYPE_CHECKING:
 _CONNECTIONS = 16
 """Connections by which a server on another node is asked whether it is alone on its port."""
 
-_OnCheck: TypeAlias = "Callable[[Check], None]"
 _Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], str]]"
 """Number, name, and the function, which returns what it saw or raises `CheckFailedError` or `NotApplicableError`."""
 
 
-def run_checks(target: CheckTarget, *, http: Http, on_check: _OnCheck | None = None) -> CheckContext:
+def run_checks(target: CheckTarget, *, http: Http, on_check: Callable[[Check], None] | None = None) -> CheckContext:
     """Run every check and return what was found, in order; a failed check raises nothing.
 
     Parameters
@@ -62,7 +61,7 @@ def run_checks(target: CheckTarget, *, http: Http, on_check: _OnCheck | None = N
     from tautools.servers.checks import probes
 
     context = CheckContext(target, http, model=target.model)
-    working: list[_Step] = [(4, "key", _check_key), (5, "chat", probes.check_chat)]
+    working: list[_Step] = [(4, "key", check_key), (5, "chat", probes.check_chat)]
     if target.thinking is not Thinking.DEFAULT:
         working.append((6, "thinking", probes.check_thinking))
     working.append((7, "tool calls", probes.check_tool_calls))
@@ -71,17 +70,23 @@ def run_checks(target: CheckTarget, *, http: Http, on_check: _OnCheck | None = N
         (9, "at once", probes.check_concurrency),
         (10, "same twice", probes.check_determinism),
     ]
-    failed = _run_in_turn(context, _IDENTITY_CHECKS, on_check)
-    failed = _run_in_parallel(context, working, on_check, failed)
+    _run(context, _IDENTITY_CHECKS, on_check)
+    _run(context, working, on_check, parallel=True)
     if target.concurrency:
-        _run_in_turn(context, loading, on_check, failed)
+        _run(context, loading, on_check)
     return context
 
 
 def recheck(target: CheckTarget, *, http: Http) -> CheckContext:
-    """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified."""
+    """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified.
+
+    Parameters
+    ----------
+    target, http
+        As of `run_checks`.
+    """
     context = CheckContext(target, http, model=target.model)
-    _run_in_turn(context, [*_IDENTITY_CHECKS, (4, "key", _check_key)], None)
+    _run(context, [*_IDENTITY_CHECKS, (4, "key", check_key)])
     return context
 
 
@@ -130,31 +135,24 @@ def public_flags(argv: Sequence[str]) -> list[str]:
     return shown
 
 
-def _run_in_turn(context: CheckContext, steps: Sequence[_Step], on_check: _OnCheck | None, failed: str = "") -> str:
-    """Run the checks one after the other, none after one that failed; return that one's name."""
-    for step in steps:
-        failed = _record(context, _run_check(step, context, failed), on_check) or failed
-    return failed
-
-
-def _run_in_parallel(context: CheckContext, steps: Sequence[_Step], on_check: _OnCheck | None, failed: str) -> str:
-    """Run the checks at the same time and report them in order; return the name of the first that failed."""
-    if failed:
-        return _run_in_turn(context, steps, on_check, failed)
+def _run(
+    context: CheckContext,
+    steps: Sequence[_Step],
+    on_check: Callable[[Check], None] | None = None,
+    *,
+    parallel: bool = False,
+) -> None:
+    """Run the checks in turn or at the same time and report them in order; in turn none runs after one that failed."""
+    parallel = parallel and not context.failed
     with ThreadPoolExecutor(max_workers=len(steps)) as pool:
-        for check in pool.map(lambda step: _run_check(step, context), steps):
-            failed = _record(context, check, on_check, failed)
-    return failed
+        run = pool.map if parallel else map
+        for check in run(lambda step: _run_check(step, context, "" if parallel else context.failed), steps):
+            context.checks.append(check)
+            if on_check is not None:
+                on_check(check)
 
 
-def _record(context: CheckContext, check: Check, on_check: _OnCheck | None, failed: str = "") -> str:
-    context.checks.append(check)
-    if on_check is not None:
-        on_check(check)
-    return failed or (check.name if check.passed is False else "")
-
-
-def _run_check(step: _Step, context: CheckContext, failed: str = "") -> Check:
+def _run_check(step: _Step, context: CheckContext, failed: str) -> Check:
     number, name, function = step
     passed: bool | None = True
     began = time.perf_counter()
@@ -267,7 +265,8 @@ def _require_one_server(context: CheckContext, first: ModelList) -> None:
         )
 
 
-def _check_key(context: CheckContext) -> str:
+def check_key(context: CheckContext) -> str:
+    """Check 4: the server refuses a request without its key and one with a wrong key."""
     if not context.target.key:
         raise NotApplicableError("no key was given, so none is tested")
     for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():

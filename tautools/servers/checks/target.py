@@ -132,6 +132,11 @@ class CheckContext:
         return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=simulated)
 
     @property
+    def failed(self) -> str:
+        """The name of the first check that failed; empty while none has."""
+        return next((check.name for check in self.checks if check.passed is False), "")
+
+    @property
     def max_model_len(self) -> int | None:
         """The context length that the server reports [tokens]."""
         return self.models.lengths.get(self.model) if self.models is not None else None
