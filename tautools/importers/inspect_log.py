@@ -7,6 +7,7 @@ sample with a failed request in it is a fault here, not a score.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,20 +104,23 @@ def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
     if judged is None:
         return named.but(RowStatus.NO_SCORE, "no score between 0 and 1")
     stopped = any(word in heard[-1].text for word in _STOP_WORDS)
-    outcome, reward = judged if stopped else (_limit_outcome(sample), 0.0)
+    limit = str(sample.limit.type) if sample.limit else "rounds"
+    at_limit = Outcome.TIME_LIMIT if limit in {"time", "working"} else Outcome.STEP_LIMIT
+    outcome, reward = judged if stopped else (at_limit, 0.0)
+    scores = [{"value": each.value, "explanation": each.explanation} for each in (sample.scores or {}).values()]
     messages = [_message(each) for each in _agent_messages(sample)]
     times = unix_time(sample.started_at), unix_time(sample.completed_at)
     return replace(
         named,
         outcome=outcome,
         reward=reward,
-        reward_info=_parts(sample, None if stopped else judged[1]),
+        reward_info={"original": scores} | ({} if stopped else {"scorer_reward": judged[1]}),
         messages=messages,
         started_at=times[0] if None not in times else None,
         finished_at=times[1] if None not in times else None,
         counts=_counts(sample, messages),
         reference=_reference(sample),
-        error="" if stopped else f"ended by a limit: {sample.limit.type if sample.limit else 'rounds'}",
+        error="" if stopped else f"ended by a limit: {limit}",
     )
 
 
@@ -135,31 +139,19 @@ def _inspect_model(model: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _score_of(sample: EvalSample) -> tuple[Outcome, float] | None:
-    values = [each.value for each in (sample.scores or {}).values()]
-    if not values:
-        return None
-    value = values[0]
+    value = next((each.value for each in (sample.scores or {}).values()), None)
     return outcome_of_reward(_LETTERS.get(value, value) if isinstance(value, str) else value)
-
-
-def _limit_outcome(sample: EvalSample) -> Outcome:
-    kind = sample.limit.type if sample.limit else "rounds"
-    return Outcome.TIME_LIMIT if kind in {"time", "working"} else Outcome.STEP_LIMIT
 
 
 def _agent_messages(sample: EvalSample) -> Sequence[ChatMessage]:
     from inspect_ai.model import ChatMessage
     from pydantic import TypeAdapter, ValidationError
 
-    kept: Any = next((value for name, value in sample.store.items() if _is_agent_store(name)), [])
+    kept = [each for name, each in sample.store.items() if re.fullmatch(r"StoredAgentState:.*:messages", name)]
     try:
-        return TypeAdapter(list[ChatMessage]).validate_python(kept)
+        return TypeAdapter(list[ChatMessage]).validate_python(kept[0] if kept else [])
     except ValidationError:
         return []
-
-
-def _is_agent_store(name: str) -> bool:
-    return name.startswith("StoredAgentState:") and name.endswith(":messages")
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
@@ -171,11 +163,6 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     if message.role == "assistant" and message.tool_calls:
         converted["tool_calls"] = [tool_call(call.id, call.function, call.arguments) for call in message.tool_calls]
     return converted
-
-
-def _parts(sample: EvalSample, at_limit: float | None) -> dict[str, Any]:
-    said = [{"value": each.value, "explanation": each.explanation} for each in (sample.scores or {}).values()]
-    return {"original": said} | ({} if at_limit is None else {"scorer_reward": at_limit})
 
 
 def _counts(sample: EvalSample, messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -46,12 +46,10 @@ def check_dependencies(_context: SessionContext) -> Iterator[DoctorFinding]:
         yield fails("dependencies", "tautools is not installed, only importable", next_step)
         return
     wrong = {each: difference for each in requirements if (difference := compare_requirement(each))}
-    if wrong:
-        names = " ".join(f"'{requirement}'" for requirement in wrong)
-        install = f"In this environment: `{sys.executable} -m pip install {names}`."
-        yield fails("dependencies", "; ".join(wrong.values()), install)
-    else:
-        yield good("dependencies", f"all {len(requirements)} are here, none older than its floor")
+    names = " ".join(f"'{requirement}'" for requirement in wrong)
+    install = f"In this environment: `{sys.executable} -m pip install {names}`."
+    fine = f"all {len(requirements)} are here, none older than its floor"
+    yield fails("dependencies", "; ".join(wrong.values()), install, fine=fine)
 
 
 def check_pins(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -64,12 +62,10 @@ def check_pins(context: SessionContext) -> Iterator[DoctorFinding]:
         next_step = "Run the doctor where the servers run, such as in a job; tautools' own environment does not matter."
         yield warns("pins", f"the site's environment cannot be asked: {reason}", next_step)
         return
-    wrong = [difference for each in pins if (difference := compare_requirement(each, environment.versions))]
-    if wrong:
-        next_step = "Install them there, in the environment of the servers; nothing is changed here."
-        yield warns("pins", f"in the site's environment {'; '.join(wrong)}", next_step)
-    else:
-        yield good("pins", f"all {len(pins)} pins of {context.site.name} are met in its environment")
+    wrong = "; ".join(filter(None, (compare_requirement(each, environment.versions) for each in pins)))
+    next_step = "Install them there, in the environment of the servers; nothing is changed here."
+    fine = f"all {len(pins)} pins of {context.site.name} are met in its environment"
+    yield warns("pins", wrong and f"in the site's environment {wrong}", next_step, fine=fine)
 
 
 def compare_requirement(requirement: str, versions: Mapping[str, str] | None = None) -> str:
@@ -109,10 +105,9 @@ def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
         next_step = f"Make it: `tautools init {folder} --site {context.site.name}`."
         yield fails("workspace", f"{folder} does not exist", next_step)
         return
-    if reason := why_not_writable(folder):
-        yield fails("workspace", f"{folder}: {reason}", "Choose a folder of yours with --workspace.")
-    else:
-        yield good("workspace", f"{folder} can be written to")
+    reason = why_not_writable(folder)
+    next_step = "Choose a folder of yours with --workspace."
+    yield fails("workspace", reason and f"{folder}: {reason}", next_step, fine=f"{folder} can be written to")
     free = shutil.disk_usage(folder).free / _GIB
     seen, next_step = f"{free:.1f} GiB free in the workspace", "Free space, or choose a workspace on a larger disk."
     yield good("disk", seen) if free >= 5 else (warns if free >= 0.5 else fails)("disk", seen, next_step)
@@ -166,11 +161,9 @@ def check_hub_cache(context: SessionContext) -> Iterator[DoctorFinding]:
     free = shutil.disk_usage(nearest).free / _GIB
     offline = context.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}
     seen = f"{cache}: {models} models, {free:.0f} GiB free{', offline' if offline else ''}"
-    if context.site.device != "none" and free < 80:
-        next_step = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
-        yield warns("hub cache", seen, next_step)
-    else:
-        yield good("hub cache", seen)
+    full = context.site.device != "none" and free < 80
+    next_step = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
+    yield warns("hub cache", seen if full else "", next_step, fine=seen)
 
 
 def _cgroup_memory_left() -> float:

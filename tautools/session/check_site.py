@@ -54,10 +54,8 @@ def check_roles(context: SessionContext) -> Iterator[DoctorFinding]:
             problem = next(_sweep_problems(sweep, context if sweep.site == context.site.name else there), None)
         except TautoolsError as error:
             problem = error.problem, error.next_step
-        if problem is not None:
-            yield fails(f"sweep {name}", *problem)
-        else:
-            yield good(f"sweep {name}", "can be read; its models have a server that can start, an address or a key")
+        fine = "can be read; its models have a server that can start, an address or a key"
+        yield fails(f"sweep {name}", *(problem or ("", "")), fine=fine)
 
 
 def _sweep_problems(sweep: SweepParams, context: SessionContext) -> Iterator[tuple[str, str]]:
@@ -124,12 +122,9 @@ def check_environment(context: SessionContext) -> Iterator[DoctorFinding]:
     missing = [f"module {module} is not loaded" for module in site.modules if not _module_loaded(module, loaded)]
     missing += [f"{name} is not active" for name in wanted if name not in {active, Path(active).name}]
     here = f"active: {active or 'none'}; modules: {', '.join(loaded) or 'none'}"
-    if missing:
-        lines = "; ".join(context.activation)
-        next_step = f"Jobs do it themselves. For servers in this session: `{lines}` before Jupyter starts."
-        yield warns("environment", f"{'; '.join(missing)} ({here})", next_step)
-    else:
-        yield good("environment", here)
+    lines = "; ".join(context.activation)
+    next_step = f"Jobs do it themselves. For servers in this session: `{lines}` before Jupyter starts."
+    yield warns("environment", f"{'; '.join(missing)} ({here})" if missing else "", next_step, fine=here)
 
 
 def check_folders(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -138,34 +133,28 @@ def check_folders(context: SessionContext) -> Iterator[DoctorFinding]:
         return
     folders = [context.workspace / name for name in ("logs", "errors", "results")]
     wrong = [f"{each}: {reason}" for each in folders if each.exists() and (reason := why_not_writable(each))]
-    if wrong:
-        yield fails("folders", "; ".join(wrong), "Correct the permissions, or choose another workspace.")
-        return
     there = ", ".join(each.name for each in folders if each.is_dir())
-    yield good("folders", f"{there or 'none'} there; the others are made when needed")
+    fine = f"{there or 'none'} there; the others are made when needed"
+    yield fails("folders", "; ".join(wrong), "Correct the permissions, or choose another workspace.", fine=fine)
 
 
 def check_quota(context: SessionContext) -> Iterator[DoctorFinding]:
     """Ask `quota`, where there is one, how much of this user's storage is used; files count too."""
     lines = context.ask(["quota", "-w"]) if context.which("quota") else []
     full = [line.split()[0] for line in lines if _nearly_full(line)]
-    if full:
+    if lines:
+        problem = f"95 % or more is used on {', '.join(full)}" if full else ""
         next_step = "Remove what is not needed, or set HF_HOME and the workspace to another disk."
-        yield warns("quota", f"95 % or more is used on {', '.join(full)}", next_step)
-    elif lines:
-        yield good("quota", "below 95 % everywhere")
+        yield warns("quota", problem, next_step, fine="below 95 % everywhere")
 
 
 def check_key_files(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check that others cannot read the hub's token or the keys of servers."""
     token = Path(context.environ.get("HF_TOKEN_PATH") or context.hub_home / "token").expanduser()
     there = [each for each in (token, *sorted((context.workspace / "servers").glob("*.key"))) if each.is_file()]
-    wide = [each for each in there if each.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
-    if wide:
-        names = " ".join(str(each) for each in wide)
-        yield warns("key files", f"others may read {names}", f"`chmod 600 {names}`, and get new keys.")
-    else:
-        yield good("key files", f"{len(there)} there, none that others may read")
+    names = " ".join(str(each) for each in there if each.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    fine = f"{len(there)} there, none that others may read"
+    yield warns("key files", names and f"others may read {names}", f"`chmod 600 {names}`, and get new keys.", fine=fine)
 
 
 def check_scripts(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -175,13 +164,11 @@ def check_scripts(context: SessionContext) -> Iterator[DoctorFinding]:
         return
     not_executable = [name for name in project.scripts if not os.access(project.folder / name, os.X_OK)]
     open_to_all = [name for name in project.scripts if (project.folder / name).stat().st_mode & stat.S_IWOTH]
-    if not_executable or open_to_all:
-        found = [f"not executable: {', '.join(not_executable)}"] if not_executable else []
-        found += [f"anyone may change: {', '.join(open_to_all)}"] if open_to_all else []
-        names = " ".join(dict.fromkeys([*not_executable, *open_to_all]))
-        yield warns("scripts", "; ".join(found), f"`chmod u+x,o-w {names}`; tautools changes nothing of them.")
-    else:
-        yield good("scripts", f"{', '.join(project.scripts)} can be run")
+    problems = [f"not executable: {', '.join(not_executable)}"] if not_executable else []
+    problems += [f"anyone may change: {', '.join(open_to_all)}"] if open_to_all else []
+    names = " ".join(dict.fromkeys([*not_executable, *open_to_all]))
+    next_step = f"`chmod u+x,o-w {names}`; tautools changes nothing of them."
+    yield warns("scripts", "; ".join(problems), next_step, fine=f"{', '.join(project.scripts)} can be run")
 
 
 def check_ports(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -194,11 +181,10 @@ def check_ports(context: SessionContext) -> Iterator[DoctorFinding]:
     own = (context.workspace / "params" / "servers").is_dir()  # those shipped have no fixed port
     files = load_all(ServerParams, context.workspace)[0] if own else {}
     wanted = {name: params.port for name, params in files.items() if params.port is not None}
-    if taken := [f"{port} of {name}" for name, port in wanted.items() if _why_not_bindable(host, port)]:
-        next_step = "Look at `tautools server ls`: if no server of yours has it, leave `port` out to get a free one."
-        yield warns("ports", f"taken: {', '.join(taken)}", next_step)
-    else:
-        yield good("ports", f"{host} can be bound; {len(wanted)} ports asked for are free")
+    taken = ", ".join(f"{port} of {name}" for name, port in wanted.items() if _why_not_bindable(host, port))
+    next_step = "Look at `tautools server ls`: if no server of yours has it, leave `port` out to get a free one."
+    fine = f"{host} can be bound; {len(wanted)} ports asked for are free"
+    yield warns("ports", taken and f"taken: {taken}", next_step, fine=fine)
 
 
 def _why_not_bindable(host: str, port: int) -> str:

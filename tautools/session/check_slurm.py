@@ -65,11 +65,10 @@ def _check_partition(context: SessionContext) -> Iterator[DoctorFinding]:
         else:
             yield warns("partition", problem, "Try `sinfo`: does Slurm answer here?")
         return
-    if wrong := [*_partition_faults(site, fields), *_node_faults(context)]:
-        yield fails("partition", f"{site.partition}: {'; '.join(wrong)}", f"Correct it in {file}.")
-    else:
-        state = f"{fields.get('State', '?')} with {fields.get('Nodes', '?')}"
-        yield good("partition", f"{site.partition} is {state}, and has what a job asks for")
+    faults = "; ".join([*_partition_faults(site, fields), *_node_faults(context)])
+    state = f"{fields.get('State', '?')} with {fields.get('Nodes', '?')}"
+    fine = f"{site.partition} is {state}, and has what a job asks for"
+    yield fails("partition", faults and f"{site.partition}: {faults}", f"Correct it in {file}.", fine=fine)
 
 
 def _check_association(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -104,17 +103,14 @@ def check_job(context: SessionContext) -> Iterator[DoctorFinding]:
         for name, field in (("partition", "Partition"), ("qos", "QOS"), ("account", "Account"))
     }
     wanted = {"partition": site.partition, "qos": site.qos, "account": site.account}
-    wrong = [
+    wrong = "; ".join(
         f"{name} is {have[name]}, the site says {want}"
         for name, want in wanted.items()
         if want and have[name] not in {"", want}
-    ]
+    )
     found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _job_size(fields)
-    if wrong:
-        next_step = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
-        yield warns("job", f"{found}: {'; '.join(wrong)}", next_step)
-    else:
-        yield good("job", found)
+    next_step = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
+    yield warns("job", wrong and f"{found}: {wrong}", next_step, fine=found)
     left_s = _seconds_left(job, context)
     if left_s is not None:
         next_step, seen = (

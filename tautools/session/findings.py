@@ -55,14 +55,14 @@ def good(name: str, found: str) -> DoctorFinding:
     return DoctorFinding(name, FindingStatus.OK, found)
 
 
-def fails(name: str, found: str, next_step: str) -> DoctorFinding:
-    """Return a finding that keeps the site's work from being done here."""
-    return DoctorFinding(name, FindingStatus.FAIL, found, next_step)
+def fails(name: str, problem: str, next_step: str, *, fine: str = "") -> DoctorFinding:
+    """Return a finding that keeps the site's work from being done here; `fine` when there is no problem."""
+    return DoctorFinding(name, FindingStatus.FAIL, problem, next_step) if problem else good(name, fine)
 
 
-def warns(name: str, found: str, next_step: str) -> DoctorFinding:
-    """Return a finding that keeps some work from being done, or done well."""
-    return DoctorFinding(name, FindingStatus.WARN, found, next_step)
+def warns(name: str, problem: str, next_step: str, *, fine: str = "") -> DoctorFinding:
+    """Return a finding that keeps some work from being done, or done well; `fine` when there is no problem."""
+    return DoctorFinding(name, FindingStatus.WARN, problem, next_step) if problem else good(name, fine)
 
 
 @dataclass(frozen=True, slots=True)
