@@ -104,7 +104,7 @@ def plan(chosen: SweepRequest, *, as_json: bool) -> None:
 def _plan(chosen: SweepRequest, *, as_json: bool) -> None:
     outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if outline is not None:
-        emit(outline.as_row(), as_json=as_json, text=str(outline))
+        emit(outline, as_json=as_json)
         return
     made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     emit(_plan_dict(made), as_json=as_json, text=lambda: _show_plan(made))

@@ -303,7 +303,7 @@ class SweepOutline:
             )
         )
 
-    def as_row(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return what is known, for programs; what is not known is null."""
         return {
             "sweep": self.sweep.name,
