@@ -43,7 +43,7 @@ def played(strategy: Strategy, env: str = "retail") -> list[dict[str, Any]]:
                 "reward_info": None if trace.end else {"reward": trace.reward},
             },
             "traj": [json.loads(message) for message in trace.messages],
-            "trial": ["solve", "mixed"].index(case.variant),
+            "trial": ["solve", "mixed"].index(case.name.partition("/")[2]),
         }
         for case, trace in zip(cases, traces, strict=True)
     ]

@@ -227,7 +227,6 @@ class Case:
     name: str
     """Task id and variant."""
     task_id: str
-    variant: str
     index: int
     """The task's place in its split."""
     seed: int
@@ -284,7 +283,6 @@ class _ScriptWriter:
         return Case(
             name=f"{self.task.id}/{self.variant}",
             task_id=self.task.id,
-            variant=self.variant,
             index=index,
             seed=conversation_seed(0, self.task.id, 0),
             answers={role: [answer for answer, _ in lines] for role, lines in roles.items()},
