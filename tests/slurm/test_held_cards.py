@@ -68,7 +68,7 @@ def test_without_it_the_job_fails_and_a_restart_leaves_the_node_of_its_log_out(w
     assert Registry(workspace).get("fake").host not in {"", held.read_text().strip()}
 
 
-@pytest.mark.parametrize("words", [["--no-wait", "--site", "here"], []])
+@pytest.mark.parametrize("words", [["--no-wait", "--site", "here"], ["--site", "local"]])
 def test_nobody_submits_again_without_waiting_or_without_slurm(workspace: Path, held: Path, words: list[str]) -> None:
     done = CliRunner().invoke(server_command, ["up", "fake", "--resubmit", "1", *words, "--workspace", str(workspace)])
 

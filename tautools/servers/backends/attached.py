@@ -51,7 +51,7 @@ class AttachedBackend(Backend):
         detail = f"Its address does not answer: {answer.detail}"
         return snapshot or Snapshot(State.UNKNOWN, detail, next_step=self.start_again(record))
 
-    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
         """Do nothing: the caller forgets it, and its process goes on."""
 
     def start_again(self, record: ServerRecord) -> str:

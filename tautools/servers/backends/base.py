@@ -1,6 +1,6 @@
 """What a backend is, and what can be checked of a launch before any of them starts it.
 
-A backend says where a server runs. To add one (SSH to rented machines, say), write a class with these methods in a
+A backend says where a server runs. To add one (SSH to rented machines, emit), write a class with these methods in a
 module of this package and add it to the table in the package's `__init__`; nothing else asks which backend it is.
 """
 
@@ -94,7 +94,7 @@ class Backend(Protocol):
         """Return how the scheduler says that it ended, such as `OUT_OF_MEMORY`; empty when it does not say."""
         return ""
 
-    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
         """End the server; return when nothing of it runs. The caller removes it from the registry."""
 
     def logs(self, record: ServerRecord) -> list[Path]:

@@ -118,7 +118,7 @@ class LocalBackend(Backend):
         """Return whether the process is gone; a process on another host counts as running."""
         return record.on_this_host and not process_runs(record)
 
-    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
         """End the whole process group, and wait until its cards are free."""
         if not record.on_this_host:
             raise ServerError(
@@ -127,13 +127,13 @@ class LocalBackend(Backend):
             )
         if record.pid is None or record.pid_started_at is None:
             return
-        stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=say)
+        stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=emit)
         if record.spec.get("cards") and not record.simulated:
             from tautools.servers.accelerators.assignment import RELEASE_TIMEOUT_S, wait_released
             from tautools.servers.accelerators.probe import AcceleratorProbe
 
             longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
-            wait_released(record.spec["cards"], AcceleratorProbe(), timeout_s=longest_s, emit=say)
+            wait_released(record.spec["cards"], AcceleratorProbe(), timeout_s=longest_s, emit=emit)
 
 
 def routable_host(bound: str, reach: str | None = None) -> str:

@@ -106,12 +106,12 @@ class SlurmBackend(Backend):
         job = _job_of(record)
         return job.state.name if job is not None and job.state.ended else ""
 
-    def stop(self, record: ServerRecord, registry: Registry, say: Callable[[str], None], *, term_s: float) -> None:
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
         """Cancel the job, or ask it to end this one of its servers."""
         if registry.neighbours(record):
-            _stop_one(record, registry.launch_file(record.name, "stop"), say)
+            _stop_one(record, registry.launch_file(record.name, "stop"), emit)
         else:
-            say(f"scancel {record.job_id}")
+            emit(f"scancel {record.job_id}")
             Slurm().cancel(record.job_id)
 
     def time_left(self, record: ServerRecord) -> float | None:
@@ -229,9 +229,9 @@ def _format_time_left(left_s: float | None) -> str:
     return f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit"
 
 
-def _stop_one(record: ServerRecord, note: Path, say: Callable[[str], None]) -> None:
+def _stop_one(record: ServerRecord, note: Path, emit: Callable[[str], None]) -> None:
     """Ask the server's job to end this one, and return when nothing of it runs; the others go on."""
-    say(f"asking job {record.job_id} to end it; the job goes on with its other servers")
+    emit(f"asking job {record.job_id} to end it; the job goes on with its other servers")
     write_atomic(note, record.alias, mode=0o600)
     began = asked_at = time.monotonic()
     while note.exists():
