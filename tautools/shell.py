@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 
 import psutil
 
-from tautools.errors import ShellError
+from tautools.errors import ShellError, TautoolsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,6 +93,18 @@ class Shell:
                     next_step="Run the command by hand to see what it waits for.",
                 ) from error
         return Completed(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def ask_git(root: Path, *words: str) -> str | None:
+    """Return what `git <words>` prints for the checkout at `root`; None when it fails, or prints nothing.
+
+    Nothing is written there: a person may be committing in it at this moment.
+    """
+    try:
+        done = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
+    except TautoolsError:
+        return None
+    return done.stdout.strip() or None if done.exit_code == 0 else None
 
 
 def start_detached(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -28,7 +29,6 @@ from tautools.records import Strategy, UserStrategy
 from tautools.run import prepare_cell, run_cell
 from tautools.run.context import context_forecasts
 from tautools.run.plan import judging_note
-from tautools.sweep import SweepCell, serving
 
 if TYPE_CHECKING:
     import threading
@@ -130,8 +130,12 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
         emit(plan, as_json=as_json, text=lambda: plan_text(cell, plan))
         return
     by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
-    needed = [SweepCell(0, run, run.env)] if options["start_servers"] and cell.pending else []
-    servers = serving(needed, workspace=workspace, site=workspace_site(workspace), report=_print_progress)
+    servers: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if options["start_servers"] and cell.pending:
+        from tautools.sweep import SweepCell, serving
+
+        needed = [SweepCell(0, run, run.env)]
+        servers = serving(needed, workspace=workspace, site=workspace_site(workspace), report=_print_progress)
     with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
         result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
     emit(cell_result_dict(result), as_json=as_json, text=str(result))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import tautools
 from tautools.errors import ModelCallError
 from tautools.files import ensure_folder, write_atomic
-from tautools.git import ask_git
 from tautools.http import Http
 from tautools.servers.registry import Registry
+from tautools.shell import ask_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

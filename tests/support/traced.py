@@ -63,12 +63,12 @@ def _definitions(path: Path) -> set[str]:
 
 def main() -> None:
     """Run the command and write what was seen."""
-    from tautools.cli import cli
+    from tautools.cli import main as tautools_main
 
     out, *words = sys.argv[1:]
     trace = Trace()
     try:
-        cli(words)
+        tautools_main(words)
     finally:
         sys.setprofile(None)
         Path(out).write_text(json.dumps(trace.as_dict(), indent=1), encoding="utf-8")

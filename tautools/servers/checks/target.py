@@ -154,14 +154,14 @@ def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckT
     concurrency : int
         Simultaneous chats that it must answer; 0 leaves out the checks that load a server.
     """
-    engine = record.spec.get("engine", "")
+    engine, pid, started_at = record.spec.get("engine", ""), record.pid, record.pid_started_at
     return CheckTarget(
         record.base_url,
         record.model,
         key=key,
         alias=record.alias,
         max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
-        process=record.process,
+        process=(pid, started_at) if pid is not None and started_at is not None else None,
         thinking=requested_thinking(record.spec),
         concurrency=concurrency,
     )
