@@ -120,7 +120,6 @@ def _inspect_folder(folder: Path) -> LocalWeights:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """Return the names of the weights files that must be there."""
     for name in _WEIGHT_INDEXES:
         try:
             listed = json.loads((folder / name).read_text())["weight_map"].values()

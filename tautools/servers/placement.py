@@ -176,9 +176,16 @@ class _LayoutPlanner:
         count, wanted = params.replicas, params.replicas * needed
         cards: list[int] = []
         if params.cards and needed:
-            cards = self._written_cards(params, wanted)
+            if len(params.cards) != wanted:
+                written = f"{len(params.cards)} cards are written for {count} x {needed} that it takes"
+                self._problems.append(f"{params.name}: {written}")
+            elif False not in [self._usable(index) for index in params.cards]:
+                cards = params.cards
         elif not self._cards and self._gpu_ids is None:
-            self._note_unknown_cards(params, needed)
+            if needed and self._node.site.device in {"cuda", "gaudi"} and self._node.known:
+                self._problems.append(f"{params.name}: needs {needed} cards, and this node has none that can be seen")
+            elif wanted > 1:
+                self._notes.append(f"{params.name}: the node's cards are not known here, so none is assigned")
         elif wanted > len(self._free):
             what = f"{count} x {needed} = {wanted} cards" if count > 1 else f"{needed} cards"
             lacks_all = self._node.known and wanted > len(self._cards)
@@ -187,22 +194,6 @@ class _LayoutPlanner:
         else:
             cards, self._free = self._free[:wanted], self._free[wanted:]
         return [cards[number * needed : (number + 1) * needed] for number in range(count)]
-
-    def _written_cards(self, params: ServerParams, wanted: int) -> list[int]:
-        if len(params.cards) != wanted:
-            needed = wanted // params.replicas
-            self._problems.append(
-                f"{params.name}: {len(params.cards)} cards are written for {params.replicas} x {needed} that it takes"
-            )
-            return []
-        usable = [self._usable(index) for index in params.cards]
-        return params.cards if all(usable) else []
-
-    def _note_unknown_cards(self, params: ServerParams, needed: int) -> None:
-        if needed and self._node.site.device in {"cuda", "gaudi"} and self._node.known:
-            self._problems.append(f"{params.name}: needs {needed} cards, and this node has none that can be seen")
-        elif needed and needed * params.replicas > 1:
-            self._notes.append(f"{params.name}: the node's cards are not known here, so none is assigned")
 
     def _port(self, params: ServerParams, number: int) -> int | None:
         if params.start_port is None:

@@ -112,15 +112,14 @@ def _listening_sockets(port: int) -> int:
 
 def owner_of(port: int) -> str:
     """Return who listens on `port`, for an error message."""
-    for pid in listeners(port):
-        if pid is None:
-            return "a process of another user"
-        try:
-            process = psutil.Process(pid)
-            return f"process {pid} ({process.name()}) of {process.username()}"
-        except psutil.Error:
-            return f"process {pid}"
-    return "a process that cannot be seen from here"
+    pid = next(iter(listeners(port)), 0)
+    if not pid:
+        return "a process of another user" if pid is None else "a process that cannot be seen from here"
+    try:
+        process = psutil.Process(pid)
+        return f"process {pid} ({process.name()}) of {process.username()}"
+    except psutil.Error:
+        return f"process {pid}"
 
 
 def _require_port(host: str, port: int, avoid: Collection[int]) -> None:

@@ -109,7 +109,6 @@ def _hub_token(environ: Mapping[str, str]) -> str | None:
 
 
 def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
-    """Return patterns of further copies of the same weights."""
     if not any(name.endswith(".safetensors") for name in names):
         return _OTHER_FORMATS
     sharded = any(fnmatch(name, "model*.safetensors") for name in names)
@@ -322,8 +321,7 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
         When it is neither a folder nor a possible name.
     """
     model = params.model
-    elsewhere = not _starts_vllm(command) or _loads_from_elsewhere(params, env)
-    if params.simulated or elsewhere or (workspace / model).exists():
+    if params.simulated or not _reads_hub_cache(params, command, env) or (workspace / model).exists():
         return
     if model.startswith(("/", "./", "../", "~")):
         raise ServerError(
@@ -344,13 +342,11 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
         _LOG.warning("Server %s may not be able to load its model. %s", params.name, known)
 
 
-def _starts_vllm(command: Sequence[str]) -> bool:
+def _reads_hub_cache(params: ServerParams, command: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Whether this is a vLLM that loads its weights from the hub or its cache, as far as can be seen."""
     words = [Path(command[0]).name, *(after for word, after in pairwise(command) if word == "-m")]
-    return any(word.partition(".")[0] == "vllm" for word in words)
-
-
-def _loads_from_elsewhere(params: ServerParams, env: Mapping[str, str]) -> bool:
     flags = {name.lstrip("-").replace("-", "_") for name in params.vllm.args}
     other_hub = env.get("VLLM_USE_MODELSCOPE", "").lower() in {"1", "true"}
-    # An address of a bucket, or `repository:quantisation`.
-    return other_hub or ":" in params.model or bool(flags & _OTHER_SOURCES)
+    # A colon: the address of a bucket, or `repository:quantisation`.
+    elsewhere = other_hub or ":" in params.model or flags & _OTHER_SOURCES
+    return not elsewhere and any(word.partition(".")[0] == "vllm" for word in words)

@@ -222,7 +222,6 @@ def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) ->
 
 
 def _processes_here(record: ServerRecord) -> list[int]:
-    """Return the pids of a server of this host that run."""
     return list(group_members(*record.process)) if record.process and record.on_this_host else []
 
 

@@ -196,7 +196,6 @@ def _card(device: Device, cells: list[str], pids: dict[str, set[int]]) -> Card:
 
 
 def _card_process(pid: int) -> CardProcess | None:
-    """Return what may be known of a process; None when it has ended."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

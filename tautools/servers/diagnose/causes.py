@@ -43,7 +43,8 @@ class KnownFailure:
     """Its number in docs/servers.md."""
     kind: str
     """A word for programs."""
-    when: tuple[When, ...]
+    when: tuple[str, ...]
+    """Where it applies; see `When`."""
     patterns: tuple[re.Pattern[str], ...]
     """Searched in a line without its prefix; one of them is enough."""
     cause: str
@@ -51,10 +52,8 @@ class KnownFailure:
     """What a person should do."""
     auto: str | Mapping[str, Any] | None = None
     """The automatic fix; see `fixes`."""
-    exit_codes: frozenset[int] = frozenset()
-    job_states: frozenset[str] = frozenset()
-    or_unknown: bool = False
-    """Whether the line is enough when neither exit status nor job state is known."""
+    only_if: frozenset[int | str] = frozenset()
+    """Exit statuses and Slurm states, or `unknown`, of which one must come with the line; empty when it is enough."""
 
     def match(self, text: str) -> re.Match[str] | None:
         """Return the leftmost match in a line, if any pattern fits."""
@@ -62,14 +61,6 @@ class KnownFailure:
             return self.patterns[0].search(text)
         matches = [match for pattern in self.patterns if (match := pattern.search(text))]
         return min(matches, key=lambda match: match.start(), default=None)
-
-    def fits_end(self, exit_code: int | None, job_state: str) -> bool:
-        """Whether the way the process ended allows this row, because the line alone could mean something else."""
-        if not (self.exit_codes or self.job_states):
-            return True
-        if exit_code is None and not job_state:
-            return self.or_unknown
-        return exit_code in self.exit_codes or job_state in self.job_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +89,9 @@ def known_failures() -> tuple[KnownFailure, ...]:
     return tuple(_row(**row) for row in packaged_yaml(__package__, "failures.yaml"))
 
 
-def _row(*, when: Any, patterns: list[str], only_if: Mapping[str, Any] | None = None, **rest: Any) -> KnownFailure:
-    ends: dict[str, Any] = {
-        name: value if name == "or_unknown" else frozenset(value) for name, value in (only_if or {}).items()
-    }
-    places = tuple(when) if isinstance(when, list) else (when,)
-    return KnownFailure(when=places, patterns=_compiled(patterns), **rest, **ends)
+def _row(when: str | list[str], patterns: list[str], only_if: Sequence[int | str] = (), **texts: Any) -> KnownFailure:
+    places = tuple([when] if isinstance(when, str) else when)
+    return KnownFailure(when=places, patterns=_compiled(patterns), only_if=frozenset(only_if), **texts)
 
 
 def _compiled(patterns: list[str]) -> tuple[re.Pattern[str], ...]:
@@ -134,7 +122,8 @@ def diagnose_log(
     spec : mapping, optional
         The server's params as a tree, for the automatic fix.
     """
-    rows = {when: [row for row in _rows(when) if row.fits_end(exit_code, job_state)] for when in _IN_LOGS}
+    end = {exit_code, job_state} - {None, ""} or {"unknown"}
+    rows = {when: [row for row in _rows(when) if not row.only_if or row.only_if & end] for when in _IN_LOGS}
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
     plain = [line for line in messages if not _first_match(line.text, rows["wrapper"])]
     spec = spec or {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tautools.params.find import nearest
-from tautools.servers.vllm.flags import deprecated_flag, tool_parser_of
+from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 
 __all__ = ["FIXES", "automatic_fix"]
 
@@ -79,7 +79,7 @@ def _drop_flags(_argument: Any, words: Words, spec: Spec) -> Changes:
         if written is None:
             continue
         changes[f"vllm.args.{written}"] = None
-        known = deprecated_flag(name)
+        known = deprecated_flags().get(name.lstrip("-").replace("_", "-"))
         if known is not None and known.renamed:
             changes[f"vllm.args.{known.renamed}"] = spec["vllm"]["args"][written]
     return changes

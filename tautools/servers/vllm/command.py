@@ -90,16 +90,6 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     return DeviceProfile(site.device)
 
 
-def _check_module_ids(env: Mapping[str, str]) -> None:
-    """Raise when Gaudi's card variable holds anything but numbers: the vendor's software ends with a ValueError."""
-    modules = env.get("HABANA_VISIBLE_MODULES")
-    if modules is not None and not re.fullmatch(r"\d+(,\d+)*", modules):
-        raise ParamsError(
-            f"HABANA_VISIBLE_MODULES={modules!r} is not a list of module numbers.",
-            next_step="Write numbers such as 0,1 (see `hl-smi -Q index,module_id -f csv`), or unset it for all.",
-        )
-
-
 def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
     # Habana's own vLLM ends at 0.9; later ones are the project's with a plugin.
     numbers = [int(part) for part in re.findall(r"\d+", versions.get("vllm", ""))[:2]]
@@ -184,14 +174,19 @@ def server_argv(params: ServerParams, site: SiteParams, address: ListenAddress) 
         When `vllm.args` holds a flag that the launcher sets itself, a flag carries a secret, or the model's name would
         be taken for a flag.
     """
-    if params.simulated:
-        return _without_secrets(_simulate_argv(params, address))
-    if params.model.startswith("-"):
+    if params.model.startswith("-") and not params.simulated:
         raise ParamsError(
             f"The model {params.model!r} would be taken for a flag.",
             next_step="Give it as ORGANISATION/NAME or as a path; write a folder with such a name as ./NAME.",
         )
-    return _without_secrets(_vllm_argv(params, params.serve_command or site.serve_command, address))
+    argv = _simulate_argv(params, address) if params.simulated else _vllm_argv(params, site, address)
+    for name in (word.partition("=")[0] for word in argv):
+        if name.startswith("--") and names_a_secret(name.lstrip("-")):
+            raise ParamsError(
+                f"`{name}` would show a secret to every user of the machine.",
+                next_step="Set its environment variable before tautools starts (HF_TOKEN for the hub's token).",
+            )
+    return argv
 
 
 def server_env(
@@ -233,22 +228,14 @@ def server_env(
     if params.cards and variable:
         env[variable] = ",".join(str(card) for card in params.cards)
     env |= site.env | params.env
-    if site.device == "gaudi":
-        _check_module_ids(env)
+    modules = env.get("HABANA_VISIBLE_MODULES") if site.device == "gaudi" else None
+    if modules is not None and not re.fullmatch(r"\d+(,\d+)*", modules):  # the vendor's software ends with a ValueError
+        raise ParamsError(
+            f"HABANA_VISIBLE_MODULES={modules!r} is not a list of module numbers.",
+            next_step="Write numbers such as 0,1 (see `hl-smi -Q index,module_id -f csv`), or unset it for all.",
+        )
     env[KEY_VARIABLE] = key
     return env
-
-
-def _without_secrets(argv: list[str]) -> list[str]:
-    """Return `argv` when no flag of it carries a secret, which every user of the node could read."""
-    for word in argv:
-        name = word.partition("=")[0]
-        if name.startswith("--") and names_a_secret(name.lstrip("-")):
-            raise ParamsError(
-                f"`{name}` would show a secret to every user of the machine.",
-                next_step="Set its environment variable before tautools starts (HF_TOKEN for the hub's token).",
-            )
-    return argv
 
 
 def _simulate_argv(params: ServerParams, address: ListenAddress) -> list[str]:
@@ -259,10 +246,10 @@ def _simulate_argv(params: ServerParams, address: ListenAddress) -> list[str]:
     return [*words, *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
 
 
-def _vllm_argv(params: ServerParams, words: list[str], address: ListenAddress) -> list[str]:
+def _vllm_argv(params: ServerParams, site: SiteParams, address: ListenAddress) -> list[str]:
     vllm = params.vllm
-    argv = [*words, params.model, "--host", address.host, "--port", str(address.port)]
-    argv += ["--served-model-name", params.serves, address.alias]
+    argv = [*(params.serve_command or site.serve_command), params.model, "--host", address.host]
+    argv += ["--port", str(address.port), "--served-model-name", params.serves, address.alias]
     named = {
         "max_model_len": vllm.max_model_len,
         "tensor_parallel_size": vllm.tensor_parallel_size if vllm.tensor_parallel_size > 1 else None,

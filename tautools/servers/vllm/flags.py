@@ -91,11 +91,6 @@ def deprecated_flags() -> dict[str, DeprecatedFlag]:
     return {name: DeprecatedFlag(**row) for name, row in _table()["deprecated"].items()}
 
 
-def deprecated_flag(flag: str) -> DeprecatedFlag | None:
-    """Return what is known of a flag that a vLLM refuses, written with or without dashes or underscores."""
-    return deprecated_flags().get(flag.lstrip("-").replace("_", "-"))
-
-
 def parse_help(text: str) -> KnownFlags:
     """Return the flags that a help text describes."""
     heads = [_CHOICES.sub("", match[1]) for line in text.splitlines() if (match := _OPTION.match(line))]
@@ -157,13 +152,13 @@ def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str
     known = installed_flags(command, env=env, folder=folder)
     if known is None:
         return
-    unknown = [name for name in asked if name.partition(".")[0] not in known.names]
+    unknown = {name: _unknown(name, known) for name in asked if name.partition(".")[0] not in known.names}
     if unknown:
         flags = ", ".join(f"`--{name}`" for name in unknown)
         raise ParamsError(
             f"The installed vLLM{' ' if version else ''}{version} does not know {flags}.",
-            evidence="\n".join(_why_unknown(name, known) for name in unknown),
-            next_step=" ".join(_use_instead(name) for name in unknown),
+            evidence="\n".join(why for why, _ in unknown.values()),
+            next_step=" ".join(instead for _, instead in unknown.values()),
         )
     _check_parser(words, known)
 
@@ -180,17 +175,13 @@ def _check_parser(words: Sequence[str], known: KnownFlags) -> None:
         )
 
 
-def _why_unknown(name: str, known: KnownFlags) -> str:
-    if gone := deprecated_flag(name):
-        return f"--{name}: {gone.why}."
+def _unknown(name: str, known: KnownFlags) -> tuple[str, str]:
+    if gone := deprecated_flags().get(name):
+        return f"--{name}: {gone.why}.", gone.instead
+    why = f"not in its help.{did_you_mean(name, known.names)}"
     if name.startswith("no-") and name[3:] in known.names:
-        return f"--{name}: `--{name[3:]}` has no form that switches it off; leave it out."
-    return f"--{name}: not in its help.{did_you_mean(name, known.names)}"
-
-
-def _use_instead(name: str) -> str:
-    gone = deprecated_flag(name)
-    return gone.instead if gone else f"Correct or remove `{name.replace('-', '_')}` in the server file."
+        why = f"`--{name[3:]}` has no form that switches it off; leave it out."
+    return f"--{name}: {why}", f"Correct or remove `{name.replace('-', '_')}` in the server file."
 
 
 def _ask_help(command: Sequence[str], env: Mapping[str, str]) -> KnownFlags | None:
@@ -209,7 +200,6 @@ def _ask_help(command: Sequence[str], env: Mapping[str, str]) -> KnownFlags | No
 
 
 def _cache_key(command: Sequence[str]) -> str:
-    """Return a name for this command with these files."""
     paths = [Path(shutil.which(command[0]) or command[0]), *(Path(word) for word in command[1:])]
     times = [f"{path}:{path.stat().st_mtime_ns}" for path in [*paths, *packages_folders(command)] if path.exists()]
     return hashlib.sha256(json.dumps([list(command), times]).encode()).hexdigest()[:24]
