@@ -6,6 +6,7 @@ names of the files come from the index beside them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -98,13 +99,12 @@ def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
 
 def _snapshots(model: str, cache: Path) -> list[Path]:
     """Return the model's folders in the hub's cache: the one that its main branch names, then the newest first."""
-    snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
-    if not snapshots.is_dir():
-        return []
-    main = snapshots.parent / "refs" / "main"
-    commit = main.read_text().strip() if main.is_file() else ""
-    newest = sorted(snapshots.iterdir(), key=os.path.getmtime, reverse=True)
-    return sorted(newest, key=lambda folder: folder.name != commit)
+    repo = cache / f"models--{model.replace('/', '--')}"
+    commit = ""
+    with contextlib.suppress(OSError, ValueError):
+        commit = (repo / "refs" / "main").read_text().strip()
+    folders = [folder for folder in repo.glob("snapshots/*") if folder.is_dir()]
+    return sorted(folders, key=lambda folder: (folder.name != commit, -folder.stat().st_mtime))
 
 
 def _inspect_folder(folder: Path) -> LocalWeights:
