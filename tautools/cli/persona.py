@@ -24,15 +24,18 @@ from tautools.cli.output import broken_rows, emit, plain_table, show_broken, sim
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
-from tautools.run.personas import compare as compare_group
-from tautools.run.personas import groups_of, keep_certificate, keep_labels
+from tautools.run.personas.comparison import compare as compare_group
+from tautools.run.personas.comparison import keep_certificate
+from tautools.run.personas.labels import keep_labels
+from tautools.run.personas.pairing import groups_of
 from tautools.run.show import choose_folders, folder_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tautools.run.folder import SettingFolder
-    from tautools.run.personas import ComparedPersona, PersonaCertificate, PersonaComparison, PersonaGroup
+    from tautools.run.personas.comparison import ComparedPersona, PersonaCertificate, PersonaComparison
+    from tautools.run.personas.pairing import PersonaGroup
     from tautools.stats import PairedEffect
 
 _MARKS = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[yellow]?[/]"}

@@ -208,8 +208,18 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         progress = CellProgress(cell, rows.values())
         worker = Worker(cell, writer=writer, sink=sink, user_errors=_user_errors(cell))
         scheduler = Scheduler(cell, worker, rows.values(), progress=progress, sink=sink, stop=stop)
-        pending = progress.planned - progress.done
-        sink.started(**progress.counts(), pending=pending, provenance=observed, mixed=differences)
+        done, pending = progress.done, progress.planned - progress.done
+        counts = progress.counts()
+        sink.emit(
+            "start",
+            f"{done} done, {pending} pending",
+            **counts,
+            pending=pending,
+            provenance=observed,
+            mixed=differences,
+        )
+        for difference in differences:
+            log.warning("Mixed provenance under one setting: %s", difference)
         try:
             await _run_trials(cell, scheduler, sink, retry)
         finally:

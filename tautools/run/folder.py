@@ -63,12 +63,6 @@ def model_slug(model: str) -> str:
     return _safe(model)
 
 
-def setting_slug(setting: Setting) -> str:
-    """Return the plain folder name of a setting: the agent model's slug, with the persona behind it."""
-    slug = model_slug(setting.agent.model)
-    return f"{slug}+{_safe(setting.persona)}" if setting.persona else slug
-
-
 def find_folder(results: Path, setting: Setting) -> SettingFolder:
     """Return the folder that holds `setting`, or the one that it would be given; makes nothing.
 
@@ -77,7 +71,8 @@ def find_folder(results: Path, setting: Setting) -> SettingFolder:
     RunError
         When a `setting.json` on the way cannot be read, or every name is taken.
     """
-    parent, slug = results / _safe(setting.env) / setting.strategy.value, setting_slug(setting)
+    parent, slug = results / _safe(setting.env) / setting.strategy.value, model_slug(setting.agent.model)
+    slug += f"+{_safe(setting.persona)}" if setting.persona else ""
     plain, with_id = parent / slug, parent / f"{slug}-{setting.id[:8]}"
     # Others may be making these folders at this moment: `with_id` is looked at again once `plain` is known to be taken.
     for path, may_be_new in ((with_id, False), (plain, True), (with_id, True)):

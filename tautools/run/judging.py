@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.bench.types import Domain
-    from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams
     from tautools.records import CallRecord, ModelConfig, Setting
     from tautools.run.folder import SettingFolder
@@ -105,16 +104,23 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
     to_judge = _conversations_to_judge(folder, target.path, setting)
     pending = [each for pair, each in to_judge.items() if pair not in done]
     target = make_folder(target, folder.provenance)
+    counts = CallCounts()
     with contextlib.closing(ResultsWriter(target.path)) as writer:
-        pool = _JudgePool(domain, writer, judge, judges, concurrency)
-        faults = asyncio.run(pool.run_all(pending))
+
+        def on_call(record: CallRecord) -> None:
+            counts.add(record)
+            writer.call(record)
+
+        client = ModelClient(lambda _part: judges, {"judge": judge}, on_call=on_call, retry=Retry())
+        ends = asyncio.run(_judge_all(pending, domain, client, writer, counts, concurrency=concurrency))
+    faults = [each for each in ends if isinstance(each, ModelCallError)]
     rows = ledger.refresh().rows(setting.id).values()
     if rows:
         write_view(target.path, rows, num_trials=max(row.trial for row in rows) + 1, order=list(domain.tasks))
     return JudgingResult(
         folder=target.path,
-        judged=pool.judged,
-        copied=len(pending) - pool.judged - len(faults),
+        judged=ends.count(True),
+        copied=ends.count(False),
         already=len(to_judge) - len(pending),
         pending=len(faults),
         cause=str(faults[-1]) if faults else "",
@@ -156,44 +162,32 @@ def _conversations_to_judge(
     return to_judge
 
 
-class _JudgePool:
-    """One judge at work, some conversations at a time."""
+async def _judge_all(
+    pending: Sequence[AwaitingJudge],
+    domain: Domain,
+    client: ModelClient,
+    writer: ResultsWriter,
+    counts: CallCounts,
+    *,
+    concurrency: int,
+) -> list[ModelCallError | bool]:
+    """Judge and write each; return for each the fault, or whether the judge was asked."""
+    free = asyncio.Semaphore(concurrency)
 
-    def __init__(
-        self, domain: Domain, writer: ResultsWriter, judge: ModelConfig, judges: Sequence[Endpoint], concurrency: int
-    ) -> None:
-        self.judged = 0
-        self._domain = domain
-        self._writer = writer
-        self._config = judge
-        self._endpoints = judges
-        self._free = asyncio.Semaphore(concurrency)
-        self._counts = CallCounts()
-
-    async def run_all(self, pending: Sequence[AwaitingJudge]) -> list[ModelCallError]:
-        """Judge and write each; return the faults of those that stay pending."""
-        async with ModelClient(
-            lambda _part: self._endpoints, {"judge": self._config}, on_call=self._on_call, retry=Retry()
-        ) as client:
-            faults = await asyncio.gather(*(self._judge(each, client) for each in pending))
-        return [fault for fault in faults if fault is not None]
-
-    def _on_call(self, record: CallRecord) -> None:
-        self._counts.add(record)
-        self._writer.call(record)
-
-    async def _judge(self, ended: AwaitingJudge, client: ModelClient) -> ModelCallError | None:
+    async def judge(ended: AwaitingJudge) -> ModelCallError | bool:
         conversation = ended.conversation
-        task = task_of(self._domain, conversation.task_id)
-        async with self._free:
-            if needs_judge(task, conversation.outcome):
+        task = task_of(domain, conversation.task_id)
+        asks = needs_judge(task, conversation.outcome)
+        async with free:
+            if asks:
                 try:
-                    verdicts = await ask_judge(self._domain, task, conversation, client)
+                    verdicts = await ask_judge(domain, task, conversation, client)
                 except ModelCallError as error:
                     return error
                 conversation = with_verdicts(conversation, verdicts)
-                self.judged += 1
-            asked = self._counts.pop((conversation.task_id, conversation.trial))
-            counts = dict(Counter(ended.counts) + Counter(asked))
-            self._writer.commit(conversation, counts)
-        return None
+            asked = counts.pop((conversation.task_id, conversation.trial))
+            writer.commit(conversation, dict(Counter(ended.counts) + Counter(asked)))
+        return asks
+
+    async with client:
+        return await asyncio.gather(*map(judge, pending))

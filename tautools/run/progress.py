@@ -225,12 +225,6 @@ class EventSink:
         self._writer.event(event)
         self._on_event(event)
 
-    def started(self, **data: Any) -> None:
-        """Emit that the run starts."""
-        self.emit("start", f"{data['done']} done, {data['pending']} pending", **data)
-        for difference in data.get("mixed", []):
-            log.warning("Mixed provenance under one setting: %s", difference)
-
     def finished(self, row: CommitRow, **data: Any) -> None:
         """Pass on that a conversation is finished; the ledger has it, so the events file does not repeat it."""
         reward = "none" if row.reward is None else f"{row.reward:g}"

@@ -6,8 +6,10 @@ It does not enter the setting id. A mix of it under one id is flagged, never ref
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import tautools
 from tautools.errors import ModelCallError
 from tautools.files import ensure_folder, write_atomic
-from tautools.http import Http
+from tautools.http import Http, HttpResponse
 from tautools.servers.registry import Registry
 from tautools.shell import ask_git
 
@@ -44,9 +46,9 @@ _LINE = re.compile(rf"^vllm:({'|'.join(_STORED_METRICS)})(?:\{{.*\}})? (\S+)$", 
 
 
 def ask_version(endpoint: Endpoint) -> str | None:
-    """Return the version that a server tells, or None when it does not."""
+    """Return the version that a server reports, or None when it does not."""
     try:
-        answer = Http().get(f"{_server_root(endpoint)}/version", key=endpoint.key, timeout_s=TIMEOUT_S)
+        answer = _ask(endpoint, "version")
         return str(answer.json()["version"]) if answer.status == 200 else None
     except (ModelCallError, ValueError, KeyError, TypeError):
         return None
@@ -54,14 +56,16 @@ def ask_version(endpoint: Endpoint) -> str | None:
 
 def ask_metrics(endpoint: Endpoint) -> dict[str, float]:
     """Return a server's main counters and gauges by vLLM's names without `vllm:`; empty when it has none."""
-    try:
-        answer = Http().get(f"{_server_root(endpoint)}/metrics", key=endpoint.key, timeout_s=TIMEOUT_S)
-    except ModelCallError:
-        return {}
-    metrics: dict[str, float] = {}
-    for name, value in _LINE.findall(answer.text):
-        metrics[name] = metrics.get(name, 0.0) + float(value)  # summed over labels, such as finish reasons
+    metrics: dict[str, float] = defaultdict(float)
+    with contextlib.suppress(ModelCallError):
+        for name, value in _LINE.findall(_ask(endpoint, "metrics").text):
+            metrics[name] += float(value)  # summed over labels, such as finish reasons
     return metrics
+
+
+def _ask(endpoint: Endpoint, page: str) -> HttpResponse:
+    root = endpoint.base_url.rstrip("/").removesuffix("/v1")
+    return Http().get(f"{root}/{page}", key=endpoint.key, timeout_s=TIMEOUT_S)
 
 
 class MetricsWatch:
@@ -93,10 +97,6 @@ class MetricsWatch:
             metrics = await asyncio.to_thread(ask_metrics, endpoint)
             if metrics:
                 self._sink.emit("metrics", base_url, metrics=metrics, model=endpoint.model)
-
-
-def _server_root(endpoint: Endpoint) -> str:
-    return endpoint.base_url.rstrip("/").removesuffix("/v1")
 
 
 _PACKAGES = ("inspect-evals", "inspect-ai", "litellm", "aiohttp", "pydantic")

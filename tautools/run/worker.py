@@ -67,28 +67,17 @@ class Running:
         return int(self.owner.get("trial", 0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Claim:
-    """The right to run one conversation, until `release`."""
+    """The right to run one conversation, until it is released."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path = path
-        self._file = file
+    path: Path
+    file: IO[bytes]
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add one line to the live transcript; a disk that refuses it costs the transcript, not the conversation."""
         with contextlib.suppress(OSError, ValueError):
-            self._file.write(json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
-
-    def touch(self) -> None:
-        """Tell other processes that the owner is alive."""
-        with contextlib.suppress(OSError):
-            os.utime(self.path)
-
-    def release(self) -> None:
-        """Give the claim up and remove the transcript."""
-        self._file.close()
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+            self.file.write(json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
 
 
 class Claims:
@@ -119,14 +108,17 @@ class Claims:
         return None
 
     def release(self, claim: Claim) -> None:
-        """Give a claim up."""
+        """Give a claim up and remove its transcript."""
         self._claims.discard(claim)
-        claim.release()
+        claim.file.close()
+        with contextlib.suppress(OSError):
+            claim.path.unlink()
 
     def touch(self) -> None:
-        """Touch every claim that is not released."""
+        """Tell other processes that the owner of every claim is alive."""
         for claim in list(self._claims):
-            claim.touch()
+            with contextlib.suppress(OSError):
+                os.utime(claim.path)
 
     def close(self) -> None:
         """Give everything up and remove what dead processes left."""
@@ -185,8 +177,8 @@ def _take_away(path: Path, writer: str) -> bool:
 
 def _file_name(task_id: str, trial: int) -> str:
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", task_id)[:40].lstrip(".")
-    exact = "" if readable == task_id else "-" + hashlib.sha256(task_id.encode()).hexdigest()[:12]
-    return f"{readable}{exact}-{trial}"
+    digest = "" if readable == task_id else f"-{hashlib.sha256(task_id.encode()).hexdigest()[:12]}"
+    return f"{readable}{digest}-{trial}"
 
 
 P = ParamSpec("P")
@@ -254,8 +246,9 @@ class Worker:
                 return row
             ended = self._awaiting_judge.get(pair)
             if ended is None:
-                ended = await self._stored_for_judge(pair, await self._run(pair, claim, client))
-            return await self._commit(pair, await self._judged(ended, client))
+                conversation = await self._run(pair, claim, client)
+                ended = AwaitingJudge(conversation=conversation, counts=self.counts.pop(pair))
+            return await self._commit(pair, await self._judged(pair, ended, client))
         finally:
             self.counts.pop(pair)
             self._disk.submit(self._claims.release, claim)
@@ -283,24 +276,16 @@ class Worker:
             on_message=claim.write,
         )
 
-    async def _stored_for_judge(self, pair: Pair, conversation: Conversation) -> AwaitingJudge:
-        """Return a conversation with what it cost; when a judge is to be asked, it is on the disk before that."""
-        ended = AwaitingJudge(conversation=conversation, counts=self.counts.pop(pair))
-        if self._needs_judge(conversation):
+    async def _judged(self, pair: Pair, ended: AwaitingJudge, client: CompletionClient) -> AwaitingJudge:
+        """Return a conversation with its verdicts, where it needs any; it is on the disk before its judge is asked."""
+        conversation, domain = ended.conversation, self._cell.domain
+        task = domain.tasks[conversation.task_id]
+        if self._cell.setting.judge is None or not needs_judge(task, conversation.outcome):
+            return ended
+        if pair not in self._awaiting_judge:
             await asyncio.shield(self._on_disk(self._writer.awaiting_judge, ended))
             self._awaiting_judge[pair] = ended
-        return ended
-
-    def _needs_judge(self, conversation: Conversation) -> bool:
-        task = self._cell.domain.tasks[conversation.task_id]
-        return self._cell.setting.judge is not None and needs_judge(task, conversation.outcome)
-
-    async def _judged(self, ended: AwaitingJudge, client: CompletionClient) -> AwaitingJudge:
-        """Return a conversation with its verdicts, where it needs any."""
-        conversation, domain = ended.conversation, self._cell.domain
-        if not self._needs_judge(conversation):
-            return ended
-        verdicts = await ask_judge(domain, domain.tasks[conversation.task_id], conversation, client)
+        verdicts = await ask_judge(domain, task, conversation, client)
         return ended.model_copy(update={"conversation": with_verdicts(conversation, verdicts)})
 
     async def _commit(self, pair: Pair, ended: AwaitingJudge) -> TrialResult:

@@ -52,7 +52,7 @@ def export(
     ----------
     folder : SettingFolder
         Where they lie.
-    kind : Format
+    kind : ExportFormat
         Whose format.
     out : Path, optional
         The file; `tau2_results.json` or `num_trials-<n>.json` in the folder when not given.
@@ -76,12 +76,12 @@ def export(
     path = out or folder.path / name
     if path.is_dir():
         raise ParamsError(f"{path} is a folder.", next_step="Name a file with --out.")
-    told = (
-        tau2_results(folder, rows)
-        if kind is ExportFormat.TAU2
-        else tau_bench_results(folder.path, rows, num_trials=trials)
-    )
+    results: object
+    if kind is ExportFormat.TAU2:
+        results = tau2_results(folder, rows)
+    else:
+        results = tau_bench_results(folder.path, rows, num_trials=trials)
     ensure_folder(path.parent)
-    write_atomic(path, orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+    write_atomic(path, orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
     failed = sum(row.outcome is Outcome.USER_ERROR for row in rows)
     return ExportedFile(path, kind, len(rows), failed, simulated=any(row.simulated for row in rows))
