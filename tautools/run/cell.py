@@ -208,16 +208,9 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         progress = CellProgress(cell, rows.values())
         worker = Worker(cell, writer=writer, sink=sink, user_errors=_user_errors(cell))
         scheduler = Scheduler(cell, worker, rows.values(), progress=progress, sink=sink, stop=stop)
-        done, pending = progress.done, progress.planned - progress.done
-        counts = progress.counts()
-        sink.emit(
-            "start",
-            f"{done} done, {pending} pending",
-            **counts,
-            pending=pending,
-            provenance=observed,
-            mixed=differences,
-        )
+        pending = progress.planned - progress.done
+        data: dict[str, Any] = {"pending": pending, "provenance": observed, "mixed": differences}
+        sink.emit("start", f"{progress.done} done, {pending} pending", **progress.counts() | data)
         for difference in differences:
             log.warning("Mixed provenance under one setting: %s", difference)
         try:
