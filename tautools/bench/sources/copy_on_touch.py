@@ -110,11 +110,8 @@ class TouchedTable(dict[str, Any]):
         for key, entity in dict(*others, **named).items():
             self[key] = entity
 
-    def changed(self) -> dict[str, Any]:
-        """Return the entities whose text is not as loaded; None for one that is gone."""
-        now = {key: dict.get(self, key) for key in self.touched}
-        return {
-            key: entity
-            for key, entity in now.items()
-            if self.loaded.text_of(key) != (None if entity is None else self.loaded.text(entity))
-        }
+    def changes(self) -> dict[str, str | None]:
+        """Return the text of each entity that is not as loaded; None for one that is gone."""
+        loaded = self.loaded
+        texts = {key: loaded.text(dict.__getitem__(self, key)) if key in self else None for key in self.touched}
+        return {key: text for key, text in texts.items() if text != loaded.text_of(key)}

@@ -18,7 +18,7 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
-from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
+from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable
 from tautools.bench.sources.inspect_tools import InspectTools, load_tools
 from tautools.bench.types import ConversationProtocol, Domain, ReferenceAction, Task, text_hashes
 from tautools.bench.users import make_user
@@ -194,11 +194,7 @@ def expected_changes(shared: LoadedDatabase, task: Task) -> Changes | None:
 
 def database_changes(toolkit: Any) -> Changes:
     """Return what a conversation has changed so far."""
-    return {
-        (name, key): None if entity is None else canonical_text(entity)
-        for name, table in vars(toolkit.db).items()
-        for key, entity in table.changed().items()
-    }
+    return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
 
 
 def data_folder(env: str) -> Path:

@@ -282,12 +282,7 @@ def _view(part: Any) -> Any:
 
 
 def _hashed_part(table: Any) -> Any:
-    return _changed_texts(table) if isinstance(table, copy_on_touch.TouchedTable) else copy_on_touch.plain(table)
-
-
-def _changed_texts(table: Any) -> dict[str, str | None]:
-    changed: dict[str, Any] = table.changed()
-    return {key: None if each is None else copy_on_touch.canonical_text(each) for key, each in changed.items()}
+    return table.changes() if isinstance(table, copy_on_touch.TouchedTable) else copy_on_touch.plain(table)
 
 
 def _changes(environment: Any) -> list[tuple[str, str, str | None]]:
@@ -299,7 +294,7 @@ def _changes(environment: Any) -> list[tuple[str, str, str | None]]:
     for name, table in _tables(environment):
         if isinstance(table, copy_on_touch.TouchedTable):
             shared_tables.add(name)
-            changes += [(name, key, text) for key, text in sorted(_changed_texts(table).items())]
+            changes += [(name, key, text) for key, text in sorted(table.changes().items())]
         else:
             rest.update(_entities(name, table))
     changes += [(*place, text) for place, text in rest.items() if loaded.get(place) != text]

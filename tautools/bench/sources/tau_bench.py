@@ -29,6 +29,7 @@ from tautools.bench.types import (
     Reward,
     Source,
     Task,
+    different_entities,
     text_hashes,
 )
 from tautools.records import BenchRef, Strategy, UserStrategy, canonical_json
@@ -98,11 +99,6 @@ class LoadedTauBench:
             name: LoadedTable(table, _copied_json, self.text) for name, table in data.items() if isinstance(table, dict)
         }
 
-    def entity(self, table: str, key: str) -> Any:
-        """Return an entity; None when there is none."""
-        entities = self.data.get(table)
-        return entities.get(key) if isinstance(entities, dict) else entities
-
     def fresh(self) -> dict[str, Any]:
         """Return a database for one conversation, on which v1's tools can work."""
         return {
@@ -110,15 +106,27 @@ class LoadedTauBench:
             for name, table in self.data.items()
         }
 
-    def changed(self, data: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-        """Return the entities that differ, for v1's hash, from those loaded; None for one that is gone."""
-        entities: dict[tuple[str, str], Any] = {}
+    def hashed_texts(self, data: Mapping[str, Any]) -> dict[tuple[str, str], str | None]:
+        """Return, as the text that v1 hashes, the entities of a database that are not as loaded; None for one gone."""
+        texts: dict[tuple[str, str], str | None] = {}
         for name, table in data.items():
             if isinstance(table, TouchedTable):
-                entities |= {(name, key): entity for key, entity in table.changed().items()}
-            elif self.text(table) != self.text(self.data.get(name)):
-                entities[name, _WHOLE_TABLE] = table
-        return entities
+                texts |= {(name, key): text for key, text in table.changes().items()}
+            elif (text := self.text(table)) != self.text(self.data.get(name)):
+                texts[name, _WHOLE_TABLE] = text
+        return texts
+
+    def changes(self, data: Mapping[str, Any]) -> Changes:
+        """Return, as canonical JSON, the entities of a database that are not as loaded."""
+        return {
+            (name, key): None if text is None else canonical_text(_entity(data, name, key))
+            for (name, key), text in self.hashed_texts(data).items()
+        }
+
+
+def _entity(data: Mapping[str, Any], table: str, key: str) -> Any:
+    entities = data.get(table)
+    return dict.get(entities, key) if isinstance(entities, dict) else entities
 
 
 def _copied_json(value: Any) -> Any:
@@ -168,7 +176,7 @@ class TauBenchDomain(Domain):
         scenarios = {task.id: task.source_task.instruction for task in self.tasks.values()}
         texts = {"policy": self.policy, "tools": canonical_json(self.tools), "tasks": canonical_json(scenarios)}
         self.prompts = text_hashes(texts)
-        self._references: dict[str, dict[tuple[str, str], Any]] = {}
+        self._references: dict[str, dict[str, Any]] = {}
 
     def env_state(self, task: Task) -> TauBenchState:
         """Return a fresh state for one conversation of `task`."""
@@ -191,22 +199,22 @@ class TauBenchDomain(Domain):
         own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
         return {**self.prompts, **text_hashes({"agent_system": agent_system, "user_system": user_system}), **own}
 
-    def reference_changes(self, task: Task) -> dict[tuple[str, str], Any]:
-        """Return the entities as the reference leaves them; v1 skips the actions that would end the conversation."""
+    def reference_data(self, task: Task) -> dict[str, Any]:
+        """Return the database as the reference leaves it; v1 skips the actions that would end the conversation."""
         if task.id not in self._references:
             state = self.env_state(task)
             for action in task.reference:
                 if action.name != RESPOND and action.name not in self.protocol.terminal_tools:
                     state.do(action.name, copy.deepcopy(dict(action.arguments)))
-            self._references[task.id] = self.loaded.changed(state.data)
+            self._references[task.id] = state.data
         return self._references[task.id]
 
     def _expected_changes(self, task: Task) -> Changes:
-        return _canonical_changes(self.reference_changes(task))
+        return self.loaded.changes(self.reference_data(task))
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        entity = self.loaded.entity(table, key)
+        entity = _entity(self.loaded.data, table, key)
         return None if entity is None else canonical_text(entity)
 
 
@@ -244,15 +252,8 @@ class TauBenchState:
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:
         """Score as v1's `Env.calculate_reward` does: the database, then each output in one of the agent's answers."""
-        loaded = self._domain.loaded
-        expected, actual = self._domain.reference_changes(self._task), loaded.changed(self.data)
-        different = sorted(
-            place
-            for place in expected.keys() | actual.keys()
-            if place not in expected
-            or place not in actual
-            or loaded.text(expected[place]) != loaded.text(actual[place])
-        )
+        texts = self._domain.loaded.hashed_texts
+        different = different_entities(texts(self._domain.reference_data(self._task)), texts(self.data))
         heard = [text.lower().replace(",", "") for text in agent_texts]
         outputs = {output: any(output.lower() in text for text in heard) for output in self._task.communicate}
         missing = [output for output, met in outputs.items() if not met]
@@ -260,7 +261,7 @@ class TauBenchState:
             "db": not different,
             "communicate": not missing,
             "missing_info": missing,
-            "different": [f"{table}/{key}" for table, key in different],
+            "different": different,
             "r_actions": float(not different),
             "r_outputs": float(not missing),
             "outputs": outputs,
@@ -269,8 +270,4 @@ class TauBenchState:
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return _canonical_changes(self._domain.loaded.changed(self.data))
-
-
-def _canonical_changes(entities: Mapping[tuple[str, str], Any]) -> Changes:
-    return {place: None if entity is None else canonical_text(entity) for place, entity in entities.items()}
+        return self._domain.loaded.changes(self.data)
