@@ -35,12 +35,7 @@ TAU2_PATH_VARIABLE = "TAUTOOLS_TAU2_BENCH_PATH"
 TAU2_PYTHON_VARIABLE = "TAUTOOLS_TAU2_BENCH_PYTHON"
 
 KNOWN_VERSIONS = SpecifierSet("~=1.0")
-"""Versions of the package whose modules are where `child` looks for them."""
-
-INSTALL_HINT = (
-    "Make the checkout an environment of its own, without its extras: `python3.12 -m venv {path}/.venv && "
-    "{path}/.venv/bin/pip install -e {path}`; another interpreter is named by --python or {variable}."
-)
+"""Versions of the package whose modules are where `tau2_child` looks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,7 @@ class Tau2Checkout:
     @property
     def recipe(self) -> str:
         """How its environment is made."""
-        return INSTALL_HINT.format(path=self.path, variable=TAU2_PYTHON_VARIABLE)
+        return _recipe(self.path)
 
     def accepts(self, python: str) -> bool:
         """Whether the package runs on a version of Python."""
@@ -65,6 +60,14 @@ class Tau2Checkout:
             return SpecifierSet(self.python_versions).contains(Version(python), prereleases=True)
         except (InvalidSpecifier, InvalidVersion):
             return True
+
+
+def _recipe(folder: Path) -> str:
+    return (
+        f"Make the checkout an environment of its own, without its extras: `python3.12 -m venv {folder}/.venv && "
+        f"{folder}/.venv/bin/pip install -e {folder}`; another interpreter is named by --python or "
+        f"{TAU2_PYTHON_VARIABLE}."
+    )
 
 
 def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Tau2Checkout:
@@ -94,14 +97,21 @@ def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Ta
 
 
 def _read_project(folder: Path) -> tuple[str, str]:
-    file = folder / "pyproject.toml"
+    file, package = folder / "pyproject.toml", folder / "src" / "tau2"
+    name = version = problem = ""
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         name, version = str(project["name"]), str(project.get("version", ""))
     except (OSError, ValueError, KeyError) as error:
-        raise _not_a_checkout(folder, f"{file}: {type(error).__name__}: {error}") from error
-    if name != "tau2" or not (folder / "src" / "tau2" / "__init__.py").is_file():
-        raise _not_a_checkout(folder, f"{file} is of {name!r}; the package would be in {folder / 'src' / 'tau2'}.")
+        problem = f"{file}: {type(error).__name__}: {error}"
+    if not problem and (name != "tau2" or not (package / "__init__.py").is_file()):
+        problem = f"{file} is of {name!r}; the package would be in {package}."
+    if problem:
+        raise BenchError(
+            f"{folder} is not a checkout of tau2-bench.",
+            evidence=problem,
+            next_step="Name the folder with its pyproject.toml, src/ and data/ by --path.",
+        )
     if version not in KNOWN_VERSIONS:
         raise BenchError(
             f"tau2-bench {version} is not a version that tautools knows.",
@@ -109,14 +119,6 @@ def _read_project(folder: Path) -> tuple[str, str]:
             next_step="Check a known version out in another folder; tautools was compared with 1.0.1, commit a2c0247.",
         )
     return version, str(project.get("requires-python", ""))
-
-
-def _not_a_checkout(folder: Path, evidence: str) -> BenchError:
-    return BenchError(
-        f"{folder} is not a checkout of tau2-bench.",
-        evidence=evidence,
-        next_step="Name the folder that holds its pyproject.toml, src/ and data/ with --path.",
-    )
 
 
 def _interpreter(folder: Path, python: str | None) -> Path:
@@ -128,7 +130,7 @@ def _interpreter(folder: Path, python: str | None) -> Path:
     raise BenchError(
         "tau2-bench has no Python to run in.",
         evidence=f"There is no program {chosen}.",
-        next_step=INSTALL_HINT.format(path=folder, variable=TAU2_PYTHON_VARIABLE),
+        next_step=_recipe(folder),
     )
 
 
@@ -142,7 +144,7 @@ class ProgramEndedError(Exception):
 
 
 class JsonPipe:
-    """One run of a program.
+    """One run of a program that answers each line of JSON with one.
 
     Parameters
     ----------
@@ -157,20 +159,16 @@ class JsonPipe:
 
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self._process = start_piped(argv, env=env, cwd=cwd)
+        self.pid = self._process.pid
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
         self._unread = b""
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        listen = (cast("IO[bytes]", self._process.stderr), self._lines)
-        self._listener = threading.Thread(target=_keep_lines, args=listen, name=f"stderr of {self.pid}", daemon=True)
+        self._stderr: deque[str] = deque(maxlen=_KEPT_LINES)
+        kept = (cast("IO[bytes]", self._process.stderr), self._stderr)
+        self._listener = threading.Thread(target=_keep_lines, args=kept, name=f"stderr of {self.pid}", daemon=True)
         self._listener.start()
         # Also at the interpreter's end: the input is closed in good order, and the program is waited for.
-        self._finish = weakref.finalize(self, _end_program, self._process)
-
-    @property
-    def pid(self) -> int:
-        """The program's process."""
-        return self._process.pid
+        self.end = weakref.finalize(self, _end_program, self._process)
 
     def exchange(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send a request and return the answer; after any failure the program is ended.
@@ -185,21 +183,20 @@ class JsonPipe:
             self._requests.flush()
             answer: dict[str, Any] = json.loads(self._line(timeout_s))
         except (OSError, ValueError, EOFError) as error:
-            raise ProgramEndedError(self._how_it_ended()) from error
+            self.end()
+            code = self._process.returncode
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+            raise ProgramEndedError(how) from error
         except BaseException:  # such as an interrupt: the answer that is still to come must not be taken for another
             self.end()
             raise
         return answer
 
     def last_lines(self) -> str:
-        """Return the last that the program wrote to its standard error, all of it once it has ended."""
+        """Return the last lines of the program's standard error, all of them once it has ended."""
         if self._process.poll() is not None:
             self._listener.join(timeout=1.0)
-        return "\n".join(self._lines)
-
-    def end(self) -> None:
-        """End the program: by the end of its input, or else by force."""
-        self._finish()
+        return "\n".join(self._stderr)
 
     def _line(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
@@ -207,18 +204,12 @@ class JsonPipe:
         while b"\n" not in parts[-1]:
             ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                self.end()
                 raise ProgramEndedError(f"gave no answer within {timeout_s:g} s and was ended")
             parts.append(os.read(self._answers.fileno(), 1 << 20))
             if not parts[-1]:
                 raise EOFError
         line, _, self._unread = b"".join(parts).partition(b"\n")
         return line
-
-    def _how_it_ended(self) -> str:
-        self.end()
-        code = self._process.returncode
-        return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
 
 
 def _keep_lines(stream: IO[bytes], lines: deque[str]) -> None:
