@@ -37,7 +37,7 @@ class ReferenceAction:
     name: str
     arguments: Mapping[str, Any]
     requestor: str = "assistant"
-    compared: tuple[str, ...] | None = None
+    compared: Sequence[str] | None = None
     """Names of the arguments that matter where the benchmark asks for the action itself; None: all of them."""
 
     def compared_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,17 +158,15 @@ def _read_task(sample: Any) -> Task:
     return Task(
         id=str(sample.id),
         user_system=sample.input[0].text,
-        reference=tuple(_read_action(action) for action in actions),
+        reference=tuple(
+            ReferenceAction(action.name, action.arguments, str(action.requestor), action.compare_args)
+            for action in actions
+        ),
         communicate=() if criteria is None else tuple(criteria.communicate_info or ()),
         assertions=() if criteria is None else tuple(criteria.nl_assertions or ()),
         reward_basis=() if criteria is None else tuple(part.value for part in criteria.reward_basis),
         source_task=source,
     )
-
-
-def _read_action(action: Any) -> ReferenceAction:
-    compared = None if action.compare_args is None else tuple(action.compare_args)
-    return ReferenceAction(action.name, action.arguments, str(action.requestor), compared)
 
 
 def expected_changes(shared: LoadedDatabase, task: Task) -> Changes | None:

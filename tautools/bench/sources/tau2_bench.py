@@ -157,19 +157,18 @@ def _read_task(env: str, description: Mapping[str, Any]) -> Task:
     return Task(
         id=str(data["id"]),
         user_system=description["user_system"],
-        reference=tuple(_read_action(each) for each in criteria.get("actions") or ()),
+        reference=tuple(
+            ReferenceAction(
+                each["name"], each["arguments"], each.get("requestor") or "assistant", each.get("compare_args")
+            )
+            for each in criteria.get("actions") or ()
+        ),
         communicate=tuple(criteria.get("communicate_info") or ()) if "COMMUNICATE" in basis else (),
         assertions=tuple(criteria.get("nl_assertions") or ()) if "NL_ASSERTION" in basis else (),
         reward_basis=basis,
         user_tools=frozenset(description["user_tools"]),
         source_task=data,
     )
-
-
-def _read_action(data: Mapping[str, Any]) -> ReferenceAction:
-    compared = data.get("compare_args")
-    requestor = data.get("requestor") or "assistant"
-    return ReferenceAction(data["name"], data["arguments"], requestor, None if compared is None else tuple(compared))
 
 
 class CheckoutState:
