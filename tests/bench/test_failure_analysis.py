@@ -208,8 +208,8 @@ def test_the_customers_part_of_a_reference_is_told_as_the_customers() -> None:
 
 def test_an_argument_that_the_task_does_not_compare_may_be_any() -> None:
     telecom = open_source().domain("telecom")
-    task = next(t for t in telecom.tasks.values() if any(each.compared == () for each in t.reference))
-    asked = next(each for each in task.reference if each.compared == ())
+    task = next(t for t in telecom.tasks.values() if any(each.compared == [] for each in t.reference))
+    asked = next(each for each in task.reference if each.compared == [])
     actions = [
         TrajectoryAction(
             by="user" if each.requestor == "user" else "assistant",
