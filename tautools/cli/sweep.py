@@ -195,12 +195,8 @@ def _plan_dict(made: SweepPlan) -> dict[str, Any]:
         ],
         "cells": [
             {
-                "index": cell.cell.index,
-                "name": cell.cell.name,
-                "env": cell.cell.run.env,
-                "strategy": cell.cell.run.strategy.value,
+                **cell.cell.as_dict(),
                 "model": cell.model,
-                "num_trials": cell.cell.run.num_trials,
                 "planned": cell.planned,
                 "shared": cell.shared,
                 "pending": cell.pending,

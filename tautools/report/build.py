@@ -144,26 +144,7 @@ def execute_report(
     folder: Path,
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Execute a report's notebook in `folder` and keep it, with its results, as `out`.
-
-    Parameters
-    ----------
-    notebook : Path
-        The notebook; it is only read.
-    out : Path
-        Where the executed one goes.
-    parameters : mapping of str to str
-        Values for the names in its cell tagged `parameters`.
-    folder : Path
-        Working folder of its kernel.
-    on_progress : callable, optional
-        Receives one line for each cell that was executed.
-
-    Raises
-    ------
-    RunError
-        When a cell fails, the kernel dies or a cell takes longer than half an hour.
-    """
+    """Execute a report's notebook in `folder` and keep it, with its results, as `out`; raises as `build_reports`."""
     from traitlets.config import Config
 
     def executed(cell_index: int = 0, **_: Any) -> None:

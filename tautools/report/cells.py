@@ -93,14 +93,7 @@ class ReportCell:
 
 
 def find_cells(workspace: Path, sweep: str | None = None) -> list[ReportCell]:
-    """Return the cells of a sweep, or those that the results of the workspace make up.
-
-    Parameters
-    ----------
-    workspace : Path
-        The folder that holds `results/`.
-    sweep : str, optional
-        Name or path of a sweep file; everything under `results/` when not given.
+    """Return the cells of a sweep (name or path), or those that the results of the workspace make up.
 
     Raises
     ------

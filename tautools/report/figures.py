@@ -95,26 +95,7 @@ def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 
 
 
 def finish_figure(figure: Figure, name: str, alt: str, *, title: str, simulated: bool) -> ReportFigure:
-    """Return the drawn figure as PNG; when models were simulated, it says so across its whole face.
-
-    Parameters
-    ----------
-    figure : Figure
-        The figure, drawn.
-    name : str
-        File name without `.png`.
-    alt : str
-        What is to be seen, in words; also kept in the PNG as its description.
-    title : str
-        Set above the axes.
-    simulated : bool
-        Whether a simulated model had a part in it; then title and `alt` say it too.
-
-    Returns
-    -------
-    ReportFigure
-        Shown with 96 px to the inch of the figure's width.
-    """
+    """Return the drawn figure as PNG, with `alt` as its description; when simulated, it says so across its face."""
     if simulated:
         title += "  (SIMULATED)"
         figure.text(

@@ -62,14 +62,8 @@ def turn_frame(calls: pd.DataFrame, cells: Sequence[ReportCell]) -> pd.DataFrame
     """Return what a customer waits for: one row for each turn of the agent in a finished conversation.
 
     `turn_s` runs from the first request of the turn to the end of its last one: tool loops, experts, retries and waits
-    between them are in it [s]. Requests outside the time of the finished conversation belong to a lost attempt.
-
-    Parameters
-    ----------
-    calls : DataFrame
-        As `call_frame` returns it.
-    cells : sequence of ReportCell
-        The same cells.
+    between them are in it [s]. Requests outside the time of the finished conversation belong to a lost attempt. `calls`
+    is the `call_frame` of the same cells.
     """
     import pandas as pd
 

@@ -137,17 +137,7 @@ class LatencyReport(Report):
 def latency_report(*, workspace: str | Path = ".", sweep: str = "") -> LatencyReport:
     """Read the model calls of a workspace and compute their latencies; no calls make an empty report.
 
-    Parameters
-    ----------
-    workspace : str or Path
-        The folder that holds `results/`.
-    sweep : str
-        Name or path of a sweep file; empty for everything under `results/`.
-
-    Raises
-    ------
-    ParamsError, BenchError, RunError
-        A sweep that does not exist or cannot be planned; results that cannot be read.
+    Parameters and errors are those of `pass_report`.
     """
     cells = tuple(widest_cells(find_cells(Path(workspace), sweep or None)))
     calls = call_frame(cells)

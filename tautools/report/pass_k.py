@@ -222,28 +222,21 @@ def _panel_of(score: CellScore) -> tuple[str, str]:
 
 
 def _cell_json(score: CellScore) -> dict[str, Any]:
-    cell = score.cell
+    cell, setting = score.cell, score.cell.setting
     return {
-        "env": cell.setting.env,
-        "strategy": cell.setting.strategy.value,
-        "agent_model": cell.setting.agent.model,
-        "user_model": cell.setting.user.model,
-        "persona": cell.setting.persona,
-        "setting_id": cell.setting_id,
-        "num_trials": cell.num_trials,
-        "nested_in": score.nested_in,
-        "simulated": cell.simulated,
-        "planned": cell.planned,
+        "env": setting.env,
+        "strategy": setting.strategy.value,
+        "agent_model": setting.agent.model,
+        "user_model": setting.user.model,
+        "persona": setting.persona,
         "finished": len(cell.rows),
-        "pending": cell.pending,
-        "scored": score.scored,
+        **{name: getattr(cell, name) for name in ("setting_id", "num_trials", "simulated", "planned", "pending")},
+        **{name: getattr(score, name) for name in ("nested_in", "scored", "v1_trials", "infra_faults")},
         "pass_hat_k": [asdict(each) for each in score.pass_hat],
         "pass_at_k": [asdict(each) for each in score.pass_at],
         "v1_pass_hat_k": list(score.v1),
-        "v1_trials": score.v1_trials,
         "null_baseline": asdict(score.null_baseline),
         "outcomes": {outcome.value: number for outcome, number in score.outcomes.items()},
-        "infra_faults": score.infra_faults,
         "user_errors_repeated": score.user_errors,
         "spread": None if score.spread is None else asdict(score.spread),
         "rows": {

@@ -113,7 +113,7 @@ class CellScore:
 def score_cell(
     cell: ReportCell, *, label: str, nested_in: int | None, baseline: NullBaseline, seed: int = 0
 ) -> CellScore:
-    """Compute everything about one cell; a cell with no scored conversation has no estimates at all.
+    """Compute the scores of one cell, in [0, 1], as means over tasks; without scored conversations there are none.
 
     Parameters
     ----------
@@ -126,17 +126,7 @@ def score_cell(
     baseline : NullBaseline
         What doing nothing scores on the same tasks.
     seed : int
-        Of the bootstrap behind the intervals; the same seed gives the same intervals.
-
-    Returns
-    -------
-    CellScore
-        Scores in [0, 1], as means over tasks.
-
-    Notes
-    -----
-    Formulas and their sources are in `tautools.stats`: `pass_k` (estimators and both conventions), `intervals`,
-    `variance`.
+        Of the bootstrap behind the intervals. Formulas and their sources are in `tautools.stats`.
     """
     tasks = task_counts(cell)
     counts = list(tasks.values())

@@ -93,12 +93,7 @@ _FILLING = re.compile(r"\b(?:the|a|an|your|my|on|off|back|please)\b ?")
 def customer_answer(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> SimulatedReply:
     """Return the customer's next reply: a call that it was asked for, what the call returned, or words.
 
-    Parameters
-    ----------
-    messages : sequence of dict
-        The conversation as the user model sees it.
-    tools : sequence of dict
-        The customer's own tools; empty in most envs.
+    `messages` are those that the user model sees, `tools` the customer's own.
     """
     last = messages[-1]
     text = _content(last)
@@ -125,15 +120,7 @@ def ask_customer(action: ReferenceAction) -> str:
 
 
 def requested_call(words: str, tools: Sequence[Mapping[str, Any]]) -> Do | None:
-    """Return the call that the agent's words ask for; None when they name no tool, or not all that it needs.
-
-    Parameters
-    ----------
-    words : str
-        The agent's last message.
-    tools : sequence of dict
-        The customer's own tools, as requests carry them.
-    """
+    """Return the call that the agent's words ask for; None when they name no tool, or not all that it needs."""
     text = _normalized(words)
     named = [
         (text.index(name), -len(name), tool["function"])
@@ -161,13 +148,7 @@ def _normalized(words: str) -> str:
 
 
 def customer_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the customer's next words; v1 also asks for a thought before them, or for a judgement of a draft.
-
-    Parameters
-    ----------
-    messages : sequence of dict
-        The conversation as the user model sees it: its scenario as system prompt, the agent's words with role `user`.
-    """
+    """Return the customer's next words; v1 also asks for a thought before them, or for a judgement of a draft."""
     if [message["role"] for message in messages] == ["user"]:
         return _draft_verdict(_content(messages[-1]))
     scenario = _system_prompt(messages)
@@ -225,13 +206,6 @@ def with_persona(messages: Sequence[Mapping[str, Any]], answer: str) -> str:
     """Return the customer's answer as the persona in its system prompt would say it.
 
     It reads the persona's heading and degree as a model would read them. An unknown persona changes nothing.
-
-    Parameters
-    ----------
-    messages : sequence of dict
-        The conversation as the user model sees it.
-    answer : str
-        The answer without a persona.
     """
     heading = _HEADING.search(_system_prompt(messages))
     thought, mark, words = answer.rpartition(_REPLY_MARK)

@@ -70,17 +70,7 @@ class SimulatedMetrics:
         self.cached_tokens += cached_tokens
 
     def ended(self, prompt_tokens: int, sent_at_s: Sequence[float], reason: str) -> None:
-        """Count a request that has ended.
-
-        Parameters
-        ----------
-        prompt_tokens : int
-            Of the request.
-        sent_at_s : sequence of float
-            When each token was sent, from the request's arrival [s]; fewer than the answer has when it broke off.
-        reason : str
-            `stop`, `length`, `abort`, `error`.
-        """
+        """Count a request that has ended; `sent_at_s` says when each token was sent, from the request's arrival."""
         self.running -= 1
         self.running_tokens -= prompt_tokens
         self.generation_tokens += len(sent_at_s)

@@ -211,16 +211,9 @@ def sse_event(value: Mapping[str, Any]) -> bytes:
 
 
 def deltas_of(reply: SimulatedReply, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
-    """Cut a reply into one delta per token; return them and whether something was cut off.
+    """Cut a reply into one delta per token, `most` at most; return them and whether something was cut off.
 
-    Parameters
-    ----------
-    reply : SimulatedReply
-        The reply.
-    most : int
-        Most tokens that it may have.
-    mark : str
-        Names the request and the reply's tool call: the same conversation has the same ids each time.
+    `mark` names the request and the reply's tool call: the same conversation has the same ids each time.
     """
     deltas = list(_deltas(reply, mark))
     if len(deltas) <= most:

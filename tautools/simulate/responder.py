@@ -99,25 +99,12 @@ def pass_probability(domain: Domain, skill: float) -> dict[str, float]:
 
 
 def expected_pass_hat_k(domain: Domain, skill: float, k: int) -> float:
-    """Return the expected pass^k of a simulated agent over all tasks of an env: the mean of p**k, in [0, 1].
-
-    Parameters
-    ----------
-    domain : Domain
-        The env.
-    skill : float
-        The agent's, in [0, 1].
-    k : int
-        Number of trials that must all pass, at least 1.
+    """Return the expected pass^k (arXiv:2406.12045) of a simulated agent over all tasks of an env: the mean of p**k.
 
     Raises
     ------
     ParamsError
-        When `skill` or `k` is out of range.
-
-    Source
-    ------
-    pass^k as in the tau-bench paper, arXiv:2406.12045.
+        When `skill` is not in [0, 1] or `k` is below 1.
     """
     if k < 1:
         raise ParamsError(f"pass^{k} has no meaning.", next_step="Give a k of 1 or more.")

@@ -7,6 +7,7 @@ characters. What matters is that the counts grow as a real server's do and that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
@@ -79,23 +80,10 @@ class PrefixCache:
 
 
 def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed: str) -> list[float]:
-    """Return when each token is due, counted from the request's arrival [s].
+    """Return when each token is due, counted from the request's arrival [s]; the same seed gives the same times.
 
-    Parameters
-    ----------
-    params : SimulateParams
-        Medians, spread, and the speed by which all times are divided.
-    tokens : int
-        Tokens of the answer; an empty answer still has one moment, its end.
-    uncached_tokens : int
-        Prompt tokens that are not in the prefix cache.
-    seed : str
-        The same seed gives the same times.
-
-    Returns
-    -------
-    list of float
-        Ascending; all 0 when `params.speed` is 0.
+    An empty answer still has one moment, its end. `uncached_tokens` are those of the prompt that are not in the prefix
+    cache. With a speed of 0 all times are 0.
     """
     count = max(1, tokens)
     if params.speed == 0:
@@ -117,39 +105,19 @@ class PendingWaits:
     """All waits of a server, so that they can be broken off together."""
 
     def __init__(self) -> None:
-        self._waits: set[asyncio.Future[None]] = set()
-        self._ending = False
+        self._ending = asyncio.Event()
 
     def end(self) -> None:
         """Break off all waits, and those still to come."""
-        self._ending = True
-        for wait in self._waits:
-            if not wait.done():
-                wait.set_exception(ServerEndingError())
+        self._ending.set()
 
     async def until(self, moment: float) -> None:
-        """Wait until the event loop's clock shows `moment` [s].
-
-        Raises
-        ------
-        ServerEndingError
-            When the server is ending.
-        """
-        if self._ending:
+        """Wait until the event loop's clock shows `moment` [s]; `ServerEndingError` when the server ends first."""
+        if not self._ending.is_set():
+            if moment <= asyncio.get_running_loop().time():
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(moment):
+                    await self._ending.wait()
+        if self._ending.is_set():
             raise ServerEndingError
-        loop = asyncio.get_running_loop()
-        if moment <= loop.time():
-            return
-        wait = loop.create_future()
-        timer = loop.call_at(moment, _wake, wait)
-        self._waits.add(wait)
-        try:
-            await wait
-        finally:
-            timer.cancel()
-            self._waits.discard(wait)
-
-
-def _wake(wait: asyncio.Future[None]) -> None:
-    if not wait.done():
-        wait.set_result(None)

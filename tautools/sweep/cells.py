@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
@@ -42,6 +42,12 @@ class SweepCell:
     def pool(self) -> str:
         """What cells have in common that are views on one pool of trials: everything but `num_trials`."""
         return self.run.model_copy(update={"num_trials": 1}).model_dump_json()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return which cell it is, as JSON can hold it."""
+        run = self.run
+        names = {"index": self.index, "name": self.name, "env": run.env}
+        return names | {"strategy": run.strategy.value, "num_trials": run.num_trials}
 
     def __str__(self) -> str:
         run = self.run
@@ -98,18 +104,7 @@ def select_cells(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list
 
 
 def open_cell(sweep: str, index: int, *, workspace: Path, limit: int = 0) -> SweepCell:
-    """Return one cell of a sweep file.
-
-    Parameters
-    ----------
-    sweep : str
-        Name or path of the sweep file.
-    index : int
-        The cell.
-    workspace : Path
-        Whose own sweep files are found before the shipped ones.
-    limit : int
-        Most tasks; 0 leaves it to the sweep.
+    """Return one cell of a sweep file, given by name or path; `limit` is the most tasks, 0 leaves it to the sweep.
 
     Raises
     ------

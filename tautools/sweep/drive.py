@@ -108,19 +108,7 @@ class _RunningCell:
 
 
 class Driver:
-    """Executes the notebooks of pending cells.
-
-    Parameters
-    ----------
-    plan : SweepPlan
-        The cells.
-    launcher : NotebookLauncher
-        Starts a cell's notebook.
-    emit : callable
-        Receives every `SweepEvent`, in this thread.
-    interrupts : Interrupts
-        Says when the run should end.
-    """
+    """Executes the notebooks of pending cells; `emit` receives every event, in the thread of `run`."""
 
     def __init__(
         self,

@@ -177,23 +177,8 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Return the cells of a sweep with what the ledger says about each; asks no server.
 
-    Cells of one pool are prepared once: its benchmark is opened and its ledger read for all of them together.
-
-    Parameters
-    ----------
-    sweep : SweepParams
-        The sweep.
-    workspace : Path
-        Where its results are, or will be.
-    only : sequence of int, optional
-        Indices of the cells to look at; all when not given.
-    to_read : bool
-        Whether results are only looked at; then the workspace need not be writable.
-
-    Raises
-    ------
-    ParamsError, BenchError, RunError
-        As `plan_sweep` does.
+    Cells of one pool are prepared once: its benchmark is opened and its ledger read for all of them together. With
+    `to_read` results are only looked at, and the workspace need not be writable. The rest is as for `plan_sweep`.
     """
     pools: dict[str, Cell] = {}
     chosen = select_cells(expand(sweep), only)
@@ -311,18 +296,7 @@ class SweepOutline:
             "trials_per_task": dict(self.trials),
             "trials_per_task_unshared": self.trials_unshared,
             "missing": self.missing.problem,
-            "cells": [
-                {
-                    "index": cell.index,
-                    "name": cell.name,
-                    "env": cell.run.env,
-                    "strategy": cell.run.strategy.value,
-                    "model": agent_name(cell.run.agent),
-                    "num_trials": cell.run.num_trials,
-                    "planned": None,
-                }
-                for cell in self.cells
-            ],
+            "cells": [{**cell.as_dict(), "model": agent_name(cell.run.agent), "planned": None} for cell in self.cells],
         }
 
 
