@@ -7,24 +7,18 @@ pages. Everything is read from the ledger's folders; no model is asked.
 from __future__ import annotations
 
 from tautools.report.build import ReportPaths, build_reports
-from tautools.report.cells import ReportCell, find_cells, widest_cells
-from tautools.report.frames import call_frame, conversation_frame, turn_frame
-from tautools.report.latency import LatencyReport, latency_report
+from tautools.report.cells import find_cells
+from tautools.report.frames import conversation_frame
+from tautools.report.latency import latency_report
 from tautools.report.pages import how_to_open
-from tautools.report.pass_k import PassReport, pass_report
+from tautools.report.pass_k import pass_report
 
 __all__ = [
-    "LatencyReport",
-    "PassReport",
-    "ReportCell",
     "ReportPaths",
     "build_reports",
-    "call_frame",
     "conversation_frame",
     "find_cells",
     "how_to_open",
     "latency_report",
     "pass_report",
-    "turn_frame",
-    "widest_cells",
 ]

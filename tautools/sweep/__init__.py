@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from tautools.sweep.cells import SweepCell, expand, open_cell, parse_indices
-from tautools.sweep.plan import SweepOutline, SweepPlan, outline_sweep, plan_sweep
+from tautools.sweep.plan import SweepPlan, outline_sweep, plan_sweep
 from tautools.sweep.run import run_sweep
-from tautools.sweep.servers import ServerNeed, server_needs, serving
+from tautools.sweep.servers import serving
 from tautools.sweep.status import CellStatus, SweepEvent, SweepResult, SweepStatus, require_finished, sweep_status
 
 __all__ = [
     "CellStatus",
-    "ServerNeed",
     "SweepCell",
     "SweepEvent",
-    "SweepOutline",
     "SweepPlan",
     "SweepResult",
     "SweepStatus",
@@ -24,7 +22,6 @@ __all__ = [
     "plan_sweep",
     "require_finished",
     "run_sweep",
-    "server_needs",
     "serving",
     "sweep_status",
 ]

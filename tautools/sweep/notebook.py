@@ -98,23 +98,8 @@ def execute_notebook(
 ) -> str:
     """Execute a notebook through papermill and keep it, with its results, as `out`.
 
-    Parameters
-    ----------
-    notebook : Path
-        The notebook; it is only read.
-    out : Path
-        Where the executed one goes.
-    parameters : mapping
-        Values for the names in its cell tagged `parameters`.
-    timeout_s : int
-        Longest time that one cell may take [s]; a bound also wakes a kernel client that missed a reply.
-    **options
-        Further options of `papermill.execute_notebook`.
-
-    Returns
-    -------
-    str
-        Why it did not run to its end; empty when it did.
+    `options` are papermill's own; `timeout_s` is the longest time of one cell, which also wakes a kernel client that
+    missed a reply. Returns why the notebook did not run to its end; empty when it did.
     """
     with without_iri_grammar():
         import papermill
@@ -144,16 +129,7 @@ def execute_notebook(
 
 
 class NotebookLauncher:
-    """Starts notebooks of one sweep.
-
-    Parameters
-    ----------
-    sweep : SweepParams
-        The sweep, overrides included. It is written next to the notebooks, which read it from there.
-    workspace : Path
-        An absolute path.
-    notebook : Path
-        The notebook to execute for each cell.
+    """Starts the notebooks of one sweep, which is written next to them with its overrides; they read it from there.
 
     Raises
     ------
@@ -181,15 +157,28 @@ class NotebookLauncher:
         out = ensure_folder(self._workspace / "logs") / f"{self._job}_{cell.cell.index}.out"
         err = ensure_folder(self._workspace / "errors") / f"{self._job}_{cell.cell.index}.err"
         me = this_process()
+        longest_s = cell.cell.run.limits.time_s or UNLIMITED_CONVERSATION_S
+        options = {
+            "notebook": self._notebook,
+            "out": self._folder / f"{cell.cell.name}.ipynb",
+            "state": self.attempt_path(cell),
+            "log": out,
+            "parameters": json.dumps(self._parameters(cell.cell.index, self._file)),
+            "timeout-s": math.ceil(cell.planned / self._sweep.concurrency * longest_s) + HANG_MARGIN_S,
+            "follow": me.pid,
+            "follow-started-at": repr(me.started_at),
+        }
         argv = [sys.executable, "-m", "tautools.sweep.execute"]
-        argv += ["--notebook", str(self._notebook), "--out", str(self._folder / f"{cell.cell.name}.ipynb")]
-        argv += ["--state", str(self.attempt_path(cell)), "--log", str(out)]
-        argv += ["--parameters", json.dumps(self._parameters(cell.cell.index, self._file))]
-        argv += ["--timeout-s", str(self._timeout_s(cell))]
-        argv += ["--follow", str(me.pid), "--follow-started-at", repr(me.started_at)]
-        return start_detached(
-            argv, env=_notebook_environment(), cwd=Path.cwd(), stdout=out, stderr=err, on_exit=on_exit
-        )
+        argv += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        environment = {
+            **os.environ,
+            # litellm asks the network for prices when it is imported, unless this is set.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # A kernel spec in the home folder may name another Python than the one that runs here.
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return start_detached(argv, env=environment, cwd=Path.cwd(), stdout=out, stderr=err, on_exit=on_exit)
 
     def _parameters(self, index: int, sweep_file: Path) -> dict[str, ParameterValue]:
         return {
@@ -200,22 +189,6 @@ class NotebookLauncher:
             # The sweep keeps the servers running; a notebook of it must not start a second one of the same name.
             "start_servers": False,
         }
-
-    def _timeout_s(self, cell: PlannedCell) -> int:
-        longest_s = cell.cell.run.limits.time_s or UNLIMITED_CONVERSATION_S
-        return math.ceil(cell.planned / self._sweep.concurrency * longest_s) + HANG_MARGIN_S
-
-
-def _notebook_environment() -> dict[str, str]:
-    """Return the environment of a notebook's process, which its kernel inherits."""
-    return {
-        **os.environ,
-        # litellm asks the network for prices when it is imported, unless told not to.
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        # A kernel spec in the home folder may name another Python than the one that runs here.
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
 
 
 def _write_sweep_file(sweep: SweepParams, folder: Path) -> Path:
