@@ -18,7 +18,7 @@ from tautools.errors import TautoolsError
 from tautools.records import BenchRef, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tautools.bench.types import Domain, Task
 
@@ -226,37 +226,26 @@ class TaskLibrary:
             raise
 
     async def _load(self, ref: BenchRef) -> Domain:
+        """Load an env, one at a time, in a thread that does not delay the end of the server."""
         async with self._one_at_a_time:
-            return await _load_in_thread(ref)
+            loop = asyncio.get_running_loop()
+            loaded: asyncio.Future[Domain] = loop.create_future()
 
+            def settle(how: Callable[[Any], None], result: Domain | Exception) -> None:
+                if not loaded.done():
+                    how(result)
 
-async def _load_in_thread(ref: BenchRef) -> Domain:
-    """Load an env in a thread that does not delay the end of the server."""
-    loop = asyncio.get_running_loop()
-    loaded: asyncio.Future[Domain] = loop.create_future()
+            def call(how: Callable[[Any], None], result: Domain | Exception) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                    loop.call_soon_threadsafe(settle, how, result)
 
-    def settle(domain: Domain | None, error: Exception | None) -> None:
-        if loaded.done():
-            return
-        if domain is not None:
-            loaded.set_result(domain)
-        elif error is not None:
-            loaded.set_exception(error)
+            def work() -> None:
+                from tautools.bench import open_domain
 
-    def work() -> None:
-        domain, fault = None, None
-        try:
-            domain = _load_env(ref)
-        except Exception as error:  # noqa: BLE001 - handed over to the coroutine that waits
-            fault = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, domain, fault)
+                try:
+                    call(loaded.set_result, open_domain(ref))
+                except Exception as error:  # noqa: BLE001 - raised again in the coroutine that waits
+                    call(loaded.set_exception, error)
 
-    threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
-    return await loaded
-
-
-def _load_env(ref: BenchRef) -> Domain:
-    from tautools.bench import open_domain
-
-    return open_domain(ref)
+            threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
+            return await loaded
