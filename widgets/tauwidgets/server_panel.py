@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+import tautools as tt
 from tautools.errors import ParamsError
-from tautools.params import list_params, load_server
-from tautools.servers import Registry, Server, Snapshot, launch, open_server, server_states
+from tautools.params import list_params
+from tautools.servers import Registry, Server, Snapshot, open_server, server_states
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class ServerPanel(Panel):
         self.act(f"Launching {name}", lambda: self._start(name), self._launch)
 
     def _start(self, name: str) -> str:
-        server = launch(load_server(name, workspace=self._workspace), workspace=self._workspace)
-        self.view.picked = [server.record.name]
-        server.wait_ready(on_check=self._new_checks(server).append)
+        servers = tt.launch(name, workspace=self._workspace)
+        self.view.picked = [servers[0].name]
+        for server in servers:
+            server.wait_ready(on_check=self._new_checks(server).append)
         return f"{name} is verified."
 
     def _verify_chosen(self) -> str:
