@@ -65,14 +65,7 @@ def experiment_report(
 ) -> str:
     """Return the whole report as Markdown.
 
-    Parameters
-    ----------
-    title : str
-        First heading.
-    parts : sequence of (heading, data, figures)
-        A part's heading, what its JSON file holds, and the names of its PNG files next to the report.
-    foot : str
-        Last line.
+    Each part has a heading, the content of its JSON file, and the names of its PNG files next to the report.
     """
     lines = [f"# {title}", ""]
     for heading, data, figures in parts:

@@ -38,12 +38,7 @@ _MAX_DEPTH = 8
 class SchemaFiller:
     """Fills schemas with the names and numbers of a text, each used once, in their order.
 
-    Parameters
-    ----------
-    text : str
-        A message; "Paris" and 17 in it become arguments where the schema takes them.
-    root : mapping
-        The outermost schema, for `$ref`.
+    "Paris" and 17 become arguments where the schema takes them. `root` is the outermost schema, for `$ref`.
     """
 
     def __init__(self, text: str, root: Mapping[str, Any]) -> None:

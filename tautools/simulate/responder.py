@@ -266,12 +266,7 @@ def is_solved(skill: float, seed: int, conversation: str) -> bool:
 class Responder:
     """Answers each request from its content alone; it remembers no conversation.
 
-    Parameters
-    ----------
-    skill : float
-        Probability that a conversation is solved, in [0, 1].
-    seed : int
-        The server's; another seed solves other conversations.
+    A conversation is solved with the probability `skill`; another `seed` solves other conversations.
     """
 
     def __init__(self, skill: float, seed: int) -> None:

@@ -56,16 +56,9 @@ class _Exchange:
 
 
 class ChatEndpoint:
-    """Answers `/v1/chat/completions`.
+    """Answers `/v1/chat/completions` under the served names, the first of which is the model's.
 
-    Parameters
-    ----------
-    params : SimulateParams
-        Skill, times, seed, longest prompt.
-    names : sequence of str
-        Served names; the first is the model's.
-    fingerprint : str
-        Marks every answer as simulated.
+    `fingerprint` marks every answer as simulated.
     """
 
     def __init__(self, params: SimulateParams, names: Sequence[str], fingerprint: str) -> None:
@@ -89,7 +82,12 @@ class ChatEndpoint:
             return web.json_response(error.body, status=error.status)
         reason = "abort"
         try:
-            response = await (self._stream(exchange) if request.stream else self._whole(exchange))
+            if request.stream:
+                response = await self._stream(exchange)
+            else:
+                await self.waiting.until(arrived + exchange.due[-1])
+                exchange.sent += exchange.due[: len(exchange.answer.deltas)]
+                response = web.json_response(exchange.answer.completion())
             reason = "length" if exchange.answer.finish_reason == "length" else "stop"
         except ServerEndingError:
             response = await self._broken_off(exchange)
@@ -142,11 +140,6 @@ class ChatEndpoint:
                 param="input_tokens",
             )
         return request.max_tokens or longest - prompt_tokens
-
-    async def _whole(self, exchange: _Exchange) -> web.Response:
-        await self.waiting.until(exchange.arrived + exchange.due[-1])
-        exchange.sent += exchange.due[: len(exchange.answer.deltas)]
-        return web.json_response(exchange.answer.completion())
 
     async def _stream(self, exchange: _Exchange) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
@@ -289,16 +282,14 @@ class SimulatedServer:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Ask for the key under `/v1`; answer unknown paths as vLLM does."""
-        if request.path.startswith("/v1") and not self._may_enter(request):
+        given = request.headers.get("Authorization", "").encode()
+        refused = self._key and not hmac.compare_digest(given, f"Bearer {self._key}".encode())
+        if refused and request.path.startswith("/v1"):
             return web.json_response({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
         except web.HTTPException as error:
             return web.json_response({"detail": error.reason}, status=error.status)
-
-    def _may_enter(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "")
-        return not self._key or hmac.compare_digest(given.encode(), f"Bearer {self._key}".encode())
 
     async def _mark(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers[_HEADER] = self.version
@@ -330,14 +321,7 @@ class SimulatedServer:
 
 
 def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then end cleanly.
-
-    Parameters
-    ----------
-    server : SimulatedServer
-        Not started yet.
-    on_start : callable
-        Called once it answers, with its port known.
+    """Serve until SIGTERM or SIGINT, then end cleanly; `on_start` is called once the server answers.
 
     Raises
     ------
