@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     from tautools.run.plan import Cell
 
 
-_CALLS = {
-    Role.AGENT: "agent_calls",
-    Role.USER: "user_calls",
-    Role.EXPERT: "expert_calls",
-    Role.JUDGE: "judge_calls",
-}
+_COUNTED_ROLES = (Role.AGENT, Role.USER, Role.EXPERT, Role.JUDGE)
 
 HOPELESS = frozenset(
     each.value for each in (CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED)
@@ -43,19 +38,18 @@ class CallCounts:
 
     def __init__(self) -> None:
         self.total = 0
-        self._of: dict[tuple[str, int], Counter[str]] = {}
+        self._of: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: CallRecord) -> None:
         """Count one call; only those that succeeded count for the conversation."""
         self.total += 1
-        if record.fault:
-            return
-        counts = self._of.setdefault((record.task_id, record.trial), Counter())
-        if record.role in _CALLS:
-            counts[_CALLS[record.role]] += 1
-        counts["prompt_tokens"] += record.prompt_tokens or 0
-        counts["cached_tokens"] += record.cached_tokens or 0
-        counts["output_tokens"] += record.output_tokens or 0
+        if not record.fault:
+            self._of[record.task_id, record.trial].update(
+                {f"{record.role.value}_calls": 1} if record.role in _COUNTED_ROLES else {},
+                prompt_tokens=record.prompt_tokens or 0,
+                cached_tokens=record.cached_tokens or 0,
+                output_tokens=record.output_tokens or 0,
+            )
 
     def pop(self, pair: tuple[str, int]) -> dict[str, int]:
         """Return a conversation's counts by the names of `CommitRow`, and forget them."""
@@ -113,22 +107,25 @@ class CellProgress:
     def __init__(self, cell: Cell, rows: Iterable[CommitRow]) -> None:
         self._left = {cell.key(pair) for pair in cell.planned}
         self.planned = len(self._left)
-        self.done = 0
         self.outcomes: Counter[Outcome] = Counter()
-        self.pending = Counter(task_id for _, task_id, _ in self._left)
-        """Task id to the number of its conversations that are not finished."""
         for row in rows:
             self.finished(row)
 
+    @property
+    def done(self) -> int:
+        """How many of the planned conversations are finished."""
+        return self.planned - len(self._left)
+
+    @property
+    def pending(self) -> Counter[str]:
+        """Task id to the number of its conversations that are not finished."""
+        return Counter(task_id for _, task_id, _ in self._left)
+
     def finished(self, row: CommitRow) -> None:
         """Count one more finished conversation, once."""
-        if row.key not in self._left:
-            return
-        self._left.remove(row.key)
-        self.done += 1
-        self.outcomes[row.outcome] += 1
-        self.pending[row.task_id] -= 1
-        self.pending += Counter()  # drops zeros
+        if row.key in self._left:
+            self._left.remove(row.key)
+            self.outcomes[row.outcome] += 1
 
     def counts(self) -> dict[str, int]:
         """Return the counts that events carry."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
 import time
 from bisect import insort
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tautools.errors import BenchError, FilesError, HumanUnavailableError, ModelCallError, PersonaError, SlurmError
 from tautools.records import UserStrategy
@@ -79,11 +80,7 @@ def catching_signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def ask(_number: int, _frame: Any) -> None:
-        stop.request()
-
-    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    before = {number: signal.signal(number, lambda *_: stop.request()) for number in _SIGNALS}
     try:
         yield
     finally:
@@ -114,20 +111,18 @@ class JobTime:
         self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
         self._slurm = slurm
         self._ends_at: float | None = None
-        self._asked_at: float | None = None
+        self._asked_at = -math.inf
 
     def left_s(self) -> float | None:
         """Return the seconds until the limit, less a little; None outside of a job, without a limit, or unknown."""
-        if self._job_id and self._asked_at is None:
+        if self._job_id and self._asked_at == -math.inf:
             self._ask()
         return None if self._ends_at is None else self._ends_at - time.monotonic() - _RESERVE_S
 
     def allows(self, seconds: float) -> bool:
         """Whether something that takes so long can still be begun."""
         left = self.left_s()
-        if left is None or left >= seconds:
-            return True
-        if self._asked_at is not None and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
+        if left is not None and left < seconds and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
             self._ask()
             left = self.left_s()
         return left is None or left >= seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tautools.errors import SlurmError
+from tautools.run import scheduler
 from tautools.run.scheduler import JobTime
 from tautools.slurm import Slurm
 
@@ -46,7 +47,7 @@ def test_without_a_limit_or_an_answer_everything_is_allowed() -> None:
 
 
 def test_a_limit_that_was_moved_is_seen_before_work_is_left(monkeypatch) -> None:
-    monkeypatch.setattr("tautools.run.scheduler._ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(scheduler, "_ASK_AGAIN_S", 0.0)
     time = JobTime({"SLURM_JOB_ID": "7"}, Told(60.0, 7200.0))
 
     assert time.allows(1000)

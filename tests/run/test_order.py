@@ -24,7 +24,7 @@ def row(task_id, took_s, trial=0):
         reward=1.0,
         started_at=50.0,
         finished_at=50.0 + took_s,
-        place=PLACE,
+        location=PLACE,
         writer="w",
     )
 
