@@ -20,7 +20,7 @@ from tautools.cli.options import (
     results_options,
     run_options,
 )
-from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title
+from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
 from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore, rule_totals
 from tautools.run.judging import folder_judging_note, judge_folder
 from tautools.run.ledger import count_awaiting_judge, rows_of
@@ -153,15 +153,8 @@ def failures_command(chosen: ChosenResults, most: int, *, as_json: bool) -> None
 
 def _failures_dict(folder: SettingFolder, failures: list[FailedConversation]) -> dict[str, object]:
     setting = folder.setting
-    return {
-        "folder": folder.path,
-        "id": folder.id,
-        "env": setting.env,
-        "strategy": setting.strategy.value,
-        "agent_model": setting.agent.model,
-        "simulated": setting.simulated,
-        "failures": failures,
-    }
+    named = {"folder": folder.path, "id": folder.id, "agent_model": setting.agent.model}
+    return named | pick(setting, "env strategy simulated") | {"failures": failures}
 
 
 _RESCORE_EPILOG = """\b
@@ -194,17 +187,18 @@ def rescore_command(chosen: ChosenResults, names: list[str], *, as_json: bool) -
     rules = [known[name] for name in names]
     by_folder = [(folder, list(rescore(folder, rules))) for folder in chosen.folders]
     if as_json:
-        emit([_rescored_dict(*each) for each in by_folder], as_json=True)
+        emit(
+            [
+                {"folder": folder.path, "id": folder.id, "simulated": folder.setting.simulated, "conversations": rows}
+                for folder, rows in by_folder
+            ],
+            as_json=True,
+        )
         return
     for folder, rows in by_folder:
         _print_rescored(folder, rows, rules)
     if not by_folder:
         click.echo(NOTHING_RUN)
-
-
-def _rescored_dict(folder: SettingFolder, rows: Sequence[Rescored]) -> dict[str, object]:
-    simulated = folder.setting.simulated
-    return {"folder": folder.path, "id": folder.id, "simulated": simulated, "conversations": rows}
 
 
 def _print_rescored(folder: SettingFolder, rows: Sequence[Rescored], rules: Sequence[ScoringRules]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
+from tautools.cli.output import sweep_line
 from tautools.params import load_sweep
 
 if TYPE_CHECKING:
@@ -96,12 +97,9 @@ def _earlier_pages(workspace: Path, sweep: str) -> tuple[Path, ...]:
 
 
 def _state(event: SweepEvent) -> str:
-    from tautools.sweep.plan import duration
-
     if event.kind in {"plan", "server"} and not event.cells_done:
         return "starting servers and checking them"
-    left = f", about {duration(event.eta_s)} to go" if event.eta_s is not None and event.done < event.planned else ""
-    return f"{event.cells_done} of {event.cells} cells, {event.done} of {event.planned} conversations{left}"
+    return sweep_line(event)
 
 
 @contextlib.contextmanager

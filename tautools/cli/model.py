@@ -9,7 +9,7 @@ import click
 
 from tautools.cli.commands import EXIT_FAILED, VerbCommand, VerbGroup
 from tautools.cli.options import ParamsName, dry_run_option, json_option, params_options, workspace_option
-from tautools.cli.output import emit
+from tautools.cli.output import emit, pick
 from tautools.errors import ParamsError
 from tautools.params import load_server
 from tautools.params.models import SimulateParams
@@ -72,17 +72,11 @@ def _show_weights(found: list[Weights], *, as_json: bool) -> None:
 
 def _weights_dict(weights: Weights) -> dict[str, Any]:
     copy, hub = weights.copy, weights.hub
-    return {
-        "model": weights.model,
-        "state": weights.state,
-        "usable": weights.usable,
-        "folder": str(copy.folder) if copy is not None else None,
-        "missing": list(copy.missing) if copy is not None else [],
-        "hub": hub.state.value if hub is not None else None,
+    return pick(weights, "model state usable needed_bytes free_bytes near") | {
+        "folder": copy.folder if copy is not None else None,
+        "missing": copy.missing if copy is not None else [],
+        "hub": hub.state if hub is not None else None,
         "size_bytes": hub.size_bytes if hub is not None and hub.size_bytes else copy.size_bytes if copy else None,
-        "needed_bytes": weights.needed_bytes,
-        "free_bytes": weights.free_bytes,
-        "near": weights.near,
     }
 
 

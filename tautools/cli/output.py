@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tautools.params import Resolved
-    from tautools.records import Check, Event, Setting
+    from tautools.records import Event, Setting
     from tautools.run import Cell, CellResult
-    from tautools.servers import Server, Snapshot
+    from tautools.servers import Server
     from tautools.sweep import SweepEvent
+
+_CHECK_WORDS = {True: "ok", False: "failed", None: "does not apply"}
 
 NOTHING_RUN = "Nothing has been run here."
 
 
-def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None = None) -> None:
+def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None = None, indent: int | None = 1) -> None:
     """Print a value: as JSON for a program, else as text.
 
     Parameters
@@ -46,9 +47,11 @@ def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None =
     text : str or callable, optional
         What a person reads in its place: a text, or a function that returns one or prints by itself; the value's own
         text by default.
+    indent : int, optional
+        Of the JSON; None gives one line.
     """
     if as_json:
-        click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+        click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain))
         return
     shown = text() if callable(text) else value if text is None else text
     if shown is not None:
@@ -62,7 +65,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return pick(value, " ".join(field.name for field in dataclasses.fields(value)))
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
@@ -124,7 +127,13 @@ def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
     if as_json:
         emit(resolved.as_json(), as_json=True)
         return
-    rows = [(row.key, _value_text(row.value), str(row.origin)) for row in resolved.rows()]
+
+    def text(value: Any) -> str:
+        if value is None:
+            return "-"
+        return value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)
+
+    rows = [(row.key, text(row.value), str(row.origin)) for row in resolved.rows()]
     key_width, value_width = (max(len(row[column]) for row in [*rows, ("key", "value", "")]) for column in (0, 1))
     value_width = min(value_width, 60)
     click.secho(f"{'key':<{key_width}}  {'value':<{value_width}}  from", bold=True)
@@ -132,17 +141,16 @@ def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
         click.secho(f"{key:<{key_width}}  {value:<{value_width}}  {origin}", dim=origin == "default")
 
 
-def _value_text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)
+def pick(value: Any, names: str) -> dict[str, Any]:
+    """Return some attributes of a value, by name; the names are separated by spaces."""
+    return {name: getattr(value, name) for name in names.split()}
 
 
 def cell_result_dict(result: CellResult) -> dict[str, Any]:
     """Return what a program reads of a run's result."""
-    names = [field.name for field in dataclasses.fields(result) if field.name != "setting"]
-    of_setting = {"env": result.setting.env, "setting_id": result.setting.id, "simulated": result.setting.simulated}
-    return of_setting | {name: getattr(result, name) for name in names}
+    setting = result.setting
+    fields = " ".join(field.name for field in dataclasses.fields(result) if field.name != "setting")
+    return pick(setting, "env simulated") | {"setting_id": setting.id} | pick(result, fields)
 
 
 def age_of(seconds: float) -> str:
@@ -183,53 +191,41 @@ def watch_starts(
     failures: dict[str, BaseException] = {}
     interrupted = threading.Event()
 
-    def show(server: Server, task: TaskID, text: str, percent: float) -> None:
-        if interrupted.is_set():  # a server that is stopped for it is not to blame
-            return
-        bars.update(task, description=text, completed=percent)
-        if not bars.console.is_terminal:
-            bars.console.print(f"{server.name}: {text}", markup=False)
+    def watch(server: Server, task: TaskID) -> None:
+        def show(text: str, percent: float) -> None:
+            if interrupted.is_set():  # a server that is stopped for it is not to blame
+                return
+            bars.update(task, description=text, completed=percent)
+            if not bars.console.is_terminal:
+                bars.console.print(f"{server.name}: {text}", markup=False)
 
-    def wait(server: Server, show: Callable[[str, float], None]) -> None:
         try:
-            _wait_for_server(server, timeout_s, show)
+            server.wait_ready(
+                timeout_s,
+                on_progress=lambda snapshot: show(str(snapshot), snapshot.percent or 0),
+                on_check=lambda check: show(f"verifying: {check.name} {_CHECK_WORDS[check.passed]}", 99),
+            )
+            show("ready", 100)
         except BaseException as error:  # noqa: BLE001 - raised again where the threads are waited for
             failures[server.name] = error
             show(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
 
     with bars:
-        threads = []
-        for server in servers:
-            shown = partial(show, server, bars.add_task("starting", total=100, name=server.name))
-            # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
-            threads.append(threading.Thread(target=wait, args=(server, shown), daemon=True))
-            threads[-1].start()
+        tasks = [(server, bars.add_task("starting", total=100, name=server.name)) for server in servers]
+        # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
+        threads = [threading.Thread(target=watch, args=each, daemon=True) for each in tasks]
+        for thread in threads:
+            thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.05)
         except KeyboardInterrupt:
             interrupted.set()
             raise
-    return _raise_unexpected(failures)
-
-
-def _raise_unexpected(failures: dict[str, BaseException]) -> dict[str, TautoolsError]:
-    for error in failures.values():
-        if not isinstance(error, TautoolsError):
-            raise error
-    return {name: error for name, error in failures.items() if isinstance(error, TautoolsError)}
-
-
-def _wait_for_server(server: Server, timeout_s: float | None, show: Callable[[str, float], None]) -> None:
-    def on_progress(snapshot: Snapshot) -> None:
-        show(str(snapshot), snapshot.percent or 0)
-
-    def on_check(check: Check) -> None:
-        word = {True: "ok", False: "failed", None: "does not apply"}[check.passed]
-        show(f"verifying: {check.name} {word}", 99)
-
-    server.wait_ready(timeout_s, on_progress=on_progress, on_check=on_check)
-    show("ready", 100)
+    known = {name: error for name, error in failures.items() if isinstance(error, TautoolsError)}
+    for name in failures.keys() - known.keys():
+        raise failures[name]
+    return known
 
 
 def broken_rows(broken: Mapping[str, TautoolsError]) -> list[dict[str, str]]:
@@ -339,7 +335,7 @@ def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], No
         nonlocal last_line
         if event.message:
             bars.console.print(event.message, markup=False)
-        line = _sweep_line(event)
+        line = sweep_line(event)
         bars.update(task, description=line, completed=event.done, total=event.planned or None)
         if event.kind == "progress" and not bars.console.is_terminal and time.monotonic() - last_line >= LINE_EVERY_S:
             bars.console.print(line)
@@ -349,7 +345,8 @@ def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], No
         yield show
 
 
-def _sweep_line(event: SweepEvent) -> str:
+def sweep_line(event: SweepEvent) -> str:
+    """Return how far a sweep is."""
     from tautools.sweep.plan import duration
 
     words = f"{event.cells_done} of {event.cells} cells, {event.done} of {event.planned} conversations"

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from tautools.cli.commands import EXIT_FAILED, GroupedOption, ListOption, VerbCommand
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
-from tautools.cli.output import emit, plain_table, print_wide
+from tautools.cli.output import emit, pick, plain_table, print_wide
 from tautools.files import ensure_folder, write_new
 from tautools.params import load_server
 from tautools.params.secrets import without_secrets
@@ -236,27 +236,17 @@ def _plan_dict(layouts: Sequence[Layout], node: NodeState, starts: _StartTimes) 
 
 
 def _card_rows(layout: Layout, node: NodeState) -> list[dict[str, Any]]:
-    holders = {index: place.name for place in layout.places for index in place.cards}
+    server = dict(node.promised) | {index: place.name for place in layout.places for index in place.cards}
     return [
-        {
-            "index": card.index,
-            "used_mib": card.used_mib,
-            "total_mib": card.total_mib,
-            "server": holders.get(card.index) or node.promised.get(card.index),
-            "in_use": card.why_busy or None,
-        }
+        pick(card, "index used_mib total_mib") | {"server": server.get(card.index), "in_use": card.why_busy or None}
         for card in node.cards
     ]
 
 
 def _placement_dict(place: PlannedServer) -> dict[str, Any]:
     tensor_parallel, weights = place.params.vllm.tensor_parallel_size, place.facts.weights_gib
-    return {
-        "name": place.name,
-        "model": place.params.model,
-        "engine": place.params.engine,
-        "cards": place.cards,
-        "port": place.params.port,
+    return pick(place, "name cards") | {
+        **pick(place.params, "model engine port"),
         "tensor_parallel_size": tensor_parallel,
         "attention_heads": place.facts.heads,
         "weights_gib_per_card": None if weights is None else round(weights / tensor_parallel, 2),
@@ -365,15 +355,18 @@ def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: Si
     if layout.one_job:
         _show_shared_job(servers, site, workspace)
         return
-    by_slurm = site.uses_slurm
     # A command for a node with cards can be read on one without.
-    elsewhere = by_slurm or AcceleratorProbe(site.device).device is None
+    elsewhere = site.uses_slurm or AcceleratorProbe(site.device).device is None
     node = (unknown_node_state if elsewhere else this_node_state)(servers, site, workspace, force=layout.force)
     for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require().places:
-        if by_slurm:
-            _show_job(place, site, workspace)
+        params, name = place.params, place.name
+        if site.uses_slurm:
+            click.echo(job_script_text(params, workspace=workspace, site=site, name=name))
+            check_options(params, site, Registry(workspace))
+            _show_accepted(name, check_launch(params, workspace=workspace, site=site, name=name))
         else:
-            _show_command(place, site, workspace, force=layout.force)
+            check_launch(params, workspace=workspace, site=site, name=name, force=layout.force)
+            click.echo(shlex.join(server_argv(params, site, ListenAddress(site.host, params.port or 0, "launch-…"))))
 
 
 def _show_shared_job(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> None:
@@ -385,19 +378,7 @@ def _show_shared_job(servers: Sequence[ServerParams], site: SiteParams, workspac
     _show_accepted(", ".join(place.name for place in places), starts_at)
 
 
-def _show_job(place: PlannedServer, site: SiteParams, workspace: Path) -> None:
-    click.echo(job_script_text(place.params, workspace=workspace, site=site, name=place.name))
-    check_options(place.params, site, Registry(workspace))
-    _show_accepted(place.name, check_launch(place.params, workspace=workspace, site=site, name=place.name))
-
-
 def _show_accepted(names: str, starts_at: float | None) -> None:
     clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(starts_at)) if starts_at else ""
     start = f" and expects to start it at {clock}" if clock else ""
     click.echo(f"{names}: Slurm would take this job{start}.", err=True)
-
-
-def _show_command(place: PlannedServer, site: SiteParams, workspace: Path, *, force: bool) -> None:
-    check_launch(place.params, workspace=workspace, site=site, name=place.name, force=force)
-    address = ListenAddress(site.host, place.params.port or 0, alias="launch-…")
-    click.echo(shlex.join(server_argv(place.params, site, address)))

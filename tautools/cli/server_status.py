@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tautools.cli.commands import VerbCommand
 from tautools.cli.options import json_option, workspace_option
-from tautools.cli.output import age_of, emit, plain_table, print_wide, table_console
+from tautools.cli.output import age_of, emit, pick, plain_table, print_wide, table_console
 from tautools.servers import Registry
 from tautools.servers.accelerators.assignment import (
     assign_cards,
@@ -122,7 +122,7 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
         _show_servers(statuses, workspace, as_json=as_json)
     elif as_json:
         while True:
-            click.echo(json.dumps(_server_rows(statuses, workspace)))
+            emit(_server_rows(statuses, workspace), as_json=True, indent=None)
             time.sleep(every_s)
             statuses = poll_servers(workspace, statuses)
     else:
@@ -151,16 +151,9 @@ def _show_servers(statuses: Sequence[WatchedServer], workspace: Path, *, as_json
 def _server_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
     return [
         _record_dict(status.record)
-        | {
-            "state": status.snapshot.state.value,
-            "detail": status.snapshot.detail,
-            "age_s": round(status.snapshot.age, 1),
-            "percent": status.snapshot.percent,
-            "next_step": status.snapshot.next_step,
-            "health_age_s": status.health_age_s,
-            "load": asdict(status.load),
-            "watchdog": _lease_text(status, workspace),
-        }
+        | pick(status.snapshot, "state detail percent next_step")
+        | pick(status, "health_age_s load")
+        | {"age_s": round(status.snapshot.age, 1), "watchdog": _lease_text(status, workspace)}
         for status in statuses
     ]
 

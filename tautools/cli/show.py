@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from tautools.run.trajectory import interleaved, made_by_user
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tautools.records import CommitRow, Conversation, ImportedFrom
+    from tautools.records import CommitRow, Conversation
     from tautools.run.folder import SettingFolder
     from tautools.run.show import MadeCall
 
@@ -56,8 +57,7 @@ _MARKS = {
 }
 
 
-def _console() -> Console:
-    return Console(highlight=False)
+_console = partial(Console, highlight=False)
 
 
 class Transcript:
@@ -85,18 +85,13 @@ class Transcript:
         if role in {"tool", "system"} and not self._full:
             text = _shortened(text)
         style = _STYLES.get("user" if made_by_user(message) else role, "")
-        who = escape(_who(message, role))
+        who = "user" if made_by_user(message) else str(message.get("expert") or role)
+        who = "user tool" if made_by_user(message) and role == "tool" else escape(who)
         if text:
             self._console.print(f"[bold {style}]{who:>9}[/]  [{style}]{escape(text)}[/]")
         for call in message.get("tool_calls") or ():
-            said = call["function"]
-            self._console.print(f"[bold {style}]{who:>9}[/]  → {escape(said['name'])}({escape(said['arguments'])})")
-
-
-def _who(message: Mapping[str, Any], role: str) -> str:
-    if made_by_user(message):
-        return "user tool" if role == "tool" else "user"
-    return str(message.get("expert") or role)
+            made = f"{call['function']['name']}({call['function']['arguments']})"
+            self._console.print(f"[bold {style}]{who:>9}[/]  → {escape(made)}")
 
 
 def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
@@ -170,12 +165,17 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     console.rule()
     style = "green" if row.reward else "red"
     console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {_took(row)}")
-    if row.imported:
-        console.print(escape(_origin(row.imported)))
+    if (origin := row.imported) is not None:
+        source = f"imported from {origin.file}, row {origin.row} ({origin.format}, sha256 {origin.sha256[:12]}…)"
+        console.print(escape(source if origin.timed else f"{source}; it does not say when"))
     if conversation.error:
         console.print(escape(conversation.error))
     _print_causes(console, folder, row, conversation)
-    _print_verdicts(console, folder, row, conversation)
+    for verdict in conversation.reward_info.get("nl_assertions") or ():
+        style, word = ("green", "met") if verdict["met"] else ("red", "not met")
+        console.print(f"[{style}]{word}:[/] {escape(verdict['assertion'])} – {escape(verdict['reason'])}")
+    if awaiting_judge := folder_judging_note(folder, [row.task_id]):
+        console.print(awaiting_judge)
     expected = expected_of(folder, row.task_id)
     if expected is None:
         console.print("The benchmark is not installed here; expected actions are not shown.")
@@ -198,15 +198,6 @@ def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conve
         for different in conversation.reward_info.get("different") or ():
             text = different if isinstance(different, str) else _plain(different)
             console.print(f"[red]not as it should be:[/] {escape(_shortened(text))}")
-
-
-def _print_verdicts(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
-    """Print what the judge decided, or that no judge was asked."""
-    for each in conversation.reward_info.get("nl_assertions") or ():
-        style, word = ("green", "met") if each["met"] else ("red", "not met")
-        console.print(f"[{style}]{word}:[/] {escape(each['assertion'])} – {escape(each['reason'])}")
-    if awaiting_judge := folder_judging_note(folder, [row.task_id]):
-        console.print(awaiting_judge)
 
 
 def _action(call: MadeCall | None) -> str:
@@ -239,13 +230,6 @@ def _finished(rows: Sequence[CommitRow]) -> str:
 
 def _imported_rows(rows: Sequence[CommitRow]) -> int:
     return sum(row.imported is not None for row in rows)
-
-
-def _origin(imported: ImportedFrom) -> str:
-    times = "" if imported.timed else "; it does not say when"
-    return (
-        f"imported from {imported.file}, row {imported.row} ({imported.format}, sha256 {imported.sha256[:12]}…){times}"
-    )
 
 
 def _took(row: CommitRow) -> str:
@@ -312,9 +296,6 @@ def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None
     if not as_json:
         transcript.head(folder, which.task_id, which.trial)
     for message in follow(folder, which):
-        if as_json:
-            click.echo(json.dumps(message, ensure_ascii=False))
-        else:
-            transcript.message(message)
+        emit(message, as_json=as_json, indent=None, text=partial(transcript.message, message))
     if not as_json:
         print_outcome(folder, which.task_id, which.trial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +22,7 @@ from tautools.cli.options import (
     show_config_option,
     workspace_option,
 )
-from tautools.cli.output import broken_rows, emit, print_wide, show_broken, show_resolved, sweep_progress
+from tautools.cli.output import broken_rows, emit, pick, print_wide, show_broken, show_resolved, sweep_progress
 from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
 from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tautools.sweep import SweepPlan, SweepResult, SweepStatus
+    from tautools.sweep import SweepPlan, SweepStatus
 
 _SWEEP_EPILOG = """\b
 Examples:
@@ -128,7 +128,8 @@ def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: b
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
     with sweep_progress(quiet=as_json) as on_event:
         result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
-    emit(_result_dict(result), as_json=as_json, text=str(result))
+    value = pick(result, "sweep executed interrupted finished cells") | {"took_s": round(result.took_s, 1)}
+    emit(value, as_json=as_json, text=str(result))
     if result.interrupted:
         raise SystemExit(EXIT_INTERRUPTED)
     if not result.finished:
@@ -146,7 +147,7 @@ def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
         _watch(sweep)
         return
     cells = sweep.status()
-    emit([asdict(cell) for cell in cells], as_json=as_json, text=lambda: print_wide(_status_table(cells)))
+    emit(list(cells), as_json=as_json, text=lambda: print_wide(_status_table(cells)))
 
 
 def _watch(sweep: SweepWatch) -> None:
@@ -182,37 +183,12 @@ def _show_plan(made: SweepPlan) -> None:
 def _plan_dict(made: SweepPlan) -> dict[str, Any]:
     return {
         "sweep": made.sweep.name,
-        "conversations": made.conversations,
-        "shared": made.shared,
-        "done": made.done,
-        "pending": made.pending,
+        **pick(made, "conversations shared done pending basis"),
         "estimate_s": round(made.estimate_s, 1),
-        "basis": made.basis,
         "context": [str(forecast) for forecast in made.context],
-        "servers": [
-            {"name": need.name, "model": need.model, "roles": need.roles, "cells": need.cells, "running": need.running}
-            for need in made.servers
-        ],
+        "servers": [pick(need, "name model roles cells running") for need in made.servers],
         "cells": [
-            {
-                **cell.cell.as_dict(),
-                "model": cell.model,
-                "planned": cell.planned,
-                "shared": cell.shared,
-                "pending": cell.pending,
-                "setting_id": cell.prepared.setting.id,
-            }
+            cell.cell.as_dict() | pick(cell, "model planned shared pending") | {"setting_id": cell.prepared.setting.id}
             for cell in made.cells
         ],
-    }
-
-
-def _result_dict(result: SweepResult) -> dict[str, Any]:
-    return {
-        "sweep": result.sweep,
-        "executed": result.executed,
-        "interrupted": result.interrupted,
-        "finished": result.finished,
-        "took_s": round(result.took_s, 1),
-        "cells": [asdict(cell) for cell in result.cells],
     }
