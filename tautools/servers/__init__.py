@@ -26,26 +26,17 @@ if TYPE_CHECKING:
     from tautools.servers.start import attach, attach_all, check_launch, launch
     from tautools.servers.state import Snapshot, State
 
-_HOMES = {
-    "as_base_url": "addresses",
-    "endpoints": "addresses",
-    "verify_target": "addresses",
-    "Diagnosis": "diagnose.causes",
-    "diagnose_log": "diagnose.causes",
-    "server_states": "metrics",
-    "Registry": "registry",
-    "launch_all": "replicas",
-    "launch_one_job": "replicas",
-    "Server": "server",
-    "open_server": "server",
-    "server_state": "server",
-    "attach": "start",
-    "attach_all": "start",
-    "check_launch": "start",
-    "launch": "start",
-    "Snapshot": "state",
-    "State": "state",
+_NAMES = {
+    "addresses": "as_base_url endpoints verify_target",
+    "diagnose.causes": "Diagnosis diagnose_log",
+    "metrics": "server_states",
+    "registry": "Registry",
+    "replicas": "launch_all launch_one_job",
+    "server": "Server open_server server_state",
+    "start": "attach attach_all check_launch launch",
+    "state": "Snapshot State",
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "Diagnosis",

@@ -88,11 +88,7 @@ def require_new(name: str, registry: Registry) -> None:
     """Raise a ServerError when a server of that name is registered."""
     known = registry.find(name)
     if known is not None:
-        raise ServerError(
-            f"A server named {name!r} is registered already.",
-            evidence=known.base_url,
-            next_step=f"Attach this one under another name, or `tautools server stop {name}` first.",
-        )
+        raise name_taken(known, "is registered already", known.base_url, "Forget")
 
 
 def first_model(base_url: str, key: str, http: Http) -> str:

@@ -1,6 +1,6 @@
 """What a backend is, and what can be checked of a launch before any of them starts it.
 
-A backend says where a server runs. To add one (SSH to rented machines, emit), write a class with these methods in a
+A backend says where a server runs. To add one, such as SSH to rented machines, write a class with these methods in a
 module of this package and add it to the table in the package's `__init__`; nothing else asks which backend it is.
 """
 

@@ -233,10 +233,30 @@ def server_lines(
     record = record.model_copy(update={"log_out": out, "log_err": err})
     env = _environment(params, site, record, workspace)
     before, after = _recipe_lines(params, site, env)
+    folder, rule = shlex.quote(str(workspace / "servers")), "=" * 36
     return [
-        *_setup_lines(site, env, workspace),
-        *_address_lines(params, site, record, workspace),
-        *_header_lines(record),
+        "trap : TERM  # the end is written down too when Slurm ends the job",
+        f"cd -- {shlex.quote(str(workspace))} || exit 1",
+        "",
+        *environment_lines(site),
+        *([_KERNEL_LINES] if site.device == "gaudi" else []),
+        "unset VLLM_PORT",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
+        "",
+        "# A free port of this node, and the address that others reach, written down for those who wait for it",
+        f"export TAUTOOLS_RECORD={shlex.quote(record.model_dump_json(exclude={'certificate'}))}",
+        f"found=$(umask 077; python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
+        _ANNOUNCE_PROGRAM,
+        "PYTHON",
+        ") || exit 1",
+        "unset TAUTOOLS_RECORD",
+        'read -r port base_url node <<< "$found"',
+        f"{KEY_VARIABLE}=$(cat -- {shlex.quote(record.key_file)}) || exit 1",
+        f"export {KEY_VARIABLE}",
+        "",
+        f'printf "%s\\n" {rule} "Starting {record.engine} server {record.name} on node: $node" \\',
+        f'  {shlex.quote(f"Model: {record.model}")} "Server base: $base_url" {rule}',
+        "",
         *cards,
         *before,
         *_run_lines(job_argv(params, site, record.alias), record, workspace, after),
@@ -263,46 +283,6 @@ def _environment(params: ServerParams, site: SiteParams, record: ServerRecord, w
             f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
         )
     return env
-
-
-def _setup_lines(site: SiteParams, env: dict[str, str], workspace: Path) -> list[str]:
-    return [
-        "trap : TERM  # the end is written down too when Slurm ends the job",
-        f"cd -- {shlex.quote(str(workspace))} || exit 1",
-        "",
-        *environment_lines(site),
-        *([_KERNEL_LINES] if site.device == "gaudi" else []),
-        "unset VLLM_PORT",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
-        "",
-    ]
-
-
-def _address_lines(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> list[str]:
-    folder = shlex.quote(str(workspace / "servers"))
-    text = record.model_dump_json(exclude={"certificate"})
-    return [
-        "# A free port of this node, and the address that others reach, written down for those who wait for it",
-        f"export TAUTOOLS_RECORD={shlex.quote(text)}",
-        f"found=$(umask 077; python3 - {folder} {shlex.quote(site.host)} {params.port or 0} <<'PYTHON'",
-        _ANNOUNCE_PROGRAM,
-        "PYTHON",
-        ") || exit 1",
-        "unset TAUTOOLS_RECORD",
-        'read -r port base_url node <<< "$found"',
-        f"{KEY_VARIABLE}=$(cat -- {shlex.quote(record.key_file)}) || exit 1",
-        f"export {KEY_VARIABLE}",
-        "",
-    ]
-
-
-def _header_lines(record: ServerRecord) -> list[str]:
-    rule = "=" * 36
-    return [
-        f'printf "%s\\n" {rule} "Starting {record.engine} server {record.name} on node: $node" \\',
-        f'  {shlex.quote(f"Model: {record.model}")} "Server base: $base_url" {rule}',
-        "",
-    ]
 
 
 def _run_lines(argv: list[str], record: ServerRecord, workspace: Path, after: list[str]) -> list[str]:
