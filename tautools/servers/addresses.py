@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from tautools.http import Http
     from tautools.params.models import RoleParams
     from tautools.records import Certificate, Check, ServerRecord
     from tautools.servers.checks.target import CheckContext
@@ -80,10 +79,8 @@ def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | No
     ParamsError
         When the address is not one.
     """
-    from tautools.http import Http
-
     target = replace(target, base_url=as_base_url(target.base_url))
-    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, http=Http(), on_check=on_check))
+    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +216,10 @@ def endpoints(
     ModelCallError
         When a hosted provider's key is missing.
     """
-    from tautools.http import Http
-
     registry = Registry(workspace)
     if role.provider == "openai" and records is None:
         records = registry.list()
-    search = _Search(role, role_name, registry, records or [], Http())
+    search = _Search(role, role_name, registry, records or [])
     if role.provider != "openai":
         return [search.hosted()]
     known = servers_for_role(role, search.records)
@@ -258,7 +253,6 @@ class _Search:
     role_name: str
     registry: Registry
     records: Sequence[ServerRecord]
-    http: Http
 
     @property
     def wanted(self) -> str:
@@ -281,7 +275,7 @@ class _Search:
         if known is not None and not self.role.api_key_env:
             key = self.registry.key(known)
         endpoint = Endpoint(base_url, self.role.model or "", key=key, name=known.name if known else "")
-        return self._checked(endpoint, ask_models(base_url, key=key, http=self.http))
+        return self._checked(endpoint, ask_models(base_url, key=key))
 
     def registered(self, candidates: Sequence[ServerRecord]) -> list[Endpoint]:
         with ThreadPoolExecutor(max_workers=min(32, len(candidates) or 1)) as pool:  # one that hangs delays none
@@ -295,7 +289,7 @@ class _Search:
         if ready:
             return ready
         problems = []
-        snapshots = states_of(candidates, self.registry, self.http)
+        snapshots = states_of(candidates, self.registry)
         for record, (_, problem), snapshot in zip(candidates, checked, snapshots, strict=True):
             state = f"not what was verified{problem}" if snapshot.state is State.READY else str(snapshot)
             problems.append(f"{record.name} is {state}")
@@ -316,7 +310,7 @@ class _Search:
         if record.certificate is None or self.registry.activity(record):
             return None, ": it is not verified"
         try:
-            done = recheck(target_of(record, self.registry.key(record)), http=self.http)
+            done = recheck(target_of(record, self.registry.key(record)))
         except ServerError as error:
             return None, f": {error.problem}"
         checks = (*record.certificate.checks, *done.checks)

@@ -31,7 +31,6 @@ from tautools.shell import Process, process_alive, start_detached, this_process
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tautools.http import Http
     from tautools.records import ServerRecord
 
 
@@ -207,10 +206,7 @@ class Watchdog:
     """
 
     def __init__(self, record: ServerRecord, *, workspace: Path, terms: LeaseTerms) -> None:
-        from tautools.http import Http
-
         self.record, self.workspace, self.terms = record, workspace, terms
-        self._http: Http = Http()
         self._last: Sample | None = None
         self._quiet_since: float | None = None
         self._silent_since: float | None = None
@@ -255,7 +251,7 @@ class Watchdog:
     def look(self) -> str:
         """Look once; return why the server has to end now, empty when it goes on."""
         now = time.time()
-        self._take(ask_metrics(self.record.base_url, http=self._http), now)
+        self._take(ask_metrics(self.record.base_url), now)
         owner = self.terms.owner
         gone = owner is not None and not process_alive(owner.pid, owner.started_at)
         self._write(seen_at=now, quiet_since=self._quiet_since, owner_gone=gone)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import ModelCallError
+from tautools.http import Http
 from tautools.servers.checks.target import root_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tautools.http import Http
     from tautools.records import ServerRecord
 
 
@@ -109,13 +109,13 @@ class ServerLoad:
     """Requests put back since the start for lack of KV cache."""
 
 
-def ask_metrics(base_url: str, *, http: Http, timeout_s: float = 3.0) -> Sample | None:
+def ask_metrics(base_url: str, *, timeout_s: float = 3.0) -> Sample | None:
     """Return a reading of the server's `/metrics`; None when it does not answer or reports nothing of vLLM's.
 
     The key is not sent: vLLM answers this without one.
     """
     try:
-        answer = http.get(f"{root_of(base_url)}/metrics", timeout_s=timeout_s)
+        answer = Http().get(f"{root_of(base_url)}/metrics", timeout_s=timeout_s)
     except ModelCallError:
         return None
     if answer.status != 200:
@@ -215,11 +215,9 @@ class WatchedServer:
 
 def server_states(workspace: Path) -> list[tuple[ServerRecord, Snapshot]]:
     """Return every registered server with its state now."""
-    from tautools.http import Http
-
     registry = Registry(workspace)
     records = registry.list()
-    return list(zip(records, states_of(records, registry, Http()), strict=True))
+    return list(zip(records, states_of(records, registry), strict=True))
 
 
 def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[WatchedServer]:
@@ -232,14 +230,12 @@ def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[
     former : sequence of WatchedServer, optional
         What the last look returned. A server that does not answer now keeps its load from then, with its age.
     """
-    from tautools.http import Http
-
     states = server_states(workspace)
     before = {(each.record.name, each.record.alias): each for each in former}
     answering = [
         record for record, snapshot in states if snapshot.state in _ANSWERING_STATES or snapshot.stage == "answering"
     ]
-    samples = _sample_all(answering, Http())
+    samples = _sample_all(answering)
     return [
         _watched_server(record, snapshot, samples.get(record.name), before.get((record.name, record.alias)))
         for record, snapshot in states
@@ -248,15 +244,13 @@ def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[
 
 def sample_servers(workspace: Path) -> list[WatchedServer]:
     """Return what one look shows; servers that are at work are asked twice, so that their rates are known."""
-    from tautools.http import Http
-
     first = poll_servers(workspace)
     busy = [each.record for each in first if each.sample is not None and each.sample.busy]
     if not busy:
         return first
     oldest = min(each.sample.at for each in first if each.sample is not None)
     time.sleep(max(0.0, oldest + BETWEEN_SAMPLES_S - time.monotonic()))
-    second = _sample_all(busy, Http())
+    second = _sample_all(busy)
     return [
         _watched_server(each.record, each.snapshot, second[each.record.name], each)
         if each.record.name in second
@@ -265,12 +259,12 @@ def sample_servers(workspace: Path) -> list[WatchedServer]:
     ]
 
 
-def _sample_all(records: Sequence[ServerRecord], http: Http) -> Mapping[str, Sample]:
+def _sample_all(records: Sequence[ServerRecord]) -> Mapping[str, Sample]:
     """Ask all side by side, so that one that hangs delays none."""
     if not records:
         return {}
     with ThreadPoolExecutor(max_workers=min(32, len(records))) as pool:
-        samples = pool.map(lambda record: ask_metrics(record.base_url, http=http), records)
+        samples = pool.map(lambda record: ask_metrics(record.base_url), records)
         return {record.name: sample for record, sample in zip(records, samples, strict=True) if sample is not None}
 
 

@@ -35,7 +35,6 @@ from tautools.servers.state import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tautools.http import Http
     from tautools.records import Certificate, Check, ServerRecord
 
 _MAX_STARTS = 3
@@ -72,7 +71,6 @@ class Server:
         self.workspace = Path(workspace)
         self.start_again = start_again
         self._registry = Registry(workspace)
-        self._client: Http | None = None
 
     def __repr__(self) -> str:
         return f"Server({self.record.name!r}, {self.record.model!r}, {self.record.base_url!r})"
@@ -84,7 +82,7 @@ class Server:
 
     def state(self) -> Snapshot:
         """Return how it is now, asked of its process or job and of its address."""
-        return _state(self.record, self._current(), Look(self._registry, self._http()))
+        return _state(self.record, self._current(), Look(self._registry))
 
     def endpoint(self) -> Endpoint:
         """Return what a model client needs to speak to it."""
@@ -184,7 +182,7 @@ class Server:
             )
         with self._registry.marked(record, "verifying"):
             target = target_of(record, self._registry.key(record), concurrency=concurrency)
-            certificate = certificate_of(record.name, run_checks(target, http=self._http(), on_check=on_check), record)
+            certificate = certificate_of(record.name, run_checks(target, on_check=on_check), record)
         simulated = record.simulated or certificate.simulated
         self.record = record.model_copy(update={"certificate": certificate, "simulated": simulated})
         if certificate.passed:
@@ -224,11 +222,6 @@ class Server:
             self.record = known
         return known
 
-    def _http(self) -> Http:
-        if self._client is None:
-            self._client = _new_http()
-        return self._client
-
 
 def open_server(name: str, *, workspace: Path) -> Server:
     """Return the handle of a registered server.
@@ -241,7 +234,7 @@ def open_server(name: str, *, workspace: Path) -> Server:
     return Server(Registry(workspace).get(name), workspace=workspace)
 
 
-def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = None) -> Snapshot:
+def server_state(record: ServerRecord, *, workspace: Path) -> Snapshot:
     """Return the state of one server now, asked of its process or job and of its address.
 
     Parameters
@@ -250,14 +243,12 @@ def server_state(record: ServerRecord, *, workspace: Path, http: Http | None = N
         The launch that is meant.
     workspace : Path
         Where it is registered.
-    http : Http, optional
-        A client of the network, to share one between many servers.
     """
     registry = Registry(workspace)
-    return _state(record, registry.current(record), Look(registry, http or _new_http()))
+    return _state(record, registry.current(record), Look(registry))
 
 
-def states_of(records: Sequence[ServerRecord], registry: Registry, http: Http) -> list[Snapshot]:
+def states_of(records: Sequence[ServerRecord], registry: Registry) -> list[Snapshot]:
     """Return the states of servers whose records were read just now, with one question to Slurm for all.
 
     They are asked side by side, so one that hangs delays none.
@@ -266,8 +257,8 @@ def states_of(records: Sequence[ServerRecord], registry: Registry, http: Http) -
     ----------
     records : sequence of ServerRecord
         As the registry has them.
-    registry, http
-        Where they are registered, and the client of the network.
+    registry : Registry
+        Where they are registered.
     """
     if not records:
         return []
@@ -276,7 +267,7 @@ def states_of(records: Sequence[ServerRecord], registry: Registry, http: Http) -
         from tautools.servers.backends.slurm import ask_jobs
 
         jobs = ask_jobs(records)
-    look = Look(registry, http, jobs)
+    look = Look(registry, jobs)
     with ThreadPoolExecutor(max_workers=min(32, len(records))) as pool:
         return list(pool.map(lambda record: _state(record, record, look), records))
 
@@ -291,7 +282,7 @@ def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
     registry : Registry
         Where it is registered.
     """
-    snapshot = _state(record, registry.current(record), Look(registry, _new_http()))
+    snapshot = _state(record, registry.current(record), Look(registry))
     backend = backend_of(record)
     if backend.owns and (snapshot.state.final or snapshot.state is State.DEGRADED):
         return diagnose_end(record, registry, job_state=backend.job_state(record))
@@ -332,12 +323,6 @@ def follow(record: ServerRecord, *, workspace: Path, lines: int = 0, poll_s: flo
         if ended:
             return
         time.sleep(poll_s)
-
-
-def _new_http() -> Http:
-    from tautools.http import Http
-
-    return Http()
 
 
 def _state(record: ServerRecord, current: ServerRecord | None, look: Look) -> Snapshot:

@@ -201,7 +201,6 @@ def attach(
     VerifyError
         When a check fails; nothing is registered then.
     """
-    from tautools.http import Http
     from tautools.servers.backends.attached import first_model, register, require_new
 
     registry, base_url = Registry(workspace), as_base_url(url)
@@ -211,7 +210,7 @@ def attach(
             next_step="Put the key in an environment variable and name it with --key-env.",
         )
     require_new(check_name(name), registry)
-    model = model or first_model(base_url, key, Http())
+    model = model or first_model(base_url, key)
     record = register(name, base_url, registry, model=model, key=key, group=group)
     server = Server(record, workspace=workspace)
     try:

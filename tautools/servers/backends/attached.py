@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from tautools.http import Http
     from tautools.servers.backends.base import LaunchRequest, Look
     from tautools.servers.registry import Registry
 
@@ -91,9 +90,9 @@ def require_new(name: str, registry: Registry) -> None:
         raise name_taken(known, "is registered already", known.base_url, "Forget")
 
 
-def first_model(base_url: str, key: str, http: Http) -> str:
+def first_model(base_url: str, key: str) -> str:
     """Return the first model that a server lists; raise a VerifyError when it lists none."""
-    answer = ask_models(base_url, key=key, http=http)
+    answer = ask_models(base_url, key=key)
     if not answer.names:
         refused = answer.status in {401, 403}
         raise VerifyError(

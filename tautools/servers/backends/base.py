@@ -23,7 +23,6 @@ from tautools.servers.state import answering_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tautools.http import Http
     from tautools.params.models import ServerParams, SiteParams
     from tautools.servers.checks.target import ModelList
     from tautools.servers.registry import Registry
@@ -47,16 +46,15 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at servers shares: one client of the network, one answer of Slurm for all jobs."""
+    """What one look at servers shares: one answer of Slurm for all jobs."""
 
     registry: Registry
-    http: Http
     jobs: Mapping[str, SlurmJob] | None = None
     """What Slurm said of the jobs just now; a backend asks for its own job where this is None."""
 
     def ask(self, record: ServerRecord) -> tuple[ModelList, Snapshot | None]:
         """Ask the address of a server which models it serves; return its state too when it answers."""
-        answer = ask_models(record.base_url, key=self.registry.key(record), http=self.http)
+        answer = ask_models(record.base_url, key=self.registry.key(record))
         if answer.status == 0:
             return answer, None
         return answer, answering_state(record, answer, verifying=self.registry.activity(record) == "verifying")

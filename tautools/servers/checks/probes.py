@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault, ModelCallError
+from tautools.http import Http
 from tautools.records import ModelConfig, Role, Sampling, Thinking
 from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, root_of
 from tautools.servers.diagnose.causes import diagnose_answer
@@ -203,7 +204,7 @@ def check_thinking(context: CheckContext) -> str:
     """
     target = context.target
     body = {"model": context.model, "messages": _THINKING_QUESTION, "temperature": 0, "max_tokens": 64}
-    answer = context.http.post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
+    answer = Http().post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
     if answer.status != 200:
         raise CheckFailedError(f"the question was answered {answer.status}: {short(answer.text, 200)}")
     try:
@@ -300,7 +301,7 @@ def check_concurrency(context: CheckContext) -> str:
 
 def _preemptions(context: CheckContext) -> float | None:
     try:
-        answer = context.http.get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
+        answer = Http().get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
     except ModelCallError:
         return None
     counters = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import tautools
 from tautools.errors import ModelCallError
+from tautools.http import Http
 from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
 from tautools.records import Certificate, Check, Thinking
 from tautools.servers.checks.target import (
@@ -36,7 +37,6 @@ from tautools.shell import group_members, process_alive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tautools.http import Http
     from tautools.records import ServerRecord
 
 _CONNECTIONS = 16
@@ -46,21 +46,19 @@ _Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], str]]"
 """Number, name, and the function, which returns what it saw or raises `CheckFailedError` or `NotApplicableError`."""
 
 
-def run_checks(target: CheckTarget, *, http: Http, on_check: Callable[[Check], None] | None = None) -> CheckContext:
+def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> CheckContext:
     """Run every check and return what was found, in order; a failed check raises nothing.
 
     Parameters
     ----------
     target : CheckTarget
         The address and what is expected there.
-    http : Http
-        The network client.
     on_check : callable, optional
         Called with each check as it is done, in order.
     """
     from tautools.servers.checks import probes
 
-    context = CheckContext(target, http, model=target.model)
+    context = CheckContext(target, model=target.model)
     working: list[_Step] = [(4, "key", check_key), (5, "chat", probes.check_chat)]
     if target.thinking is not Thinking.DEFAULT:
         working.append((6, "thinking", probes.check_thinking))
@@ -77,15 +75,9 @@ def run_checks(target: CheckTarget, *, http: Http, on_check: Callable[[Check], N
     return context
 
 
-def recheck(target: CheckTarget, *, http: Http) -> CheckContext:
-    """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified.
-
-    Parameters
-    ----------
-    target, http
-        As of `run_checks`.
-    """
-    context = CheckContext(target, http, model=target.model)
+def recheck(target: CheckTarget) -> CheckContext:
+    """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified."""
+    context = CheckContext(target, model=target.model)
     _run(context, [*_IDENTITY_CHECKS, (4, "key", check_key)])
     return context
 
@@ -209,20 +201,20 @@ def _check_port(context: CheckContext) -> str:
 
 def _check_health(context: CheckContext) -> str:
     url = f"{root_of(context.target.base_url)}/health"
-    answer = context.http.get(url, timeout_s=5.0)
+    answer = Http().get(url, timeout_s=5.0)
     if answer.status in {404, 405} and context.target.process is None:
         raise NotApplicableError("it has no /health, as hosted gateways often have none")
     if answer.status != 200:
         raise CheckFailedError(f"{url} answers {answer.status}: {answer.text[:200]}")
     with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
-        version = context.http.get(f"{root_of(context.target.base_url)}/version", timeout_s=5.0)
+        version = Http().get(f"{root_of(context.target.base_url)}/version", timeout_s=5.0)
         context.version = str(version.json()["version"]) if version.status == 200 else ""
     return f"version {context.version}" if context.version else "answers"
 
 
 def _check_identity(context: CheckContext) -> str:
     target = context.target
-    models = ask_models(target.base_url, key=target.key, http=context.http, timeout_s=10.0)
+    models = ask_models(target.base_url, key=target.key, timeout_s=10.0)
     context.models = models
     if models.status in {401, 403}:
         what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
@@ -251,7 +243,7 @@ def _require_one_server(context: CheckContext, first: ModelList) -> None:
     The kernel divides new connections among them, and each question opens one: with half of them each, the other server
     stays unseen once in thousands of checks. Only an answer counts; a busy server may let a question time out.
     """
-    ask = partial(ask_models, key=context.target.key, http=context.http, timeout_s=10.0)
+    ask = partial(ask_models, key=context.target.key, timeout_s=10.0)
     other = ""
     with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
         for models in pool.map(ask, [context.target.base_url] * _CONNECTIONS):
@@ -270,7 +262,7 @@ def check_key(context: CheckContext) -> str:
     if not context.target.key:
         raise NotApplicableError("no key was given, so none is tested")
     for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():
-        answer = ask_models(context.target.base_url, key=key, http=context.http)
+        answer = ask_models(context.target.base_url, key=key)
         if answer.status == 0:
             raise CheckFailedError(f"it did not answer a question {which}: {answer.detail}")
         if answer.status not in {401, 403}:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ModelCallError
+from tautools.http import Http
 from tautools.llm.types import Endpoint
 from tautools.params.find import nearest
 from tautools.records import Check, Thinking
@@ -13,7 +14,6 @@ from tautools.records import Check, Thinking
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tautools.http import Http
     from tautools.records import ServerRecord
 
 
@@ -40,7 +40,7 @@ class ModelList:
         return tuple(self.lengths)
 
 
-def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -> ModelList:
+def ask_models(base_url: str, *, key: str, timeout_s: float = 3.0) -> ModelList:
     """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer, whatever it is; never raises.
 
     Parameters
@@ -49,8 +49,6 @@ def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -
         The address; ends in `/v1`.
     key : str
         Sent as `Authorization: Bearer`; empty sends none.
-    http : Http
-        The network client.
     timeout_s : float
         For connecting, and for each wait for data [s].
 
@@ -60,7 +58,7 @@ def ask_models(base_url: str, *, key: str, http: Http, timeout_s: float = 3.0) -
         With status 0 when there was no answer; `detail` says why there are no names.
     """
     try:
-        answer = http.get(f"{base_url}/models", key=key, timeout_s=timeout_s)
+        answer = Http().get(f"{base_url}/models", key=key, timeout_s=timeout_s)
     except ModelCallError as error:
         return ModelList(0, detail=error.evidence or error.problem)
     if answer.status != 200:
@@ -119,7 +117,6 @@ class CheckContext:
     """What the checks so far have learned about a server."""
 
     target: CheckTarget
-    http: Http
     model: str = ""
     models: ModelList | None = None
     version: str = ""
