@@ -3,11 +3,12 @@
     python examples/hello.py
 
 The model is simulated, so no accelerator and no weights are needed. For a real one, name its server file in place of
-`sim-large`: `tautools config list servers` lists them. Everything is kept in the folder `hello`; running this again
-finds the two tasks done and only prints the score.
+`sim-large`: `tautools config list servers` lists them. Everything is kept in `hello/`; a second run asks no model.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import tautools as tt
 
@@ -17,6 +18,7 @@ SERVER = "sim-large"
 
 def main() -> None:
     """Start a server, run two tasks of tau2's retail env, print the score, stop the server."""
+    Path(WORKSPACE).mkdir(exist_ok=True)
     servers = tt.launch(SERVER, workspace=WORKSPACE)
     try:
         servers.wait_ready(on_check=print)

@@ -1,7 +1,7 @@
 """The verbs of `import tautools as tt`: the same as on the command line, for notebooks and scripts.
 
-Servers, sites and sweeps are given by name or path. The workspace is the folder that everything goes to: the argument,
-else the variable TAUTOOLS_WORKSPACE, else the current folder.
+Servers, sites and sweeps are given by name or path. The workspace is the folder that everything goes to; it must
+exist: the argument, else the variable TAUTOOLS_WORKSPACE, else the current folder.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RUN_ARGUMENTS = {option.removeprefix("--").replace("-", "_"): name for name, option in RUN_OPTIONS.items()}
 """The options of `tautools run` as keyword arguments, with the params they set."""
+_folder = partial(workspace_path, must_exist=True)
 
 
 class ServerList(list["Server"]):
@@ -63,7 +64,7 @@ def launch(
     *names : str, Path or ServerParams
         Server files by name or path, in the order of their start.
     workspace : str or Path, optional
-        Where they are registered and write their logs; made when it does not exist.
+        Where they are registered and write their logs.
     site : str, Path or SiteParams, optional
         Where they run, such as `sol-gaudi` for Slurm jobs; the workspace's own site by default, else this machine.
     overrides : sequence of str
@@ -89,7 +90,7 @@ def launch(
     """
     from tautools.servers import launch_all
 
-    folder = workspace_path(workspace)
+    folder = _folder(workspace)
     by_name = partial(load_server, workspace=folder, overrides=overrides)
     params = [by_name(name) if isinstance(name, str | Path) else name for name in names]
     chosen = workspace_site(folder, site) if site is None or isinstance(site, str | Path) else site
@@ -137,7 +138,7 @@ def verify(
 
     if ":" in server or "/" in server:
         return verify_target(CheckTarget(server, model, key=key, concurrency=concurrency), on_check=on_check)
-    folder = workspace_path(workspace, must_exist=True)
+    folder = _folder(workspace)
     return open_server(server, workspace=folder).verify(on_check, concurrency=concurrency)
 
 
@@ -151,7 +152,7 @@ def servers(workspace: str | Path | None = None) -> ServerList:
     """
     from tautools.servers import Registry, Server
 
-    folder = workspace_path(workspace, must_exist=True)
+    folder = _folder(workspace)
     return ServerList(Server(record, workspace=folder) for record in Registry(folder).list())
 
 
@@ -205,7 +206,7 @@ def run(
     >>> tt.run(env="retail", strategy="fc", server="sim-large", user_server="sim-user", limit=2)  # doctest: +SKIP
     >>> tt.run("demo", cells="0-3")  # doctest: +SKIP
     """
-    folder = workspace_path(workspace)
+    folder = _folder(workspace)
     if sweep is not None:
         if options or start_servers:
             raise ParamsError(
@@ -246,7 +247,7 @@ def plan(
     """
     from tautools.sweep import plan_sweep
 
-    folder = workspace_path(workspace, must_exist=True)
+    folder = _folder(workspace)
     return plan_sweep(_sweep_params(sweep, folder, overrides), workspace=folder, only=_indices(cells))
 
 
@@ -271,7 +272,7 @@ def status(
     """
     from tautools.sweep import sweep_status
 
-    folder = workspace_path(workspace, must_exist=True)
+    folder = _folder(workspace)
     return sweep_status(_sweep_params(sweep, folder, overrides), workspace=folder, only=_indices(cells))
 
 
@@ -301,7 +302,7 @@ def report(
     """
     from tautools.report import build_reports
 
-    folder = workspace_path(workspace, must_exist=True)
+    folder = _folder(workspace)
     return build_reports(workspace=folder, sweep=sweep, out=Path(out).expanduser() if out is not None else None)
 
 
@@ -343,7 +344,7 @@ def import_results(
     from tautools.importers import ImportRequest
     from tautools.importers import import_results as import_files
 
-    request = ImportRequest(workspace_path(workspace), _run_flags(options), overrides, comparable)
+    request = ImportRequest(_folder(workspace), _run_flags(options), overrides, comparable)
     return import_files([Path(path).expanduser() for path in paths], request, dry_run=dry_run)
 
 
@@ -381,7 +382,7 @@ def show(
     from tautools.run.ledger import rows_of
     from tautools.run.show import choose_folders, choose_row, only_folder
 
-    folders = choose_folders(workspace_path(workspace, must_exist=True), env=env, strategy=strategy, model=model)
+    folders = choose_folders(_folder(workspace), env=env, strategy=strategy, model=model)
     if task is not None:
         folder = only_folder(folders)
         print_conversation(folder, choose_row(folder, str(task), trial), full=full)

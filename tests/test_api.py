@@ -76,6 +76,7 @@ def test_a_cell_runs_from_options_and_is_read_again(tmp_path: Path, capsys: pyte
     assert "2/2" in capsys.readouterr().out
     tt.show(workspace=tmp_path, env="retail", task="1")
     assert "passed" in capsys.readouterr().out
+    (tmp_path / "mine").mkdir()
     mine = tt.import_results(
         result.folder / "num_trials-1.json", workspace=tmp_path / "mine", dry_run=True, user_strategy=None
     )
@@ -105,6 +106,8 @@ def test_an_address_is_verified(tmp_path: Path) -> None:
         (lambda here: tt.run("dmo", workspace=here), "There is no sweep called 'dmo'. Did you mean `demo`?"),
         (lambda here: tt.launch("sim-smal", workspace=here), "There is no server called 'sim-smal'. Did you mean"),
         (lambda here: tt.plan("demo", workspace=here / "typo"), "does not exist"),
+        (lambda here: tt.run("demo", workspace=here / "typo"), "does not exist"),
+        (lambda here: tt.launch("sim-large", workspace=here / "typo"), "does not exist"),
         (lambda here: tt.servers(here / "typo"), "does not exist"),
         (lambda here: tt.show(workspace=here, task="0"), "Nothing has been run here."),
     ],

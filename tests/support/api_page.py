@@ -39,8 +39,8 @@ tt.report()                                                   # HTML, Markdown a
 servers.stop()
 ```
 
-`examples/hello.py` is the same as a program. Servers, sites and sweeps are given by name or path. The workspace is the
-argument `workspace`, else the variable `TAUTOOLS_WORKSPACE`, else the current folder. Wrong input ends in a
+`examples/hello.py` is the same as a program. Servers, sites and sweeps are given by name or path. The workspace is a
+folder that exists: the argument, else the variable `TAUTOOLS_WORKSPACE`, else the current folder. Wrong input ends in a
 `TautoolsError` before any work; it says what is wrong, what was seen and what to do next.
 
 | Verb | What it does | Command line |
