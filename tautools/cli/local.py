@@ -13,16 +13,24 @@ import click
 from click.core import ParameterSource
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbCommand
-from tautools.cli.options import dry_run_option, json_option, set_option, site_option, workspace_option
-from tautools.cli.output import cell_progress, cell_result_dict, emit, watch_starts
+from tautools.cli.options import (
+    dry_run_option,
+    json_option,
+    run_flags,
+    run_options,
+    set_option,
+    site_option,
+    workspace_option,
+)
+from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, watch_starts
 from tautools.cli.run import plan_dict, plan_text
 from tautools.cli.server import start_watchdogs
 from tautools.cli.server_plan import LayoutRequest, stagger_value
 from tautools.errors import ParamsError
-from tautools.files import expand_home, write_atomic
+from tautools.files import ensure_folder, expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
 from tautools.params.check import validated
-from tautools.params.models import RoleParams, ServerParams, SiteParams
+from tautools.params.models import RoleParams, ServerParams
 from tautools.params.paths import looks_like_path
 from tautools.params.yaml import ParamsTree, apply_overrides
 from tautools.run import prepare_cell, run_cell
@@ -171,11 +179,8 @@ Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again)
 @click.option("--tool-call-parser", default="hermes", show_default=True, help="For a model without a server file.")
 @click.option("--domains", "--envs", "domains", cls=ListOption, default=("retail,telecom,airline",), show_default=True,
               help="In turn.")  # fmt: skip
-@click.option("--strategy", default="fc", show_default=True, help="How the agent is prompted.")
+@run_options("strategy", "num_trials", "tasks.limit", "concurrency")
 @click.option("--max-steps", type=click.IntRange(1), default=200, show_default=True, help="Of one conversation.")
-@click.option("--num-trials", type=click.IntRange(1), default=1, show_default=True, help="Trials of each task.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many tasks of each domain.")
-@click.option("--concurrency", type=click.IntRange(1), help="Conversations at a time.  [default: 8 for each server]")
 @click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False),
               help="Copy each domain's results there, as DOMAIN.json.")  # fmt: skip
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Link the servers' logs there.")
@@ -190,20 +195,21 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
     """Start N servers of one model, run the domains in turn, stop the servers.
 
     What is finished is never run again: type the same command to go on. Everything is checked before a server starts.
+    By default each server gets 8 conversations at a time.
     """
     given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     agent, user, servers = _roles_and_servers(workspace, options, given)
-    options["site"] = _site_here(options["site"], given)
+    if "site" not in given:  # the workspace's own site, with its servers as processes of this machine
+        options["site"] = options["site"].model_copy(update={"scheduler": "none"})
     if options["user_llm"] is None:
         click.echo("No --user-llm is given: the agent's model plays the customer, too.", err=True)
-    cells = [
-        prepare_cell(resolve_run(flags, workspace=workspace).params, workspace=workspace, need_servers=False)
-        for flags in _run_flags(agent, user, options)
-    ]
-    _check_running(cells[0], servers, workspace)
+    flags = _run_flags(agent, user, options)
+    runs = [resolve_run({"env": domain} | flags, workspace=workspace).params for domain in options["domains"]]
+    cells = [prepare_cell(run, workspace=workspace, need_servers=False) for run in runs]
     if options["dry_run"]:
         _show_plan(cells, servers, as_json=as_json)
         return
+    _check_running(cells[0], servers, workspace)
     results: list[CellResult] = []
     with _sigterm_as_interrupt(), _running(servers, workspace, options, quiet=as_json):
         for cell in cells:
@@ -227,7 +233,7 @@ def _roles_and_servers(
         unused = [option for name, option in _STARTING.items() if name in given]
         if unused:
             raise click.UsageError(f"{', '.join(unused)}: for servers that are started; leave out --skip-server-start")
-        agent = _attached_role(model, workspace)
+        agent = _attached_role(model, workspace, dry_run=options["dry_run"])
         if agent is None:
             agent = RoleParams(model=load_server(model, workspace=workspace).serves if model in files else model)
         return agent, user_role(options["user_llm"], agent, workspace=workspace)[0], []
@@ -244,11 +250,11 @@ def _roles_and_servers(
     return agent, user, servers
 
 
-def _attached_role(model: str, workspace: Path) -> RoleParams | None:
+def _attached_role(model: str, workspace: Path, *, dry_run: bool) -> RoleParams | None:
     """Return the role of a registered server; those of the workspace's `model_config_local.json` are attached first."""
     role = running_role(model, workspace=workspace)
     file = workspace / MODEL_CONFIG
-    if role is not None or not file.is_file():
+    if role is not None or dry_run or not file.is_file():
         return role
     servers, failures = attach_all(read_model_config(file), workspace=workspace)
     for name, error in failures.items():
@@ -259,24 +265,12 @@ def _attached_role(model: str, workspace: Path) -> RoleParams | None:
     return running_role(model, workspace=workspace)
 
 
-def _site_here(site: SiteParams, given: set[str]) -> SiteParams:
-    """Return the site that was named, else the workspace's own with its servers as processes of this machine."""
-    return site if "site" in given else site.model_copy(update={"scheduler": "none"})
-
-
-def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the flags of one run for each domain."""
-    flags = {
-        "strategy": options["strategy"],
-        "num_trials": options["num_trials"],
-        "tasks.limit": options["limit"],
-        "concurrency": options["concurrency"] or 8 * options["num_servers"],
-        "limits.max_steps": options["max_steps"],
-    }
+def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags of every domain's run."""
+    flags = {"concurrency": 8 * options["num_servers"], "limits.max_steps": options["max_steps"]} | run_flags(options)
     for name, role in (("agent", agent), ("user", user)):
         flags |= {f"{name}.{key}": value for key, value in role.model_dump(exclude_defaults=True).items()}
-    for domain in options["domains"]:
-        yield {"env": domain} | flags
+    return flags
 
 
 def _check_running(cell: Cell, servers: Sequence[ServerParams], workspace: Path) -> None:
@@ -289,7 +283,7 @@ def _check_running(cell: Cell, servers: Sequence[ServerParams], workspace: Path)
 
 def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_json: bool) -> None:
     plans = [plan_dict(cell) for cell in cells]
-    starting = [{"name": params.name, "model": params.model, "replicas": params.replicas} for params in servers]
+    starting = [pick(params, "name model replicas") for params in servers]
     lines = [f"{params.name}: {params.replicas} x {params.model} would be started" for params in servers]
     lines += [plan_text(cell, plan) for cell, plan in zip(cells, plans, strict=True)]
     emit({"servers": starting, "domains": plans}, as_json=as_json, text="\n".join(lines))
@@ -323,8 +317,8 @@ def _running(
         terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
         start_watchdogs(started, terms)
         aliases = [server.record.alias for server in started]
-        if options["log_dir"] is not None:
-            _link_logs(started, options["log_dir"])
+        for server in started if options["log_dir"] is not None else ():
+            _link_logs(server, ensure_folder(options["log_dir"]))
         for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=quiet).values():
             raise error
         # One that lost its port and was started again is another launch, which has no watchdog yet.
@@ -352,13 +346,11 @@ def _model_config(servers: Sequence[Server], workspace: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _link_logs(servers: Sequence[Server], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for server in servers:
-        for log in (Path(server.record.log_out), Path(server.record.log_err)):
-            link = folder / log.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(log)
+def _link_logs(server: Server, folder: Path) -> None:
+    for log in (Path(server.record.log_out), Path(server.record.log_err)):
+        link = folder / log.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(log)
 
 
 def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
@@ -367,19 +359,14 @@ def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
     if not quiet:
         click.echo(str(result))
     if output is not None and result.view is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_atomic(output / f"{cell.run.env}.json", result.view.read_bytes())
+        write_atomic(ensure_folder(output) / f"{cell.run.env}.json", result.view.read_bytes())
     return result
 
 
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Stop the servers on SIGTERM too, as a job's end sends it."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from tautools.cli.options import (
     site_option,
     workspace_option,
 )
-from tautools.cli.output import broken_rows, emit, show_broken, show_resolved
+from tautools.cli.output import broken_rows, emit, pick, show_broken, show_resolved
 from tautools.cli.server_plan import show_profile
 from tautools.params import (
     KINDS,
@@ -69,8 +69,7 @@ def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) ->
         made = write_workspace(plan)
         written, kept = made.written, made.kept
     value = {
-        "workspace": plan.workspace,
-        "site": plan.site,
+        **pick(plan, "workspace site"),
         "dry_run": dry_run,
         "written": written,
         "kept": kept,
