@@ -79,7 +79,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> N
     path : Path
         The file. Its folder must exist.
     data : bytes or str
-        What it shall hold; text is written as UTF-8.
+        Its content; text is written as UTF-8.
     mode : int, optional
         Permission bits, such as 0o600; set before anything is written.
 
@@ -261,7 +261,7 @@ def exclusive(path: Path, *, wait_s: float = 120.0, stale_s: float = 30.0) -> It
             _break_lock(path, seen)
         if time.monotonic() > deadline:
             raise FilesError(
-                f"{path} is held by another process for more than {wait_s:g} s.",
+                f"{path} has been locked by another process for more than {wait_s:g} s.",
                 evidence=seen.partition("\n")[2],
                 next_step=f"If that process is gone, remove the file: `rm {path}`.",
             )

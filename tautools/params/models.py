@@ -40,7 +40,7 @@ class SiteParams(Params):
     constraint: str | None = None
     """Features that a node must have, as `sbatch --constraint` takes them."""
     exclude: list[str] = Field(default_factory=list)
-    """Nodes that no job shall run on, each as `sbatch --exclude` takes it."""
+    """Nodes that no job runs on, each as `sbatch --exclude` takes it."""
     device: Literal["cuda", "gaudi", "cpu", "none"] = "none"
     modules: list[str] = Field(default_factory=list)
     """`module load` arguments, one per line of the job script."""
@@ -182,9 +182,9 @@ class RoleParams(Params):
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: Thinking = Thinking.DEFAULT
     thinking_switch: ThinkingSwitch | None = None
-    """How the model is told to think or not to; its family's way when not given."""
+    """How the model is switched between thinking and not; its family's way when not given."""
     description: str = ""
-    """What an orchestrating agent is told about this model, when it is an expert."""
+    """What an orchestrating agent reads about this model, when it is an expert."""
 
     @model_validator(mode="before")
     @classmethod
@@ -334,7 +334,7 @@ class SweepParams(SharedRunParams):
     @model_validator(mode="after")
     def _has_models(self) -> SweepParams:
         if self.user_strategy is UserStrategy.HUMAN:
-            raise ValueError("nobody sits beside the cells of a sweep; play the customer in `tautools run`")
+            raise ValueError("nobody can play the customer in the cells of a sweep; use `tautools run` for that")
         return self
 
     @property

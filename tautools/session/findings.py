@@ -183,10 +183,11 @@ class SessionContext:
         command = str(Path(self.site.serve_command[0] if self.site.serve_command else "vllm").expanduser())
         if not self.activation:
             path = self.which(command)
-            python = Path(path).resolve().parent / "python" if path else None
-            return SiteEnvironment(path or "", self._versions([str(python)]) if python and python.is_file() else None)
-        lines = [f"{line} || exit 3" for line in self.activation]
-        script = "\n".join([*lines, f"command -v {shlex.quote(command)} || echo", 'exec python -c "$0"'])
+            python = Path(path).resolve().parent / "python" if path and self.site.pins else None
+            lines = self.ask([str(python), "-c", _LIST_PACKAGES]) if python and python.is_file() else []
+            return SiteEnvironment(path or "", json.loads(lines[-1]) if lines else None)
+        activate = [f"{line} || exit 3" for line in self.activation]
+        script = "\n".join([*activate, f"command -v {shlex.quote(command)} || echo", 'exec python -c "$0"'])
         done = self.run(["bash", "-lc", script, _LIST_PACKAGES], timeout_s=60.0)
         path, _, packages = done.stdout.rpartition("\n{") if done else ("", "", "")
         if done is None or done.exit_code == 3 or not packages:
@@ -195,10 +196,6 @@ class SessionContext:
                 self.which(command) or "", None, f"`{'; '.join(self.activation)}` fails here: {error[:200]}"
             )
         return SiteEnvironment(path.strip().splitlines()[-1] if path.strip() else "", json.loads("{" + packages))
-
-    def _versions(self, python: Sequence[str]) -> dict[str, str] | None:
-        lines = self.ask([*python, "-c", _LIST_PACKAGES])
-        return json.loads(lines[-1]) if lines else None
 
     def hide(self, text: str) -> str:
         """Return `text` without the values of secret variables and without passwords in addresses."""

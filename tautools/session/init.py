@@ -50,7 +50,7 @@ class AgentProject:
                 "`tautools import` can take them"
             )
         if self.logs:
-            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools are written beside them")
+            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools are written there too")
         return lines
 
 
