@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tautools
@@ -16,7 +16,7 @@ from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
 from tautools.importers.plan import plan_import
-from tautools.importers.rows import LooseJson, RowStatus, SourceFacts, SourceFile, read_loosely, unzipped
+from tautools.importers.rows import RowStatus, SourceFacts, SourceFile, part, read_loosely, unzipped
 from tautools.records import Event
 from tautools.run.exporters.tau_bench import write_view
 from tautools.run.folder import claim_folder
@@ -24,11 +24,10 @@ from tautools.run.ledger import ResultsWriter, read_events, read_ledger
 from tautools.run.plan import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tautools.importers.plan import ImportGroup, ImportPlan, ImportRequest
-    from tautools.importers.rows import SourceRow
 
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".eval")
@@ -96,12 +95,13 @@ def _result_files(given: Path) -> Iterable[Path]:
 
 def _belongs_to_another(path: Path) -> bool:
     """Whether a file is part of a folder of ours, or of tau2-bench's, where it is read with its results.json."""
-    parent = path.parent
-    ours = path.name == "setting.json" or (
-        parent.name in {"conversations", "ledger", "calls", "events", "certificates"}
-        and (parent.parent / "setting.json").exists()
+    folder = path.parent
+    ours = folder.name in {"conversations", "ledger", "calls", "events", "certificates"}
+    return (
+        path.name == "setting.json"
+        or (ours and (folder.parent / "setting.json").exists())
+        or (folder.name == "simulations" and (folder.parent / "results.json").exists())
     )
-    return ours or (parent.name == "simulations" and (parent.parent / "results.json").exists())
 
 
 def _read_file(path: Path) -> SourceFile:
@@ -112,23 +112,19 @@ def _read_file(path: Path) -> SourceFile:
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(_ZIP):
         return _read_inspect(path, sha256)
-    data, torn = unzipped(raw)
-    loose = read_loosely(data)
-    notes = [torn] if torn else []
-    value = loose.whole
+    data, notes = unzipped(raw)
+    value, odd = read_loosely(data)
+    notes += odd
     if isinstance(value, dict) and value.keys() >= _INSPECT:
         return _read_inspect(path, sha256)
-    if isinstance(value, dict) and tau2_bench.is_results(value):
-        return _read_tau2(path, sha256, value, [*notes, *loose.notes])
-    if isinstance(value, list):
-        loose = LooseJson(rows=tuple(value))
-    if isinstance(value, dict) and tau_bench.is_rows([value]):
-        loose = LooseJson(rows=(value,))
-    if tau_bench.is_rows(loose.rows):
-        return _read_rows(path, sha256, loose.rows, [*notes, *loose.notes])
-    if not data.strip() or (isinstance(value, list) and not value):
+    if tau2_bench.is_results(value):
+        return _read_tau2(path, sha256, value, notes)
+    rows = value if isinstance(value, list) else [value]
+    if tau_bench.is_rows(rows):
+        return _read_rows(path, sha256, rows, notes)
+    if not data.strip() or value == []:
         return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "empty"])
-    raise _unknown_format(path, value if value is not None else loose.rows, [*notes, *loose.notes])
+    raise _unknown_format(path, value, notes)
 
 
 def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str]) -> SourceFile:
@@ -141,16 +137,12 @@ def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str])
 
 
 def _read_tau2(path: Path, sha256: str, value: Mapping[str, Any], notes: list[str]) -> SourceFile:
-    facts = tau2_bench.results_facts(value)
     simulations = list(value.get("simulations") or ())
-    beside = list(_simulations_beside(path))
-    if beside:
+    if beside := list(_simulations_beside(path)):
         simulations += [each for _, each in beside]
         sha256 = hashlib.sha256(b"".join([sha256.encode(), *(raw for raw, _ in beside)])).hexdigest()
         notes.append(f"with {len(beside)} files of simulations/; the hash is over all")
-        facts = replace(
-            facts, reward_basis=tau2_bench.results_facts({**value, "simulations": simulations}).reward_basis
-        )
+    facts = tau2_bench.results_facts({**value, "simulations": simulations})
     indexed = value.get("simulation_index")
     if isinstance(indexed, list) and len(indexed) != len(simulations):
         notes.append(f"its index names {len(indexed)} simulations, {len(simulations)} are there")
@@ -179,13 +171,17 @@ def _read_inspect(path: Path, sha256: str) -> SourceFile:
 
 
 def _unknown_format(path: Path, value: Any, notes: Sequence[str]) -> ParamsError:
+    first = next((each for each in value if each is not None), None) if isinstance(value, list) else value
+    keys = ", ".join(list(first)[:8]) if isinstance(first, dict) else ""
     if isinstance(value, dict) and isinstance(value.get("simulations"), list):
-        seen = tau2_bench.why_foreign(value)
+        seen = (
+            "It has `simulations` as tau2-bench's files do, but no `info.environment_info`, `info.agent_info` and "
+            f"`info.user_info`: which models were used, and how, is not said. Its keys: {keys}."
+        )
     elif isinstance(value, dict):
-        seen = f"It is an object with the keys {', '.join(list(value)[:8]) or '(none)'}."
+        seen = f"It is an object with the keys {keys or '(none)'}."
     else:
-        first = next((each for each in value if each is not None), None) if isinstance(value, list | tuple) else value
-        of = f"objects with the keys {', '.join(list(first)[:8])}" if isinstance(first, dict) else type(first).__name__
+        of = f"objects with the keys {keys}" if isinstance(first, dict) else type(first).__name__
         seen = f"It holds {of}." if first is not None else "It is not JSON."
     return ParamsError(
         f"The format of {path} is not known.",
@@ -229,10 +225,9 @@ class ImportResult:
             "imported": plan.kept,
             "pending": plan.pending,
             "files": [
-                {
+                file.origin
+                | {
                     "file": str(file.path),
-                    "sha256": file.sha256,
-                    "format": file.format,
                     "rows": len(file.rows),
                     "statuses": {status.value: count for status, count in statuses.items()},
                     "reasons": dict(plan.reasons[file]),
@@ -290,8 +285,8 @@ def import_results(paths: Sequence[Path], request: ImportRequest, *, dry_run: bo
     return ImportResult(plan, dry_run)
 
 
-def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] = lambda: None) -> list[Path]:
-    """Write what is kept, and the faults; return the num_trials files, one for each setting.
+def write_import(plan: ImportPlan, workspace: Path) -> None:
+    """Write what is kept, the faults, and a num_trials file for each setting.
 
     Parameters
     ----------
@@ -299,8 +294,6 @@ def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] =
         The plan, which has validated every row.
     workspace : Path
         The folder of `results/`.
-    on_row : callable
-        Called after each conversation that is on the disk.
 
     Raises
     ------
@@ -309,58 +302,58 @@ def write_import(plan: ImportPlan, workspace: Path, on_row: Callable[[], None] =
     """
     for group in plan.groups:
         check_writable(group.folder.parent)
-    return [_write_group(group, workspace, on_row) for group in plan.groups]
+    for group in plan.groups:
+        _write_group(group, workspace)
 
 
-def _write_group(group: ImportGroup, workspace: Path, on_row: Callable[[], None]) -> Path:
-    files = [{"file": each.path.name, "sha256": each.sha256, "format": each.format} for each in group.files]
+def _write_group(group: ImportGroup, workspace: Path) -> None:
+    origins = [file.origin for file in group.files]
     benchmark = group.domain.ref.location if group.domain else {}
-    provenance = {"tautools": tautools.__version__, "imported": files, "benchmark": benchmark}
+    provenance = {"tautools": tautools.__version__, "imported": origins, "benchmark": benchmark}
     folder = claim_folder(workspace / "results", group.setting, provenance).path
-    events = list(read_events(folder))
+    before = list(read_events(folder))
     with contextlib.closing(ResultsWriter(folder)) as writer:
-        origins = [event.data.get("imported") for event in events if event.kind == "fault"]
-        known = {(origin.get("sha256"), origin.get("row")) for origin in origins if isinstance(origin, dict)}
-        for file, row in group.lost:
-            if (file.sha256, row.index) not in known:
-                writer.event(_fault_event(group, file, row))
+        for event in _fault_events(group, before):
+            writer.event(event)
         for conversation, counts in group.kept.values():
             writer.commit(conversation, counts)
-            on_row()
-        recorded = {event.data.get("sha256") for event in events if event.kind == "imported"}
-        for file in group.files:
-            origins = [conversation.imported for conversation, _ in group.kept.values()]
-            kept = sum(origin is not None and origin.sha256 == file.sha256 for origin in origins)
-            if kept or file.sha256 not in recorded:
-                data = {"file": str(file.path), "sha256": file.sha256, "format": file.format, "kept": kept}
-                message = f"{kept} conversations imported from {file.path.name}"
-                writer.event(_make_event(group, "imported", message, data))
+        for event in _file_events(group, before):
+            writer.event(event)
     rows = [row for row in read_ledger(folder).values() if row.setting_id == group.setting.id]
     order = list(group.domain.tasks) if group.domain else group.tasks
-    return write_view(folder, rows, num_trials=group.num_trials, order=order)
+    write_view(folder, rows, num_trials=group.num_trials, order=order)
 
 
-def _fault_event(group: ImportGroup, file: SourceFile, row: SourceRow) -> Event:
-    """Return the event of a lost conversation: reports count it under v1's convention, and it stays pending."""
-    message = f"{row.status.value}: {row.why}" if row.why else row.status.value
-    origin = {"file": file.path.name, "sha256": file.sha256, "format": file.format, "row": row.index}
-    event = _make_event(group, "fault", message, {"fault": "imported", "imported": origin})
-    return event.model_copy(update={"task_id": row.task_id, "trial": row.trial})
+def _fault_events(group: ImportGroup, before: Sequence[Event]) -> Iterator[Event]:
+    """Yield the lost conversations: reports count them under v1's convention, and they stay pending."""
+    origins = [part(event.data, "imported") for event in before if event.kind == "fault"]
+    known = {(origin.get("sha256"), origin.get("row")) for origin in origins}
+    for file, row in group.lost:
+        if (file.sha256, row.index) not in known:
+            message = f"{row.status.value}: {row.why}" if row.why else row.status.value
+            data = {"fault": "imported", "imported": file.origin | {"row": row.index}}
+            yield _make_event(group, "fault", message, data, task_id=row.task_id, trial=row.trial)
 
 
-def _make_event(group: ImportGroup, kind: str, message: str, data: dict[str, Any]) -> Event:
-    return Event(kind=kind, at=time.time(), setting_id=group.setting.id, message=message, data=data)
+def _file_events(group: ImportGroup, before: Sequence[Event]) -> Iterator[Event]:
+    recorded = {event.data.get("sha256") for event in before if event.kind == "imported"}
+    origins = [conversation.imported for conversation, _ in group.kept.values()]
+    for file in group.files:
+        kept = sum(origin is not None and origin.sha256 == file.sha256 for origin in origins)
+        if kept or file.sha256 not in recorded:
+            data = file.origin | {"file": str(file.path), "kept": kept}
+            yield _make_event(group, "imported", f"{kept} conversations imported from {file.path.name}", data)
+
+
+def _make_event(group: ImportGroup, kind: str, message: str, data: dict[str, Any], **row: Any) -> Event:
+    return Event(kind=kind, at=time.time(), setting_id=group.setting.id, message=message, data=data, **row)
 
 
 def _file_lines(plan: ImportPlan, file: SourceFile) -> Iterator[str]:
-    statuses = plan.statuses[file]
+    statuses, number = plan.statuses[file], len(file.rows)
     rows = ", ".join(f"{statuses[status]} {status.value}" for status in RowStatus if statuses[status])
-    unit = "simulation" if file.format == "tau2-bench" else "row"
-    number = len(file.rows)
-    yield (
-        f"{file.path.name} ({file.format}): {number} {unit}{'s' if number != 1 else ''}"
-        f"{f': {rows}' if rows else ', nothing to import'}"
-    )
+    unit = ("simulation" if file.format == "tau2-bench" else "row") + ("" if number == 1 else "s")
+    yield f"{file.path.name} ({file.format}): {number} {unit}{f': {rows}' if rows else ', nothing to import'}"
     yield from (f"  {note}" for note in file.notes)
     yield from (f"  {count} x {why}" for why, count in plan.reasons[file].most_common(4))
 
@@ -387,7 +380,7 @@ def _run_line(group: ImportGroup) -> str | None:
     setting, run = group.setting, group.run
     if run is None:
         return None
-    flags = {
+    flags: dict[str, Any] = {
         "--bench": run.bench if run.bench != "tau2" else None,
         "--source": setting.source if setting.source.startswith(IMPORTED_PREFIX) else run.source,
         "--path": run.path,
@@ -395,16 +388,12 @@ def _run_line(group: ImportGroup) -> str | None:
         "--split": run.tasks.split,
         "--strategy": setting.strategy.value,
         "--user-strategy": None if setting.user_strategy.value == "llm" else setting.user_strategy.value,
-        "--model": run.agent.model,
-        "--server": run.agent.server,
-        "--temperature": run.agent.temperature,
-        "--user-model": run.user.model,
-        "--user-server": run.user.server,
-        "--user-temperature": run.user.temperature,
-        "--num-trials": group.num_trials,
     }
+    for prefix, role in (("--", run.agent), ("--user-", run.user)):
+        flags |= {f"{prefix}{name}": getattr(role, name) for name in ("model", "server", "temperature")}
+    flags["--num-trials"] = group.num_trials
     words = [word for name, value in flags.items() if value is not None for word in (name, f"{value}")]
-    for part, role in (("agent", run.agent), ("user", run.user)):
+    for part_name, role in (("agent", run.agent), ("user", run.user)):
         rest = role.sampling.model_dump(exclude_defaults=True, exclude={"temperature"})
-        words += [word for name, value in rest.items() for word in ("--set", f"{part}.{name}={json.dumps(value)}")]
+        words += [word for name, value in rest.items() for word in ("--set", f"{part_name}.{name}={json.dumps(value)}")]
     return shlex.join(["tautools", "run", *words])

@@ -16,12 +16,11 @@ from tautools.importers.rows import (
     RowStatus,
     SourceFacts,
     SourceRow,
-    actions_text,
-    count_by_role,
     outcome_of_reward,
     parse_model,
+    row_times,
+    tau2_reference,
     tool_call,
-    unix_time,
 )
 from tautools.records import Outcome, Strategy
 
@@ -32,10 +31,13 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ChatMessage
 
+    from tautools.records import ModelConfig
+
 
 _STOP_WORDS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 _LETTERS = {"C": 1.0, "I": 0.0}
 _TASK = "tau2_"
+_PROVIDERS = {"openai-api", "vllm", "wire", "mockllm", "hf", "sglang"}
 
 
 def open_log(path: Path) -> EvalLog:
@@ -68,11 +70,9 @@ def open_log(path: Path) -> EvalLog:
 def log_facts(log: EvalLog) -> SourceFacts:
     """Return what a log says about how its conversations were made."""
     task = log.eval
-    asked_of_all = log.plan.config.temperature
     own = task.model_generate_config.temperature
-    settings = {"temperature": asked_of_all if own is None else own}
+    agent = _inspect_model(task.model, {"temperature": log.plan.config.temperature if own is None else own})
     user = (task.model_roles or {}).get("user")
-    asked = {"temperature": user.config.temperature} if user else {}
     return SourceFacts(
         bench="tau2",
         harness="inspect-evals",
@@ -82,8 +82,8 @@ def log_facts(log: EvalLog) -> SourceFacts:
         env=_task_of(log).removeprefix(_TASK),
         split="base",
         strategy=Strategy.FC,
-        agent=_inspect_model(task.model, settings),
-        user=_inspect_model(user.model, asked) if user else _inspect_model(task.model, settings),
+        agent=agent,
+        user=_inspect_model(user.model, {"temperature": user.config.temperature}) if user else agent,
         num_trials=task.config.epochs or 1,
         seed=task.model_generate_config.seed,
     )
@@ -109,18 +109,16 @@ def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
     outcome, reward = judged if stopped else (at_limit, 0.0)
     scores = [{"value": each.value, "explanation": each.explanation} for each in (sample.scores or {}).values()]
     messages = [_message(each) for each in _agent_messages(sample)]
-    times = unix_time(sample.started_at), unix_time(sample.completed_at)
     return replace(
         named,
         outcome=outcome,
         reward=reward,
         reward_info={"original": scores} | ({} if stopped else {"scorer_reward": judged[1]}),
         messages=messages,
-        started_at=times[0] if None not in times else None,
-        finished_at=times[1] if None not in times else None,
         counts=_counts(sample, messages),
-        reference=_reference(sample),
+        reference=tau2_reference(sample.metadata.get("task")),
         error="" if stopped else f"ended by a limit: {limit}",
+        **row_times(sample.started_at, sample.completed_at),
     )
 
 
@@ -128,14 +126,11 @@ def _task_of(log: EvalLog) -> str:
     return str(log.eval.task).rsplit("/", 1)[-1]
 
 
-def _inspect_model(model: str, settings: Mapping[str, Any]) -> Any:
+def _inspect_model(model: str, settings: Mapping[str, Any]) -> ModelConfig | None:
     """Return a model by its own name: inspect writes its provider, which may be one of the reader's own, before it."""
-    known = parse_model(model, dict(settings))
-    if known is not None and known.provider == "openai":
-        first, _, rest = known.model.partition("/")
-        if rest and first in {"openai-api", "vllm", "wire", "mockllm", "hf", "sglang"}:
-            return known.model_copy(update={"model": rest})
-    return known
+    known = parse_model(model, settings)
+    provider, _, name = known.model.partition("/") if known and known.provider == "openai" else ("", "", "")
+    return known.model_copy(update={"model": name}) if known and name and provider in _PROVIDERS else known
 
 
 def _score_of(sample: EvalSample) -> tuple[Outcome, float] | None:
@@ -157,9 +152,8 @@ def _agent_messages(sample: EvalSample) -> Sequence[ChatMessage]:
 def _message(message: ChatMessage) -> dict[str, Any]:
     converted: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.role == "tool":
-        converted["tool_call_id"] = message.tool_call_id or ""
-        if message.error and not message.text:
-            converted["content"] = message.error.message
+        failure = message.error.message if message.error else ""
+        converted |= {"content": message.text or failure, "tool_call_id": message.tool_call_id or ""}
     if message.role == "assistant" and message.tool_calls:
         converted["tool_calls"] = [tool_call(call.id, call.function, call.arguments) for call in message.tool_calls]
     return converted
@@ -168,19 +162,9 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 def _counts(sample: EvalSample, messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     asked = [each for each in sample.events if each.event == "model"]
     usage = [each.output.usage for each in asked if each.output.usage]
-    users = sum(each.role == "user" for each in asked)
-    counts = {
-        "agent_calls": len(asked) - users,
-        "user_calls": users,
-        "tool_calls": count_by_role(messages, "tool"),
-    }
+    users, tools = sum(each.role == "user" for each in asked), sum(each["role"] == "tool" for each in messages)
+    counts = {"agent_calls": len(asked) - users, "user_calls": users, "tool_calls": tools}
     if usage:
         counts["prompt_tokens"] = sum(each.input_tokens for each in usage)
         counts["output_tokens"] = sum(each.output_tokens for each in usage)
     return counts
-
-
-def _reference(sample: EvalSample) -> str | None:
-    task = sample.metadata.get("task")
-    criteria = task.get("evaluation_criteria") if isinstance(task, dict) else None
-    return actions_text((criteria or {}).get("actions") or [], "arguments") if isinstance(criteria, dict) else None

@@ -36,6 +36,9 @@ _REQUIRED = (
     ("user.model", "--user-model", "user.server", "the customer's model"),
 )
 
+_COPIED = ("task_id", "trial", "outcome", "reward", "reward_info", "messages", "actions", "seed", "error", "simulated")
+"""What a conversation takes from its row as it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
@@ -114,12 +117,6 @@ class ImportPlan:
         """Planned conversations that will still be missing."""
         return sum(group.pending for group in self.groups)
 
-    def count(self, file: SourceFile, row: SourceRow) -> None:
-        """Count what became of a row."""
-        self.statuses[file][row.status] += 1
-        if row.why:
-            self.reasons[file][f"{row.status.value}: {row.why}"] += 1
-
 
 def plan_import(
     files: Sequence[SourceFile], request: ImportRequest, refused: Mapping[Path, ParamsError] | None = None
@@ -144,18 +141,17 @@ def plan_import(
     """
     plan = ImportPlan([], {file: Counter() for file in files}, {file: Counter() for file in files}, refused or {})
     now = time.time()
-    rows_to_decide: list[tuple[ImportGroup, SourceFile, SourceRow]] = []
+    undecided: list[tuple[ImportGroup | None, SourceFile, SourceRow]] = []
     for file in files:
         for env, rows in _rows_by_env(file, request).items():
-            if env is None:
-                for row in rows:
-                    plan.count(file, row)
-                continue
-            group = _group_for(plan.groups, file, env, rows, request)
-            rows_to_decide += [(group, file, row) for row in rows]
+            group = None if env is None else _group_for(plan.groups, file, env, rows, request)
+            undecided += [(group, file, row) for row in rows]
     # The first that was finished counts; rows without a time keep their order, after those with one.
-    for group, file, row in sorted(rows_to_decide, key=lambda each: each[2].finished_at or math.inf):
-        plan.count(file, _decide(group, file, row, now))
+    for group, file, row in sorted(undecided, key=lambda each: each[2].finished_at or math.inf):
+        decided = _decide(group, file, row, now) if group else row
+        plan.statuses[file][decided.status] += 1
+        if decided.why:
+            plan.reasons[file][f"{decided.status.value}: {decided.why}"] += 1
     return plan
 
 
@@ -163,16 +159,17 @@ def _rows_by_env(file: SourceFile, request: ImportRequest) -> dict[str | None, l
     """Return the rows by env; under None those of another env than asked for and those that cannot be read."""
     asked = request.flags.get("env")
     envs = {row.env for row in file.rows if row.env}
-    only = asked or file.facts.env or (next(iter(envs)) if len(envs) == 1 else "")
-    rows: dict[str | None, list[SourceRow]] = {}
+    only = asked or file.facts.env or (envs.pop() if len(envs) == 1 else "")
+    by_env: dict[str | None, list[SourceRow]] = {}
     for row in file.rows:
-        env: str | None = row.env or only
+        env = row.env or only
         if row.status is RowStatus.UNREADABLE or (row.status in LOST and not env):
-            env = None
+            by_env.setdefault(None, []).append(row)
         elif asked and env != asked:
-            env, row = None, row.but(RowStatus.OTHER_ENV, str(env))  # noqa: PLW2901 - the row with its status
-        rows.setdefault(env, []).append(row)
-    return rows
+            by_env.setdefault(None, []).append(row.but(RowStatus.OTHER_ENV, env))
+        else:
+            by_env.setdefault(env, []).append(row)
+    return by_env
 
 
 def _group_for(
@@ -203,14 +200,13 @@ def _decide(group: ImportGroup, file: SourceFile, row: SourceRow, now: float) ->
     """Add a row to its group where it belongs there; return it with what becomes of it."""
     key = (row.task_id, row.trial)
     row = _checked_by_benchmark(group, row)
-    if row.status is RowStatus.KEPT and key in group.known:
-        row = row.but(RowStatus.ALREADY)
-    elif row.status is RowStatus.KEPT and key in group.kept:
-        row = row.but(RowStatus.DUPLICATE)
-    if row.status is RowStatus.KEPT:
-        group.kept[key] = (_to_conversation(group.setting, file, row, now), dict(row.counts))
     if row.status in LOST:
         group.lost.append((file, row))
+    if row.status is not RowStatus.KEPT:
+        return row
+    if key in group.known or key in group.kept:
+        return row.but(RowStatus.ALREADY if key in group.known else RowStatus.DUPLICATE)
+    group.kept[key] = (_to_conversation(group.setting, file, row, now), dict(row.counts))
     return row
 
 
@@ -230,24 +226,13 @@ def _checked_by_benchmark(group: ImportGroup, row: SourceRow) -> SourceRow:
 
 def _to_conversation(setting: Setting, file: SourceFile, row: SourceRow, now: float) -> Conversation:
     timed = row.started_at is not None and row.finished_at is not None
+    times = {"started_at": row.started_at if timed else now, "finished_at": row.finished_at if timed else now}
     return Conversation(
         setting_id=setting.id,
         env=setting.env,
-        task_id=row.task_id,
-        trial=row.trial,
-        outcome=row.outcome,
-        reward=row.reward,
-        reward_info=dict(row.reward_info),
-        messages=list(row.messages),
-        actions=list(row.actions),
-        seed=row.seed,
-        started_at=row.started_at if timed else now,
-        finished_at=row.finished_at if timed else now,
-        error=row.error,
-        simulated=row.simulated,
-        imported=ImportedFrom(
-            file=file.path.name, sha256=file.sha256, format=file.format, row=row.index, at=now, timed=timed
-        ),
+        imported=ImportedFrom(**file.origin, row=row.index, at=now, timed=timed),
+        **times,
+        **{name: getattr(row, name) for name in _COPIED},
     )
 
 

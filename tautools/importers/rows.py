@@ -9,7 +9,7 @@ import re
 import zlib
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tautools.records import ModelConfig, Outcome, Sampling, canonical_json
 
@@ -106,6 +106,11 @@ class SourceFile:
     notes: Sequence[str] = ()
     """What was odd about it."""
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What records and events say of the file."""
+        return {"file": self.path.name, "sha256": self.sha256, "format": self.format}
+
 
 _PASSED_FROM = 1 - 1e-6
 _LOCAL_PREFIXES = ("openai/", "hosted_vllm/", "vllm/", "openai-api/")
@@ -137,31 +142,44 @@ def identify(index: int, value: Any, *, trial: Any = None) -> SourceRow:
     return replace(row, task_id=task_id, trial=number)
 
 
+def part(value: Any, name: str) -> dict[str, Any]:
+    """Return the object that an object of a file has under a name; an empty one where there is none."""
+    inside = value.get(name) if isinstance(value, dict) else None
+    return inside if isinstance(inside, dict) else {}
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def task_id_text(value: Any) -> str | None:
     """Return a task's id as text; None when it is none."""
-    if isinstance(value, str):
-        return value.strip() or None
-    number = whole_number(value)
-    return None if number is None else str(number)
+    task_id = value.strip() if isinstance(value, str) else whole_number(value)
+    return None if task_id in {None, ""} else str(task_id)
 
 
 def whole_number(value: Any) -> int | None:
     """Return a number that counts things from 0; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return int(value) if value >= 0 and value == int(value) else None
+    counts = _is_number(value) and math.isfinite(value) and value >= 0 and value == int(value)
+    return int(value) if counts else None
 
 
 def outcome_of_reward(value: Any) -> tuple[Outcome, float] | None:
     """Return what a reward says; None for what is no reward between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         return None
     return (Outcome.PASSED if value >= _PASSED_FROM else Outcome.FAILED), float(value)
 
 
-def unix_time(value: Any) -> float | None:
+def row_times(start: Any, end: Any) -> dict[str, Any]:
+    """Return a row's times, given as ISO or unix time; none of them unless both can be read."""
+    times = {"started_at": _unix_time(start), "finished_at": _unix_time(end)}
+    return {} if None in times.values() else times
+
+
+def _unix_time(value: Any) -> float | None:
     """Return an ISO time as unix time [s]; one without a zone is this machine's local time."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return float(value)
     try:
         return datetime.datetime.fromisoformat(str(value)).timestamp()
@@ -173,37 +191,37 @@ def parse_model(model: Any, settings: Any = None) -> ModelConfig | None:
     """Return a model as it was asked, from its name in litellm's or inspect's way of writing."""
     if not isinstance(model, str) or not model.strip():
         return None
-    name, provider = model.strip(), "openai"
+    name = model.strip()
     for prefix in _LOCAL_PREFIXES:
         name = name.removeprefix(prefix)
-    first, _, rest = name.partition("/")
-    if first in _HOSTED_PROVIDERS and rest:
-        name, provider = rest, first
+    owner, _, rest = name.partition("/")
+    hosted = owner in _HOSTED_PROVIDERS and rest
     given = settings if isinstance(settings, dict) else {}
     known = {key: given[key] for key in ("temperature", "top_p", "top_k", "max_tokens") if given.get(key) is not None}
     try:
         sampling = Sampling(**known)
     except ValueError:
         sampling = Sampling()
-    return ModelConfig(model=name, provider=provider, sampling=sampling)
+    return ModelConfig(model=rest if hosted else name, provider=owner if hosted else "openai", sampling=sampling)
+
+
+def are_messages(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether this is a list of messages, each with its role."""
+    return isinstance(value, list) and all(isinstance(each, dict) and each.get("role") for each in value)
 
 
 def plain_messages(value: Any) -> list[dict[str, Any]] | None:
     """Return messages in OpenAI's form, without empty fields; None when they are not messages."""
-    if not isinstance(value, list) or not all(isinstance(each, dict) and each.get("role") for each in value):
+    if not are_messages(value):
         return None
-    plain = [_plain_message(each) for each in value]
-    return plain if all(each is not None for each in plain) else None  # type: ignore[return-value]
-
-
-def _plain_message(message: Mapping[str, Any]) -> dict[str, Any] | None:
-    kept = {name: value for name, value in message.items() if value is not None and value != [] and name != "name"}
-    kept["content"] = message.get("content")
-    for call in kept.get("tool_calls", ()):
-        function = call.get("function") if isinstance(call, dict) else None
-        if not (isinstance(function, dict) and function.get("name") and isinstance(function.get("arguments"), str)):
-            return None
-    return kept
+    plain = [
+        {name: each for name, each in message.items() if each is not None and each != [] and name != "name"}
+        | {"content": message.get("content")}
+        for message in value
+    ]
+    functions = [part(call, "function") for message in plain for call in message.get("tool_calls", ())]
+    readable = all(each.get("name") and isinstance(each.get("arguments"), str) for each in functions)
+    return plain if readable else None
 
 
 def arguments_text(arguments: Any) -> str:
@@ -218,103 +236,110 @@ def tool_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments_text(arguments)}}
 
 
-def count_by_role(messages: Iterable[Mapping[str, Any]], role: str) -> int:
-    """Return how many messages a role has."""
-    return sum(message["role"] == role for message in messages)
-
-
 def actions_text(actions: Any, arguments: str) -> str | None:
-    """Return reference actions as canonical JSON, to be compared; None when the file does not have them.
-
-    Parameters
-    ----------
-    actions : list of dict
-        As the file has them.
-    arguments : str
-        The name under which it keeps the arguments.
-    """
+    """Return reference actions, whose arguments have that name, as canonical JSON; None when there are none to read."""
     if not isinstance(actions, list) or not all(isinstance(each, dict) for each in actions):
         return None
     return canonical_json([[each.get("name"), each.get(arguments)] for each in actions])
 
 
+def tau2_reference(task: Any) -> str | None:
+    """Return the same of a task in tau2-bench's form."""
+    criteria = part(task, "evaluation_criteria")
+    return actions_text(criteria.get("actions") or [], "arguments") if isinstance(task, dict) else None
+
+
+def verdict_parts(original: Any, db: Any, informed: Iterable[tuple[str, Any]] | None) -> dict[str, Any]:
+    """Return another program's verdict by the names of ours; the original is kept alongside.
+
+    Parameters
+    ----------
+    original
+        The verdict as the file has it.
+    db : bool, optional
+        Whether the database was as it should be.
+    informed : iterable of (str, bool), optional
+        What the user had to be told, each with whether it was.
+    """
+    parts: dict[str, Any] = {"original": original}
+    if db is not None:
+        parts["db"] = bool(db)
+    if informed is not None:
+        parts["missing_info"] = [text for text, communicated in informed if not communicated]
+        parts["communicate"] = not parts["missing_info"]
+    return parts
+
+
 _GZIP = b"\x1f\x8b"
-_SEPARATORS = re.compile(r"[\s,\[\]\0\ufeff]*")
+_VALUE_START = re.compile(r"[^\s,\[\]\0\ufeff]")
 _ROW_START = re.compile(r'\{\s*"(?:task_id"\s*:|id"\s*:\s*"[^"]*"\s*,\s*"(?:task_id|reward_info)"\s*:)')
 """How a row of v1 and a simulation of tau2-bench begin; tool calls have an id too."""
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 """Takes line breaks inside strings; NaN and infinities, which are not JSON, become null."""
 
 
-@dataclass(frozen=True, slots=True)
-class LooseJson:
-    """What a text has: one document, or the objects that could be read one by one."""
-
-    whole: Any = None
-    """The document, when it is one; None else."""
-    rows: tuple[Any, ...] = ()
-    """The objects of lists that were joined, torn or damaged; None stands for a piece that cannot be read."""
-    notes: tuple[str, ...] = ()
-
-
-def unzipped(raw: bytes) -> tuple[bytes, str]:
-    """Return the bytes of a gzip file, as far as they can be read, and what is wrong with it."""
+def unzipped(raw: bytes) -> tuple[bytes, list[str]]:
+    """Return the bytes of a gzip file, as far as they can be read, and notes on what is wrong with it."""
     if not raw.startswith(_GZIP):
-        return raw, ""
+        return raw, []
     data, rest = b"", raw
     while rest.startswith(_GZIP):
         stream = zlib.decompressobj(wbits=31)
         try:
             data += stream.decompress(rest)
         except zlib.error as error:
-            return data, f"the gzip data is damaged ({error})"
+            return data, [f"the gzip data is damaged ({error})"]
         if not stream.eof:
-            return data, "the gzip data ends too early"
+            return data, ["the gzip data ends too early"]
         rest = stream.unused_data
-    return data, ""
+    return data, []
 
 
-def read_loosely(raw: bytes) -> LooseJson:
-    """Read JSON text: as one document if it is one, else object by object, going on behind what cannot be read."""
+def read_loosely(raw: bytes) -> tuple[Any, list[str]]:
+    """Read JSON text: as one document if it is one, else object by object, going on behind what cannot be read.
+
+    Returns
+    -------
+    value
+        The document, or a list of the objects that were read one by one, in which None stands for a piece that cannot
+        be read; None when there is nothing.
+    notes : list of str
+        What was odd about it.
+    """
     text = raw.decode("utf-8-sig", errors="replace")
     try:
-        return LooseJson(whole=_DECODER.decode(text))
+        return _DECODER.decode(text), []
     except (ValueError, RecursionError):
         pass
     head = _torn_tau2_results(text)
-    return LooseJson(whole=head, notes=("cut off within its simulations",)) if head is not None else _one_by_one(text)
-
-
-def _one_by_one(text: str) -> LooseJson:
-    rows: list[Any] = []
-    broken = 0
-    at = _skip_separators(text, 0)
-    while at < len(text):
-        value, end = _decode(text, at)
-        if end is None:
-            broken += 1
-            rows.append(None)
-            following = _ROW_START.search(text, at + 1)
-            at = following.start() if following else len(text)
-            continue
-        rows.extend(value if isinstance(value, list) else [value])
-        at = _skip_separators(text, end)
+    if head is not None:
+        return head, ["cut off within its simulations"]
+    rows, broken = _one_by_one(text)
     joined = len(re.findall(r"\]\s*\[\s*\{", text))
     notes = [f"{joined + 1} lists joined end to end"] if joined else []
-    notes += [f"{broken} pieces cannot be read"] if broken else []
-    return LooseJson(rows=tuple(rows), notes=tuple(notes))
+    return rows or None, notes + ([f"{broken} pieces cannot be read"] if broken else [])
 
 
-def _decode(text: str, at: int) -> tuple[Any, int | None]:
+def _one_by_one(text: str) -> tuple[list[Any], int]:
+    """Return the objects of a text, and how many pieces of it cannot be read."""
+    rows: list[Any] = []
+    broken = at = 0
+    while start := _VALUE_START.search(text, at):
+        value, at = _decode(text, start.start())
+        rows.append(value)
+        if not at:
+            broken += 1
+            following = _ROW_START.search(text, start.start() + 1)
+            at = following.start() if following else len(text)
+    return rows, broken
+
+
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    """Return the value that begins here and where it ends, 0 when it cannot be read."""
     try:
         return _DECODER.raw_decode(text, at)
     except (ValueError, RecursionError):
-        return None, None
-
-
-def _skip_separators(text: str, at: int) -> int:
-    match = _SEPARATORS.match(text, at)
-    return match.end() if match else at
+        return None, 0
 
 
 def _torn_tau2_results(text: str) -> dict[str, Any] | None:
@@ -323,12 +348,9 @@ def _torn_tau2_results(text: str) -> dict[str, Any] | None:
         return None
     results: dict[str, Any] = {}
     for name in ("info", "tasks"):
-        start = re.search(rf'"{name}"\s*:\s*(?=[\[{{])', text)
-        value, end = _decode(text, start.end()) if start else (None, None)
-        if end is not None:
-            results[name] = value
+        if start := re.search(rf'"{name}"\s*:\s*(?=[\[{{])', text):
+            results[name], _ = _decode(text, start.end())
     start = re.search(r'"simulations"\s*:\s*(?=\[)', text)
     if not start or not isinstance(results.get("info"), dict):
         return None
-    results["simulations"] = list(_one_by_one(text[start.end() :]).rows)
-    return results
+    return results | {"simulations": _one_by_one(text[start.end() :])[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,17 @@ from tautools.importers.rows import (
     RowStatus,
     SourceFacts,
     SourceRow,
-    actions_text,
+    are_messages,
     arguments_text,
-    count_by_role,
     identify,
     outcome_of_reward,
     parse_model,
+    part,
+    row_times,
     task_id_text,
+    tau2_reference,
     tool_call,
-    unix_time,
+    verdict_parts,
     whole_number,
 )
 from tautools.records import Outcome, Strategy, TrajectoryAction
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 
 
 _PARTS = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
-_USUAL_IMPLEMENTATIONS = ("llm_agent", "user_simulator")
 _OUTCOMES = {
     "max_steps": Outcome.STEP_LIMIT,
     "timeout": Outcome.TIME_LIMIT,
@@ -45,29 +47,19 @@ _LOST_ENDS = {
 
 def is_results(value: Any) -> bool:
     """Whether this is a results file, with or without simulations in it."""
-    return isinstance(value, dict) and isinstance(value.get("info"), dict) and "environment_info" in value["info"]
-
-
-def why_foreign(value: Mapping[str, Any]) -> str:
-    """Return why something with simulations is no results file of tau2-bench."""
-    return (
-        "It has `simulations` as tau2-bench's files do, but no `info.environment_info`, `info.agent_info` and "
-        f"`info.user_info`: which models were used, and how, is not said. Its keys: {', '.join(list(value)[:8])}."
-    )
+    return "environment_info" in part(value, "info")
 
 
 def results_facts(value: Mapping[str, Any]) -> SourceFacts:
     """Return what the head of a results file says."""
     info = value["info"]
-    agent, user, env = (_info_part(info, name) for name in ("agent_info", "user_info", "environment_info"))
-    played = tuple(
-        str(each.get("implementation") or usual)
-        for each, usual in zip((agent, user), _USUAL_IMPLEMENTATIONS, strict=True)
-    )
+    agent, user, env = (part(info, name) for name in ("agent_info", "user_info", "environment_info"))
+    played = (str(agent.get("implementation") or "llm_agent"), str(user.get("implementation") or "user_simulator"))
+    usual = played == ("llm_agent", "user_simulator")
     return SourceFacts(
         bench="tau2",
         harness="tau2-bench",
-        protocol="tau2-bench" if played == _USUAL_IMPLEMENTATIONS else f"tau2-bench {played[0]} {played[1]}",
+        protocol="tau2-bench" if usual else f"tau2-bench {played[0]} {played[1]}",
         source_version=str(info.get("git_commit") or "unknown"),
         reward_basis=_basis(value),
         env=str(env["domain_name"]) if env.get("domain_name") else None,
@@ -80,19 +72,16 @@ def results_facts(value: Mapping[str, Any]) -> SourceFacts:
     )
 
 
-def references(value: Mapping[str, Any]) -> dict[str, str]:
+def references(value: Mapping[str, Any]) -> dict[str | None, str | None]:
     """Return the reference actions of the tasks in the file, as canonical JSON by task id."""
-    by_task = {}
-    for task in value.get("tasks") or ():
-        criteria = task.get("evaluation_criteria") if isinstance(task, dict) else None
-        name = task_id_text(task.get("id")) if isinstance(task, dict) else None
-        text = actions_text((criteria or {}).get("actions") or [], "arguments")
-        if name is not None and text is not None:
-            by_task[name] = text
-    return by_task
+    return {
+        task_id_text(task.get("id")): tau2_reference(task)
+        for task in value.get("tasks") or ()
+        if isinstance(task, dict)
+    }
 
 
-def read_simulation(index: int, value: Any, env: str, reference: Mapping[str, str]) -> SourceRow:
+def read_simulation(index: int, value: Any, env: str, reference: Mapping[Any, str | None]) -> SourceRow:
     """Read one simulation."""
     named = replace(identify(index, value, trial=0), env=env)
     if named.status is not RowStatus.KEPT:
@@ -111,12 +100,11 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
     if ended is None and judged is None:
         return named.but(RowStatus.NO_SCORE, "no reward")
     messages = value.get("messages")
-    readable = isinstance(messages, list) and all(isinstance(each, dict) and each.get("role") for each in messages)
-    if not readable or not messages:
+    if not messages or not are_messages(messages):
         return named.but(RowStatus.UNREADABLE, "its messages cannot be read")
     outcome, reward = (ended, 0.0) if ended is not None or judged is None else judged
-    times = unix_time(value.get("start_time")), unix_time(value.get("end_time"))
-    known = None not in times and any(each.get("timestamp") for each in messages)
+    # Files that were scrubbed of their times keep made-up ones in these two fields.
+    timed = any(each.get("timestamp") for each in messages)
     return replace(
         named,
         outcome=outcome,
@@ -124,36 +112,34 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
         reward_info=_parts(scored) if isinstance(scored, dict) else {},
         messages=[each for message in messages for each in _message(message)],
         actions=list(_actions_of(messages)),
-        # Files that were scrubbed of their times keep made-up ones in these two fields.
-        started_at=times[0] if known else None,
-        finished_at=times[1] if known else None,
         counts=_counts(messages),
         reference=reference,
         error="" if ended is None else str(value.get("termination_reason")),
         seed=whole_number(value.get("seed")) or 0,
+        **(row_times(value.get("start_time"), value.get("end_time")) if timed else {}),
     )
+
+
+def _calls_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in message.get("tool_calls") or () if isinstance(each, dict)]
 
 
 def _message(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a message as the agent's side saw it, which does not see the customer's own tool calls."""
     role, content = message["role"], message.get("content")
-    calls = [each for each in message.get("tool_calls") or () if isinstance(each, dict)]
     if role == "tool":
         if message.get("requestor", "assistant") == "assistant":
             yield {"role": "tool", "tool_call_id": str(message.get("id") or ""), "content": str(content or "")}
         return
-    converted: dict[str, Any] = {"role": role, "content": content}
-    if calls and role == "assistant":
-        converted["tool_calls"] = [
-            tool_call(str(call.get("id") or ""), str(call.get("name")), call.get("arguments")) for call in calls
-        ]
-    if content or "tool_calls" in converted:
-        yield converted
+    calls = _calls_of(message) if role == "assistant" else []
+    made = [tool_call(str(call.get("id") or ""), str(call.get("name")), call.get("arguments")) for call in calls]
+    if content or made:
+        yield {"role": role, "content": content} | ({"tool_calls": made} if made else {})
 
 
 def _actions_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAction]:
     for message in messages:
-        calls = [each for each in message.get("tool_calls") or () if isinstance(each, dict)]
+        calls = _calls_of(message)
         by = "user" if message["role"] == "user" else "assistant"
         for call in calls:
             yield TrajectoryAction(by=by, call=str(call.get("name")), arguments=arguments_text(call.get("arguments")))
@@ -164,24 +150,16 @@ def _actions_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[TrajectoryAct
 def _parts(scored: Mapping[str, Any]) -> dict[str, Any]:
     checks = scored.get("communicate_checks")
     checks = [each for each in checks if isinstance(each, dict)] if isinstance(checks, list) else []
-    parts: dict[str, Any] = {"original": dict(scored)}
-    database = scored.get("db_check")
-    if isinstance(database, dict) and isinstance(database.get("db_match"), bool):
-        parts["db"] = database["db_match"]
-    if checks:
-        parts["missing_info"] = [str(each.get("info")) for each in checks if not each.get("met")]
-        parts["communicate"] = not parts["missing_info"]
-    return parts
+    matched = part(scored, "db_check").get("db_match")
+    informed = [(str(each.get("info")), each.get("met")) for each in checks]
+    return verdict_parts(dict(scored), matched if isinstance(matched, bool) else None, informed or None)
 
 
 def _counts(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count requests by the messages that they gave; the greeting comes from no model."""
-    greeted = bool(messages) and messages[0]["role"] == "assistant"
-    counts = {
-        "agent_calls": count_by_role(messages, "assistant") - greeted,
-        "user_calls": count_by_role(messages, "user"),
-        "tool_calls": count_by_role(messages, "tool"),
-    }
+    roles = Counter(message["role"] for message in messages)
+    asked = roles["assistant"] - (messages[0]["role"] == "assistant")
+    counts = {"agent_calls": asked, "user_calls": roles["user"], "tool_calls": roles["tool"]}
     usage = [each["usage"] for each in messages if isinstance(each.get("usage"), dict)]
     if usage:
         counts["prompt_tokens"] = sum(whole_number(each.get("prompt_tokens")) or 0 for each in usage)
@@ -191,12 +169,6 @@ def _counts(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _basis(value: Mapping[str, Any]) -> str:
     """Return all that rewards in the file are made of; each task names its own part of it."""
-    scored = [each.get("reward_info") for each in value.get("simulations") or () if isinstance(each, dict)]
-    bases = [each.get("reward_basis") for each in scored if isinstance(each, dict)]
-    named = {str(part) for basis in bases if isinstance(basis, list) for part in basis}
-    return "+".join([*(part for part in _PARTS if part in named), *sorted(named.difference(_PARTS))]) or "unknown"
-
-
-def _info_part(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = info.get(name)
-    return part if isinstance(part, dict) else {}
+    bases = [part(each, "reward_info").get("reward_basis") for each in value.get("simulations") or ()]
+    named = {str(name) for basis in bases if isinstance(basis, list) for name in basis}
+    return "+".join([*(name for name in _PARTS if name in named), *sorted(named.difference(_PARTS))]) or "unknown"

@@ -8,6 +8,7 @@ its env from the policy that its agent was given.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from tautools.importers.rows import (
     SourceFacts,
     SourceRow,
     actions_text,
-    count_by_role,
     identify,
     outcome_of_reward,
     parse_model,
+    part,
     plain_messages,
-    unix_time,
+    row_times,
+    verdict_parts,
     whole_number,
 )
 from tautools.records import Outcome, Strategy, UserStrategy
@@ -50,8 +52,7 @@ def is_rows(values: Sequence[Any]) -> bool:
 
 def is_view(values: Sequence[Any]) -> bool:
     """Whether rows of v1's form were written by tautools."""
-    infos = [each.get("info") for each in values if isinstance(each, dict)]
-    return any(isinstance(info, dict) and {"outcome", "setting_id"} <= info.keys() for info in infos)
+    return any({"outcome", "setting_id"} <= part(each, "info").keys() for each in values)
 
 
 def read_row(index: int, value: Any) -> SourceRow:
@@ -59,68 +60,57 @@ def read_row(index: int, value: Any) -> SourceRow:
     named = identify(index, value)
     if named.status is not RowStatus.KEPT:
         return named
-    info = value.get("info")
+    info, own = value.get("info"), is_view([value])
     if not isinstance(info, dict):
         return named.but(RowStatus.UNREADABLE, "no info")
-    if "outcome" in info and "setting_id" in info:
-        return _read_own_row(named, value, info)
-    if info.get("error"):
+    if own and info["outcome"] not in list(Outcome):
+        return named.but(RowStatus.UNREADABLE, f"outcome {info['outcome']!r}")
+    if not own and info.get("error"):
         return named.but(RowStatus.ERROR, _first_line(info["error"]))
-    return _read_original_row(named, value, info)
+    messages, judged = plain_messages(value.get("traj")), outcome_of_reward(value.get("reward"))
+    if messages is None or (judged is None and (not own or Outcome(info["outcome"]).scored)):
+        problem = "its messages cannot be read" if messages is None else "no reward from 0 to 1"
+        return named.but(RowStatus.UNREADABLE, problem)
+    return (_read_own_row if own else _read_original_row)(named, messages, judged, info)
 
 
-def _read_original_row(named: SourceRow, value: Mapping[str, Any], info: Mapping[str, Any]) -> SourceRow:
-    messages = plain_messages(value.get("traj"))
-    judged = outcome_of_reward(value.get("reward"))
-    if messages is None or judged is None:
-        return named.but(
-            RowStatus.UNREADABLE, "its messages cannot be read" if messages is None else "no reward from 0 to 1"
-        )
+def _read_original_row(
+    named: SourceRow, messages: Sequence[dict[str, Any]], judged: Any, info: Mapping[str, Any]
+) -> SourceRow:
     if not messages:
         return named.but(RowStatus.ERROR, "nothing was said")
-    scored = info.get("reward_info")
-    outcome = judged[0] if scored is not None or judged[1] else Outcome.STEP_LIMIT
-    task = info.get("task")
+    (outcome, reward), scored = judged, info.get("reward_info")
     return replace(
         named,
-        env=_env_of(messages, task),
-        outcome=outcome,
-        reward=judged[1],
+        env=_env_of(messages, info.get("task")),
+        outcome=outcome if scored is not None or reward else Outcome.STEP_LIMIT,
+        reward=reward,
         reward_info=_parts(scored) if isinstance(scored, dict) else {},
         messages=messages,
         counts=_counts(messages),
-        reference=actions_text(task.get("actions"), "kwargs") if isinstance(task, dict) else None,
+        reference=actions_text(part(info, "task").get("actions"), "kwargs"),
     )
 
 
-def _read_own_row(named: SourceRow, value: Mapping[str, Any], info: Mapping[str, Any]) -> SourceRow:
-    messages = plain_messages(value.get("traj"))
-    try:
-        outcome = Outcome(info["outcome"])
-    except ValueError:
-        return named.but(RowStatus.UNREADABLE, f"outcome {info['outcome']!r}")
-    judged = outcome_of_reward(value.get("reward"))
-    if messages is None or (outcome.scored and judged is None):
-        return named.but(
-            RowStatus.UNREADABLE, "its messages cannot be read" if messages is None else "no reward from 0 to 1"
-        )
+def _read_own_row(
+    named: SourceRow, messages: Sequence[dict[str, Any]], judged: Any, info: Mapping[str, Any]
+) -> SourceRow:
+    outcome, before = Outcome(info["outcome"]), part(info, "imported")
     if outcome is Outcome.INFRA:
         return named.but(RowStatus.INFRA, _first_line(info.get("error") or ""))
-    before = info.get("imported")
-    timed = before.get("timed") is True if isinstance(before, dict) else True
+    timed = not before or before.get("timed") is True
     return replace(
         named,
         env=_env_of(messages, None),
         outcome=outcome,
-        reward=judged[1] if outcome.scored and judged else None,
+        reward=judged[1] if outcome.scored else None,
         reward_info=info.get("reward_info") or {},
         messages=messages,
-        started_at=unix_time(info.get("started_at")) if timed else None,
-        finished_at=unix_time(info.get("finished_at")) if timed else None,
         counts=_counts(messages),
         error=str(info.get("error") or ""),
         seed=whole_number(info.get("seed")) or 0,
         simulated=info.get("simulated") is True,
+        **(row_times(info.get("started_at"), info.get("finished_at")) if timed else {}),
     )
 
 
@@ -130,7 +120,7 @@ def row_facts(path: Path, values: Sequence[Any], rows: Sequence[SourceRow]) -> S
     strategy = Strategy.FEW_SHOT if named and named["strategy"] == "few-shot" else _strategy_of(rows)
     num_trials = int(trials[1]) if trials and int(trials[1]) > 0 else None
     if is_view(values):
-        ids = {each["info"].get("setting_id") for each in values if is_view([each])}
+        ids = {each["info"]["setting_id"] for each in values if is_view([each])}
         ours = str(ids.pop()) if len(ids) == 1 else None
         return SourceFacts("tau2", "tautools", "unknown", strategy=strategy, num_trials=num_trials, setting_id=ours)
     return SourceFacts(
@@ -158,8 +148,8 @@ def _strategy_of(rows: Sequence[SourceRow]) -> Strategy | None:
 
 
 def _env_of(messages: Sequence[Mapping[str, Any]], task: Any) -> str:
-    first = str(messages[0].get("content") or "") if messages else ""
-    policy = _POLICY.match(first) if messages and messages[0]["role"] == "system" else None
+    first = messages[0] if messages else {}
+    policy = _POLICY.match(str(first.get("content") or "")) if first.get("role") == "system" else None
     if policy:
         return policy[1].lower()
     calls = [call["function"]["name"] for message in messages for call in message.get("tool_calls") or ()]
@@ -170,22 +160,17 @@ def _env_of(messages: Sequence[Mapping[str, Any]], task: Any) -> str:
 
 
 def _parts(scored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return v1's verdict by the names of ours; the original is kept alongside."""
-    info = scored.get("info")
-    parts: dict[str, Any] = {"original": {"reward": scored.get("reward"), "info": info}}
-    if isinstance(info, dict) and "r_actions" in info:
-        parts["db"] = bool(info["r_actions"])
-    outputs = info.get("outputs") if isinstance(info, dict) else None
-    if isinstance(outputs, dict):
-        parts["missing_info"] = [text for text, communicated in outputs.items() if not communicated]
-        parts["communicate"] = not parts["missing_info"]
-    return parts
+    info = part(scored, "info")
+    outputs = info.get("outputs")
+    original = {"reward": scored.get("reward"), "info": scored.get("info")}
+    return verdict_parts(original, info.get("r_actions"), outputs.items() if isinstance(outputs, dict) else None)
 
 
 def _counts(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    roles = Counter(message["role"] for message in messages)
     tools = sum(is_tool_output(message) for message in messages)
-    asked = count_by_role(messages, "user") - sum(is_tool_output(each) for each in messages if each["role"] == "user")
-    return {"agent_calls": count_by_role(messages, "assistant"), "user_calls": asked, "tool_calls": tools}
+    asked = roles["user"] + roles["tool"] - tools
+    return {"agent_calls": roles["assistant"], "user_calls": asked, "tool_calls": tools}
 
 
 def _first_line(text: Any) -> str:
