@@ -16,15 +16,15 @@ from tautools.bench.analysis.replay import replay
 from tautools.bench.types import ReferenceAction
 from tautools.errors import BenchError
 from tautools.records import Strategy
+from tautools.run.ledger import is_tool_output
 from tautools.run.trajectory import actions_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tautools.bench.types import Domain, Source
 
-_API_OUTPUT = "API output: "
 _STEP_LIMIT = 30
 """Answers of the agent after which v1 ends a conversation with reward 0, unscored."""
 
@@ -90,7 +90,7 @@ def replay_file(path: Path, source: Source) -> list[ReplayedRow]:
     return [_replay_row(row, domains) for row in _rows(path)]
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         raw = path.read_bytes()
         rows = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
@@ -105,7 +105,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             evidence=str(error),
             next_step="Name a JSON list of {task_id, reward, info, traj, trial}, as tau-bench's run.py writes it.",
         ) from error
-    yield from rows
+    return rows
 
 
 def _replay_row(row: Mapping[str, Any], domains: Sequence[Domain]) -> ReplayedRow:
@@ -130,30 +130,26 @@ def _scored(
     row: ReplayedRow, messages: Sequence[Mapping[str, Any]], recorded_task: Mapping[str, Any], domain: Domain
 ) -> ReplayedRow:
     task = domain.tasks[row.task_id]
-    by_text = any(_is_output(message) for message in messages)
-    strategy = Strategy.ACT if by_text else Strategy.FC
+    outputs = [message for message in messages if is_tool_output(message)]
+    strategy = Strategy.ACT if any(message["role"] == "user" for message in outputs) else Strategy.FC
     answers = (message for message in messages if message["role"] == "assistant")
     actions = [action for message in answers for action in actions_in(message, strategy, "tau-bench")]
     result = replay(domain, task, actions)
-    now, then = [step.observation.text for step in result.steps], list(_outputs(messages))
+    now = [step.observation.text for step in result.steps]
+    then = [str(message["content"]).removeprefix("API output: ") for message in outputs]
     differing = [(a, b) for a, b in zip(then, now, strict=False) if a != b]
-    row = replace(
-        row,
-        replayed=result.reward.value,
-        observations=len(then),
-        other_observations=len(differing) + abs(len(then) - len(now)),
-    )
+    others = len(differing) + abs(len(then) - len(now))
+    row = replace(row, replayed=result.reward.value, observations=len(then), other_observations=others)
     first = f"recorded {_excerpt(*differing[0])}, now {_excerpt(*differing[0][::-1])}" if differing else ""
     if result.reward.value == row.recorded:
         return replace(row, status=ReplayStatus.SAME, detail=first)
     # The reference and outputs that the recording carries; the task may have changed since.
     reference = tuple(ReferenceAction(each["name"], each["kwargs"]) for each in recorded_task["actions"])
-    outputs = tuple(recorded_task["outputs"])
-    if (reference, outputs) != (task.reference, task.communicate):
-        own = replace(task, id=f"{task.id} as recorded", reference=reference, communicate=outputs)
-        if replay(domain, own, actions).reward.value == row.recorded:
-            detail = "The task's reference has changed since."
-            return replace(row, status=ReplayStatus.SAME_BY_ITS_OWN_REFERENCE, detail=detail)
+    own = replace(task, id=f"{task.id} as recorded", reference=reference, communicate=tuple(recorded_task["outputs"]))
+    changed = (own.reference, own.communicate) != (task.reference, task.communicate)
+    if changed and replay(domain, own, actions).reward.value == row.recorded:
+        detail = "The task's reference has changed since."
+        return replace(row, status=ReplayStatus.SAME_BY_ITS_OWN_REFERENCE, detail=detail)
     detail = first or json.dumps(dict(result.reward.info), default=str)[:300]
     return replace(row, status=ReplayStatus.DIFFERENT, detail=detail)
 
@@ -168,20 +164,10 @@ def _excerpt(text: str, other: str) -> str:
 def _domain(task_id: str, recorded: Mapping[str, Any], domains: Sequence[Domain]) -> Domain | None:
     """Return the env and split whose task of that number has the recorded instruction, else its user and tools."""
     having = [(domain, domain.tasks[task_id].source_task) for domain in domains if task_id in domain.tasks]
-    for same in ("instruction", "user_id"):
-        for domain, task in having:
-            if getattr(task, same) == recorded.get(same):
-                return domain
-    return None
-
-
-def _outputs(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for message in messages:
-        if message["role"] == "tool":
-            yield str(message["content"])
-        elif _is_output(message):
-            yield str(message["content"]).removeprefix(_API_OUTPUT)
-
-
-def _is_output(message: Mapping[str, Any]) -> bool:
-    return message["role"] == "user" and str(message["content"]).startswith(_API_OUTPUT)
+    same = (
+        domain
+        for name in ("instruction", "user_id")
+        for domain, task in having
+        if getattr(task, name) == recorded.get(name)
+    )
+    return next(same, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 
 import pytest
 from click.testing import CliRunner
@@ -73,7 +74,7 @@ def checks(found):
 
 def test_a_run_leaves_a_certificate_and_anybody_comes_to_the_same(ran):
     stored = json.loads((ran / "results/retail/fc" / ANGER / CERTIFICATE).read_text())
-    again = json.loads(json.dumps(certify(ran, folder(ran, ANGER)).as_dict()))
+    again = json.loads(json.dumps(asdict(certify(ran, folder(ran, ANGER)))))
     assert stored == again
     assert (again["passed"], again["conversations"], again["simulated"]) == (True, TASKS * TRIALS, True)
     assert again["control_id"] == folder(ran, CONTROL).id

@@ -72,15 +72,11 @@ def export(
             f"Nothing is finished in {folder.path}.", next_step="Run the cell with `tautools run`, or choose another."
         )
     trials = num_trials or max(row.trial for row in rows) + 1
-    name = "tau2_results.json" if kind is ExportFormat.TAU2 else f"num_trials-{trials}.json"
-    path = out or folder.path / name
+    tau2 = kind is ExportFormat.TAU2
+    path = out or folder.path / ("tau2_results.json" if tau2 else f"num_trials-{trials}.json")
     if path.is_dir():
         raise ParamsError(f"{path} is a folder.", next_step="Name a file with --out.")
-    results: object
-    if kind is ExportFormat.TAU2:
-        results = tau2_results(folder, rows)
-    else:
-        results = tau_bench_results(folder.path, rows, num_trials=trials)
+    results = tau2_results(folder, rows) if tau2 else tau_bench_results(folder.path, rows, num_trials=trials)
     ensure_folder(path.parent)
     write_atomic(path, orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
     failed = sum(row.outcome is Outcome.USER_ERROR for row in rows)

@@ -143,31 +143,24 @@ def _user_turns(history: Sequence[Message]) -> Iterator[list[Message]]:
                 yield part
                 part = []
         elif message["role"] == "tool":
-            part.append(_tool_result(message.get("tool_call_id", ""), message.get("content"), "user"))
+            part.append(_tool_result(message, "user"))
     if part:
         yield part
 
 
 def _agent(message: Message, before: Sequence[Message], *, by_text: bool) -> list[Message]:
     if message["role"] == "tool":
-        return [_tool_result(message.get("tool_call_id", ""), message.get("content"), "assistant")]
+        return [_tool_result(message, "assistant")]
     if message["role"] == "user":  # what a tool gave back under `act` and `react`
         asked = before[-1].get("tool_calls") if before else None
         text = str(message.get("content", "")).removeprefix("API output:").strip()
-        return [_tool_result(asked[0]["id"] if asked else "", text, "assistant")]
+        return [_tool_result({"tool_call_id": asked[0]["id"] if asked else "", "content": text}, "assistant")]
     return [_from_text(message, len(before)) if by_text else _from_openai(message, "assistant")]
 
 
 def _from_openai(message: Message, requestor: str) -> Message:
-    calls = [
-        {
-            "id": call.get("id") or "",
-            "name": call["function"]["name"],
-            "arguments": _object(call["function"]["arguments"]),
-            "requestor": requestor,
-        }
-        for call in message.get("tool_calls") or ()
-    ]
+    made = [(call.get("id") or "", call["function"]) for call in message.get("tool_calls") or ()]
+    calls = [_call(call_id, called["name"], called["arguments"], requestor) for call_id, called in made]
     return _message(requestor, message.get("content"), calls)
 
 
@@ -176,26 +169,33 @@ def _from_text(message: Message, index: int) -> Message:
     raw_text = str(message.get("content") or "")
     turn = read_action(raw_text)
     calls = [
-        {"id": f"text_{index}_{number}", "name": c.name, "arguments": _object(c.arguments), "requestor": "assistant"}
-        for number, c in enumerate(turn.calls)
+        _call(f"text_{index}_{number}", call.name, call.arguments, "assistant")
+        for number, call in enumerate(turn.calls)
     ]
     return {**_message("assistant", None if calls else turn.text, calls), "raw_data": {"content": raw_text}}
+
+
+def _call(call_id: str, name: str, arguments: str, requestor: str) -> Message:
+    try:
+        parsed = json.loads(arguments or "{}")
+    except ValueError:
+        parsed = arguments
+    given = parsed if isinstance(parsed, dict) else {"": parsed}
+    return {"id": call_id, "name": name, "arguments": given, "requestor": requestor}
 
 
 def _message(role: str, content: Any, calls: list[Message] | None = None) -> Message:
     return {"role": role, "content": content or None if calls else content or "", "tool_calls": calls or None}
 
 
-def _tool_result(call_id: str, content: Any, requestor: str) -> Message:
-    return {"id": call_id, "role": "tool", "content": content, "requestor": requestor, "error": False}
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text or "{}")
-    except ValueError:
-        return {"": text}
-    return parsed if isinstance(parsed, dict) else {"": parsed}
+def _tool_result(message: Message, requestor: str) -> Message:
+    return {
+        "id": message.get("tool_call_id", ""),
+        "role": "tool",
+        "content": message.get("content"),
+        "requestor": requestor,
+        "error": False,
+    }
 
 
 def _mark_errors(messages: Sequence[Message], conversation: Conversation) -> None:
@@ -269,10 +269,11 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
     for call in read_calls(folder.path):
         if call.setting_id in {"", folder.id}:
             calls[call.task_id, call.trial].append(call)
+    tasks = [task_of(domain, each).source_task for each in dict.fromkeys(each.task_id for each in conversations)]
     return {
         "timestamp": iso_time(time.time()),
         "info": _info(folder, domain, rows),
-        "tasks": [_task_data(domain, task_id) for task_id in dict.fromkeys(each.task_id for each in conversations)],
+        "tasks": [each if isinstance(each, dict) else each.model_dump(mode="json") for each in tasks],
         "simulations": [
             _simulation(each, folder.setting, domain, calls[each.task_id, each.trial]) for each in conversations
         ],
@@ -297,11 +298,6 @@ def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> d
 
 def _model(config: ModelConfig) -> dict[str, Any]:
     return {"llm": config.model, "llm_args": config.sampling.model_dump(exclude_defaults=True, exclude_none=True)}
-
-
-def _task_data(domain: Domain, task_id: str) -> Any:
-    source = task_of(domain, task_id).source_task
-    return source if isinstance(source, dict) else source.model_dump(mode="json")
 
 
 def _simulation(
@@ -331,4 +327,5 @@ def _simulation(
 def _cost(calls: Sequence[CallRecord], role: Role) -> float | None:
     """Return what a side's requests cost [USD]; None when it is not known of one of them."""
     costs = [call.cost_usd for call in calls if call.role is role and not call.fault]
-    return None if not costs or None in costs else sum(cost for cost in costs if cost is not None)
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if costs and len(known) == len(costs) else None

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     from tautools.records import CommitRow, Conversation
 
+_INFO = {
+    *("outcome", "reward_info", "setting_id", "seed", "started_at", "finished_at", "simulated"),
+    *("error", "imported"),  # only where there is one
+}
+
 
 def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int, order: Sequence[str]) -> Path:
     """Write the view of `num_trials` trials and return its path.
@@ -79,26 +84,15 @@ def _result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
 def _with_tool_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return messages as tau-bench keeps them: a tool's answer has the tool's name beside the id of the call."""
     names: dict[str, str] = {}
-    found = []
+    named = []
     for message in messages:
         names.update({call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())})
         answered = names.get(message.get("tool_call_id", ""))
-        found.append(message if answered is None else {**message, "name": answered})
-    return found
+        named.append(message if answered is None else {**message, "name": answered})
+    return named
 
 
 def _info(conversation: Conversation) -> dict[str, Any]:
-    info: dict[str, Any] = {
-        "outcome": conversation.outcome.value,
-        "reward_info": conversation.reward_info or None,
-        "setting_id": conversation.setting_id,
-        "seed": conversation.seed,
-        "started_at": conversation.started_at,
-        "finished_at": conversation.finished_at,
-        "simulated": conversation.simulated,
-    }
-    if conversation.error:
-        info["error"] = conversation.error
-    if conversation.imported:
-        info["imported"] = conversation.imported.model_dump(mode="json")
-    return info
+    info = conversation.model_dump(mode="json", include=_INFO)
+    info["reward_info"] = conversation.reward_info or None
+    return {name: value for name, value in info.items() if value or name not in {"error", "imported"}}

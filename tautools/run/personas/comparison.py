@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tautools.errors import BenchError, PersonaError
 from tautools.files import write_atomic
@@ -68,17 +68,13 @@ class PersonaCertificate:
     conversations: int
     simulated: bool
     checks: tuple[PersonaCheck, ...]
+    passed: bool | None
+    """False when a check failed, None when one cannot be told yet."""
     wording: Mapping[str, PairedEffect] = field(default_factory=dict)
     """By measure, the difference to control over tasks."""
     distinct: tuple[str, ...] = ()
     """Measures whose interval, widened for their number, leaves 0 out."""
     labels: LabelSummary | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """False when a check failed, None when one cannot be told yet."""
-        results = {check.passed for check in self.checks}
-        return False if False in results else None if None in results else True
 
     def raise_if_ineffective(self) -> None:
         """Raise `PersonaError` when the persona's text is not in every recorded prompt."""
@@ -89,10 +85,6 @@ class PersonaCertificate:
                     evidence=check.detail,
                     next_step="Do not use these results; move the folder away and run the persona again.",
                 )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        return {**asdict(self), "passed": self.passed}
 
 
 def certify(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
@@ -110,7 +102,7 @@ def certify(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
 def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
     """Write the certificate beside the results, in place of an older one, and return it."""
     certificate = certify(workspace, folder)
-    write_atomic(folder.path / CERTIFICATE, json.dumps(certificate.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder.path / CERTIFICATE, json.dumps(asdict(certificate), indent=1, ensure_ascii=False) + "\n")
     return certificate
 
 
@@ -119,6 +111,8 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
     control, setting = group.control, run.folder.setting
     # Distinct is what differs at a level that allows for the number of measures (Bonferroni).
     distinct = _wording_effects(run, control, 1 - 0.05 / len(MEASURES))
+    checks = tuple(_checks(run, control))
+    results = {check.passed for check in checks}
     return PersonaCertificate(
         env=setting.env,
         strategy=setting.strategy.value,
@@ -130,7 +124,8 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
         control_id=control.folder.id if control else "",
         conversations=len(run.conversations),
         simulated=setting.simulated,
-        checks=tuple(_checks(run, control)),
+        checks=checks,
+        passed=False if False in results else None if None in results else True,
         wording=_wording_effects(run, control, 0.95),
         distinct=tuple(name for name, difference in distinct.items() if difference.sign),
         labels=read_labels(run),
@@ -150,8 +145,9 @@ def _checks(run: PersonaRun, control: PersonaRun | None) -> Iterator[PersonaChec
 def _text_present(run: PersonaRun) -> PersonaCheck:
     wanted = run.folder.setting.prompts.get("persona", "")
     texts = {pair: _prompt_parts(each)[1] for pair, each in run.conversations.items()}
-    hashes = {pair: hashlib.sha256(text.encode()).hexdigest() if text else "" for pair, text in texts.items()}
-    missing = [pair for pair, digest in hashes.items() if digest != wanted]
+    missing = [
+        pair for pair, text in texts.items() if (hashlib.sha256(text.encode()).hexdigest() if text else "") != wanted
+    ]
     return PersonaCheck(TEXT_PRESENT, not missing, _share_text(len(texts), missing))
 
 
@@ -177,11 +173,12 @@ def _same_pairs(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     if control is None:
         return PersonaCheck(name, None, "control was not run yet")
     seeds = {pair: each.conversation.seed for pair, each in control.conversations.items()}
-    other = [p for p, each in run.conversations.items() if p in seeds and each.conversation.seed != seeds[p]]
-    alone = [pair for pair in run.conversations if pair not in seeds]
+    other = [
+        p for p, each in run.conversations.items() if each.conversation.seed != seeds.get(p, each.conversation.seed)
+    ]
     if other:
         return PersonaCheck(name, False, f"another seed in {_pair_names(other)}")
-    if alone:
+    if alone := [pair for pair in run.conversations if pair not in seeds]:
         return PersonaCheck(name, None, f"pending in control: {_pair_names(alone)}")
     return PersonaCheck(name, True, f"{len(run.conversations)} pairs")
 
@@ -206,10 +203,11 @@ def _facts_told(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
 def _wording_effects(run: PersonaRun, control: PersonaRun | None, level: float) -> dict[str, PairedEffect]:
     if control is None:
         return {}
-    effects = {}
-    for name in MEASURES:
-        own, others = ({p: each.wording[name] for p, each in one.conversations.items()} for one in (run, control))
-        effects[name] = effect(own, others, level=level)
+    own, others = ([(pair, each.wording) for pair, each in one.conversations.items()] for one in (run, control))
+    effects = {
+        name: effect({p: each[name] for p, each in own}, {p: each[name] for p, each in others}, level=level)
+        for name in MEASURES
+    }
     return {name: each for name, each in effects.items() if each is not None}
 
 
@@ -272,13 +270,6 @@ class PersonaComparison:
     simulated: bool
     has_control: bool
     personas: tuple[ComparedPersona, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        content = asdict(self)
-        for row, each in zip(content["personas"], self.personas, strict=True):
-            row["certificate"] = each.certificate.as_dict() if each.certificate else None
-        return content
 
 
 def compare(group: PersonaGroup) -> PersonaComparison:

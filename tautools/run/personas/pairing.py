@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.bench.types import Domain, Task
-    from tautools.records import CommitRow, Conversation, Setting
+    from tautools.records import CommitRow, Conversation
     from tautools.run.folder import SettingFolder
 
 LEXICONS: Mapping[str, tuple[str, ...]] = {
@@ -160,11 +160,8 @@ class PersonaRun:
     @cached_property
     def conversations(self) -> Mapping[Pair, PersonaConversation]:
         """Every finished conversation by task and trial."""
-        path = self.folder.path
-        return {
-            (row.task_id, row.trial): PersonaConversation(row, read_conversation(path, row))
-            for row in rows_of(self.folder)
-        }
+        path, rows = self.folder.path, rows_of(self.folder)
+        return {(row.task_id, row.trial): PersonaConversation(row, read_conversation(path, row)) for row in rows}
 
     @cached_property
     def domain(self) -> Domain:
@@ -175,9 +172,9 @@ class PersonaRun:
     def coverage(self) -> Mapping[Pair, float]:
         """Share of the scenario's facts that the user told, where a task has any; errors as `domain`."""
         tasks = self.domain.tasks
-        known = {pair: each for pair, each in self.conversations.items() if pair[0] in tasks}
-        shares = {pair: facts_coverage(tasks[pair[0]], each.messages) for pair, each in known.items()}
-        return {pair: share for pair, share in shares.items() if share is not None}
+        known = ((pair, each) for pair, each in self.conversations.items() if pair[0] in tasks)
+        shares = ((pair, facts_coverage(tasks[pair[0]], each.messages)) for pair, each in known)
+        return {pair: share for pair, share in shares if share is not None}
 
 
 @dataclass(frozen=True)
@@ -193,12 +190,6 @@ class PersonaGroup:
         return (self.control, *self.variants) if self.control else self.variants
 
 
-def control_setting(setting: Setting) -> Setting:
-    """Return the same setting without a persona."""
-    prompts = {name: digest for name, digest in setting.prompts.items() if name != "persona"}
-    return setting.model_copy(update={"persona": None, "intensity": None, "prompts": prompts})
-
-
 def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[PersonaGroup]:
     """Return a group for each control of the given settings with a persona; its variants are those given.
 
@@ -212,8 +203,11 @@ def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[Persona
     plain = {each.id: each for each in results_of(workspace) if each.setting.persona is None}
     variants: dict[str, list[PersonaRun]] = {}
     for folder in folders:
-        if folder.setting.persona is not None:
-            variants.setdefault(control_setting(folder.setting).id, []).append(PersonaRun(folder))
+        setting = folder.setting
+        if setting.persona is not None:
+            prompts = {name: digest for name, digest in setting.prompts.items() if name != "persona"}
+            control = setting.model_copy(update={"persona": None, "intensity": None, "prompts": prompts})
+            variants.setdefault(control.id, []).append(PersonaRun(folder))
     return [
         PersonaGroup(PersonaRun(plain[key]) if key in plain else None, tuple(sorted(each, key=lambda one: one.label)))
         for key, each in variants.items()
@@ -225,6 +219,4 @@ def effect(values: Mapping[Pair, float], control: Mapping[Pair, float], *, level
     by_task: dict[str, list[float]] = {}
     for pair in sorted(values.keys() & control.keys()):
         by_task.setdefault(pair[0], []).append(values[pair] - control[pair])
-    if not by_task:
-        return None
-    return paired_effect([fmean(each) for each in by_task.values()], level=level)
+    return paired_effect([fmean(each) for each in by_task.values()], level=level) if by_task else None
