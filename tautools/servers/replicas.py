@@ -14,7 +14,7 @@ from tautools.servers.backends import backend_for
 from tautools.servers.backends.base import warn_missing_model
 from tautools.servers.placement import Layout, plan_layout, site_node_state, this_node_state, unknown_node_state
 from tautools.servers.registry import Registry
-from tautools.servers.start import check_launch, launch_checked, launch_shared_job
+from tautools.servers.start import check_launch, launch, launch_shared_job
 from tautools.servers.state import State
 
 if TYPE_CHECKING:
@@ -171,7 +171,9 @@ def launch_all(
         for number, place in enumerate(places):
             if number:
                 _stagger(started[-1], places[number - 1].params, place.name, emit or (lambda _text: None))
-            started.append(launch_checked(place.params, workspace=workspace, site=site, name=place.name, force=force))
+            started.append(
+                launch(place.params, workspace=workspace, site=site, name=place.name, force=force, checked=True)
+            )
     except BaseException:
         for server in started:
             server.stop()

@@ -47,6 +47,7 @@ def launch(
     site: SiteParams | None = None,
     name: str | None = None,
     force: bool = False,
+    checked: bool = False,
 ) -> Server:
     """Start a server and return its handle at once.
 
@@ -62,6 +63,8 @@ def launch(
         Name in the registry; the one of `params` by default. Several servers of one file need a name each.
     force : bool
         Start on cards that are in use; a job of Slurm looks at its own cards, whatever is given.
+    checked : bool
+        Whether `check_launch` was called just now.
 
     Raises
     ------
@@ -75,8 +78,16 @@ def launch(
     ParamsError
         When the name or a flag cannot be used.
     """
-    check_launch(params, workspace=workspace, site=site, name=name, force=force)
-    return launch_checked(params, workspace=workspace, site=site, name=name, force=force)
+    if not checked:
+        check_launch(params, workspace=workspace, site=site, name=name, force=force)
+    request, registry = _request(params, site, name, force=force), Registry(workspace)
+
+    def start() -> ServerRecord:
+        with registry.claim():
+            _free_name(request.name, registry)
+            return backend_for(request.site).start(request, registry)
+
+    return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
 
 
 def check_launch(
@@ -109,20 +120,6 @@ def check_launch(
     request, registry = _request(params, site, name, force=force), Registry(workspace)
     _refuse_running(request.name, registry)
     return backend_for(request.site).check(request, registry)
-
-
-def launch_checked(
-    params: ServerParams, *, workspace: Path, site: SiteParams | None, name: str | None, force: bool
-) -> Server:
-    """Start a server that `check_launch` has checked; see `launch`."""
-    request, registry = _request(params, site, name, force=force), Registry(workspace)
-
-    def start() -> ServerRecord:
-        with registry.claim():
-            _free_name(request.name, registry)
-            return backend_for(request.site).start(request, registry)
-
-    return Server(start(), workspace=workspace, start_again=None if params.port is not None else start)
 
 
 def launch_shared_job(places: Sequence[PlannedServer], *, workspace: Path, site: SiteParams) -> list[Server]:
