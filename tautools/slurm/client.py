@@ -42,7 +42,7 @@ def clean_env(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Slurm:
-    """The Slurm that this session's commands speak to.
+    """The Slurm that this session's commands speak to; a `SlurmError` says when it refuses or does not answer.
 
     Parameters
     ----------
@@ -57,26 +57,14 @@ class Slurm:
         self._timeout_s = timeout_s
 
     def submit(self, script: Path) -> str:
-        """Submit a job script and return the job's id.
-
-        Raises
-        ------
-        SlurmError
-            When it is refused; the message says why in words.
-        """
+        """Submit a job script and return the job's id."""
         done = self._run("sbatch", "--parsable", str(script))
         if done.exit_code != 0:
             raise _refused(done)
         return done.stdout.strip().splitlines()[-1].split(";")[0]
 
     def test_only(self, text: str) -> float | None:
-        """Ask whether a job script would be taken, and when it would start [s since the epoch], if Slurm can tell.
-
-        Raises
-        ------
-        SlurmError
-            When it would be refused.
-        """
+        """Ask whether a job script would be taken, and when it would start [s since the epoch], if Slurm can tell."""
         done = self._run("sbatch", "--test-only", text=text)
         if done.exit_code != 0:
             raise _refused(done)
@@ -87,11 +75,6 @@ class Slurm:
         """Return what Slurm knows of these jobs, by id; a job that it knows nothing of is left out.
 
         One query covers all that run, wait or ended lately. For older ones the accounting is asked, if there is one.
-
-        Raises
-        ------
-        SlurmError
-            When Slurm does not answer.
         """
         wanted = {job_id for job_id in job_ids if job_id}
         if not wanted:
@@ -104,13 +87,7 @@ class Slurm:
         return jobs | (self._accounted(missing) if missing else {})
 
     def cancel(self, job_id: str, *, timeout_s: float = 120.0) -> None:
-        """Cancel a job and return when nothing of it runs.
-
-        Raises
-        ------
-        SlurmError
-            When Slurm does not cancel it, or it does not end in time.
-        """
+        """Cancel a job and return when nothing of it runs."""
         done = self._run("scancel", "--", job_id) if job_id else Completed(0, "", "")
         if done.exit_code != 0 and "Invalid job id" not in done.stderr:
             raise _failure(done, f"Job {job_id} could not be cancelled.", f"Try `scancel {job_id}`.")
@@ -129,13 +106,7 @@ class Slurm:
         return job.left_s if job is not None and job.state is JobState.RUNNING else None
 
     def nodes(self, partition: str | None) -> list[Node]:
-        """Return the nodes of a partition with their cards, all nodes when none is named; nothing when none is known.
-
-        Raises
-        ------
-        SlurmError
-            When Slurm does not answer.
-        """
+        """Return the nodes of a partition with their cards; all nodes when none is named."""
         where = [f"--partition={partition}"] if partition else []
         done = self._run("sinfo", "--noheader", "--Node", *where, f"--Format={NODE_FORMAT}")
         if done.exit_code != 0 and is_unreachable(done.stderr):

@@ -3,7 +3,8 @@
 The port is chosen on the node, because only there it is known which one is free; the job writes the address down and
 the checks verify it. The key never stands in the script: the job reads it from its private file, or makes it there when
 the script is submitted by hand. Compiled graphs of Gaudi servers belong to exact versions of the software, so they are
-kept on the node's own disk in a folder named by those; a site may name a shared folder to copy them from and to.
+kept on the node's own disk in a folder named by those; a site may name a shared folder to copy them from and to. A
+value that cannot stand in a job script is a `ParamsError`.
 """
 
 from __future__ import annotations
@@ -157,11 +158,6 @@ def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, 
         The launch; the job registers it when it is not registered yet.
     workspace : Path
         Folder of registry and logs, which the nodes see too; absolute.
-
-    Raises
-    ------
-    ParamsError
-        When a value cannot stand in a job script.
     """
     body = server_lines(params, site, record, workspace, cards=job_card_lines(params, site))
     return render_job([record], body, site, workspace, cards=cards_needed(params, site))
@@ -184,11 +180,6 @@ def render_job(
         Where its logs go; absolute.
     cards : int
         How many it needs.
-
-    Raises
-    ------
-    ParamsError
-        When a value cannot stand in one.
     """
     names = [record.name for record in records]
     name = "+".join(names)[:64].rstrip("+")
