@@ -46,14 +46,11 @@ class Slurm:
 
     Parameters
     ----------
-    shell : Shell, optional
-        Runs the commands.
     timeout_s : float
         Seconds that a command may take.
     """
 
-    def __init__(self, shell: Shell | None = None, *, timeout_s: float = 30.0) -> None:
-        self._shell = shell or Shell()
+    def __init__(self, *, timeout_s: float = 30.0) -> None:
         self._timeout_s = timeout_s
 
     def submit(self, script: Path) -> str:
@@ -124,7 +121,7 @@ class Slurm:
 
     def _run(self, *words: str, text: str = "") -> Completed:
         try:
-            return self._shell.run(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
+            return Shell().run(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
         except ShellError as error:
             raise SlurmError(
                 f"`{words[0]}` cannot be asked.",
