@@ -147,7 +147,7 @@ def test_no_sweep_has_a_person_beside_it(tmp_path: Path) -> None:
         cli, ["sweep", "plan", "demo", "--workspace", str(tmp_path), "--set", "user_strategy=human"]
     )
     assert told.exit_code == 2
-    assert "nobody can play the customer of a sweep" in told.output
+    assert "nobody can play the customer in the cells of a sweep" in told.output
 
 
 def test_status_and_report_find_the_checkout_where_results_were_made(tmp_path: Path, agent: Any) -> None:
