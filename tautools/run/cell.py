@@ -147,7 +147,12 @@ def run_cell(
     TautoolsError
         Bad input, before anything is made; or a disk that no longer takes results.
     """
-    cell = _prepared(run, workspace)
+    if isinstance(run, Cell):
+        cell = run.refreshed()
+    elif workspace is None:
+        raise RunError("No workspace was given.", next_step="Pass `workspace=Path(...)`, the folder of `results/`.")
+    else:
+        cell = prepare_cell(run, workspace=workspace, need_servers=False)
     if not cell.pending and all(intact(cell.folder, row) for row in cell.done.values()):
         return _finished_result(cell)
     if not cell.models.endpoints:
@@ -161,14 +166,6 @@ def run_cell(
         result.add_done_callback(lambda _: events.put(None))
         _listen(events, stop, on_event or (lambda _event: None))
     return result.result()
-
-
-def _prepared(run: RunParams | Cell, workspace: Path | None) -> Cell:
-    if isinstance(run, Cell):
-        return run.refreshed()
-    if workspace is None:
-        raise RunError("No workspace was given.", next_step="Pass `workspace=Path(...)`, the folder of `results/`.")
-    return prepare_cell(run, workspace=workspace, need_servers=False)
 
 
 def _listen(events: queue.SimpleQueue[Event | None], stop: Stop, on_event: Callable[[Event], None]) -> None:
@@ -240,7 +237,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
 
 async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: Retry) -> None:
     client = ModelClient(
-        _EndpointSource(cell),
+        _endpoint_source(cell),
         cell.models.configs,
         on_call=scheduler.on_call,
         on_retry=sink.retrying,
@@ -297,16 +294,15 @@ def _sum_up(cell: Cell, progress: CellProgress, **further: Any) -> CellResult:
     )
 
 
-class _EndpointSource:
-    """Where the servers of a part are: at first those found before the start, after that those that are ready then."""
+def _endpoint_source(cell: Cell) -> Callable[[str], Sequence[Endpoint]]:
+    """Return where the servers of a part are: first those found before the start, then those that are ready then."""
+    not_used_yet = dict(cell.models.endpoints)
 
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-        self._not_used_yet = dict(cell.models.endpoints)
-
-    def __call__(self, part: str) -> Sequence[Endpoint]:
-        if part in self._not_used_yet:
-            return self._not_used_yet.pop(part)
+    def find(part: str) -> Sequence[Endpoint]:
+        if part in not_used_yet:
+            return not_used_yet.pop(part)
         with contextlib.suppress(TautoolsError):
-            return endpoints(self._cell.run.roles[part], workspace=self._cell.workspace, role_name=part)
-        return self._cell.models.endpoints[part]  # still gone: what was there may come back
+            return endpoints(cell.run.roles[part], workspace=cell.workspace, role_name=part)
+        return cell.models.endpoints[part]  # still gone: what was there may come back
+
+    return find

@@ -104,11 +104,12 @@ def test_a_name_without_slash_is_found_at_the_address_of_the_environment(
 )  # fmt: skip
 def test_bad_input_ends_before_anything_is_made(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     workspace = tmp_path / "work"
+    workspace.mkdir()
     chosen = words if "--env" in words else ("--env", "retail", *words)
     ended = run(workspace, *chosen, "--model", "sim-4B", "--base-url", "http://127.0.0.1:9/v1")
     assert ended.exit_code == 2, ended.output
     assert told in ended.output
-    assert not workspace.exists()
+    assert list(workspace.iterdir()) == []
 
 
 def test_a_checkout_without_its_data_says_so(tmp_path: Path) -> None:
