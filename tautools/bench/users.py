@@ -1,4 +1,4 @@
-"""Who plays the customer: a model, or a person at a keyboard."""
+"""A person plays the customer; how it is asked can be changed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,13 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from tautools.bench.agents.fc import ToolCallingParticipant
 from tautools.bench.types import Participant, Turn
 from tautools.errors import HumanUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tautools.bench.types import AskModel, Domain, Observation, Task
-
-
-def make_user(domain: Domain, task: Task) -> Participant:
-    """Return the LLM customer of one conversation: the bench's guidelines and scenario, and the message that opens."""
-    names = task.user_tools
-    tools = [tool for tool in domain.user_tools if names is None or tool["function"]["name"] in names]
-    user = ToolCallingParticipant(task.user_system, tools)
-    opening = domain.protocol.user_opening or domain.protocol.agent_opening
-    if opening:
-        user.receive(opening)
-    return user
+    from tautools.bench.types import AskModel, Observation
 
 
 @dataclass(frozen=True, slots=True)

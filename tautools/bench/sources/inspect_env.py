@@ -17,18 +17,17 @@ from importlib import import_module
 from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
+from tautools.bench.agents import Tau2Domain
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable
-from tautools.bench.sources.inspect_tools import InspectTools, load_tools
-from tautools.bench.types import ConversationProtocol, Domain, ReferenceAction, Task, text_hashes
-from tautools.bench.users import make_user
+from tautools.bench.sources.inspect_tools import InspectTools
+from tautools.bench.types import ConversationProtocol, ReferenceAction, Task, text_hashes
 from tautools.records import BenchRef, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tautools.bench.types import Approach, Changes, Participant
+    from tautools.bench.types import Changes
 
 
 def agent_system_prompt(agent_module: Any, instance: str) -> str:
@@ -118,7 +117,7 @@ def load_database(env: str) -> LoadedDatabase:
     # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
     loaded = database.model_validate(_read_json(data_folder(env) / "db.json.gz"))
     return LoadedDatabase(
-        tools=load_tools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
+        tools=InspectTools(getattr(tools, f"all_{env}_tools"), f"get_{env}_tools"),
         toolkit_class=methods_of(tool_class),
         tables={name: LoadedTable(getattr(loaded, name)) for name in database.model_fields},
         policy=(data_folder(env) / "policy.txt").read_text(encoding="utf-8"),
@@ -211,7 +210,7 @@ _MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT
 _STOP_WORDS = ("###STOP###", "###OUT-OF-SCOPE###", "###TRANSFER###")
 
 
-class InspectDomain(Domain):
+class InspectDomain(Tau2Domain):
     """One env of tau2 with the tasks of one split.
 
     Parameters
@@ -223,8 +222,6 @@ class InspectDomain(Domain):
     user_tools : InspectTools, optional
         What the customer can call itself.
     """
-
-    strategies = STRATEGIES
 
     def __init__(self, env: str, split: str, loaded: LoadedEnv, user_tools: InspectTools | None = None) -> None:
         super().__init__()
@@ -244,15 +241,3 @@ class InspectDomain(Domain):
             "user_opening": self.protocol.user_opening or "",
         }
         self.prompts = text_hashes(texts | ({"user_tools": canonical_json(self.user_tools)} if user_tools else {}))
-
-    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
-        """Return the agent of one conversation."""
-        return make_agent(self, approach)
-
-    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation."""
-        return make_user(self, task)
-
-    def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        return agent_prompt_hashes(self, approach)

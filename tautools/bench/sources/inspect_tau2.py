@@ -31,7 +31,7 @@ from tautools.bench.sources.inspect_env import (
     methods_of,
     split_names,
 )
-from tautools.bench.sources.inspect_tools import InspectTools, load_tools
+from tautools.bench.sources.inspect_tools import InspectTools
 from tautools.bench.types import Observation, Reward, Source, call_text, different_entities
 from tautools.errors import BenchError, NotInstalledError
 
@@ -83,7 +83,7 @@ def _load_telecom() -> _LoadedTelecom:
             return getattr(environment, kit)
 
         makers = getattr(_telecom_module(module), f"all_telecom_{side}_tools")
-        return load_tools(makers, f"get_telecom_{side}_tools", synced_kit)
+        return InspectTools(makers, f"get_telecom_{side}_tools", synced_kit)
 
     return _LoadedTelecom(
         tools=tools("tools", "agent", "tools"),

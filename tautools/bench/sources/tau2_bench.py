@@ -5,11 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents import STRATEGIES, agent_prompt_hashes, make_agent
+from tautools.bench.agents import Tau2Domain
 from tautools.bench.sources.tau2_checkout import CheckoutProcess
 from tautools.bench.types import (
     ConversationProtocol,
-    Domain,
     Observation,
     ReferenceAction,
     Reward,
@@ -19,7 +18,6 @@ from tautools.bench.types import (
     different_entities,
     text_hashes,
 )
-from tautools.bench.users import make_user
 from tautools.errors import BenchError
 from tautools.records import BenchRef, canonical_json
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.bench.sources.tau2_checkout import Tau2Checkout
-    from tautools.bench.types import Approach, Changes, Participant
+    from tautools.bench.types import Changes
 
 
 class Tau2Bench(Source):
@@ -62,10 +60,8 @@ class Tau2Bench(Source):
         return CheckoutDomain(self.process, env, split)
 
 
-class CheckoutDomain(Domain):
+class CheckoutDomain(Tau2Domain):
     """One env of a checkout with the tasks of one split."""
-
-    strategies = STRATEGIES
 
     def __init__(self, process: CheckoutProcess, env: str, split: str) -> None:
         super().__init__()
@@ -100,18 +96,6 @@ class CheckoutDomain(Domain):
     def env_state(self, task: Task) -> CheckoutState:
         """Return a fresh state for one conversation of `task`."""
         return CheckoutState(self, task)
-
-    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
-        """Return the agent of one conversation."""
-        return make_agent(self, approach)
-
-    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation, who has received the agent's greeting."""
-        return make_user(self, task)
-
-    def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        return agent_prompt_hashes(self, approach)
 
     def _expected_changes(self, task: Task) -> Changes | None:
         changes = self.process.ask("expected", env=self.ref.env, task=task.id)
