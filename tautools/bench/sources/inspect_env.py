@@ -27,15 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tautools.bench.types import Changes
-
 
 def agent_system_prompt(agent_module: Any, instance: str) -> str:
     """Return the system prompt that the package gives its agent; no model is called."""
-    return str(contextvars.copy_context().run(_prompt_of_idle_agent, agent_module, instance))
-
-
-def _prompt_of_idle_agent(agent_module: Any, instance: str) -> str:
     from inspect_ai.agent import AgentState
     from inspect_ai.model import GenerateConfig
     from inspect_ai.model._model import init_active_model
@@ -43,27 +37,16 @@ def _prompt_of_idle_agent(agent_module: Any, instance: str) -> str:
     from inspect_ai.util._store import init_subtask_store
     from inspect_evals.tau2.common.agents import StoredAgentState
 
-    init_subtask_store(Store())
-    # The agent only asks that there be a model. A real one loads every installed evaluation and nests the event loop.
-    init_active_model(object(), GenerateConfig())
-    run = agent_module.get_user_agent(instance=instance, message_limit=0)(AgentState(messages=[]))
-    with contextlib.suppress(StopIteration):
-        run.send(None)
-    return str(store_as(StoredAgentState, instance).messages[0].text)
+    def begin() -> str:
+        init_subtask_store(Store())
+        # The agent only asks that there be a model. A real one loads every evaluation and nests the event loop.
+        init_active_model(object(), GenerateConfig())
+        run = agent_module.get_user_agent(instance=instance, message_limit=0)(AgentState(messages=[]))
+        with contextlib.suppress(StopIteration):
+            run.send(None)
+        return str(store_as(StoredAgentState, instance).messages[0].text)
 
-
-def user_opening() -> str:
-    """Return the message that asks the user model for its first words."""
-    from inspect_evals.tau2.common.dataset import USER_MESSAGE
-
-    return str(USER_MESSAGE.text)
-
-
-def user_guidelines(*, with_tools: bool = False) -> str:
-    """Return the guidelines that every simulated customer gets before its scenario."""
-    from inspect_evals.tau2.utils import USER_SIMULATOR_GUIDELINES, USER_SIMULATOR_GUIDELINES_WITH_TOOLS
-
-    return str(USER_SIMULATOR_GUIDELINES_WITH_TOOLS if with_tools else USER_SIMULATOR_GUIDELINES)
+    return contextvars.copy_context().run(begin)
 
 
 INSPECT_PACKAGE = "inspect_evals.tau2"
@@ -168,32 +151,6 @@ def _read_task(sample: Any) -> Task:
     )
 
 
-def expected_changes(shared: LoadedDatabase, task: Task) -> Changes | None:
-    """Do what the package's `get_expected_db` does: the tool class's methods, called directly.
-
-    None when the task does not score the database.
-    """
-    from inspect_ai.tool import ToolError
-
-    criteria = task.source_task.evaluation_criteria
-    if criteria is None or criteria.actions is None:
-        return None
-    toolkit = shared.toolkit()
-    for action in criteria.actions:
-        if action.name in {"calculate", "transfer_to_human_agents"}:
-            continue
-        try:
-            getattr(toolkit, action.name)(**action.arguments)
-        except ToolError:
-            continue
-    return database_changes(toolkit)
-
-
-def database_changes(toolkit: Any) -> Changes:
-    """Return what a conversation has changed so far."""
-    return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
-
-
 def data_folder(env: str) -> Path:
     """Return the folder in which the package keeps an env's data."""
     folder: Path = import_module(f"{INSPECT_PACKAGE}.utils").TAU2_DATA_DIR
@@ -224,6 +181,9 @@ class InspectDomain(Tau2Domain):
     """
 
     def __init__(self, env: str, split: str, loaded: LoadedEnv, user_tools: InspectTools | None = None) -> None:
+        from inspect_evals.tau2 import utils
+        from inspect_evals.tau2.common.dataset import USER_MESSAGE
+
         super().__init__()
         self.ref = BenchRef("tau2", env, split, INSPECT_SOURCE)
         self.tools = loaded.tools.specs
@@ -231,13 +191,16 @@ class InspectDomain(Tau2Domain):
         self.policy = loaded.policy
         self.agent_system = loaded.agent_system
         self.tasks = load_tasks(env, split)
-        self.protocol = ConversationProtocol("inspect-tau2", user_opening(), None, _STOP_WORDS, _MAX_ROUNDS)
+        self.protocol = ConversationProtocol("inspect-tau2", USER_MESSAGE.text, None, _STOP_WORDS, _MAX_ROUNDS)
         texts = {
             "agent_system": self.agent_system,
             "policy": self.policy,
             "tasks": canonical_json({task.id: task.user_system for task in self.tasks.values()}),
             "tools": canonical_json(self.tools),
-            "user_guidelines": user_guidelines(with_tools=bool(self.user_tools)),
-            "user_opening": self.protocol.user_opening or "",
+            "user_guidelines": utils.USER_SIMULATOR_GUIDELINES,
+            "user_opening": USER_MESSAGE.text,
         }
-        self.prompts = text_hashes(texts | ({"user_tools": canonical_json(self.user_tools)} if user_tools else {}))
+        if self.user_tools:
+            texts["user_guidelines"] = utils.USER_SIMULATOR_GUIDELINES_WITH_TOOLS
+            texts["user_tools"] = canonical_json(self.user_tools)
+        self.prompts = text_hashes(texts)

@@ -25,8 +25,6 @@ from tautools.bench.sources.inspect_env import (
     LoadedEnv,
     agent_system_prompt,
     data_folder,
-    database_changes,
-    expected_changes,
     load_database,
     methods_of,
     split_names,
@@ -273,11 +271,26 @@ class DatabaseDomain(InspectDomain):
         return InspectEnvState(self, task)
 
     def _expected_changes(self, task: Task) -> Changes | None:
-        return expected_changes(self.shared, task)
+        """Do what the package's `get_expected_db` does: call the tool class's methods directly."""
+        from inspect_ai.tool import ToolError
+
+        criteria = task.source_task.evaluation_criteria
+        if criteria is None or criteria.actions is None:
+            return None
+        toolkit = self.shared.toolkit()
+        for action in criteria.actions:
+            if action.name not in {"calculate", "transfer_to_human_agents"}:
+                with contextlib.suppress(ToolError):
+                    getattr(toolkit, action.name)(**action.arguments)
+        return _changes(toolkit)
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         return self.shared.tables[table].text_of(key) if table in self.shared.tables else None
+
+
+def _changes(toolkit: Any) -> Changes:
+    return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
 
 
 class InspectEnvState:
@@ -314,4 +327,4 @@ class InspectEnvState:
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return database_changes(self._toolkit)
+        return _changes(self._toolkit)
