@@ -54,15 +54,15 @@ def test_the_setting_is_another_one_than_that_of_another_source_or_database(tmp_
 
 def test_a_process_that_is_killed_costs_a_fault_and_no_task(tmp_path, server, monkeypatch):
     asked = []
-    ask_state = CheckoutProcess.ask_state
+    ask = CheckoutProcess.ask
 
-    def killed_once(self, do, env_state, **what):
+    def killed_once(self, do, **what):
         asked.append(do)
         if asked.count("call") == 2 and do == "call":
             os.kill(self.pid, signal.SIGKILL)
-        return ask_state(self, do, env_state, **what)
+        return ask(self, do, **what)
 
-    monkeypatch.setattr(CheckoutProcess, "ask_state", killed_once)
+    monkeypatch.setattr(CheckoutProcess, "ask", killed_once)
     path = changed_copy(tmp_path)
     told = run(tmp_path, server, "--set", "concurrency=1", path=path)
     assert told.exit_code == 0, told.output

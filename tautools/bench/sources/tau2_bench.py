@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -161,23 +162,23 @@ class CheckoutState:
     def __init__(self, domain: CheckoutDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
-        self._process = domain.process
-        self._number = self._process.make_state(domain.ref.env, task.id)
-        weakref.finalize(self, self._process.drop, self._number)
+        self._number = domain.process.make_state(domain.ref.env, task.id)
+        self._ask = functools.partial(domain.process.ask, state=self._number)
+        weakref.finalize(self, domain.process.dropped.append, self._number)
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
         """Run one tool; see `tautools.bench.types.EnvState`."""
-        result = self._process.ask_state("call", self._number, requestor=requestor, name=name, arguments=arguments)
+        result = self._ask("call", requestor=requestor, name=name, arguments=arguments)
         return Observation(**result)
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:
         """Score by the package's own evaluator, natural-language assertions left out."""
-        scored = self._process.ask_state("reward", self._number, texts=list(agent_texts))
+        scored = self._ask("reward", texts=list(agent_texts))
         return Reward(float(scored["reward"]), self._info(scored))
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return {(table, key): text for table, key, text in self._process.ask_state("changes", self._number)}
+        return {(table, key): text for table, key, text in self._ask("changes")}
 
     def _info(self, scored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts that the task scores, under our names, and the package's own answer as `tau2`."""

@@ -274,49 +274,37 @@ class CheckoutProcess:
         self._lock = threading.RLock()
         self._pipe: JsonPipe | None = None
         self._run = 0
-        self._dropped: deque[StateNumber] = deque()
+        self.dropped: deque[StateNumber] = deque()
+        """Environments to forget with the next request; a finalizer may append to it."""
 
     @property
     def pid(self) -> int | None:
         """The program's process, while it runs."""
         return None if self._pipe is None else self._pipe.pid
 
-    def ask(self, do: str, **what: Any) -> Any:
-        """Ask and return the answer, starting the program when it does not run.
+    def ask(self, do: str, *, state: StateNumber | None = None, **what: Any) -> Any:
+        """Ask and return the answer, starting the program when it does not run and `state` is None.
 
         Raises
         ------
         BenchError
-            When the package refuses, or the program cannot start, has ended or does not answer.
+            When the package refuses, or the program cannot start, has ended since it made `state` or does not answer.
         """
         with self._lock:
-            return self._ask(self._pipe or self._start(), do, what)
+            if state is None:
+                return self._ask(self._pipe or self._start(), do, what)
+            if self._pipe is None or state.run != self._run:
+                raise BenchError(
+                    "The database of this conversation is lost: the program of the tau2-bench checkout has ended.",
+                    next_step="Run again: the conversation is pending, and nothing of it was scored.",
+                )
+            return self._ask(self._pipe, do, {"env_state": state.number, **what})
 
     def make_state(self, env: str, task: str) -> StateNumber:
         """Make an environment in the program."""
         with self._lock:
             number = self.ask("env_state", env=env, task=task)
             return StateNumber(self._run, number)
-
-    def ask_state(self, do: str, env_state: StateNumber, **what: Any) -> Any:
-        """Ask about an environment.
-
-        Raises
-        ------
-        BenchError
-            As `ask`, and when the program that made the environment has ended.
-        """
-        with self._lock:
-            if self._pipe is None or env_state.run != self._run:
-                raise BenchError(
-                    "The database of this conversation is lost: the program of the tau2-bench checkout has ended.",
-                    next_step="Run again: the conversation is pending, and nothing of it was scored.",
-                )
-            return self._ask(self._pipe, do, {"env_state": env_state.number, **what})
-
-    def drop(self, env_state: StateNumber) -> None:
-        """Forget an environment with the next request; a finalizer may call it."""
-        self._dropped.append(env_state)
 
     def close(self) -> None:
         """End the program; the next question starts it again."""
@@ -353,7 +341,7 @@ class CheckoutProcess:
         return self._pipe
 
     def _ask(self, pipe: JsonPipe, do: str, what: dict[str, Any], timeout_s: float | None = None) -> Any:
-        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        dropped = [self.dropped.popleft() for _ in range(len(self.dropped))]
         numbers = [state.number for state in dropped if state.run == self._run]
         try:
             answer = pipe.exchange({"do": do, **what, "drop": numbers}, timeout_s or ANSWER_S)

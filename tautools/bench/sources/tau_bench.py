@@ -67,10 +67,11 @@ class TauBench(Source):
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs."""
-        return self.checkout.envs()
+        return sorted(file.parent.name for file in (self.checkout.package / "envs").glob("*/env.py"))
 
     def _split_names(self, env: str) -> Sequence[str]:
-        return self.checkout.splits(env)
+        files = (self.checkout.package / "envs" / env).glob("tasks_*.py")
+        return [file.stem.removeprefix("tasks_") for file in files]
 
     def _load(self, env: str, split: str) -> TauBenchDomain:
         original = self.checkout.env(env, split)

@@ -268,6 +268,7 @@ class TauBenchCheckout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.package = root / TAU_BENCH_PACKAGE
         self._modules = PrivateImport(root, TAU_BENCH_PACKAGE, {"litellm": fake_litellm()})
 
     @functools.cached_property
@@ -277,14 +278,14 @@ class TauBenchCheckout:
         if commit:
             changed = ask_git(self.root, "status", "--porcelain", "--", TAU_BENCH_PACKAGE)
             return f"{commit}+{self.digest[:8]}" if changed else commit
-        installed = _installed_version(self.root)
+        installed = _installed_version(self.package)
         return f"{installed}+{self.digest[:8]}" if installed else f"files-{self.digest[:12]}"
 
     @functools.cached_property
     def digest(self) -> str:
         """The sha256 over names and contents of the package's files."""
         digest = hashlib.sha256()
-        files = sorted(path for pattern in _HASHED_FILES for path in (self.root / TAU_BENCH_PACKAGE).rglob(pattern))
+        files = sorted(path for pattern in _HASHED_FILES for path in self.package.rglob(pattern))
         for path in files:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(self.root).as_posix()} {content}\n".encode())
@@ -294,15 +295,6 @@ class TauBenchCheckout:
         """Return a module of the package, such as `envs.user`."""
         with self.as_expected():
             return self._modules.module(f"{TAU_BENCH_PACKAGE}.{name}")
-
-    def envs(self) -> list[str]:
-        """Return the names of the envs that it has."""
-        return sorted(file.parent.name for file in (self.root / TAU_BENCH_PACKAGE / "envs").glob("*/env.py"))
-
-    def splits(self, env: str) -> list[str]:
-        """Return the splits of an env."""
-        folder = self.root / TAU_BENCH_PACKAGE / "envs" / env
-        return [file.stem.removeprefix("tasks_") for file in folder.glob("tasks_*.py")]
 
     def env(self, env: str, split: str) -> Any:
         """Return the package's own env object, with a person as its user: the one kind that asks no model."""
@@ -323,11 +315,11 @@ class TauBenchCheckout:
             ) from error
 
 
-def _installed_version(root: Path) -> str | None:
-    """Return the version of the installed distribution if `root` is where it is installed."""
+def _installed_version(package: Path) -> str | None:
+    """Return the version of the installed distribution if `package` is its folder."""
     try:
         installed = metadata.distribution(TAU_BENCH_PACKAGE)
     except metadata.PackageNotFoundError:
         return None
     folder = Path(str(installed.locate_file(TAU_BENCH_PACKAGE)))
-    return installed.version if folder.resolve() == (root / TAU_BENCH_PACKAGE).resolve() else None
+    return installed.version if folder.resolve() == package.resolve() else None
