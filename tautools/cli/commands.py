@@ -156,6 +156,11 @@ class VerbCommand(GuardedCommand):
                 formatter.write_dl(groups[title])
 
 
+def command(*examples: str, name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a command, named as the function if not otherwise, whose help ends with examples."""
+    return click.command(name, cls=VerbCommand, epilog="\n  ".join(["\b\nExamples:", *examples]))
+
+
 class VerbGroup(GuardedCommand, click.Group):
     """A group of commands; a name that it does not know is answered with the nearest ones."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import GroupedOption, LazyGroup, VerbCommand
+from tautools.cli.commands import GroupedOption, LazyGroup, command
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
@@ -131,11 +131,10 @@ def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None
             click.secho(f"{server.name} will not end by itself: {error}", err=True, fg="red")
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server up sim-small sim-user\n"
-    "  tautools server up sim-small --skill 0.9 --port 8007\n"
-    "  tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded",
+@command(
+    "tautools server up sim-small sim-user",
+    "tautools server up sim-small --skill 0.9 --port 8007",
+    "tautools server up sim-small --replicas 4 --start-port 1900 --stagger loaded",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
 @click.option("--port", type=click.IntRange(1, 65535), help="This port and no other; for one server.")
@@ -248,7 +247,7 @@ def _wait_and_resubmit(
     return failures
 
 
-@click.command(cls=VerbCommand, epilog="\b\nExamples:\n  tautools server logs qwen3-8b -f")
+@command("tautools server logs qwen3-8b -f")
 @click.argument("name")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
 @click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
@@ -264,7 +263,7 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
         click.echo(line)
 
 
-@click.command(cls=VerbCommand, epilog="\b\nExamples:\n  tautools server stop sim-small\n  tautools server stop --all")
+@command("tautools server stop sim-small", "tautools server stop --all")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "every", is_flag=True, help="All servers of the workspace.")
 @workspace_option
@@ -289,11 +288,7 @@ def _show_signal(name: str, sent: str) -> None:
     click.echo(f"{name}: {sent}")
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server diagnose qwen3-8b\n"
-    "  tautools server diagnose logs/user_1.out errors/user_1.err",
-)
+@command("tautools server diagnose qwen3-8b", "tautools server diagnose logs/user_1.out errors/user_1.err")
 @click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
 @workspace_option
 @json_option
@@ -351,10 +346,10 @@ def _show_cold_shapes(cold: ColdShapes) -> None:
         click.echo(f'  {variable}: "{value}"')
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server restart qwen3-8b\n  tautools server restart qwen3-8b --fix --yes\n"
-    "  tautools server restart qwen3-32b --exclude gaudi003",
+@command(
+    "tautools server restart qwen3-8b",
+    "tautools server restart qwen3-8b --fix --yes",
+    "tautools server restart qwen3-32b --exclude gaudi003",
 )
 @click.argument("name")
 @click.option("--fix", is_flag=True, help="Change what its log asks for; shown before it is done.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, VerbCommand
+from tautools.cli.commands import EXIT_FAILED, command
 from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import emit, show_failures
 from tautools.cli.server_status import server_dict
@@ -47,10 +47,9 @@ def check_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     return verb
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server verify qwen3-8b --full --concurrency 32\n"
-    "  tautools server verify http://gaudi001:8007/v1 --thinking off --key-env MY_KEY",
+@command(
+    "tautools server verify qwen3-8b --full --concurrency 32",
+    "tautools server verify http://gaudi001:8007/v1 --thinking off --key-env MY_KEY",
 )
 @click.argument("server", metavar="NAME|URL")
 @check_options
@@ -73,10 +72,9 @@ def verify(server: str, workspace: Path, **asked: Any) -> None:
     _show_certificate(certificate, as_json=asked["as_json"])
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server test http://localhost:8000\n"
-    "  tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY",
+@command(
+    "tautools server test http://localhost:8000",
+    "tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY",
 )
 @click.argument("url")
 @check_options
@@ -134,11 +132,9 @@ def _show_certificate(certificate: Certificate, *, as_json: bool) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n"
-    "  tautools server attach mine http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY\n"
-    "  tautools server attach --model-config model_config_local.json",
+@command(
+    "tautools server attach mine http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY",
+    "tautools server attach --model-config model_config_local.json",
 )
 @click.argument("name", required=False)
 @click.argument("url", required=False)
@@ -171,11 +167,10 @@ def attach(name: str | None, url: str | None, model_config: Path | None, *, work
     show_failures(failures)
 
 
-@click.command(
-    "export",
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server export --user qwen3-32b\n"
-    '  eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"',
+@command(
+    "tautools server export --user qwen3-32b",
+    'eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"',
+    name="export",
 )
 @click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
 @click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends, and OPENAI_API_BASE.")

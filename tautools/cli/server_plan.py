@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from rich.markup import escape
 
-from tautools.cli.commands import EXIT_FAILED, GroupedOption, ListOption, VerbCommand
+from tautools.cli.commands import EXIT_FAILED, GroupedOption, ListOption, command
 from tautools.cli.options import ParamsName, json_option, set_option, site_option, workspace_option
 from tautools.cli.output import emit, pick, plain_table, print_wide
 from tautools.files import ensure_folder, write_new
@@ -137,10 +137,9 @@ def start_servers(
     )
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server plan qwen3-8b qwen3-32b --site sol-gaudi --replicas qwen3-8b=4\n"
-    "  tautools server plan sim-small --replicas 4 --start-port 1900",
+@command(
+    "tautools server plan qwen3-8b qwen3-32b --site sol-gaudi --replicas qwen3-8b=4",
+    "tautools server plan sim-small --replicas 4 --start-port 1900",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", type=ParamsName("servers"))
 @layout_options
@@ -286,10 +285,9 @@ def _show_layout(layout: Layout, node: NodeState) -> None:
         click.secho(problem, fg="red", err=True)
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server script qwen3-32b --site sol-gaudi\n"
-    "  tautools server script qwen3-32b --site sol-gaudi -o user-server.sh && sbatch user-server.sh",
+@command(
+    "tautools server script qwen3-32b --site sol-gaudi",
+    "tautools server script qwen3-32b --site sol-gaudi -o user-server.sh && sbatch user-server.sh",
 )
 @click.argument("name", type=ParamsName("servers"))
 @site_option

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
-from tautools.cli.commands import VerbCommand
+from tautools.cli.commands import command
 from tautools.cli.options import json_option, workspace_option
 from tautools.cli.output import age_of, emit, pick, plain_table, print_wide, table_console
 from tautools.servers import Registry
@@ -82,11 +82,7 @@ def _record_dict(record: ServerRecord) -> dict[str, Any]:
     return record.model_dump(mode="json", include=_PUBLIC)
 
 
-@click.command(
-    "ls",
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server ls\n  tautools server ls --json | jq '.[].base_url'",
-)
+@command("tautools server ls", "tautools server ls --json | jq '.[].base_url'", name="ls")
 @workspace_option
 @json_option
 def list_servers(workspace: Path, as_json: bool) -> None:
@@ -99,12 +95,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
         click.secho(str(problem), err=True, fg="yellow")
 
 
-@click.command(
-    "top",
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server top\n  tautools server top --once --json\n"
-    "  tautools server top --every 10",
-)
+@command("tautools server top", "tautools server top --once --json", "tautools server top --every 10", name="top")
 @click.option("--every", "every_s", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one table, with rates over --every seconds, and end.")
 @workspace_option
@@ -219,10 +210,8 @@ def _figures(status: WatchedServer) -> tuple[str, ...]:
     )
 
 
-@click.command(
-    cls=VerbCommand,
-    epilog="\b\nExamples:\n  tautools server cards\n  tautools server cards --json | jq '.[] | .index'\n"
-    "  tautools server cards --stop-stale",
+@command(
+    "tautools server cards", "tautools server cards --json | jq '.[] | .index'", "tautools server cards --stop-stale"
 )
 @click.option("--stop-stale", is_flag=True, help="Name your processes that hold a card and are no server's.")
 @click.option("--confirm", "confirmed", multiple=True, metavar="PID@START",
