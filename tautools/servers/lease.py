@@ -208,7 +208,6 @@ class Watchdog:
     def __init__(self, record: ServerRecord, *, workspace: Path, terms: LeaseTerms) -> None:
         self.record, self.workspace, self.terms = record, workspace, terms
         self._last: Sample | None = None
-        self._quiet_since: float | None = None
         self._silent_since: float | None = None
         me = this_process()
         owner_pid = terms.owner.pid if terms.owner is not None else None
@@ -250,31 +249,22 @@ class Watchdog:
 
     def look(self) -> str:
         """Look once; return why the server has to end now, empty when it goes on."""
-        now = time.time()
-        self._take(ask_metrics(self.record.base_url), now)
-        owner = self.terms.owner
+        now, sample = time.time(), ask_metrics(self.record.base_url)
+        if sample is None:
+            quiet_since, self._silent_since = None, self._silent_since or now
+        else:
+            idle = not sample.busy and (self._last is None or sample.work == self._last.work)
+            quiet_since, self._silent_since = (self._lease.quiet_since or now) if idle else None, None
+            self._last = sample
+        owner, idle_s = self.terms.owner, self.terms.idle_s
         gone = owner is not None and not process_alive(owner.pid, owner.started_at)
-        self._write(seen_at=now, quiet_since=self._quiet_since, owner_gone=gone)
-        idle_s, quiet_s = self.terms.idle_s, self.terms.quiet_s
-        if idle_s is not None and self._quiet_since is not None and now - self._quiet_since >= idle_s:
+        self._write(seen_at=now, quiet_since=quiet_since, owner_gone=gone)
+        if idle_s is not None and quiet_since is not None and now - quiet_since >= idle_s:
             return f"no request for {idle_s / 60:.3g} min"
-        unused_since = self._quiet_since if self._quiet_since is not None else self._silent_since
-        if gone and owner is not None and unused_since is not None and now - unused_since >= quiet_s:
+        unused_since = quiet_since or self._silent_since
+        if gone and owner is not None and unused_since is not None and now - unused_since >= self.terms.quiet_s:
             return f"its owner, process {owner.pid}, is gone and nothing uses it"
         return ""
-
-    def _take(self, sample: Sample | None, now: float) -> None:
-        if sample is None:
-            self._quiet_since = None
-            self._silent_since = self._silent_since if self._silent_since is not None else now
-        else:
-            self._silent_since = None
-            same = self._last is None or sample.work == self._last.work
-            if sample.busy or not same:
-                self._quiet_since = None
-            elif self._quiet_since is None:
-                self._quiet_since = now
-            self._last = sample
 
 
 def main(words: Sequence[str]) -> int:
