@@ -303,18 +303,14 @@ def _imported_setting(run: RunParams, models: Models, split: str, workspace: Pat
 
 def _fits(setting: Setting, run: RunParams, models: Models, split: str) -> bool:
     """Whether a run is of a setting; where a model is served does not matter."""
-    user = models.configs.get("user")
+    user = models.configs.get("user", setting.user)
+    pairs = ((setting.agent, models.configs["agent"]), (setting.user, user))
     return (
         (setting.bench, setting.env, setting.split) == (run.bench, run.env, split)
         and (setting.strategy, setting.user_strategy) == (run.strategy, run.user_strategy)
         and setting.persona == run.persona
-        and _same_model(setting.agent, models.configs["agent"])
-        and (user is None or _same_model(setting.user, user))
+        and all((there.model, there.sampling) == (asked.model, asked.sampling) for there, asked in pairs)
     )
-
-
-def _same_model(there: ModelConfig, asked: ModelConfig) -> bool:
-    return (there.model, there.sampling) == (asked.model, asked.sampling)
 
 
 def _setting_text(setting: Setting) -> str:

@@ -45,7 +45,7 @@ class Stop:
         self.requests = 0
         """0: go on; 1: start nothing new, let what runs finish within the grace; 2 and more: end at once."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed: asyncio.Event | None = None
+        self._changed = asyncio.Event()
 
     @property
     def asked(self) -> bool:
@@ -55,21 +55,18 @@ class Stop:
     def request(self) -> None:
         """Ask to stop; asking again ends at once."""
         self.requests += 1
-        if self._loop is not None and self._changed is not None:
+        if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nothing left to stop
                 self._loop.call_soon_threadsafe(self._changed.set)
 
     def attach(self) -> None:
         """Bind to the running event loop."""
-        self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         if self.asked:
             self._changed.set()
 
     async def wait(self) -> None:
         """Return at the next request that was not awaited yet."""
-        if self._changed is None:
-            raise RuntimeError("attach() comes before wait()")
         await self._changed.wait()
         self._changed.clear()
 
@@ -291,7 +288,9 @@ class Scheduler:
             )
 
     def _faulted(self, trial: QueuedTrial, error: Exception) -> None:
-        fault = _fault_of(error)
+        # Lost by a model's server, by the benchmark's own process, or by us.
+        bench_or_us = "bench" if isinstance(error, BenchError) else "internal"
+        fault = error.fault.value if isinstance(error, ModelCallError) else bench_or_us
         self.faults[fault] += 1
         self.last_fault = str(error)
         again = trial.attempt < REPEATS_AFTER_FAULT
@@ -320,10 +319,3 @@ class Scheduler:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             await self._worker.touch_claims()
-
-
-def _fault_of(error: Exception) -> str:
-    """Return how a conversation was lost: by a model's server, by the benchmark's own process, or by us."""
-    if isinstance(error, ModelCallError):
-        return error.fault.value
-    return "bench" if isinstance(error, BenchError) else "internal"
