@@ -23,7 +23,7 @@ from tautools.run.exporters.tau_bench import write_view
 from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact, read_events
 from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.progress import CellProgress, EventSink
-from tautools.run.provenance import MetricsWatch, mixed, observe, store_certificates
+from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
 from tautools.run.worker import Worker
 from tautools.servers.addresses import endpoints
@@ -245,7 +245,7 @@ async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: 
         keep_itl=cell.run.keep_itl,
     )
     every = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
-    async with client, MetricsWatch(every, sink):
+    async with client, metrics_events(every, sink):
         await scheduler.run(client)
 
 

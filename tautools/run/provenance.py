@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tautools
 from tautools.errors import ModelCallError
@@ -22,7 +22,7 @@ from tautools.servers.registry import Registry
 from tautools.shell import ask_git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from tautools.bench.types import Domain
     from tautools.llm.types import Endpoint
@@ -68,35 +68,31 @@ def _ask(endpoint: Endpoint, page: str) -> HttpResponse:
     return Http().get(f"{root}/{page}", key=endpoint.key, timeout_s=TIMEOUT_S)
 
 
-class MetricsWatch:
-    """Stores the counters of a run's servers as events: at the start, every minute, at the end.
+@contextlib.asynccontextmanager
+async def metrics_events(endpoints: Iterable[Endpoint], sink: EventSink) -> AsyncIterator[None]:
+    """Store the counters of a run's servers as events: at the start, every minute, at the end of the block.
 
-    An async context manager. A conversation never waits for it; a server without such a page has no events.
+    A conversation never waits for it; a server without such a page has no events.
     """
+    servers = {each.base_url: each for each in endpoints if each.provider == "openai"}
 
-    def __init__(self, endpoints: Iterable[Endpoint], sink: EventSink) -> None:
-        self._endpoints = {each.base_url: each for each in endpoints if each.provider == "openai"}
-        self._sink = sink
+    async def emit() -> None:
+        for base_url, endpoint in servers.items():
+            if metrics := await asyncio.to_thread(ask_metrics, endpoint):
+                sink.emit("metrics", base_url, metrics=metrics, model=endpoint.model)
 
-    async def __aenter__(self) -> Self:
-        self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-        await self._emit()
-
-    async def _watch(self) -> None:
+    async def watch() -> None:
         while True:
-            await self._emit()
+            await emit()
             await asyncio.sleep(EVERY_S)
 
-    async def _emit(self) -> None:
-        for base_url, endpoint in self._endpoints.items():
-            metrics = await asyncio.to_thread(ask_metrics, endpoint)
-            if metrics:
-                self._sink.emit("metrics", base_url, metrics=metrics, model=endpoint.model)
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await emit()
 
 
 _PACKAGES = ("inspect-evals", "inspect-ai", "litellm", "aiohttp", "pydantic")
