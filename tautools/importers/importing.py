@@ -138,9 +138,11 @@ def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str])
 
 def _read_tau2(path: Path, sha256: str, value: Mapping[str, Any], notes: list[str]) -> SourceFile:
     simulations = list(value.get("simulations") or ())
-    if beside := list(_simulations_beside(path)):
-        simulations += [each for _, each in beside]
-        sha256 = hashlib.sha256(b"".join([sha256.encode(), *(raw for raw, _ in beside)])).hexdigest()
+    beside = sorted((path.parent / "simulations").glob("*.json")) if path.name == "results.json" else []
+    if beside:
+        contents = [file.read_bytes() for file in beside]
+        simulations += [read_loosely(content)[0] for content in contents]
+        sha256 = hashlib.sha256(b"".join([sha256.encode(), *contents])).hexdigest()
         notes.append(f"with {len(beside)} files of simulations/; the hash is over all")
     facts = tau2_bench.results_facts({**value, "simulations": simulations})
     indexed = value.get("simulation_index")
@@ -149,15 +151,6 @@ def _read_tau2(path: Path, sha256: str, value: Mapping[str, Any], notes: list[st
     reference = tau2_bench.references(value)
     rows = [tau2_bench.read_simulation(n, each, facts.env or "", reference) for n, each in enumerate(simulations)]
     return SourceFile(path, sha256, "tau2-bench", facts, rows, notes)
-
-
-def _simulations_beside(path: Path) -> Iterator[tuple[bytes, Any]]:
-    for file in sorted((path.parent / "simulations").glob("*.json")) if path.name == "results.json" else ():
-        raw = file.read_bytes()
-        try:
-            yield raw, json.loads(raw)
-        except ValueError:
-            yield raw, None
 
 
 def _read_inspect(path: Path, sha256: str) -> SourceFile:
@@ -196,11 +189,6 @@ class ImportResult:
 
     plan: ImportPlan
     dry_run: bool
-
-    @property
-    def kept(self) -> int:
-        """Conversations that are new."""
-        return self.plan.kept
 
     @property
     def pending(self) -> int:

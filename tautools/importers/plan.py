@@ -78,11 +78,9 @@ class ImportGroup:
     @property
     def tasks(self) -> list[str]:
         """The tasks that a run with these flags plans; without the benchmark, those seen in the rows."""
-        if self.domain is not None and self.run is not None:
-            return [task.id for task in select_tasks(self.domain, self.run.tasks)]
-        if self.domain is not None:
-            return list(self.domain.tasks)
-        return sorted({task for task, _ in self.known | self.kept.keys()} | {row.task_id for _, row in self.lost})
+        if self.domain is None:
+            return sorted({task for task, _ in self.known | self.kept.keys()} | {row.task_id for _, row in self.lost})
+        return [task.id for task in select_tasks(self.domain, self.run.tasks)] if self.run else list(self.domain.tasks)
 
     @property
     def planned(self) -> int:
@@ -183,9 +181,8 @@ def _group_for(
             next_step="Import them from two files.",
         )
     resolved = _resolve_setting(file, env, request, simulated=simulated.pop())
-    group = next((each for each in groups if each.setting.id == resolved.setting.id), None)
-    if group is None:
-        group = resolved
+    group = next((each for each in groups if each.setting.id == resolved.setting.id), resolved)
+    if group is resolved:
         group.folder = find_folder(request.workspace / "results", group.setting).path
         group.known = frozenset(key[1:] for key in read_ledger(group.folder) if key[0] == group.setting.id)
         groups.append(group)
@@ -238,8 +235,7 @@ def _to_conversation(setting: Setting, file: SourceFile, row: SourceRow, now: fl
 
 def _resolve_setting(file: SourceFile, env: str, request: ImportRequest, *, simulated: bool) -> ImportGroup:
     """Return an empty group with the setting of a file's rows of one env; nothing is guessed."""
-    own = _own_setting(file, request.workspace)
-    if own is not None:
+    if (own := _own_setting(file, request.workspace)) is not None:
         return ImportGroup(own, None, *_find_domain(own.ref))
     run = _run_of(file, env, request)
     if request.comparable:
@@ -252,12 +248,11 @@ def _resolve_setting(file: SourceFile, env: str, request: ImportRequest, *, simu
 
 def _own_setting(file: SourceFile, workspace: Path) -> Setting | None:
     """Return the setting that our own num_trials file names, from the workspace or from the file's folder."""
-    wanted = file.facts.setting_id
-    if wanted is None:
+    if file.facts.setting_id is None:
         return None
-    beside = read_setting(file.path.parent)
-    candidates = [*results_of(workspace), *([beside] if beside else [])]
-    return next((each.setting for each in candidates if each.id == wanted == each.setting.id), None)
+    candidates = [*results_of(workspace), read_setting(file.path.parent)]
+    known = (each.setting for each in candidates if each and each.id == file.facts.setting_id == each.setting.id)
+    return next(known, None)
 
 
 def _run_of(file: SourceFile, env: str, request: ImportRequest) -> RunParams:
@@ -305,9 +300,9 @@ def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> N
     same = str(in_file) == str(given)
     if name in {"agent.model", "user.model"}:  # v1 writes the name without its owner
         same = str(in_file).rsplit("/", 1)[-1] == str(given).rsplit("/", 1)[-1]
-    if name.endswith("temperature"):
+    elif name.endswith("temperature"):
         same = float(in_file) == float(given)
-    if name == "strategy":  # their messages look alike
+    elif name == "strategy":  # their messages look alike
         same = same or {in_file, given} == {"fc", "few-shot"}
     if not same:
         raise ParamsError(
@@ -335,20 +330,16 @@ def _imported_setting(
     parties = resolve_models(run, workspace=workspace, need_servers=False).configs
     default_split = "test" if run.bench == "tau-bench" else "base"
     return Setting(
-        bench=run.bench,
         source=f"{IMPORTED_PREFIX}{facts.harness}",
         source_version=facts.source_version,
         protocol=facts.protocol,
         reward_basis=facts.reward_basis,
-        env=run.env,
         split=run.tasks.split or (domain.ref.split if domain else default_split),
-        strategy=run.strategy,
         agent=parties["agent"],
         user=parties.get("user", ModelConfig(model="human", provider="human")),
-        user_strategy=run.user_strategy,
         seed=facts.seed or 0,
-        persona=run.persona,
         simulated=simulated,
+        **run.model_dump(include={"bench", "env", "strategy", "user_strategy", "persona"}),
     )
 
 

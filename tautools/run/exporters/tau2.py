@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tautools.run.folder import SettingFolder
 
 
-TERMINATION = {
+_TERMINATION = {
     Outcome.PASSED: "user_stop",
     Outcome.FAILED: "user_stop",
     Outcome.STEP_LIMIT: "max_steps",
@@ -40,18 +40,8 @@ TERMINATION = {
 """How we say that a conversation ended, and how tau2-bench does."""
 
 
-def reward_info(conversation: Conversation, task: Task, basis: str) -> dict[str, Any]:
-    """Return the score of one conversation.
-
-    Parameters
-    ----------
-    conversation : Conversation
-        The conversation.
-    task : Task
-        Its task.
-    basis : str
-        What the reward rests on, such as `DB+COMMUNICATE`.
-    """
+def _reward_info(conversation: Conversation, task: Task, basis: str) -> dict[str, Any]:
+    """Return the score of one conversation, which rests on a basis such as `DB+COMMUNICATE`."""
     if conversation.outcome not in {Outcome.PASSED, Outcome.FAILED}:
         note = f"Ended early: {conversation.outcome.value}. {conversation.error}".strip()
         return {"reward": 0.0, "reward_basis": None, "info": {"note": note}}
@@ -120,15 +110,14 @@ def trajectory(conversation: Conversation, strategy: Strategy, calls: Sequence[C
         if message["role"] == "user" and not (by_text and is_tool_output(message)):
             messages += next(user_turns, []) or [_message("user", message.get("content"))]
         else:
-            messages += _agent(message, messages, by_text=by_text)
-    for unheard in user_turns:
-        messages += unheard
+            messages.append(_agent(message, messages, by_text=by_text))
+    messages += [each for unheard in user_turns for each in unheard]
     _mark_errors(messages, conversation)
     _set_times(messages, conversation, calls)
     return [{**message, "turn_idx": index} for index, message in enumerate(messages)]
 
 
-def iso_time(unix_s: float) -> str:
+def _iso_time(unix_s: float) -> str:
     """Return a time as tau2-bench writes it: local, without a zone."""
     return datetime.fromtimestamp(unix_s, UTC).astimezone().replace(tzinfo=None).isoformat()
 
@@ -143,24 +132,26 @@ def _user_turns(history: Sequence[Message]) -> Iterator[list[Message]]:
                 yield part
                 part = []
         elif message["role"] == "tool":
-            part.append(_tool_result(message, "user"))
+            part.append(_tool_result(message.get("tool_call_id", ""), message.get("content"), "user"))
     if part:
         yield part
 
 
-def _agent(message: Message, before: Sequence[Message], *, by_text: bool) -> list[Message]:
+def _agent(message: Message, before: Sequence[Message], *, by_text: bool) -> Message:
     if message["role"] == "tool":
-        return [_tool_result(message, "assistant")]
+        return _tool_result(message.get("tool_call_id", ""), message.get("content"), "assistant")
     if message["role"] == "user":  # what a tool gave back under `act` and `react`
         asked = before[-1].get("tool_calls") if before else None
         text = str(message.get("content", "")).removeprefix("API output:").strip()
-        return [_tool_result({"tool_call_id": asked[0]["id"] if asked else "", "content": text}, "assistant")]
-    return [_from_text(message, len(before)) if by_text else _from_openai(message, "assistant")]
+        return _tool_result(asked[0]["id"] if asked else "", text, "assistant")
+    return _from_text(message, len(before)) if by_text else _from_openai(message, "assistant")
 
 
 def _from_openai(message: Message, requestor: str) -> Message:
-    made = [(call.get("id") or "", call["function"]) for call in message.get("tool_calls") or ()]
-    calls = [_call(call_id, called["name"], called["arguments"], requestor) for call_id, called in made]
+    calls = [
+        _call(call.get("id") or "", call["function"]["name"], call["function"]["arguments"], requestor)
+        for call in message.get("tool_calls") or ()
+    ]
     return _message(requestor, message.get("content"), calls)
 
 
@@ -188,14 +179,8 @@ def _message(role: str, content: Any, calls: list[Message] | None = None) -> Mes
     return {"role": role, "content": content or None if calls else content or "", "tool_calls": calls or None}
 
 
-def _tool_result(message: Message, requestor: str) -> Message:
-    return {
-        "id": message.get("tool_call_id", ""),
-        "role": "tool",
-        "content": message.get("content"),
-        "requestor": requestor,
-        "error": False,
-    }
+def _tool_result(call_id: str, content: Any, requestor: str) -> Message:
+    return {"id": call_id, "role": "tool", "content": content, "requestor": requestor, "error": False}
 
 
 def _mark_errors(messages: Sequence[Message], conversation: Conversation) -> None:
@@ -223,7 +208,7 @@ def _set_times(messages: Sequence[Message], conversation: Conversation, calls: S
             message |= {"generation_time_seconds": call.e2e_s, "cost": call.cost_usd}
             if call.prompt_tokens is not None and call.output_tokens is not None:
                 message["usage"] = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.output_tokens}
-        message["timestamp"] = iso_time(min(now, conversation.finished_at))
+        message["timestamp"] = _iso_time(min(now, conversation.finished_at))
 
 
 def _requests(conversation: Conversation, calls: Sequence[CallRecord]) -> dict[Role, list[CallRecord]]:
@@ -271,7 +256,7 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
             calls[call.task_id, call.trial].append(call)
     tasks = [task_of(domain, each).source_task for each in dict.fromkeys(each.task_id for each in conversations)]
     return {
-        "timestamp": iso_time(time.time()),
+        "timestamp": _iso_time(time.time()),
         "info": _info(folder, domain, rows),
         "tasks": [each if isinstance(each, dict) else each.model_dump(mode="json") for each in tasks],
         "simulations": [
@@ -281,14 +266,14 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
 
 
 def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> dict[str, Any]:
-    setting = folder.setting
+    setting, limits = folder.setting, folder.setting.limits
     own_agent = "llm_agent" if setting.strategy is Strategy.FC else f"tautools_{setting.strategy}"
     return {
         "git_commit": f"tautools {folder.provenance.get('tautools', '')}, "
         f"{setting.source} {setting.source_version}, setting {folder.id}{', SIMULATED' if setting.simulated else ''}",
         "num_trials": max((row.trial for row in rows), default=-1) + 1,
-        "max_steps": min(setting.limits.max_steps, domain.protocol.max_steps or setting.limits.max_steps),
-        "max_errors": setting.limits.max_errors,
+        "max_steps": min(limits.max_steps, domain.protocol.max_steps or limits.max_steps),
+        "max_errors": limits.max_errors,
         "user_info": {"implementation": "user_simulator", **_model(setting.user)},
         "agent_info": {"implementation": own_agent, **_model(setting.agent)},
         "environment_info": {"domain_name": setting.env, "policy": domain.policy, "tool_defs": None},
@@ -308,14 +293,14 @@ def _simulation(
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
         "task_id": conversation.task_id,
-        "timestamp": iso_time(started),
-        "start_time": iso_time(started),
-        "end_time": iso_time(finished),
+        "timestamp": _iso_time(started),
+        "start_time": _iso_time(started),
+        "end_time": _iso_time(finished),
         "duration": finished - started,
-        "termination_reason": TERMINATION[conversation.outcome],
+        "termination_reason": _TERMINATION[conversation.outcome],
         "agent_cost": _cost(calls, Role.AGENT),
         "user_cost": _cost(calls, Role.USER),
-        "reward_info": reward_info(conversation, task_of(domain, conversation.task_id), domain.reward_basis),
+        "reward_info": _reward_info(conversation, task_of(domain, conversation.task_id), domain.reward_basis),
         "messages": trajectory(conversation, setting.strategy, calls),
         "trial": conversation.trial,
         "seed": conversation.seed,

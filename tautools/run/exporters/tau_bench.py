@@ -56,14 +56,8 @@ def tau_bench_results(
     return [entry for row in shown if (entry := _result(folder, row)) is not None]
 
 
-def bench_task_id(task_id: str) -> int | str:
-    """Return a task id as tau-bench writes it: an integer where tasks have numbers.
-
-    Examples
-    --------
-    >>> bench_task_id("12"), bench_task_id("[mms_issue]bad")
-    (12, '[mms_issue]bad')
-    """
+def _bench_task_id(task_id: str) -> int | str:
+    """Return a task id as tau-bench writes it: an integer where tasks have numbers."""
     return int(task_id) if task_id.isdecimal() and str(int(task_id)) == task_id else task_id
 
 
@@ -73,7 +67,7 @@ def _result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
     except RecordError:  # damaged since it was planned: the next run finds it and repeats it
         return None
     return {
-        "task_id": bench_task_id(row.task_id),
+        "task_id": _bench_task_id(row.task_id),
         "reward": row.reward,
         "info": _info(conversation),
         "traj": _with_tool_names(conversation.messages),

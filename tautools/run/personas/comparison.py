@@ -22,7 +22,7 @@ from tautools.params.personas import HEADING
 from tautools.records import Outcome, UserStrategy
 from tautools.run.ledger import read_events
 from tautools.run.personas.labels import read_labels
-from tautools.run.personas.pairing import MEASURES, effect, groups_of
+from tautools.run.personas.pairing import MEASURES, effect, effects, groups_of
 from tautools.run.trajectory import actions_of
 from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from tautools.records import Setting
     from tautools.run.folder import SettingFolder
     from tautools.run.personas.labels import LabelSummary
     from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaGroup, PersonaRun
@@ -109,8 +110,9 @@ def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertifica
 def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
     """Return the certificate of one variant of a group; errors as `certify`."""
     control, setting = group.control, run.folder.setting
+    plain = control.wording if control else {}
     # Distinct is what differs at a level that allows for the number of measures (Bonferroni).
-    distinct = _wording_effects(run, control, 1 - 0.05 / len(MEASURES))
+    distinct = effects(run.wording, plain, level=1 - 0.05 / len(MEASURES))
     checks = tuple(_checks(run, control))
     results = {check.passed for check in checks}
     return PersonaCertificate(
@@ -126,7 +128,7 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
         simulated=setting.simulated,
         checks=checks,
         passed=False if False in results else None if None in results else True,
-        wording=_wording_effects(run, control, 0.95),
+        wording=effects(run.wording, plain),
         distinct=tuple(name for name, difference in distinct.items() if difference.sign),
         labels=read_labels(run),
     )
@@ -144,10 +146,8 @@ def _checks(run: PersonaRun, control: PersonaRun | None) -> Iterator[PersonaChec
 
 def _text_present(run: PersonaRun) -> PersonaCheck:
     wanted = run.folder.setting.prompts.get("persona", "")
-    texts = {pair: _prompt_parts(each)[1] for pair, each in run.conversations.items()}
-    missing = [
-        pair for pair, text in texts.items() if (hashlib.sha256(text.encode()).hexdigest() if text else "") != wanted
-    ]
+    texts = run.by_pair(lambda each: _prompt_parts(each)[1].encode())
+    missing = [pair for pair, text in texts.items() if (hashlib.sha256(text).hexdigest() if text else "") != wanted]
     return PersonaCheck(TEXT_PRESENT, not missing, _share_text(len(texts), missing))
 
 
@@ -159,8 +159,8 @@ def _task_unchanged(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck
         with contextlib.suppress(BenchError):  # not installed: control's records are what there is
             originals = {task_id: task.user_system for task_id, task in run.domain.tasks.items()}
     if control is not None:
-        originals |= {task_id: _prompt_parts(each)[0] for (task_id, _), each in control.conversations.items()}
-    known = {pair: _prompt_parts(each)[0] for pair, each in run.conversations.items() if pair[0] in originals}
+        originals |= {task_id: plain for (task_id, _), (plain, _) in control.by_pair(_prompt_parts).items()}
+    known = {pair: plain for pair, (plain, _) in run.by_pair(_prompt_parts).items() if pair[0] in originals}
     if not known:
         return PersonaCheck(name, None, "control has no conversation of these tasks yet")
     other = [pair for pair, text in known.items() if text != originals[pair[0]]]
@@ -172,15 +172,12 @@ def _same_pairs(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     name = "tasks, trials and seeds are control's"
     if control is None:
         return PersonaCheck(name, None, "control was not run yet")
-    seeds = {pair: each.conversation.seed for pair, each in control.conversations.items()}
-    other = [
-        p for p, each in run.conversations.items() if each.conversation.seed != seeds.get(p, each.conversation.seed)
-    ]
-    if other:
+    theirs, own = (one.by_pair(lambda each: each.conversation.seed) for one in (control, run))
+    if other := [pair for pair, seed in own.items() if seed != theirs.get(pair, seed)]:
         return PersonaCheck(name, False, f"another seed in {_pair_names(other)}")
-    if alone := [pair for pair in run.conversations if pair not in seeds]:
+    if alone := [pair for pair in own if pair not in theirs]:
         return PersonaCheck(name, None, f"pending in control: {_pair_names(alone)}")
-    return PersonaCheck(name, True, f"{len(run.conversations)} pairs")
+    return PersonaCheck(name, True, f"{len(own)} pairs")
 
 
 def _facts_told(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
@@ -190,25 +187,14 @@ def _facts_told(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     except BenchError as error:
         return PersonaCheck(name, None, error.problem)
     if difference is None:
-        if control is not None and run.conversations.keys() & control.conversations.keys():
-            return PersonaCheck(name, True, "these tasks' references need nothing that the scenario holds")
-        return PersonaCheck(name, None, "no pair with control yet")
+        paired = control is not None and run.conversations.keys() & control.conversations.keys()
+        needless = "these tasks' references need nothing that the scenario holds"
+        return PersonaCheck(name, True if paired else None, needless if paired else "no pair with control yet")
     mean, low, high = difference.mean, difference.low, difference.high
     detail = f"difference in the share of facts told: {mean:+.3f} over {difference.tasks} tasks"
     if low is None or high is None:
         return PersonaCheck(name, None if mean < 0 else True, f"{detail}; too few for an interval")
     return PersonaCheck(name, difference.sign >= 0, f"{detail}, 95 % interval {low:+.3f} to {high:+.3f}")
-
-
-def _wording_effects(run: PersonaRun, control: PersonaRun | None, level: float) -> dict[str, PairedEffect]:
-    if control is None:
-        return {}
-    own, others = ([(pair, each.wording) for pair, each in one.conversations.items()] for one in (run, control))
-    effects = {
-        name: effect({p: each[name] for p, each in own}, {p: each[name] for p, each in others}, level=level)
-        for name in MEASURES
-    }
-    return {name: each for name, each in effects.items() if each is not None}
 
 
 def _prompt_parts(each: PersonaConversation) -> tuple[str, str]:
@@ -231,9 +217,6 @@ def _pair_names(pairs: Sequence[Pair]) -> str:
 _APOLOGY = re.compile(r"\b(?:sorry|apolog\w*|regret)\b", re.IGNORECASE)
 _CLARIFYING = re.compile(r"[^.!?\n]*\b(?:clarify|confirm|repeat|specify|do you mean|which)\b[^.!?\n]*\?", re.IGNORECASE)
 
-AGENT_MEASURES = ("turns", "prompt tokens", "output tokens", "apologies", "clarifications", "transfers", "facts told")
-"""Figures of a conversation whose difference to control is shown, in their order."""
-
 
 @dataclass(frozen=True)
 class ComparedPersona:
@@ -250,11 +233,11 @@ class ComparedPersona:
     interval: Interval | None
     """Of pass^1."""
     means: Mapping[str, float]
-    """Mean over conversations of each figure of `AGENT_MEASURES` that could be had."""
+    """Mean over conversations of each figure that could be had: turns, tokens, apologies, facts told, …"""
     difference: PairedEffect | None = None
     """Of pass^1 to control, over tasks with a scored pair; None for control, or without a pair."""
     effects: Mapping[str, PairedEffect] = field(default_factory=dict)
-    """Of the figures of `AGENT_MEASURES`, likewise."""
+    """Of these figures, likewise."""
     certificate: PersonaCertificate | None = None
 
 
@@ -300,8 +283,6 @@ def _compared(run: PersonaRun, group: PersonaGroup) -> ComparedPersona:
     for (task_id, _), reward in rewards.items():
         by_task[task_id].append(reward)
     counts = [TaskCounts(len(each), int(sum(each))) for each in by_task.values()]
-    others = _agent_figures(control) if control else {}
-    effects = {name: effect(figures[name], others[name]) for name in figures if name in others}
     events = (each for each in read_events(run.folder.path) if each.kind == "user_error")
     return ComparedPersona(
         label=run.label,
@@ -313,34 +294,31 @@ def _compared(run: PersonaRun, group: PersonaGroup) -> ComparedPersona:
         interval=interval(task_values(counts, 1)) if counts else None,
         means={name: fmean(each.values()) for name, each in figures.items() if each},
         difference=effect(rewards, _rewards(control)) if control else None,
-        effects={name: each for name, each in effects.items() if each is not None},
+        effects=effects(figures, _agent_figures(control)) if control else {},
         certificate=None if run is group.control else certify_in(group, run),
     )
 
 
 def _rewards(run: PersonaRun) -> dict[Pair, float]:
-    """Return 1 for each scored conversation that passed and 0 for each that did not."""
-    outcomes = {pair: each.row.outcome for pair, each in run.conversations.items()}
+    outcomes = run.by_pair(lambda each: each.row.outcome)
     return {pair: float(outcome is Outcome.PASSED) for pair, outcome in outcomes.items() if outcome.scored}
 
 
 def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
-    figures: dict[str, dict[Pair, float]] = {name: {} for name in AGENT_MEASURES}
-    for pair, each in run.conversations.items():
-        mine = [action for action in actions_of(each.conversation, run.folder.setting) if action.by == "assistant"]
-        text = "\n".join(action.text for action in mine if not action.call)
-        values = (
-            len(each.messages),
-            each.row.prompt_tokens,
-            each.row.output_tokens,
-            len(_APOLOGY.findall(text)),
-            len(_CLARIFYING.findall(text)),
-            sum(action.call.startswith("transfer") for action in mine),
-        )
-        for name, value in zip(AGENT_MEASURES, values, strict=False):
-            figures[name][pair] = float(value)
-    try:
-        figures["facts told"] = dict(run.coverage)
-    except BenchError:  # the benchmark is not installed: the rest is in the records
-        del figures["facts told"]
-    return figures
+    table = run.by_measure(lambda each: _figures_of(each, run.folder.setting))
+    with contextlib.suppress(BenchError):  # the benchmark is not installed: the rest is in the records
+        table["facts told"] = dict(run.coverage)
+    return table
+
+
+def _figures_of(each: PersonaConversation, setting: Setting) -> dict[str, float]:
+    mine = [action for action in actions_of(each.conversation, setting) if action.by == "assistant"]
+    text = "\n".join(action.text for action in mine if not action.call)
+    return {
+        "turns": len(each.messages),
+        "prompt tokens": each.row.prompt_tokens,
+        "output tokens": each.row.output_tokens,
+        "apologies": len(_APOLOGY.findall(text)),
+        "clarifications": len(_CLARIFYING.findall(text)),
+        "transfers": sum(action.call.startswith("transfer") for action in mine),
+    }

@@ -130,7 +130,7 @@ def read_labels(run: PersonaRun) -> LabelSummary | None:
         content = json.loads(path.read_bytes())
         labels: list[dict[str, Any]] = content["labels"]
         chance = 1 / len(content["choices"])
-        now = {pair: each.row.location.sha256 for pair, each in run.conversations.items()}
+        now = run.by_pair(lambda each: each.row.location.sha256)
         valid = [each for each in labels if now.get((each["task_id"], each["trial"])) == each["sha256"]]
         answers = Counter(str(each["answer"]) for each in valid)
         judge, simulated = str(content["judge"]), bool(content["simulated"])
@@ -186,12 +186,12 @@ async def _label(
         seed=each.conversation.seed,
     )
     async with free:
-        reply = await client.complete(tag, question(each.messages, choices, salt=row.location.sha256))
+        reply = await client.complete(tag, _question(each.messages, choices, salt=row.location.sha256))
     answer = _chosen(reply.text, choices)
     return {"task_id": row.task_id, "trial": row.trial, "answer": answer, "sha256": row.location.sha256}
 
 
-def question(messages: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
+def _question(messages: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
     """Return the request to a judge; the choices stand in an order of their own for each conversation."""
     mixed = sorted(choices, key=lambda name: hashlib.sha256(f"{salt}/{name}".encode()).digest())
     lines = "\n".join(f"- {' '.join(text.split())}" for text in messages)

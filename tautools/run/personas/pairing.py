@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tautools.bench.persona import plain_values
 from tautools.params import CONTROL
@@ -15,7 +15,7 @@ from tautools.run.ledger import read_conversation, rows_of
 from tautools.stats import PairedEffect, paired_effect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.bench.types import Domain, Task
@@ -72,6 +72,7 @@ _SHORTEST_FACT = 3
 
 Pair = tuple[str, int]
 """Task id and trial."""
+Figure = TypeVar("Figure")
 
 
 def count_persona_words(text: str, persona: str) -> int:
@@ -134,11 +135,6 @@ class PersonaConversation:
         """What the user said to the agent."""
         return customer_messages(self.conversation)
 
-    @cached_property
-    def wording(self) -> dict[str, float]:
-        """The figures of its wording."""
-        return wording(self.messages)
-
 
 @dataclass(frozen=True)
 class PersonaRun:
@@ -162,6 +158,23 @@ class PersonaRun:
         """Every finished conversation by task and trial."""
         path, rows = self.folder.path, rows_of(self.folder)
         return {(row.task_id, row.trial): PersonaConversation(row, read_conversation(path, row)) for row in rows}
+
+    def by_pair(self, figure: Callable[[PersonaConversation], Figure]) -> dict[Pair, Figure]:
+        """Return a figure of every conversation by task and trial."""
+        return {pair: figure(each) for pair, each in self.conversations.items()}
+
+    def by_measure(self, figures: Callable[[PersonaConversation], Mapping[str, float]]) -> dict[str, dict[Pair, float]]:
+        """Return figures of every conversation by their names, each by task and trial."""
+        table: dict[str, dict[Pair, float]] = {}
+        for pair, values in self.by_pair(figures).items():
+            for name, value in values.items():
+                table.setdefault(name, {})[pair] = value
+        return table
+
+    @cached_property
+    def wording(self) -> dict[str, dict[Pair, float]]:
+        """The figures of `MEASURES`."""
+        return self.by_measure(lambda each: wording(each.messages))
 
     @cached_property
     def domain(self) -> Domain:
@@ -220,3 +233,11 @@ def effect(values: Mapping[Pair, float], control: Mapping[Pair, float], *, level
     for pair in sorted(values.keys() & control.keys()):
         by_task.setdefault(pair[0], []).append(values[pair] - control[pair])
     return paired_effect([fmean(each) for each in by_task.values()], level=level) if by_task else None
+
+
+def effects(
+    figures: Mapping[str, Mapping[Pair, float]], control: Mapping[str, Mapping[Pair, float]], *, level: float = 0.95
+) -> dict[str, PairedEffect]:
+    """Return the effect on each figure that control has too, where there is a pair."""
+    every = {name: effect(figures[name], control[name], level=level) for name in figures if name in control}
+    return {name: each for name, each in every.items() if each is not None}
