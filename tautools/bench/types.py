@@ -169,7 +169,6 @@ class AskModel(Protocol):
         expert: str = "",
     ) -> Reply:
         """Ask the participant's own model, or the expert of that name."""
-        ...
 
 
 class Participant(ABC):
@@ -202,15 +201,12 @@ class EnvState(Protocol):
         Unknown tools, unparsable JSON, schema violations and the tool's own refusals come back as observations with the
         package's own error texts; they are never exceptions.
         """
-        ...
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:
         """Score the state reached and what the agent said to the user, by the bench's rules."""
-        ...
 
     def changes(self) -> Changes:
         """Return what the conversation has changed in the database so far."""
-        ...
 
 
 class Domain(ABC):

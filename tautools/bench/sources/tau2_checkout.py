@@ -93,7 +93,16 @@ def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Ta
         )
     folder = Path(named).expanduser().resolve()
     version, python_versions = _read_project(folder)
-    return Tau2Checkout(folder, _interpreter(folder, python), version, python_versions)
+    interpreter = Path(python or os.environ.get(TAU2_PYTHON_VARIABLE) or folder / ".venv" / "bin" / "python")
+    # Not resolved: a virtual environment's interpreter is a link, and is one of it only under its own name.
+    interpreter = Path(os.path.abspath(interpreter.expanduser()))  # noqa: PTH100
+    if not interpreter.is_file() or not os.access(interpreter, os.X_OK):
+        raise BenchError(
+            "tau2-bench has no Python to run in.",
+            evidence=f"There is no program {interpreter}.",
+            next_step=_recipe(folder),
+        )
+    return Tau2Checkout(folder, interpreter, version, python_versions)
 
 
 def _read_project(folder: Path) -> tuple[str, str]:
@@ -119,19 +128,6 @@ def _read_project(folder: Path) -> tuple[str, str]:
             next_step="Check a known version out in another folder; tautools was compared with 1.0.1, commit a2c0247.",
         )
     return version, str(project.get("requires-python", ""))
-
-
-def _interpreter(folder: Path, python: str | None) -> Path:
-    # Not resolved: a virtual environment's interpreter is a link, and is one of it only under its own name.
-    own = folder / ".venv" / "bin" / "python"
-    chosen = Path(os.path.abspath(Path(python or os.environ.get(TAU2_PYTHON_VARIABLE) or own).expanduser()))  # noqa: PTH100
-    if chosen.is_file() and os.access(chosen, os.X_OK):
-        return chosen
-    raise BenchError(
-        "tau2-bench has no Python to run in.",
-        evidence=f"There is no program {chosen}.",
-        next_step=_recipe(folder),
-    )
 
 
 _KEPT_LINES = 40

@@ -74,9 +74,11 @@ class TauBench(Source):
         return [file.stem.removeprefix("tasks_") for file in files]
 
     def _load(self, env: str, split: str) -> TauBenchDomain:
-        original = self.checkout.env(env, split)
+        get_env = self.checkout.module("envs").get_env
         hashable = self.checkout.module("envs.base").to_hashable
         with self.checkout.as_expected():
+            # A person as its user is the one kind that asks no model.
+            original = get_env(env, user_strategy="human", user_model="", task_split=split, task_index=0)
             loaded = self._loaded.setdefault(env, LoadedTauBench(original.data, hashable))
             ref = BenchRef("tau-bench", env, split, self.name, str(self.checkout.root))
             return TauBenchDomain(self.checkout, ref, original, loaded)

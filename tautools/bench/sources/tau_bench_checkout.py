@@ -296,12 +296,6 @@ class TauBenchCheckout:
         with self.as_expected():
             return self._modules.module(f"{TAU_BENCH_PACKAGE}.{name}")
 
-    def env(self, env: str, split: str) -> Any:
-        """Return the package's own env object, with a person as its user: the one kind that asks no model."""
-        get_env = self.module("envs").get_env
-        with self.as_expected():
-            return get_env(env, user_strategy="human", user_model="", task_split=split, task_index=0)
-
     @contextlib.contextmanager
     def as_expected(self) -> Iterator[None]:
         """Turn what a checkout of another shape raises into an error that says so."""
