@@ -7,7 +7,6 @@ import hashlib
 import json
 import shlex
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from tautools.run.ledger import ResultsWriter, read_events, read_ledger
 from tautools.run.plan import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tautools.importers.plan import ImportGroup, ImportPlan, ImportRequest
@@ -110,57 +109,21 @@ def _read_file(path: Path) -> SourceFile:
     except OSError as error:
         raise ParamsError(f"{path} cannot be read.", evidence=str(error), next_step="Check its permissions.") from error
     sha256 = hashlib.sha256(raw).hexdigest()
-    if raw.startswith(_ZIP):
-        return _read_inspect(path, sha256)
     data, notes = unzipped(raw)
-    value, odd = read_loosely(data)
+    value, odd = (None, []) if raw.startswith(_ZIP) else read_loosely(data)
     notes += odd
-    if isinstance(value, dict) and value.keys() >= _INSPECT:
-        return _read_inspect(path, sha256)
+    if raw.startswith(_ZIP) or (isinstance(value, dict) and value.keys() >= _INSPECT):
+        from tautools.importers.inspect_log import read_log
+
+        return read_log(path, sha256)
     if tau2_bench.is_results(value):
-        return _read_tau2(path, sha256, value, notes)
+        return tau2_bench.read_results(path, sha256, value, notes)
     rows = value if isinstance(value, list) else [value]
     if tau_bench.is_rows(rows):
-        return _read_rows(path, sha256, rows, notes)
+        return tau_bench.read_rows(path, sha256, rows, notes)
     if not data.strip() or value == []:
         return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "empty"])
     raise _unknown_format(path, value, notes)
-
-
-def _read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str]) -> SourceFile:
-    rows = [tau_bench.read_row(index, value) for index, value in enumerate(values)]
-    envs = Counter(row.env for row in rows if row.env)
-    if len(envs) > 1:
-        notes.append("rows of several envs: " + ", ".join(f"{count} {env}" for env, count in envs.most_common()))
-    form = "tautools" if tau_bench.is_view(values) else "tau-bench"
-    return SourceFile(path, sha256, form, tau_bench.row_facts(path, values, rows), rows, notes)
-
-
-def _read_tau2(path: Path, sha256: str, value: Mapping[str, Any], notes: list[str]) -> SourceFile:
-    simulations = list(value.get("simulations") or ())
-    beside = sorted((path.parent / "simulations").glob("*.json")) if path.name == "results.json" else []
-    if beside:
-        contents = [file.read_bytes() for file in beside]
-        simulations += [read_loosely(content)[0] for content in contents]
-        sha256 = hashlib.sha256(b"".join([sha256.encode(), *contents])).hexdigest()
-        notes.append(f"with {len(beside)} files of simulations/; the hash is over all")
-    facts = tau2_bench.results_facts({**value, "simulations": simulations})
-    indexed = value.get("simulation_index")
-    if isinstance(indexed, list) and len(indexed) != len(simulations):
-        notes.append(f"its index names {len(indexed)} simulations, {len(simulations)} are there")
-    reference = tau2_bench.references(value)
-    rows = [tau2_bench.read_simulation(n, each, facts.env or "", reference) for n, each in enumerate(simulations)]
-    return SourceFile(path, sha256, "tau2-bench", facts, rows, notes)
-
-
-def _read_inspect(path: Path, sha256: str) -> SourceFile:
-    from tautools.importers.inspect_log import log_facts, open_log, read_sample
-
-    log = open_log(path)
-    facts = log_facts(log)
-    rows = [read_sample(index, sample, facts.env or "") for index, sample in enumerate(log.samples or ())]
-    notes = [] if log.status == "success" else [f"inspect's status of it is {log.status}"]
-    return SourceFile(path, sha256, "inspect", facts, rows, notes)
 
 
 def _unknown_format(path: Path, value: Any, notes: Sequence[str]) -> ParamsError:

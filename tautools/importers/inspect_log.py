@@ -15,6 +15,7 @@ from tautools.errors import ParamsError
 from tautools.importers.rows import (
     RowStatus,
     SourceFacts,
+    SourceFile,
     SourceRow,
     outcome_of_reward,
     parse_model,
@@ -40,7 +41,7 @@ _TASK = "tau2_"
 _PROVIDERS = {"openai-api", "vllm", "wire", "mockllm", "hf", "sglang"}
 
 
-def open_log(path: Path) -> EvalLog:
+def read_log(path: Path, sha256: str) -> SourceFile:
     """Read a log of inspect's tau2.
 
     Raises
@@ -48,6 +49,14 @@ def open_log(path: Path) -> EvalLog:
     ParamsError
         When it is none, or of another evaluation.
     """
+    log = _open_log(path)
+    facts = _log_facts(log)
+    rows = [_read_sample(index, sample, facts.env or "") for index, sample in enumerate(log.samples or ())]
+    notes = [] if log.status == "success" else [f"inspect's status of it is {log.status}"]
+    return SourceFile(path, sha256, "inspect", facts, rows, notes)
+
+
+def _open_log(path: Path) -> EvalLog:
     from inspect_ai.log import read_eval_log
 
     try:
@@ -58,7 +67,7 @@ def open_log(path: Path) -> EvalLog:
             evidence=f"{type(error).__name__}: {error}"[:500],
             next_step="Leave it out, or repair it with `inspect log recover`.",
         ) from error
-    if not _task_of(log).startswith(_TASK):
+    if not log.eval.task.rsplit("/", 1)[-1].startswith(_TASK):
         raise ParamsError(
             f"{path} is inspect's log of {log.eval.task}.",
             evidence="Known are its tau2 tasks: tau2_airline, tau2_retail, tau2_telecom.",
@@ -67,8 +76,7 @@ def open_log(path: Path) -> EvalLog:
     return log
 
 
-def log_facts(log: EvalLog) -> SourceFacts:
-    """Return what a log says about how its conversations were made."""
+def _log_facts(log: EvalLog) -> SourceFacts:
     task = log.eval
     own = task.model_generate_config.temperature
     agent = _inspect_model(task.model, {"temperature": log.plan.config.temperature if own is None else own})
@@ -79,7 +87,7 @@ def log_facts(log: EvalLog) -> SourceFacts:
         protocol="inspect-tau2",
         source_version=str(task.packages.get("inspect_evals") or "unknown"),
         reward_basis="DB+COMMUNICATE",
-        env=_task_of(log).removeprefix(_TASK),
+        env=task.task.rsplit("/", 1)[-1].removeprefix(_TASK),
         split="base",
         strategy=Strategy.FC,
         agent=agent,
@@ -89,9 +97,8 @@ def log_facts(log: EvalLog) -> SourceFacts:
     )
 
 
-def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
-    """Read one sample; epochs are trials, counted from 1 there."""
-    named = SourceRow(index, env=env, task_id=str(sample.id), trial=sample.epoch - 1)
+def _read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
+    named = SourceRow(index, env=env, task_id=str(sample.id), trial=sample.epoch - 1)  # epochs count from 1
     if sample.error:
         return named.but(RowStatus.ERROR, sample.error.message[:300])
     failed = next((each.error for each in sample.events if each.event == "model" and each.error), None)
@@ -100,20 +107,22 @@ def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
     heard = [each for each in sample.messages if each.role == "assistant"]
     if not heard:
         return named.but(RowStatus.ERROR, "nothing was said")
-    judged = _score_of(sample)
+    scores = list((sample.scores or {}).values())
+    value = scores[0].value if scores else None
+    judged = outcome_of_reward(_LETTERS.get(value, value) if isinstance(value, str) else value)
     if judged is None:
         return named.but(RowStatus.NO_SCORE, "no score between 0 and 1")
     stopped = any(word in heard[-1].text for word in _STOP_WORDS)
     limit = str(sample.limit.type) if sample.limit else "rounds"
     at_limit = Outcome.TIME_LIMIT if limit in {"time", "working"} else Outcome.STEP_LIMIT
     outcome, reward = judged if stopped else (at_limit, 0.0)
-    scores = [{"value": each.value, "explanation": each.explanation} for each in (sample.scores or {}).values()]
+    original = [{"value": each.value, "explanation": each.explanation} for each in scores]
     messages = [_message(each) for each in _agent_messages(sample)]
     return replace(
         named,
         outcome=outcome,
         reward=reward,
-        reward_info={"original": scores} | ({} if stopped else {"scorer_reward": judged[1]}),
+        reward_info={"original": original} | ({} if stopped else {"scorer_reward": judged[1]}),
         messages=messages,
         counts=_counts(sample, messages),
         reference=tau2_reference(sample.metadata.get("task")),
@@ -122,20 +131,11 @@ def read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
     )
 
 
-def _task_of(log: EvalLog) -> str:
-    return str(log.eval.task).rsplit("/", 1)[-1]
-
-
 def _inspect_model(model: str, settings: Mapping[str, Any]) -> ModelConfig | None:
     """Return a model by its own name: inspect writes its provider, which may be one of the reader's own, before it."""
     known = parse_model(model, settings)
     provider, _, name = known.model.partition("/") if known and known.provider == "openai" else ("", "", "")
     return known.model_copy(update={"model": name}) if known and name and provider in _PROVIDERS else known
-
-
-def _score_of(sample: EvalSample) -> tuple[Outcome, float] | None:
-    value = next((each.value for each in (sample.scores or {}).values()), None)
-    return outcome_of_reward(_LETTERS.get(value, value) if isinstance(value, str) else value)
 
 
 def _agent_messages(sample: EvalSample) -> Sequence[ChatMessage]:

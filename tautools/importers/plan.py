@@ -256,7 +256,6 @@ def _own_setting(file: SourceFile, workspace: Path) -> Setting | None:
 
 
 def _run_of(file: SourceFile, env: str, request: ImportRequest) -> RunParams:
-    """Return the run that file and flags describe together."""
     from_file = _flags_from_file(file.facts, env)
     given = {name: value for name, value in request.flags.items() if value is not None}
     if str(given.get("source", "")).startswith(IMPORTED_PREFIX):
@@ -279,7 +278,6 @@ def _run_of(file: SourceFile, env: str, request: ImportRequest) -> RunParams:
 
 
 def _flags_from_file(facts: SourceFacts, env: str) -> dict[str, Any]:
-    """Return what a file says, by the names of params."""
     flags: dict[str, Any] = {
         "bench": facts.bench if facts.harness != "tautools" else None,
         "env": env or None,
@@ -296,7 +294,6 @@ def _flags_from_file(facts: SourceFacts, env: str) -> dict[str, Any]:
 
 
 def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> None:
-    """Refuse a flag that contradicts the file."""
     same = str(in_file) == str(given)
     if name in {"agent.model", "user.model"}:  # v1 writes the name without its owner
         same = str(in_file).rsplit("/", 1)[-1] == str(given).rsplit("/", 1)[-1]

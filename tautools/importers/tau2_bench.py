@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tautools.importers.rows import (
     RowStatus,
     SourceFacts,
+    SourceFile,
     SourceRow,
     are_messages,
     arguments_text,
@@ -16,6 +18,7 @@ from tautools.importers.rows import (
     outcome_of_reward,
     parse_model,
     part,
+    read_loosely,
     row_times,
     task_id_text,
     tau2_reference,
@@ -27,6 +30,7 @@ from tautools.records import Outcome, Strategy, TrajectoryAction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 _PARTS = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
@@ -45,13 +49,31 @@ _LOST_ENDS = {
 }
 
 
-def is_results(value: Any) -> bool:
+def is_results(value: Any) -> TypeGuard[dict[str, Any]]:
     """Whether this is a results file, with or without simulations in it."""
     return "environment_info" in part(value, "info")
 
 
-def results_facts(value: Mapping[str, Any]) -> SourceFacts:
-    """Return what the head of a results file says."""
+def read_results(path: Path, sha256: str, value: Mapping[str, Any], notes: list[str]) -> SourceFile:
+    """Read a results file, with the simulations in it and those beside it."""
+    simulations = list(value.get("simulations") or ())
+    beside = sorted((path.parent / "simulations").glob("*.json")) if path.name == "results.json" else []
+    if beside:
+        contents = [file.read_bytes() for file in beside]
+        simulations += [read_loosely(content)[0] for content in contents]
+        sha256 = hashlib.sha256(b"".join([sha256.encode(), *contents])).hexdigest()
+        notes.append(f"with {len(beside)} files of simulations/; the hash is over all")
+    facts = _results_facts({**value, "simulations": simulations})
+    indexed = value.get("simulation_index")
+    if isinstance(indexed, list) and len(indexed) != len(simulations):
+        notes.append(f"its index names {len(indexed)} simulations, {len(simulations)} are there")
+    tasks = [task for task in value.get("tasks") or () if isinstance(task, dict)]
+    reference = {task_id_text(task.get("id")): tau2_reference(task) for task in tasks}
+    rows = [_read_simulation(n, each, facts.env or "", reference) for n, each in enumerate(simulations)]
+    return SourceFile(path, sha256, "tau2-bench", facts, rows, notes)
+
+
+def _results_facts(value: Mapping[str, Any]) -> SourceFacts:
     info = value["info"]
     agent, user, env = (part(info, name) for name in ("agent_info", "user_info", "environment_info"))
     played = (str(agent.get("implementation") or "llm_agent"), str(user.get("implementation") or "user_simulator"))
@@ -72,17 +94,7 @@ def results_facts(value: Mapping[str, Any]) -> SourceFacts:
     )
 
 
-def references(value: Mapping[str, Any]) -> dict[str | None, str | None]:
-    """Return the reference actions of the tasks in the file, as canonical JSON by task id."""
-    return {
-        task_id_text(task.get("id")): tau2_reference(task)
-        for task in value.get("tasks") or ()
-        if isinstance(task, dict)
-    }
-
-
-def read_simulation(index: int, value: Any, env: str, reference: Mapping[Any, str | None]) -> SourceRow:
-    """Read one simulation."""
+def _read_simulation(index: int, value: Any, env: str, reference: Mapping[Any, str | None]) -> SourceRow:
     named = replace(identify(index, value, trial=0), env=env)
     if named.status is not RowStatus.KEPT:
         return named
@@ -95,8 +107,8 @@ def read_simulation(index: int, value: Any, env: str, reference: Mapping[Any, st
 
 
 def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | None, reference: str | None) -> SourceRow:
-    scored = value.get("reward_info")
-    judged = outcome_of_reward(scored.get("reward")) if isinstance(scored, dict) else None
+    scored = part(value, "reward_info")
+    judged = outcome_of_reward(scored.get("reward"))
     if ended is None and judged is None:
         return named.but(RowStatus.NO_SCORE, "no reward")
     messages = value.get("messages")
@@ -109,7 +121,7 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
         named,
         outcome=outcome,
         reward=reward,
-        reward_info=_parts(scored) if isinstance(scored, dict) else {},
+        reward_info=_parts(scored) if scored else {},
         messages=[each for message in messages for each in _message(message)],
         actions=list(_actions_of(messages)),
         counts=_counts(messages),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.importers.rows import (
     RowStatus,
     SourceFacts,
+    SourceFile,
     SourceRow,
     actions_text,
     identify,
@@ -50,17 +51,26 @@ def is_rows(values: Sequence[Any]) -> bool:
     return any(isinstance(each, dict) and {"task_id", "reward", "info"} <= each.keys() for each in values)
 
 
-def is_view(values: Sequence[Any]) -> bool:
+def read_rows(path: Path, sha256: str, values: Sequence[Any], notes: list[str]) -> SourceFile:
+    """Read a file of rows; None among them stands for one that cannot be read."""
+    rows = [_read_row(index, value) for index, value in enumerate(values)]
+    envs = Counter(row.env for row in rows if row.env)
+    if len(envs) > 1:
+        notes.append("rows of several envs: " + ", ".join(f"{count} {env}" for env, count in envs.most_common()))
+    form = "tautools" if _is_view(values) else "tau-bench"
+    return SourceFile(path, sha256, form, _row_facts(path, values, rows), rows, notes)
+
+
+def _is_view(values: Sequence[Any]) -> bool:
     """Whether rows of v1's form were written by tautools."""
     return any({"outcome", "setting_id"} <= part(each, "info").keys() for each in values)
 
 
-def read_row(index: int, value: Any) -> SourceRow:
-    """Read one row of a file."""
+def _read_row(index: int, value: Any) -> SourceRow:
     named = identify(index, value)
     if named.status is not RowStatus.KEPT:
         return named
-    info, own = value.get("info"), is_view([value])
+    info, own = value.get("info"), _is_view([value])
     if not isinstance(info, dict):
         return named.but(RowStatus.UNREADABLE, "no info")
     if own and info["outcome"] not in list(Outcome):
@@ -114,13 +124,13 @@ def _read_own_row(
     )
 
 
-def row_facts(path: Path, values: Sequence[Any], rows: Sequence[SourceRow]) -> SourceFacts:
+def _row_facts(path: Path, values: Sequence[Any], rows: Sequence[SourceRow]) -> SourceFacts:
     """Return what a file of rows says, its name included."""
     named, trials = _FILE_NAME.search(path.name), _TRIALS.search(path.name)
     strategy = Strategy.FEW_SHOT if named and named["strategy"] == "few-shot" else _strategy_of(rows)
     num_trials = int(trials[1]) if trials and int(trials[1]) > 0 else None
-    if is_view(values):
-        ids = {each["info"]["setting_id"] for each in values if is_view([each])}
+    if _is_view(values):
+        ids = {each["info"]["setting_id"] for each in values if _is_view([each])}
         ours = str(ids.pop()) if len(ids) == 1 else None
         return SourceFacts("tau2", "tautools", "unknown", strategy=strategy, num_trials=num_trials, setting_id=ours)
     return SourceFacts(

@@ -184,7 +184,6 @@ def _tool_result(call_id: str, content: Any, requestor: str) -> Message:
 
 
 def _mark_errors(messages: Sequence[Message], conversation: Conversation) -> None:
-    """Mark each tool result that was a refusal, as the conversation recorded it."""
     errors = {
         side: iter([each.error for each in conversation.actions if each.call and each.by == side]) for side in _ROLES
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from tautools.records import CommitRow, Conversation
+    from tautools.records import CommitRow
 
 _INFO = {
     *("outcome", "reward_info", "setting_id", "seed", "started_at", "finished_at", "simulated"),
@@ -66,10 +66,12 @@ def _result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
         conversation = read_conversation(folder, row)
     except RecordError:  # damaged since it was planned: the next run finds it and repeats it
         return None
+    info = conversation.model_dump(mode="json", include=_INFO)
+    info["reward_info"] = conversation.reward_info or None
     return {
         "task_id": _bench_task_id(row.task_id),
         "reward": row.reward,
-        "info": _info(conversation),
+        "info": {name: value for name, value in info.items() if value or name not in {"error", "imported"}},
         "traj": _with_tool_names(conversation.messages),
         "trial": row.trial,
     }
@@ -84,9 +86,3 @@ def _with_tool_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
         answered = names.get(message.get("tool_call_id", ""))
         named.append(message if answered is None else {**message, "name": answered})
     return named
-
-
-def _info(conversation: Conversation) -> dict[str, Any]:
-    info = conversation.model_dump(mode="json", include=_INFO)
-    info["reward_info"] = conversation.reward_info or None
-    return {name: value for name, value in info.items() if value or name not in {"error", "imported"}}
