@@ -237,12 +237,6 @@ _SHARED_FIELDS = frozenset(CommitRow.model_fields) & frozenset(Conversation.mode
 """What a commit row repeats of its conversation."""
 
 
-def writer_name() -> str:
-    """Return a new name for a writer: `<host>-<pid>-<time>-<random>`."""
-    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
-    return f"{host}-{os.getpid()}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-
-
 def is_tool_output(message: Mapping[str, Any]) -> bool:
     """Whether a message is what a tool gave back; under `act` and `react` it comes as a user message."""
     return message["role"] == "tool" or (
@@ -264,7 +258,9 @@ class ResultsWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = writer_name()
+        host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self.name = f"{host}-{os.getpid()}-{began}-{secrets.token_hex(4)}"
         self._files: dict[str, LineWriter] = {}
         self._calls: list[bytes] = []
         # One lock for each kind: a model call is noted without waiting for the disk that syncs a conversation.

@@ -226,18 +226,14 @@ class EventSink:
         """Pass on that a conversation is finished; the ledger has it, so the events file does not repeat it."""
         reward = "none" if row.reward is None else f"{row.reward:g}"
         if row.writer == self._writer.name:
-            self._log_finished(row, reward, data)
+            took_s, eta_s, of = row.finished_at - row.started_at, data.get("eta_s"), f"{data['done']}/{data['planned']}"
+            what = f"{self._name} task={row.task_id} trial={row.trial} outcome={row.outcome.value} reward={reward}"
+            log.info("[TAU2_TASK_COMPLETE] %s took=%.1fs calls=%d (%s)", what, took_s, row.model_calls, of)
+            eta = "unknown" if eta_s is None else clock(eta_s)
+            log.info("OVERALL_ETA %s done=%s elapsed=%s", eta, of, clock(data["elapsed_s"]))
         message = f"task {row.task_id} trial {row.trial}: {row.outcome.value}, reward {reward}"
         data |= {"outcome": row.outcome.value, "reward": row.reward, "took_s": row.duration_s, "writer": row.writer}
         self._on_event(self._event("done", message, (row.task_id, row.trial), data))
-
-    def _log_finished(self, row: CommitRow, reward: str, data: Mapping[str, Any]) -> None:
-        took_s, eta_s = row.finished_at - row.started_at, data.get("eta_s")
-        of = f"{data['done']}/{data['planned']}"
-        what = f"{self._name} task={row.task_id} trial={row.trial} outcome={row.outcome.value} reward={reward}"
-        log.info("[TAU2_TASK_COMPLETE] %s took=%.1fs calls=%d (%s)", what, took_s, row.model_calls, of)
-        eta = "unknown" if eta_s is None else clock(eta_s)
-        log.info("OVERALL_ETA %s done=%s elapsed=%s", eta, of, clock(data["elapsed_s"]))
 
     def retrying(self, tag: CallTag, delay_s: float, error: ModelCallError) -> None:
         """Emit that a model call is tried again after a while."""
