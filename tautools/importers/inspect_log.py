@@ -127,7 +127,7 @@ def _read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
         counts=_counts(sample, messages),
         reference=tau2_reference(sample.metadata.get("task")),
         error="" if stopped else f"ended by a limit: {limit}",
-        times=row_times(sample.started_at, sample.completed_at),
+        **row_times(sample.started_at, sample.completed_at),
     )
 
 

@@ -145,7 +145,7 @@ def plan_import(
             group = None if env is None else _group_for(plan.groups, file, env, rows, request)
             undecided += [(group, file, row) for row in rows]
     # The first that was finished counts; rows without a time keep their order, after those with one.
-    for group, file, row in sorted(undecided, key=lambda each: each[2].times.get("finished_at", math.inf)):
+    for group, file, row in sorted(undecided, key=lambda each: each[2].finished_at or math.inf):
         decided = _decide(group, file, row, now) if group else row
         plan.statuses[file][decided.status] += 1
         if decided.why:
@@ -222,11 +222,13 @@ def _checked_by_benchmark(group: ImportGroup, row: SourceRow) -> SourceRow:
 
 
 def _to_conversation(setting: Setting, file: SourceFile, row: SourceRow, now: float) -> Conversation:
+    timed = row.started_at is not None and row.finished_at is not None
+    times = {"started_at": row.started_at if timed else now, "finished_at": row.finished_at if timed else now}
     return Conversation(
         setting_id=setting.id,
         env=setting.env,
-        imported=ImportedFrom(**file.origin, row=row.index, at=now, timed=bool(row.times)),
-        **(row.times or {"started_at": now, "finished_at": now}),
+        imported=ImportedFrom(**file.origin, row=row.index, at=now, timed=timed),
+        **times,
         **{name: getattr(row, name) for name in _COPIED},
     )
 

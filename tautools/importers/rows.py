@@ -56,8 +56,9 @@ class SourceRow:
     reward_info: Mapping[str, Any] = field(default_factory=dict)
     messages: Sequence[dict[str, Any]] = ()
     actions: Sequence[TrajectoryAction] = ()
-    times: Mapping[str, float] = field(default_factory=dict)
-    """`started_at` and `finished_at` as unix time [s]; empty when the file does not say both."""
+    started_at: float | None = None
+    """Unix time [s]; None when the file does not say."""
+    finished_at: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     """Calls and tokens by the names of `CommitRow`, counted from the messages."""
     reference: str | None = None

@@ -128,7 +128,7 @@ def _read_played(named: SourceRow, value: Mapping[str, Any], ended: Outcome | No
         reference=reference,
         error="" if ended is None else str(value.get("termination_reason")),
         seed=whole_number(value.get("seed")) or 0,
-        times=row_times(value.get("start_time"), value.get("end_time")) if timed else {},
+        **(row_times(value.get("start_time"), value.get("end_time")) if timed else {}),
     )
 
 

@@ -120,7 +120,7 @@ def _read_own_row(
         error=str(info.get("error") or ""),
         seed=whole_number(info.get("seed")) or 0,
         simulated=info.get("simulated") is True,
-        times=row_times(info.get("started_at"), info.get("finished_at")) if timed else {},
+        **(row_times(info.get("started_at"), info.get("finished_at")) if timed else {}),
     )
 
 

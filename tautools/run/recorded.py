@@ -155,6 +155,7 @@ def _scored(
 
 
 def _excerpt(text: str, other: str) -> str:
+    """Return a text around the place where it leaves another one."""
     both = zip(text, other, strict=False)
     start = max(0, next((at for at, (a, b) in enumerate(both) if a != b), len(text)) - 20)
     return repr(text[start : start + 60])
