@@ -82,12 +82,9 @@ def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
         When `model` is neither a folder nor a possible id.
     """
     folder = expand_home(model)
-    if folder.is_dir() and ("/" in model or (folder / "config.json").is_file()):
-        if (folder / "config.json").is_file() or not _MODEL_ID.fullmatch(model):
-            return _inspect_folder(folder)
-    else:
-        check_model_id(model)
-    snapshot = next(iter(_snapshots(model, cache)), None)
+    if folder.is_dir() and ((folder / "config.json").is_file() or ("/" in model and not _MODEL_ID.fullmatch(model))):
+        return _inspect_folder(folder)
+    snapshot = next(iter(_snapshots(check_model_id(model), cache)), None)
     if snapshot is None:
         return None
     weights = _inspect_folder(snapshot)
@@ -103,17 +100,15 @@ def _snapshots(model: str, cache: Path) -> list[Path]:
     commit = ""
     with contextlib.suppress(OSError, ValueError):
         commit = (repo / "refs" / "main").read_text().strip()
-    folders = [folder for folder in repo.glob("snapshots/*") if folder.is_dir()]
+    folders = filter(Path.is_dir, repo.glob("snapshots/*"))
     return sorted(folders, key=lambda folder: (folder.name != commit, -folder.stat().st_mtime))
 
 
 def _inspect_folder(folder: Path) -> LocalWeights:
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        missing.append("a tokenizer")
     names = _weight_files(folder)
-    if not names:
-        missing.append("weights")
+    tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    present = {"config.json": (folder / "config.json").is_file(), "a tokenizer": tokenizer, "weights": bool(names)}
+    missing = [what for what, there in present.items() if not there]
     missing += [f"{name} ({reason})" for name in names if (reason := _why_incomplete(folder / name))]
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return LocalWeights(folder, tuple(missing), size)
@@ -150,7 +145,6 @@ def _why_incomplete(path: Path) -> str:
     return "" if size == whole else f"{size} of {whole} bytes"
 
 
-_DEFAULT_GPU_UTILIZATION = 0.9
 _GIB = 1024**3
 
 
@@ -164,7 +158,7 @@ class ModelFacts:
     """Size of the weight files [GiB]; None when they are not all here."""
 
 
-def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | None = None) -> ModelFacts:
+def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] = os.environ) -> ModelFacts:
     """Return what is known of a model here; nothing of one that is neither a folder nor in the Hugging Face cache.
 
     Parameters
@@ -176,15 +170,13 @@ def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] | Non
     environ : mapping, optional
         Where `HF_HUB_CACHE` and `HF_HOME` are looked up; this process's environment by default.
     """
-    environ = os.environ if environ is None else environ
     folders = [workspace / expand_home(model), *_snapshots(model, cache_folder(environ))]
     folder = next((each for each in folders if (each / "config.json").is_file()), None)
     if folder is None:
         return ModelFacts()
-    try:
+    config = {}
+    with contextlib.suppress(OSError, ValueError):
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        config = None
     config = config if isinstance(config, dict) else {}
     text: Any = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     heads, kv_heads = (
@@ -210,10 +202,9 @@ def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None
     if facts.heads and facts.heads % across:
         fitting = ", ".join(str(size) for size in range(1, min(facts.heads, 16) + 1) if facts.heads % size == 0)
         return f"{facts.heads} attention heads cannot be shared by {across} cards; {fitting} can"
-    kv_heads = facts.kv_heads
-    if kv_heads and max(kv_heads, across) % min(kv_heads, across):
-        return f"{kv_heads} key-value heads and {across} cards: one must divide the other"
-    share = params.vllm.gpu_memory_utilization or _DEFAULT_GPU_UTILIZATION
+    if facts.kv_heads and max(facts.kv_heads, across) % min(facts.kv_heads, across):
+        return f"{facts.kv_heads} key-value heads and {across} cards: one must divide the other"
+    share = params.vllm.gpu_memory_utilization or 0.9  # as vLLM does
     card_gib = (card_mib or 0) / 1024
     if facts.weights_gib is not None and card_gib and facts.weights_gib / across >= card_gib * share:
         return (
@@ -224,14 +215,10 @@ def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None
 
 
 def _weights_gib(folder: Path) -> float | None:
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index = json.loads((folder / "model.safetensors.index.json").read_text())
         return float(index["metadata"]["total_size"]) / _GIB
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    sizes = (
-        sum(path.stat().st_size for path in folder.glob(pattern) if path.exists())
-        for pattern in ("*.safetensors", "*.bin", "*.pt")
-    )
-    size = next(filter(None, sizes), None)
-    return size / _GIB if size else None
+    for pattern in ("*.safetensors", "*.bin", "*.pt"):
+        if size := sum(path.stat().st_size for path in folder.glob(pattern) if path.exists()):
+            return size / _GIB
+    return None

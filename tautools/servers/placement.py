@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -113,6 +114,7 @@ class _LayoutPlanner:
         self._node = node
         self._gpu_ids = gpu_ids
         self._cards = {card.index: card for card in node.cards}
+        self._busy = {index: why for index, card in self._cards.items() if (why := why_not_free(card, node.promised))}
         self._ports = set(node.taken_ports)
         self._problems: list[str] = []
         self._notes: list[str] = []
@@ -120,25 +122,23 @@ class _LayoutPlanner:
 
     def plan(self) -> Layout:
         places = [place for params in self._servers for place in self._replicas(params)]
-        for name, count in Counter(place.name for place in places).items():
-            if count > 1:
-                self._problems.append(f"{name}: {count} servers of that name")
+        names = Counter(place.name for place in places)
+        self._problems += [f"{name}: {count} servers of that name" for name, count in names.items() if count > 1]
         for index, count in Counter(index for place in places for index in place.cards).items():
             if count > 1:
-                names = ", ".join(place.name for place in places if index in place.cards)
-                self._problems.append(f"card {index} is given to {names}; a card serves one server")
+                holders = ", ".join(place.name for place in places if index in place.cards)
+                self._problems.append(f"card {index} is given to {holders}; a card serves one server")
         return Layout(places, self._problems, self._notes)
 
     def _free_cards(self) -> list[int]:
         """Return the cards to give out, in the order in which they go."""
         if self._gpu_ids is not None:
-            twice = [(index, count) for index, count in Counter(self._gpu_ids).items() if count > 1]
-            self._problems += [f"card {index} is named {count} times" for index, count in twice]
+            counts = Counter(self._gpu_ids).items()
+            self._problems += [f"card {index} is named {count} times" for index, count in counts if count > 1]
             return [index for index in dict.fromkeys(self._gpu_ids) if self._usable(index)]
         by_hand = {index for params in self._servers for index in params.cards}
-        busy = {index for index in self._cards if self._why_busy(index)}
-        taken = by_hand if self._node.force else by_hand | busy
-        return [index for index in sorted(self._cards, key=busy.__contains__) if index not in taken]
+        taken = by_hand if self._node.force else by_hand | self._busy.keys()
+        return [index for index in sorted(self._cards, key=self._busy.__contains__) if index not in taken]
 
     def _usable(self, index: int) -> bool:
         """Whether a card that a person named may be given out; a problem is noted when not."""
@@ -148,14 +148,10 @@ class _LayoutPlanner:
             cards = ", ".join(map(str, self._cards)) or "none"
             self._problems.append(f"card {index} is not among the cards of this node ({cards})")
             return False
-        why = self._why_busy(index)
-        if why and not self._node.force:
-            self._problems.append(f"card {index} is in use: {why}")
+        if index in self._busy and not self._node.force:
+            self._problems.append(f"card {index} is in use: {self._busy[index]}")
             return False
         return True
-
-    def _why_busy(self, index: int) -> str:
-        return why_not_free(self._cards[index], self._node.promised)
 
     def _replicas(self, params: ServerParams) -> list[PlannedServer]:
         facts = self._node.facts.get(params.model, ModelFacts())
@@ -168,7 +164,7 @@ class _LayoutPlanner:
         for number, cards in enumerate(shares):
             name = params.name if params.replicas == 1 else f"{params.name}-{number}"
             own = {"cards": cards, "port": self._port(params, number), "start_port": None, "end_port": None}
-            planned.append(PlannedServer(name, params.model_copy(update={"replicas": 1} | own), facts))
+            planned.append(PlannedServer(name, params.model_copy(update=own | {"replicas": 1}), facts))
         return planned
 
     def _shares(self, params: ServerParams, needed: int) -> list[list[int]]:
@@ -207,10 +203,9 @@ class _LayoutPlanner:
                 self._problems.append(f"{params.name}: no port of {params.start_port}-{params.end_port} is left")
         if port is None:
             return None
-        if port > 65535:
-            self._problems.append(f"{params.name}: port {port} does not exist")
-        elif port in self._ports:
-            self._problems.append(f"{params.name}: port {port} is taken")
+        if port > 65535 or port in self._ports:
+            wrong = "does not exist" if port > 65535 else "is taken"
+            self._problems.append(f"{params.name}: port {port} {wrong}")
         self._ports.add(port)
         return port
 
@@ -314,17 +309,11 @@ def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Re
     """Return which of the ports that the servers would get are not free; it stops where enough are."""
     promised = {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
     taken: set[int] = set()
-    enough = sum(params.replicas for params in servers)
     for params in servers:
         if params.start_port is None:
             continue
         last = params.end_port if params.end_port is not None else params.start_port + params.replicas - 1
-        free = 0
-        for port in range(params.start_port, min(last, 65535) + 1):
-            if free == enough:
-                break
-            if is_free(site.host, port, avoid=promised):
-                free += 1
-            else:
-                taken.add(port)
+        ports = iter(range(params.start_port, min(last, 65535) + 1))
+        for _ in range(sum(each.replicas for each in servers)):
+            taken.update(takewhile(lambda port: not is_free(site.host, port, avoid=promised), ports))
     return taken

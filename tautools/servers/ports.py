@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-_LISTEN_STATE = "0A"
-"""The kernel's number for a socket that listens."""
-
-
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
     """Return a port on `host` on which nothing listens.
 
@@ -91,27 +87,23 @@ def other_listeners(port: int, members: Callable[[], Collection[int]]) -> list[i
     process and takes a hundred times as long. So that is done only for the rare port with several sockets.
     """
     pids = listeners(port) if _listening_sockets(port) > 1 else []
-    own = set(members()) if pids else set()
+    own = members() if pids else ()
     return [pid for pid in pids if pid not in own]
 
 
 def _listening_sockets(port: int) -> int:
     """Return how many sockets listen on `port`; 2 (look closer) where the kernel's list cannot be read."""
     tables = [table for table in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if table.exists()]
-    end, sockets = f":{port:04X}", set()
     try:
-        for table in tables:
-            for line in table.read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN_STATE and fields[1].endswith(end):
-                    sockets.add(fields[9])
+        rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+        # "0A" is the kernel's number for a socket that listens.
+        sockets = {row[9] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
     except (OSError, IndexError):
         return 2
     return len(sockets) if tables else 2
 
 
-def owner_of(port: int) -> str:
-    """Return who listens on `port`, for an error message."""
+def _owner_of(port: int) -> str:
     pid = next(iter(listeners(port)), 0)
     if not pid:
         return "a process of another user" if pid is None else "a process that cannot be seen from here"
@@ -135,7 +127,7 @@ def _require_port(host: str, port: int, avoid: Collection[int]) -> None:
         if error.errno == errno.EADDRINUSE and not listeners(port) and not _accepts_connection(host, port):
             return
         raise ServerError(
-            f"Port {port} on {host} cannot be used: it belongs to {owner_of(port)}.",
+            f"Port {port} on {host} cannot be used: it belongs to {_owner_of(port)}.",
             evidence=str(error),
             next_step="Leave out --port to get a free one, or stop what listens there if it is yours.",
         ) from error

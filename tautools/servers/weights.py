@@ -7,6 +7,7 @@ a folder or complete in the cache, nor for a command that is not vLLM itself, wh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from enum import StrEnum
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ServerError
 from tautools.servers.model_cache import LocalWeights, cache_folder, check_model_id, hub_home, local_weights
@@ -59,18 +60,8 @@ class HubAnswer:
     detail: str = ""
 
 
-def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) -> HubAnswer:
-    """Ask the hub for a model; every failure is an answer, too.
-
-    Parameters
-    ----------
-    model : str
-        Hub id.
-    environ : mapping
-        Where HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are read.
-    timeout_s : float
-        Most seconds to wait.
-    """
+def _ask_hub(model: str, environ: Mapping[str, str]) -> HubAnswer:
+    """Ask the hub for a model; every failure is an answer, too."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     if any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names):
         return HubAnswer(HubState.OFFLINE, detail="HF_HUB_OFFLINE is set")
@@ -78,34 +69,31 @@ def ask_hub(model: str, environ: Mapping[str, str], *, timeout_s: float = 10.0) 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    api = HfApi(endpoint=environ.get("HF_ENDPOINT") or None, token=_hub_token(environ))
+    api, state = HfApi(**_hub_account(environ)), HubState.THERE
     try:
-        info = api.model_info(model, files_metadata=True, timeout=timeout_s)
-    except GatedRepoError as error:
-        return HubAnswer(HubState.GATED, detail=_first_line(error))
-    except RepositoryNotFoundError as error:
-        return HubAnswer(HubState.ABSENT, detail=_first_line(error))
+        info = api.model_info(model, files_metadata=True, timeout=10.0)
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        return HubAnswer(HubState.SILENT, detail=_first_line(error))
-    gated = False
+        kinds = {GatedRepoError: HubState.GATED, RepositoryNotFoundError: HubState.ABSENT, Exception: HubState.SILENT}
+        state = next(state for kind, state in kinds.items() if isinstance(error, kind))
+        detail = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        return HubAnswer(state, detail=detail[:300])
     if info.gated:
         try:
             api.auth_check(model)
         except (HfHubHTTPError, OSError):
-            gated = True
+            state = HubState.GATED
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     ignored = _ignored_patterns(list(sizes))
     size = sum(size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in ignored))
-    return HubAnswer(HubState.GATED if gated else HubState.THERE, size, ignored)
+    return HubAnswer(state, size, ignored)
 
 
-def _hub_token(environ: Mapping[str, str]) -> str | None:
-    """Return the account's token as the server would find it; None leaves the search to the hub's client."""
-    file = Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser()
-    try:
-        return environ.get("HF_TOKEN") or file.read_text().strip() or None
-    except OSError:
-        return None
+def _hub_account(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hub's address and the token as the server would find them; None leaves it to the hub's client."""
+    token = environ.get("HF_TOKEN")
+    with contextlib.suppress(OSError):
+        token = token or Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser().read_text()
+    return {"endpoint": environ.get("HF_ENDPOINT") or None, "token": (token or "").strip() or None}
 
 
 def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
@@ -113,11 +101,6 @@ def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
         return _OTHER_FORMATS
     sharded = any(fnmatch(name, "model*.safetensors") for name in names)
     return (*_OTHER_FORMATS, "*.bin", *(("consolidated*",) if sharded else ()))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 _AT_HUB = {
@@ -137,9 +120,6 @@ _NEXT_STEPS = {
     "incomplete": "`tautools model fetch {model}` where there is network; it goes on where it stopped.",
 }
 """By the state of `Weights`: what to do."""
-
-_RESERVED_BYTES = 2**30
-"""Left free on the disk after a download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +144,13 @@ class Weights:
     @property
     def needed_bytes(self) -> int:
         """What a download would still bring [bytes], as far as the hub says."""
-        if self.usable or self.hub is None:
-            return 0
-        return max(0, self.hub.size_bytes - (self.copy.size_bytes if self.copy is not None else 0))
+        size = 0 if self.usable or self.hub is None else self.hub.size_bytes
+        return max(0, size - (self.copy.size_bytes if self.copy is not None else 0))
 
     @property
     def fits(self) -> bool:
         """Whether the disk has room for what is missing."""
-        return self.needed_bytes == 0 or self.free_bytes - self.needed_bytes >= _RESERVED_BYTES
+        return self.needed_bytes == 0 or self.free_bytes - self.needed_bytes >= 2**30  # 1 GiB is left free
 
     @property
     def state(self) -> str:
@@ -201,9 +180,8 @@ class Weights:
         size = _size_text(self.copy.size_bytes)
         if self.copy.complete:
             return f"complete, {size}, {self.copy.folder}"
-        missing = ", ".join(self.copy.missing[:4])
         more = f" and {len(self.copy.missing) - 4} more" if len(self.copy.missing) > 4 else ""
-        return f"incomplete, {size} in {self.copy.folder}; lacks {missing}{more}"
+        return f"incomplete, {size} in {self.copy.folder}; lacks {', '.join(self.copy.missing[:4])}{more}"
 
     def _next_step(self, hub: HubAnswer) -> str:
         existing = first_release_of(self.model)
@@ -213,7 +191,7 @@ class Weights:
         return f"Next: {_NEXT_STEPS[self.state].format(model=self.model, near=near)}"
 
 
-def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
+def check_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Weights:
     """Return what is known of a model's weights; nothing is fetched.
 
     Parameters
@@ -228,21 +206,19 @@ def check_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
     ParamsError
         When it is neither a folder nor a possible name.
     """
-    environ = os.environ if environ is None else environ
     cache = cache_folder(environ)
     copy = local_weights(model, cache=cache)
     free_bytes = shutil.disk_usage(next(each for each in (cache, *cache.absolute().parents) if each.is_dir())).free
     if copy is not None and not copy.folder.is_relative_to(cache):
         return Weights(model, cache, copy, None, free_bytes)
-    hub, near = ask_hub(model, environ), ""
+    hub = _ask_hub(model, environ)
     # The hub may have the first release, not the dated one.
     plain = model.removesuffix("-2507").removesuffix("-Instruct")
-    if hub.state is HubState.ABSENT and plain != model and ask_hub(plain, environ).state is HubState.THERE:
-        near = plain
-    return Weights(model, cache, copy, hub, free_bytes, near)
+    exists = hub.state is HubState.ABSENT and plain != model and _ask_hub(plain, environ).state is HubState.THERE
+    return Weights(model, cache, copy, hub, free_bytes, plain if exists else "")
 
 
-def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> Weights:
+def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Weights:
     """Download a model into the cache, going on where a download was broken off, and return what is known then.
 
     Parameters
@@ -257,7 +233,6 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
     ParamsError
         When it is not a possible name.
     """
-    environ = os.environ if environ is None else environ
     known = check_weights(model, environ=environ)
     if known.usable:
         return known
@@ -275,9 +250,8 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] | None = None) -> We
         snapshot_download(
             model,
             cache_dir=known.cache,
-            endpoint=environ.get("HF_ENDPOINT") or None,
-            token=_hub_token(environ),
             ignore_patterns=list(known.hub.ignored),
+            **_hub_account(environ),
         )
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise ServerError(

@@ -110,8 +110,7 @@ class FidelityRow:
         if deviation is not None:
             shorter = len(theirs) if _raised(original) else len(own)
             theirs, own = theirs[:shorter], own[:shorter]
-        intended = (Deviation.CONSTRUCTOR if original.constructor else None, deviation)
-        self.deviations.update(filter(None, intended))
+        self.deviations.update(filter(None, (Deviation.CONSTRUCTOR if original.constructor else None, deviation)))
         difference = _first_difference(theirs, own) or ("" if deviation else _end_difference(original, ours))
         if difference:
             self.differences.append(f"{self.name} {case.name}: {difference}")
@@ -172,10 +171,8 @@ def plan_checks(
         fitting = [each for each in APPROACHES if strategy in {None, each.strategy}]
         fitting = [each for each in fitting if user_strategy in {None, each.user_strategy}]
         approaches = fitting or [Approach(Strategy(strategy or "fc"))]
-    having = [env for env in source.envs() if set(splits) <= set(source.splits(env))]
-    domains = [
-        source.domain(env, split) for env in envs or having or source.envs() for split in splits or source.splits(env)
-    ]
+    chosen = envs or [env for env in source.envs() if set(splits) <= set(source.splits(env))] or source.envs()
+    domains = [source.domain(env, split) for env in chosen for split in splits or source.splits(env)]
     for domain in domains:
         for approach in approaches:
             check_approach(domain, approach)
@@ -214,16 +211,12 @@ def check_fidelity(
         When the original could not be run.
     """
     row = FidelityRow(domain.ref.env, domain.ref.split, approach)
-    cases = make_cases(domain, approach, variants, tasks)
     theirs, own = _masks(original, domain, approach)
 
-    async def play_all(part: Sequence[Case]) -> list[Trace]:
-        return [await play_ours(domain, approach, case) for case in part]
-
-    for chunk, played in _play_originals(original, domain, approach, cases):
-        ours = asyncio.run(play_all(chunk))
-        for case, wanted, made in zip(chunk, played, ours, strict=True):
-            row.add(case, theirs(wanted), own(made))
+    for chunk, played in _play_originals(original, domain, approach, make_cases(domain, approach, variants, tasks)):
+        with asyncio.Runner() as loop:
+            for case, wanted in zip(chunk, played, strict=True):
+                row.add(case, theirs(wanted), own(loop.run(play_ours(domain, approach, case))))
         if on_progress is not None:
             on_progress(row.conversations)
     return row
@@ -238,7 +231,7 @@ def _masks(original: Original, domain: Domain, approach: Approach) -> Sequence[C
 
 
 def _play_originals(
-    original: Original, domain: Domain, approach: Approach, cases: Sequence[Case], chunk: int = 120
+    original: Original, domain: Domain, approach: Approach, cases: Sequence[Case]
 ) -> Iterator[tuple[Sequence[Case], list[Trace]]]:
     """Yield the scripts in parts, each with what the original made of it, some parts ahead of the reader."""
     from tautools.bench.sources.tau_bench import TauBenchDomain
@@ -247,13 +240,11 @@ def _play_originals(
     displays: Sequence[str] = ()
     if approach.strategy is Strategy.FEW_SHOT and isinstance(domain, TauBenchDomain):
         displays = few_shot_displays(domain.checkout, domain.ref.env, approach)
-    chunks = [cases[start : start + chunk] for start in range(0, len(cases), chunk)]
-
-    def play_original(part: Sequence[Case]) -> list[Trace]:
-        return original.play((domain.ref.env, domain.ref.split), approach, part, displays)
-
+    chunks = [cases[start : start + 120] for start in range(0, len(cases), 120)]
+    place = (domain.ref.env, domain.ref.split)
     with ThreadPoolExecutor(max_workers=original.jobs) as pool:
-        yield from zip(chunks, pool.map(play_original, chunks), strict=True)
+        played = pool.map(lambda part: original.play(place, approach, part, displays), chunks)
+        yield from zip(chunks, played, strict=True)
 
 
 def _deviation(case: Case, original: Trace, ours: Trace) -> Deviation | None:
@@ -329,12 +320,9 @@ def _text_difference(left: str, right: str) -> str:
     pairs = enumerate(zip(left, right, strict=False))
     at = next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
     start = max(0, at - 60)
-    return f"they part at character {at}\n    original: {_excerpt(left, start)}\n    ours:     {_excerpt(right, start)}"
-
-
-def _excerpt(text: str, start: int) -> str:
     end = start + _SHOWN_CHARS
-    return f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}"
+    theirs, ours = (f"{'…' if start else ''}{text[start:end]}{'…' if text[end:] else ''}" for text in (left, right))
+    return f"they part at character {at}\n    original: {theirs}\n    ours:     {ours}"
 
 
 def _last_message(request: RecordedRequest) -> str:

@@ -57,15 +57,14 @@ class ScriptedMessage:
 
 
 class ScriptedModel:
-    """Answers each role by the number of its request, and keeps the requests."""
+    """Answers each role with the next line of its script, and keeps the requests."""
 
     def __init__(self) -> None:
         self.begin({}, {})
 
     def begin(self, answers: dict[str, list[dict[str, Any]]], after: dict[str, dict[str, Any]]) -> None:
         """Start a conversation with the answers of each role, and what each says when they are used up."""
-        self.answers, self.after = answers, after
-        self.asked: dict[str, int] = {}
+        self.answers, self.after = {role: iter(each) for role, each in answers.items()}, after
         self.requests: list[dict[str, Any]] = []
         self.constructing = False
 
@@ -75,18 +74,15 @@ class ScriptedModel:
         # As JSON of now: the original goes on with its lists.
         messages = [json.dumps(message) for message in request.pop("messages")]
         tools = json.dumps(request.pop("tools")) if "tools" in request else None
-        kept = {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools, **request}
-        self.requests.append(kept)
+        apart = {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools}
+        self.requests.append(apart | request)
         answer = {"content": CONSTRUCTOR[role]} if self.constructing else self._next(role)
         return types.SimpleNamespace(
             choices=[types.SimpleNamespace(message=ScriptedMessage(answer))], _hidden_params={"response_cost": 0.0}
         )
 
     def _next(self, role: str) -> dict[str, Any]:
-        index = self.asked.get(role, 0)
-        self.asked[role] = index + 1
-        answers = self.answers.get(role, [])
-        return answers[index] if index < len(answers) else self.after[role]
+        return next(self.answers.get(role, iter(())), self.after[role])
 
 
 SCRIPT = ScriptedModel()
@@ -110,9 +106,9 @@ def main() -> None:
     job = json.load(sys.stdin)
     get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
     sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
-    write = TraceWriter()
+    known: dict[str | None, str] = {}
     for case in job["cases"]:
-        write(play(job, case, get_env))
+        sys.stdout.write(json.dumps(with_numbers(play(job, case, get_env), known)) + "\n")
 
 
 def prepare(checkout: Path, env: str, domain_path: str | None) -> Any:
@@ -178,9 +174,8 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
     SCRIPT.begin(case["answers"], case["after"])
     random.seed(case["seed"])
     SCRIPT.constructing = True
-    env = get_env(
-        job["env"], job["user_strategy"], USER_MODEL, job["split"], user_provider="openai", task_index=case["index"]
-    )
+    where = {"user_provider": "openai", "task_index": case["index"]}
+    env = get_env(job["env"], job["user_strategy"], USER_MODEL, job["split"], **where)
     SCRIPT.constructing = False
     # The task with the arguments that it had at first.
     env.tasks[env.task_index] = env.task = copy.deepcopy(PRISTINE.setdefault(env.task_index, env.task))
@@ -198,14 +193,16 @@ def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, A
 def make_agent(job: dict[str, Any], env: Any) -> Any:
     """Return the original's agent for a strategy."""
     common = {"tools_info": env.tools_info, "wiki": env.wiki, "model": AGENT_MODEL, "provider": "openai"}
-    strategy = job["strategy"]
-    if strategy == "fc":
-        return importlib.import_module("tau_bench.agents.tool_calling_agent").ToolCallingAgent(**common)
-    if strategy == "few-shot":
-        module = importlib.import_module("tau_bench.agents.few_shot_agent")
-        return module.FewShotToolCallingAgent(**common, few_shot_displays=job["displays"])
-    module = importlib.import_module("tau_bench.agents.chat_react_agent")
-    return module.ChatReActAgent(**common, use_reasoning=strategy == "react")
+    if job["strategy"] == "fc":
+        return agents("tool_calling_agent").ToolCallingAgent(**common)
+    if job["strategy"] == "few-shot":
+        return agents("few_shot_agent").FewShotToolCallingAgent(**common, few_shot_displays=job["displays"])
+    return agents("chat_react_agent").ChatReActAgent(**common, use_reasoning=job["strategy"] == "react")
+
+
+def agents(name: str) -> Any:
+    """Return a module of the original's agents."""
+    return importlib.import_module(f"tau_bench.agents.{name}")
 
 
 def fixed_texts() -> dict[str, list[str]]:
@@ -219,8 +216,7 @@ def fixed_texts() -> dict[str, list[str]]:
     for name in ("verify", "reflect"):
         asked = checked(getattr(user, name), [{"role": "\1", "content": ""}])
         texts[name] = asked.replace("\1: ", "\0").split("\0")
-    roles = ("system", "user", "assistant")
-    draft = checked(user.verify, [{"role": role, "content": "\1"} for role in roles])
+    draft = checked(user.verify, [{"role": role, "content": "\1"} for role in ("system", "user", "assistant")])
     texts["labels"] = re.findall("(.*): \x01", draft)
     texts["opening"] = [user.LLMUserSimulationEnv(USER_MODEL, "openai").messages[1]["content"]]
     return texts
@@ -229,52 +225,45 @@ def fixed_texts() -> dict[str, list[str]]:
 def checked(ask: Any, messages: list[dict[str, Any]]) -> str:
     """Return what a user model is asked about a draft."""
     ask(USER_MODEL, "openai", "\0", messages)
-    return first_words(SCRIPT.requests[-1])
+    return first_words()
 
 
-def first_words(request: dict[str, Any]) -> str:
-    """Return the content of a request's first message."""
-    return str(json.loads(request["messages"][0])["content"])
+def first_words() -> str:
+    """Return the content of the first message of the last request."""
+    return str(json.loads(SCRIPT.requests[-1]["messages"][0])["content"])
 
 
 def agent_texts() -> dict[str, list[str]]:
     """Return the agents' own words around wiki, tools and examples."""
-    react = importlib.import_module("tau_bench.agents.chat_react_agent").ChatReActAgent
+    react = agents("chat_react_agent").ChatReActAgent
     texts = {}
-    for name, reasons in (("act", False), ("react", True)):
-        agent = react(["\1"], "\0", AGENT_MODEL, "openai", use_reasoning=reasons)
+    for name in ("act", "react"):
+        agent = react(["\1"], "\0", AGENT_MODEL, "openai", use_reasoning=name == "react")
         texts[f"agent {name}"] = agent.prompt.replace(json.dumps(["\1"]), "\0").split("\0")
-    few = importlib.import_module("tau_bench.agents.few_shot_agent").FewShotToolCallingAgent
+    few = agents("few_shot_agent").FewShotToolCallingAgent
     opening = types.SimpleNamespace(observation="", info=types.SimpleNamespace(model_dump=dict))
     SCRIPT.begin({}, {"agent": {"content": ""}})
     try:
         agent = few([], "", AGENT_MODEL, "openai", few_shot_displays=["\0"], num_few_shots=1)
         agent.solve(types.SimpleNamespace(reset=lambda **_: opening))
     except AttributeError:  # the env has no step: all that is wanted is the first request
-        texts["example"] = [first_words(SCRIPT.requests[-1]).split("\0")[0].strip().removesuffix(" 1:")]
+        texts["example"] = [first_words().split("\0")[0].strip().removesuffix(" 1:")]
     return texts
 
 
-class TraceWriter:
-    """Writes one line per conversation; each message and list of tools is written out once."""
+def with_numbers(played: dict[str, Any], known: dict[str | None, str]) -> dict[str, Any]:
+    """Return a conversation with numbers for messages and tools, and beside it the texts that are new."""
+    texts: dict[str, str] = {}
 
-    def __init__(self) -> None:
-        self.known: dict[str, str] = {}
+    def number_of(text: str | None) -> str | None:
+        if text is not None and text not in known:
+            known[text] = str(len(known))
+            texts[known[text]] = text
+        return known.get(text)
 
-    def __call__(self, played: dict[str, Any]) -> None:
-        """Write a conversation."""
-        texts: dict[str, str] = {}
-        for request in played["requests"]:
-            request["messages"] = [self._intern(message, texts) for message in request["messages"]]
-            request["tools"] = None if request["tools"] is None else self._intern(request["tools"], texts)
-        played["messages"] = [self._intern(json.dumps(message), texts) for message in played["messages"]]
-        sys.stdout.write(json.dumps({**played, "texts": texts}) + "\n")
-
-    def _intern(self, text: str, texts: dict[str, str]) -> str:
-        if text not in self.known:
-            self.known[text] = str(len(self.known))
-            texts[self.known[text]] = text
-        return self.known[text]
+    for request in played["requests"]:
+        request |= {"messages": list(map(number_of, request["messages"])), "tools": number_of(request["tools"])}
+    return {**played, "messages": [number_of(json.dumps(message)) for message in played["messages"]], "texts": texts}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tautools.bench.setting import conversation_seed
@@ -66,10 +69,8 @@ def as_calls(call: ScriptedCall, content: str | None = None, indent: int | None 
 
 def tool_calls(*calls: tuple[str, str], first: str = "odd", content: str | None = None) -> ScriptedAnswer:
     """Return an answer with these calls, the arguments as text."""
-    made = [
-        {"function": {"arguments": arguments, "name": name}, "id": f"{first}_{index}", "type": "function"}
-        for index, (name, arguments) in enumerate(calls)
-    ]
+    functions = [{"arguments": arguments, "name": name} for name, arguments in calls]
+    made = [{"function": each, "id": f"{first}_{i}", "type": "function"} for i, each in enumerate(functions)]
     return {"content": content, "tool_calls": made}
 
 
@@ -108,11 +109,10 @@ _ODD_ARGUMENTS: dict[str, Callable[[dict[str, Any], random.Random], dict[str, An
 def _odd_calls(write: Callable[[ScriptedCall], ScriptedAnswer]) -> dict[str, Odd]:
     """Return what can be odd about a call, whatever its form."""
 
-    def with_odd_arguments(kind: str) -> Odd:
-        change = _ODD_ARGUMENTS[kind]
+    def row(change: Callable[[dict[str, Any], random.Random], dict[str, Any]]) -> Odd:
         return lambda call, rng: write(replace(call.callable, arguments=change(dict(call.callable.arguments), rng)))
 
-    rows = {kind: with_odd_arguments(kind) for kind in _ODD_ARGUMENTS}
+    rows = {kind: row(change) for kind, change in _ODD_ARGUMENTS.items()}
     return rows | {"an unknown tool": lambda call, _: write(replace(call.callable, name="open_the_safe"))}
 
 
@@ -141,29 +141,26 @@ BREAKING_CALLS: dict[str, Odd] = {
 """Answers that end the original's conversation with an exception."""
 
 
+def _text(text: str, call: ScriptedCall, _rng: random.Random) -> ScriptedAnswer:
+    """Put in the action that is due for `CALL`, the same without its last brace for `OPEN`, its words for `WORDS`."""
+    due = {"CALL": call.json, "OPEN": call.json[:-1], "WORDS": call.words}
+    return {"content": re.sub("|".join(due), lambda name: due[name[0]], text)}
+
+
 def _texts(answers: Mapping[str, str]) -> dict[str, Odd]:
-    """Return rows by kind, from answers with `CALL` in the place of the action that is due."""
-
-    def row(text: str) -> Odd:
-        return lambda call, _: {"content": text.replace("CALL", call.json)}
-
-    return {kind: row(text) for kind, text in answers.items()}
+    return {kind: partial(_text, text) for kind, text in answers.items()}
 
 
 ODD_TEXTS: dict[str, Odd] = {
     **_odd_calls(_as_action),
-    "plain words": lambda call, _: {"content": call.words},
     **_texts(
         {
+            "plain words": "WORDS",
             "a thought without an action": "Thought:\nI wonder what to do.",
             "two actions": 'Action:\n{"name": "think", "arguments": {}}\nAction:\nCALL',
             "an action in a fence": "Action:\n```json\nCALL\n```",
             "words after the action": "Action:\nCALL\nI hope that this helps.",
-        }
-    ),
-    "broken JSON": lambda call, _: {"content": f"Action:\n{call.json[:-1]}"},
-    **_texts(
-        {
+            "broken JSON": "Action:\nOPEN",
             "single quotes": "Action:\n{'name': 'think', 'arguments': {}}",
             "the word Action: inside the words": "Action:\n"
             '{"name": "respond", "arguments": {"content": "Action: none"}}',
@@ -171,9 +168,9 @@ ODD_TEXTS: dict[str, Odd] = {
             "the action alone": "CALL",
             "nothing": "",
             "nothing after Action:": "Action:\n",
+            "more in the object": 'Action: OPEN, "why": "it is due"}',
         }
     ),
-    "more in the object": lambda call, _: {"content": f'Action: {call.json[:-1]}, "why": "it is due"}}'},
 }
 """Answers of `act` and `react` that both sides can use."""
 
@@ -243,22 +240,15 @@ def make_cases(
     domain: Domain, approach: Approach, variants: Sequence[str] = VARIANTS, tasks: Sequence[Task] | None = None
 ) -> list[Case]:
     """Return the script of each task and variant, the same ones at each call."""
-    indices = {name: index for index, name in enumerate(domain.tasks)}
-    chosen = list(domain.tasks.values()) if tasks is None else tasks
-    return [
-        _ScriptWriter(domain, approach, task, variant).case(indices[task.id]) for task in chosen for variant in variants
-    ]
+    pairs = product(domain.tasks.values() if tasks is None else tasks, variants)
+    return [_ScriptWriter(domain, approach, task, variant).case() for task, variant in pairs]
 
 
 _Lines: TypeAlias = list[tuple[ScriptedAnswer, str]]
 """Answers, each with what is odd about it."""
 _ODDS = 0.4
 """How likely an answer of `mixed` is odd."""
-_ENDLESS_ODDS = 0.1
-"""How likely the customer of `mixed` never says the stop word."""
 _VERDICTS = ("true", "false", "True.", "FALSE", "It is not true.", "yes", "")
-_CHECKS = 90
-"""More than any customer is ever asked about its drafts."""
 
 
 class _ScriptWriter:
@@ -269,21 +259,22 @@ class _ScriptWriter:
         seed = "/".join((ref.env, ref.split, task.id, variant, approach.strategy, approach.user_strategy))
         self.rng = random.Random(seed)  # noqa: S311 - a script, not a secret
         self.task, self.variant, self.kind = task, variant, variant.split(maxsplit=1)[0]
+        self.index = list(domain.tasks).index(task.id)
         self.strategy, self.user_strategy = approach.strategy, approach.user_strategy
         self.by_text = self.strategy in {Strategy.ACT, Strategy.REACT}
         self.odds = 0.0 if self.kind == "solve" else _ODDS
 
-    def case(self, index: int) -> Case:
-        """Return the script."""
+    def case(self) -> Case:
         agent, customer = self._agent(), self._customer()
-        checks = [({"content": self._verdict(number)}, "") for number in range(_CHECKS)]
+        # 90: more than any customer is ever asked about its drafts.
+        checks = [({"content": self._verdict(number)}, "") for number in range(90)]
         if self.kind == "broken":
             self._break(agent, customer, checks)
         roles = {"agent": agent, "user": customer, "check": checks}
         return Case(
             name=f"{self.task.id}/{self.variant}",
             task_id=self.task.id,
-            index=index,
+            index=self.index,
             seed=conversation_seed(0, self.task.id, 0),
             answers={role: [answer for answer, _ in lines] for role, lines in roles.items()},
             after=self._after(),
@@ -293,10 +284,8 @@ class _ScriptWriter:
     def _plan(self) -> list[ScriptedCall]:
         """Return what solves the task: a question, the reference's calls, and the words that are asked for."""
         question = ScriptedCall("respond", {"content": "Certainly. Could you confirm your details?"})
-        calls = [
-            ScriptedCall(action.name, action.arguments, f"call_{number}")
-            for number, action in enumerate(self.task.reference)
-        ]
+        reference = enumerate(self.task.reference)
+        calls = [ScriptedCall(action.name, action.arguments, f"call_{number}") for number, action in reference]
         done = " ".join(("It is done.", *self.task.communicate))
         return [question, *calls, ScriptedCall("respond", {"content": done})]
 
@@ -324,8 +313,7 @@ class _ScriptWriter:
             return lines
         odd = ODD_CUSTOMER[self.user_strategy]
         for number in range(self.rng.randrange(8)):
-            strange = self.rng.random() < self.odds
-            kind = self.rng.choice(list(odd)) if strange else ""
+            kind = self.rng.choice(list(odd)) if self.rng.random() < self.odds else ""
             plain = _as_customer(f"And {number} more of it, please.", self.user_strategy)
             lines.insert(self.rng.randrange(len(lines) + 1), ({"content": odd[kind]}, kind) if kind else (plain, ""))
         return lines
@@ -337,7 +325,7 @@ class _ScriptWriter:
         return f"{verdict}\nReflection:\nToo long.\n\nResponse:\nIn short, {number}." if reflects else verdict
 
     def _after(self) -> dict[str, ScriptedAnswer]:
-        endless = self.kind == "mixed" and self.rng.random() < _ENDLESS_ODDS
+        endless = self.kind == "mixed" and self.rng.random() < 0.1  # the customer never says the stop word
         return {
             "agent": self._written(ScriptedCall("respond", {"content": "Is there anything else?"})),
             "user": _as_customer("Go on, please." if endless else "###STOP###", self.user_strategy),
@@ -349,11 +337,8 @@ class _ScriptWriter:
         if self.user_strategy is UserStrategy.REFLECTION and self.rng.random() < 0.5:
             first = self.rng.randrange(3)
             broken = self.rng.choice(("In short, no.", "Response:\nA.\nResponse:\nB."))
-            checks[: first + 2] = [
-                *(({"content": "true"}, "") for _ in range(first)),
-                ({"content": "false"}, ""),
-                ({"content": broken}, BROKEN_REFLECTION),
-            ]
+            verdicts = [({"content": verdict}, "") for verdict in (*["true"] * first, "false")]
+            checks[: first + 2] = [*verdicts, ({"content": broken}, BROKEN_REFLECTION)]
             return
         breaking = BREAKING_CUSTOMER[self.user_strategy]
         if self.rng.random() < 0.3:

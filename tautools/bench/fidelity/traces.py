@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,18 +193,11 @@ class Original:
 
 
 def _original_trace(played: dict[str, Any], texts: Mapping[str, str]) -> Trace:
-    ignored = ("role", "constructor", "custom_llm_provider")
-    requests = tuple(
-        RecordedRequest.of(
-            each["role"],
-            (texts[key] for key in each["messages"]),
-            texts[each["tools"]] if each["tools"] else "",
-            each,
-            *ignored,
-        )
-        for each in played["requests"]
-        if not each["constructor"]
-    )
+    def request(each: dict[str, Any]) -> RecordedRequest:
+        messages, tools = (texts[key] for key in each["messages"]), texts.get(each["tools"], "")
+        return RecordedRequest.of(each["role"], messages, tools, each, "role", "constructor", "custom_llm_provider")
+
+    requests = tuple(request(each) for each in played["requests"] if not each["constructor"])
     scored = played["reward_info"] or {}
     return Trace(
         case=played["case"],
@@ -247,11 +239,11 @@ async def play_ours(domain: Domain, approach: Approach, case: Case) -> Trace:
 
 
 class _ScriptedClient:
-    """Answers each role by the number of its request."""
+    """Answers each role with the next line of its script."""
 
     def __init__(self, case: Case) -> None:
-        self._case = case
-        self._count: Counter[str] = Counter()
+        self._after = case.after
+        self._answers = {role: iter(answers) for role, answers in case.answers.items()}
         self.requests: list[RecordedRequest] = []
 
     async def complete(
@@ -259,18 +251,13 @@ class _ScriptedClient:
     ) -> Reply:
         """Keep the request as it would be sent, and answer with the next line of the role."""
         role = "check" if tag.purpose == "check" else tag.role.value
-        index = self._count[role]
-        self._count[role] += 1
         config = MODELS[tag.role]
         body = chat_body(Endpoint("", config.model), config, tag, messages, tools)
         tools_text = canonical(body["tools"]) if body.get("tools") else ""
         ours_alone = ("stream", "stream_options", "seed")
         self.requests.append(RecordedRequest.of(role, map(canonical, body["messages"]), tools_text, body, *ours_alone))
-        lines = self._case.answers.get(role, ())
-        answer = lines[index] if index < len(lines) else self._case.after[role]
-        calls = tuple(
-            ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
-            for call in answer.get("tool_calls") or ()
-        )
+        answer = next(self._answers.get(role, iter(())), self._after[role])
+        functions = [(call["id"], call["function"]) for call in answer.get("tool_calls") or ()]
+        calls = tuple(ToolCall(name, each["name"], each["arguments"]) for name, each in functions)
         finish = "tool_calls" if calls else "stop"
         return Reply(answer["content"] or "", calls, finish, "", CallRecord(role=tag.role))

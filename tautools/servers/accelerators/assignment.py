@@ -80,7 +80,7 @@ def site_cards(site: SiteParams, probe: AcceleratorProbe | None = None) -> list[
         raise
 
 
-def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = None) -> list[Card]:
+def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] = os.environ) -> list[Card]:
     """Return the cards that this process may use by its environment; all when the environment names none.
 
     Notes
@@ -88,10 +88,7 @@ def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = Non
     Slurm counts cards as `hl-smi` does. With CUDA it shows a job its own cards only and numbers them from 0, so there
     `CUDA_VISIBLE_DEVICES` counts and `SLURM_JOB_GPUS` does not.
     """
-    environ = os.environ if environ is None else environ
-    if not cards:
-        return []
-    if cards[0].device == "cuda":
+    if cards and cards[0].device == "cuda":
         named = _comma_words(environ.get("CUDA_VISIBLE_DEVICES"))
         uuids = tuple(word for word in named if not word.isdigit())
         return [card for card in cards if not named or str(card.index) in named or card.uuid.startswith(uuids)]
@@ -103,7 +100,7 @@ def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] | None = Non
 
 
 def assign_cards(
-    count: int, *, probe: AcceleratorProbe | None = None, environ: Mapping[str, str] | None = None
+    count: int, *, probe: AcceleratorProbe | None = None, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """Choose `count` idle cards of those that this job was given; for use on the node, before vLLM starts.
 
@@ -135,12 +132,8 @@ def promised_cards(registry: Registry) -> dict[int, str]:
 
     A server that is starting shows no memory on its card yet.
     """
-    promised: dict[int, str] = {}
-    for record in registry.list():
-        cards = record.spec.get("cards")
-        if cards and _processes_here(record):
-            promised |= dict.fromkeys(cards, record.name)
-    return promised
+    holders = [record for record in registry.list() if record.spec.get("cards") and _processes_here(record)]
+    return {card: record.name for record in holders for card in record.spec["cards"]}
 
 
 def require_cards(
@@ -176,8 +169,7 @@ def require_cards(
     cards = {card.index: card for card in site_cards(site, probe)}
     if not cards:
         return _unreadable_cards(params, site, force=force)
-    missing = [index for index in params.cards if index not in cards]
-    if missing:
+    if missing := [index for index in params.cards if index not in cards]:
         raise ServerError(
             f"Server {params.name!r} asks for card {missing[0]}, which this node does not have.",
             evidence=f"It has: {', '.join(map(str, cards))}.",
@@ -209,10 +201,10 @@ def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
 
 def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) -> list[Card]:
     """Return cards that cannot be read here: with CUDA the index is enough, elsewhere only when it is forced."""
-    if site.device == "none" and force:
+    if site.device == "cuda" or (force and site.device == "gaudi"):
+        return [Card(site.device, index, index, 0, 0) for index in params.cards]
+    if force:
         return []
-    if site.device == "cuda" or force:
-        return [Card("cuda" if site.device == "cuda" else "gaudi", index, index, 0, 0) for index in params.cards]
     program = "hl-smi" if site.device == "gaudi" else "nvidia-smi or hl-smi"
     raise ServerError(
         f"Server {params.name!r} asks for cards, and {program} is not here to find them.",
@@ -293,7 +285,6 @@ def wait_released(
     probe: AcceleratorProbe,
     *,
     timeout_s: float = RELEASE_TIMEOUT_S,
-    every_s: float = 1.0,
     emit: Callable[[str], None] | None = None,
 ) -> bool:
     """Wait until the memory of the cards is back at idle; return whether it is.
@@ -306,12 +297,11 @@ def wait_released(
         Reads them.
     timeout_s : float
         Most seconds to wait. A process that is seen to use a card ends the wait for it: it will not be idle.
-    every_s : float
-        Seconds between two readings.
     emit : callable, optional
         Called with what is waited for, when it changes, and with what is still in use at the end.
     """
-    emit, last = emit or (lambda _text: None), ""
+    last: list[str] = []
+    emit = emit or (lambda _text: None)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -321,25 +311,22 @@ def wait_released(
             return False
         if not busy:
             return True
-        unowned = [card for card in busy if not card.holders]
+        names = {card: f"card {card.index} ({card.used_mib} MiB)" for card in busy}
+        unowned = [name for card, name in names.items() if not card.holders]
         if not unowned or time.monotonic() >= deadline:
-            emit(f"not idle after the stop: {_card_names(busy)}")
+            emit(f"not idle after the stop: {', '.join(names.values())}")
             return False
-        if (text := _card_names(unowned)) != last:
-            last = text
-            emit(f"waiting until released: {text}")
-        time.sleep(every_s)
-
-
-def _card_names(cards: list[Card]) -> str:
-    return ", ".join(f"card {card.index} ({card.used_mib} MiB)" for card in cards)
+        if unowned != last:
+            last = unowned
+            emit(f"waiting until released: {', '.join(unowned)}")
+        time.sleep(1.0)
 
 
 def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProcess]:
     """Return this user's processes on the cards that no registered server owns, each once, by pid."""
     ours = {os.getpid(), *(pid for record in registry.list() for pid in _processes_here(record))}
-    found = {holder.pid: holder for card in cards for holder in card.holders}
-    return [found[pid] for pid in sorted(found) if found[pid].mine and pid not in ours]
+    found = {holder.pid: holder for card in cards for holder in card.holders if holder.mine}
+    return [found[pid] for pid in sorted(found.keys() - ours)]
 
 
 def stop_stale(
@@ -347,7 +334,6 @@ def stop_stale(
     cards: Sequence[Card],
     registry: Registry,
     *,
-    term_s: float = 10.0,
     on_stopped: Callable[[CardProcess], None] | None = None,
 ) -> list[CardProcess]:
     """Stop the confirmed processes, each alone, and return them.
@@ -358,8 +344,6 @@ def stop_stale(
         `PID@START` of each, as `CardProcess.token` says.
     cards, registry
         What was read just now: a process that is not stale any more is not stopped.
-    term_s : float
-        Seconds that each gets to end before SIGKILL.
     on_stopped : callable, optional
         Called with each process when it has ended.
 
@@ -371,8 +355,7 @@ def stop_stale(
         When a process does not end.
     """
     stale = {holder.token: holder for holder in stale_processes(cards, registry)}
-    unknown = [token for token in confirmed if token not in stale]
-    if unknown:
+    if unknown := [token for token in confirmed if token not in stale]:
         raise ParamsError(
             f"{unknown[0]!r} is not a stale process of yours on a card; nothing was stopped.",
             evidence=f"There are: {', '.join(stale)}." if stale else "There is none now.",
@@ -380,7 +363,7 @@ def stop_stale(
         )
     chosen = [stale[token] for token in dict.fromkeys(confirmed)]
     for holder in chosen:
-        stop_process(holder.pid, holder.started_at, term_s=term_s)
+        stop_process(holder.pid, holder.started_at)
         if on_stopped is not None:
             on_stopped(holder)
     return chosen

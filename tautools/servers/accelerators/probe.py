@@ -16,12 +16,15 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from tautools.errors import ServerError
 from tautools.shell import Shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Device = Literal["gaudi", "cuda"]
 
@@ -31,14 +34,9 @@ CARD_VARIABLES: dict[str, str] = {"gaudi": "HABANA_VISIBLE_MODULES", "cuda": "CU
 _PROGRAMS: dict[Device, str] = {"gaudi": "hl-smi", "cuda": "nvidia-smi"}
 _QUERIES: dict[Device, list[str]] = {
     "gaudi": ["hl-smi", "-Q", "index,module_id,memory.used,memory.total,name,uuid", "-f", "csv,noheader,nounits"],
-    "cuda": [
-        "nvidia-smi",
-        "--query-gpu=index,memory.used,memory.total,name,uuid",
-        "--format=csv,noheader,nounits",
-    ],
+    "cuda": ["nvidia-smi", "--query-gpu=index,memory.used,memory.total,name,uuid", "--format=csv,noheader,nounits"],
 }
 _CUDA_PROCESSES = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader,nounits"]
-_QUERY_TIMEOUT_S = 20.0
 
 _IDLE_MIB: dict[Device, int] = {"gaudi": 1536, "cuda": 1024}
 """A card that uses more is busy. An idle HL-225 shows 768 MiB of 98304; an idle CUDA card next to nothing."""
@@ -46,7 +44,6 @@ _IDLE_MIB: dict[Device, int] = {"gaudi": 1536, "cuda": 1024}
 # The block of processes at the end of hl-smi's table: card, pid, type, name, memory. `N/A` rows do not match.
 _PROCESS_ROW = re.compile(r"^\|\s*(?P<index>\d+)\s+(?P<pid>\d+)\s+\S+\s+\S.*?\s+\d+\s*MiB\s*\|?\s*$")
 _DEVICE_FILE = re.compile(r"^/dev/accel/accel(?P<index>\d+)$")
-_COMMAND_CHARS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +124,8 @@ class AcceleratorProbe:
     @property
     def device(self) -> Device | None:
         """What kind of cards can be read here; None when there is no program to ask."""
-        for device, program in _PROGRAMS.items():
-            if self._asked in {None, device} and shutil.which(program):
-                return device
-        return None
+        asked = (device for device in _PROGRAMS if self._asked in {None, device})
+        return next((device for device in asked if shutil.which(_PROGRAMS[device])), None)
 
     def read(self) -> list[Card]:
         """Return every card with its processes, by index; an empty list on a node without cards' programs.
@@ -147,24 +142,18 @@ class AcceleratorProbe:
         pids = self._pids(device)
         return sorted((_card(device, cells, pids) for cells in rows), key=lambda card: card.index)
 
-    def _pids(self, device: Device) -> dict[str, set[int]]:
-        """Return the pids known to use each card, by its index or uuid."""
-        pids: dict[str, set[int]] = {}
+    def _pids(self, device: Device) -> list[tuple[str, int]]:
+        """Return each card, by its index or uuid, with the pids that are known to use it."""
         if device == "cuda":
-            for cells in _cells(self._output(_CUDA_PROCESSES)):
-                # Where processes may not be seen it prints a sentence in brackets.
-                if len(cells) == 2 and cells[1].isdigit():
-                    pids.setdefault(cells[0], set()).add(int(cells[1]))
-            return pids
+            rows = _cells(self._output(_CUDA_PROCESSES))
+            # Where processes may not be seen it prints a sentence in brackets.
+            return [(cells[0], int(cells[1])) for cells in rows if len(cells) == 2 and cells[1].isdigit()]
         _, _, processes = self._output(["hl-smi"]).partition("Compute Processes")
-        for row in filter(None, map(_PROCESS_ROW.match, processes.splitlines())):
-            pids.setdefault(row["index"], set()).add(int(row["pid"]))
-        for index, pid in _open_devices(self._proc):
-            pids.setdefault(index, set()).add(pid)
-        return pids
+        printed = filter(None, map(_PROCESS_ROW.match, processes.splitlines()))
+        return [*((row["index"], int(row["pid"])) for row in printed), *_open_devices(self._proc)]
 
     def _output(self, argv: list[str]) -> str:
-        done = self._shell.run(argv, timeout_s=_QUERY_TIMEOUT_S)
+        done = self._shell.run(argv, timeout_s=20.0)
         if done.exit_code != 0:
             raise ServerError(
                 f"`{argv[0]}` failed with status {done.exit_code}, so the cards of this node are not known.",
@@ -179,7 +168,7 @@ def _cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in rows if any(cell.strip() for cell in cells)]
 
 
-def _card(device: Device, cells: list[str], pids: dict[str, set[int]]) -> Card:
+def _card(device: Device, cells: list[str], pids: list[tuple[str, int]]) -> Card:
     """Read one line of a query; cells may carry units."""
     try:
         *numbers, name, uuid = cells
@@ -191,7 +180,7 @@ def _card(device: Device, cells: list[str], pids: dict[str, set[int]]) -> Card:
             evidence=", ".join(cells)[:300],
             next_step=f"Run `{_PROGRAMS[device]}` by hand; if all is well there, tautools does not know its format.",
         ) from error
-    holders = (_card_process(pid) for pid in sorted(pids.get(uuid, set()) | pids.get(str(index), set())))
+    holders = map(_card_process, sorted({pid for card, pid in pids if card in {uuid, str(index)}}))
     return Card(device, index, module_id, used, total, name, uuid, tuple(filter(None, holders)))
 
 
@@ -204,18 +193,16 @@ def _card_process(pid: int) -> CardProcess | None:
         command = process.name()
         with contextlib.suppress(psutil.AccessDenied):
             command = " ".join(process.cmdline()) if mine else command
-        return CardProcess(pid, process.create_time(), process.username(), mine, (command or "?")[:_COMMAND_CHARS])
+        return CardProcess(pid, process.create_time(), process.username(), mine, (command or "?")[:120])
     except psutil.Error:
         return None
 
 
-def _open_devices(proc: Path) -> list[tuple[str, int]]:
-    """Return card and pid of each Gaudi device file that is open; other users' open files cannot be read."""
-    found = []
+def _open_devices(proc: Path) -> Iterator[tuple[str, int]]:
+    """Yield card and pid of each Gaudi device file that is open; other users' open files cannot be read."""
     for folder in proc.iterdir() if proc.is_dir() else ():
         with contextlib.suppress(OSError):
             for descriptor in (folder / "fd").iterdir() if folder.name.isdigit() else ():
                 with contextlib.suppress(OSError):  # closed in the meantime
                     if device := _DEVICE_FILE.match(str(descriptor.readlink())):
-                        found.append((device["index"], int(folder.name)))
-    return found
+                        yield device["index"], int(folder.name)

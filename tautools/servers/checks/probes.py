@@ -21,30 +21,14 @@ if TYPE_CHECKING:
     from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
 
 
-def ask(endpoint: Endpoint, messages: Sequence[Message], **request: Any) -> Reply:
-    """Return one answer at temperature 0.
-
-    Parameters
-    ----------
-    endpoint : Endpoint
-        The server.
-    messages : sequence of Message
-        The question.
-    **request
-        As of `ask_all`.
-
-    Raises
-    ------
-    ModelCallError
-        When no answer comes.
-    """
-    (reply,) = ask_all(endpoint, [messages], attempts=2, **request)
+def _ask(endpoint: Endpoint, messages: Sequence[Message], **request: Any) -> Reply:
+    (reply,) = _ask_all(endpoint, [messages], attempts=2, **request)
     if isinstance(reply, ModelCallError):
         raise reply
     return reply
 
 
-def ask_all(
+def _ask_all(
     endpoint: Endpoint,
     questions: Sequence[Sequence[Message]],
     *,
@@ -53,23 +37,7 @@ def ask_all(
     attempts: int = 1,
     **extra: Any,
 ) -> list[Reply | ModelCallError]:
-    """Ask all questions at the same moment and return the answers in their order; a failed one is its error.
-
-    Parameters
-    ----------
-    endpoint : Endpoint
-        The server.
-    questions : sequence of sequence of Message
-        The messages of each question.
-    tools : sequence of ToolSpec, optional
-        What the model may call.
-    max_tokens : int
-        Most tokens of an answer, thinking included.
-    attempts : int
-        How often a question is asked until it is answered.
-    **extra
-        Further fields of the request, such as `tool_choice`.
-    """
+    """Ask all questions at the same moment, at temperature 0, and return the answers; a failed one is its error."""
     from tautools.llm import ModelClient, Retry
     from tautools.llm.types import CallTag
 
@@ -85,8 +53,7 @@ def ask_all(
             return error
 
     async def all_of_them() -> list[Reply | ModelCallError]:
-        retry = Retry(attempts=attempts)
-        async with ModelClient(lambda _role: [endpoint], {Role.PROBE: config}, retry=retry) as client:
+        async with ModelClient(lambda _role: [endpoint], {Role.PROBE: config}, retry=Retry(attempts)) as client:
             return await asyncio.gather(*(one(client, messages) for messages in questions))
 
     # A thread with a loop of its own, so that it works inside a notebook's running loop too.
@@ -94,7 +61,7 @@ def ask_all(
         return pool.submit(asyncio.run, all_of_them()).result()
 
 
-def short(text: str, limit: int = 80) -> str:
+def _short(text: str, limit: int = 80) -> str:
     """Return `text` in one line and in quotes, cut to `limit` characters."""
     flat = " ".join(text.split())
     return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
@@ -104,9 +71,6 @@ _NO_PARSER = (
     "the server reads no tool calls; start it with `tool_call_parser` in its server file "
     "(`hermes` for Qwen3), which also sets --enable-auto-tool-choice"
 )
-_CHAT_WORD = "ready"
-_AFTER_TOOL_TOKENS = 32
-"""Tokens of the answer to a tool's result: that one begins shows that the template takes such a turn."""
 _TOOL: ToolSpec = {
     "type": "function",
     "function": {
@@ -119,27 +83,25 @@ _TOOL: ToolSpec = {
         },
     },
 }
+_AGENT_PROMPT = "You are a customer service agent. Look orders up with your tools before you answer."
 _TOOL_QUESTION: list[Message] = [
-    {
-        "role": "system",
-        "content": "You are a customer service agent. Look orders up with your tools before you answer.",
-    },
+    {"role": "system", "content": _AGENT_PROMPT},
     {"role": "user", "content": "What is the status of my order #W0000000?"},
 ]
 
 
 def check_chat(context: CheckContext) -> str:
     """Check 5: one answer at temperature 0, not empty, and the server says why it ended."""
-    reply = ask(context.endpoint, [{"role": "user", "content": f"Answer with the one word: {_CHAT_WORD}"}])
+    reply = _ask(context.endpoint, [{"role": "user", "content": "Answer with the one word: ready"}])
     reason = f"finish reason {reply.finish_reason or 'none'}"
-    summary = f"answered {short(reply.text)}, {reason}"
     if not reply.text.strip():
         known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
         why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
         raise CheckFailedError(f"{why} ({reason})")
+    summary = f"answered {_short(reply.text)}, {reason}"
     if not reply.finish_reason:
         raise CheckFailedError(f"{summary}: the answer did not end properly")
-    if _CHAT_WORD in reply.text.lower():
+    if "ready" in reply.text.lower():
         return summary
     summary += ", not the word it was asked for"
     # A simulated server follows the request exactly. A model only needs to answer: a small or random one works too.
@@ -152,17 +114,20 @@ def check_tool_calls(context: CheckContext) -> str:
     """Check 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
     try:
         with ThreadPoolExecutor(max_workers=2) as pool:  # a server's first calls take it a second each
-            forced = pool.submit(ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL], tool_choice="required")
-            free = pool.submit(ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL])
+            forced = pool.submit(_ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL], tool_choice="required")
+            free = pool.submit(_ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL])
         _require_call(forced.result())
         calls, text = free.result().tool_calls, free.result().text
         if not calls and (known := diagnose_answer(text)):
-            raise CheckFailedError(f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}")
-        turn = [*_TOOL_QUESTION, forced.result().message, *_tool_results(forced.result())]
-        after = ask(context.endpoint, turn, tools=[_TOOL], max_tokens=_AFTER_TOOL_TOKENS)
+            raise CheckFailedError(f"free call: it came as text, {_short(known.evidence)}. {known.cause} {_NO_PARSER}")
+        result = {"role": "tool", "content": json.dumps({"order_id": "#W0000000", "status": "delivered"})}
+        results = [result | {"tool_call_id": call.id, "name": call.name} for call in forced.result().tool_calls]
+        turn = [*_TOOL_QUESTION, forced.result().message, *results]
+        # 32 tokens: that an answer begins shows that the template takes such a turn.
+        after = _ask(context.endpoint, turn, tools=[_TOOL], max_tokens=32)
     except ModelCallError as error:
         if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
-            what = short(error.evidence or error.problem, 200)
+            what = _short(error.evidence or error.problem, 200)
             raise CheckFailedError(f"{_NO_PARSER}. It said: {what}") from error
         raise
     if not (after.text.strip() or after.tool_calls or after.thinking):
@@ -173,28 +138,19 @@ def check_tool_calls(context: CheckContext) -> str:
 
 def _require_call(reply: Reply) -> None:
     if not reply.tool_calls:
-        raise CheckFailedError(f"forced call: no call came back, but {short(reply.text)}; {_NO_PARSER}")
+        raise CheckFailedError(f"forced call: no call came back, but {_short(reply.text)}; {_NO_PARSER}")
     call = reply.tool_calls[0]
     if call.name != "get_order_status":
-        raise CheckFailedError(f"forced call: a tool that does not exist was called: {short(call.name)}")
+        raise CheckFailedError(f"forced call: a tool that does not exist was called: {_short(call.name)}")
     try:
         arguments = json.loads(call.arguments)
     except ValueError as error:
-        raise CheckFailedError(f"forced call: its arguments are not JSON: {short(call.arguments)}") from error
+        raise CheckFailedError(f"forced call: its arguments are not JSON: {_short(call.arguments)}") from error
     if not isinstance(arguments, dict):
         raise CheckFailedError(
-            f"forced call: its arguments are not an object: {short(call.arguments)}; "
+            f"forced call: its arguments are not an object: {_short(call.arguments)}; "
             "vLLM 0.32 and later hold a model to the schema with --tool-strict-level parameter"
         )
-
-
-def _tool_results(reply: Reply) -> list[Message]:
-    result = {"role": "tool", "content": json.dumps({"order_id": "#W0000000", "status": "delivered"})}
-    return [result | {"tool_call_id": call.id, "name": call.name} for call in reply.tool_calls]
-
-
-_THINKING_TAGS = ("<think>", "</think>")
-_THINKING_QUESTION = [{"role": "user", "content": "How many days do two weeks have? Answer with the number."}]
 
 
 def check_thinking(context: CheckContext) -> str:
@@ -203,29 +159,30 @@ def check_thinking(context: CheckContext) -> str:
     The model client would take thinking out of the text; here it matters where the server puts it.
     """
     target = context.target
-    body = {"model": context.model, "messages": _THINKING_QUESTION, "temperature": 0, "max_tokens": 64}
+    question = {"role": "user", "content": "How many days do two weeks have? Answer with the number."}
+    body = {"model": context.model, "messages": [question], "temperature": 0, "max_tokens": 64}
     answer = Http().post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
     if answer.status != 200:
-        raise CheckFailedError(f"the question was answered {answer.status}: {short(answer.text, 200)}")
+        raise CheckFailedError(f"the question was answered {answer.status}: {_short(answer.text, 200)}")
     try:
         message = answer.json()["choices"][0]["message"]
         text = str(message.get("content") or "")
         thinking = str(message.get("reasoning") or message.get("reasoning_content") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CheckFailedError(f"the answer cannot be read: {short(answer.text, 200)}") from error
-    tag = next((tag for tag in _THINKING_TAGS if tag in text), "")
+        raise CheckFailedError(f"the answer cannot be read: {_short(answer.text, 200)}") from error
+    tag = next((tag for tag in ("<think>", "</think>") if tag in text), "")
     if target.thinking is Thinking.ON:
         if tag:
             raise CheckFailedError(
                 f"it thinks, but {tag} stands in the text; set `reasoning_parser` in its server file"
             )
         if not thinking:
-            raise CheckFailedError(f"it was asked to think and does not; it said {short(text)}")
+            raise CheckFailedError(f"it was asked to think and does not; it said {_short(text)}")
         return "it thinks, apart from the text"
     if thinking or tag:
         where = "apart from the text" if thinking else f"{tag} in the text"
         raise CheckFailedError(
-            f"it was asked not to think and does ({where}): {short(thinking or text)}; see whether the chat template "
+            f"it was asked not to think and does ({where}): {_short(thinking or text)}; see whether the chat template "
             "knows the switch in `chat_template_kwargs`, and whether the reasoning parser fits the model"
         )
     return "it does not think"
@@ -234,10 +191,7 @@ def check_thinking(context: CheckContext) -> str:
 _ANSWER_TOKENS = 8
 _SPARE_TOKENS = 8
 """Tokens that a prompt near the limit leaves free beside those of its answer."""
-_SAMPLE_WORDS = (100, 1100)
-"""Words of the two prompts from which the tokens per word are estimated."""
 _PREEMPTIONS = re.compile(r"^vllm:num_preemptions_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
-_STORY: list[Message] = [{"role": "user", "content": "Tell in three sentences how bread is baked."}]
 
 
 def check_context_length(context: CheckContext) -> str:
@@ -245,11 +199,11 @@ def check_context_length(context: CheckContext) -> str:
     limit = context.max_model_len
     if limit is None:
         raise NotApplicableError("the server does not report its context length")
-    few, many = (_prompt_tokens(context, words) for words in _SAMPLE_WORDS)
+    few, many = (_prompt_tokens(context, words) for words in (100, 1100))
     if not few or not many or many <= few:
         raise NotApplicableError("the server does not report how many tokens a prompt has")
-    per_word = (many - few) / (_SAMPLE_WORDS[1] - _SAMPLE_WORDS[0])
-    overhead = few - per_word * _SAMPLE_WORDS[0]
+    per_word = (many - few) / 1000
+    overhead = few - per_word * 100
     below = int((limit - _ANSWER_TOKENS - _SPARE_TOKENS - overhead) / per_word)
     above = int((limit + _SPARE_TOKENS - overhead) / per_word) + 1
     if below < 1:
@@ -270,31 +224,25 @@ def check_context_length(context: CheckContext) -> str:
 
 
 def _prompt_tokens(context: CheckContext, words: int, *, answer_tokens: int = _ANSWER_TOKENS) -> int:
-    prompt: list[Message] = [{"role": "user", "content": " ".join(["a"] * words)}]
-    return ask(context.endpoint, prompt, max_tokens=answer_tokens).record.prompt_tokens or 0
+    prompt = [{"role": "user", "content": " ".join(["a"] * words)}]
+    return _ask(context.endpoint, prompt, max_tokens=answer_tokens).record.prompt_tokens or 0
 
 
 def check_concurrency(context: CheckContext) -> str:
     """Check 9: as many short chats at once as a run sends are all answered."""
     count = context.target.concurrency
-    questions: list[list[Message]] = [
-        [{"role": "user", "content": f"Order number {number}: say one sentence about it."}] for number in range(count)
-    ]
-    before = _preemptions(context)
-    began = time.perf_counter()
-    answers = ask_all(context.endpoint, questions, max_tokens=64)
+    texts = [f"Order number {number}: say one sentence about it." for number in range(count)]
+    questions = [[{"role": "user", "content": text}] for text in texts]
+    before, began = _preemptions(context), time.perf_counter()
+    answers = _ask_all(context.endpoint, questions, max_tokens=64)
     took_s = time.perf_counter() - began
-    failed = [answer for answer in answers if isinstance(answer, ModelCallError)]
-    if failed:
-        text = f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}"
-        raise CheckFailedError(text)
+    if failed := [answer for answer in answers if isinstance(answer, ModelCallError)]:
+        raise CheckFailedError(f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}")
     slowest = max(a.record.e2e_s or 0.0 for a in answers if not isinstance(a, ModelCallError))
     summary = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
-    after = _preemptions(context)
-    if before is None or after is None:
+    if before is None or (after := _preemptions(context)) is None:
         return summary
-    preempted = int(after - before)
-    if preempted > count:
+    if (preempted := int(after - before)) > count:
         raise CheckFailedError(f"{summary}, but {preempted} preemptions: the KV cache is too small")
     return f"{summary}, {preempted} preemptions"
 
@@ -310,7 +258,8 @@ def _preemptions(context: CheckContext) -> float | None:
 
 def check_determinism(context: CheckContext) -> str:
     """Check 10: whether the same question has the same answer at temperature 0; a note, never a failure."""
-    first, second = (ask(context.endpoint, _STORY, max_tokens=128) for _ in range(2))
+    question = {"role": "user", "content": "Tell in three sentences how bread is baked."}
+    first, second = (_ask(context.endpoint, [question], max_tokens=128) for _ in range(2))
     if (first.text, first.thinking) != (second.text, second.thinking):
         at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)
         raise NotApplicableError(f"not deterministic: at temperature 0 two answers differ from character {at} on")
@@ -318,4 +267,4 @@ def check_determinism(context: CheckContext) -> str:
 
 
 def _error_text(error: ModelCallError) -> str:
-    return short(" ".join(part for part in (error.problem, error.evidence) if part), 200)
+    return _short(" ".join(part for part in (error.problem, error.evidence) if part), 200)

@@ -116,14 +116,13 @@ def public_flags(argv: Sequence[str]) -> list[str]:
     hide = False
     for word in argv:
         name, equals, _ = word.partition("=")
-        flag = word.startswith("--") and names_a_secret(name.lstrip("-"))
-        if flag and equals:
-            shown.append(f"{name}={HIDDEN}")
-        elif hide and not word.startswith("--"):
-            shown.append(HIDDEN)
+        if not word.startswith("--"):
+            shown.append(HIDDEN if hide else str(without_secrets(word)))
+            hide = False
         else:
-            shown.append(str(without_secrets(word)))
-        hide = flag and not equals
+            secret = names_a_secret(name.lstrip("-"))
+            shown.append(f"{name}={HIDDEN}" if secret and equals else str(without_secrets(word)))
+            hide = secret and not equals
     return shown
 
 
@@ -169,7 +168,7 @@ def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
     alive = None if target.process is None else process_alive(*target.process)
     known = diagnose_refusal(f"{error.problem} {error.evidence}", server_alive=alive)
     meaning = (known.cause, known.fix) if known is not None else ()
-    return " ".join(part for part in (error.problem, error.evidence, *meaning) if part)
+    return " ".join(filter(None, (error.problem, error.evidence, *meaning)))
 
 
 def _own_process(context: CheckContext) -> tuple[int, float]:
@@ -191,8 +190,7 @@ def _check_port(context: CheckContext) -> str:
     if not holders:
         raise CheckFailedError(f"nothing listens on port {port}")
     ours = set(group_members(*process))
-    strangers = [holder for holder in holders if holder not in ours]
-    if strangers:
+    if strangers := [holder for holder in holders if holder not in ours]:
         who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
         relation = "shared with" if len(strangers) < len(holders) else "held by"
         raise CheckFailedError(f"port {port} is {relation} {who}; stop this server and start it on another port")
@@ -200,22 +198,21 @@ def _check_port(context: CheckContext) -> str:
 
 
 def _check_health(context: CheckContext) -> str:
-    url = f"{root_of(context.target.base_url)}/health"
-    answer = Http().get(url, timeout_s=5.0)
+    root = root_of(context.target.base_url)
+    answer = Http().get(f"{root}/health", timeout_s=5.0)
     if answer.status in {404, 405} and context.target.process is None:
         raise NotApplicableError("it has no /health, as hosted gateways often have none")
     if answer.status != 200:
-        raise CheckFailedError(f"{url} answers {answer.status}: {answer.text[:200]}")
+        raise CheckFailedError(f"{root}/health answers {answer.status}: {answer.text[:200]}")
     with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
-        version = Http().get(f"{root_of(context.target.base_url)}/version", timeout_s=5.0)
+        version = Http().get(f"{root}/version", timeout_s=5.0)
         context.version = str(version.json()["version"]) if version.status == 200 else ""
     return f"version {context.version}" if context.version else "answers"
 
 
 def _check_identity(context: CheckContext) -> str:
     target = context.target
-    models = ask_models(target.base_url, key=target.key, timeout_s=10.0)
-    context.models = models
+    context.models = models = ask_models(target.base_url, key=target.key, timeout_s=10.0)
     if models.status in {401, 403}:
         what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
         raise CheckFailedError(f"{models.status}: {what}")

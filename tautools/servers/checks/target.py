@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from tautools.records import ServerRecord
 
 
-SIMULATED_OWNER = "tautools-simulate"
-"""The owner of a simulated server's model in `/v1/models`."""
-
-
 @dataclass(frozen=True, slots=True)
 class ModelList:
     """The answer of `/v1/models`."""
@@ -68,11 +64,9 @@ def ask_models(base_url: str, *, key: str, timeout_s: float = 3.0) -> ModelList:
     except (ValueError, KeyError, TypeError, AttributeError):
         return ModelList(answer.status, detail=f"not a list of models: {answer.text[:300]}")
     lengths = {name: entry.get("max_model_len") for name, entry in entries.items()}
-    return ModelList(
-        answer.status,
-        {name: length if isinstance(length, int) else None for name, length in lengths.items()},
-        simulated=any(entry.get("owned_by") == SIMULATED_OWNER for entry in entries.values()),
-    )
+    lengths = {name: length if isinstance(length, int) else None for name, length in lengths.items()}
+    simulated = any(entry.get("owned_by") == "tautools-simulate" for entry in entries.values())
+    return ModelList(answer.status, lengths, simulated=simulated)
 
 
 def root_of(base_url: str) -> str:
@@ -151,23 +145,23 @@ def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckT
     concurrency : int
         Simultaneous chats that it must answer; 0 leaves out the checks that load a server.
     """
-    engine, pid, started_at = record.spec.get("engine", ""), record.pid, record.pid_started_at
+    engine = record.spec.get("engine", "")
     return CheckTarget(
         record.base_url,
         record.model,
         key=key,
         alias=record.alias,
         max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
-        process=(pid, started_at) if pid is not None and started_at is not None else None,
-        thinking=requested_thinking(record.spec),
+        process=record.process,
+        thinking=_requested_thinking(record.spec),
         concurrency=concurrency,
     )
 
 
-def requested_thinking(spec: Mapping[str, Any]) -> Thinking:
+def _requested_thinking(spec: Mapping[str, Any]) -> Thinking:
     """Return what a server's params ask of it: `chat_template_kwargs: {enable_thinking: false}` is `off`."""
-    vllm = spec.get("vllm") if spec.get("engine", "vllm") == "vllm" else None
-    template_kwargs = (vllm or {}).get("chat_template_kwargs") or {}
+    vllm = (spec.get("vllm") or {}) if spec.get("engine", "vllm") == "vllm" else {}
+    template_kwargs = vllm.get("chat_template_kwargs") or {}
     for name in ("enable_thinking", "thinking"):  # Qwen's, and Granite's and DeepSeek's
         if isinstance(switch := template_kwargs.get(name), bool):
             return Thinking.ON if switch else Thinking.OFF

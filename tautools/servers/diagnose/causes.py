@@ -20,8 +20,6 @@ from tautools.servers.vllm.log import LogMessage, read_messages
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Diagnosis", "KnownFailure", "diagnose_answer", "diagnose_log", "diagnose_refusal", "known_failures"]
-
 When = Literal["log", "late", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"]
 """Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `wrapper` repeats another process's
 failure; `harmless` is none. At the client: `refusal`, the error of a refused request; `lost_connection`, the same when
@@ -32,7 +30,6 @@ _IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "log", "late")
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(?P<kind>\w*(?:Error|Exception|Exit|Interrupt))\b:?\s*(?P<text>.*)$")
 _ENGINE_PROCESSES = ("EngineCore", "Worker")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_MAX_EVIDENCE_LINES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,6 @@ class KnownFailure:
 
     def match(self, text: str) -> re.Match[str] | None:
         """Return the leftmost match in a line, if any pattern fits."""
-        if len(self.patterns) == 1:
-            return self.patterns[0].search(text)
         matches = [match for pattern in self.patterns if (match := pattern.search(text))]
         return min(matches, key=lambda match: match.start(), default=None)
 
@@ -90,7 +85,7 @@ def known_failures() -> tuple[KnownFailure, ...]:
 
 
 def _row(when: str | list[str], patterns: list[str], only_if: Sequence[int | str] = (), **texts: Any) -> KnownFailure:
-    places = tuple([when] if isinstance(when, str) else when)
+    places = (when,) if isinstance(when, str) else tuple(when)
     return KnownFailure(when=places, patterns=_compiled(patterns), only_if=frozenset(only_if), **texts)
 
 
@@ -122,11 +117,10 @@ def diagnose_log(
     spec : mapping, optional
         The server's params as a tree, for the automatic fix.
     """
-    end = {exit_code, job_state} - {None, ""} or {"unknown"}
+    end, spec = {exit_code, job_state} - {None, ""} or {"unknown"}, spec or {}
     rows = {when: [row for row in _rows(when) if not row.only_if or row.only_if & end] for when in _IN_LOGS}
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
     plain = [line for line in messages if not _first_match(line.text, rows["wrapper"])]
-    spec = spec or {}
     return (
         _known_cause(plain, rows["log"], spec)
         or _known_cause(plain, rows["late"], spec)
@@ -181,10 +175,7 @@ def _rows(when: When) -> list[KnownFailure]:
 
 
 def _first_match(text: str, rows: Iterable[KnownFailure]) -> tuple[KnownFailure, re.Match[str]] | None:
-    for row in rows:
-        if match := row.match(text):
-            return row, match
-    return None
+    return next(((row, match) for row in rows if (match := row.match(text))), None)
 
 
 def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
@@ -192,7 +183,7 @@ def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mappin
         if hit := _first_match(line.text, rows):
             later = (each.text for each in lines[number + 1 :])
             also = [text for text in later if (same := _first_match(text, rows)) and same[0] is hit[0]]
-            return _diagnosis_of(*hit, line.text, spec, also[:_MAX_EVIDENCE_LINES])
+            return _diagnosis_of(*hit, line.text, spec, also[:4])
     return None
 
 
@@ -210,9 +201,9 @@ def _fill_in(text: str, words: Mapping[str, str]) -> str:
 
 
 def _first_error(lines: Iterable[LogMessage]) -> Diagnosis | None:
-    text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), None)
+    text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), "")
     fix = "Read the log around this line with `tautools server logs`."
-    return Diagnosis("unknown", text, fix, evidence=text) if text is not None else None
+    return Diagnosis("unknown", text, fix, evidence=text) if text else None
 
 
 def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> Diagnosis:

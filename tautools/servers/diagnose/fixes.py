@@ -13,17 +13,12 @@ from typing import Any
 from tautools.params.find import nearest
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 
-__all__ = ["FIXES", "automatic_fix"]
-
 Words = Mapping[str, str]
 """What the row's pattern captured."""
 Spec = Mapping[str, Any]
 """Params of the server as a tree."""
 Changes = dict[str, Any]
 """New values by dotted name; None removes one."""
-
-MIN_CONTEXT_TOKENS = 256
-"""A server with a shorter context is of no use [tokens]."""
 
 
 def automatic_fix(auto: str | Mapping[str, Any] | None, words: Words, spec: Spec) -> Changes:
@@ -44,44 +39,30 @@ def automatic_fix(auto: str | Mapping[str, Any] | None, words: Words, spec: Spec
     return FIXES[name](argument, words, spec)
 
 
-def _set(values: Any, _words: Words, _spec: Spec) -> Changes:
-    """Set these params."""
-    return dict(values)
-
-
 def _set_env(values: Any, _words: Words, spec: Spec) -> Changes:
-    """Set these environment variables of the server, or remove those that are null."""
     env = spec.get("env") or {}
     return {f"env.{name}": value for name, value in values.items() if value is not None or name in env}
 
 
 def _set_from_log(values: Any, words: Words, _spec: Spec) -> Changes:
-    """Set params to numbers that the log line gave, by the name of the captured word."""
     found = {param: int(words[word]) for param, word in values.items() if words.get(word, "").isdigit()}
-    return {
-        param: number
-        for param, number in found.items()
-        if number >= MIN_CONTEXT_TOKENS or param != "vllm.max_model_len"
-    }
+    least = {"vllm.max_model_len": 256}  # a server with a shorter context is of no use
+    return {param: number for param, number in found.items() if number >= least.get(param, 0)}
 
 
 def _remove_arg(option: Any, _words: Words, spec: Spec) -> Changes:
-    """Leave an option out, when the server file has it under `vllm.args`."""
-    written = _as_written_in_file(option, spec)
-    return {f"vllm.args.{written}": None} if written is not None else {}
+    return {f"vllm.args.{written}": None for written in _as_written_in_file(option, spec)}
 
 
 def _drop_flags(_argument: Any, words: Words, spec: Spec) -> Changes:
     """Leave out the refused flags, or put the newer name in their place where one is known."""
     changes: Changes = {}
     for name in (word.partition("=")[0] for word in words["what"].split() if word.startswith("--")):
-        written = _as_written_in_file(name, spec)
-        if written is None:
-            continue
-        changes[f"vllm.args.{written}"] = None
         known = deprecated_flags().get(name.lstrip("-").replace("_", "-"))
-        if known is not None and known.renamed:
-            changes[f"vllm.args.{known.renamed}"] = spec["vllm"]["args"][written]
+        for written in _as_written_in_file(name, spec):
+            changes[f"vllm.args.{written}"] = None
+            if known is not None and known.renamed:
+                changes[f"vllm.args.{known.renamed}"] = spec["vllm"]["args"][written]
     return changes
 
 
@@ -101,7 +82,6 @@ def _free_share(_argument: Any, words: Words, _spec: Spec) -> Changes:
 
 
 def _family_tool_parser(_argument: Any, _words: Words, spec: Spec) -> Changes:
-    """Set the parser of the model's family, where it is known."""
     parser = tool_parser_of(str(spec.get("model", "")))
     return {"vllm.tool_call_parser": parser} if parser else {}
 
@@ -116,13 +96,8 @@ def _nearest_parser(param: Any, words: Words, spec: Spec) -> Changes:
     return {param: found[0]} if found else {}
 
 
-def _free_port(_argument: Any, _words: Words, spec: Spec) -> Changes:
-    """Let the launcher choose a free port."""
-    return {"port": None} if spec.get("port") is not None else {}
-
-
 FIXES: Mapping[str, Callable[[Any, Words, Spec], Changes]] = {
-    "set": _set,
+    "set": lambda values, _words, _spec: dict(values),
     "set_env": _set_env,
     "set_from_log": _set_from_log,
     "remove_arg": _remove_arg,
@@ -131,15 +106,15 @@ FIXES: Mapping[str, Callable[[Any, Words, Spec], Changes]] = {
     "free_share": _free_share,
     "family_tool_parser": _family_tool_parser,
     "nearest_parser": _nearest_parser,
-    "free_port": _free_port,
+    "free_port": lambda _argument, _words, spec: {"port": None} if spec.get("port") is not None else {},
 }
 """By the name that a row of `failures.yaml` uses."""
 
 
-def _as_written_in_file(flag: str, spec: Spec) -> str | None:
-    """Return how the server file spells a flag under `vllm.args`, if it has it."""
-    plain = _normalized_flag(flag)
-    return next((name for name in (spec.get("vllm") or {}).get("args", {}) if _normalized_flag(name) == plain), None)
+def _as_written_in_file(flag: str, spec: Spec) -> list[str]:
+    """Return how the server file spells a flag under `vllm.args`; at most once, empty when it has none."""
+    names = (spec.get("vllm") or {}).get("args", {})
+    return [name for name in names if _normalized_flag(name) == _normalized_flag(flag)][:1]
 
 
 def _normalized_flag(flag: str) -> str:

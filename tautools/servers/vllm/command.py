@@ -57,9 +57,6 @@ RECIPES_VARIABLE = "PT_HPU_RECIPE_CACHE_CONFIG"
 RECIPES_MB = 16384
 """Size that the cache of compiled graphs may grow to [MB]."""
 
-_FIRST_COMPILE_S = 600
-"""How long a first request may wait for its graph [s]."""
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceProfile:
@@ -81,37 +78,34 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     versions : mapping
         Installed packages, from `installed_versions`; they distinguish Gaudi's plugin from the old fork.
     """
-    if params.simulated:
-        return DeviceProfile("simulated")
-    if site.device == "gaudi":
+    if site.device == "gaudi" and not params.simulated:
         return _gaudi_profile(params, site, versions)
-    if site.device == "cpu":
+    if site.device == "cpu" and not params.simulated:
         return _cpu_profile(params)
-    return DeviceProfile(site.device)
+    return DeviceProfile("simulated" if params.simulated else site.device)
 
 
 def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
     # Habana's own vLLM ends at 0.9; later ones are the project's with a plugin.
     numbers = [int(part) for part in re.findall(r"\d+", versions.get("vllm", ""))[:2]]
     fork = "vllm_gaudi" not in versions and len(numbers) == 2 and numbers < [0, 10]
+    first_compile_s = 600  # how long a first request may wait for its graph
     env = {
         "PT_HPU_LAZY_MODE": "1" if fork else "0",
         "PT_HPU_WEIGHT_SHARING": "0",
         "HABANA_LOGS": f"{user_folder(site)}/habana_logs",
-        "VLLM_RPC_TIMEOUT": str(_FIRST_COMPILE_S * 1000),
-        "VLLM_ENGINE_ITERATION_TIMEOUT_S": str(_FIRST_COMPILE_S),
+        "VLLM_RPC_TIMEOUT": str(first_compile_s * 1000),
+        "VLLM_ENGINE_ITERATION_TIMEOUT_S": str(first_compile_s),
     }
-    if not fork:
-        env["VLLM_BUCKETING_STRATEGY"] = "exp"
-    if fork and params.vllm.tensor_parallel_size > 1:
-        env["PT_HPU_ENABLE_LAZY_COLLECTIVES"] = "true"
-    if fork and "qwen" in params.model.lower():
-        env["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"] = "false"
-    if params.vllm.max_num_seqs is not None:
-        env["VLLM_DECODE_BS_BUCKET_MAX"] = str(params.vllm.max_num_seqs)
-    recipes = _recipe_folder(params, site, versions)
-    if recipes:
-        env[RECIPES_VARIABLE] = f"{recipes},false,{RECIPES_MB}"
+    recipes, seqs = _recipe_folder(params, site, versions), params.vllm.max_num_seqs
+    optional = (
+        ("VLLM_BUCKETING_STRATEGY", "exp", not fork),
+        ("PT_HPU_ENABLE_LAZY_COLLECTIVES", "true", fork and params.vllm.tensor_parallel_size > 1),
+        ("PT_HPUGRAPH_DISABLE_TENSOR_CACHE", "false", fork and "qwen" in params.model.lower()),
+        ("VLLM_DECODE_BS_BUCKET_MAX", str(seqs), seqs is not None),
+        (RECIPES_VARIABLE, f"{recipes},false,{RECIPES_MB}", recipes),
+    )
+    env |= {name: value for name, value, holds in optional if holds}
     written = site.env | params.env
     notes = {
         "Habana's fork of vLLM is not maintained any more; the plugin (vllm-gaudi) has taken its place.": fork,
@@ -144,10 +138,9 @@ def _cpu_profile(params: ServerParams) -> DeviceProfile:
     if params.vllm.enforce_eager:
         # Otherwise the first request with a grammar waits for a C++ compiler, 5 to 9 s.
         env["TORCH_COMPILE_DISABLE"] = "1"
-    notes = []
-    if not {"kv_cache_memory_bytes", "kv-cache-memory-bytes"} & set(params.vllm.args):
-        notes.append("The KV cache takes whole GiB (VLLM_CPU_KVCACHE_SPACE); `kv_cache_memory_bytes` takes less.")
-    return DeviceProfile("cpu", env, notes)
+    note = "The KV cache takes whole GiB (VLLM_CPU_KVCACHE_SPACE); `kv_cache_memory_bytes` takes less."
+    sized = {"kv_cache_memory_bytes", "kv-cache-memory-bytes"} & set(params.vllm.args)
+    return DeviceProfile("cpu", env, [] if sized else [note])
 
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -277,8 +270,5 @@ def _flag_words(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [f"--{bare}" if value else f"--no-{bare}"]
-    if isinstance(value, dict):
-        return [f"--{bare}", json.dumps(value)]
-    if isinstance(value, list):
-        return [f"--{bare}", *(item if isinstance(item, str) else json.dumps(item) for item in value)]
-    return [f"--{bare}", str(value)]
+    items = value if isinstance(value, list) else [value if isinstance(value, dict) else str(value)]
+    return [f"--{bare}", *(item if isinstance(item, str) else json.dumps(item) for item in items)]

@@ -30,16 +30,10 @@ if TYPE_CHECKING:
 
 
 _LOG = logging.getLogger(__name__)
-_SPECULATIVE_OPTIONS = {"speculative_config", "speculative-config"}
 
 _OPTION = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)")
 _CHOICES = re.compile(r" \{[^}]*\}.*")
 _HELP_PARSERS = re.compile(r"--tool-call-parser \{([^}]*)\}")
-_MIN_OPTIONS = 5
-"""A help text with fewer options is not the list of them."""
-
-
-_NEVER_RELEASED = re.compile(r"Qwen/Qwen3-(8B|14B|32B)-Instruct-2507")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ def tool_parser_of(model: str) -> str | None:
 
 def first_release_of(model: str) -> str | None:
     """Return the model that is meant by one of the 2507 names that were never released; None for all others."""
-    match = _NEVER_RELEASED.fullmatch(model)
+    match = re.fullmatch(r"Qwen/Qwen3-(8B|14B|32B)-Instruct-2507", model)
     return f"Qwen/Qwen3-{match[1]}" if match else None
 
 
@@ -152,8 +146,7 @@ def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str
     known = installed_flags(command, env=env, folder=folder)
     if known is None:
         return
-    unknown = {name: _unknown(name, known) for name in asked if name.partition(".")[0] not in known.names}
-    if unknown:
+    if unknown := {name: _unknown(name, known) for name in asked if name.partition(".")[0] not in known.names}:
         flags = ", ".join(f"`--{name}`" for name in unknown)
         raise ParamsError(
             f"The installed vLLM{' ' if version else ''}{version} does not know {flags}.",
@@ -193,7 +186,8 @@ def _ask_help(command: Sequence[str], env: Mapping[str, str]) -> KnownFlags | No
             _LOG.warning("Flags are not checked: %s", error)
             return None
         known = parse_help(done.stdout)
-        if done.exit_code == 0 and len(known.names) >= _MIN_OPTIONS and "port" in known.names:
+        # A text with fewer options is not the list of them.
+        if done.exit_code == 0 and len(known.names) >= 5 and "port" in known.names:
             return known
     _LOG.warning("Flags are not checked: %s does not list them.", command[0])
     return None
@@ -210,15 +204,13 @@ def warnings_for(params: ServerParams) -> list[str]:
     if params.simulated:
         return []
     warnings = []
-    intended = first_release_of(params.model)
-    if intended is not None:
+    if intended := first_release_of(params.model):
         warnings.append(
             f"The hub has no repository {params.model}: the 2507 release has no model of this size. "
             f"{intended} with `chat_template_kwargs: {{enable_thinking: false}}` is the nearest that exists "
             f"(server file `{intended.rpartition('/')[2].lower()}`)."
         )
-    usual = tool_parser_of(params.model)
-    parser = params.vllm.tool_call_parser
+    usual, parser = tool_parser_of(params.model), params.vllm.tool_call_parser
     if parser is None:
         name = f"`{usual}` for this family" if usual else "the model's card says which one"
         warnings.append(
@@ -226,7 +218,9 @@ def warnings_for(params: ServerParams) -> list[str]:
         )
     elif usual is not None and parser != usual:
         warnings.append(f"`tool_call_parser` is `{parser}`; models of this family mostly need `{usual}`.")
-    if _SPECULATIVE_OPTIONS & set(params.vllm.args) and (params.vllm.gpu_memory_utilization or 0.9) > 0.9:
+    if {"speculative_config", "speculative-config"} & set(params.vllm.args) and (
+        params.vllm.gpu_memory_utilization or 0.9
+    ) > 0.9:
         warnings.append(
             "Speculative decoding needs memory of its own: above 0.9 `gpu_memory_utilization` it may run out."
         )

@@ -40,10 +40,9 @@ _STAGES = (
     (r"Starting vLLM (API )?server", "opening the API", 96, 96),
     (r"Application startup complete", "answering soon", 99, 99),
 )
-_STAGE_PATTERNS = [re.compile(pattern) for pattern, *_ in _STAGES]
 
 
-def plain_lines(lines: Iterable[str]) -> list[str]:
+def _plain_lines(lines: Iterable[str]) -> list[str]:
     """Return the lines without colours, and with each redraw of a progress bar as a line of its own."""
     return [part for line in lines for part in _COLOUR.sub("", line).split("\r") if part.strip()]
 
@@ -51,9 +50,9 @@ def plain_lines(lines: Iterable[str]) -> list[str]:
 def read_startup_stage(lines: Iterable[str]) -> StartupStage:
     """Return the furthest stage that the log shows; lines may come from several files in any order."""
     furthest = StartupStage("starting the process", 1)
-    for line in plain_lines(lines):
-        for pattern, (_, name, start, end) in zip(_STAGE_PATTERNS, _STAGES, strict=True):
-            if match := pattern.search(line):
+    for line in _plain_lines(lines):
+        for pattern, name, start, end in _STAGES:
+            if match := re.search(pattern, line):
                 percent = start + round((end - start) * _share_done(match.groupdict()))
                 furthest = StartupStage(name, percent) if percent >= furthest.percent else furthest
     return furthest
@@ -90,7 +89,7 @@ def read_messages(lines: Iterable[str]) -> list[LogMessage]:
     """
     in_traceback: set[str] = set()
     messages: dict[str, LogMessage] = {}
-    for raw in plain_lines(lines):
+    for raw in _plain_lines(lines):
         message, tag = _split_prefix(raw)
         if message.text.startswith(_TRACEBACK):
             in_traceback.add(tag)
