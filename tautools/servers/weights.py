@@ -35,17 +35,13 @@ _OTHER_FORMATS = ("*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.o
 
 
 class HubState(StrEnum):
-    """What is known of a model at the hub."""
+    """What is known of a model at the hub; `_AT_HUB` says what each means."""
 
     THERE = "there"
     GATED = "gated"
-    """There, and this account may not have it."""
     ABSENT = "absent"
-    """No repository of that name, or a private one that this token does not open."""
     OFFLINE = "offline"
-    """Not asked: the environment says so."""
     SILENT = "silent"
-    """It does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,6 @@ def test_a_refused_request_is_diagnosed(text: str, alive: bool | None, kind: str
         ('{"name": "get_order", "arguments": {"id": 1}}', {}, "tool_call_in_text"),
         ('{"name": "get_order", "arguments": {"id": 1}}', {"asked_tools": False}, None),
         ("", {"reasoning": "Let me see"}, "only_thinking"),
-        ("", {"reasoning": "Let me see", "tool_calls": 1}, None),
         ("Your order is on its way.", {"reasoning": "Let me see"}, None),
     ],
 )

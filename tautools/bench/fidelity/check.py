@@ -212,7 +212,6 @@ def check_fidelity(
     """
     row = FidelityRow(domain.ref.env, domain.ref.split, approach)
     theirs, own = _masks(original, domain, approach)
-
     for chunk, played in _play_originals(original, domain, approach, make_cases(domain, approach, variants, tasks)):
         with asyncio.Runner() as loop:
             for case, wanted in zip(chunk, played, strict=True):

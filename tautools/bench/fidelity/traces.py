@@ -90,7 +90,6 @@ class FixedTextMask:
     """
 
     def __init__(self, fixed: Mapping[str, Sequence[str]]) -> None:
-        labels = zip(fixed["labels"], ("system", "user", "assistant"), strict=True)
         pairs = [(f"\\n{fixed['example'][0]} {number}:\\n", f"\\n<example {number}>\\n") for number in range(1, 6)]
         pairs += [
             (json.dumps(piece, ensure_ascii=False)[1:-1], f"<{name} {number}>")
@@ -101,7 +100,7 @@ class FixedTextMask:
         ]
         # The longest first: a piece may be part of another one. A label follows a line's end, or the piece before.
         self._pairs = sorted(pairs, key=lambda pair: -len(pair[0]))
-        for label, role in labels:
+        for label, role in zip(fixed["labels"], ("system", "user", "assistant"), strict=True):
             self._pairs += [(f"{before}{label}: ", f"{before}<{role}>: ") for before in ("\\n", "0>")]
 
     def __call__(self, trace: Trace) -> Trace:
@@ -135,7 +134,7 @@ class Original:
     def play(
         self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str] = ()
     ) -> list[Trace]:
-        """Play the scripts, in a process that ends before this returns.
+        """Play the scripts, in a process that ends before this returns, and return the traces in their order.
 
         Parameters
         ----------
@@ -148,11 +147,6 @@ class Original:
         displays : sequence of str
             The solved examples that few-shot draws from.
 
-        Returns
-        -------
-        list of Trace
-            In the order of the scripts.
-
         Raises
         ------
         BenchError
@@ -160,8 +154,7 @@ class Original:
         """
         texts: dict[str, str] = {}
         traces = []
-        for line in self._output(env_and_split, approach, cases, displays)[1:]:
-            played = json.loads(line)
+        for played in map(json.loads, self._output(env_and_split, approach, cases, displays)[1:]):
             texts |= {key: canonical(json.loads(text)) for key, text in played["texts"].items()}
             traces.append(_original_trace(played, texts))
         return traces

@@ -241,16 +241,13 @@ def _require_one_server(context: CheckContext, first: ModelList) -> None:
     stays unseen once in thousands of checks. Only an answer counts; a busy server may let a question time out.
     """
     ask = partial(ask_models, key=context.target.key, timeout_s=10.0)
-    other = ""
     with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
-        for models in pool.map(ask, [context.target.base_url] * _CONNECTIONS):
-            if models.status in {401, 403}:
-                other = "refuses the key"
-            elif models.status == 200 and models.names != first.names:
-                other = f"serves {', '.join(models.names) or 'nothing'}"
-    if other:
+        answers = list(pool.map(ask, [context.target.base_url] * _CONNECTIONS))
+    others = ["refuses the key" for models in answers if models.status in {401, 403}]
+    names = [models.names for models in answers if models.status == 200 and models.names != first.names]
+    if others := others + [f"serves {', '.join(each) or 'nothing'}" for each in names]:
         raise CheckFailedError(
-            f"another server shares its port: one answer of {_CONNECTIONS} {other}; start it again on another port"
+            f"another server shares its port: one answer of {_CONNECTIONS} {others[0]}; start it again on another port"
         )
 
 

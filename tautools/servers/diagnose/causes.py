@@ -146,22 +146,16 @@ def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosi
     return _diagnosis_of(*hit, text.strip(), {}) if hit else None
 
 
-def diagnose_answer(
-    content: str, *, reasoning: str = "", tool_calls: int = 0, asked_tools: bool = True
-) -> Diagnosis | None:
-    """Return what is wrong with an answer that carries no error; None when nothing is.
+def diagnose_answer(content: str, *, reasoning: str = "", asked_tools: bool = True) -> Diagnosis | None:
+    """Return what is wrong with an answer that carries neither an error nor a tool call; None when nothing is.
 
     Parameters
     ----------
     content, reasoning : str
         The answer's text and its thinking.
-    tool_calls : int
-        Parsed tool calls of the answer.
     asked_tools : bool
         Whether the request offered tools.
     """
-    if tool_calls:
-        return None
     if asked_tools and (hit := _first_match(content, _rows("tool_call_text"))):
         start = hit[1].start()
         return _diagnosis_of(*hit, content[start : start + 200], {})

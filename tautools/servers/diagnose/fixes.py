@@ -13,12 +13,9 @@ from typing import Any
 from tautools.params.find import nearest
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 
-Words = Mapping[str, str]
-"""What the row's pattern captured."""
-Spec = Mapping[str, Any]
-"""Params of the server as a tree."""
-Changes = dict[str, Any]
-"""New values by dotted name; None removes one."""
+Words = Mapping[str, str]  # what the row's pattern captured
+Spec = Mapping[str, Any]  # params of the server as a tree
+Changes = dict[str, Any]  # new values by dotted name; None removes one
 
 
 def automatic_fix(auto: str | Mapping[str, Any] | None, words: Words, spec: Spec) -> Changes:

@@ -58,8 +58,7 @@ class KnownFlags:
 
 @cache
 def _table() -> dict[str, Any]:
-    table: dict[str, Any] = packaged_yaml(__package__, "flags.yaml")
-    return table
+    return dict(packaged_yaml(__package__, "flags.yaml"))
 
 
 def tool_parser_of(model: str) -> str | None:
