@@ -109,14 +109,23 @@ class ChosenResults:
     """Whether a folder or a part of the setting was named."""
 
 
+def setting_options(verb: F) -> F:
+    """Add the argument and options that name settings with results, and the workspace."""
+    for option in (
+        workspace_option,
+        click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
+        click.option("--strategy", help="Only this strategy."),
+        click.option("--env", help="Only this env."),
+        click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path)),
+    ):
+        verb = option(verb)
+    return verb
+
+
 def results_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument and options that choose settings; the command gets them as a `ChosenResults`."""
 
-    @click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
-    @click.option("--env", help="Only this env.")
-    @click.option("--strategy", help="Only this strategy.")
-    @click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
-    @workspace_option
+    @setting_options
     @functools.wraps(verb)
     def chosen(folder: Path | None, workspace: Path, **options: Any) -> Any:
         from tautools.run.show import choose_folders, folder_at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +17,7 @@ from tautools.cli.options import (
     json_option,
     judge_role,
     run_options,
+    setting_options,
     workspace_option,
 )
 from tautools.cli.output import broken_rows, emit, plain_table, show_broken, simulated_mark
@@ -32,6 +32,7 @@ from tautools.run.show import choose_folders, folder_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tautools.run.folder import SettingFolder
     from tautools.run.personas.comparison import ComparedPersona, PersonaCertificate, PersonaComparison
@@ -225,12 +226,8 @@ def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
 def persona_results(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Add what chooses settings with a persona; the command gets their `folders` and the `workspace`."""
 
-    @click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path))
-    @click.option("--env", help="Only this env.")
-    @click.option("--strategy", help="Only this strategy.")
-    @click.option("--model", help="Only this agent model: its name, its folder's name or a setting id.")
+    @setting_options
     @click.option("--persona", help="Only this persona, as its folder is named: anger, anger-strong.")
-    @workspace_option
     @functools.wraps(verb)
     def chosen(folder: Path | None, workspace: Path, **options: Any) -> Any:
         wanted = {name: options.pop(name) for name in ("env", "strategy", "model", "persona")}
