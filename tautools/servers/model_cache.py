@@ -27,7 +27,6 @@ _ID_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _MODEL_ID = re.compile(rf"{_ID_PART}(?:/{_ID_PART})?")
 _WEIGHT_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
-_MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def _why_incomplete(path: Path) -> str:
             return "" if size else "empty"
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size, _MAX_HEADER_BYTES):
+            if not 2 <= length <= min(size, 100_000_000):
                 return "its beginning is damaged"
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]

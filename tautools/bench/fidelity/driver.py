@@ -41,14 +41,13 @@ class ScriptedMessage:
     """An answer as litellm gives it, with what the original uses of it: its fields, its dump and its text."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        self.role = "assistant"
         self.content = answer["content"]
+        self.role = "assistant"
         self.tool_calls = answer.get("tool_calls")
 
     def model_dump(self) -> dict[str, Any]:
         """Return the message as it enters a history."""
-        fields = {"content": self.content, "role": self.role, "tool_calls": self.tool_calls}
-        return {**fields, "function_call": None, "provider_specific_fields": None}
+        return {**vars(self), "function_call": None, "provider_specific_fields": None}
 
     def __str__(self) -> str:
         """Return what litellm's message is when it is put into a text, as the verifying user does with its draft."""
@@ -114,8 +113,7 @@ def main() -> None:
 def prepare(checkout: Path, env: str, domain_path: str | None) -> Any:
     """Import the original with our `litellm` in place and return its `get_env`."""
     litellm = types.ModuleType("litellm")
-    litellm.completion = SCRIPT.completion  # type: ignore[attr-defined]
-    litellm.provider_list = ["openai"]  # type: ignore[attr-defined]
+    vars(litellm).update(completion=SCRIPT.completion, provider_list=["openai"])
     sys.modules["litellm"] = litellm
     sys.path.insert(0, str(checkout))
     envs = importlib.import_module("tau_bench.envs")
@@ -149,16 +147,12 @@ def cache_hashes(base: Any) -> None:
             known[key] = repr(base.to_hashable(entity))
         return known[key]
 
-    def as_tuple(parts: list[str]) -> str:
+    def as_tuple(entries: dict[str, Any], text: Any) -> str:
+        parts = [f"({key!r}, {text(each)})" for key, each in sorted(entries.items())]
         return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
-    def table_of(table: Any) -> str:
-        if not isinstance(table, dict):
-            return text_of(table)
-        return as_tuple([f"({key!r}, {text_of(each)})" for key, each in sorted(table.items())])
-
     def get_data_hash(self: Any) -> str:
-        text = as_tuple([f"({name!r}, {table_of(table)})" for name, table in sorted(self.data.items())])
+        text = as_tuple(self.data, lambda each: as_tuple(each, text_of) if isinstance(each, dict) else text_of(each))
         self.hashes = [*getattr(self, "hashes", []), hashlib.sha256(text.encode("utf-8")).hexdigest()]
         nonlocal checked
         if not checked and original(self) != self.hashes[-1]:

@@ -37,7 +37,7 @@ class ScriptedCall:
     """A tool call that is due; saying something is the call `respond`."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: dict[str, Any]
     wanted_id: str = "call_0"
 
     @property
@@ -48,7 +48,7 @@ class ScriptedCall:
     @property
     def json(self) -> str:
         """The action as JSON text."""
-        return json.dumps({"name": self.name, "arguments": dict(self.arguments)})
+        return json.dumps({"name": self.name, "arguments": self.arguments})
 
     @property
     def callable(self) -> ScriptedCall:
@@ -63,7 +63,7 @@ def as_calls(call: ScriptedCall, content: str | None = None, indent: int | None 
     """Return what a model writes that calls tools; words when there is nothing to call."""
     if call.name == "respond":
         return {"content": call.words}
-    arguments = json.dumps(dict(call.arguments), indent=indent) + ("\n" if indent else "")
+    arguments = json.dumps(call.arguments, indent=indent) + ("\n" if indent else "")
     return tool_calls((call.name, arguments), first=call.wanted_id, content=content)
 
 
@@ -110,7 +110,7 @@ def _odd_calls(write: Callable[[ScriptedCall], ScriptedAnswer]) -> dict[str, Odd
     """Return what can be odd about a call, whatever its form."""
 
     def row(change: Callable[[dict[str, Any], random.Random], dict[str, Any]]) -> Odd:
-        return lambda call, rng: write(replace(call.callable, arguments=change(dict(call.callable.arguments), rng)))
+        return lambda call, rng: write(replace(call.callable, arguments=change(call.callable.arguments, rng)))
 
     rows = {kind: row(change) for kind, change in _ODD_ARGUMENTS.items()}
     return rows | {"an unknown tool": lambda call, _: write(replace(call.callable, name="open_the_safe"))}
@@ -119,7 +119,7 @@ def _odd_calls(write: Callable[[ScriptedCall], ScriptedAnswer]) -> dict[str, Odd
 ODD_CALLS: dict[str, Odd] = {
     **_odd_calls(as_calls),
     "several calls in one answer": lambda call, _: tool_calls(
-        (call.callable.name, json.dumps(dict(call.callable.arguments))),
+        (call.callable.name, json.dumps(call.callable.arguments)),
         ("think", '{"thought": "and then"}'),
         first=call.wanted_id,
     ),
@@ -285,7 +285,7 @@ class _ScriptWriter:
         """Return what solves the task: a question, the reference's calls, and the words that are asked for."""
         question = ScriptedCall("respond", {"content": "Certainly. Could you confirm your details?"})
         reference = enumerate(self.task.reference)
-        calls = [ScriptedCall(action.name, action.arguments, f"call_{number}") for number, action in reference]
+        calls = [ScriptedCall(action.name, dict(action.arguments), f"call_{number}") for number, action in reference]
         done = " ".join(("It is done.", *self.task.communicate))
         return [question, *calls, ScriptedCall("respond", {"content": done})]
 

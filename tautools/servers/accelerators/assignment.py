@@ -285,7 +285,7 @@ def wait_released(
     probe: AcceleratorProbe,
     *,
     timeout_s: float = RELEASE_TIMEOUT_S,
-    emit: Callable[[str], None] | None = None,
+    emit: Callable[[str], None],
 ) -> bool:
     """Wait until the memory of the cards is back at idle; return whether it is.
 
@@ -297,11 +297,10 @@ def wait_released(
         Reads them.
     timeout_s : float
         Most seconds to wait. A process that is seen to use a card ends the wait for it: it will not be idle.
-    emit : callable, optional
+    emit : callable
         Called with what is waited for, when it changes, and with what is still in use at the end.
     """
     last: list[str] = []
-    emit = emit or (lambda _text: None)
     deadline = time.monotonic() + timeout_s
     while True:
         try:

@@ -196,8 +196,9 @@ def _fill_in(text: str, words: Mapping[str, str]) -> str:
 
 def _first_error(lines: Iterable[LogMessage]) -> Diagnosis | None:
     text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), "")
-    fix = "Read the log around this line with `tautools server logs`."
-    return Diagnosis("unknown", text, fix, evidence=text) if text else None
+    return (
+        Diagnosis("unknown", text, "Read the log around this line with `tautools server logs`.", text) if text else None
+    )
 
 
 def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> Diagnosis:

@@ -47,19 +47,15 @@ def _set_from_log(values: Any, words: Words, _spec: Spec) -> Changes:
     return {param: number for param, number in found.items() if number >= least.get(param, 0)}
 
 
-def _remove_arg(option: Any, _words: Words, spec: Spec) -> Changes:
-    return {f"vllm.args.{written}": None for written in _as_written_in_file(option, spec)}
-
-
 def _drop_flags(_argument: Any, words: Words, spec: Spec) -> Changes:
     """Leave out the refused flags, or put the newer name in their place where one is known."""
     changes: Changes = {}
     for name in (word.partition("=")[0] for word in words["what"].split() if word.startswith("--")):
         known = deprecated_flags().get(name.lstrip("-").replace("_", "-"))
         for written in _as_written_in_file(name, spec):
-            changes[f"vllm.args.{written}"] = None
+            changes[written] = None
             if known is not None and known.renamed:
-                changes[f"vllm.args.{known.renamed}"] = spec["vllm"]["args"][written]
+                changes[f"vllm.args.{known.renamed}"] = spec["vllm"]["args"][written.removeprefix("vllm.args.")]
     return changes
 
 
@@ -97,7 +93,7 @@ FIXES: Mapping[str, Callable[[Any, Words, Spec], Changes]] = {
     "set": lambda values, _words, _spec: dict(values),
     "set_env": _set_env,
     "set_from_log": _set_from_log,
-    "remove_arg": _remove_arg,
+    "remove_arg": lambda option, _words, spec: dict.fromkeys(_as_written_in_file(option, spec)),
     "drop_flags": _drop_flags,
     "divisor_of_heads": _divisor_of_heads,
     "free_share": _free_share,
@@ -109,9 +105,9 @@ FIXES: Mapping[str, Callable[[Any, Words, Spec], Changes]] = {
 
 
 def _as_written_in_file(flag: str, spec: Spec) -> list[str]:
-    """Return how the server file spells a flag under `vllm.args`; at most once, empty when it has none."""
+    """Return the dotted name of a flag under `vllm.args` as the server file spells it; empty when it has none."""
     names = (spec.get("vllm") or {}).get("args", {})
-    return [name for name in names if _normalized_flag(name) == _normalized_flag(flag)][:1]
+    return [f"vllm.args.{name}" for name in names if _normalized_flag(name) == _normalized_flag(flag)][:1]
 
 
 def _normalized_flag(flag: str) -> str:

@@ -63,10 +63,11 @@ def _share_done(counter: dict[str, str | None]) -> float:
     return min(int(done) / int(whole), 1.0) if done and int(whole) else 0.0
 
 
-_PROCESS_PREFIX = re.compile(r"^\((?P<who>[A-Za-z][\w:. ]*?)(?: (?:pid|rank)=\d+)+\)\s?")
-_LEVEL_PREFIX = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d:., /-]+\s*\[[^\]]*\]\s?")
-_RANK_PREFIX = re.compile(r"^\[rank\d+\]:?\s?")
-_TRACEBACK = "Traceback (most recent call last):"
+_PREFIX = re.compile(
+    r"(?P<process>\((?P<who>[A-Za-z][\w:. ]*?)(?: (?:pid|rank)=\d+)+\)\s?)?"
+    r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d:., /-]+\s*\[[^\]]*\]\s?)?"
+    r"(?P<rank>\[rank\d+\]:?\s?)?"
+)
 _FRAMES = ('  File "', "    ")
 """How a frame and its code begin within a traceback; the error's own message is not indented."""
 
@@ -90,25 +91,16 @@ def read_messages(lines: Iterable[str]) -> list[LogMessage]:
     in_traceback: set[str] = set()
     messages: dict[str, LogMessage] = {}
     for raw in _plain_lines(lines):
-        message, tag = _split_prefix(raw)
-        if message.text.startswith(_TRACEBACK):
+        prefix = next(_PREFIX.finditer(raw))  # an empty one where the line has none
+        # The process or rank that wrote it: mixed tracebacks are kept apart.
+        text, tag = raw[prefix.end() :], (prefix["process"] or prefix["rank"] or "").strip()
+        if text.startswith("Traceback (most recent call last):"):
             in_traceback.add(tag)
-        elif (text := message.text.strip()) and not (tag in in_traceback and message.text.startswith(_FRAMES)):
+        elif text.strip() and not (tag in in_traceback and text.startswith(_FRAMES)):
             in_traceback.discard(tag)
-            messages.setdefault(text, LogMessage(text, message.process, message.level))
+            message = LogMessage(text.strip(), (prefix["who"] or "").strip(), prefix["level"] or "")
+            messages.setdefault(message.text, message)
     return list(messages.values())
-
-
-def _split_prefix(raw: str) -> tuple[LogMessage, str]:
-    """Return the message, and a tag of the process that wrote it, so that mixed tracebacks are kept apart."""
-    text, process, level, tag = raw, "", "", ""
-    if match := _PROCESS_PREFIX.match(text):
-        process, tag, text = match["who"].strip(), match[0].strip(), text[match.end() :]
-    if match := _LEVEL_PREFIX.match(text):
-        level, text = match["level"], text[match.end() :]
-    if match := _RANK_PREFIX.match(text):
-        tag, text = tag or match[0].strip(), text[match.end() :]
-    return LogMessage(text, process, level), tag
 
 
 _COLD_SHAPE = re.compile(r"Configuration: \((?P<shape>[^)]*)\).*was not warmed-up!")
