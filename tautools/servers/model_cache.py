@@ -144,9 +144,6 @@ def _why_incomplete(path: Path) -> str:
     return "" if size == whole else f"{size} of {whole} bytes"
 
 
-_GIB = 1024**3
-
-
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of a model from its folder."""
@@ -216,8 +213,8 @@ def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None
 def _weights_gib(folder: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index = json.loads((folder / "model.safetensors.index.json").read_text())
-        return float(index["metadata"]["total_size"]) / _GIB
+        return float(index["metadata"]["total_size"]) / 2**30
     for pattern in ("*.safetensors", "*.bin", "*.pt"):
         if size := sum(path.stat().st_size for path in folder.glob(pattern) if path.exists()):
-            return size / _GIB
+            return size / 2**30
     return None
