@@ -36,6 +36,7 @@ def _shot(page: object, name: str) -> None:
 
 
 def test_a_person_launches_a_simulated_server_sees_it_verified_and_stops_it(tmp_path: Path, chromium: str) -> None:
+    (tmp_path / "work").mkdir()
     write_notebook(tmp_path / "servers.ipynb", "from tauwidgets import ServerPanel\nServerPanel('work')")
     with Lab(tmp_path) as lab, browser_page(lab, chromium) as page:
         open_notebook(page, lab, "servers.ipynb")

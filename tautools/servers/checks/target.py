@@ -146,13 +146,14 @@ def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckT
         Simultaneous chats that it must answer; 0 leaves out the checks that load a server.
     """
     engine = record.spec.get("engine", "")
+    pid, started_at = record.pid, record.pid_started_at
     return CheckTarget(
         record.base_url,
         record.model,
         key=key,
         alias=record.alias,
         max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
-        process=record.process,
+        process=None if pid is None or started_at is None else (pid, started_at),
         thinking=_requested_thinking(record.spec),
         concurrency=concurrency,
     )
