@@ -301,7 +301,7 @@ class Worker:
         try:
             return await asyncio.shield(committing)
         except asyncio.CancelledError:
-            return await committing  # it is finished: stored, whoever asks to stop now
+            return await committing  # it is finished: stored, even when a stop is asked for now
 
     def _finished_row(self, key: Key) -> CommitRow | None:
         return self._cell.ledger.refresh().row(key)

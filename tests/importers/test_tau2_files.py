@@ -48,7 +48,7 @@ def test_messages_take_openais_form_and_calls_and_tokens_are_counted(tmp_path):
         "function": {"name": "get_order_details", "arguments": '{"order_id": "1"}'},
     }
     assert found.messages[3] == {"role": "tool", "tool_call_id": "c", "content": "{}"}
-    assert [(deed.call, deed.text) for deed in found.actions] == [
+    assert [(action.call, action.text) for action in found.actions] == [
         ("", "Hi! How can I help you today?"),
         ("get_order_details", ""),
         ("", "Done."),
@@ -65,7 +65,7 @@ def test_what_the_customer_does_itself_is_a_deed_and_not_the_agents_to_see(tmp_p
     ]
     (found,) = read(write(tmp_path / "r.json", tau2_results([simulation(messages=said)]))).rows
     assert found.messages == [{"role": "user", "content": "It is on."}]
-    assert [(deed.by, deed.call) for deed in found.actions] == [("user", "toggle")]
+    assert [(action.by, action.call) for action in found.actions] == [("user", "toggle")]
 
 
 def test_times_that_no_message_bears_out_are_not_believed(tmp_path):

@@ -207,6 +207,15 @@ def test_of_a_model_config_what_is_dead_is_reported_and_the_rest_is_attached(
     assert [record.name for record in Registry(workspace).list()] == ["sim-4B-1"]
 
 
+def test_a_model_config_that_is_not_there_is_said_to_be_absent_and_not_bad_json(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError) as caught:
+        read_model_config(tmp_path / "gone.json")
+    assert "cannot be opened" in str(caught.value)
+    assert "No such file" in str(caught.value)
+    assert "JSON" not in str(caught.value)
+    assert "server export --model-config" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
