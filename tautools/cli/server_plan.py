@@ -42,7 +42,7 @@ from tautools.servers.vllm.command import (
     server_argv,
     server_env,
 )
-from tautools.slurm import Slurm
+from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -24,7 +24,7 @@ from tautools.errors import BenchError, FilesError, HumanUnavailableError, Model
 from tautools.records import UserStrategy
 from tautools.run.progress import DeadServerWatch, DurationEstimate
 from tautools.run.worker import Skipped
-from tautools.slurm import Slurm
+from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -138,7 +138,7 @@ def launch_shared_job(places: Sequence[PlannedServer], *, workspace: Path, site:
 def check_shared_job(places: Sequence[PlannedServer], *, workspace: Path, site: SiteParams) -> float | None:
     """Raise what `launch_shared_job` would raise; return when Slurm expects the job to start [s since the epoch]."""
     from tautools.servers.backends.slurm_shared import shared_job_script
-    from tautools.slurm import Slurm
+    from tautools.slurm.client import Slurm
 
     for place in places:
         _refuse_running(place.name, Registry(workspace))

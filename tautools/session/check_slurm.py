@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.session.findings import fails, good, warns
-from tautools.slurm import parse_duration
-from tautools.slurm.reasons import is_unreachable
+from tautools.slurm.jobs import is_unreachable, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

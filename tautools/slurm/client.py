@@ -16,12 +16,13 @@ from tautools.slurm.jobs import (
     JobState,
     Node,
     SlurmJob,
+    explain_refusal,
+    is_unreachable,
     parse_moment,
     parse_nodes,
     parse_sacct,
     parse_squeue,
 )
-from tautools.slurm.reasons import explain_refusal, is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -7,13 +7,12 @@ value that no quoting carries safely (a line break would begin a new line of the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -21,60 +20,28 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,=+@%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobScript:
-    """What a job asks for and does."""
-
-    name: str
-    output: str
-    """Slurm's pattern for the file of the output; see `log_pattern`."""
-    error: str
-    body: Sequence[str]
-    """Lines of bash, already quoted."""
-    comment: str = ""
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    cores: int | None = None
-    memory_gib: int | None = None
-    gres: str | None = None
-    time_limit: str | None = None
-    constraint: str | None = None
-    exclude: Sequence[str] = ()
-    """Nodes that it must not run on."""
-    requeue: bool = False
-    """Whether Slurm may start it again after a failed node; a server that comes back must be verified again."""
-
-
-def render_sbatch(script: JobScript) -> str:
+def render_sbatch(asked: Mapping[str, object], body: Sequence[str], *, note: str = "") -> str:
     """Return the text of a job script.
+
+    Slurm does not start the job again after a failed node: a server that comes back must be verified again.
+
+    Parameters
+    ----------
+    asked : mapping
+        By the names of sbatch's options; None leaves one out.
+    body : sequence of str
+        Lines of bash, already quoted.
+    note : str
+        A line for its reader.
 
     Raises
     ------
     ParamsError
         When a value holds a line break or another control character.
     """
-    asked: dict[str, object] = {
-        "job-name": script.name,
-        "account": script.account,
-        "partition": script.partition,
-        "qos": script.qos,
-        "nodes": 1,
-        "ntasks": 1,
-        "cpus-per-task": script.cores,
-        "mem": None if script.memory_gib is None else f"{script.memory_gib}G",
-        "gres": script.gres,
-        "constraint": script.constraint,
-        "exclude": ",".join(script.exclude) or None,
-        "time": script.time_limit,
-        "output": script.output,
-        "error": script.error,
-    }
-    lines = ["#!/bin/bash"]
-    lines += [f"# {comment(script.comment)}"] if script.comment else []
+    lines = ["#!/bin/bash", *([f"# {comment(note)}"] if note else [])]
     lines += [f"#SBATCH --{name}={_directive(name, str(value))}" for name, value in asked.items() if value is not None]
-    lines += ["#SBATCH --requeue" if script.requeue else "#SBATCH --no-requeue", "", *script.body]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "#SBATCH --no-requeue", "", *body]) + "\n"
 
 
 def log_pattern(folder: Path, name: str, ending: str) -> str:

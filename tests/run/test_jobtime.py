@@ -5,7 +5,7 @@ from __future__ import annotations
 from tautools.errors import SlurmError
 from tautools.run import scheduler
 from tautools.run.scheduler import JobTime
-from tautools.slurm import Slurm
+from tautools.slurm.client import Slurm
 
 
 class Told(Slurm):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tautools.servers import Registry
-from tautools.slurm import Slurm
+from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tautools.errors import SlurmError
-from tautools.slurm import Slurm
+from tautools.slurm.client import Slurm
 
 REFUSED = {
     "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)": True,

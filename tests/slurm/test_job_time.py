@@ -12,7 +12,9 @@ from slurm_site import site_with, wait_for
 
 from tautools.run import read_ledger, results_of
 from tautools.servers import launch
-from tautools.slurm import JobScript, JobState, Slurm, render_sbatch
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
+from tautools.slurm.script import render_sbatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,15 +30,15 @@ def test_a_cell_ends_by_itself_before_its_job_would_be_cut_off(workspace: Path) 
     script = workspace / "cell.sh"
     script.write_text(
         render_sbatch(
-            JobScript(
-                name="cell",
-                output=str(workspace / "cell.out"),
-                error=str(workspace / "cell.err"),
-                body=[shlex.join(words), 'echo "status $?"'],
-                account=site.account,
-                qos=site.qos,
-                time_limit="00:01:00",
-            )
+            {
+                "job-name": "cell",
+                "output": workspace / "cell.out",
+                "error": workspace / "cell.err",
+                "account": site.account,
+                "qos": site.qos,
+                "time": "00:01:00",
+            },
+            [shlex.join(words), 'echo "status $?"'],
         )
     )
 

@@ -16,7 +16,8 @@ from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, State, launch, launch_one_job
-from tautools.slurm import JobState, Slurm
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
 
 pytestmark = [pytest.mark.slurm]
 

@@ -24,7 +24,8 @@ from tautools.params.models import RoleParams
 from tautools.servers import Registry, Snapshot, State, endpoints, launch, open_server, server_states
 from tautools.servers.server import cause_of
 from tautools.shell import Shell
-from tautools.slurm import JobState, Slurm
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
 
 pytestmark = [pytest.mark.slurm]
 

@@ -12,7 +12,8 @@ from slurm_site import ask, site_with, wait_for
 
 from tautools.servers import Registry, Server, State, open_server
 from tautools.servers.replicas import launch_all
-from tautools.slurm import JobState, Slurm
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
 
 if TYPE_CHECKING:
     from pathlib import Path

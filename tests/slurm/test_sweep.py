@@ -10,7 +10,8 @@ from slurm_site import left_in, site_with
 from small_sweep import small_sweep
 
 from tautools.servers import Registry
-from tautools.slurm import JobState, Slurm
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
 from tautools.sweep import SweepEvent, run_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

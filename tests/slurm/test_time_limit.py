@@ -12,8 +12,9 @@ from slurm_site import ask, site_with, wait_for
 
 from tautools.run import read_ledger, results_of
 from tautools.servers import Registry, State, launch
-from tautools.slurm import JobScript, JobState, Slurm, render_sbatch
-from tautools.slurm.script import log_pattern
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState
+from tautools.slurm.script import log_pattern, render_sbatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,17 +30,16 @@ def cell_script(workspace: Path) -> Path:
     words = [sys.executable, "-m", "tautools", "run", "--env", "retail", "--strategy", "fc", "--server", "sim"]
     words += ["--limit", str(TASKS), "--concurrency", "2", "--workspace", str(workspace)]
     (workspace / "cells").mkdir()
-    job = JobScript(
-        name="cell",
-        output=log_pattern(workspace / "cells", "cell", "out"),
-        error=log_pattern(workspace / "cells", "cell", "err"),
-        body=[f"exec {shlex.join(words)}"],
-        account=site.account,
-        qos=site.qos,
-        time_limit="00:30:00",
-    )
+    asked = {
+        "job-name": "cell",
+        "output": log_pattern(workspace / "cells", "cell", "out"),
+        "error": log_pattern(workspace / "cells", "cell", "err"),
+        "account": site.account,
+        "qos": site.qos,
+        "time": "00:30:00",
+    }
     path = workspace / "cell.sh"
-    path.write_text(render_sbatch(job))
+    path.write_text(render_sbatch(asked, [f"exec {shlex.join(words)}"]))
     return path
 
 

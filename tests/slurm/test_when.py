@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from slurm_site import ask, site_with, wait_for
 
 from tautools.cli.server import server_command
-from tautools.slurm import JobState, Slurm
-from tautools.slurm.jobs import NODE_FORMAT, parse_nodes
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import NODE_FORMAT, JobState, parse_nodes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,17 +7,9 @@ import time
 import pytest
 
 from tautools.errors import ParamsError
-from tautools.slurm import (
-    JobScript,
-    JobState,
-    clean_env,
-    explain_reason,
-    job_state,
-    parse_duration,
-    parse_sacct,
-    parse_squeue,
-    render_sbatch,
-)
+from tautools.slurm.client import clean_env
+from tautools.slurm.jobs import JobState, explain_reason, job_state, parse_duration, parse_sacct, parse_squeue
+from tautools.slurm.script import render_sbatch
 
 
 @pytest.mark.parametrize(
@@ -112,10 +104,8 @@ def test_what_slurm_left_of_the_session_does_not_reach_a_submission() -> None:
     assert clean_env(session) == {"PATH": "/bin", "SLURM_CONF": "/etc/slurm/slurm.conf"}
 
 
-@pytest.mark.parametrize("field", ["name", "account", "partition", "qos", "gres", "time_limit", "constraint", "output"])
+@pytest.mark.parametrize("field", ["job-name", "account", "partition", "qos", "gres", "time", "constraint", "output"])
 @pytest.mark.parametrize("value", ["x\n#SBATCH --qos=mine", "x\ry", "x\0y", "x\u2028y"])
 def test_a_line_break_in_what_a_job_asks_for_is_refused(field: str, value: str) -> None:
-    fields = {"name": "job", "output": "o", "error": "e", "body": []} | {field: value}
-
     with pytest.raises(ParamsError, match="line break"):
-        render_sbatch(JobScript(**fields))
+        render_sbatch({"job-name": "job", "output": "o", "error": "e"} | {field: value}, [])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tautools.servers.checks.target import ModelList
     from tautools.servers.registry import Registry
     from tautools.servers.state import Snapshot
-    from tautools.slurm import SlurmJob
+    from tautools.slurm.jobs import SlurmJob
 
 _LOG = logging.getLogger(__name__)
 

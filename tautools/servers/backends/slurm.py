@@ -19,7 +19,8 @@ from tautools.servers.state import (
     out_of_sight,
     silent_state,
 )
-from tautools.slurm import JobState, Slurm, explain_reason, parse_duration
+from tautools.slurm.client import Slurm
+from tautools.slurm.jobs import JobState, explain_reason, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
     from tautools.servers.backends.base import Look
-    from tautools.slurm import SlurmJob
+    from tautools.slurm.jobs import SlurmJob
 
 _STOP_TIMEOUT_S = 120.0
 """The job looks once a second and sends SIGKILL after 20 looks; a shared disk may show the note late."""

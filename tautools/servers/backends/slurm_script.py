@@ -25,8 +25,7 @@ from tautools.servers.vllm.command import (
     server_env,
     user_folder,
 )
-from tautools.slurm import JobScript, render_sbatch
-from tautools.slurm.script import log_pattern
+from tautools.slurm.script import log_pattern, render_sbatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -185,20 +184,24 @@ def render_job(
     name = "+".join(names)[:64].rstrip("+")
     what = f"Servers {', '.join(names)} on one node" if len(names) > 1 else f"Server {name}: {records[0].model}"
     out, err = _log_patterns(name, workspace)
-    asked = site.model_dump(include={"account", "partition", "qos", "constraint", "exclude", "time_limit"})
-    text = render_sbatch(
-        JobScript(
-            name=name,
-            comment=f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE",
-            output=out,
-            error=err,
-            cores=None if site.cores is None else site.cores * len(names),
-            memory_gib=None if site.memory_gib is None else site.memory_gib * len(names),
-            gres=gres_for(site, cards),
-            body=body,
-            **asked,
-        )
-    )
+    asked = {
+        "job-name": name,
+        "account": site.account,
+        "partition": site.partition,
+        "qos": site.qos,
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": None if site.cores is None else site.cores * len(names),
+        "mem": None if site.memory_gib is None else f"{site.memory_gib * len(names)}G",
+        "gres": gres_for(site, cards),
+        "constraint": site.constraint,
+        "exclude": ",".join(site.exclude) or None,
+        "time": site.time_limit,
+        "output": out,
+        "error": err,
+    }
+    note = f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE"
+    text = render_sbatch(asked, body, note=note)
     if "\0" in text:
         raise ParamsError(f"Server {name!r} has a NUL byte in one of its values.", next_step="Remove it from its file.")
     return text
