@@ -379,7 +379,6 @@ def show(
         When nothing fits, or several settings do and a conversation was asked for.
     """
     from tautools.cli.show import print_conversation, print_overview, print_rows
-    from tautools.run.ledger import rows_of
     from tautools.run.show import choose_folders, choose_row, only_folder
 
     folders = choose_folders(_folder(workspace), env=env, strategy=strategy, model=model)
@@ -387,9 +386,9 @@ def show(
         folder = only_folder(folders)
         print_conversation(folder, choose_row(folder, str(task), trial), full=full)
     elif len(folders) == 1 and (env or strategy or model):
-        print_rows(folders[0], rows_of(folders[0]))
+        print_rows(folders[0], folders[0].rows())
     else:
-        print_overview([(folder, rows_of(folder)) for folder in folders])
+        print_overview([(folder, folder.rows()) for folder in folders])
 
 
 def doctor(workspace: str | Path | None = None, *, site: str | None = None) -> DoctorReport:

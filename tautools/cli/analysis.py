@@ -21,9 +21,9 @@ from tautools.cli.options import (
     run_options,
 )
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
-from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore, rule_totals
+from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore
 from tautools.run.judging import folder_judging_note, judge_folder
-from tautools.run.ledger import count_awaiting_judge, rows_of
+from tautools.run.ledger import count_awaiting_judge
 from tautools.run.show import passed_and_scored
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _SHORT = 60
 def print_failures(folder: SettingFolder, found: Sequence[FailedConversation], *, most: int) -> None:
     """Print the failures of one setting: counted by cause, by action and by field, then one line each."""
     console = Console(highlight=False)
-    _, scored = passed_and_scored(rows_of(folder))
+    _, scored = passed_and_scored(folder.rows())
     console.rule(setting_title(folder.setting), align="left")
     console.print(f"{len(found)} of {scored} scored conversations did not pass.")
     if not found:
@@ -204,18 +204,21 @@ def rescore_command(chosen: ChosenResults, names: list[str], *, as_json: bool) -
 def _print_rescored(folder: SettingFolder, rows: Sequence[Rescored], rules: Sequence[ScoringRules]) -> None:
     console = Console(highlight=False)
     console.rule(setting_title(folder.setting), align="left")
-    totals = {each: rule_totals(rows, each) for each in rules}
+    changed = {each: [row for row in rows if row.changed(each)] for each in rules}
     scored = [row.row.reward for row in rows if row.row.reward is not None]
     passed = sum(reward == 1 for reward in scored)
     figures = ("passed", "of", "mean", "changed", "with assertions nobody judged")
     table = plain_table("rules", *figures, right=figures)
     table.add_row("recorded", str(passed), str(len(scored)), _mean(sum(scored), len(scored)), "", "")
-    for each, total in totals.items():
-        numbers = (total.passed, total.conversations, _mean(total.passed, total.conversations), len(total.changed))
-        table.add_row(each.value, *map(str, numbers), str(total.awaiting_judge))
+    for each in rules:
+        verdicts = [row.verdicts[each] for row in rows]
+        passed = sum(verdict.reward == 1 for verdict in verdicts)
+        awaiting = sum(verdict.awaiting_judge > 0 for verdict in verdicts)
+        numbers = (passed, len(rows), _mean(passed, len(rows)), len(changed[each]), awaiting)
+        table.add_row(each.value, *map(str, numbers))
     console.print(table)
-    for each, total in totals.items():
-        for one in total.changed:
+    for each, others in changed.items():
+        for one in others:
             verdict = one.verdicts[each]
             before = "none" if one.row.reward is None else f"{one.row.reward:g}"
             why = f", lost by {' and '.join(verdict.lost_by)}" if verdict.lost_by else ""

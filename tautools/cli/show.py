@@ -21,7 +21,7 @@ from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, t
 from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
 from tautools.run.judging import folder_judging_note
-from tautools.run.ledger import is_tool_output, read_conversation, read_ledger, rows_of
+from tautools.run.ledger import is_tool_output, read_ledger
 from tautools.run.show import (
     align_actions,
     choose_row,
@@ -98,7 +98,7 @@ def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = Fa
     """Print a finished conversation, then what it came to."""
     transcript = Transcript(full=full)
     transcript.head(folder, row.task_id, row.trial)
-    conversation = read_conversation(folder.path, row)
+    conversation = folder.conversation(row)
     for message in interleaved(conversation):
         transcript.message(message)
     _print_result(folder, row, conversation)
@@ -110,7 +110,7 @@ def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
     if row is None:
         _console().print("It ended without a result and is pending again.")
         return
-    _print_result(folder, row, read_conversation(folder.path, row))
+    _print_result(folder, row, folder.conversation(row))
 
 
 def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
@@ -270,10 +270,10 @@ def show_command(
         value = conversation_dict(folder, row) if as_json else None
         emit(value, as_json=as_json, text=lambda: print_conversation(folder, row, full=full))
     elif len(folders) == 1 and chosen.narrowed:
-        rows = rows_of(folders[0])
+        rows = folders[0].rows()
         emit(rows, as_json=as_json, text=lambda: print_rows(folders[0], rows))
     else:
-        results = [(folder, rows_of(folder)) for folder in folders]
+        results = [(folder, folder.rows()) for folder in folders]
         values = [_overview_dict(*each) for each in results]
         emit(values, as_json=as_json, text=lambda: print_overview(results) if results else NOTHING_RUN)
 

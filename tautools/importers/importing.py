@@ -17,7 +17,7 @@ from tautools.importers import tau2_bench, tau_bench
 from tautools.importers.plan import plan_import
 from tautools.importers.rows import RowStatus, SourceFacts, SourceFile, part, read_loosely, unzipped
 from tautools.records import Event
-from tautools.run.exporters.tau_bench import write_view
+from tautools.run.exporters import write_view
 from tautools.run.folder import claim_folder
 from tautools.run.ledger import ResultsWriter, read_events, read_ledger
 from tautools.run.plan import check_writable

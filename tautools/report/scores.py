@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
-from tautools.run.folder import domain_of
 from tautools.stats import (
     TaskCounts,
     intervals,
@@ -63,7 +62,7 @@ class NullBaselines:
         key = (setting.bench, setting.source, setting.env, setting.split, str(results.provenance.get("benchmark")))
         if key not in self._known:
             try:
-                self._known[key] = null_baseline(domain_of(results))
+                self._known[key] = null_baseline(results.domain)
             except TautoolsError as error:  # the results can be read without the benchmark they came from
                 self._known[key] = error.problem
         return self._known[key]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
-from tautools.run.exporters.tau_bench import write_view
+from tautools.run.exporters import write_view
 from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact, read_events
 from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.progress import CellProgress, EventSink

@@ -16,7 +16,7 @@ from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.records import Role
 from tautools.run.folder import results_of
-from tautools.run.ledger import read_calls, read_conversation, rows_of
+from tautools.run.ledger import read_calls
 from tautools.servers.addresses import servers_for_role
 from tautools.servers.registry import Registry
 
@@ -155,10 +155,10 @@ def _recorded(cell: Cell, model: str) -> Iterator[tuple[int, int, int]]:
                 pair = (call.task_id, call.trial)
                 longest[pair] = max(longest.get(pair, 0), call.prompt_tokens)
         known = cell.domain.tasks
-        rows = [row for row in rows_of(folder) if (row.task_id, row.trial) in longest and row.task_id in known]
+        rows = [row for row in folder.rows() if (row.task_id, row.trial) in longest and row.task_id in known]
         expected = reference_prompt_chars(cell.domain, cell.approach, [known[row.task_id] for row in rows])
         for row in rows:
-            messages = read_conversation(folder.path, row).messages
+            messages = folder.conversation(row).messages
             last = max((at for at, each in enumerate(messages) if each["role"] == "assistant"), default=0)
             chars = prompt_chars(messages[:last], sent_tools(cell.domain, cell.approach))
             yield chars, longest[row.task_id, row.trial], expected[row.task_id]

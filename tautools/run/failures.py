@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.analysis.failures import analyze_failure
 from tautools.bench.analysis.replay import replay
 from tautools.bench.analysis.rules import score_by_rules, with_judge_verdicts
 from tautools.records import Outcome
-from tautools.run.folder import domain_of, task_of
-from tautools.run.ledger import read_conversation, rows_of
 from tautools.run.trajectory import actions_of
 
 if TYPE_CHECKING:
@@ -20,18 +18,27 @@ if TYPE_CHECKING:
 
     from tautools.bench.analysis.failures import FailureAnalysis
     from tautools.bench.analysis.rules import RulesVerdict, ScoringRules
-    from tautools.bench.types import Domain
     from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder
 
 _DIGIT = re.compile(r"\d")
 
 
-@dataclass(frozen=True, slots=True)
-class FailedConversation:
-    """A scored conversation that did not pass, and why it failed."""
+@dataclass(frozen=True)
+class AnalyzedConversation:
+    """A finished conversation that was done again on the benchmark's tools."""
 
     row: CommitRow
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {"task_id": self.row.task_id, "trial": self.row.trial, "outcome": self.row.outcome.value}
+
+
+@dataclass(frozen=True)
+class FailedConversation(AnalyzedConversation):
+    """A scored conversation that did not pass, and why it failed."""
+
     analysis: FailureAnalysis
 
     @property
@@ -42,36 +49,34 @@ class FailedConversation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        row = self.row
-        return {
-            "task_id": row.task_id,
-            "trial": row.trial,
-            "outcome": row.outcome.value,
-            "reward": row.reward,
-            "causes": list(self.causes),
-            "analysis": self.analysis.as_dict(),
-        }
+        why = {"causes": list(self.causes), "analysis": self.analysis.as_dict()}
+        return super().as_dict() | {"reward": self.row.reward} | why
 
 
-def analysis_of(folder: SettingFolder, row: CommitRow, domain: Domain | None = None) -> FailureAnalysis:
+def analysis_of(folder: SettingFolder, row: CommitRow) -> FailureAnalysis:
     """Return why one finished conversation got its reward, from a replay of what it did.
+
+    Parameters
+    ----------
+    folder : SettingFolder
+        Its setting.
+    row : CommitRow
+        Which conversation.
 
     Raises
     ------
     BenchError, RecordError
         When the benchmark or the conversation cannot be read any more.
     """
-    domain = domain or domain_of(folder)
-    actions = actions_of(read_conversation(folder.path, row), folder.setting)
-    return analyze_failure(domain, task_of(domain, row.task_id), actions)
+    task = folder.task(row.task_id)
+    return analyze_failure(folder.domain, task, actions_of(folder.conversation(row), folder.setting))
 
 
 def failures_of(folder: SettingFolder) -> Iterator[FailedConversation]:
     """Yield every scored conversation of a setting that did not pass, by task and trial; errors as `analysis_of`."""
-    failed = [row for row in rows_of(folder) if row.outcome.scored and row.outcome is not Outcome.PASSED]
-    domain = domain_of(folder) if failed else None
-    for row in failed:
-        yield FailedConversation(row, analysis_of(folder, row, domain))
+    for row in folder.rows():
+        if row.outcome.scored and row.outcome is not Outcome.PASSED:
+            yield FailedConversation(row, analysis_of(folder, row))
 
 
 def count_causes(failures: Sequence[FailedConversation]) -> Counter[str]:
@@ -96,11 +101,10 @@ def count_fields(failures: Sequence[FailedConversation]) -> Counter[tuple[str, s
     return counts
 
 
-@dataclass(frozen=True, slots=True)
-class Rescored:
+@dataclass(frozen=True)
+class Rescored(AnalyzedConversation):
     """One finished conversation under several rules."""
 
-    row: CommitRow
     verdicts: dict[ScoringRules, RulesVerdict]
     replayed_reward: float
     """What the bench's own scorer says of the replay; it differs from the record where the benchmark has changed."""
@@ -111,37 +115,9 @@ class Rescored:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        return {
-            "task_id": self.row.task_id,
-            "trial": self.row.trial,
-            "outcome": self.row.outcome.value,
-            "recorded": self.row.reward,
-            "replayed": self.replayed_reward,
-            "rules": {
-                rules.value: {
-                    "reward": verdict.reward,
-                    "lost_by": list(verdict.lost_by),
-                    "awaiting_judge": verdict.awaiting_judge,
-                }
-                for rules, verdict in self.verdicts.items()
-            },
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class RuleTotals:
-    """One rule over all conversations of a setting."""
-
-    conversations: int
-    passed: int
-    changed: tuple[Rescored, ...]
-    awaiting_judge: int
-    """Conversations with assertions that these rules ask a judge for and that nobody judged."""
-
-    @property
-    def mean(self) -> float | None:
-        """Mean reward; None of no conversation."""
-        return self.passed / self.conversations if self.conversations else None
+        rules = {rules.value: asdict(verdict) for rules, verdict in self.verdicts.items()}
+        rewards = {"recorded": self.row.reward, "replayed": self.replayed_reward, "rules": rules}
+        return super().as_dict() | rewards
 
 
 def rescore(folder: SettingFolder, rules: Sequence[ScoringRules]) -> Iterator[Rescored]:
@@ -152,22 +128,11 @@ def rescore(folder: SettingFolder, rules: Sequence[ScoringRules]) -> Iterator[Re
     BenchError, RecordError
         When the benchmark or a conversation cannot be read any more.
     """
-    domain = domain_of(folder)
-    for row in rows_of(folder):
-        task = task_of(domain, row.task_id)
-        conversation = read_conversation(folder.path, row)
+    domain = folder.domain
+    for row in folder.rows():
+        task, conversation = folder.task(row.task_id), folder.conversation(row)
         replayed = replay(domain, task, actions_of(conversation, folder.setting))
         judged = conversation.reward_info.get("nl_assertions")
         scored = {each: score_by_rules(each, domain, task, replayed, row.outcome) for each in rules}
         verdicts = {each: with_judge_verdicts(verdict, judged) for each, verdict in scored.items()}
         yield Rescored(row, verdicts, replayed.reward.value)
-
-
-def rule_totals(rescored: Sequence[Rescored], rules: ScoringRules) -> RuleTotals:
-    """Return what one of the rules comes to."""
-    return RuleTotals(
-        conversations=len(rescored),
-        passed=sum(each.verdicts[rules].reward == 1 for each in rescored),
-        changed=tuple(each for each in rescored if each.changed(rules)),
-        awaiting_judge=sum(each.verdicts[rules].awaiting_judge > 0 for each in rescored),
-    )

@@ -1,4 +1,4 @@
-"""The folder of a setting's results, `results/<env>/<strategy>/<model slug>/`, and the benchmark it was made with.
+"""The folder of a setting's results, `results/<env>/<strategy>/<model slug>/`: what was run, and on which benchmark.
 
 The first setting has the plain slug; another that would meet it gets the first eight digits of its id behind it. A
 folder is made whole, with its `setting.json` inside, and moved into place, so of two processes that start at the same
@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ from tautools.bench import open_domain, open_ref
 from tautools.errors import BenchError, FilesError, NotInstalledError, OldWorkspaceError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Setting
+from tautools.run.ledger import Ledger, read_conversation
 
 if TYPE_CHECKING:
     from tautools.bench.types import Domain, Source, Task
     from tautools.params.models import RunParams
+    from tautools.records import CommitRow, Conversation
 
 
 SETTING_FILE = "setting.json"
@@ -35,7 +38,7 @@ _SIZE = re.compile(r"(?<![A-Za-z0-9.])((?:\d+x)?\d+(?:\.\d+)?[BbMmTt])(?![A-Za-z
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SettingFolder:
     """A folder of results with what its `setting.json` says, or the place where it will be made."""
 
@@ -46,6 +49,37 @@ class SettingFolder:
     provenance: dict[str, Any]
     """What was observed when the folder was made: versions, git revision, endpoints without keys, served lengths."""
     exists: bool = True
+
+    def rows(self) -> list[CommitRow]:
+        """Return the finished conversations, by task and trial; the ledger is read for it."""
+        rows = Ledger(self.path).refresh().rows(self.id).values()
+        return sorted(rows, key=lambda row: (not row.task_id.isdecimal(), row.task_id.zfill(8), row.trial))
+
+    def conversation(self, row: CommitRow) -> Conversation:
+        """Return the conversation of a row; errors as `read_conversation`."""
+        return read_conversation(self.path, row)
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The env, from where it was loaded when the results were made; `BenchError` when it is not there any more."""
+        return open_domain(self.setting.ref._replace(**self.benchmark_location))
+
+    @property
+    def benchmark_location(self) -> dict[str, str]:
+        """What is recorded of the benchmark's place: `path` and `python`, when that path is still there."""
+        then = self.provenance.get("benchmark") or {}
+        place = {name: str(then[name]) for name in ("path", "python") if name in then}
+        return place if Path(place.get("path", "/")).is_dir() else {}
+
+    def task(self, task_id: str) -> Task:
+        """Return a task of the env; `BenchError` when the benchmark has no such task any more."""
+        if task_id not in self.domain.tasks:
+            raise BenchError(
+                f"{self.setting.env} has no task {task_id!r}.",
+                evidence=f"Its split {self.domain.ref.split!r} has {len(self.domain.tasks)} tasks.",
+                next_step="Use the version of the benchmark that the results were made with.",
+            )
+        return self.domain.tasks[task_id]
 
 
 def model_slug(model: str) -> str:
@@ -58,9 +92,7 @@ def model_slug(model: str) -> str:
     """
     last = model.rstrip("/").rsplit("/", 1)[-1]
     size = _SIZE.search(last)
-    if size:
-        return size[1][:-1] + size[1][-1].upper()
-    return _safe(model)
+    return size[1][:-1] + size[1][-1].upper() if size else _safe(model)
 
 
 def find_folder(results: Path, setting: Setting) -> SettingFolder:
@@ -188,42 +220,7 @@ def open_recorded_source(run: RunParams, workspace: Path) -> Source:
         return open_ref(run.ref)
     except NotInstalledError:
         for folder in results_of(workspace):
-            location = _recorded_location(folder)
+            location = folder.benchmark_location
             if folder.setting.bench == run.bench and "path" in location:
                 return open_ref(run.ref._replace(**location))
         raise
-
-
-def domain_of(folder: SettingFolder) -> Domain:
-    """Return the env of a folder of results, from where it was loaded then.
-
-    Raises
-    ------
-    BenchError
-        When it is not there any more.
-    """
-    return open_domain(folder.setting.ref._replace(**_recorded_location(folder)))
-
-
-def _recorded_location(folder: SettingFolder) -> dict[str, str]:
-    """Return what is recorded of the place: `path` and `python`, when that path is still there."""
-    then = folder.provenance.get("benchmark") or {}
-    place = {name: str(then[name]) for name in ("path", "python") if name in then}
-    return place if Path(place.get("path", "/")).is_dir() else {}
-
-
-def task_of(domain: Domain, task_id: str) -> Task:
-    """Return a task by its id.
-
-    Raises
-    ------
-    BenchError
-        When the benchmark has no such task any more.
-    """
-    if task_id not in domain.tasks:
-        raise BenchError(
-            f"{domain.ref.env} has no task {task_id!r}.",
-            evidence=f"Its split {domain.ref.split!r} has {len(domain.tasks)} tasks.",
-            next_step="Use the version of the benchmark that the results were made with.",
-        )
-    return domain.tasks[task_id]

@@ -17,23 +17,15 @@ from tautools.bench import ask_judge, judge_texts, needs_judge, with_verdicts
 from tautools.bench.judge import BASIS
 from tautools.errors import BenchError, ModelCallError, ParamsError
 from tautools.llm import ModelClient, Retry
-from tautools.run.exporters.tau_bench import write_view
-from tautools.run.folder import domain_of, find_folder, make_folder, task_of
-from tautools.run.ledger import (
-    AwaitingJudge,
-    Ledger,
-    ResultsWriter,
-    count_awaiting_judge,
-    read_awaiting_judge,
-    read_conversation,
-    rows_of,
-)
+from tautools.run.exporters import write_view
+from tautools.run.folder import find_folder, make_folder
+from tautools.run.ledger import AwaitingJudge, Ledger, ResultsWriter, count_awaiting_judge, read_awaiting_judge
 from tautools.run.plan import judging_note, model_config_of
 from tautools.run.progress import CallCounts
 from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tautools.bench.types import Domain
@@ -43,9 +35,17 @@ if TYPE_CHECKING:
 
 
 def folder_judging_note(folder: SettingFolder, task_ids: Iterable[str] | None = None) -> str:
-    """Return the note of `judging_note` for the results of a folder; empty when the benchmark is not installed."""
+    """Return the note of `judging_note` for the results of a folder; empty when the benchmark is not installed.
+
+    Parameters
+    ----------
+    folder : SettingFolder
+        The results.
+    task_ids : iterable of str, optional
+        The tasks that a score is about; all of the env when not given.
+    """
     try:
-        known = domain_of(folder).tasks
+        known = folder.domain.tasks
     except BenchError:
         return ""
     wanted = known if task_ids is None else dict.fromkeys(task_ids)
@@ -90,7 +90,7 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
     TautoolsError
         When the benchmark or the judge is not there; nothing is written then.
     """
-    domain = domain_of(folder)
+    domain = folder.domain
     judges = endpoints(role, workspace=workspace, role_name="judge")
     judge = model_config_of(role, judges[0].model)
     before = folder.setting.judge
@@ -111,12 +111,34 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
             counts.add(record)
             writer.call(record)
 
+        free = asyncio.Semaphore(concurrency)
+
+        async def judge_one(ended: AwaitingJudge) -> ModelCallError | bool:
+            """Judge and write; return the fault, or whether the judge was asked."""
+            conversation = ended.conversation
+            task = folder.task(conversation.task_id)
+            asks = needs_judge(task, conversation.outcome)
+            async with free:
+                if asks:
+                    try:
+                        verdicts = await ask_judge(domain, task, conversation, client)
+                    except ModelCallError as error:
+                        return error
+                    conversation = with_verdicts(conversation, verdicts)
+                asked = counts.pop((conversation.task_id, conversation.trial))
+                writer.commit(conversation, dict(Counter(ended.counts) + Counter(asked)))
+            return asks
+
+        async def judge_all() -> list[ModelCallError | bool]:
+            async with client:
+                return await asyncio.gather(*map(judge_one, pending))
+
         client = ModelClient(lambda _part: judges, {"judge": judge}, on_call=on_call, retry=Retry())
-        ends = asyncio.run(_judge_all(pending, domain, client, writer, counts, concurrency=concurrency))
+        ends = asyncio.run(judge_all())
     faults = [each for each in ends if isinstance(each, ModelCallError)]
     rows = ledger.refresh().rows(setting.id).values()
     if rows:
-        write_view(target.path, rows, num_trials=max(row.trial for row in rows) + 1, order=list(domain.tasks))
+        write_view(target.path, rows, order=list(domain.tasks))
     return JudgingResult(
         folder=target.path,
         judged=ends.count(True),
@@ -153,41 +175,10 @@ def _conversations_to_judge(
     to_judge = read_awaiting_judge(target, setting.id)
     if folder.setting.judge is not None:
         return to_judge
-    for row in rows_of(folder):
+    for row in folder.rows():
         if row.outcome.scored and (row.task_id, row.trial) not in to_judge:
             changes = {"setting_id": setting.id, "simulated": setting.simulated}
-            conversation = read_conversation(folder.path, row).model_copy(update=changes)
+            conversation = folder.conversation(row).model_copy(update=changes)
             counts = {name: getattr(row, name) for name in _COUNT_FIELDS}
             to_judge[row.task_id, row.trial] = AwaitingJudge(conversation=conversation, counts=counts)
     return to_judge
-
-
-async def _judge_all(
-    pending: Sequence[AwaitingJudge],
-    domain: Domain,
-    client: ModelClient,
-    writer: ResultsWriter,
-    counts: CallCounts,
-    *,
-    concurrency: int,
-) -> list[ModelCallError | bool]:
-    """Judge and write each; return for each the fault, or whether the judge was asked."""
-    free = asyncio.Semaphore(concurrency)
-
-    async def judge(ended: AwaitingJudge) -> ModelCallError | bool:
-        conversation = ended.conversation
-        task = task_of(domain, conversation.task_id)
-        asks = needs_judge(task, conversation.outcome)
-        async with free:
-            if asks:
-                try:
-                    verdicts = await ask_judge(domain, task, conversation, client)
-                except ModelCallError as error:
-                    return error
-                conversation = with_verdicts(conversation, verdicts)
-            asked = counts.pop((conversation.task_id, conversation.trial))
-            writer.commit(conversation, dict(Counter(ended.counts) + Counter(asked)))
-        return asks
-
-    async with client:
-        return await asyncio.gather(*map(judge, pending))

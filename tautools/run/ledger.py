@@ -16,6 +16,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tautools.run.folder import SettingFolder
-
 Key: TypeAlias = tuple[str, str, int]
 """Setting id, task id, trial."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_BARE_NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\]+", re.DOTALL)
+"""Of a file in the folder of conversations; a row that names another place is none of ours."""
 
 
 class VoidedRow(Record):
@@ -62,19 +64,19 @@ class Ledger:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._read_to: dict[str, int] = {}
+        self._read_to: Counter[str] = Counter()
         self._rows: dict[Key, list[CommitRow]] = {}
         self._void: set[tuple[str, int, str]] = set()
 
     def refresh(self) -> Ledger:
         """Read what writers have added since the last time, and return this ledger."""
         sizes = {path: path.stat().st_size for path in sorted((self.folder / "ledger").glob("*.jsonl"))}
-        if any(size < self._read_to.get(path.name, 0) for path, size in sizes.items()):
+        if any(size < self._read_to[path.name] for path, size in sizes.items()):
             self._start_over()  # a file was cut by someone: what it held then is not to be trusted
         for path, size in sizes.items():
-            start = self._read_to.get(path.name, 0)
+            start = self._read_to[path.name]
             if size > start:
-                self._read_to[path.name] = start + self._read(read_span(path, start, size - start))
+                self._read_to[path.name] += self._read(read_span(path, start, size - start))
         return self
 
     def rows(self, setting_id: str | None = None) -> dict[Key, CommitRow]:
@@ -108,7 +110,7 @@ class Ledger:
             self._void.add((void.file, void.offset, void.sha256))
             return
         row = _parse(CommitRow, line)
-        if row is not None and row.outcome is not Outcome.INFRA and _is_bare_name(row.location.file):
+        if row is not None and row.outcome is not Outcome.INFRA and _BARE_NAME.fullmatch(row.location.file):
             self._rows.setdefault(row.key, []).append(row)
 
     def _first(self, rows: list[CommitRow], sizes: dict[str, int]) -> CommitRow | None:
@@ -154,12 +156,6 @@ def read_conversation(folder: Path, row: CommitRow) -> Conversation:
     return found
 
 
-def rows_of(folder: SettingFolder) -> list[CommitRow]:
-    """Return a setting's finished conversations, by task and trial."""
-    rows = Ledger(folder.path).refresh().rows(folder.id).values()
-    return sorted(rows, key=lambda row: (not row.task_id.isdecimal(), row.task_id.zfill(8), row.trial))
-
-
 def intact(folder: Path, row: CommitRow) -> bool:
     """Whether the conversation's bytes are there and hash to what the row says."""
     return _bytes(folder, row) is not None
@@ -196,10 +192,6 @@ def _bytes(folder: Path, row: CommitRow) -> bytes | None:
     except FileNotFoundError:
         return None
     return raw if hashlib.sha256(raw).hexdigest() == row.location.sha256 else None
-
-
-def _is_bare_name(name: str) -> bool:
-    return bool(name) and "/" not in name and "\\" not in name and name not in {".", ".."}
 
 
 class AwaitingJudge(Record):

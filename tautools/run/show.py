@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.errors import BenchError, ParamsError, RecordError
 from tautools.records import Outcome, canonical_json
-from tautools.run.folder import domain_of, read_setting, results_of, task_of
-from tautools.run.ledger import read_conversation, read_ledger, rows_of
+from tautools.run.folder import read_setting, results_of
+from tautools.run.ledger import read_ledger
 from tautools.run.trajectory import actions_of, interleaved
 from tautools.run.worker import running
 
@@ -46,13 +46,13 @@ def choose_folders(
         When nothing fits, naming what there is.
     """
     every = results_of(workspace)
-    fitting = [
-        folder
-        for folder in every
-        if env in {None, folder.setting.env}
-        and strategy in {None, folder.setting.strategy.value}
-        and model in {None, folder.path.name, folder.setting.agent.model, folder.id}
-    ]
+
+    def fits(folder: SettingFolder) -> bool:
+        setting = folder.setting
+        models = {None, folder.path.name, setting.agent.model, folder.id}
+        return env in {None, setting.env} and strategy in {None, setting.strategy.value} and model in models
+
+    fitting = [folder for folder in every if fits(folder)]
     if fitting or not (env or strategy or model):
         return fitting
     there = "\n".join(f"{each.setting.env} {each.setting.strategy.value} {each.path.name}" for each in every)
@@ -109,7 +109,7 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
     ParamsError
         When it is not finished, naming what is.
     """
-    rows = rows_of(folder)
+    rows = folder.rows()
     row = next((row for row in rows if row.task_id == task_id and trial in {None, row.trial}), None)
     if row is not None:
         return row
@@ -147,7 +147,7 @@ def follow(folder: SettingFolder, which: Running, *, poll_s: float = 0.2) -> Ite
         latest = next(same, None)
     row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
     if row is not None and row.writer == which.owner.get("writer"):
-        yield from interleaved(read_conversation(folder.path, row))[seen:]
+        yield from interleaved(folder.conversation(row))[seen:]
 
 
 class MadeCall(NamedTuple):
@@ -200,7 +200,7 @@ def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall
 def expected_of(folder: SettingFolder, task_id: str) -> list[MadeCall] | None:
     """Return a task's reference actions as calls; None when the benchmark is not installed as it was then."""
     try:
-        reference = task_of(domain_of(folder), task_id).reference
+        reference = folder.task(task_id).reference
     except BenchError:
         return None
     return [MadeCall(each.name, dict(each.arguments), each.requestor) for each in reference]
@@ -227,7 +227,7 @@ def _align_tools(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> It
 
 def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
     """Return everything about one conversation as a program reads it."""
-    conversation = read_conversation(folder.path, row)
+    conversation = folder.conversation(row)
     expected = expected_of(folder, row.task_id)
     return {
         "folder": str(folder.path),

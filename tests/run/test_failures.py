@@ -13,7 +13,7 @@ from tautools.cli.analysis import rescore_command as rescore
 from tautools.records import Conversation, ModelConfig, Outcome, Setting, Strategy, TrajectoryAction
 from tautools.run import results_of, run_cell
 from tautools.run.failures import failures_of
-from tautools.run.ledger import read_conversation, rows_of
+from tautools.run.ledger import read_conversation
 from tautools.run.trajectory import actions_of
 
 
@@ -34,7 +34,7 @@ def test_every_failed_conversation_has_a_cause_and_every_passed_one_has_none(res
     for folder in results_of(results):
         found = list(failures_of(folder))
         assert {(each.row.task_id, each.row.trial) for each in found} == {
-            (row.task_id, row.trial) for row in rows_of(folder) if row.outcome is Outcome.FAILED
+            (row.task_id, row.trial) for row in folder.rows() if row.outcome is Outcome.FAILED
         }
         assert found
         assert all(each.causes and each.analysis.scorer_reward == 0 for each in found)
@@ -52,7 +52,7 @@ def test_the_same_records_give_the_same_answer(results):
 
 def test_deeds_are_read_off_messages_where_a_record_does_not_have_them(results):
     for folder in results_of(results):
-        for row in rows_of(folder):
+        for row in folder.rows():
             kept = read_conversation(folder.path, row)
             older = kept.model_copy(update={"actions": []})
             assert [(d.call, json.loads(d.arguments or "{}"), d.text) for d in actions_of(older, folder.setting)] == [

@@ -8,7 +8,7 @@ import pytest
 from made_conversations import made_conversation, made_setting
 
 from tautools.records import Outcome
-from tautools.run.exporters.tau_bench import write_view
+from tautools.run.exporters import write_view
 from tautools.run.ledger import read_ledger
 
 SETTING = made_setting()

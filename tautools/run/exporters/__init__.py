@@ -1,25 +1,30 @@
-"""Writes finished conversations in another tool's format."""
+"""Finished conversations in another tool's format.
+
+`num_trials-<n>.json`, tau-bench's own list of results, is a view of the ledger that is always written as a whole: it
+holds every finished conversation of the setting with a trial below n, so running a part of the tasks never makes it
+smaller. A conversation that ended in a user_error has the reward null: no fault is turned into a score of 0.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tautools.errors import ParamsError
+from tautools.errors import ParamsError, RecordError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Outcome
 from tautools.run.exporters.tau2 import tau2_results
-from tautools.run.exporters.tau_bench import tau_bench_results
-from tautools.run.ledger import rows_of
+from tautools.run.ledger import read_conversation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder
-__all__ = ["ExportFormat", "ExportedFile", "export"]
 
 
 class ExportFormat(StrEnum):
@@ -66,18 +71,85 @@ def export(
     BenchError
         When the benchmark that the format needs is not there.
     """
-    rows = [row for row in rows_of(folder) if num_trials is None or row.trial < num_trials]
+    rows = [row for row in folder.rows() if num_trials is None or row.trial < num_trials]
     if not rows:
         raise ParamsError(
             f"Nothing is finished in {folder.path}.", next_step="Run the cell with `tautools run`, or choose another."
         )
-    trials = num_trials or max(row.trial for row in rows) + 1
     tau2 = kind is ExportFormat.TAU2
-    path = out or folder.path / ("tau2_results.json" if tau2 else f"num_trials-{trials}.json")
+    path = out or (folder.path / "tau2_results.json" if tau2 else _view_path(folder.path, num_trials, rows))
     if path.is_dir():
         raise ParamsError(f"{path} is a folder.", next_step="Name a file with --out.")
-    results = tau2_results(folder, rows) if tau2 else tau_bench_results(folder.path, rows, num_trials=trials)
+    results = tau2_results(folder, rows) if tau2 else _tau_bench_results(folder.path, rows, order=())
     ensure_folder(path.parent)
-    write_atomic(path, orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+    _write_json(path, results)
     failed = sum(row.outcome is Outcome.USER_ERROR for row in rows)
     return ExportedFile(path, kind, len(rows), failed, simulated=any(row.simulated for row in rows))
+
+
+def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int | None = None, order: Sequence[str]) -> Path:
+    """Write tau-bench's view of a setting's results and return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        The setting's folder.
+    rows : iterable of CommitRow
+        What is finished.
+    num_trials : int, optional
+        Trials 0 to num_trials - 1 are shown; all that there are when not given.
+    order : sequence of str
+        Task ids in the benchmark's order; within a trial, results follow it.
+    """
+    shown = [row for row in rows if num_trials is None or row.trial < num_trials]
+    path = _view_path(folder, num_trials, shown)
+    _write_json(path, _tau_bench_results(folder, shown, order=order))
+    return path
+
+
+def _view_path(folder: Path, num_trials: int | None, rows: Iterable[CommitRow]) -> Path:
+    return folder / f"num_trials-{num_trials or 1 + max(row.trial for row in rows)}.json"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _tau_bench_results(folder: Path, rows: Iterable[CommitRow], *, order: Sequence[str]) -> list[dict[str, Any]]:
+    place = {task_id: index for index, task_id in enumerate(order)}
+    by_trial = sorted(rows, key=lambda row: (row.trial, place.get(row.task_id, len(place)), row.task_id.zfill(8)))
+    return [entry for row in by_trial if (entry := _tau_bench_result(folder, row)) is not None]
+
+
+_INFO = {
+    *("outcome", "reward_info", "setting_id", "seed", "started_at", "finished_at", "simulated"),
+    *("error", "imported"),  # only where there is one
+}
+
+
+def _tau_bench_result(folder: Path, row: CommitRow) -> dict[str, Any] | None:
+    try:
+        conversation = read_conversation(folder, row)
+    except RecordError:  # damaged since it was planned: the next run finds it and repeats it
+        return None
+    info = conversation.model_dump(mode="json", include=_INFO)
+    info["reward_info"] = conversation.reward_info or None
+    task_id = row.task_id
+    return {
+        "task_id": int(task_id) if task_id.isdecimal() and str(int(task_id)) == task_id else task_id,
+        "reward": row.reward,
+        "info": {name: value for name, value in info.items() if value or name not in {"error", "imported"}},
+        "traj": _with_tool_names(conversation.messages),
+        "trial": row.trial,
+    }
+
+
+def _with_tool_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages as tau-bench keeps them: a tool's answer has the tool's name beside the id of the call."""
+    names: dict[str, str] = {}
+    named = []
+    for message in messages:
+        names.update({call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())})
+        answered = names.get(message.get("tool_call_id", ""))
+        named.append(message if answered is None else {**message, "name": answered})
+    return named

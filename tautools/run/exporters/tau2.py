@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.agents.text import read_action
 from tautools.errors import BenchError
 from tautools.records import Outcome, Role, Strategy
-from tautools.run.folder import domain_of, task_of
-from tautools.run.ledger import is_tool_output, read_calls, read_conversation
+from tautools.run.ledger import is_tool_output, read_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tautools.bench.types import Domain, Task
-    from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Setting
+    from tautools.bench.types import Task
+    from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig
     from tautools.run.folder import SettingFolder
 
 
@@ -245,27 +244,25 @@ def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, 
             f"tau2-bench's format holds tasks of tau2, and {folder.path} is of {folder.setting.bench}.",
             next_step="Export it with --format tau-bench.",
         )
-    domain = domain_of(folder)
+    domain = folder.domain
     order = {task_id: index for index, task_id in enumerate(domain.tasks)}
     in_order = sorted(rows, key=lambda row: (row.trial, order.get(row.task_id, len(order))))
-    conversations = [read_conversation(folder.path, row) for row in in_order]
+    conversations = [folder.conversation(row) for row in in_order]
     calls: dict[tuple[str, int], list[CallRecord]] = defaultdict(list)
     for call in read_calls(folder.path):
         if call.setting_id in {"", folder.id}:
             calls[call.task_id, call.trial].append(call)
-    tasks = [task_of(domain, each).source_task for each in dict.fromkeys(each.task_id for each in conversations)]
+    tasks = [folder.task(each).source_task for each in dict.fromkeys(each.task_id for each in conversations)]
     return {
         "timestamp": _iso_time(time.time()),
-        "info": _info(folder, domain, rows),
+        "info": _info(folder, rows),
         "tasks": [each if isinstance(each, dict) else each.model_dump(mode="json") for each in tasks],
-        "simulations": [
-            _simulation(each, folder.setting, domain, calls[each.task_id, each.trial]) for each in conversations
-        ],
+        "simulations": [_simulation(folder, each, calls[each.task_id, each.trial]) for each in conversations],
     }
 
 
-def _info(folder: SettingFolder, domain: Domain, rows: Sequence[CommitRow]) -> dict[str, Any]:
-    setting, limits = folder.setting, folder.setting.limits
+def _info(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
+    setting, limits, domain = folder.setting, folder.setting.limits, folder.domain
     own_agent = "llm_agent" if setting.strategy is Strategy.FC else f"tautools_{setting.strategy}"
     return {
         "git_commit": f"tautools {folder.provenance.get('tautools', '')}, "
@@ -284,10 +281,8 @@ def _model(config: ModelConfig) -> dict[str, Any]:
     return {"llm": config.model, "llm_args": config.sampling.model_dump(exclude_defaults=True, exclude_none=True)}
 
 
-def _simulation(
-    conversation: Conversation, setting: Setting, domain: Domain, calls: Sequence[CallRecord]
-) -> dict[str, Any]:
-    started, finished = conversation.started_at, conversation.finished_at
+def _simulation(folder: SettingFolder, conversation: Conversation, calls: Sequence[CallRecord]) -> dict[str, Any]:
+    started, finished, task = conversation.started_at, conversation.finished_at, folder.task(conversation.task_id)
     key = f"{conversation.setting_id}/{conversation.task_id}/{conversation.trial}"
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
@@ -299,8 +294,8 @@ def _simulation(
         "termination_reason": _TERMINATION[conversation.outcome],
         "agent_cost": _cost(calls, Role.AGENT),
         "user_cost": _cost(calls, Role.USER),
-        "reward_info": _reward_info(conversation, task_of(domain, conversation.task_id), domain.reward_basis),
-        "messages": trajectory(conversation, setting.strategy, calls),
+        "reward_info": _reward_info(conversation, task, folder.domain.reward_basis),
+        "messages": trajectory(conversation, folder.setting.strategy, calls),
         "trial": conversation.trial,
         "seed": conversation.seed,
         "mode": "half_duplex",

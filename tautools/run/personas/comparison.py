@@ -157,7 +157,7 @@ def _task_unchanged(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck
     originals: dict[str, str] = {}
     if run.folder.setting.user_strategy is UserStrategy.LLM:
         with contextlib.suppress(BenchError):  # not installed: control's records are what there is
-            originals = {task_id: task.user_system for task_id, task in run.domain.tasks.items()}
+            originals = {task_id: task.user_system for task_id, task in run.folder.domain.tasks.items()}
     if control is not None:
         originals |= {task_id: plain for (task_id, _), (plain, _) in control.by_pair(_prompt_parts).items()}
     known = {pair: plain for pair, (plain, _) in run.by_pair(_prompt_parts).items() if pair[0] in originals}

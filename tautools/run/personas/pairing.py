@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tautools.bench.persona import plain_values
 from tautools.params import CONTROL
-from tautools.run.folder import domain_of, results_of
-from tautools.run.ledger import read_conversation, rows_of
+from tautools.run.folder import results_of
 from tautools.stats import PairedEffect, paired_effect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Domain, Task
+    from tautools.bench.types import Task
     from tautools.records import CommitRow, Conversation
     from tautools.run.folder import SettingFolder
 
@@ -156,8 +155,8 @@ class PersonaRun:
     @cached_property
     def conversations(self) -> Mapping[Pair, PersonaConversation]:
         """Every finished conversation by task and trial."""
-        path, rows = self.folder.path, rows_of(self.folder)
-        return {(row.task_id, row.trial): PersonaConversation(row, read_conversation(path, row)) for row in rows}
+        rows = self.folder.rows()
+        return {(row.task_id, row.trial): PersonaConversation(row, self.folder.conversation(row)) for row in rows}
 
     def by_pair(self, figure: Callable[[PersonaConversation], Figure]) -> dict[Pair, Figure]:
         """Return a figure of every conversation by task and trial."""
@@ -177,14 +176,9 @@ class PersonaRun:
         return self.by_measure(lambda each: wording(each.messages))
 
     @cached_property
-    def domain(self) -> Domain:
-        """The env that it was run on; `BenchError` when the benchmark is not installed as it was."""
-        return domain_of(self.folder)
-
-    @cached_property
     def coverage(self) -> Mapping[Pair, float]:
-        """Share of the scenario's facts that the user told, where a task has any; errors as `domain`."""
-        tasks = self.domain.tasks
+        """Share of the facts that the user told, where a task has any; `BenchError` when the benchmark is gone."""
+        tasks = self.folder.domain.tasks
         known = ((pair, each) for pair, each in self.conversations.items() if pair[0] in tasks)
         shares = ((pair, facts_coverage(tasks[pair[0]], each.messages)) for pair, each in known)
         return {pair: share for pair, share in shares if share is not None}
