@@ -29,7 +29,12 @@ error here and never a reward of 0. Errors survive pickling, so they can cross a
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    E = TypeVar("E", bound="TautoolsError")
 
 
 class TautoolsError(Exception):
@@ -193,3 +198,55 @@ class SweepError(TautoolsError):
 
 class StatsError(TautoolsError):
     """There is nothing to compute from, or the numbers contradict each other."""
+
+
+def nearest(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
+    """Return up to `most` of the known words that `word` may have been meant for, best first."""
+    import difflib  # only a mistake needs it
+
+    by_plain = {_plain(each): each for each in known}
+    return [by_plain[each] for each in difflib.get_close_matches(_plain(word), by_plain, n=most, cutoff=0.6)]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return ` Did you mean `x`?`, or nothing when no known word is near."""
+    near = nearest(word, known, most=most)
+    return f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
+
+
+def unknown_name(
+    error: Callable[..., E],
+    kind: str,
+    name: str,
+    known: Collection[str],
+    *,
+    of: str = "",
+    next_step: str = "",
+) -> E:
+    """Return the error for a name that does not exist: the nearest that do, and which there are.
+
+    Parameters
+    ----------
+    error : type
+        The error to make.
+    kind : str
+        What is named, as a person says it: `env`, `server`, `finished task`.
+    name : str
+        The name, as it was given.
+    known : collection of str
+        All names that exist.
+    of : str
+        Whose name or where it would be, with its preposition: `of airline`, `in /work/servers`.
+    next_step : str
+        What to do; by default to choose one of the known names.
+    """
+    listed = ", ".join(known) if len(known) <= 50 else f"{len(known)}, the first {next(iter(known))!r}"
+    return error(
+        f"There is no {kind} {name!r}{of and f' {of}'}.{did_you_mean(name, known, most=3)}",
+        evidence=f"Known: {listed or 'none'}.",
+        next_step=next_step or "Choose one of those.",
+    )
+
+
+def _plain(word: str) -> str:
+    return word[:200].lower().replace("-", "_")

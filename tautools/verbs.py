@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.errors import ParamsError
+from tautools.errors import ParamsError, unknown_name
 from tautools.params import RUN_OPTIONS, load_server, load_sweep, resolve_run, workspace_path, workspace_site
-from tautools.params.find import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -427,11 +426,8 @@ def _run_one(
 def _run_flags(options: dict[str, Any]) -> dict[str, Any]:
     """Return options of `tautools run`, given as keyword arguments, by the params they set."""
     for name in options.keys() - RUN_ARGUMENTS.keys():
-        raise ParamsError(
-            f"There is no option {name!r}.{did_you_mean(name, RUN_ARGUMENTS)}",
-            evidence=f"Options: {', '.join(sorted(RUN_ARGUMENTS))}.",
-            next_step="Correct the name; any other value can be set with overrides=['key=value'].",
-        )
+        correct = "Correct the name; any other value can be set with overrides=['key=value']."
+        raise unknown_name(ParamsError, "option", name, sorted(RUN_ARGUMENTS), next_step=correct)
     return {RUN_ARGUMENTS[name]: value for name, value in options.items()}
 
 

@@ -103,8 +103,8 @@ def test_an_address_is_verified(tmp_path: Path) -> None:
     [
         (lambda here: tt.run(workspace=here, envv="retail"), "There is no option 'envv'. Did you mean `env`?"),
         (lambda here: tt.run("demo", workspace=here, env="retail"), "A sweep does not take env."),
-        (lambda here: tt.run("dmo", workspace=here), "There is no sweep called 'dmo'. Did you mean `demo`?"),
-        (lambda here: tt.launch("sim-smal", workspace=here), "There is no server called 'sim-smal'. Did you mean"),
+        (lambda here: tt.run("dmo", workspace=here), "There is no sweep 'dmo'. Did you mean `demo`?"),
+        (lambda here: tt.launch("sim-smal", workspace=here), "There is no server 'sim-smal'. Did you mean"),
         (lambda here: tt.plan("demo", workspace=here / "typo"), "does not exist"),
         (lambda here: tt.run("demo", workspace=here / "typo"), "does not exist"),
         (lambda here: tt.launch("sim-large", workspace=here / "typo"), "does not exist"),

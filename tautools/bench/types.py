@@ -6,14 +6,13 @@ A `Source` knows envs and splits; a `Domain` is one env loaded once per process 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from tautools.errors import BenchError
+from tautools.errors import BenchError, unknown_name
 from tautools.records import UserStrategy
 
 if TYPE_CHECKING:
@@ -373,10 +372,4 @@ def check_known(kind: str, name: str, known: Collection[str], *, of: str = "") -
     """
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} of them, the first {next(iter(known))!r}"
-    raise BenchError(
-        f"There is no {kind} {name!r}{of and f' of {of}'}.",
-        evidence=f"The {kind}s{of and f' of {of}'} that exist: {listed}.",
-        next_step=f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Choose one of the {kind}s that exist.",
-    )
+    raise unknown_name(BenchError, kind, name, known, of=of and f"of {of}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServerError
+from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServerError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -172,11 +172,7 @@ class VerbGroup(GuardedCommand, click.Group):
         """Find the command; name the nearest ones when there is none."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from tautools.params.find import nearest  # pydantic comes with it; `--help` does without
-
-            near = nearest(args[0], known, most=2)
-            hint = f" Did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else ""
-            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+            ctx.fail(f"There is no command {args[0]!r}.{did_you_mean(args[0], known, most=2)}")
         return super().resolve_command(ctx, args)
 
 

@@ -9,13 +9,13 @@ the lean client, so thinking, tool calls and times are treated alike.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tautools.errors import CallFault, ModelCallError
+from tautools.errors import CallFault, ModelCallError, unknown_name
 from tautools.http import ConnectError
 from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
 from tautools.llm.timeouts import StreamTimeouts
@@ -47,12 +47,9 @@ def check_hosted_key(provider: str, model: str) -> None:
     litellm = _load()
     known = [str(getattr(each, "value", each)) for each in litellm.provider_list]
     if provider not in known:
-        near = difflib.get_close_matches(provider, known, n=1)
-        raise ModelCallError(
-            f"litellm knows no provider {provider!r}.",
-            fault=CallFault.REFUSED,
-            next_step=f"Did you mean {near[0]!r}?" if near else "See litellm's list of providers; vLLM is `openai`.",
-        )
+        refused = partial(ModelCallError, fault=CallFault.REFUSED)
+        see = "Correct `provider`, see litellm's list of providers; vLLM is `openai`."
+        raise unknown_name(refused, "provider", provider, known, of="of litellm", next_step=see)
     checked = litellm.validate_environment(model=_full_name(provider, model))
     if not checked["keys_in_environment"]:
         names = checked["missing_keys"] or [f"{provider.upper()}_API_KEY"]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tautools.errors import ParamsError
-from tautools.params.find import did_you_mean
+from tautools.errors import ParamsError, did_you_mean
 from tautools.params.yaml import ParamsTree, dotted
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from tautools.errors import ParamsError
+from tautools.errors import ParamsError, unknown_name
 from tautools.params.paths import shipped
 
 if TYPE_CHECKING:
@@ -45,22 +44,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SUFFIXES = (".yaml", ".yml")
-
-
-def nearest(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
-    """Return up to `most` of the known words that `word` may have been meant for, best first."""
-    by_plain = {_normalised(each): each for each in known}
-    return [by_plain[each] for each in difflib.get_close_matches(_normalised(word), by_plain, n=most, cutoff=0.6)]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean `x`?`, or nothing when no known word is near."""
-    best = nearest(word, known)
-    return f" Did you mean `{best[0]}`?" if best else ""
-
-
-def _normalised(word: str) -> str:
-    return word[:200].lower().replace("-", "_")
 
 
 def list_params(kind: Kind, workspace: Path | None = None) -> list[str]:
@@ -113,12 +96,10 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
                     return path
                 raise _misnamed(kind, path)
     known = list_params(kind, workspace)
-    raise ParamsError(
-        f"There is no {kind[:-1]} called {text!r}.{did_you_mean(text, known)}",
-        evidence=f"Known {kind}: {', '.join(known) or 'none'}.\n"
-        f"Searched: {', '.join(str(folder) for folder in _folders(kind, workspace))}.",
-        next_step=f"Choose one of these, or write <workspace>/params/{kind}/<name>.yaml.",
-    )
+    write_one = f"Choose one of these, or write <workspace>/params/{kind}/<name>.yaml."
+    error = unknown_name(ParamsError, kind[:-1], text, known, next_step=write_one)
+    error.evidence += f"\nSearched: {', '.join(str(folder) for folder in _folders(kind, workspace))}."
+    raise error
 
 
 def _folders(kind: Kind, workspace: Path | None) -> list[Path]:

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from tautools.errors import ParamsError
-from tautools.params.find import did_you_mean
+from tautools.errors import ParamsError, unknown_name
 from tautools.params.models import NAME, Params
 
 CONTROL = "control"
@@ -101,12 +100,9 @@ def choose_level(params: PersonaParams, level: str | None = None) -> Persona:
         When it has no such intensity.
     """
     if level is not None and level not in params.levels:
-        known = ", ".join(params.levels) or "none"
-        raise ParamsError(
-            f"The persona {params.name} has no intensity {level!r}.{did_you_mean(level, list(params.levels))}",
-            evidence=f"It has: {known}.",
-            next_step=f"`tautools persona show {params.name}` shows each.",
-        )
+        show = f"`tautools persona show {params.name}` shows each."
+        of = f"of the persona {params.name}"
+        raise unknown_name(ParamsError, "intensity", level, params.levels, of=of, next_step=show)
     intensity = level or params.default or ""
     parts = (params.text.strip(), params.levels.get(intensity, "").strip())
     return Persona(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tautools.errors import BenchError, ParamsError, RecordError
+from tautools.errors import BenchError, ParamsError, RecordError, unknown_name
 from tautools.records import Outcome, canonical_json
 from tautools.run.folder import read_setting, results_of
 from tautools.run.ledger import read_ledger
@@ -115,10 +115,12 @@ def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> Commit
         return row
     trials = [str(row.trial) for row in rows if row.task_id == task_id]
     tasks = list(dict.fromkeys(row.task_id for row in rows))
-    near = get_close_matches(task_id, tasks, n=5, cutoff=0.0)
-    raise ParamsError(
-        f"Task {task_id}{'' if trial is None else f', trial {trial}'} is not finished in {folder.path}.",
-        evidence=f"Finished trials of it: {', '.join(trials)}." if trials else f"Finished tasks: {', '.join(near)} …",
+    raise unknown_name(
+        ParamsError,
+        "finished trial" if trials else "finished task",
+        str(trial) if trials else task_id,
+        trials or tasks,
+        of=f"of task {task_id} in {folder.path}" if trials else f"in {folder.path}",
         next_step="Choose one of those, or watch a running one with --follow.",
     )
 

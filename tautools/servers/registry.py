@@ -22,7 +22,6 @@ newer launch of the same name.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import secrets
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError, UnknownServerError
+from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError, UnknownServerError, unknown_name
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import process_alive, this_process
@@ -114,11 +113,12 @@ class Registry:
         record = self.find(name)
         if record is not None:
             return record
-        names = [known.name for known in self.list()]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        raise UnknownServerError(
-            f"No server named {name!r} is registered in {self.folder}.",
-            evidence=f"Registered: {', '.join(near or names)}." if names else "No server is registered there.",
+        raise unknown_name(
+            UnknownServerError,
+            "server",
+            name,
+            [known.name for known in self.list()],
+            of=f"registered in {self.folder}",
             next_step=f"Start it with `tautools server up {name}`, or look with `tautools server ls`.",
         )
 

@@ -65,12 +65,12 @@ def test_an_env_and_a_source_are_loaded_once() -> None:
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda: open_source("tau3"), ["no benchmark 'tau3'", "'tau2'"]),
-        (lambda: open_source("tau2", "inspect_evals"), ["no source 'inspect_evals'", "'inspect-evals'"]),
+        (lambda: open_source("tau3"), ["no benchmark 'tau3'", "`tau2`"]),
+        (lambda: open_source("tau2", "inspect_evals"), ["no source 'inspect_evals'", "`inspect-evals`"]),
         (lambda: open_source("tau2", "inspect-evals", "/somewhere"), ["takes no path", "/somewhere"]),
-        (lambda: open_source().domain("retial"), ["no env 'retial'", "airline, retail", "Did you mean 'retail'?"]),
-        (lambda: open_source().domain("zzz"), ["no env 'zzz'", "Choose one of the envs"]),
-        (lambda: open_source().domain("retail", "tests"), ["no split 'tests'", "base, test, train", "'test'"]),
+        (lambda: open_source().domain("retial"), ["no env 'retial'", "airline, retail", "Did you mean `retail`?"]),
+        (lambda: open_source().domain("zzz"), ["no env 'zzz'", "Choose one of those"]),
+        (lambda: open_source().domain("retail", "tests"), ["no split 'tests'", "base, test, train", "`test`"]),
         (lambda: open_source().splits("retial"), ["no env 'retial'"]),
         (
             lambda: open_source().domain("banking"),
@@ -110,7 +110,7 @@ def test_all_tasks_are_chosen_by_default(retail: Domain) -> None:
     [
         (
             {"ids": ["0", "114"]},
-            ["no task '114' of retail", "tasks of retail that exist: 114", "Did you mean '14'"],
+            ["no task '114' of retail", "Known: 114, the first '0'", "Did you mean `14`"],
         ),
         ({"start_index": 200}, ["No task of retail is selected", "114 tasks", "'start_index': 200"]),
         ({"start_index": 5, "end_index": 5}, ["No task of retail is selected"]),

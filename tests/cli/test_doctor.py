@@ -183,7 +183,7 @@ def test_a_sweep_that_cannot_run_is_found_before_it_runs(tmp_path: Path) -> None
     found = _by_name(doctor(tmp_path, environ={"PATH": ""}))
     assert "unknown key `grdi`. Did you mean `grid`?" in found["sweep broken"].found
     assert found["sweep keyless"].next_step == "Set MY_KEY before tautools starts."
-    assert "There is no server called 'sim-smal'" in found["sweep serverless"].found
+    assert "There is no server 'sim-smal'" in found["sweep serverless"].found
     assert _by_name(doctor(tmp_path, environ={"MY_KEY": "secret-key"}))["sweep keyless"].status is FindingStatus.OK
 
 

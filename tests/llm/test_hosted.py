@@ -178,9 +178,9 @@ def test_one_of_two_names_for_a_key_is_enough(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ModelCallError, match="no provider 'antropic'") as raised:
+    with pytest.raises(ModelCallError, match=r"no provider 'antropic' of litellm\. Did you mean `anthropic`") as raised:
         check_hosted_key("antropic", "claude-sonnet-4-5")
-    assert raised.value.next_step == "Did you mean 'anthropic'?"
+    assert "vLLM is `openai`" in raised.value.next_step
 
 
 def test_the_model_client_loads_without_litellm_and_without_aiohttp() -> None:

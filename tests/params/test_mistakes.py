@@ -59,7 +59,7 @@ def test_the_example_itself_is_right(tmp_path: Path) -> None:
         ("name: mine", "name: ../mine", ":1:7", "it must be text of letters, digits"),
         ("name: mine", "bench: tau3\nname: mine", ":1:8", "it must be one of tau2, tau-bench. Did you mean"),
         ("  strategy: [fc]\n", "", ":2:1", "`grid.strategy` is missing"),
-        ("name: mine", "site: locl\nname: mine", ":1:7", "There is no site called 'locl'. Did you mean `local`?"),
+        ("name: mine", "site: locl\nname: mine", ":1:7", "There is no site 'locl'. Did you mean `local`?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, line: str, replacement: str, place: str, says: str) -> None:

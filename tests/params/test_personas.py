@@ -54,9 +54,9 @@ def test_a_persona_of_ones_own_is_found_first_and_needs_no_intensities(tmp_path:
     [
         ("angre", "Did you mean"),
         ("anger:storng", "Did you mean"),
-        ("anger:loud", "has no intensity 'loud'"),
-        ("control:mild", "has no intensity 'mild'"),
-        ("..", "no persona called"),
+        ("anger:loud", "no intensity 'loud' of the persona anger"),
+        ("control:mild", "no intensity 'mild' of the persona control"),
+        ("..", "no persona '..'"),
         ("../sites/local", "no persona file"),
     ],
 )

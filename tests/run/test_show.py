@@ -114,8 +114,8 @@ def test_long_texts_are_shortened_unless_asked_for_in_full(results):
     [
         (("--env", "nope"), "No results of env nope"),
         (("--task", "0"), "Several settings have results"),
-        (("--strategy", "fc", "--task", "99"), "Task 99 is not finished"),
-        (("--strategy", "fc", "--task", "0", "--trial", "5"), "Finished trials of it: 0."),
+        (("--strategy", "fc", "--task", "99"), "There is no finished task '99'"),
+        (("--strategy", "fc", "--task", "0", "--trial", "5"), "There is no finished trial '5' of task 0"),
         (("--follow",), "No such conversation is running"),
     ],
 )

@@ -90,10 +90,10 @@ def test_a_removed_or_fork_only_flag_is_explained(tmp_path: Path, flag: str, why
 
 
 def test_an_unknown_tool_parser_is_an_error_with_the_list(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="no tool parser named 'hermess'") as caught:
+    with pytest.raises(ParamsError, match="no tool parser 'hermess' of the installed vLLM") as caught:
         check(vllm(tmp_path), tmp_path, "--disable-log-stats", "--tool-call-parser", "hermess")
 
-    assert caught.value.evidence == "hermes, openai"
+    assert caught.value.evidence == "Known: hermes, openai."
 
 
 def test_flags_that_every_version_has_are_not_asked_for(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_damaged_record_hides_no_other(workspace: Path) -> None:
 def test_an_unknown_name_is_reported_with_the_nearest(workspace: Path) -> None:
     launch(simulated("sim-small"), workspace=workspace)
 
-    with pytest.raises(ServerError, match="No server named 'sim-smal'") as caught:
+    with pytest.raises(ServerError, match="There is no server 'sim-smal' registered in") as caught:
         Registry(workspace).get("sim-smal")
 
     assert "sim-small" in caught.value.evidence

@@ -145,7 +145,7 @@ def test_bad_input_ends_with_status_2_and_changes_nothing(
 def test_an_unknown_server_ends_with_status_2_and_a_next_step(call: Any, workspace: Path, words: list[str]) -> None:
     done = call(*words, status=2)
 
-    assert "No server named 'nobody'" in done.stderr
+    assert "There is no server 'nobody'" in done.stderr
     assert "Next:" in done.stderr
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOCAL, ATTACHED, DEAD, AWAY = "mine", "theirs", "dead", "away"
 UNKNOWN, ODD = "mien", "größe 1"
 
-NOT_KNOWN = r"No server named 'mien' is registered.*Registered: mine"
+NOT_KNOWN = r"There is no server 'mien' registered.*Did you mean `mine`"
 NO_NAME = r"'größe 1' cannot be the name of a server"
 NO_FIT = r"does not fit server '{}': it is attached"
 

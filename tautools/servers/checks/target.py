@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tautools.errors import ModelCallError
+from tautools.errors import ModelCallError, nearest
 from tautools.http import Http
 from tautools.llm.types import Endpoint
-from tautools.params.find import nearest
 from tautools.records import Check, Thinking
 
 if TYPE_CHECKING:

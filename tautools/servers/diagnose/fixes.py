@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tautools.params.find import nearest
+from tautools.errors import nearest
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 
 Words = Mapping[str, str]  # what the row's pattern captured

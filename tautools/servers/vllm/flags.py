@@ -17,9 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.errors import ParamsError, ShellError
+from tautools.errors import ParamsError, ShellError, did_you_mean, unknown_name
 from tautools.files import ensure_folder, packaged_yaml, write_atomic
-from tautools.params.find import did_you_mean
 from tautools.servers.vllm.command import installed_versions, packages_folders
 from tautools.shell import Shell
 
@@ -160,11 +159,8 @@ def _check_parser(words: Sequence[str], known: KnownFlags) -> None:
         return
     asked = words[words.index("--tool-call-parser") + 1]
     if asked not in known.tool_parsers:
-        raise ParamsError(
-            f"The installed vLLM has no tool parser named {asked!r}.{did_you_mean(asked, known.tool_parsers)}",
-            evidence=", ".join(sorted(known.tool_parsers)),
-            next_step="Set one of these as `tool_call_parser` in the server file.",
-        )
+        names, set_one = sorted(known.tool_parsers), "Set one of these as `tool_call_parser` in the server file."
+        raise unknown_name(ParamsError, "tool parser", asked, names, of="of the installed vLLM", next_step=set_one)
 
 
 def _unknown(name: str, known: KnownFlags) -> tuple[str, str]:
