@@ -6,11 +6,11 @@ Nothing heavy is imported here, so that `tautools --help` stays quick.
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import click
 
@@ -19,26 +19,18 @@ from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServe
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-EXIT_FINE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNFINISHED = 3
 """Some work is still pending: run the same command again."""
 EXIT_INTERRUPTED = 130
 
-_BAD_INPUT = (ParamsError, BenchError, UnknownServerError)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def exit_code(error: TautoolsError) -> int:
-    """Return 2 for bad input, 1 for everything else that went wrong."""
-    return EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILED
-
-
 def guard(function: Callable[P, R]) -> Callable[P, R]:
-    """Print a `TautoolsError` of a command on standard error, and exit with its code.
+    """Print a `TautoolsError` of a command on standard error, and exit with 2 for bad input, 1 for all else.
 
     An interrupt that the command did not handle exits with 130. Other exceptions are faults of tautools and keep their
     traceback.
@@ -49,18 +41,15 @@ def guard(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except TautoolsError as error:
-            print_and_exit(error)
+            click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
+            sys.exit(
+                EXIT_BAD_INPUT if isinstance(error, ParamsError | BenchError | UnknownServerError) else EXIT_FAILED
+            )
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
     return guarded
-
-
-def print_and_exit(error: TautoolsError) -> NoReturn:
-    """Print an error the way all commands do, then exit."""
-    click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
-    sys.exit(exit_code(error))
 
 
 class GroupedOption(click.Option):
@@ -156,9 +145,14 @@ class VerbCommand(GuardedCommand):
                 formatter.write_dl(groups[title])
 
 
-def command(*examples: str, name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function a command, named as the function if not otherwise, whose help ends with examples."""
-    return click.command(name, cls=VerbCommand, epilog="\n  ".join(["\b\nExamples:", *examples]))
+def examples_text(*examples: str, notes: str = "") -> str:
+    """Return what a command's help ends with: examples, and notes such as the exit codes below them."""
+    return "\n  ".join(["\b\nExamples:", *examples]) + (f"\n\n\b\n{notes}" if notes else "")
+
+
+def command(*examples: str, name: str | None = None, notes: str = "") -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a command, named as the function if not otherwise, whose help ends with examples and notes."""
+    return click.command(name, cls=VerbCommand, epilog=examples_text(*examples, notes=notes))
 
 
 class VerbGroup(GuardedCommand, click.Group):
@@ -179,12 +173,8 @@ class VerbGroup(GuardedCommand, click.Group):
 class LazyGroup(VerbGroup):
     """A group that knows its commands by name, and imports one only when it is called.
 
-    Parameters
-    ----------
-    verbs : mapping
-        Title of a section of the help to its commands: name to what help says of it, and to `module:attribute`.
-    same_as : mapping of str to str, optional
-        Further names of commands, which help leaves out.
+    `verbs` has the sections of the help by title: name of a command to what help says of it, and to its
+    `module:attribute`. `same_as` has further names of commands, which help leaves out.
     """
 
     def __init__(
@@ -199,26 +189,16 @@ class LazyGroup(VerbGroup):
         self.verbs = {name: verb for section in verbs.values() for name, verb in section.items()}
         self.same_as = same_as or {}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands in the order of a day's work."""
         return list(self.verbs)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
         verb = self.verbs.get(self.same_as.get(cmd_name, cmd_name))
-        if verb is None:
-            return None
-        module, _, name = verb[1].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{verb[1]} is not a click command")
-        return command
+        return None if verb is None else cast("click.Command", resolve_name(verb[1]))
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        formatter: click.HelpFormatter,
-    ) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands under their titles, without loading them."""
         width = max(map(len, self.verbs))
         for title, section in self.sections.items():

@@ -114,7 +114,7 @@ Examples:
 @click.option("--alias", "aliases", multiple=True, help="A further served name; may be given several times.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one.")
-@params_options(SimulateParams, _BEHAVIOUR, strict=True)
+@params_options(SimulateParams, _BEHAVIOUR)
 def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int, **behaviour: Any) -> None:
     """Serve a SIMULATED model that plays agent and user of the benchmark's tasks, until Ctrl-C.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 from click.shell_completion import CompletionItem
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from tautools.cli.commands import GroupedOption, ListOption
 from tautools.errors import ParamsError
 from tautools.params import RUN_OPTIONS, list_params, workspace_path, workspace_site
 from tautools.params.check import allowed_values, schema_node_at, without_none
-from tautools.params.models import RunParams
+from tautools.params.models import RoleParams, RunParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.records import Strategy
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from tautools.params import Kind
-    from tautools.params.models import RoleParams, SiteParams
     from tautools.run.folder import SettingFolder
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -40,12 +41,7 @@ class ParamsName(click.ParamType[str]):
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
 
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 - click's signature
-        incomplete: str,
-    ) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the known names, then files."""
         workspace = ctx.params.get("workspace")
         known = list_params(self.kind, workspace if isinstance(workspace, Path) else workspace_path())
@@ -53,29 +49,34 @@ class ParamsName(click.ParamType[str]):
         return items or [CompletionItem(incomplete, type="file")]
 
 
-def _existing_workspace(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path:
-    return workspace_path(value, must_exist=True)
+def stacked(*options: Callable[..., Any]) -> Callable[[F], F]:
+    """Return a decorator that adds several arguments and options, in the order in which help lists them."""
+    return lambda verb: functools.reduce(lambda inner, option: option(inner), reversed(options), verb)
 
 
-def _site(ctx: click.Context, _param: click.Parameter, value: str | None) -> SiteParams:
-    return workspace_site(ctx.params["workspace"], value)
+def gathered(name: str, build: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a decorator that adds options which the command gets as one value, made by `build` from them by name."""
+    parts = inspect.signature(build).parameters
+
+    def add(verb: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(verb)
+        def with_value(**given: Any) -> Any:
+            return verb(**{name: build(**{part: given.pop(part) for part in parts})}, **given)
+
+        return stacked(*options)(with_value)
+
+    return add
 
 
 workspace_option = click.option(
     "--workspace",
     metavar="FOLDER",
-    callback=_existing_workspace,
+    callback=lambda _ctx, _param, value: workspace_path(value, must_exist=True),
     is_eager=True,
     help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]",
 )
-"""Adds `--workspace`, a folder that must exist, as `workspace: Path`."""
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-"""Adds `--json` as `as_json: bool`."""
-
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; do nothing.")
-"""Adds `--dry-run` as `dry_run: bool`."""
-
 set_option = click.option(
     "--set",
     "overrides",
@@ -83,20 +84,19 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one value, such as agent.temperature=0.2; may be given several times.",
 )
-"""Adds `--set key=value`, several times, as `overrides: tuple[str, ...]`."""
-
 show_config_option = click.option(
     "--show-config", is_flag=True, help="Print what would be used and where each value came from; start nothing."
 )
-"""Adds `--show-config` as `show_config: bool`."""
-
 site_option = click.option(
     "--site",
     type=ParamsName("sites"),
-    callback=_site,
+    callback=lambda ctx, _param, value: workspace_site(ctx.params["workspace"], value),
     help="Where the work runs, by name or path.  [default: the workspace's own site, else this machine]",
 )
 """Adds `--site` as `site: SiteParams`; the command has `workspace_option`, too."""
+
+usual_options = stacked(workspace_option, json_option)
+site_options = stacked(site_option, set_option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,34 +109,28 @@ class ChosenResults:
     """Whether a folder or a part of the setting was named."""
 
 
-def setting_options(verb: F) -> F:
-    """Add the argument and options that name settings with results, and the workspace."""
-    for option in (
-        workspace_option,
-        click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
-        click.option("--strategy", help="Only this strategy."),
-        click.option("--env", help="Only this env."),
-        click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path)),
-    ):
-        verb = option(verb)
-    return verb
+setting_options = stacked(
+    click.argument("folder", required=False, type=click.Path(exists=True, path_type=Path)),
+    click.option("--env", help="Only this env."),
+    click.option("--strategy", help="Only this strategy."),
+    click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
+    workspace_option,
+)
+"""Adds the argument and options that name settings with results, and the workspace."""
 
 
-def results_options(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument and options that choose settings; the command gets them as a `ChosenResults`."""
+def _chosen_results(
+    folder: Path | None, workspace: Path, env: str | None, strategy: str | None, model: str | None
+) -> ChosenResults:
+    from tautools.run.show import choose_folders, folder_at
 
-    @setting_options
-    @functools.wraps(verb)
-    def chosen(folder: Path | None, workspace: Path, **options: Any) -> Any:
-        from tautools.run.show import choose_folders, folder_at
+    strategy = Strategy.FC.value if strategy == "tool-calling" else strategy
+    folders = [folder_at(folder)] if folder else choose_folders(workspace, env=env, strategy=strategy, model=model)
+    return ChosenResults(folders, workspace, bool(folder or env or strategy or model))
 
-        wanted = {name: options.pop(name) for name in ("env", "strategy", "model")}
-        if wanted["strategy"] == "tool-calling":
-            wanted["strategy"] = Strategy.FC.value
-        folders = [folder_at(folder)] if folder else choose_folders(workspace, **wanted)
-        return verb(ChosenResults(folders, workspace, bool(folder or any(wanted.values()))), **options)
 
-    return chosen
+results_options = gathered("chosen", _chosen_results, setting_options)
+"""Adds the argument and options that choose settings; the command gets them as `chosen: ChosenResults`."""
 
 
 _GROUPS = {
@@ -154,44 +148,22 @@ def run_options(*beginnings: str) -> Callable[[F], F]:
     """Add the options of a run, or those whose params begin so; `run_flags` reads them for `resolve_run`."""
     names = {name: option for name, option in RUN_OPTIONS.items() if not beginnings or name.startswith(beginnings)}
     groups = {name: title for title, starts in _GROUPS.items() for name in names if name.startswith(starts)}
-    ordered = sorted(names, key=lambda name: list(_GROUPS).index(groups[name]))
-    return params_options(RunParams, {name: names[name] for name in ordered}, groups=groups)
+    return params_options(RunParams, {name: names[name] for name in groups}, groups=groups)
 
 
 def params_options(
-    model: type[BaseModel],
-    names: Mapping[str, str],
-    *,
-    groups: Mapping[str, str] | None = None,
-    strict: bool = False,
+    model: type[BaseModel], names: Mapping[str, str], *, groups: Mapping[str, str] | None = None
 ) -> Callable[[F], F]:
-    """Add an option for each of the named fields of a params model; type and help come from the field.
+    """Add an option for each of the named fields of a params model; type, bounds and help come from the field.
 
-    Parameters
-    ----------
-    model : type
-        The params model.
-    names : mapping of str to str
-        Dotted name of a field to the option's, such as `{"tasks.limit": "--limit"}`.
-    groups : mapping of str to str, optional
-        Dotted name to the title that help lists the option under.
-    strict : bool
-        Whether the command line checks the bounds of numbers; else the params do, which say where a value came from.
+    `names` has the option of each field by its dotted name, such as `{"tasks.limit": "--limit"}`; `groups` the title
+    that help lists it under.
     """
-    options = [
-        _field_option(model, name, option, group=(groups or {}).get(name, ""), strict=strict)
-        for name, option in names.items()
-    ]
-
-    def add(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
+    titles = groups or {}
+    return stacked(*(_field_option(model, name, option, titles.get(name, "")) for name, option in names.items()))
 
 
-def _field_option(model: type[BaseModel], name: str, option: str, *, group: str, strict: bool) -> Callable[[F], F]:
+def _field_option(model: type[BaseModel], name: str, option: str, group: str) -> Callable[[F], F]:
     node = schema_node_at(model, tuple(name.split(".")))
     kind, field = without_none(node.annotation), node.field
     parts = [" ".join(((field.description if field else "") or "").replace("`", "").split())]
@@ -203,53 +175,39 @@ def _field_option(model: type[BaseModel], name: str, option: str, *, group: str,
         parts.append(f" [default: {default}]")
     more: dict[str, Any] = {"cls": GroupedOption, "default": None}
     if get_origin(kind) is dict:
-        more = {"cls": GroupedOption, "multiple": True, "metavar": "NAME=SERVER"}
+        more |= {"multiple": True, "metavar": "NAME=SERVER"}
     elif get_origin(kind) is list:
         more = {"cls": ListOption}
     elif kind in (int, float):
-        more["type"] = _number_range(kind, field.metadata if field else []) if strict else kind
+        more["type"] = _number_type(kind, field.metadata if field else [])
     return click.option(option, name.replace(".", "__"), group=group, help=" ".join(parts), **more)
 
 
-def _number_range(kind: type, rules: Sequence[Any]) -> click.ParamType[Any]:
-    bounds = {
-        end: getattr(rule, at) for rule in rules for end, at in (("min", "ge"), ("max", "le")) if hasattr(rule, at)
-    }
-    return click.IntRange(**bounds) if kind is int else click.FloatRange(**bounds)
+def _number_type(kind: type, rules: Sequence[Any]) -> Any:
+    """Return what a number on the command line must be; limits that it may not reach are left to the params."""
+    ends = {"min": "ge", "max": "le"}
+    bounds = {end: getattr(rule, name) for rule in rules for end, name in ends.items() if hasattr(rule, name)}
+    return (click.IntRange if kind is int else click.FloatRange)(**bounds) if bounds else kind
 
 
 def run_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options of `run_options` by the name of the params they set."""
     given = {name: options.get(name.replace(".", "__")) for name in RUN_OPTIONS}
     flags = {name: value for name, value in given.items() if value is not None}
-    if experts := dict(_expert(text) for text in flags.pop("experts", ())):
-        flags["experts"] = experts
-    return flags
-
-
-def _expert(text: str) -> tuple[str, str]:
-    name, equals, server = text.partition("=")
-    if not (name and equals and server):
-        raise ParamsError(
-            f"--expert {text}: this is not of the form NAME=SERVER.",
-            next_step="Write it like --expert strong=qwen3-32b-fp8; the rest of a role can be --set "
-            "experts.strong.thinking=off.",
-        )
-    return name, server
+    experts = {}
+    for text in flags.pop("experts", ()):
+        name, _, experts[name] = text.partition("=")
+        if not (name and experts[name]):
+            raise ParamsError(
+                f"--expert {text}: this is not of the form NAME=SERVER.",
+                next_step="Write it like --expert strong=qwen3-32b-fp8; the rest of a role can be --set "
+                "experts.strong.thinking=off.",
+            )
+    return flags | ({"experts": experts} if experts else {})
 
 
 def judge_role(options: Mapping[str, Any]) -> RoleParams:
-    """Return the judge that `run_options("judge.")` names.
-
-    Raises
-    ------
-    ParamsError
-        When none is named, or an address is given without a model.
-    """
-    from pydantic import ValidationError
-
-    from tautools.params.models import RoleParams
-
+    """Return the judge that `run_options("judge.")` names; none, or an address without a model, is a `ParamsError`."""
     given = {name.removeprefix("judge."): value for name, value in run_flags(options).items()}
     try:
         return RoleParams.model_validate(given)

@@ -8,11 +8,10 @@ import json
 import logging
 import threading
 import time
-from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic_core import to_jsonable_python
 
 from tautools.cli.commands import EXIT_FAILED
 from tautools.errors import TautoolsError
@@ -36,19 +35,10 @@ NOTHING_RUN = "Nothing has been run here."
 
 
 def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None = None, indent: int | None = 1) -> None:
-    """Print a value: as JSON for a program, else as text.
+    """Print a value: for a program as JSON, for a person as `text`, by default as the value's own.
 
-    Parameters
-    ----------
-    value : object
-        Lists, mappings, dataclasses, records; what has an `as_dict` is asked for it.
-    as_json : bool
-        Whether a program reads it.
-    text : str or callable, optional
-        What a person reads in its place: a text, or a function that returns one or prints by itself; the value's own
-        text by default.
-    indent : int, optional
-        Of the JSON; None gives one line.
+    Lists, mappings, dataclasses and records are values; what has an `as_dict` is asked for it. `text` may be a
+    function that returns one or prints by itself. An `indent` of None gives JSON of one line.
     """
     if as_json:
         click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain))
@@ -62,15 +52,9 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON can hold it."""
     if hasattr(value, "as_dict"):
         return value.as_dict()
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return pick(value, " ".join(field.name for field in dataclasses.fields(value)))
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return to_jsonable_python(value)
 
 
 def simulated_mark(*, simulated: bool) -> str:
@@ -87,17 +71,7 @@ def setting_title(setting: Setting) -> str:
 
 
 def plain_table(*titles: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
-    """Return a table without a frame.
-
-    Parameters
-    ----------
-    titles : str
-        The columns, in order.
-    right : sequence of str
-        Columns of numbers.
-    fold : sequence of str
-        Columns whose long words may be broken.
-    """
+    """Return a table without a frame; in `right` are columns of numbers, in `fold` those whose words may be broken."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -175,14 +149,7 @@ def watch_starts(
 ) -> dict[str, TautoolsError]:
     """Wait for all servers side by side, show how far each is, and return what went wrong, by name.
 
-    Parameters
-    ----------
-    servers : sequence of Server
-        Just launched.
-    timeout_s : float, optional
-        Most seconds to wait for each; by default only a lack of progress ends the wait.
-    quiet : bool
-        Show nothing.
+    Each may take `timeout_s`; by default only a lack of progress ends the wait.
     """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
@@ -211,12 +178,12 @@ def watch_starts(
             show(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
 
     with bars:
-        tasks = [(server, bars.add_task("starting", total=100, name=server.name)) for server in servers]
+        tasks = [bars.add_task("starting", total=100, name=server.name) for server in servers]
         # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
-        threads = [threading.Thread(target=watch, args=each, daemon=True) for each in tasks]
-        for thread in threads:
-            thread.start()
+        threads = [threading.Thread(target=watch, args=each, daemon=True) for each in zip(servers, tasks, strict=True)]
         try:
+            for thread in threads:
+                thread.start()
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.05)
         except KeyboardInterrupt:
@@ -250,15 +217,7 @@ def show_failures(failures: dict[str, TautoolsError]) -> None:
 
 @contextlib.contextmanager
 def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], None]]:
-    """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`.
-
-    Parameters
-    ----------
-    cell : Cell
-        What is run.
-    quiet : bool
-        Show nothing.
-    """
+    """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     texts = (TextColumn("{task.description}"), TextColumn("{task.fields[rate]}"))
@@ -317,13 +276,7 @@ LINE_EVERY_S = 15.0
 
 @contextlib.contextmanager
 def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
-    """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show nothing.
-    """
+    """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     text = TextColumn("{task.description}")

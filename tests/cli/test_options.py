@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,8 +183,9 @@ RUN_NAMES = {name.replace(".", "__") for name in RUN_OPTIONS}
 
 
 def _names_in(function: Callable[..., Any] | None) -> Iterator[str]:
-    """Yield the names that a command's function and its wrappers read, and the words in the module of each."""
+    """Yield the names that a command's function and its wrappers read or gather, and the words in their modules."""
     while function is not None:
+        yield from inspect.getclosurevars(function).nonlocals.get("parts", ())
         yield from (str(each.argval) for each in dis.get_instructions(function) if each.opname.startswith("LOAD_"))
         file = ast.parse(Path(function.__code__.co_filename).read_text())
         constants = (node.value for node in ast.walk(file) if isinstance(node, ast.Constant))
