@@ -21,7 +21,7 @@ from tautools.files import ensure_folder, write_new
 from tautools.params import load_server
 from tautools.params.secrets import without_secrets
 from tautools.servers import Registry, check_launch, launch_all, launch_one_job
-from tautools.servers.accelerators.probe import AcceleratorProbe
+from tautools.servers.accelerators.probe import visible_device
 from tautools.servers.backends.base import check_options
 from tautools.servers.backends.slurm import estimate_starts, job_script_text
 from tautools.servers.backends.slurm_shared import shared_job_script, without_cards
@@ -161,7 +161,7 @@ def plan(
     is, it says what is free now, when each server would start, and what could be asked for less to start sooner.
     """
     servers = layout.arranged([load_server(name, workspace=workspace, overrides=overrides) for name in names])
-    elsewhere = site.uses_slurm and AcceleratorProbe(site.device).device is None
+    elsewhere = site.uses_slurm and visible_device(site.device) is None
     if elsewhere:
         node = site_node_state(servers, site, workspace)
     else:
@@ -354,7 +354,7 @@ def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: Si
         _show_shared_job(servers, site, workspace)
         return
     # A command for a node with cards can be read on one without.
-    elsewhere = site.uses_slurm or AcceleratorProbe(site.device).device is None
+    elsewhere = site.uses_slurm or visible_device(site.device) is None
     node = (unknown_node_state if elsewhere else this_node_state)(servers, site, workspace, force=layout.force)
     for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require().places:
         params, name = place.params, place.name

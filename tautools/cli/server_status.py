@@ -26,7 +26,7 @@ from tautools.servers.accelerators.assignment import (
     stop_stale,
     wait_released,
 )
-from tautools.servers.accelerators.probe import AcceleratorProbe
+from tautools.servers.accelerators.probe import read_cards
 from tautools.servers.lease import active_lease
 from tautools.servers.metrics import poll_servers, sample_servers
 
@@ -231,7 +231,7 @@ def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, work
         for name, value in assign_cards(assign).items():
             click.echo(json.dumps({name: value}) if as_json else f"export {name}={shlex.quote(value)}")
         return
-    registry, node_cards = Registry(workspace), AcceleratorProbe().read()
+    registry, node_cards = Registry(workspace), read_cards()
     if stop_stale and confirmed:
         _stop_stale(confirmed, node_cards, registry)
     elif stop_stale:
@@ -261,7 +261,7 @@ def _stop_stale(confirmed: tuple[str, ...], node_cards: list[Card], registry: Re
 
     gone = {process.pid for process in stop_stale(confirmed, node_cards, registry, on_stopped=stopped)}
     held = [card.index for card in node_cards if gone & {process.pid for process in card.holders}]
-    if wait_released(held, AcceleratorProbe(), emit=click.echo):
+    if wait_released(held, emit=click.echo):
         click.echo(f"idle again: {', '.join(f'card {index}' for index in held)}")
 
 

@@ -26,7 +26,7 @@ from tautools.servers.accelerators.assignment import (
     stop_stale,
     wait_released,
 )
-from tautools.servers.accelerators.probe import AcceleratorProbe
+from tautools.servers.accelerators.probe import read_cards
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_gaudi_cards_carry_the_module_ids_of_this_node(node: Any) -> None:
     node("gaudi", [768, 768, 40000])
 
-    cards = AcceleratorProbe(proc=NOWHERE).read()
+    cards = read_cards(proc=NOWHERE)
 
     assert [(card.index, card.module, card.used_mib, card.total_mib) for card in cards] == [
         (0, 2, 768, 98304),
@@ -76,7 +76,7 @@ def test_gaudi_cards_carry_the_module_ids_of_this_node(node: Any) -> None:
 def test_a_gaudi_card_is_free_up_to_twice_the_idle_memory(node: Any, used: int, idle: bool) -> None:
     node("gaudi", [used])
 
-    assert AcceleratorProbe(proc=NOWHERE).read()[0].idle is idle
+    assert read_cards(proc=NOWHERE)[0].idle is idle
 
 
 @pytest.mark.parametrize("device", ["gaudi", "cuda"])
@@ -85,7 +85,7 @@ def test_the_holder_of_a_card_is_named_with_pid_age_and_command(
 ) -> None:
     node(device, [0, 0]).hold(1, sleeper.pid)
 
-    free, busy = AcceleratorProbe(proc=NOWHERE).read()
+    free, busy = read_cards(proc=NOWHERE)
 
     assert free.idle
     assert [holder.pid for holder in busy.holders] == [sleeper.pid]
@@ -105,7 +105,7 @@ def test_an_open_device_file_betrays_a_holder_that_the_table_hides(
     (descriptors / "4").symlink_to("/dev/accel/accel1")
     (tmp_path / "proc" / "meminfo").write_text("")
 
-    cards = AcceleratorProbe(proc=tmp_path / "proc").read()
+    cards = read_cards(proc=tmp_path / "proc")
 
     assert [[holder.pid for holder in card.holders] for card in cards] == [[], [sleeper.pid]]
     assert not cards[1].idle
@@ -115,7 +115,7 @@ def test_a_program_that_fails_is_reported_in_its_own_words(node: Any) -> None:
     node("gaudi", [768]).save(fail="driver is not loaded")
 
     with pytest.raises(ServerError) as error:
-        AcceleratorProbe(proc=NOWHERE).read()
+        read_cards(proc=NOWHERE)
 
     assert error.value.problem == "`hl-smi` failed with status 1, so the cards of this node are not known."
     assert error.value.evidence == "driver is not loaded"
@@ -124,7 +124,7 @@ def test_a_program_that_fails_is_reported_in_its_own_words(node: Any) -> None:
 def test_a_node_without_cards_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert AcceleratorProbe(proc=NOWHERE).read() == []
+    assert read_cards(proc=NOWHERE) == []
 
 
 @pytest.mark.parametrize(
@@ -145,16 +145,16 @@ def test_a_job_takes_only_the_cards_it_was_given(
 ) -> None:
     node(device, [0, 0, 0, 0])
 
-    assert [card.index for card in allowed_cards(AcceleratorProbe(proc=NOWHERE).read(), environ)] == indices
+    assert [card.index for card in allowed_cards(read_cards(proc=NOWHERE), environ)] == indices
 
 
 def test_cards_are_assigned_inside_a_job_by_module_and_past_a_busy_one(node: Any) -> None:
     node("gaudi", [768, 50000, 768, 768])
-    probe, job = AcceleratorProbe(proc=NOWHERE), {"SLURM_JOB_GPUS": "0,1,3"}
+    job = {"SLURM_JOB_GPUS": "0,1,3"}
 
-    assert assign_cards(2, probe=probe, environ=job) == {"HABANA_VISIBLE_MODULES": "2,7"}
+    assert assign_cards(2, environ=job) == {"HABANA_VISIBLE_MODULES": "2,7"}
     with pytest.raises(ServerError) as error:
-        assign_cards(3, probe=probe, environ=job)
+        assign_cards(3, environ=job)
     assert "3 cards are needed" in error.value.problem
     assert "2 of 3 are idle" in error.value.problem
     assert error.value.evidence.startswith("card 1: 50000 of 98304 MiB used")
@@ -254,7 +254,7 @@ def test_only_own_processes_outside_the_registry_are_stale_and_only_confirmed_on
     cards.hold(0, sleeper.pid)
     cards.hold(1, os.getpid())
     cards.hold(2, server.record.pid)
-    seen, registry = AcceleratorProbe(proc=NOWHERE).read(), Registry(workspace)
+    seen, registry = read_cards(proc=NOWHERE), Registry(workspace)
 
     stale = stale_processes(seen, registry)
 
@@ -276,7 +276,7 @@ def test_another_users_process_is_named_and_never_stale(node: Any, workspace: Pa
     with subprocess.Popen(["sleep", "600"], user="nobody") as other:
         try:
             node("cuda", [0]).hold(0, other.pid)
-            seen = AcceleratorProbe(proc=NOWHERE).read()
+            seen = read_cards(proc=NOWHERE)
 
             assert f"process {other.pid} of nobody" in seen[0].why_busy
             assert stale_processes(seen, Registry(workspace)) == []
@@ -321,10 +321,10 @@ def test_the_wait_for_a_card_is_bounded_and_ends_at_once_when_somebody_else_hold
     node: Any, sleeper: subprocess.Popen[bytes]
 ) -> None:
     cards = node("gaudi", [60000])
-    probe, messages = AcceleratorProbe(proc=NOWHERE), []
+    messages: list[str] = []
 
-    assert wait_released([0], probe, timeout_s=0.0, emit=messages.append) is False
+    assert wait_released([0], timeout_s=0.0, emit=messages.append) is False
     cards.hold(0, sleeper.pid)
-    assert wait_released([0], probe, timeout_s=600.0, emit=messages.append) is False
+    assert wait_released([0], timeout_s=600.0, emit=messages.append) is False
 
     assert messages == ["not idle after the stop: card 0 (60000 MiB)", "not idle after the stop: card 0 (50000 MiB)"]

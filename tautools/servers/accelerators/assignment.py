@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
-from tautools.servers.accelerators.probe import CARD_VARIABLES, AcceleratorProbe, Card
+from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
 from tautools.shell import group_members, stop_process
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def cards_needed(params: ServerParams, site: SiteParams) -> int:
     return params.vllm.tensor_parallel_size * math.prod(each for each in factors if isinstance(each, int))
 
 
-def site_cards(site: SiteParams, probe: AcceleratorProbe | None = None) -> list[Card]:
+def site_cards(site: SiteParams) -> list[Card]:
     """Return the cards of this node as the site knows them; empty where there are none.
 
     Raises
@@ -73,7 +73,7 @@ def site_cards(site: SiteParams, probe: AcceleratorProbe | None = None) -> list[
     if site.device == "cpu":
         return []
     try:
-        return (probe or AcceleratorProbe(None if site.device == "none" else site.device)).read()
+        return read_cards(None if site.device == "none" else site.device)
     except ServerError:
         if site.device == "none":
             return []
@@ -83,8 +83,6 @@ def site_cards(site: SiteParams, probe: AcceleratorProbe | None = None) -> list[
 def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] = os.environ) -> list[Card]:
     """Return the cards that this process may use by its environment; all when the environment names none.
 
-    Notes
-    -----
     Slurm counts cards as `hl-smi` does. With CUDA it shows a job its own cards only and numbers them from 0, so there
     `CUDA_VISIBLE_DEVICES` counts and `SLURM_JOB_GPUS` does not.
     """
@@ -99,9 +97,11 @@ def allowed_cards(cards: Sequence[Card], environ: Mapping[str, str] = os.environ
     return [card for card in cards if not indices or str(card.index) in indices]
 
 
-def assign_cards(
-    count: int, *, probe: AcceleratorProbe | None = None, environ: Mapping[str, str] = os.environ
-) -> dict[str, str]:
+def _comma_words(text: str | None) -> set[str]:
+    return {word.strip() for word in (text or "").split(",") if word.strip()}
+
+
+def assign_cards(count: int, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Choose `count` idle cards of those that this job was given; for use on the node, before vLLM starts.
 
     Returns
@@ -115,7 +115,7 @@ def assign_cards(
         When fewer are idle; the evidence names who uses the others, so that the job can be submitted again without
         this node.
     """
-    cards = allowed_cards((probe or AcceleratorProbe()).read(), environ)
+    cards = allowed_cards(read_cards(), environ)
     idle = [card for card in cards if card.idle]
     if len(idle) < count:
         raise ServerError(
@@ -136,28 +136,17 @@ def promised_cards(registry: Registry) -> dict[int, str]:
     return {card: record.name for record in holders for card in record.spec["cards"]}
 
 
-def require_cards(
-    params: ServerParams,
-    site: SiteParams,
-    registry: Registry,
-    *,
-    force: bool = False,
-    probe: AcceleratorProbe | None = None,
-) -> list[Card]:
-    """Return the cards that the server asks for, each known to be free; an empty list when it asks for none.
+def _processes_here(record: ServerRecord) -> list[int]:
+    return list(group_members(*record.process)) if record.process and record.on_this_host else []
 
-    Parameters
-    ----------
-    params : ServerParams
-        The server; `cards` are the indices it asks for.
-    site : SiteParams
-        Says which kind of cards the node has.
-    registry : Registry
-        The workspace's servers, whose cards are promised.
-    force : bool
-        Take cards that are in use.
-    probe : AcceleratorProbe, optional
-        How cards are read; the site's program by default.
+
+def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
+    """Return why a card cannot be given out, which `promised_cards` may be too; empty for a free one."""
+    return f"it belongs to server {promised[card.index]!r}" if card.index in promised else card.why_busy
+
+
+def require_cards(params: ServerParams, site: SiteParams, registry: Registry, *, force: bool = False) -> list[Card]:
+    """Return the cards that the server asks for by index, each known to be free; an empty list when it asks for none.
 
     Raises
     ------
@@ -166,7 +155,7 @@ def require_cards(
     """
     if not params.cards or params.simulated or site.device == "cpu":
         return []
-    cards = {card.index: card for card in site_cards(site, probe)}
+    cards = {card.index: card for card in site_cards(site)}
     if not cards:
         return _unreadable_cards(params, site, force=force)
     if missing := [index for index in params.cards if index not in cards]:
@@ -186,19 +175,6 @@ def require_cards(
     return [cards[index] for index in params.cards]
 
 
-def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
-    """Return why a card cannot be given out; empty for a free one.
-
-    Parameters
-    ----------
-    card : Card
-        As it was read.
-    promised : mapping
-        Cards of running servers; see `promised_cards`.
-    """
-    return f"it belongs to server {promised[card.index]!r}" if card.index in promised else card.why_busy
-
-
 def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) -> list[Card]:
     """Return cards that cannot be read here: with CUDA the index is enough, elsewhere only when it is forced."""
     if site.device == "cuda" or (force and site.device == "gaudi"):
@@ -211,14 +187,6 @@ def _unreadable_cards(params: ServerParams, site: SiteParams, *, force: bool) ->
         evidence=f"cards: {', '.join(map(str, params.cards))}; device of site {site.name}: {site.device}",
         next_step="Start it on a node with cards, take `cards` out of its file, or use --force.",
     )
-
-
-def _processes_here(record: ServerRecord) -> list[int]:
-    return list(group_members(*record.process)) if record.process and record.on_this_host else []
-
-
-def _comma_words(text: str | None) -> set[str]:
-    return {word.strip() for word in (text or "").split(",") if word.strip()}
 
 
 def gres_for(site: SiteParams, needed: int) -> str | None:
@@ -244,14 +212,8 @@ def job_share_lines(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the lines by which a job of several servers reads its cards, and those that give each server its own.
 
-    Parameters
-    ----------
-    needed : sequence of int
-        How many cards each server takes, in the order of their start.
-    site : SiteParams
-        Its device decides by which variable a server sees its cards.
-    errors : sequence of str
-        Bash words for the servers' error files, where it is also written when the cards are in use.
+    `needed` says how many each takes, in the order of their start; `errors` are Bash words for the servers' error
+    files, where it is also written when the cards are in use.
     """
     variable = CARD_VARIABLES.get(site.device)
     if variable is None or not sum(needed):
@@ -281,11 +243,7 @@ def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
 
 
 def wait_released(
-    indices: Collection[int],
-    probe: AcceleratorProbe,
-    *,
-    timeout_s: float = RELEASE_TIMEOUT_S,
-    emit: Callable[[str], None],
+    indices: Collection[int], *, timeout_s: float = RELEASE_TIMEOUT_S, emit: Callable[[str], None]
 ) -> bool:
     """Wait until the memory of the cards is back at idle; return whether it is.
 
@@ -293,8 +251,6 @@ def wait_released(
     ----------
     indices : collection of int
         The cards, by index.
-    probe : AcceleratorProbe
-        Reads them.
     timeout_s : float
         Most seconds to wait. A process that is seen to use a card ends the wait for it: it will not be idle.
     emit : callable
@@ -304,7 +260,7 @@ def wait_released(
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            busy = [card for card in probe.read() if card.index in indices and not card.idle]
+            busy = [card for card in read_cards() if card.index in indices and not card.idle]
         except TautoolsError as error:
             emit(f"the cards cannot be read: {error.problem}")
             return False

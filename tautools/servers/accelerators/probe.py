@@ -31,14 +31,13 @@ Device = Literal["gaudi", "cuda"]
 CARD_VARIABLES: dict[str, str] = {"gaudi": "HABANA_VISIBLE_MODULES", "cuda": "CUDA_VISIBLE_DEVICES"}
 """By device: the environment variable that shows a process its cards."""
 
-_PROGRAMS: dict[Device, str] = {"gaudi": "hl-smi", "cuda": "nvidia-smi"}
 _QUERIES: dict[Device, list[str]] = {
     "gaudi": ["hl-smi", "-Q", "index,module_id,memory.used,memory.total,name,uuid", "-f", "csv,noheader,nounits"],
     "cuda": ["nvidia-smi", "--query-gpu=index,memory.used,memory.total,name,uuid", "--format=csv,noheader,nounits"],
 }
 _CUDA_PROCESSES = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader,nounits"]
 
-_IDLE_MIB: dict[Device, int] = {"gaudi": 1536, "cuda": 1024}
+_IDLE_MIB: dict[str, int] = {"gaudi": 1536, "cuda": 1024}
 """A card that uses more is busy. An idle HL-225 shows 768 MiB of 98304; an idle CUDA card next to nothing."""
 
 # The block of processes at the end of hl-smi's table: card, pid, type, name, memory. `N/A` rows do not match.
@@ -103,64 +102,54 @@ class Card:
         return f"{self.used_mib} of {self.total_mib} MiB used{who}"
 
 
-class AcceleratorProbe:
-    """Reads the cards of this node.
+def visible_device(asked: str | None = None) -> Device | None:
+    """Return what kind of cards can be read here, of the asked kind or any; None when there is no program to ask."""
+    return next((each for each in _QUERIES if asked in {None, each} and shutil.which(_QUERIES[each][0])), None)
+
+
+def read_cards(asked: str | None = None, *, proc: Path = Path("/proc")) -> list[Card]:
+    """Return every card of this node with its processes, by index; an empty list where there is no program to ask.
 
     Parameters
     ----------
-    device : str, optional
+    asked : str, optional
         `gaudi` or `cuda`; the one whose program is on PATH by default.
-    shell : Shell, optional
-        Runs the programs.
     proc : Path
         The kernel's folder of processes; another one in tests.
+
+    Raises
+    ------
+    ServerError
+        When the program fails, or prints what cannot be read.
     """
+    device = visible_device(asked)
+    if device is None:
+        return []
+    rows = _cells(_output(_QUERIES[device]))
+    users = _cuda_users() if device == "cuda" else [*_printed_users(), *_open_devices(proc)]
+    return sorted((_card(device, cells, users) for cells in rows), key=lambda card: card.index)
 
-    def __init__(self, device: str | None = None, *, shell: Shell | None = None, proc: Path = Path("/proc")) -> None:
-        self._asked = device
-        self._shell = shell or Shell()
-        self._proc = proc
 
-    @property
-    def device(self) -> Device | None:
-        """What kind of cards can be read here; None when there is no program to ask."""
-        asked = (device for device in _PROGRAMS if self._asked in {None, device})
-        return next((device for device in asked if shutil.which(_PROGRAMS[device])), None)
+def _cuda_users() -> list[tuple[str, int]]:
+    """Return uuid and pid; where processes may not be seen, `nvidia-smi` prints a sentence in brackets."""
+    rows = _cells(_output(_CUDA_PROCESSES))
+    return [(cells[0], int(cells[1])) for cells in rows if len(cells) == 2 and cells[1].isdigit()]
 
-    def read(self) -> list[Card]:
-        """Return every card with its processes, by index; an empty list on a node without cards' programs.
 
-        Raises
-        ------
-        ServerError
-            When the program fails, or prints what cannot be read.
-        """
-        device = self.device
-        if device is None:
-            return []
-        rows = _cells(self._output(_QUERIES[device]))
-        pids = self._pids(device)
-        return sorted((_card(device, cells, pids) for cells in rows), key=lambda card: card.index)
+def _printed_users() -> list[tuple[str, int]]:
+    _, _, processes = _output(["hl-smi"]).partition("Compute Processes")
+    return [(row["index"], int(row["pid"])) for row in map(_PROCESS_ROW.match, processes.splitlines()) if row]
 
-    def _pids(self, device: Device) -> list[tuple[str, int]]:
-        """Return each card, by its index or uuid, with the pids that are known to use it."""
-        if device == "cuda":
-            rows = _cells(self._output(_CUDA_PROCESSES))
-            # Where processes may not be seen it prints a sentence in brackets.
-            return [(cells[0], int(cells[1])) for cells in rows if len(cells) == 2 and cells[1].isdigit()]
-        _, _, processes = self._output(["hl-smi"]).partition("Compute Processes")
-        printed = filter(None, map(_PROCESS_ROW.match, processes.splitlines()))
-        return [*((row["index"], int(row["pid"])) for row in printed), *_open_devices(self._proc)]
 
-    def _output(self, argv: list[str]) -> str:
-        done = self._shell.run(argv, timeout_s=20.0)
-        if done.exit_code != 0:
-            raise ServerError(
-                f"`{argv[0]}` failed with status {done.exit_code}, so the cards of this node are not known.",
-                evidence=(done.stderr or done.stdout).strip()[-500:],
-                next_step=f"Run `{' '.join(argv)}` by hand; a driver that does not answer needs the administrators.",
-            )
-        return done.stdout
+def _output(argv: list[str]) -> str:
+    done = Shell().run(argv, timeout_s=20.0)
+    if done.exit_code != 0:
+        raise ServerError(
+            f"`{argv[0]}` failed with status {done.exit_code}, so the cards of this node are not known.",
+            evidence=(done.stderr or done.stdout).strip()[-500:],
+            next_step=f"Run `{' '.join(argv)}` by hand; a driver that does not answer needs the administrators.",
+        )
+    return done.stdout
 
 
 def _cells(text: str) -> list[list[str]]:
@@ -168,20 +157,21 @@ def _cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in rows if any(cell.strip() for cell in cells)]
 
 
-def _card(device: Device, cells: list[str], pids: list[tuple[str, int]]) -> Card:
-    """Read one line of a query; cells may carry units."""
+def _card(device: Device, cells: list[str], users: list[tuple[str, int]]) -> Card:
+    """Read one line of a query; cells may carry units, and CUDA's lines have no module."""
     try:
         *numbers, name, uuid = cells
-        index, *module, used, total = (int(float(number.split()[0])) for number in numbers)
-        (module_id,) = module if device == "gaudi" else (index, *module)
+        index, *rest = (int(float(number.split()[0])) for number in numbers)
+        module, used, total = rest if device == "gaudi" else (index, *rest)
     except (IndexError, ValueError) as error:
+        program = _QUERIES[device][0]
         raise ServerError(
-            f"The output of `{_PROGRAMS[device]}` for a card cannot be read.",
+            f"The output of `{program}` for a card cannot be read.",
             evidence=", ".join(cells)[:300],
-            next_step=f"Run `{_PROGRAMS[device]}` by hand; if all is well there, tautools does not know its format.",
+            next_step=f"Run `{program}` by hand; if all is well there, tautools does not know its format.",
         ) from error
-    holders = map(_card_process, sorted({pid for card, pid in pids if card in {uuid, str(index)}}))
-    return Card(device, index, module_id, used, total, name, uuid, tuple(filter(None, holders)))
+    holders = map(_card_process, sorted({pid for card, pid in users if card in {uuid, str(index)}}))
+    return Card(device, index, module, used, total, name, uuid, tuple(filter(None, holders)))
 
 
 def _card_process(pid: int) -> CardProcess | None:

@@ -130,10 +130,9 @@ class LocalBackend(Backend):
         stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=emit)
         if record.spec.get("cards") and not record.simulated:
             from tautools.servers.accelerators.assignment import RELEASE_TIMEOUT_S, wait_released
-            from tautools.servers.accelerators.probe import AcceleratorProbe
 
             longest_s = float(record.spec.get("release_timeout_s", RELEASE_TIMEOUT_S))
-            wait_released(record.spec["cards"], AcceleratorProbe(), timeout_s=longest_s, emit=emit)
+            wait_released(record.spec["cards"], timeout_s=longest_s, emit=emit)
 
 
 def routable_host(bound: str, reach: str | None = None) -> str:
