@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from tautools.files import packaged_yaml
-from tautools.servers.diagnose.fixes import automatic_fix
+from tautools.servers.diagnose.fixes import FIXES
 from tautools.servers.vllm.log import LogMessage, read_messages
 
 if TYPE_CHECKING:
@@ -27,35 +27,24 @@ the server is dead; `tool_call_text` and `empty_text`, an answer without an erro
 
 _IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "log", "late")
 
-_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(?P<kind>\w*(?:Error|Exception|Exit|Interrupt))\b:?\s*(?P<text>.*)$")
+_ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b")
 _ENGINE_PROCESSES = ("EngineCore", "Worker")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFailure:
-    """A row of `failures.yaml`. `cause` and `fix` may name what a pattern captures, in braces."""
+    """A row of `failures.yaml`, which says what each field is."""
 
     id: str
-    """Its number in docs/servers.md."""
     kind: str
-    """A word for programs."""
-    when: tuple[str, ...]
-    """Where it applies; see `When`."""
-    patterns: tuple[re.Pattern[str], ...]
-    """Searched in a line without its prefix; one of them is enough."""
+    when: list[When]
+    pattern: re.Pattern[str]
+    """All of its patterns in one: a log has thousands of lines, and one search is faster."""
     cause: str
     fix: str
-    """What a person should do."""
-    auto: str | Mapping[str, Any] | None = None
-    """The automatic fix; see `fixes`."""
-    only_if: frozenset[int | str] = frozenset()
-    """Exit statuses and Slurm states, or `unknown`, of which one must come with the line; empty when it is enough."""
-
-    def match(self, text: str) -> re.Match[str] | None:
-        """Return the leftmost match in a line, if any pattern fits."""
-        matches = [match for pattern in self.patterns if (match := pattern.search(text))]
-        return min(matches, key=lambda match: match.start(), default=None)
+    auto: Mapping[str, Any] = field(default_factory=dict)
+    only_if: Sequence[int | str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +70,8 @@ class Diagnosis:
 @cache
 def known_failures() -> tuple[KnownFailure, ...]:
     """Return the rows of `failures.yaml`, in its order: within one line the first row that fits counts."""
-    return tuple(_row(**row) for row in packaged_yaml(__package__, "failures.yaml"))
-
-
-def _row(when: str | list[str], patterns: list[str], only_if: Sequence[int | str] = (), **texts: Any) -> KnownFailure:
-    places = (when,) if isinstance(when, str) else tuple(when)
-    return KnownFailure(when=places, patterns=_compiled(patterns), only_if=frozenset(only_if), **texts)
-
-
-def _compiled(patterns: list[str]) -> tuple[re.Pattern[str], ...]:
-    """Return the patterns as one where that is possible: a log has thousands of lines, and one search is faster."""
-    try:
-        return (re.compile("|".join(patterns)),)
-    except re.error:  # two of them capture the same word
-        return tuple(map(re.compile, patterns))
+    rows = packaged_yaml(__package__, "failures.yaml")
+    return tuple(KnownFailure(pattern=re.compile("|".join(row.pop("patterns"))), **row) for row in rows)
 
 
 def diagnose_log(
@@ -118,7 +95,7 @@ def diagnose_log(
         The server's params as a tree, for the automatic fix.
     """
     end, spec = {exit_code, job_state} - {None, ""} or {"unknown"}, spec or {}
-    rows = {when: [row for row in _rows(when) if not row.only_if or row.only_if & end] for when in _IN_LOGS}
+    rows = {when: [row for row in _rows(when) if not row.only_if or end & {*row.only_if}] for when in _IN_LOGS}
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
     plain = [line for line in messages if not _first_match(line.text, rows["wrapper"])]
     return (
@@ -132,30 +109,16 @@ def diagnose_log(
 
 
 def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosis | None:
-    """Return what a refused or broken request means; None when no row of the table knows it.
+    """Return what a refused or broken request means; None when no row of the table knows its message.
 
-    Parameters
-    ----------
-    text : str
-        The error's message, as the client got it.
-    server_alive : bool, optional
-        Whether the server still runs; a connection that ended means a dead server only when it does not.
+    A connection that ended means a dead server only when the server does not run any more.
     """
-    rows = [*_rows("refusal"), *(_rows("lost_connection") if server_alive is False else ())]
-    hit = _first_match(text, rows)
+    hit = _first_match(text, [*_rows("refusal"), *(_rows("lost_connection") if server_alive is False else ())])
     return _diagnosis_of(*hit, text.strip(), {}) if hit else None
 
 
 def diagnose_answer(content: str, *, reasoning: str = "", asked_tools: bool = True) -> Diagnosis | None:
-    """Return what is wrong with an answer that carries neither an error nor a tool call; None when nothing is.
-
-    Parameters
-    ----------
-    content, reasoning : str
-        The answer's text and its thinking.
-    asked_tools : bool
-        Whether the request offered tools.
-    """
+    """Return what is wrong with an answer that carries neither an error nor a tool call; None when nothing is."""
     if asked_tools and (hit := _first_match(content, _rows("tool_call_text"))):
         start = hit[1].start()
         return _diagnosis_of(*hit, content[start : start + 200], {})
@@ -169,7 +132,7 @@ def _rows(when: When) -> list[KnownFailure]:
 
 
 def _first_match(text: str, rows: Iterable[KnownFailure]) -> tuple[KnownFailure, re.Match[str]] | None:
-    return next(((row, match) for row in rows if (match := row.match(text))), None)
+    return next(((row, match) for row in rows if (match := row.pattern.search(text))), None)
 
 
 def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
@@ -184,21 +147,19 @@ def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mappin
 def _diagnosis_of(
     row: KnownFailure, match: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
 ) -> Diagnosis:
-    words = {name: value.strip() for name, value in match.groupdict().items() if value}
-    changes = automatic_fix(row.auto, words, spec)
-    cause, fix = _fill_in(row.cause, words), _fill_in(row.fix, words)
+    words = {name.rstrip("2"): value.strip() for name, value in match.groupdict().items() if value}
+    cause, fix = (
+        _PLACEHOLDER.sub(lambda name: words.get(name[1], "its own length" if name[1] == "most" else "it"), text)
+        for text in (row.cause, row.fix)
+    )
+    changes = {param: new for name, asked in row.auto.items() for param, new in FIXES[name](asked, words, spec).items()}
     return Diagnosis(row.kind, cause, fix, evidence, row.id, tuple(also), changes)
-
-
-def _fill_in(text: str, words: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda name: words.get(name[1], "its own length" if name[1] == "most" else "it"), text)
 
 
 def _first_error(lines: Iterable[LogMessage]) -> Diagnosis | None:
     text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), "")
-    return (
-        Diagnosis("unknown", text, "Read the log around this line with `tautools server logs`.", text) if text else None
-    )
+    fix = "Read the log around this line with `tautools server logs`."
+    return Diagnosis("unknown", text, fix, text) if text else None
 
 
 def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> Diagnosis:
