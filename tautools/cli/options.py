@@ -114,9 +114,9 @@ setting_options = stacked(
     click.option("--env", help="Only this env."),
     click.option("--strategy", help="Only this strategy."),
     click.option("--model", help="Only this agent model: its name, its folder's name or a setting id."),
-    workspace_option,
+    usual_options,
 )
-"""Adds the argument and options that name settings with results, and the workspace."""
+"""Adds the argument and options that name settings with results, the workspace, and `--json`."""
 
 
 def _chosen_results(

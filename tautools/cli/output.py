@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from pydantic_core import to_jsonable_python
@@ -17,7 +17,7 @@ from tautools.cli.commands import EXIT_FAILED
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tautools.run import Cell, CellResult
     from tautools.servers import Server
     from tautools.sweep import SweepEvent
+
+T = TypeVar("T")
 
 _CHECK_WORDS = {True: "ok", False: "failed", None: "does not apply"}
 
@@ -46,6 +48,15 @@ def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None =
     shown = text() if callable(text) else value if text is None else text
     if shown is not None:
         click.echo(str(shown))
+
+
+def emit_each(values: Sequence[T], show: Callable[[T], None], *, as_json: bool) -> None:
+    """Print values: as one JSON list for a program, else each as `show` prints it."""
+    if as_json:
+        emit(values, as_json=True)
+        return
+    for value in values:
+        show(value)
 
 
 def _plain(value: Any) -> Any:
@@ -70,14 +81,22 @@ def setting_title(setting: Setting) -> str:
     return words + simulated_mark(simulated=setting.simulated)
 
 
-def plain_table(*titles: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
-    """Return a table without a frame; in `right` are columns of numbers, in `fold` those whose words may be broken."""
+def plain_table(
+    *titles: str, rows: Iterable[Iterable[object]] = (), right: Sequence[str] = (), fold: Sequence[str] = ()
+) -> Table:
+    """Return a table without a frame; in `right` are columns of numbers, in `fold` those whose words may be broken.
+
+    Values of `rows` are shown as their text is, without markup; a `rich.text.Text` keeps its style.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left",
                          overflow="fold" if title in fold else "ellipsis")  # fmt: skip
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return table
 
 

@@ -119,7 +119,6 @@ Files of --format tau2 are for tau2-bench's own viewer and metrics.
               help="tau2: tau2-bench's results; tau-bench: v1's list.")  # fmt: skip
 @click.option("--num-trials", type=click.IntRange(1), help="Only trials below this.  [default: all]")
 @click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: next to the results]")
-@json_option
 @results_options
 def export_command(
     chosen: ChosenResults, kind: str, num_trials: int | None, out: Path | None, *, as_json: bool

@@ -14,9 +14,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tautools.cli.analysis import print_analysis
-from tautools.cli.commands import VerbCommand
-from tautools.cli.options import ChosenResults, json_option, results_options
+from tautools.bench.analysis.failures import ABSENT, ActionStatus, FieldError
+from tautools.cli.commands import command
+from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
@@ -36,146 +36,105 @@ from tautools.run.show import (
 from tautools.run.trajectory import interleaved, made_by_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from tautools.bench.analysis.failures import ActionMatch, FailureAnalysis, FieldDifference
     from tautools.records import CommitRow, Conversation
     from tautools.run.folder import SettingFolder
     from tautools.run.show import MadeCall
 
-
-SHORT = 400
+_SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""
-
+_SHORT_VALUE = 60
+"""Characters of a value in the causes of a failure."""
 _SHORT_NAME = 30
 """Characters of a task's id that fit into a heading; telecom has ids of 250."""
 _STYLES = {"system": "bright_black", "user": "cyan", "assistant": "green", "tool": "yellow"}
-_MARKS = {
-    "same": "[green]same[/]",
-    "differs": "[red]differs[/]",
-    "missing": "[red]missing[/]",
-    "more": "[bright_black]more[/]",
-}
-
-
-_console = partial(Console, highlight=False)
-
-
-class Transcript:
-    """Prints messages one by one."""
-
-    def __init__(self, *, full: bool = False) -> None:
-        self._full = full
-        self._console = _console()
-
-    def head(self, folder: SettingFolder, task_id: str, trial: int) -> None:
-        """Print what conversation this is."""
-        task = f"task {escape(task_id)}, trial {trial}"
-        short = len(task_id) <= _SHORT_NAME
-        self._console.rule(setting_title(folder.setting) + (f"  {task}" if short else ""))
-        if not short:
-            self._console.print(task, soft_wrap=True)
-
-    def message(self, message: Mapping[str, Any]) -> None:
-        """Print one message, an expert's under its name; tool results and the system prompt are shortened.
-
-        What a customer with tools calls stands as `user` with an arrow, what came back as `user tool`.
-        """
-        role = "tool" if is_tool_output(message) else str(message["role"])
-        text = str(message.get("content") or "")
-        if role in {"tool", "system"} and not self._full:
-            text = _shortened(text)
-        style = _STYLES.get("user" if made_by_user(message) else role, "")
-        who = "user" if made_by_user(message) else str(message.get("expert") or role)
-        who = "user tool" if made_by_user(message) and role == "tool" else escape(who)
-        if text:
-            self._console.print(f"[bold {style}]{who:>9}[/]  [{style}]{escape(text)}[/]")
-        for call in message.get("tool_calls") or ():
-            made = f"{call['function']['name']}({call['function']['arguments']})"
-            self._console.print(f"[bold {style}]{who:>9}[/]  → {escape(made)}")
-
-
-def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
-    """Print a finished conversation, then what it came to."""
-    transcript = Transcript(full=full)
-    transcript.head(folder, row.task_id, row.trial)
-    conversation = folder.conversation(row)
-    for message in interleaved(conversation):
-        transcript.message(message)
-    _print_result(folder, row, conversation)
-
-
-def print_outcome(folder: SettingFolder, task_id: str, trial: int) -> None:
-    """Print what a conversation came to that was followed; it may have been lost instead."""
-    row = read_ledger(folder.path).get((folder.id, task_id, trial))
-    if row is None:
-        _console().print("It ended without a result and is pending again.")
-        return
-    _print_result(folder, row, folder.conversation(row))
+_MARKS = {"same": "green", "differs": "red", "missing": "red", "more": "bright_black"}
 
 
 def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
     """Print one line for each setting."""
-    any_imported = any(_imported_rows(rows) for _, rows in found)
-    table = plain_table("env", "strategy", "model", "finished", *(["imported"] * any_imported), "passed", "folder")
+    any_imported = any(_imported(rows) for _, rows in found)
+    lines = []
     for folder, rows in found:
         setting = folder.setting
-        model = escape(setting.agent.model) + (" SIMULATED" if setting.simulated else "")
-        counts = (str(len(rows)), *([str(_imported_rows(rows))] * any_imported), _rate(rows))
-        table.add_row(escape(setting.env), setting.strategy.value, model, *counts, escape(_short(folder.path)))
+        model = setting.agent.model + (" SIMULATED" if setting.simulated else "")
+        counts = (len(rows), *([_imported(rows)] * any_imported), _rate(rows))
+        lines.append((setting.env, setting.strategy.value, model, *counts, _short_path(folder.path)))
+    titles = ("env", "strategy", "model", "finished", *(["imported"] * any_imported), "passed", "folder")
+    table = plain_table(*titles, rows=lines)
     console = table_console()
     if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
         console.print(table)
         return
     for folder, rows in found:  # too narrow for the table, which would break the folders' names
         console.print(f"{setting_title(folder.setting)}: {_finished(rows)} finished, {_rate(rows)} passed")
-        console.print(Text(f"  {_short(folder.path)}"), soft_wrap=True)
-
-
-def _rate(rows: Sequence[CommitRow]) -> str:
-    passed, scored = passed_and_scored(rows)
-    return f"{passed}/{scored}" if scored else "n = 0"
+        console.print(Text(f"  {_short_path(folder.path)}"), soft_wrap=True)
 
 
 def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     """Print one line for each finished conversation of a setting."""
-    figures = ("trial", "outcome", "reward", "calls", "tools", "output tokens", "took")
-    table = plain_table("task", *figures, fold=["task"])
+    lines = []
     for row in rows:
-        table.add_row(
-            escape(row.task_id),
-            str(row.trial),
-            row.outcome.value,
-            _figure(row.reward),
-            str(row.model_calls),
-            str(row.tool_calls),
-            "–" if row.imported and not row.output_tokens else str(row.output_tokens),
-            _took(row),
-        )
-    console = _console()
+        tokens = "–" if row.imported and not row.output_tokens else row.output_tokens
+        figures = (_figure(row.reward), row.model_calls, row.tool_calls, tokens, _took(row))
+        lines.append((row.task_id, row.trial, row.outcome.value, *figures))
+    titles = ("task", "trial", "outcome", "reward", "calls", "tools", "output tokens", "took")
+    console = Console(highlight=False)
+    console.print(plain_table(*titles, rows=lines, fold=["task"]))
     passed, scored = passed_and_scored(rows)
-    console.print(table)
     marked = "; SIMULATED" if folder.setting.simulated else ""
     console.print(f"{_finished(rows)} finished, {passed} of {scored} passed{marked}")
     if awaiting_judge := folder_judging_note(folder, {row.task_id for row in rows}):
         console.print(awaiting_judge)
 
 
+def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
+    """Print a finished conversation, then what it came to."""
+    _print_head(folder, row.task_id, row.trial)
+    conversation = folder.conversation(row)
+    for message in interleaved(conversation):
+        _print_message(message, full=full)
+    _print_result(folder, row, conversation)
+
+
+def _print_head(folder: SettingFolder, task_id: str, trial: int) -> None:
+    """Print what conversation this is."""
+    task = f"task {escape(task_id)}, trial {trial}"
+    short = len(task_id) <= _SHORT_NAME
+    console = Console(highlight=False)
+    console.rule(setting_title(folder.setting) + (f"  {task}" if short else ""))
+    if not short:
+        console.print(task, soft_wrap=True)
+
+
+def _print_message(message: Mapping[str, Any], *, full: bool) -> None:
+    """Print one message, an expert's under its name; tool results and the system prompt are shortened.
+
+    What a customer with tools calls stands as `user` with an arrow, what came back as `user tool`.
+    """
+    by_user = made_by_user(message)
+    role = "tool" if is_tool_output(message) else str(message["role"])
+    text = str(message.get("content") or "")
+    if role in {"tool", "system"} and not full and len(text) > _SHORT:
+        text = f"{text[:_SHORT]} … ({len(text)} characters)"
+    style = _STYLES.get("user" if by_user else role, "")
+    who = str(message.get("expert") or role)
+    if by_user:
+        who = "user tool" if role == "tool" else "user"
+    calls = (call["function"] for call in message.get("tool_calls") or ())
+    lines = [(text, style)] if text else []
+    lines += [(f"→ {call['name']}({call['arguments']})", "") for call in calls]
+    for line in lines:
+        Console(highlight=False).print(Text.assemble((f"{who:>9}", f"bold {style}"), "  ", line))
+
+
 def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
-    console = _console()
+    console = Console(highlight=False)
     console.rule()
-    style = "green" if row.reward else "red"
-    console.print(f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {_took(row)}")
-    if (origin := row.imported) is not None:
-        source = f"imported from {origin.file}, row {origin.row} ({origin.format}, sha256 {origin.sha256[:12]}…)"
-        console.print(escape(source if origin.timed else f"{source}; it does not say when"))
-    if conversation.error:
-        console.print(escape(conversation.error))
-    _print_causes(console, folder, row, conversation)
-    for verdict in conversation.reward_info.get("nl_assertions") or ():
-        style, word = ("green", "met") if verdict["met"] else ("red", "not met")
-        console.print(f"[{style}]{word}:[/] {escape(verdict['assertion'])} – {escape(verdict['reason'])}")
-    if awaiting_judge := folder_judging_note(folder, [row.task_id]):
-        console.print(awaiting_judge)
+    for line in _result_lines(folder, row, conversation):
+        console.print(line)
     expected = expected_of(folder, row.task_id)
     if expected is None:
         console.print("The benchmark is not installed here; expected actions are not shown.")
@@ -184,52 +143,115 @@ def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversat
     for name in ("expected action", "actual action"):
         table.add_column(name, overflow="fold")
     for pair in align_actions(expected, made_calls_of(conversation, folder.setting)):
-        table.add_row(_MARKS[pair.mark], _action(pair.expected), _action(pair.actual))
+        table.add_row(Text(pair.mark, _MARKS[pair.mark]), _action(pair.expected), _action(pair.actual))
     console.print(table)
 
 
-def _print_causes(console: Console, folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
-    """Print what the score was lost by: from a replay, or as the record has it when the benchmark is not here."""
+def _result_lines(folder: SettingFolder, row: CommitRow, conversation: Conversation) -> Iterator[str]:
+    """Yield what a conversation came to, and why, in rich's markup."""
+    style = "green" if row.reward else "red"
+    yield f"[bold {style}]{row.outcome.value}[/], reward {_figure(row.reward)}, {_took(row)}"
+    if (origin := row.imported) is not None:
+        source = f"imported from {origin.file}, row {origin.row} ({origin.format}, sha256 {origin.sha256[:12]}…)"
+        yield escape(source if origin.timed else f"{source}; it does not say when")
+    if conversation.error:
+        yield escape(conversation.error)
     try:
-        print_analysis(analysis_of(folder, row))
-    except TautoolsError:
+        yield from _analysis_lines(analysis_of(folder, row))
+    except TautoolsError:  # the benchmark is not here; the record has the rough of it
         if missing := conversation.reward_info.get("missing_info"):
-            console.print(f"[red]never said to the user:[/] {escape(', '.join(map(str, missing)))}")
+            yield _labelled("never said to the user", ", ".join(map(str, missing)))
         for different in conversation.reward_info.get("different") or ():
-            text = different if isinstance(different, str) else _plain(different)
-            console.print(f"[red]not as it should be:[/] {escape(_shortened(text))}")
+            text = different if isinstance(different, str) else _json(different)
+            yield _labelled("not as it should be", _cut(text, _SHORT))
+    for verdict in conversation.reward_info.get("nl_assertions") or ():
+        word, style = ("met", "green") if verdict["met"] else ("not met", "red")
+        yield _labelled(word, f"{verdict['assertion']} – {verdict['reason']}", style)
+    if awaiting_judge := folder_judging_note(folder, [row.task_id]):
+        yield awaiting_judge
 
 
-def _action(call: MadeCall | None) -> str:
+def _analysis_lines(analysis: FailureAnalysis) -> Iterator[str]:
+    """Yield why a conversation got its reward; nothing where nothing is wrong."""
+    if analysis.missing_information:
+        yield _labelled("never said to the user", ", ".join(analysis.missing_information))
+    for each in analysis.failed_assertions:
+        yield _labelled("does not hold", each)
+    for action in analysis.missing_actions:
+        yield _labelled("required and not made", action)
+    if analysis.fields and analysis.scores_database:
+        yield "[red]the database is not as it should be:[/]"
+    elif analysis.fields:
+        yield "not as the reference leaves it (not scored as such):"
+    yield from map(_field_line, analysis.fields)
+    for one in analysis.missed:
+        yield _labelled(one.status.value, _missed_text(one))
+    for call in analysis.unexpected_writes:
+        yield _labelled("changed the database, not asked for", _cut(call, 3 * _SHORT_VALUE))
+
+
+def _labelled(label: str, text: str, style: str = "red") -> str:
+    return f"[{style}]{label}:[/] {escape(text)}"
+
+
+def _field_line(each: FieldDifference) -> str:
+    before, expected, actual = (_value(value) for value in (each.before, each.expected, each.actual))
+    place = f"{each.table}/{each.key} {each.field}".rstrip()
+    was = "" if each.error is FieldError.NOT_CHANGED else f", was {before}"
+    return f"  [bold]{escape(place)}[/]: " + escape(f"{each.error.value}; expected {expected}, is {actual}{was}")
+
+
+def _missed_text(one: ActionMatch) -> str:
+    who = "" if one.by == "assistant" else f" (by the {one.by})"
+    answer = _cut(one.answer, _SHORT_VALUE)
+    if one.status is ActionStatus.OTHER_ARGUMENTS:
+        pairs = (f"{name}={_value(got)} in place of {_value(wanted)}" for name, (wanted, got) in one.differs.items())
+        return f"{one.name}{who} {', '.join(pairs)}" + (f"; the tool said: {answer}" if answer else "")
+    given = ", ".join(f"{name}={_value(value)}" for name, value in one.expected.items())
+    return f"{one.name}({given}){who}" + (f": {answer}" if answer else "")
+
+
+def _action(call: MadeCall | None) -> Text:
     if call is None:
-        return ""
+        return Text()
     given = call.arguments
-    inside = ", ".join(f"{name}={_plain(value)}" for name, value in given.items()) if isinstance(given, dict) else given
+    inside = ", ".join(f"{name}={_json(value)}" for name, value in given.items()) if isinstance(given, dict) else given
     who = "" if call.by == "assistant" else f"{call.by}: "
-    return escape(f"{who}{call.name}({inside})")
+    return Text(f"{who}{call.name}({inside})")
 
 
-def _plain(value: Any) -> str:
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ABSENT if value == ABSENT else _cut(_json(value), _SHORT_VALUE)
+
+
+def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text)} characters)"
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _short(path: Path) -> str:
+def _short_path(path: Path) -> str:
     """Return the path as seen from the current folder, when it lies in it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _finished(rows: Sequence[CommitRow]) -> str:
-    imported = _imported_rows(rows)
-    return f"{len(rows)} ({imported} imported)" if imported else str(len(rows))
+def _rate(rows: Sequence[CommitRow]) -> str:
+    passed, scored = passed_and_scored(rows)
+    return f"{passed}/{scored}" if scored else "n = 0"
 
 
-def _imported_rows(rows: Sequence[CommitRow]) -> int:
+def _imported(rows: Sequence[CommitRow]) -> int:
     return sum(row.imported is not None for row in rows)
+
+
+def _finished(rows: Sequence[CommitRow]) -> str:
+    imported = _imported(rows)
+    return f"{len(rows)} ({imported} imported)" if imported else str(len(rows))
 
 
 def _took(row: CommitRow) -> str:
@@ -240,22 +262,18 @@ def _figure(reward: float | None) -> str:
     return "none" if reward is None else f"{reward:g}"
 
 
-_SHOW_EPILOG = """\b
-Examples:
-  tautools show                                        what has been run
-  tautools show --env retail --strategy fc --model 4B  every conversation of a setting
-  tautools show --env retail --model 4B --task 12      one conversation, expected and actual actions
-  tautools show results/retail/fc/4B --task 12 --trial 3
-  tautools show --follow                               watch the one that has run longest
-"""
-
-
-@click.command("show", cls=VerbCommand, epilog=_SHOW_EPILOG)
+@command(
+    "tautools show                                        what has been run",
+    "tautools show --env retail --strategy fc --model 4B  every conversation of a setting",
+    "tautools show --env retail --model 4B --task 12      one conversation, expected and actual actions",
+    "tautools show results/retail/fc/4B --task 12 --trial 3",
+    "tautools show --follow                               watch the one that has run longest",
+    name="show",
+)
 @click.option("--task", "task_id", help="The conversation of this task.")
 @click.option("--trial", type=click.IntRange(0), help="Its trial, from 0.  [default: the first that is finished]")
 @click.option("--follow", is_flag=True, help="Watch a conversation that is running, until it ends.")
 @click.option("--full", is_flag=True, help="Do not shorten prompts and tool results.")
-@json_option
 @results_options
 def show_command(
     chosen: ChosenResults, task_id: str | None, trial: int | None, *, follow: bool, full: bool, as_json: bool
@@ -280,7 +298,7 @@ def show_command(
 
 def _overview_dict(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
     passed, scored = passed_and_scored(rows)
-    counts = {"finished": len(rows), "passed": passed, "scored": scored, "imported": _imported_rows(rows)}
+    counts = {"finished": len(rows), "passed": passed, "scored": scored, "imported": _imported(rows)}
     return {"folder": folder.path, "id": folder.id, **counts, "setting": folder.setting}
 
 
@@ -292,10 +310,14 @@ def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None
             next_step="`tautools show` lists what is finished; start a run with `tautools run`.",
         )
     folder, which = running[0]
-    transcript = Transcript(full=full)
     if not as_json:
-        transcript.head(folder, which.task_id, which.trial)
+        _print_head(folder, which.task_id, which.trial)
     for message in follow(folder, which):
-        emit(message, as_json=as_json, indent=None, text=partial(transcript.message, message))
-    if not as_json:
-        print_outcome(folder, which.task_id, which.trial)
+        emit(message, as_json=as_json, indent=None, text=partial(_print_message, message, full=full))
+    if as_json:
+        return
+    row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
+    if row is None:
+        click.echo("It ended without a result and is pending again.")
+    else:
+        _print_result(folder, row, folder.conversation(row))

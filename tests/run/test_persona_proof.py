@@ -209,6 +209,17 @@ def test_without_results_it_says_what_to_run(tmp_path, verb):
     assert "Next: Run one" in told.stderr
 
 
+def test_the_labels_of_each_persona_are_counted_on_the_screen(copy, server):
+    words = ["label", "--workspace", str(copy), "--judge-model", "sim-4B", "--judge-base-url", server.base_url]
+    planned = CliRunner().invoke(persona_command, [*words, "--dry-run"])
+    assert "retail fc anger: would be labelled" in planned.output
+    told = CliRunner().invoke(persona_command, words)
+    assert told.exit_code == 0
+    for persona in ("control", "anger", "confusion-strong"):
+        assert f"retail fc {persona}: 12 conversations labelled" in told.output
+    assert "Next: `tautools persona check`" in told.output
+
+
 def test_a_label_needs_a_judge(ran):
     told = CliRunner().invoke(persona_command, ["label", "--workspace", str(ran)])
     assert told.exit_code == 2

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 from scripted_server import Say, serve_in_thread
@@ -65,6 +66,15 @@ def test_the_overview_has_a_line_for_each_setting(results):
     assert [entry["finished"] for entry in entries] == [6] * len(STRATEGIES)
 
 
+def test_a_narrow_terminal_breaks_no_folders_name(results, monkeypatch):
+    for name, value in (("COLUMNS", "60"), ("LINES", "40"), ("FORCE_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    lines = click.unstyle(show("--workspace", results).output).splitlines()
+    for strategy in STRATEGIES:
+        assert f"  {results / 'results/retail' / strategy.value / '4B'}" in lines
+        assert f"retail {strategy.value} sim-4B SIMULATED: 6 finished," in "\n".join(lines)
+
+
 def test_a_setting_lists_its_conversations(results):
     told = show("--workspace", results, "--strategy", "fc")
     assert "6 finished" in told.output
@@ -86,7 +96,7 @@ def test_a_conversation_is_printed_with_expected_beside_actual_actions(results, 
 
 def test_no_argument_of_an_action_is_cut_off_where_the_terminal_is_narrow(results):
     folder = results / "results/retail/fc/4B"
-    table = show(folder, "--task", "0").output.partition("expected beside actual")[2]
+    table = show(folder, "--task", "0").output.partition("expected and actual actions")[2]
     assert "…" not in table
     columns = zip(*(line.split("│")[2:4] for line in table.splitlines() if line.startswith("│")), strict=True)
     for each in ("".join("".join(column).split()) for column in columns):
