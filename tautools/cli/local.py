@@ -35,7 +35,7 @@ from tautools.params.paths import looks_like_path
 from tautools.params.yaml import ParamsTree, apply_overrides
 from tautools.run import prepare_cell, run_cell
 from tautools.servers import Registry, attach_all, endpoints, launch_all
-from tautools.servers.addresses import read_model_config, write_model_config
+from tautools.servers.attaching import read_model_config, write_model_config
 from tautools.servers.lease import LeaseTerms, owner_process
 
 if TYPE_CHECKING:

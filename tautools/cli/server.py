@@ -29,10 +29,8 @@ from tautools.params import load_server
 from tautools.servers import Registry, diagnose_log, open_server
 from tautools.servers.backends import backend_of, require_fit
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
-from tautools.servers.server import cause_of, follow
-from tautools.servers.start import exclude_node, held_node, plan_restart, resubmit
-from tautools.servers.start import restart as start_again
-from tautools.servers.state import log_lines
+from tautools.servers.restart import exclude_node, held_node, plan_restart, resubmit
+from tautools.servers.restart import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
 from tautools.servers.vllm.log import read_cold_shapes
 
@@ -257,9 +255,9 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 
     Output first and then errors; -f goes on with what is added.
     """
-    record = Registry(workspace).get(name)
-    require_fit(record, "logs")
-    for line in follow(record, workspace=workspace, lines=lines) if keep_on else log_lines(record, lines):
+    server = open_server(name, workspace=workspace)
+    require_fit(server.record, "logs")
+    for line in server.follow(lines) if keep_on else server.tail(lines):
         click.echo(line)
 
 
@@ -302,11 +300,11 @@ def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     files = [Path(source) for source in sources if Path(source).is_file()]
     if len(files) < len(sources) and len(sources) > 1:
         raise click.UsageError("give the name of one server, or log files that exist")
-    record = None if files else Registry(workspace).get(sources[0])
-    if record is not None:
-        files = [Path(log) for log in (record.log_out, record.log_err) if log and Path(log).exists()]
+    server = None if files else open_server(sources[0], workspace=workspace)
+    if server is not None:
+        files = [log for log in backend_of(server.record).logs(server.record) if log.exists()]
     lines = [line.decode(errors="replace") for file in files for line in read_lines(file)]
-    cause = diagnose_log(lines) if record is None else cause_of(record, Registry(workspace))
+    cause = diagnose_log(lines) if server is None else server.cause()
     cold = read_cold_shapes(lines)
 
     def show() -> None:

@@ -16,7 +16,7 @@ from tautools.cli.server_status import server_dict
 from tautools.records import Thinking
 from tautools.servers import Registry, attach_all, open_server
 from tautools.servers import attach as attach_one
-from tautools.servers.addresses import read_model_config, verify_target, write_model_config
+from tautools.servers.attaching import read_model_config, verify_target, write_model_config
 from tautools.servers.checks.target import CheckTarget
 
 if TYPE_CHECKING:

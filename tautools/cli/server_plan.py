@@ -22,18 +22,20 @@ from tautools.params import load_server
 from tautools.params.secrets import without_secrets
 from tautools.servers import Registry, check_launch, launch_all, launch_one_job
 from tautools.servers.accelerators.probe import visible_device
-from tautools.servers.backends.base import check_options
+from tautools.servers.backends import check_options
 from tautools.servers.backends.slurm import estimate_starts, job_script_text
-from tautools.servers.backends.slurm_shared import shared_job_script, without_cards
 from tautools.servers.placement import (
+    LaunchRequest,
+    apply_layout_options,
+    plan_launch,
     plan_layout,
     plan_multi_node,
+    plan_one_job,
     site_node_state,
     this_node_state,
     unknown_node_state,
 )
-from tautools.servers.replicas import apply_layout_options, plan_launch, plan_one_job
-from tautools.servers.start import check_shared_job
+from tautools.servers.start import check_one_job
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     ListenAddress,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams
     from tautools.servers import Server
     from tautools.servers.backends.slurm import StartEstimate
-    from tautools.servers.placement import Layout, NodeState, PlannedServer
+    from tautools.servers.placement import Layout, NodeState
     from tautools.slurm.jobs import Node
 
 _NODES_HELP = "Cards, ports, order"
@@ -81,7 +83,7 @@ class LayoutRequest:
     one_job: bool = False
 
     def arranged(self, servers: Sequence[ServerParams]) -> list[ServerParams]:
-        """Return the servers with it; errors as `tautools.servers.replicas.apply_layout_options`."""
+        """Return the servers with it; errors as `tautools.servers.placement.apply_layout_options`."""
         counts: dict[str, int] = {}
         for text in self.replicas:
             name, _, count = text.rpartition("=")
@@ -189,7 +191,8 @@ class _StartTimes:
     def ask(cls, servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> _StartTimes:
         if not site.uses_slurm or shutil.which("sbatch") is None:
             return cls({}, ())
-        asked = {params.name: estimate_starts(params, site, workspace=workspace) for params in servers}
+        requests = [LaunchRequest(params, site, params.name) for params in servers]
+        asked = {each.name: estimate_starts(each, workspace=workspace) for each in requests}
         return cls(asked, Slurm().nodes(site.partition))
 
     def lines(self) -> Iterator[str]:
@@ -235,17 +238,18 @@ def _plan_dict(layouts: Sequence[Layout], node: NodeState, starts: _StartTimes) 
 
 
 def _card_rows(layout: Layout, node: NodeState) -> list[dict[str, Any]]:
-    server = dict(node.promised) | {index: place.name for place in layout.places for index in place.cards}
+    server = dict(node.promised) | {index: place.name for place in layout.places for index in place.params.cards}
     return [
         pick(card, "index used_mib total_mib") | {"server": server.get(card.index), "in_use": card.why_busy or None}
         for card in node.cards
     ]
 
 
-def _placement_dict(place: PlannedServer) -> dict[str, Any]:
+def _placement_dict(place: LaunchRequest) -> dict[str, Any]:
     tensor_parallel, weights = place.params.vllm.tensor_parallel_size, place.facts.weights_gib
-    return pick(place, "name cards") | {
-        **pick(place.params, "model engine port"),
+    return {
+        "name": place.name,
+        **pick(place.params, "cards model engine port"),
         "tensor_parallel_size": tensor_parallel,
         "attention_heads": place.facts.heads,
         "weights_gib_per_card": None if weights is None else round(weights / tensor_parallel, 2),
@@ -271,7 +275,7 @@ def _show_layout(layout: Layout, node: NodeState) -> None:
         size = "-" if weights is None else f"{weights:.1f} GiB"
         table.add_row(row["name"], cards, str(row["port"] or "free"), size, escape(row["model"]))
     print_wide(table)
-    used = {index for place in layout.places for index in place.cards}
+    used = {index for place in layout.places for index in place.params.cards}
     for card in node.cards:
         reason = node.promised.get(card.index) or card.why_busy
         if reason and card.index not in used:
@@ -308,8 +312,8 @@ def script(
         raise click.UsageError("--site must name a site with Slurm, such as sol-gaudi")
     params = load_server(name, workspace=workspace, overrides=overrides)
     servers = apply_layout_options([params], replicas={params.name: replicas} if replicas is not None else {})
-    places = plan_launch(servers, workspace=workspace, site=site).require().places
-    texts = [job_script_text(place.params, workspace=workspace, site=site, name=place.name) for place in places]
+    places = plan_launch(servers, workspace=workspace, site=site).require()
+    texts = [job_script_text([place], workspace=workspace) for place in places]
     if out is None:
         click.echo("\n".join(texts), nl=False)
     else:
@@ -355,11 +359,15 @@ def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: Si
         return
     # A command for a node with cards can be read on one without.
     elsewhere = site.uses_slurm or visible_device(site.device) is None
-    node = (unknown_node_state if elsewhere else this_node_state)(servers, site, workspace, force=layout.force)
-    for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require().places:
+    node = (
+        unknown_node_state(servers, site, workspace)
+        if elsewhere
+        else this_node_state(servers, site, workspace, force=layout.force)
+    )
+    for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require():
         params, name = place.params, place.name
         if site.uses_slurm:
-            click.echo(job_script_text(params, workspace=workspace, site=site, name=name))
+            click.echo(job_script_text([place], workspace=workspace))
             check_options(params, site, Registry(workspace))
             _show_accepted(name, check_launch(params, workspace=workspace, site=site, name=name))
         else:
@@ -368,11 +376,11 @@ def show_dry_run(chosen: Sequence[ServerParams], layout: LayoutRequest, site: Si
 
 
 def _show_shared_job(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> None:
-    places = plan_one_job(servers, workspace=workspace, site=site).require().places
-    click.echo(shared_job_script(places, workspace=workspace, site=site))
+    places = plan_one_job(servers, workspace=workspace, site=site).require_job()
+    click.echo(job_script_text(places, workspace=workspace))
     for place in places:
-        check_options(without_cards(place), site, Registry(workspace))
-    starts_at = check_shared_job(places, workspace=workspace, site=site)
+        check_options(place.params, site, Registry(workspace))
+    starts_at = check_one_job(places, workspace=workspace)
     _show_accepted(", ".join(place.name for place in places), starts_at)
 
 

@@ -17,23 +17,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tautools.servers.addresses import as_base_url, endpoints, verify_target
+    from tautools.servers.addresses import as_base_url, endpoints
+    from tautools.servers.attaching import attach, attach_all, verify_target
     from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
     from tautools.servers.metrics import server_states
     from tautools.servers.registry import Registry
-    from tautools.servers.replicas import launch_all, launch_one_job
-    from tautools.servers.server import Server, open_server, server_state
-    from tautools.servers.start import attach, attach_all, check_launch, launch
+    from tautools.servers.server import Server, open_server
+    from tautools.servers.start import check_launch, launch, launch_all, launch_one_job
     from tautools.servers.state import Snapshot, State
 
 _NAMES = {
-    "addresses": "as_base_url endpoints verify_target",
+    "attaching": "attach attach_all verify_target",
     "diagnose.causes": "Diagnosis diagnose_log",
+    "addresses": "as_base_url endpoints",
     "metrics": "server_states",
     "registry": "Registry",
-    "replicas": "launch_all launch_one_job",
-    "server": "Server open_server server_state",
-    "start": "attach attach_all check_launch launch",
+    "server": "Server open_server",
+    "start": "check_launch launch launch_all launch_one_job",
     "state": "Snapshot State",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -54,7 +54,6 @@ __all__ = [
     "launch_all",
     "launch_one_job",
     "open_server",
-    "server_state",
     "server_states",
     "verify_target",
 ]

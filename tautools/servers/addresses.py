@@ -1,48 +1,33 @@
-"""Addresses of servers: verify one, read and write ToolOrchestra's `model_config*.json`, find those that serve a role.
-
-::
-
-    {"/path/to/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "127.0.0.1", "port": "1901"}],
-     "vllm_model_config_path": "model_config_local.json"}
-
-The name of a model is the one that requests carry; every address of its list is a replica. Keys are not in it.
-"""
+"""The addresses that answer for a role: of registered servers, of an address that is given, or of a hosted provider."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tautools.errors import ParamsError, ServerError, VerifyError
-from tautools.files import write_atomic
 from tautools.llm.types import Endpoint
 from tautools.servers.backends import backend_of
-from tautools.servers.checks.run import certificate_of, recheck, run_checks
-from tautools.servers.checks.target import CheckTarget, ModelList, ask_models, nearest_model, target_of
+from tautools.servers.checks.run import recheck
+from tautools.servers.checks.target import ModelList, ask_models, nearest_model, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tautools.params.models import RoleParams
-    from tautools.records import Certificate, Check, ServerRecord
+    from tautools.records import ServerRecord
     from tautools.servers.checks.target import CheckContext
-
 
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _KEY_VARIABLE = "OPENAI_API_KEY"
 """Sent only to the address in one of those variables."""
-_OWN_PATH = "vllm_model_config_path"
-"""The file's own path, which ToolOrchestra keeps in it."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def as_base_url(url: str) -> str:
@@ -61,129 +46,6 @@ def as_base_url(url: str) -> str:
         )
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
-    """Run the checks at any OpenAI-compatible address and return the certificate.
-
-    Parameters
-    ----------
-    target : CheckTarget
-        The address, such as `http://gaudi001:8007/v1`, and what must be true there. Without a key the check that tests
-        it does not apply.
-    on_check : callable, optional
-        Called with each finished check.
-
-    Raises
-    ------
-    ParamsError
-        When the address is not one.
-    """
-    target = replace(target, base_url=as_base_url(target.base_url))
-    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check))
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAddresses:
-    """A model and the addresses that serve it."""
-
-    model: str
-    base_urls: tuple[str, ...]
-
-
-def read_model_config(path: Path) -> list[ModelAddresses]:
-    """Return the models of a `model_config*.json`, in its order.
-
-    Raises
-    ------
-    ParamsError
-        When it cannot be read, or an entry is not a list of `{"ip_addr", "port"}`.
-    """
-    try:
-        stored = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ParamsError(
-            f"The model configuration {path} cannot be opened.",
-            evidence=error.strerror or str(error),
-            next_step="Check the path; `tautools server export --model-config FILE` writes one.",
-        ) from error
-    except ValueError as error:
-        raise ParamsError(
-            f"{path} cannot be read as a model configuration.",
-            evidence=str(error),
-            next_step='It must be JSON: {"model": [{"ip_addr": "127.0.0.1", "port": "1900"}]}.',
-        ) from error
-    if not isinstance(stored, dict):
-        raise _not_addresses(path, "the whole file", stored)
-    models = []
-    for model, entries in stored.items():
-        if model == _OWN_PATH:
-            continue
-        if not isinstance(entries, list) or not entries:
-            raise _not_addresses(path, repr(model), entries)
-        models.append(ModelAddresses(model, tuple(_read_address(path, model, entry) for entry in entries)))
-    if not models:
-        raise ParamsError(f"{path} names no model.", next_step="Give a file that lists addresses of running servers.")
-    return models
-
-
-def write_model_config(path: Path, records: Iterable[ServerRecord]) -> list[ModelAddresses]:
-    """Write the addresses of servers by model, replicas as one list; return what was written.
-
-    Parameters
-    ----------
-    path : Path
-        The file; replaced whole.
-    records : iterable of ServerRecord
-        What is to be in it.
-
-    Raises
-    ------
-    ParamsError
-        When a server's address is more than a host and a port, which the format cannot say.
-    FilesError
-        When the file cannot be written.
-    """
-    by_model: dict[str, list[str]] = {}
-    for record in records:
-        by_model.setdefault(record.model, []).append(record.base_url)
-    content: dict[str, Any] = {model: [_address_entry(url) for url in urls] for model, urls in by_model.items()}
-    content[_OWN_PATH] = str(path)
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return [ModelAddresses(model, tuple(urls)) for model, urls in by_model.items()]
-
-
-def short_name(model: str) -> str:
-    """Return a model's last part as the name of a server: `/models/My Model` is `My-Model`."""
-    last = model.rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:56] or "server"
-
-
-def _read_address(path: Path, model: str, entry: Any) -> str:
-    if not isinstance(entry, dict):
-        raise _not_addresses(path, repr(model), entry)
-    host, port = str(entry.get("ip_addr", "")), str(entry.get("port", ""))
-    if not _HOST_NAME.fullmatch(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise _not_addresses(path, repr(model), entry)
-    return f"http://[{host}]:{int(port)}/v1" if ":" in host else f"http://{host}:{int(port)}/v1"
-
-
-def _address_entry(base_url: str) -> dict[str, str]:
-    parts = urlsplit(base_url)
-    if parts.scheme != "http" or parts.path.rstrip("/") != "/v1" or not parts.hostname:
-        raise ParamsError(
-            f"{base_url} cannot be written to a model configuration, which knows hosts and ports alone.",
-            next_step="Leave that server out by naming the others.",
-        )
-    return {"ip_addr": parts.hostname, "port": str(parts.port or 80)}
-
-
-def _not_addresses(path: Path, where: str, seen: Any) -> ParamsError:
-    return ParamsError(
-        f"{path}: {where} is not a list of addresses.",
-        evidence=json.dumps(seen)[:200],
-        next_step='Write [{"ip_addr": "127.0.0.1", "port": "1900"}], one for each replica.',
-    )
 
 
 def endpoints(

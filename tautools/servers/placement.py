@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Literal
 
-from tautools.errors import ServerError
+from pydantic import ValidationError
+
+from tautools.errors import ParamsError, ServerError
+from tautools.params.models import ServerParams, SiteParams
 from tautools.servers.accelerators.assignment import (
     allowed_cards,
     cards_needed,
@@ -28,41 +30,33 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.params.models import ServerParams, SiteParams
     from tautools.servers.accelerators.probe import Device
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedServer:
-    """One server of a layout."""
+class LaunchRequest:
+    """A server that is to be started: one of a plan, or one that was asked for alone."""
 
-    name: str
     params: ServerParams
-    """As it will be launched: one replica, with its own cards and port."""
-    facts: ModelFacts
-
-    @property
-    def cards(self) -> list[int]:
-        """Its cards, by index."""
-        return self.params.cards
+    """As it will be launched; of a plan: one replica, with its own cards and port."""
+    site: SiteParams
+    name: str
+    """In the registry; `params.name`, or a replica's."""
+    force: bool = False
+    """Whether cards in use may be taken."""
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Servers in the order of their start, and why they cannot be started like that."""
 
-    places: list[PlannedServer]
+    places: list[LaunchRequest]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def require(self) -> Layout:
-        """Return the layout when it can be started.
-
-        Raises
-        ------
-        ServerError
-            With everything that is wrong with it.
-        """
+    def require(self) -> list[LaunchRequest]:
+        """Return the servers when they can be started; a ServerError says everything that is wrong."""
         if self.problems:
             raise ServerError(
                 f"These servers cannot be started like that: {len(self.problems)} "
@@ -70,7 +64,64 @@ class Layout:
                 evidence="\n".join(self.problems),
                 next_step="Change replicas, cards or ports; `tautools server plan NAME...` shows the layout.",
             )
-        return self
+        return self.places
+
+    def require_job(self) -> list[LaunchRequest]:
+        """Return the servers of one job: without cards, because the plan's numbers are those of no node yet."""
+        return [replace(each, params=each.params.model_copy(update={"cards": []})) for each in self.require()]
+
+
+def apply_layout_options(
+    servers: Sequence[ServerParams],
+    *,
+    replicas: Mapping[str, int] | None = None,
+    start_port: int | None = None,
+    stagger: float | Literal["loaded"] | None = None,
+) -> list[ServerParams]:
+    """Return the servers with the options of the command line in place of what their files say.
+
+    Parameters
+    ----------
+    servers : sequence of ServerParams
+        As their files say.
+    replicas : mapping, optional
+        Name to number of replicas.
+    start_port : int, optional
+        Port of the first replica of the first server; all others follow without a gap.
+    stagger : float or "loaded", optional
+        When each next one is started.
+
+    Raises
+    ------
+    ParamsError
+        When a name in `replicas` is none of theirs.
+    """
+    unknown = sorted((replicas or {}).keys() - {params.name for params in servers})
+    if unknown:
+        raise ParamsError(
+            f"Replicas are asked for {unknown[0]!r}, which is not among the servers.",
+            evidence=f"The servers: {', '.join(params.name for params in servers)}.",
+            next_step="Write `--replicas NAME=N` with one of these names, or a bare number for all.",
+        )
+    changed = []
+    for params in servers:
+        update: dict[str, object] = {}
+        count = (replicas or {}).get(params.name, params.replicas)
+        if count != params.replicas:
+            update["replicas"] = count
+        if stagger is not None:
+            update["stagger"] = stagger
+        if start_port is not None:
+            update |= {"port": None, "start_port": start_port, "end_port": None}
+            start_port += count
+        try:  # checked as a file would be: a port and replicas may not agree
+            changed.append(ServerParams.model_validate(params.model_dump() | update) if update else params)
+        except ValidationError as error:
+            raise ParamsError(
+                f"Server {params.name!r} cannot be started like that: {error.errors()[0]['msg']}.",
+                next_step="Leave out `port` in its file, or give --start-port.",
+            ) from error
+    return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +175,9 @@ class _LayoutPlanner:
         places = [place for params in self._servers for place in self._replicas(params)]
         names = Counter(place.name for place in places)
         self._problems += [f"{name}: {count} servers of that name" for name, count in names.items() if count > 1]
-        for index, count in Counter(index for place in places for index in place.cards).items():
+        for index, count in Counter(index for place in places for index in place.params.cards).items():
             if count > 1:
-                holders = ", ".join(place.name for place in places if index in place.cards)
+                holders = ", ".join(place.name for place in places if index in place.params.cards)
                 self._problems.append(f"card {index} is given to {holders}; a card serves one server")
         return Layout(places, self._problems, self._notes)
 
@@ -153,7 +204,7 @@ class _LayoutPlanner:
             return False
         return True
 
-    def _replicas(self, params: ServerParams) -> list[PlannedServer]:
+    def _replicas(self, params: ServerParams) -> list[LaunchRequest]:
         facts = self._node.facts.get(params.model, ModelFacts())
         shares = self._shares(params, 0 if params.simulated else cards_needed(params, self._node.site))
         first = self._cards.get(shares[0][0]) if shares[0] else None
@@ -164,7 +215,8 @@ class _LayoutPlanner:
         for number, cards in enumerate(shares):
             name = params.name if params.replicas == 1 else f"{params.name}-{number}"
             own = {"cards": cards, "port": self._port(params, number), "start_port": None, "end_port": None}
-            planned.append(PlannedServer(name, params.model_copy(update=own | {"replicas": 1}), facts))
+            own_params = params.model_copy(update=own | {"replicas": 1})
+            planned.append(LaunchRequest(own_params, self._node.site, name, self._node.force, facts))
         return planned
 
     def _shares(self, params: ServerParams, needed: int) -> list[list[int]]:
@@ -210,18 +262,59 @@ class _LayoutPlanner:
         return port
 
 
+def plan_launch(
+    servers: Sequence[ServerParams],
+    *,
+    workspace: Path,
+    site: SiteParams | None = None,
+    gpu_ids: Sequence[int] | None = None,
+    force: bool = False,
+) -> Layout:
+    """Plan the servers on this machine as it is now; nothing is started, and what is wrong is in the layout.
+
+    For a Slurm site each replica is a job of its own, which gets its cards on the node. Parameters are those of
+    `launch_all`.
+    """
+    site = site if site is not None else SiteParams(name="local")
+    node = (
+        unknown_node_state(servers, site, workspace)
+        if site.uses_slurm
+        else this_node_state(servers, site, workspace, force=force)
+    )
+    return plan_layout(servers, node, gpu_ids=gpu_ids)
+
+
+def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: SiteParams) -> Layout:
+    """Plan the servers on one node of a Slurm site, for one job; nothing is started.
+
+    The site's `cards_per_node` says what a node has. The cards are numbered from 0 as if the whole node were the job's;
+    on the node the job gives out, in the same order, the ones that it was given. Parameters are those of
+    `launch_one_job`.
+
+    Raises
+    ------
+    ParamsError
+        When the site has no Slurm, or cards are chosen by hand.
+    """
+    if not site.uses_slurm:
+        raise ParamsError(
+            f"Servers of site {site.name!r} start as processes of this machine, so there is no job for them to share.",
+            next_step="Leave --one-job out, or name a site with Slurm.",
+        )
+    if by_hand := [params.name for params in servers if params.cards]:
+        raise ParamsError(
+            f"Server {by_hand[0]!r} names its cards, and Slurm chooses those of a job.",
+            next_step="Leave `cards` out of its file.",
+        )
+    return plan_layout(servers, site_node_state(servers, site, workspace))
+
+
 def plan_multi_node(servers: Sequence[ServerParams], node: NodeState) -> list[Layout]:
     """Return one layout for each node, of as few nodes as it takes when each server goes to the first that has room.
 
     Names and ports are those of a launch, where each server is a job of its own. One layout, with its problems, where
-    one node is enough, more nodes would not help, or cards are written in a file: those are cards of one node.
-
-    Parameters
-    ----------
-    servers : sequence of ServerParams
-        In the order of their start.
-    node : NodeState
-        One node of the site; all are assumed to be like it.
+    one node is enough, more nodes would not help, or cards are written in a file: those are cards of one node. All
+    nodes are assumed to be like `node`.
     """
     whole = plan_layout(servers, node)
     if not whole.problems or not node.cards or any(params.cards for params in servers):
@@ -245,17 +338,6 @@ def plan_multi_node(servers: Sequence[ServerParams], node: NodeState) -> list[La
 def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> NodeState:
     """Return the state of this node: cards with their processes, promised cards, taken ports, models on disk.
 
-    Parameters
-    ----------
-    servers : sequence of ServerParams
-        What is planned.
-    site : SiteParams
-        Says which kind of cards the node has, and the address whose ports count.
-    workspace : Path
-        Whose servers use cards and ports; a relative model folder counts from it.
-    force : bool
-        Whether cards in use may be given out when they are asked for.
-
     Raises
     ------
     ServerError
@@ -275,25 +357,13 @@ def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
     )
 
 
-def unknown_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> NodeState:
-    """Return what is known of nodes that a scheduler will choose: nothing but the models.
-
-    Parameters
-    ----------
-    servers, site, workspace, force
-        As in `this_node_state`.
-    """
-    return NodeState(site, known=False, facts=_facts(servers, workspace), force=force)
+def unknown_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> NodeState:
+    """Return what is known of nodes that a scheduler will choose: nothing but the models."""
+    return NodeState(site, known=False, facts=_facts(servers, workspace))
 
 
 def site_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path) -> NodeState:
-    """Return what one node of the site has by the site's file; its cards count as idle.
-
-    Parameters
-    ----------
-    servers, site, workspace
-        As in `this_node_state`.
-    """
+    """Return what one node of the site has by the site's file; its cards count as idle."""
     total_mib = int((site.card_memory_gib or 0) * 1024)
     device: Device = "gaudi" if site.device == "gaudi" else "cuda"
     cards = [Card(device, index, index, 0, total_mib) for index in range(site.cards_per_node or 0)]
@@ -307,7 +377,7 @@ def _facts(servers: Sequence[ServerParams], workspace: Path) -> dict[str, ModelF
 
 def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Registry) -> set[int]:
     """Return which of the ports that the servers would get are not free; it stops where enough are."""
-    promised = {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
+    promised = registry.ports()
     taken: set[int] = set()
     for params in servers:
         if params.start_port is None:

@@ -29,6 +29,7 @@ import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -126,6 +127,10 @@ class Registry:
         """Return the record of one server, or None."""
         check_name(name)
         return self._read(self.folder / f"{name}.json") or self._read(self._launches / f"{name}.json")
+
+    def ports(self) -> set[int]:
+        """Return the ports of this machine's registered servers, some of which have not bound theirs yet."""
+        return {urlsplit(record.base_url).port or 0 for record in self.list() if record.on_this_host}
 
     def current(self, record: ServerRecord) -> ServerRecord | None:
         """Return what is registered now of this very launch; None when it was stopped or replaced."""

@@ -14,23 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tautools.errors import NotReadyError, VerifyError
+from tautools.errors import NotReadyError, TautoolsError, VerifyError
 from tautools.llm.types import Endpoint
-from tautools.servers.backends import backend_of
-from tautools.servers.backends.base import Look
+from tautools.servers.backends import Look, backend_of
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose.causes import Diagnosis
 from tautools.servers.registry import Registry
-from tautools.servers.state import (
-    LogReader,
-    Snapshot,
-    State,
-    diagnose_end,
-    log_lines,
-    processes_of,
-    record_start,
-)
+from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, processes_of, record_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,9 +95,56 @@ class Server:
         """Return the last lines of what it wrote: output first, then errors."""
         return log_lines(self.record, lines)
 
-    def log_size(self) -> int:
-        """Return how much it has written [bytes]; it grows while a start makes progress."""
-        return sum(path.stat().st_size for path in backend_of(self.record).logs(self.record) if path.exists())
+    def follow(self, lines: int = 0, *, poll_s: float = 0.3) -> Iterator[str]:
+        """Yield the last lines that it wrote, and then each new one, until it has ended.
+
+        Parameters
+        ----------
+        lines : int
+            How many of the lines that are there already, of each file.
+        poll_s : float
+            Seconds between two looks at the files.
+        """
+        backend, readers = backend_of(self.record), dict[Path, LogReader]()
+        asked_at, ended = float("-inf"), False
+        while True:
+            now = time.monotonic()
+            if now - asked_at >= max(poll_s, backend.ask_every_s):
+                # A job in the queue gets its log's name when it is submitted, and another one when it comes back.
+                asked_at, current = now, self._current()
+                ended = current is None or backend.has_ended(current, self._registry)
+            for log in backend.logs(self.record):
+                if log not in readers:
+                    readers[log] = LogReader(log, lines)
+                yield from readers[log].new_lines()
+            if ended:
+                return
+            time.sleep(poll_s)
+
+    def cause(self) -> Diagnosis:
+        """Return why it failed, or that it has not."""
+        snapshot, backend = self.state(), backend_of(self.record)
+        if backend.owns and (snapshot.state.final or snapshot.state is State.DEGRADED):
+            return diagnose_end(self.record, self._registry, job_state=backend.job_state(self.record))
+        fix = snapshot.next_step or f"See how it goes on with `tautools server logs {self.name} -f`."
+        if snapshot.state is State.READY:
+            fix = "Nothing: it passed all checks and answers."
+        return Diagnosis("not_failed", f"It has not failed: it is {snapshot}".rstrip(".") + ".", fix)
+
+    def looks(self) -> Iterator[tuple[Snapshot, float]]:
+        """Yield its state again and again, each with how long it has made no progress [s]: no new byte in its log."""
+        began = changed_at = time.monotonic()
+        size = -1
+        while True:
+            snapshot, now = self.state(), time.monotonic()
+            logs = backend_of(self.record).logs(self.record)
+            written = sum(path.stat().st_size for path in logs if path.exists())
+            # A queue is no standstill: who wants to wait only so long gives a time-out.
+            if written != size or snapshot.state is State.QUEUED:
+                size, changed_at = written, now
+            yield snapshot, now - changed_at
+            nearly = snapshot.percent is not None and snapshot.percent >= _NEARLY_PERCENT
+            time.sleep(0.03 if nearly else 0.1 if now - began < _EAGER_S else 0.5)
 
     def wait_ready(
         self,
@@ -140,18 +178,75 @@ class Server:
         for module in ("aiohttp", "tautools.llm"):
             import_module(module)
         for _ in range(_MAX_STARTS):
-            snapshot = _wait_answer(self, deadline, on_progress)
+            snapshot = self._wait_answer(deadline, on_progress)
             answers = snapshot.stage == "answering"
             certificate = self.verify(on_check) if answers else self.record.certificate
             if snapshot.state is State.READY or (answers and certificate is not None and certificate.passed):
                 if answers and backend_of(self.record).owns:
                     record_start(self.record, self._registry)
                 return self
-            if self.start_again is None or not _lost_port(self, snapshot, certificate):
+            if self.start_again is None or not self._lost_port(snapshot, certificate):
                 break
             self.stop(term_s=5.0)
             self.record = self.start_again()
-        raise _failed_check(self) or _not_ready(self)
+        raise self._why_not_ready()
+
+    def _wait_answer(self, deadline: float | None, on_progress: Callable[[Snapshot], None] | None) -> Snapshot:
+        """Return the first state that is no longer on the way: it answers, failed, or another server answers."""
+        stall_s = float(self.record.spec.get("startup_timeout_s", 900.0))
+        shown: tuple[object, ...] = ()
+        for snapshot, still_s in self.looks():
+            news = (snapshot.state, snapshot.detail, snapshot.percent)
+            if on_progress is not None and news != shown:
+                shown = news
+                on_progress(snapshot)
+            starting = snapshot.state is State.STARTING and snapshot.stage != "answering"
+            if not starting and snapshot.state not in {State.QUEUED, State.VERIFYING}:
+                break
+            late = deadline is not None and time.monotonic() > deadline
+            if late or still_s > stall_s:
+                what = (
+                    "was not ready in the time it was given" if late else f"wrote nothing to its log for {stall_s:g} s"
+                )
+                raise NotReadyError(
+                    f"Server {self.name!r} {what}; it is at: {snapshot.stage or snapshot.state.value}.",
+                    evidence="\n".join(self.tail(15)),
+                    next_step=f"It still runs: see `tautools server logs {self.name}`, or `tautools server stop "
+                    f"{self.name}`.",
+                )
+        return snapshot
+
+    def _lost_port(self, snapshot: Snapshot, certificate: Certificate | None) -> bool:
+        """Whether the start failed because another process has the port, or shares it."""
+        if certificate is not None:
+            return any(check.number == 1 and check.passed is False for check in certificate.checks)
+        if snapshot.state is State.DEGRADED:
+            return True
+        failed = snapshot.state is State.FAILED
+        return failed and diagnose_end(self.record, self._registry).kind in _LOST_PORT_CAUSES
+
+    def _why_not_ready(self) -> TautoolsError:
+        record = self.record
+        failed = record.certificate.failed if record.certificate is not None else None
+        if failed is not None:
+            return VerifyError(
+                f"Server {self.name!r} answers and fails check {failed.number}, {failed.name}.",
+                evidence=failed.detail,
+                next_step=f"Fix it and run `tautools server verify {self.name}`, or `tautools server stop "
+                f"{self.name}`.",
+            )
+        snapshot = self.state()
+        if snapshot.state is State.FAILED and processes_of(record):
+            from tautools.shell import stop_group
+
+            # The main process is dead. Workers that it may have left would keep their cards for ever.
+            stop_group(record.pid or 0, record.pid_started_at or 0.0, term_s=5.0)
+            snapshot = self.state()
+        return NotReadyError(
+            f"Server {self.name!r} is {snapshot.state.value}: {snapshot.detail}",
+            evidence="\n".join(self.tail(10)),
+            next_step=snapshot.next_step or f"Read its log with `tautools server logs {self.name}`.",
+        )
 
     def verify(self, on_check: Callable[[Check], None] | None = None, *, concurrency: int = 0) -> Certificate:
         """Run the checks and write the result down; a server that fails is READY no more.
@@ -224,41 +319,14 @@ class Server:
 
 
 def open_server(name: str, *, workspace: Path) -> Server:
-    """Return the handle of a registered server.
-
-    Raises
-    ------
-    ServerError
-        When no server of that name is known.
-    """
+    """Return the handle of a registered server; raise an UnknownServerError when there is none of that name."""
     return Server(Registry(workspace).get(name), workspace=workspace)
-
-
-def server_state(record: ServerRecord, *, workspace: Path) -> Snapshot:
-    """Return the state of one server now, asked of its process or job and of its address.
-
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch that is meant.
-    workspace : Path
-        Where it is registered.
-    """
-    registry = Registry(workspace)
-    return _state(record, registry.current(record), Look(registry))
 
 
 def states_of(records: Sequence[ServerRecord], registry: Registry) -> list[Snapshot]:
     """Return the states of servers whose records were read just now, with one question to Slurm for all.
 
     They are asked side by side, so one that hangs delays none.
-
-    Parameters
-    ----------
-    records : sequence of ServerRecord
-        As the registry has them.
-    registry : Registry
-        Where they are registered.
     """
     if not records:
         return []
@@ -272,59 +340,6 @@ def states_of(records: Sequence[ServerRecord], registry: Registry) -> list[Snaps
         return list(pool.map(lambda record: _state(record, record, look), records))
 
 
-def cause_of(record: ServerRecord, registry: Registry) -> Diagnosis:
-    """Return why a server failed, or that it has not.
-
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch that is meant.
-    registry : Registry
-        Where it is registered.
-    """
-    snapshot = _state(record, registry.current(record), Look(registry))
-    backend = backend_of(record)
-    if backend.owns and (snapshot.state.final or snapshot.state is State.DEGRADED):
-        return diagnose_end(record, registry, job_state=backend.job_state(record))
-    fix = snapshot.next_step or f"See how it goes on with `tautools server logs {record.name} -f`."
-    if snapshot.state is State.READY:
-        fix = "Nothing: it passed all checks and answers."
-    return Diagnosis("not_failed", f"It has not failed: it is {snapshot}".rstrip(".") + ".", fix)
-
-
-def follow(record: ServerRecord, *, workspace: Path, lines: int = 0, poll_s: float = 0.3) -> Iterator[str]:
-    """Yield the last lines that the server wrote, and then each new one, until it has ended.
-
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch that is meant.
-    workspace : Path
-        Where it is registered.
-    lines : int
-        How many of the lines that are there already, of each file.
-    poll_s : float
-        Seconds between two looks at the files.
-    """
-    registry, backend = Registry(workspace), backend_of(record)
-    readers: dict[Path, LogReader] = {}
-    asked_at, ended = float("-inf"), False
-    while True:
-        now = time.monotonic()
-        if now - asked_at >= max(poll_s, backend.ask_every_s):
-            asked_at, current = now, registry.current(record)
-            # A job in the queue gets its log's name when it is submitted, and another one when it comes back.
-            record = current or record
-            ended = current is None or backend.has_ended(record, registry)
-        for log in backend.logs(record):
-            if log not in readers:
-                readers[log] = LogReader(log, lines)
-            yield from readers[log].new_lines()
-        if ended:
-            return
-        time.sleep(poll_s)
-
-
 def _state(record: ServerRecord, current: ServerRecord | None, look: Look) -> Snapshot:
     if current is None:
         snapshot = Snapshot(State.STOPPED, "It was stopped.")
@@ -333,76 +348,3 @@ def _state(record: ServerRecord, current: ServerRecord | None, look: Look) -> Sn
     else:
         snapshot = backend_of(current).poll(current, look)
     return replace(snapshot, age=max(0.0, time.time() - record.started_at))
-
-
-def _wait_answer(server: Server, deadline: float | None, on_progress: Callable[[Snapshot], None] | None) -> Snapshot:
-    """Return the first state that is no longer on the way: it answers, failed, or another server answers."""
-    stall_s = float(server.record.spec.get("startup_timeout_s", 900.0))
-    began = changed_at = time.monotonic()
-    size = -1
-    shown: tuple[object, ...] = ()
-    while True:
-        snapshot = server.state()
-        news = (snapshot.state, snapshot.detail, snapshot.percent)
-        if on_progress is not None and news != shown:
-            shown = news
-            on_progress(snapshot)
-        starting = snapshot.state is State.STARTING and snapshot.stage != "answering"
-        if not starting and snapshot.state not in {State.QUEUED, State.VERIFYING}:
-            return snapshot
-        now = time.monotonic()
-        # A queue is no standstill: who wants to wait only so long gives a time-out.
-        if (current := server.log_size()) != size or snapshot.state is State.QUEUED:
-            size, changed_at = current, now
-        if now - changed_at > stall_s:
-            raise _too_late(server, f"wrote nothing to its log for {stall_s:g} s", snapshot)
-        if deadline is not None and now > deadline:
-            raise _too_late(server, "was not ready in the time it was given", snapshot)
-        if snapshot.percent is not None and snapshot.percent >= _NEARLY_PERCENT:
-            time.sleep(0.03)
-        else:
-            time.sleep(0.1 if now - began < _EAGER_S else 0.5)
-
-
-def _lost_port(server: Server, snapshot: Snapshot, certificate: Certificate | None) -> bool:
-    """Whether the start failed because another process has the port, or shares it."""
-    if certificate is not None:
-        return any(check.number == 1 and check.passed is False for check in certificate.checks)
-    if snapshot.state is State.DEGRADED:
-        return True
-    registry = Registry(server.workspace)
-    return snapshot.state is State.FAILED and diagnose_end(server.record, registry).kind in _LOST_PORT_CAUSES
-
-
-def _too_late(server: Server, what: str, snapshot: Snapshot) -> NotReadyError:
-    return NotReadyError(
-        f"Server {server.name!r} {what}; it is at: {snapshot.stage or snapshot.state.value}.",
-        evidence="\n".join(server.tail(15)),
-        next_step=f"It still runs: see `tautools server logs {server.name}`, or `tautools server stop {server.name}`.",
-    )
-
-
-def _failed_check(server: Server) -> VerifyError | None:
-    failed = server.record.certificate.failed if server.record.certificate is not None else None
-    if failed is None:
-        return None
-    return VerifyError(
-        f"Server {server.name!r} answers and fails check {failed.number}, {failed.name}.",
-        evidence=failed.detail,
-        next_step=f"Fix it and run `tautools server verify {server.name}`, or `tautools server stop {server.name}`.",
-    )
-
-
-def _not_ready(server: Server) -> NotReadyError:
-    snapshot, record = server.state(), server.record
-    if snapshot.state is State.FAILED and processes_of(record):
-        from tautools.shell import stop_group
-
-        # The main process is dead. Workers that it may have left would keep their cards for ever.
-        stop_group(record.pid or 0, record.pid_started_at or 0.0, term_s=5.0)
-        snapshot = server.state()
-    return NotReadyError(
-        f"Server {server.name!r} is {snapshot.state.value}: {snapshot.detail}",
-        evidence="\n".join(server.tail(10)),
-        next_step=snapshot.next_step or f"Read its log with `tautools server logs {server.name}`.",
-    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import SweepError, TautoolsError
 from tautools.params import load_all, load_server, load_site
 from tautools.params.models import ServerParams, SimulateParams
-from tautools.servers import Registry, Server, State, endpoints, launch_all, server_state
+from tautools.servers import Registry, Server, State, endpoints, launch_all
 from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
 
@@ -114,7 +114,7 @@ def _server_need(
 ) -> ServerNeed:
     named = [each for each in registered if role.server and role.server in {each.name, each.spec.get("name")}]
     known = named or [each for each in registered if each.model == (role.model or role.server)]
-    states = {record.name: server_state(record, workspace=workspace).state for record in known}
+    states = {record.name: Server(record, workspace=workspace).state().state for record in known}
     alive = sorted(
         (each for each in known if not states[each.name].final), key=lambda each: states[each.name] is not State.READY
     )

@@ -7,7 +7,7 @@ import json
 from served_cells import cell_at, simulated_model
 
 from tautools.run import read_ledger, run_cell
-from tautools.servers.start import attach
+from tautools.servers.attaching import attach
 
 
 def test_each_run_keeps_the_certificates_of_its_servers(tmp_path):

@@ -17,7 +17,8 @@ from tautools.params.models import SiteParams
 from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines
 from tautools.servers.backends.slurm import job_script_text
-from tautools.servers.start import Restart, exclude_node, held_node
+from tautools.servers.placement import LaunchRequest
+from tautools.servers.restart import Restart, exclude_node, held_node
 
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 
@@ -84,7 +85,8 @@ def test_the_node_to_leave_out_is_read_from_the_jobs_log_and_joins_those_left_ou
     assert plan.record.site["exclude"] == ["gaudi001", "gaudi003"]
     assert plan.changes == ["site.exclude: gaudi001 -> gaudi001,gaudi003"]
     assert exclude_node(plan, "gaudi001").changes == plan.changes
-    script = job_script_text(model(2), workspace=tmp_path, site=SiteParams.model_validate(plan.record.site))
+    request = LaunchRequest(model(2), SiteParams.model_validate(plan.record.site), "m")
+    script = job_script_text([request], workspace=tmp_path)
     assert "#SBATCH --exclude=gaudi001,gaudi003\n" in script
 
 

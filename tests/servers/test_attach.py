@@ -18,8 +18,14 @@ from tautools.errors import ParamsError, ServerError, VerifyError
 from tautools.params.models import RoleParams
 from tautools.records import ServerRecord
 from tautools.servers import Registry, State, endpoints, launch, open_server, server_states
-from tautools.servers.addresses import ModelAddresses, read_model_config, short_name, write_model_config
-from tautools.servers.start import attach, attach_all
+from tautools.servers.attaching import (
+    ModelAddresses,
+    attach,
+    attach_all,
+    read_model_config,
+    short_name,
+    write_model_config,
+)
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import psutil
 from serving import fake_vllm, simulated, wait_for
 
 from tautools.servers import launch
-from tautools.servers.server import follow
 from tautools.servers.state import LogReader
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(tmp_path: Path) 
 def test_a_log_is_followed_from_now_until_the_server_ends(workspace: Path) -> None:
     server = launch(fake_vllm(modes="ready_then_dies", env={"FAKE_VLLM_LOAD_S": "0.5"}), workspace=workspace)
 
-    lines = list(follow(server.record, workspace=workspace, poll_s=0.05))
+    lines = list(server.follow(poll_s=0.05))
 
     assert lines[-1] == "INFO:     Application startup complete."
     assert not any(line.startswith("Server base:") for line in lines)
@@ -48,13 +47,13 @@ def test_a_log_is_followed_from_the_last_lines_with_none_lost_or_read_twice(work
     record = server.record
     wait_for(lambda: Path(record.log_out).read_text().count("\n") > 5)
 
-    lines = list(follow(record, workspace=workspace, lines=3, poll_s=0.05))
+    lines = list(server.follow(lines=3, poll_s=0.05))
 
     whole = Path(record.log_out).read_text().splitlines()
     out = [line for line in lines if line in whole]
     assert out == whole[-len(out) :]
     assert len(set(out)) == len(out) >= 3
-    assert list(follow(record, workspace=workspace, lines=2)) == [
+    assert list(server.follow(lines=2)) == [
         *whole[-2:],
         *Path(record.log_err).read_text().splitlines()[-2:],
     ]
@@ -64,9 +63,7 @@ def test_following_asks_nothing_of_the_address(workspace: Path) -> None:
     server = launch(simulated(), workspace=workspace).wait_ready()
     lines: list[str] = []
     with no_requests(server):
-        following = threading.Thread(
-            target=lambda: lines.extend(follow(server.record, workspace=workspace, lines=100, poll_s=0.05))
-        )
+        following = threading.Thread(target=lambda: lines.extend(server.follow(lines=100, poll_s=0.05)))
         following.start()
         time.sleep(1)
     server.stop()

@@ -13,7 +13,7 @@ from small_hub import model_files, small_hub
 from tautools.errors import ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, check_launch, launch
-from tautools.servers.backends.base import warn_missing_model
+from tautools.servers.backends import warn_missing_model
 from tautools.servers.weights import require_weights
 
 MODEL = "Qwen/Qwen3-8B"

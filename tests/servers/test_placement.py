@@ -14,8 +14,7 @@ from tautools.params.models import ServerParams, SiteParams
 from tautools.servers.accelerators.probe import Card
 from tautools.servers.backends.local import node_addresses, routable_host
 from tautools.servers.model_cache import ModelFacts, model_facts, why_not_fit
-from tautools.servers.placement import Layout, NodeState, plan_layout, site_node_state
-from tautools.servers.replicas import apply_layout_options
+from tautools.servers.placement import Layout, NodeState, apply_layout_options, plan_layout, site_node_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +33,7 @@ def model(name: str, across: int = 1, **fields: Any) -> ServerParams:
 
 
 def cards_of(layout: Layout) -> dict[str, list[int]]:
-    return {place.name: place.cards for place in layout.places}
+    return {place.name: place.params.cards for place in layout.places}
 
 
 def plan(servers: Sequence[ServerParams], state: NodeState, gpu_ids: Sequence[int] | None = None) -> Layout:
@@ -45,7 +44,7 @@ def test_replicas_and_tensor_parallel_models_share_a_node() -> None:
     layout = plan([model("agent", replicas=2), model("user", 2), model("big", 4)], node(*[0] * 8))
 
     assert cards_of(layout) == {"agent-0": [0], "agent-1": [1], "user": [2, 3], "big": [4, 5, 6, 7]}
-    assert layout.require() is layout
+    assert layout.require() is layout.places
     assert {place.params.replicas for place in layout.places} == {1}
 
 

@@ -20,7 +20,7 @@ from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, State, launch, open_server, server_states, verify_target
 from tautools.servers.checks.target import CheckTarget
 from tautools.servers.diagnose.causes import diagnose_refusal
-from tautools.servers.start import plan_restart, restart
+from tautools.servers.restart import plan_restart, restart
 from tautools.servers.vllm.command import ListenAddress, server_argv
 from tautools.servers.vllm.flags import check_flags, deprecated_flags, installed_flags
 from tautools.shell import group_members

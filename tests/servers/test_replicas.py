@@ -18,7 +18,7 @@ from tautools.errors import NotReadyError, ServerError
 from tautools.params.models import RoleParams, RunParams
 from tautools.run import read_calls, run_cell
 from tautools.servers import Registry, Server, endpoints
-from tautools.servers.replicas import launch_all
+from tautools.servers.start import launch_all
 
 if TYPE_CHECKING:
     from pathlib import Path

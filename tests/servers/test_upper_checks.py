@@ -12,7 +12,7 @@ from tautools.http import Http
 from tautools.params.models import ServerParams
 from tautools.records import Thinking
 from tautools.servers import State, launch
-from tautools.servers.addresses import verify_target
+from tautools.servers.attaching import verify_target
 from tautools.servers.checks.run import check_key
 from tautools.servers.checks.target import CheckContext, CheckFailedError, CheckTarget
 

@@ -20,8 +20,8 @@ from slurm_site import site_with
 from tautools.errors import ServerError
 from tautools.params.models import RoleParams
 from tautools.servers import Registry, Server, endpoints, launch, open_server
+from tautools.servers.attaching import attach
 from tautools.servers.backends import backend_of
-from tautools.servers.start import attach
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:

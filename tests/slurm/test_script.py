@@ -25,8 +25,12 @@ from tautools.params import load_server, load_site
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry
 from tautools.servers.backends.slurm import job_script_text
-from tautools.servers.backends.slurm_shared import shared_job_script
-from tautools.servers.replicas import plan_one_job
+from tautools.servers.placement import LaunchRequest, plan_one_job
+
+
+def script_of(params: ServerParams, *, workspace: Path, site: SiteParams) -> str:
+    return job_script_text([LaunchRequest(params, site, params.name)], workspace=workspace)
+
 
 HOSTILE = st.one_of(
     st.sampled_from(
@@ -84,7 +88,7 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
                 "vllm": {"args": {"some_flag": argument}},
             }
         )
-        text = job_script_text(params, workspace=workspace, site=site_with())
+        text = script_of(params, workspace=workspace, site=site_with())
 
         done = run_by_bash(text)
 
@@ -103,7 +107,7 @@ def test_hostile_words_reach_the_server_unchanged_and_no_shell(
 
 def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
     workspace = tmp_path.resolve()
-    text = job_script_text(
+    text = script_of(
         load_server("qwen3-32b", workspace=workspace),
         workspace=workspace,
         site=load_site("sol-gaudi", workspace=workspace),
@@ -134,7 +138,7 @@ def test_the_script_is_what_the_notes_ask_for(tmp_path: Path) -> None:
 def test_the_log_begins_with_node_model_and_address(tmp_path: Path) -> None:
     params = ServerParams.model_validate({"name": "user", "model": "Qwen/Qwen3-32B", "serve_command": ["true"]})
 
-    done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site_with(host="0.0.0.0")))
+    done = run_by_bash(script_of(params, workspace=tmp_path.resolve(), site=site_with(host="0.0.0.0")))
 
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "=" * 36
@@ -146,7 +150,7 @@ def test_the_log_begins_with_node_model_and_address(tmp_path: Path) -> None:
 def test_the_key_is_private_and_not_in_the_script(tmp_path: Path) -> None:
     tell_key = [sys.executable, "-c", "import os; print('KEY', os.environ['VLLM_API_KEY'])"]
     params = ServerParams.model_validate({"name": "s", "model": "m", "serve_command": tell_key})
-    text = job_script_text(params, workspace=tmp_path.resolve(), site=site_with())
+    text = script_of(params, workspace=tmp_path.resolve(), site=site_with())
 
     key = run_by_bash(text).stdout.rpartition("KEY ")[2].strip()
 
@@ -165,7 +169,7 @@ def test_an_asked_for_port_that_is_taken_ends_the_job_in_words(tmp_path: Path) -
         taken.listen()
         params = ServerParams.model_validate({"name": "s", "model": "m", "port": taken.getsockname()[1]})
 
-        done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site_with()))
+        done = run_by_bash(script_of(params, workspace=tmp_path.resolve(), site=site_with()))
 
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
@@ -184,7 +188,7 @@ def test_what_no_quoting_carries_is_refused(tmp_path: Path, fields: dict[str, ob
     params = ServerParams.model_validate({"name": "s", "model": "m"} | fields)
 
     with pytest.raises(ParamsError):
-        job_script_text(params, workspace=tmp_path, site=site_with(**site))
+        script_of(params, workspace=tmp_path, site=site_with(**site))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +197,7 @@ def test_a_workspace_that_slurm_cannot_write_logs_to_is_refused(tmp_path: Path) 
     workspace.mkdir()
 
     with pytest.raises(ParamsError, match="backslash"):
-        job_script_text(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
+        script_of(ServerParams(name="s", model="m"), workspace=workspace, site=site_with())
 
 
 def test_replicas_have_a_script_each_under_their_own_name(tmp_path: Path) -> None:
@@ -243,9 +247,8 @@ def test_hostile_words_reach_the_servers_of_one_job_unchanged_and_no_shell(
             for name in ("one", "two")
         )
         site = site_with(device="gaudi", recipe_store=f"{workspace}/{store}", env={"SITE": module})
-        text = shared_job_script(
-            plan_one_job([one, two], workspace=workspace, site=site).places, workspace=workspace, site=site
-        )
+        places = plan_one_job([one, two], workspace=workspace, site=site).require_job()
+        text = job_script_text(places, workspace=workspace)
 
         done = run_by_bash(text)
 
@@ -281,7 +284,7 @@ def test_compiled_graphs_lie_on_the_nodes_disk_by_software_and_go_to_the_store(t
     activate = [f"export PYTHONPATH={shlex.quote(str(installed))}"]
     fields = {"device": "gaudi", "node_disk": str(tmp_path / "disk"), "recipe_store": str(store), "activate": activate}
 
-    done = run_by_bash(job_script_text(params, workspace=workspace.resolve(), site=site_with(**fields)))
+    done = run_by_bash(script_of(params, workspace=workspace.resolve(), site=site_with(**fields)))
 
     assert done.returncode == 0, done.stderr
     folder = f"{tmp_path}/disk/tautools-{getpass.getuser()}/recipes/{named}"
@@ -295,7 +298,7 @@ def test_without_a_vllm_in_the_jobs_environment_no_graphs_are_kept(tmp_path: Pat
     params = ServerParams.model_validate({"name": "s", "model": "m"} | tells)
     site = site_with(device="gaudi", node_disk=str(tmp_path / "disk"), activate=["export PATH=/usr/bin:/bin"])
 
-    done = run_by_bash(job_script_text(params, workspace=tmp_path.resolve(), site=site))
+    done = run_by_bash(script_of(params, workspace=tmp_path.resolve(), site=site))
 
     assert done.stdout.endswith("cfg none\n"), done.stderr
     assert not (tmp_path / "disk").exists()
@@ -320,7 +323,7 @@ def test_no_text_of_a_site_file_reaches_the_shell_of_a_job(tmp_path: Path, field
     plain = site_with(device="gaudi")
     try:
         site = SiteParams.model_validate(plain.model_dump() | {field: hostile_of(field, value)})
-        text = job_script_text(params, workspace=tmp_path.resolve(), site=site)
+        text = script_of(params, workspace=tmp_path.resolve(), site=site)
     except (ParamsError, ValidationError):
         return
 
@@ -330,7 +333,7 @@ def test_no_text_of_a_site_file_reaches_the_shell_of_a_job(tmp_path: Path, field
         head = script.partition("\n\n")[0].splitlines()
         return {line.partition("=")[0] for line in head if line.startswith("#SBATCH")}
 
-    assert directives(text) - directives(job_script_text(params, workspace=tmp_path, site=plain)) <= {
+    assert directives(text) - directives(script_of(params, workspace=tmp_path, site=plain)) <= {
         f"#SBATCH --{field}".replace("_", "-")
     }
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith("pwned")]

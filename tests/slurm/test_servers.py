@@ -22,7 +22,6 @@ from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
 from tautools.servers import Registry, Snapshot, State, endpoints, launch, open_server, server_states
-from tautools.servers.server import cause_of
 from tautools.shell import Shell
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState
@@ -167,7 +166,7 @@ def test_a_job_that_has_to_make_way_is_preempted_and_says_so(workspace: Path) ->
         assert "tautools server up sim" in seen.next_step
         wait_for(lambda: not (workspace / "servers" / "sim.json").exists())
         wait_for(lambda: processes_of(server) == [])
-        assert cause_of(server.record, Registry(workspace)).kind == "preempted"
+        assert server.cause().kind == "preempted"
     finally:
         ask("scancel", other)
     again = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()

@@ -11,7 +11,7 @@ from serving import fake_vllm
 from slurm_site import ask, site_with, wait_for
 
 from tautools.servers import Registry, Server, State, open_server
-from tautools.servers.replicas import launch_all
+from tautools.servers.start import launch_all
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState
 

@@ -1,48 +1,127 @@
 """Where a server runs: as a process of this machine, as a job of Slurm, or somewhere else, attached by its address.
 
-Each backend is a class with the methods of `base.Backend`; it is imported when it is first used.
+To add a backend, such as SSH to rented machines, write a class with the methods of `Backend` in a module of this
+package and name it in `_BACKENDS`; nothing else asks which backend it is. Each is imported when it is first used. What
+can be checked of a launch before any of them starts it is here, too.
 """
 
 from __future__ import annotations
 
+import getpass
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from tautools.errors import ServerError
+from tautools.errors import ServerError, TautoolsError
+from tautools.records import ServerRecord
+from tautools.servers.checks.target import ask_models
+from tautools.servers.state import answering_state
 
 if TYPE_CHECKING:
-    from tautools.params.models import SiteParams
-    from tautools.records import ServerRecord
-    from tautools.servers.backends.base import Backend
+    from collections.abc import Callable, Mapping
 
+    from tautools.params.models import ServerParams, SiteParams
+    from tautools.servers.checks.target import ModelList
+    from tautools.servers.placement import LaunchRequest
+    from tautools.servers.registry import Registry
+    from tautools.servers.state import Snapshot
+    from tautools.slurm.jobs import SlurmJob
+
+_LOG = logging.getLogger(__name__)
 _BACKENDS = {"local": "LocalBackend", "slurm": "SlurmBackend", "attached": "AttachedBackend"}
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at servers shares: one answer of Slurm for all jobs."""
+
+    registry: Registry
+    jobs: Mapping[str, SlurmJob] | None = None
+    """What Slurm said of the jobs just now; a backend asks for its own job where this is None."""
+
+    def ask(self, record: ServerRecord) -> tuple[ModelList, Snapshot | None]:
+        """Ask the address of a server which models it serves; return its state too when it answers."""
+        answer = ask_models(record.base_url, key=self.registry.key(record))
+        if answer.status == 0:
+            return answer, None
+        return answer, answering_state(record, answer, verifying=self.registry.activity(record) == "verifying")
+
+
+class Backend(Protocol):
+    """Where a server runs, and everything that depends on it."""
+
+    owns: ClassVar[bool] = True
+    """Whether the server is ours: stopping it ends it, and it can be started again from its record."""
+    by_scheduler: ClassVar[bool] = False
+    """Whether a scheduler chooses node and cards, so that neither can be looked at before."""
+    ask_every_s: ClassVar[float] = 0.3
+    """How often it may be asked whether a server has ended [s]."""
+    unfit: ClassVar[Mapping[str, str]] = {}
+    """Verbs that make no sense for its servers, with the reason."""
+
+    def check(self, request: LaunchRequest, registry: Registry) -> float | None:
+        """Raise what `start` would raise, as far as it can be known; return an estimated start [s since the epoch]."""
+
+    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
+        """Start a server, register it and return its record at once. The caller holds the registry's claim."""
+
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise a ServerError when the server may still run, so that its name is not free."""
+
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Return the state of a registered server now."""
+
+    def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
+        """Return whether its process or job has ended; its address is not asked, which would be logged there."""
+        return False
+
+    def job_state(self, record: ServerRecord) -> str:
+        """Return how the scheduler says that it ended, such as `OUT_OF_MEMORY`; empty when it does not say."""
+        return ""
+
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
+        """End the server; return when nothing of it runs. The caller removes it from the registry."""
+
+    def logs(self, record: ServerRecord) -> list[Path]:
+        """Return the files that it writes: output first, then errors."""
+        return [Path(log) for log in (record.log_out, record.log_err) if log]
+
+    def address(self, record: ServerRecord) -> str:
+        """Return the base URL under which this machine reaches it; empty while it is not known."""
+        return record.base_url
+
+    def time_left(self, record: ServerRecord) -> float | None:
+        """Return how long it may still run [s]; None without a limit."""
+        return None
+
+    def start_again(self, record: ServerRecord) -> str:
+        """Return, as advice, how a person gets it back."""
+        return f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
+
+
 @cache
-def backend_named(name: str) -> Backend:
-    """Return the backend of a name, as a server's record has it."""
+def _backend(name: str) -> Backend:
     return cast("Backend", getattr(import_module(f"{__name__}.{name}"), _BACKENDS[name])())
 
 
 def backend_of(record: ServerRecord) -> Backend:
     """Return the backend that a registered server runs on."""
-    return backend_named(record.backend)
+    return _backend(record.backend)
 
 
 def backend_for(site: SiteParams) -> Backend:
     """Return the backend that starts the servers of a site."""
-    return backend_named("slurm" if site.uses_slurm else "local")
+    return _backend("slurm" if site.uses_slurm else "local")
 
 
 def require_fit(record: ServerRecord, verb: str) -> None:
-    """Raise when a verb makes no sense for a server, such as the log of an attached one.
-
-    Raises
-    ------
-    ServerError
-        With the reason, and how a person gets what was wanted.
-    """
+    """Raise a ServerError when a verb makes no sense for a server, such as the log of an attached one."""
     backend = backend_of(record)
     if verb in backend.unfit:
         raise ServerError(
@@ -51,3 +130,67 @@ def require_fit(record: ServerRecord, verb: str) -> None:
             evidence=record.base_url,
             next_step=backend.start_again(record) if verb == "restart" else "Read it on the machine that runs it.",
         )
+
+
+def new_record(request: LaunchRequest, **fields: Any) -> ServerRecord:
+    """Return the record of a launch: what the request says, and the fields that its backend knows."""
+    params = request.params
+    return ServerRecord(
+        name=request.name,
+        engine=params.engine,
+        model=params.serves,
+        spec=params.model_dump(mode="json"),
+        site=request.site.model_dump(mode="json"),
+        started_at=time.time(),
+        simulated=params.simulated,
+        owner=getpass.getuser(),
+        **fields,
+    )
+
+
+def check_options(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Raise a ParamsError when the vLLM that would be started does not take an option.
+
+    A vLLM that cannot be seen from here, such as one that a job activates, is not checked.
+    """
+    command = params.serve_command or site.serve_command
+    if params.simulated or shutil.which(command[0]) is None:
+        return
+    from tautools.servers.vllm.command import ListenAddress, server_argv
+    from tautools.servers.vllm.flags import check_flags
+
+    argv = server_argv(params, site, ListenAddress(site.host, params.port or 0, alias="check"))
+    check_flags(argv, command=command, env=_own_env(params, site, registry), folder=registry.folder / "flags")
+
+
+def check_model(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Raise when the model that a server of this machine must load is nowhere; errors as `weights.require_weights`."""
+    if params.simulated:
+        return
+    from tautools.servers.weights import require_weights
+
+    env, command = _own_env(params, site, registry), params.serve_command or site.serve_command
+    require_weights(params, command=command, env=env, workspace=registry.workspace.resolve())
+
+
+def _own_env(params: ServerParams, site: SiteParams, registry: Registry) -> dict[str, str]:
+    from tautools.servers.vllm.command import server_env
+
+    return server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
+
+
+def warn_missing_model(params: ServerParams, site: SiteParams, registry: Registry) -> None:
+    """Log when a job's model cannot be found from here; the node may have other folders, so nothing is refused."""
+    try:
+        check_model(params, site, registry)
+    except TautoolsError as error:
+        _LOG.warning("Seen from here, the node may have it: %s", error)
+
+
+def name_taken(record: ServerRecord, what: str, evidence: str, use: str) -> ServerError:
+    """Return the error for a name that a registered server has."""
+    return ServerError(
+        f"A server named {record.name!r} {what}.",
+        evidence=evidence,
+        next_step=f"{use} it with `tautools server stop {record.name}`, or start this one under another name.",
+    )

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import time
 from typing import TYPE_CHECKING
 
-from tautools.errors import ServerError, VerifyError
-from tautools.files import write_atomic
-from tautools.records import ServerRecord
-from tautools.servers.backends.base import Backend, name_taken
-from tautools.servers.checks.target import ask_models
-from tautools.servers.registry import check_name
+from tautools.errors import ServerError
+from tautools.servers.backends import Backend, name_taken
 from tautools.servers.state import Snapshot, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from tautools.servers.backends.base import LaunchRequest, Look
+    from tautools.records import ServerRecord
+    from tautools.servers.backends import Look
+    from tautools.servers.placement import LaunchRequest
     from tautools.servers.registry import Registry
 
 
@@ -59,47 +55,3 @@ class AttachedBackend(Backend):
             f"Start it again where it was started, at {record.base_url}; `tautools server stop {record.name}` forgets "
             "it here."
         )
-
-
-def register(name: str, base_url: str, registry: Registry, *, model: str, key: str, group: str) -> ServerRecord:
-    """Write down a running server that is not verified yet; see `attach`."""
-    key_file = registry.folder.resolve() / f"{name}.key"
-    record = ServerRecord(
-        name=name,
-        backend="attached",
-        engine="attached",
-        model=model,
-        base_url=base_url,
-        key_file=str(key_file) if key else "",
-        spec={"name": check_name(group)} if group else {},
-        started_at=time.time(),
-        owner=getpass.getuser(),
-    )
-    with registry.claim():
-        require_new(name, registry)
-        if key:
-            write_atomic(key_file, key + "\n", mode=0o600)
-        registry.add(record)
-    return record
-
-
-def require_new(name: str, registry: Registry) -> None:
-    """Raise a ServerError when a server of that name is registered."""
-    known = registry.find(name)
-    if known is not None:
-        raise name_taken(known, "is registered already", known.base_url, "Forget")
-
-
-def first_model(base_url: str, key: str) -> str:
-    """Return the first model that a server lists; raise a VerifyError when it lists none."""
-    answer = ask_models(base_url, key=key)
-    if not answer.names:
-        refused = answer.status in {401, 403}
-        raise VerifyError(
-            f"{base_url} does not list its models.",
-            evidence=answer.detail or f"/v1/models answers {answer.status}",
-            next_step="Name the variable that holds its key with --key-env."
-            if refused
-            else "Check the address, and that the server runs.",
-        )
-    return answer.names[0]

@@ -10,14 +10,13 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import psutil
 
 from tautools.errors import ParamsError, ServerError
 from tautools.files import ensure_folder
 from tautools.servers.accelerators.assignment import require_cards
-from tautools.servers.backends.base import Backend, check_model, check_options, name_taken, new_record
+from tautools.servers.backends import Backend, check_model, check_options, name_taken, new_record
 from tautools.servers.ports import choose_port
 from tautools.servers.state import (
     ended_state,
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
     from tautools.servers.accelerators.probe import Card
-    from tautools.servers.backends.base import LaunchRequest, Look
+    from tautools.servers.backends import Look
+    from tautools.servers.placement import LaunchRequest
     from tautools.servers.registry import Registry
     from tautools.servers.state import Snapshot
 
@@ -48,7 +48,7 @@ class LocalBackend(Backend):
     def check(self, request: LaunchRequest, registry: Registry) -> None:
         """Check port, command, address, model, options and cards."""
         params, site = request.params, request.site
-        port = choose_port(site.host, asked=params.port, avoid=_registered_ports(registry))
+        port = choose_port(site.host, asked=params.port, avoid=registry.ports())
         argv = server_argv(params, site, ListenAddress(site.host, port, alias="check"))
         if shutil.which(argv[0]) is None:
             raise ServerError(
@@ -70,7 +70,7 @@ class LocalBackend(Backend):
         cards = require_cards(params, site, registry, force=request.force) if params.cards else []
         address = ListenAddress(
             site.host,
-            choose_port(site.host, asked=params.port, avoid=_registered_ports(registry)),
+            choose_port(site.host, asked=params.port, avoid=registry.ports()),
             alias=f"launch-{secrets.token_hex(8)}",
         )
         key, key_file = registry.new_key(name)
@@ -185,11 +185,6 @@ def _in_network(address: str, reach: str) -> bool:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def _registered_ports(registry: Registry) -> set[int]:
-    """Return the ports of this machine's registered servers, some of which have not bound theirs yet."""
-    return {urlsplit(record.base_url).port or 0 for record in registry.list() if record.on_this_host}
 
 
 def _by_module(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[ServerParams, SiteParams]:

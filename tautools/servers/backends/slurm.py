@@ -1,4 +1,9 @@
-"""Servers as jobs of Slurm: submit them, follow them, end them, and estimate when they would start."""
+"""Servers as jobs of Slurm: submit them, follow them, end them, and estimate when they would start.
+
+One server is a job of its own. Several can be one job, on one node: its accelerators are asked for once and handed out
+among the servers, so a customer and its agents start together or not at all. Each server keeps its name, key, port,
+logs and record, and is verified, watched and stopped by itself; the job ends when the last of them has ended.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,11 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
-from tautools.servers.backends.base import Backend, LaunchRequest, name_taken, new_record, warn_missing_model
-from tautools.servers.backends.slurm_script import job_argv, job_script
+from tautools.servers.backends import Backend, name_taken, new_record, warn_missing_model
+from tautools.servers.backends.slurm_job import job_script
+from tautools.servers.backends.slurm_script import job_argv
 from tautools.servers.registry import Registry, check_name
-from tautools.servers.state import (
-    Snapshot,
-    State,
-    ended_state,
-    out_of_sight,
-    silent_state,
-)
+from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState, explain_reason, parse_duration
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.params.models import ServerParams, SiteParams
+    from tautools.params.models import SiteParams
     from tautools.records import ServerRecord
-    from tautools.servers.backends.base import Look
+    from tautools.servers.backends import Look
+    from tautools.servers.placement import LaunchRequest
     from tautools.slurm.jobs import SlurmJob
 
 _STOP_TIMEOUT_S = 120.0
@@ -58,15 +59,11 @@ class SlurmBackend(Backend):
 
     def check(self, request: LaunchRequest, registry: Registry) -> float | None:
         """Ask Slurm whether it would take the job; a model that cannot be found from here is logged."""
-        text = _script(request, registry)
-        warn_missing_model(request.params, request.site, registry)
-        return Slurm().test_only(text)
+        return check_job([request], registry)
 
     def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
         """Submit the job; nothing is left behind when Slurm does not take it."""
-        record = new_job_record(request, registry)
-        text = job_script(request.params, request.site, record, workspace=registry.workspace.resolve())
-        return submit([record], text, registry)[0]
+        return submit([request], registry)[0]
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise when the job waits or runs, unless this was one of its several servers and has ended."""
@@ -81,26 +78,24 @@ class SlurmBackend(Backend):
         """Ask Slurm first, then the address, then the log."""
         registry = look.registry
         job = _job_of(record) if look.jobs is None else look.jobs.get(record.job_id)
-        if job is not None and job.state.ended:
-            return _ended_job(record, job) or ended_state(record, registry, job_state=job.state.name)
-        if (job is None or record.shares_job) and registry.exit_code(record) is not None:
-            return ended_state(record, registry)
+        if _ended(record, job, registry):
+            by_slurm = _ended_job(record, job) if job is not None else None
+            job_state = job.state.name if job is not None and job.state.ended else ""
+            return by_slurm or ended_state(record, registry, job_state=job_state)
         waiting = _not_begun(record, job)
         if waiting is not None:
             return waiting
         answer, snapshot = look.ask(record)
         if snapshot is None:
             return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
-        if snapshot.state is State.READY and job is not None:
-            return replace(snapshot, detail=_format_time_left(job.left_s))
+        if snapshot.state is State.READY and job is not None and job.left_s is not None:
+            hours, minutes = divmod(int(job.left_s // 60), 60)
+            return replace(snapshot, detail=f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit")
         return snapshot
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the job has ended, or this server of a job of several."""
-        job = _job_of(record)
-        if job is not None and job.state.ended:
-            return True
-        return (job is None or record.shares_job) and registry.exit_code(record) is not None
+        return _ended(record, _job_of(record), registry)
 
     def job_state(self, record: ServerRecord) -> str:
         """Return Slurm's word for how the job ended."""
@@ -120,33 +115,34 @@ class SlurmBackend(Backend):
         return Slurm().time_left(record.job_id)
 
 
-def job_script_text(params: ServerParams, *, workspace: Path, site: SiteParams, name: str | None = None) -> str:
+def job_script_text(requests: Sequence[LaunchRequest], *, workspace: Path) -> str:
     """Return the job script of a launch, to read and to submit by hand; nothing is written.
+
+    Parameters
+    ----------
+    requests : sequence of LaunchRequest
+        One server, or several of one site that share the job.
+    workspace : Path
+        Where they are registered.
 
     Raises
     ------
     ParamsError
         When a value cannot stand in a job script.
     """
-    request = LaunchRequest(params, site, check_name(name or params.name))
-    return _script(request, Registry(workspace.resolve()))
+    registry = Registry(workspace.resolve())
+    return job_script(requests, _new_records(requests, registry), registry.workspace)
 
 
-def new_job_record(request: LaunchRequest, registry: Registry, *, shares_job: bool = False) -> ServerRecord:
-    """Return the record of a launch that is to be submitted."""
-    alias = f"launch-{secrets.token_hex(8)}"
-    return new_record(
-        request,
-        backend="slurm",
-        alias=alias,
-        base_url="",
-        key_file=str(registry.folder.resolve() / f"{request.name}.key"),
-        shares_job=shares_job,
-        argv=job_argv(request.params, request.site, alias),
-    )
+def check_job(requests: Sequence[LaunchRequest], registry: Registry) -> float | None:
+    """Raise what `submit` would raise; return when Slurm expects the job to start [s since the epoch]."""
+    text = job_script_text(requests, workspace=registry.workspace)
+    for request in requests:
+        warn_missing_model(request.params, request.site, registry)
+    return Slurm().test_only(text)
 
 
-def submit(records: Sequence[ServerRecord], text: str, registry: Registry) -> list[ServerRecord]:
+def submit(requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
     """Submit the job of one or several servers; return their records with its id and their logs.
 
     Raises
@@ -155,6 +151,8 @@ def submit(records: Sequence[ServerRecord], text: str, registry: Registry) -> li
         When Slurm does not take the job; nothing is left behind then.
     """
     workspace = registry.workspace.resolve()
+    records = _new_records(requests, registry)
+    text = job_script(requests, records, workspace)
     logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
     try:
         for record in records:
@@ -176,6 +174,22 @@ def submit(records: Sequence[ServerRecord], text: str, registry: Registry) -> li
     return submitted
 
 
+def _new_records(requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
+    aliases = [f"launch-{secrets.token_hex(8)}" for _ in requests]
+    return [
+        new_record(
+            request,
+            backend="slurm",
+            alias=alias,
+            base_url="",
+            key_file=str(registry.folder.resolve() / f"{check_name(request.name)}.key"),
+            shares_job=len(requests) > 1,
+            argv=job_argv(request, alias),
+        )
+        for request, alias in zip(requests, aliases, strict=True)
+    ]
+
+
 def ask_jobs(records: Sequence[ServerRecord]) -> Mapping[str, SlurmJob]:
     """Return what Slurm says of the jobs of these servers, in one query; nothing when it cannot be asked."""
     try:
@@ -184,13 +198,15 @@ def ask_jobs(records: Sequence[ServerRecord]) -> Mapping[str, SlurmJob]:
         return {}
 
 
-def _script(request: LaunchRequest, registry: Registry) -> str:
-    record = new_job_record(request, registry)
-    return job_script(request.params, request.site, record, workspace=registry.workspace.resolve())
-
-
 def _job_of(record: ServerRecord) -> SlurmJob | None:
     return ask_jobs([record]).get(record.job_id)
+
+
+def _ended(record: ServerRecord, job: SlurmJob | None, registry: Registry) -> bool:
+    """Whether the job has ended, or this server of several, or one whose job Slurm has forgotten."""
+    if job is not None and job.state.ended:
+        return True
+    return (job is None or record.shares_job) and registry.exit_code(record) is not None
 
 
 def _not_begun(record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
@@ -213,7 +229,7 @@ def _not_begun(record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
 
 
 def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
-    """Return the state of a server whose job has ended; None when its log has to say why it failed."""
+    """Return the state of a server whose job has ended; None when its own log has to say why."""
     if job.state not in _JOB_ENDS:
         return None
     state, detail, advice = _JOB_ENDS[job.state]
@@ -221,13 +237,6 @@ def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
     again = f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
     next_step = "" if state is State.STOPPED else f"{advice} {again}".strip()
     return Snapshot(state, detail + where, next_step=next_step)
-
-
-def _format_time_left(left_s: float | None) -> str:
-    if left_s is None:
-        return ""
-    hours, minutes = divmod(int(left_s // 60), 60)
-    return f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit"
 
 
 def _stop_one(record: ServerRecord, note: Path, emit: Callable[[str], None]) -> None:
@@ -262,7 +271,7 @@ class StartEstimate:
     refused: str = ""
 
 
-def estimate_starts(params: ServerParams, site: SiteParams, *, workspace: Path) -> list[StartEstimate]:
+def estimate_starts(request: LaunchRequest, *, workspace: Path) -> list[StartEstimate]:
     """Return when the job would start as the site asks, first, and with less of one thing; nothing is submitted.
 
     Cards are not varied: a server needs the ones that it needs.
@@ -273,8 +282,8 @@ def estimate_starts(params: ServerParams, site: SiteParams, *, workspace: Path) 
         When a value cannot stand in a job script.
     """
     estimates = []
-    for asks, variant in _variants(site):
-        text = job_script_text(params, workspace=workspace, site=variant)
+    for asks, site in _variants(request.site):
+        text = job_script_text([replace(request, site=site)], workspace=workspace)
         try:
             estimates.append(StartEstimate(asks, Slurm().test_only(text)))
         except SlurmError as error:

@@ -1,4 +1,4 @@
-"""The job script of a server on Slurm. Pure: what a person can read, check and submit by hand.
+"""What a job of Slurm does for one server, in bash. Pure: what a person can read, check and submit by hand.
 
 The port is chosen on the node, because only there it is known which one is free; the job writes the address down and
 the checks verify it. The key never stands in the script: the job reads it from its private file, or makes it there when
@@ -15,7 +15,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
-from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines
+from tautools.servers.accelerators.assignment import cards_needed
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     RECIPES_MB,
@@ -25,7 +25,7 @@ from tautools.servers.vllm.command import (
     server_env,
     user_folder,
 )
-from tautools.slurm.script import log_pattern, render_sbatch
+from tautools.slurm.script import log_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
+    from tautools.servers.placement import LaunchRequest
 
 
 _VERSIONS_PROGRAM = r"""
@@ -139,93 +140,34 @@ print(port, base_url, node)
 """.strip()
 
 
-def job_argv(params: ServerParams, site: SiteParams, alias: str) -> list[str]:
+def job_argv(request: LaunchRequest, alias: str) -> list[str]:
     """Return the server's command, with `$port` where the job puts the port that it found."""
-    argv = server_argv(params, site, ListenAddress(site.host, _PORT_PLACEHOLDER, alias))
+    address = ListenAddress(request.site.host, _PORT_PLACEHOLDER, alias)
+    argv = server_argv(request.params, request.site, address)
     spot = next(i for i, word in enumerate(argv) if word == "--port" and argv[i + 1] == str(_PORT_PLACEHOLDER))
     return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
 
 
-def job_script(params: ServerParams, site: SiteParams, record: ServerRecord, *, workspace: Path) -> str:
-    """Return the whole text of the job script of one launch.
-
-    Parameters
-    ----------
-    params, site : ServerParams, SiteParams
-        What to serve, and what a job of the site asks for.
-    record : ServerRecord
-        The launch; the job registers it when it is not registered yet.
-    workspace : Path
-        Folder of registry and logs, which the nodes see too; absolute.
-    """
-    body = server_lines(params, site, record, workspace, cards=job_card_lines(params, site))
-    return render_job([record], body, site, workspace, cards=cards_needed(params, site))
-
-
-def render_job(
-    records: Sequence[ServerRecord], body: Sequence[str], site: SiteParams, workspace: Path, *, cards: int
-) -> str:
-    """Return the text of a job script with what the site asks for; cores and memory count for each server.
-
-    Parameters
-    ----------
-    records : sequence of ServerRecord
-        The servers of the job.
-    body : sequence of str
-        Lines of bash.
-    site : SiteParams
-        What a job asks for.
-    workspace : Path
-        Where its logs go; absolute.
-    cards : int
-        How many it needs.
-    """
-    names = [record.name for record in records]
-    name = "+".join(names)[:64].rstrip("+")
-    what = f"Servers {', '.join(names)} on one node" if len(names) > 1 else f"Server {name}: {records[0].model}"
-    out, err = _log_patterns(name, workspace)
-    asked = {
-        "job-name": name,
-        "account": site.account,
-        "partition": site.partition,
-        "qos": site.qos,
-        "nodes": 1,
-        "ntasks": 1,
-        "cpus-per-task": None if site.cores is None else site.cores * len(names),
-        "mem": None if site.memory_gib is None else f"{site.memory_gib * len(names)}G",
-        "gres": gres_for(site, cards),
-        "constraint": site.constraint,
-        "exclude": ",".join(site.exclude) or None,
-        "time": site.time_limit,
-        "output": out,
-        "error": err,
-    }
-    note = f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE"
-    text = render_sbatch(asked, body, note=note)
-    if "\0" in text:
-        raise ParamsError(f"Server {name!r} has a NUL byte in one of its values.", next_step="Remove it from its file.")
-    return text
-
-
-def _log_patterns(name: str, workspace: Path) -> tuple[str, str]:
+def log_patterns(name: str, workspace: Path) -> tuple[str, str]:
+    """Return Slurm's patterns for the files of output and errors."""
     return log_pattern(workspace / "logs", name, "out"), log_pattern(workspace / "errors", name, "err")
 
 
-def server_lines(
-    params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path, *, cards: Sequence[str]
-) -> list[str]:
+def server_lines(request: LaunchRequest, record: ServerRecord, workspace: Path, *, cards: Sequence[str]) -> list[str]:
     """Return what a job does for one server, in bash; it ends with the server's exit status.
 
-    Parameters
-    ----------
-    params, site, record, workspace
-        As of `job_script`.
-    cards : sequence of str
-        Lines that give the server its cards.
+    `cards` are the lines that give the server its cards.
     """
-    out, err = _log_patterns(record.name, workspace)
+    params, site = request.params, request.site
+    out, err = log_patterns(record.name, workspace)
     record = record.model_copy(update={"log_out": out, "log_err": err})
-    env = _environment(params, site, record, workspace)
+    cache = workspace / "servers" / "cache" / record.name
+    env = server_env(params, site, key="", cache=cache, inherited={})
+    del env[KEY_VARIABLE]  # the job reads it
+    if bad := [name for name in env if not _VARIABLE_NAME.fullmatch(name)]:
+        raise ParamsError(
+            f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
+        )
     before, after = _recipe_lines(params, site, env)
     folder, rule = shlex.quote(str(workspace / "servers")), "=" * 36
     return [
@@ -253,7 +195,7 @@ def server_lines(
         "",
         *cards,
         *before,
-        *_run_lines(job_argv(params, site, record.alias), record, workspace, after),
+        *_run_lines(record, workspace, after),
     ]
 
 
@@ -266,27 +208,16 @@ def environment_lines(site: SiteParams) -> list[str]:
     ]
 
 
-def _environment(params: ServerParams, site: SiteParams, record: ServerRecord, workspace: Path) -> dict[str, str]:
-    """Return the variables that the script sets; the key is read by the job itself."""
-    cache = workspace / "servers" / "cache" / record.name
-    env = server_env(params, site, key="", cache=cache, inherited={})
-    del env[KEY_VARIABLE]
-    bad = [name for name in env if not _VARIABLE_NAME.fullmatch(name)]
-    if bad:
-        raise ParamsError(
-            f"{bad[0]!r} cannot be the name of an environment variable.", next_step="Correct `env` in its file."
-        )
-    return env
-
-
-def _run_lines(argv: list[str], record: ServerRecord, workspace: Path, after: list[str]) -> list[str]:
-    words = ['"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
-             for before, word in zip(["", *argv], argv, strict=False)]  # fmt: skip
+def _run_lines(record: ServerRecord, workspace: Path, after: list[str]) -> list[str]:
+    command = ""
+    for before, word in zip(["", *record.argv], record.argv, strict=False):
+        command += " \\\n  " if word.startswith("--") and command else " " if command else ""
+        command += '"$port"' if word == "$port" and before == "--port" else shlex.quote(word)
     base = shlex.quote(str(workspace / "servers" / "launches" / record.name))
     verified = shlex.quote(str(workspace / "servers" / f"{record.name}.json"))
     left = json.dumps({"alias": record.alias, "code": "%d"}).replace('"%d"', "%d")
     return [
-        " \\\n  ".join(_by_flag(words)),
+        command,
         "code=$?",
         *after,
         "",
@@ -296,13 +227,3 @@ def _run_lines(argv: list[str], record: ServerRecord, workspace: Path, after: li
         f"if grep -qsF {record.alias} {verified}; then mv -- {verified} {base}.json; fi",
         "exit $code",
     ]
-
-
-def _by_flag(words: list[str]) -> list[str]:
-    """Return the words as lines, each flag beginning one."""
-    lines: list[list[str]] = [[]]
-    for word in words:
-        if word.startswith("--") and lines[-1]:
-            lines.append([])
-        lines[-1].append(word)
-    return [" ".join(line) for line in lines]
