@@ -105,6 +105,12 @@ class Reward:
     `communicate`: bool, `missing_info`. `assertions`: each of the environment as text and whether it is `met`.
     `missing_actions`: required ones that neither side called."""
 
+    @classmethod
+    def of_database(cls, different: Sequence[str], missing: Sequence[str], **more: Any) -> Reward:
+        """Return 1 when no entity differs and no information is missing, else 0."""
+        info = {"db": not different, "communicate": not missing, "missing_info": missing, "different": different}
+        return cls(0.0 if different or missing else 1.0, info | more)
+
 
 @dataclass(frozen=True, slots=True)
 class ConversationProtocol:

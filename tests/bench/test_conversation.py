@@ -10,7 +10,7 @@ from inspect_oracle import samples_of
 from scripted_client import ScriptedClient, action
 
 from tautools.bench import conversation_seed, run_conversation
-from tautools.bench.agents import STRATEGIES
+from tautools.bench.sources.tau2 import STRATEGIES
 from tautools.bench.types import Approach, Domain, Task
 from tautools.llm.types import Message
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy

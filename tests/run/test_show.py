@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from scripted_server import Say, serve_in_thread
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
-from tautools.bench.agents import STRATEGIES
+from tautools.bench.sources.tau2 import STRATEGIES
 from tautools.cli.show import show_command
 from tautools.run import run_cell
 from tautools.run.show import MadeCall, align_actions

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tautools.bench import conversation_seed, null_baseline, open_source, reference_reward, run_conversation
-from tautools.bench.agents import STRATEGIES
+from tautools.bench.sources.tau2 import STRATEGIES
 from tautools.bench.types import Approach, Expert
 from tautools.errors import ParamsError
 from tautools.llm import ModelClient

@@ -1,50 +1,50 @@
-"""How a strategy speaks to its model: what is sent, and how the answer is read."""
+"""How an agent speaks to its model, and how its answers are read: tool calling here, plain text and experts beside it.
+
+inspect's agents and simulated customers call tools as `ToolCallingParticipant` does.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
-from tautools.bench.agents.fc import ToolCallingParticipant
-from tautools.bench.agents.text import TEXT_PROMPTS, TEXT_PROMPTS_VERSION, TextAgent, text_system_prompt
-from tautools.bench.types import Domain, text_hashes
-from tautools.records import Strategy
+from tautools.bench.types import Participant, Turn
 
 if TYPE_CHECKING:
-    from tautools.bench.types import Approach, Participant, Task
+    from collections.abc import Sequence
 
-STRATEGIES = (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.EXPERTS)
+    from tautools.bench.types import AskModel, Observation
+    from tautools.llm.types import Message, Reply, ToolSpec
 
 
-class Tau2Domain(Domain):
-    """An env of tau2: it calls tools as the benchmark does, and plays by text and with experts by our own prompts."""
+class ToolCallingParticipant(Participant):
+    """A participant whose model is offered tools and answers with calls or text.
 
-    strategies = STRATEGIES
+    Text next to calls stays in its own history and does not reach the other participant, as in inspect. Calls are sent
+    back with the arguments as the bench read them: a server refuses a request whose arguments are not JSON.
+    """
 
-    def agent(self, approach: Approach, seed: int) -> Participant:  # noqa: ARG002 - nothing is drawn here
-        """Return the agent of one conversation."""
-        if approach.strategy is Strategy.FC:
-            return ToolCallingParticipant(self.agent_system, self.tools)
-        if approach.strategy is Strategy.EXPERTS:
-            return Orchestrator(self.agent_system, self.tools, approach.experts)
-        return TextAgent(text_system_prompt(self, approach.strategy))
+    def __init__(self, system_prompt: str, tools: Sequence[ToolSpec]) -> None:
+        super().__init__(system_prompt)
+        self.tools: Sequence[ToolSpec] | None = list(tools) or None
 
-    def user(self, task: Task, approach: Approach) -> Participant:  # noqa: ARG002 - there is one way only
-        """Return the customer of one conversation: the bench's guidelines and scenario, and the message that opens."""
-        names = task.user_tools
-        tools = [tool for tool in self.user_tools if names is None or tool["function"]["name"] in names]
-        user = ToolCallingParticipant(task.user_system, tools)
-        opening = self.protocol.user_opening or self.protocol.agent_opening
-        if opening:
-            user.receive(opening)
-        return user
+    async def next_turn(self, ask: AskModel) -> Turn:
+        """Ask once; return the calls when there are any, else the text."""
+        return turn_from_reply(await ask(self.messages, self.tools))
 
-    def instructions(self, approach: Approach) -> dict[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        prompts, strategy = dict(self.prompts), approach.strategy
-        if strategy is Strategy.EXPERTS:
-            return prompts | expert_prompt_hashes(approach.experts)
-        if strategy in TEXT_PROMPTS:
-            del prompts["agent_system"]
-            prompts |= text_hashes({f"{strategy}-v{TEXT_PROMPTS_VERSION}": TEXT_PROMPTS[strategy]})
-        return prompts
+    def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
+        """Append the answer and one tool message for each call."""
+        self.messages += history_messages(turn, observations)
+
+
+def turn_from_reply(reply: Reply) -> Turn:
+    """Return what an answer means under tool calling: its calls when there are any, else its text."""
+    return Turn(calls=reply.tool_calls, raw_text=reply.text) if reply.tool_calls else Turn.of_text(reply.text)
+
+
+def history_messages(turn: Turn, observations: Sequence[Observation]) -> list[Message]:
+    """Return a turn as messages of a history: the answer, and one tool message for each of its calls."""
+    pairs = list(zip(turn.calls, observations, strict=True))
+    message: Message = {"role": "assistant", "content": turn.raw_text}
+    if pairs:
+        message["tool_calls"] = [call.as_message(result.arguments) for call, result in pairs]
+    return [message, *({"role": "tool", "tool_call_id": call.id, "content": result.text} for call, result in pairs)]

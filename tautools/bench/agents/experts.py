@@ -13,7 +13,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents.fc import history_messages, turn_from_reply
+from tautools.bench.agents import history_messages, turn_from_reply
 from tautools.bench.types import Participant, Turn, text_hashes
 from tautools.llm.types import ToolCall
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import functools
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents import Tau2Domain
+from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
 from tautools.bench.sources.tau2_checkout import CheckoutProcess
-from tautools.bench.types import (
-    ConversationProtocol,
-    Observation,
-    ReferenceAction,
-    Reward,
-    Source,
-    Task,
-    call_text,
-    different_entities,
-    text_hashes,
-)
+from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, Task, call_text, different_entities
 from tautools.errors import BenchError
 from tautools.records import BenchRef, canonical_json
 
@@ -76,23 +67,23 @@ class CheckoutDomain(Tau2Domain):
         self.agent_system = description["agent_system"]
         self.tasks = {str(each["task"]["id"]): _read_task(env, each) for each in description["tasks"]}
         self.reward_basis = _reward_basis(self.tasks)
-        self.protocol = _read_protocol(description)
-        self.prompts = self._hashes() | {"database": description["database"]}
-
-    def _hashes(self) -> dict[str, str]:
-        """Return the hashes of what models are shown, and of what tasks are scored by: a checkout can be changed."""
-        tasks = self.tasks.values()
-        return text_hashes(
-            {
-                "agent_system": self.agent_system,
-                "policy": self.policy,
-                "tasks": canonical_json({task.id: task.user_system for task in tasks}),
-                "criteria": canonical_json({task.id: task.source_task for task in tasks}),
-                "tools": canonical_json(self.tools),
-                "user_tools": canonical_json(self.user_tools),
-                "greeting": self.protocol.agent_opening or "",
-            }
+        steps = int(description["max_steps"])  # the package's agent greets, and every message is a step
+        self.protocol = ConversationProtocol(
+            name="tau2-bench",
+            user_opening=None,
+            agent_opening=str(description["greeting"]),
+            stop_words=tuple(description["stop_words"]),
+            max_rounds=steps,
+            max_steps=steps,
+            max_errors=int(description["max_errors"]),
+            counts_messages=True,
         )
+        # Of what tasks are scored by too: a checkout can be changed.
+        criteria = canonical_json({task.id: task.source_task for task in self.tasks.values()})
+        hashes = self._hash_prompts(
+            criteria=criteria, user_tools=canonical_json(self.user_tools), greeting=description["greeting"]
+        )
+        self.prompts = hashes | {"database": description["database"]}
 
     def env_state(self, task: Task) -> CheckoutState:
         """Return a fresh state for one conversation of `task`."""
@@ -106,21 +97,6 @@ class CheckoutDomain(Tau2Domain):
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
         text: str | None = self.process.ask("loaded", env=self.ref.env, table=table, key=key)
         return text
-
-
-def _read_protocol(description: Mapping[str, Any]) -> ConversationProtocol:
-    """Return the package's rules: its agent greets, and every message is a step."""
-    steps = int(description["max_steps"])
-    return ConversationProtocol(
-        name="tau2-bench",
-        user_opening=None,
-        agent_opening=str(description["greeting"]),
-        stop_words=tuple(description["stop_words"]),
-        max_rounds=steps,
-        max_steps=steps,
-        max_errors=int(description["max_errors"]),
-        counts_messages=True,
-    )
 
 
 def _reward_basis(tasks: Mapping[str, Task]) -> str:
@@ -137,22 +113,12 @@ def _read_task(env: str, description: Mapping[str, Any]) -> Task:
             f"Task {data['id']} of {env} begins in the middle of a conversation, which tautools cannot play.",
             next_step="Choose a split without it.",
         )
-    criteria = data.get("evaluation_criteria") or {}
-    basis = tuple(description["basis"])
-    return Task(
-        id=str(data["id"]),
-        user_system=description["user_system"],
-        reference=tuple(
-            ReferenceAction(
-                each["name"], each["arguments"], each.get("requestor") or "assistant", each.get("compare_args")
-            )
-            for each in criteria.get("actions") or ()
-        ),
-        communicate=tuple(criteria.get("communicate_info") or ()) if "COMMUNICATE" in basis else (),
-        assertions=tuple(criteria.get("nl_assertions") or ()) if "NL_ASSERTION" in basis else (),
-        reward_basis=basis,
+    task = read_tau2_task(data, description["user_system"], data)
+    return replace(
+        task,
+        communicate=task.communicate if "COMMUNICATE" in task.reward_basis else (),
+        assertions=task.assertions if "NL_ASSERTION" in task.reward_basis else (),
         user_tools=frozenset(description["user_tools"]),
-        source_task=data,
     )
 
 
@@ -193,16 +159,8 @@ class CheckoutState:
             info |= {"communicate": not missing, "missing_info": missing}
         if "ENV_ASSERTION" in basis:
             checks = scored.get("env_assertions") or ()
-            info["assertions"] = [
-                {"assertion": _assertion_text(each["env_assertion"]), "met": bool(each["met"])} for each in checks
-            ]
+            info["assertions"] = [checked_assertion(each["env_assertion"], met=bool(each["met"])) for each in checks]
         if "ACTION" in basis:
             missed = [each["action"] for each in scored.get("action_checks") or () if not each["action_match"]]
             info["missing_actions"] = [call_text(each["requestor"], each["name"], each["arguments"]) for each in missed]
         return info | {"tau2": dict(scored)}
-
-
-def _assertion_text(assertion: Mapping[str, Any]) -> str:
-    text = call_text(assertion["env_type"], assertion["func_name"], assertion["arguments"])
-    wanted = assertion.get("assert_value", True)
-    return text if wanted else f"{text} is {wanted}"

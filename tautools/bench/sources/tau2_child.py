@@ -186,12 +186,11 @@ def _described_task(environment: Any, task: Any) -> dict[str, Any]:
     user = _module("user.user_simulator").UserSimulator(
         llm="", instructions=str(task.user_scenario), tools=tools, llm_args={}
     )
-    criteria, start = task.evaluation_criteria, task.initial_state
+    start = task.initial_state
     return {
         "user_system": user.system_prompt,
         "user_tools": [tool.name for tool in tools or ()],
         "begun": start is not None and bool(start.message_history),
-        "basis": [] if criteria is None else [each.value for each in criteria.reward_basis],
         "task": task.model_dump(mode="json"),
     }
 
