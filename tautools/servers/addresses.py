@@ -144,7 +144,7 @@ class _Search:
             checked = list(pool.map(self._recheck, candidates))
         ready = []
         for record, (done, problem) in zip(candidates, checked, strict=True):
-            if done is not None and done.models is not None and not problem:
+            if done is not None and not problem:
                 model = self.role.model or record.model
                 endpoint = Endpoint(done.target.base_url, model, key=done.target.key, name=record.name)
                 ready.append(self._checked(endpoint, done.models))

@@ -8,13 +8,11 @@ import pytest
 from serving import fake_vllm, simulated
 
 from tautools.errors import VerifyError
-from tautools.http import Http
 from tautools.params.models import ServerParams
 from tautools.records import Thinking
 from tautools.servers import State, launch
 from tautools.servers.attaching import verify_target
-from tautools.servers.checks.run import check_key
-from tautools.servers.checks.target import CheckContext, CheckFailedError, CheckTarget
+from tautools.servers.checks.target import CheckContext, CheckFailedError, CheckTarget, check_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +160,7 @@ def test_the_values_of_secret_flags_are_hidden() -> None:
 
 
 def test_a_port_on_which_nothing_listens_any_more_is_not_called_open() -> None:
-    context = CheckContext(CheckTarget("http://127.0.0.1:9/v1", key="k"), Http())
+    context = CheckContext(CheckTarget("http://127.0.0.1:9/v1", key="k"))
 
     with pytest.raises(CheckFailedError, match=r"it did not answer a question without a key: .*refused"):
         check_key(context)

@@ -1,49 +1,309 @@
-"""Run the checks: from "a process runs" to "this is the server that was asked for, and it works for tau-bench".
+"""The checks that talk to the model, running all of them, and their certificate.
 
 A failed check reports what was seen and what to do. Nothing further is asked of a server that cannot be reached or is
-another one. From the identity check on, checks run in parallel, because a server's first answers take a second each;
-those that load a server (8-10) run alone, last, and only when asked for. A check that does not apply (no process to
-look at, no key to test) neither passes nor fails.
+another one. From the key on, checks run in parallel, because a server's first answers take a second each; those that
+load a server (8-10) run alone, last, and only when asked for. A check that does not apply (no process to look at, no
+key to test) neither passes nor fails.
 """
 
 from __future__ import annotations
 
-import contextlib
-import secrets
+import asyncio
+import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlsplit
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tautools
-from tautools.errors import ModelCallError
+from tautools.errors import CallFault, ModelCallError
 from tautools.http import Http
-from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
-from tautools.records import Certificate, Check, Thinking
+from tautools.params.secrets import without_secrets
+from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, Thinking
 from tautools.servers.checks.target import (
     CheckContext,
     CheckFailedError,
     CheckTarget,
-    ModelList,
     NotApplicableError,
-    ask_models,
-    nearest_model,
+    check_health,
+    check_identity,
+    check_key,
+    check_port,
+    check_process,
+    require,
     root_of,
 )
-from tautools.servers.ports import listeners
-from tautools.shell import group_members, process_alive
+from tautools.servers.diagnose.causes import diagnose_answer, diagnose_refusal
+from tautools.shell import process_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
     from tautools.records import ServerRecord
 
-_CONNECTIONS = 16
-"""Connections by which a server on another node is asked whether it is alone on its port."""
+
+def _ask(endpoint: Endpoint, messages: Sequence[Message], **request: Any) -> Reply:
+    (reply,) = _ask_all(endpoint, [messages], attempts=2, **request)
+    if isinstance(reply, ModelCallError):
+        raise reply
+    return reply
+
+
+def _ask_all(
+    endpoint: Endpoint,
+    questions: Sequence[Sequence[Message]],
+    *,
+    tools: Sequence[ToolSpec] | None = None,
+    max_tokens: int = 512,
+    attempts: int = 1,
+    **extra: Any,
+) -> list[Reply | ModelCallError]:
+    """Ask all questions at the same moment, at temperature 0, and return the answers; a failed one is its error."""
+    from tautools.llm import ModelClient, Retry
+    from tautools.llm.types import CallTag
+
+    config = ModelConfig(
+        model=endpoint.model, sampling=Sampling(temperature=0, max_tokens=max_tokens, extra_body=extra)
+    )
+    tag = CallTag(role=Role.PROBE, purpose="probe", seed=0)
+
+    async def one(client: ModelClient, messages: Sequence[Message]) -> Reply | ModelCallError:
+        try:
+            return await client.complete(tag, messages, tools)
+        except ModelCallError as error:
+            return error
+
+    async def all_of_them() -> list[Reply | ModelCallError]:
+        async with ModelClient(lambda _role: [endpoint], {Role.PROBE: config}, retry=Retry(attempts)) as client:
+            return await asyncio.gather(*(one(client, messages) for messages in questions))
+
+    # A thread with a loop of its own, so that it works inside a notebook's running loop too.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, all_of_them()).result()
+
+
+def _short(text: str, limit: int = 80) -> str:
+    """Return `text` in one line and in quotes, cut to `limit` characters."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
+
+
+_NO_PARSER = (
+    "the server reads no tool calls; start it with `tool_call_parser` in its server file "
+    "(`hermes` for Qwen3), which also sets --enable-auto-tool-choice"
+)
+_TOOL: ToolSpec = {
+    "type": "function",
+    "function": {
+        "name": "get_order_status",
+        "description": "Look up the status of an order.",
+        "parameters": {
+            "type": "object",
+            "properties": {"order_id": {"type": "string", "description": "Such as #W0000000."}},
+            "required": ["order_id"],
+        },
+    },
+}
+_AGENT_PROMPT = "You are a customer service agent. Look orders up with your tools before you answer."
+_TOOL_QUESTION: list[Message] = [
+    {"role": "system", "content": _AGENT_PROMPT},
+    {"role": "user", "content": "What is the status of my order #W0000000?"},
+]
+
+
+def _check_chat(context: CheckContext) -> str:
+    """Check 5: one answer at temperature 0, not empty, and the server says why it ended."""
+    reply = _ask(context.endpoint, [{"role": "user", "content": "Answer with the one word: ready"}])
+    reason = f"finish reason {reply.finish_reason or 'none'}"
+    known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
+    why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
+    require(reply.text.strip(), f"{why} ({reason})")
+    summary = f"answered {_short(reply.text)}, {reason}"
+    require(reply.finish_reason, f"{summary}: the answer did not end properly")
+    if "ready" in reply.text.lower():
+        return summary
+    summary += ", not the word it was asked for"
+    # A simulated server follows the request exactly. A model only needs to answer: a small or random one works too.
+    require(not context.endpoint.simulated, summary)
+    return summary
+
+
+def _check_tool_calls(context: CheckContext) -> str:
+    """Check 7: a call that is asked for, one that the model may choose, and an answer to the tool's result."""
+    try:
+        with ThreadPoolExecutor(max_workers=2) as pool:  # a server's first calls take it a second each
+            forced = pool.submit(_ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL], tool_choice="required")
+            free = pool.submit(_ask, context.endpoint, _TOOL_QUESTION, tools=[_TOOL])
+        _require_call(forced.result())
+        calls, text = free.result().tool_calls, free.result().text
+        if not calls and (known := diagnose_answer(text)):
+            raise CheckFailedError(f"free call: it came as text, {_short(known.evidence)}. {known.cause} {_NO_PARSER}")
+        result = {"role": "tool", "content": json.dumps({"order_id": "#W0000000", "status": "delivered"})}
+        results = [result | {"tool_call_id": call.id, "name": call.name} for call in forced.result().tool_calls]
+        turn = [*_TOOL_QUESTION, forced.result().message, *results]
+        # 32 tokens: that an answer begins shows that the template takes such a turn.
+        after = _ask(context.endpoint, turn, tools=[_TOOL], max_tokens=32)
+    except ModelCallError as error:
+        if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
+            what = _short(error.evidence or error.problem, 200)
+            raise CheckFailedError(f"{_NO_PARSER}. It said: {what}") from error
+        raise
+    require(after.text.strip() or after.tool_calls or after.thinking, "nothing was answered to the tool's result")
+    chosen = "a free call was made" if calls else "left free, the model chose to make no call"
+    return f"forced call parsed, {chosen}, the tool's result was answered"
+
+
+def _require_call(reply: Reply) -> None:
+    require(reply.tool_calls, f"forced call: no call came back, but {_short(reply.text)}; {_NO_PARSER}")
+    name, text = reply.tool_calls[0].name, reply.tool_calls[0].arguments
+    known = name == "get_order_status"
+    require(known, f"forced call: a tool that does not exist was called: {_short(name)}")
+    try:
+        arguments = json.loads(text)
+    except ValueError as error:
+        raise CheckFailedError(f"forced call: its arguments are not JSON: {_short(text)}") from error
+    require(
+        isinstance(arguments, dict),
+        f"forced call: its arguments are not an object: {_short(text)}; "
+        "vLLM 0.32 and later hold a model to the schema with --tool-strict-level parameter",
+    )
+
+
+def _check_thinking(context: CheckContext) -> str:
+    """Check 6: whether the model thinks as it was asked to, and whether thinking is kept out of the text.
+
+    The model client would take thinking out of the text; here it matters where the server puts it.
+    """
+    target = context.target
+    question = {"role": "user", "content": "How many days do two weeks have? Answer with the number."}
+    body = {"model": context.model, "messages": [question], "temperature": 0, "max_tokens": 64}
+    answer = Http().post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
+    require(answer.status == 200, f"the question was answered {answer.status}: {_short(answer.text, 200)}")
+    try:
+        message = answer.json()["choices"][0]["message"]
+        text = str(message.get("content") or "")
+        thinking = str(message.get("reasoning") or message.get("reasoning_content") or "")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckFailedError(f"the answer cannot be read: {_short(answer.text, 200)}") from error
+    tag = next((tag for tag in ("<think>", "</think>") if tag in text), "")
+    if target.thinking is Thinking.ON:
+        require(not tag, f"it thinks, but {tag} stands in the text; set `reasoning_parser` in its server file")
+        require(thinking, f"it was asked to think and does not; it said {_short(text)}")
+        return "it thinks, apart from the text"
+    where = "apart from the text" if thinking else f"{tag} in the text"
+    require(
+        not (thinking or tag),
+        f"it was asked not to think and does ({where}): {_short(thinking or text)}; see whether the chat template "
+        "knows the switch in `chat_template_kwargs`, and whether the reasoning parser fits the model",
+    )
+    return "it does not think"
+
+
+_ANSWER_TOKENS = 8
+_SPARE_TOKENS = 8
+"""Tokens that a prompt near the limit leaves free beside those of its answer."""
+_PREEMPTIONS = re.compile(r"^vllm:num_preemptions_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+def _check_context_length(context: CheckContext) -> str:
+    """Check 8: a prompt just below the served length is answered, one above it is refused with a clean 400."""
+    limit = context.max_model_len
+    if limit is None:
+        raise NotApplicableError("the server does not report its context length")
+    few, many = (_prompt_tokens(context, words) for words in (100, 1100))
+    if not few or not many or many <= few:
+        raise NotApplicableError("the server does not report how many tokens a prompt has")
+    per_word = (many - few) / 1000
+    overhead = few - per_word * 100
+    below = int((limit - _ANSWER_TOKENS - _SPARE_TOKENS - overhead) / per_word)
+    above = int((limit + _SPARE_TOKENS - overhead) / per_word) + 1
+    if below < 1:
+        raise NotApplicableError(f"{limit} tokens of context are too few to try")
+    try:
+        tokens = _prompt_tokens(context, below)
+    except ModelCallError as error:
+        text = f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_error_text(error)}"
+        raise CheckFailedError(text) from error
+    try:
+        _prompt_tokens(context, above, answer_tokens=1)
+    except ModelCallError as error:
+        if error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400:
+            return f"{tokens} of {limit} tokens are answered, more are refused with 400"
+        text = f"more than {limit} tokens: the refusal is not a clean 400: {_error_text(error)}"
+        raise CheckFailedError(text) from error
+    raise CheckFailedError(f"more than {limit} tokens: they were answered, so the server cuts prompts silently")
+
+
+def _prompt_tokens(context: CheckContext, words: int, *, answer_tokens: int = _ANSWER_TOKENS) -> int:
+    prompt = [{"role": "user", "content": " ".join(["a"] * words)}]
+    return _ask(context.endpoint, prompt, max_tokens=answer_tokens).record.prompt_tokens or 0
+
+
+def _check_concurrency(context: CheckContext) -> str:
+    """Check 9: as many short chats at once as a run sends are all answered."""
+    count = context.target.concurrency
+    texts = [f"Order number {number}: say one sentence about it." for number in range(count)]
+    questions = [[{"role": "user", "content": text}] for text in texts]
+    before, began = _preemptions(context), time.perf_counter()
+    answers = _ask_all(context.endpoint, questions, max_tokens=64)
+    took_s = time.perf_counter() - began
+    if failed := [answer for answer in answers if isinstance(answer, ModelCallError)]:
+        raise CheckFailedError(f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}")
+    slowest = max(a.record.e2e_s or 0.0 for a in answers if not isinstance(a, ModelCallError))
+    summary = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
+    if before is None or (after := _preemptions(context)) is None:
+        return summary
+    if (preempted := int(after - before)) > count:
+        raise CheckFailedError(f"{summary}, but {preempted} preemptions: the KV cache is too small")
+    return f"{summary}, {preempted} preemptions"
+
+
+def _preemptions(context: CheckContext) -> float | None:
+    try:
+        answer = Http().get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
+    except ModelCallError:
+        return None
+    counters = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []
+    return sum(map(float, counters)) if counters else None
+
+
+def _check_determinism(context: CheckContext) -> str:
+    """Check 10: whether the same question has the same answer at temperature 0; a note, never a failure."""
+    question = {"role": "user", "content": "Tell in three sentences how bread is baked."}
+    first, second = (_ask(context.endpoint, [question], max_tokens=128) for _ in range(2))
+    if (first.text, first.thinking) != (second.text, second.thinking):
+        at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)
+        raise NotApplicableError(f"not deterministic: at temperature 0 two answers differ from character {at} on")
+    return "the same text twice at temperature 0"
+
+
+def _error_text(error: ModelCallError) -> str:
+    return _short(" ".join(part for part in (error.problem, error.evidence) if part), 200)
+
 
 _Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], str]]"
 """Number, name, and the function, which returns what it saw or raises `CheckFailedError` or `NotApplicableError`."""
+
+_WHICH_SERVER: tuple[_Step, ...] = (
+    (0, "process alive", check_process),
+    (1, "port is ours", check_port),
+    (2, "health", check_health),
+    (3, "identity", check_identity),
+)
+_KEY: _Step = (4, "key", check_key)
+_WORKING: tuple[_Step, ...] = (
+    _KEY,
+    (5, "chat", _check_chat),
+    (6, "thinking", _check_thinking),
+    (7, "tool calls", _check_tool_calls),
+)
+_LOADING: tuple[_Step, ...] = (
+    (8, "length", _check_context_length),
+    (9, "at once", _check_concurrency),
+    (10, "same twice", _check_determinism),
+)
 
 
 def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> CheckContext:
@@ -56,74 +316,20 @@ def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None 
     on_check : callable, optional
         Called with each check as it is done, in order.
     """
-    from tautools.servers.checks import probes
-
     context = CheckContext(target, model=target.model)
-    working: list[_Step] = [(4, "key", check_key), (5, "chat", probes.check_chat)]
-    if target.thinking is not Thinking.DEFAULT:
-        working.append((6, "thinking", probes.check_thinking))
-    working.append((7, "tool calls", probes.check_tool_calls))
-    loading: list[_Step] = [
-        (8, "length", probes.check_context_length),
-        (9, "at once", probes.check_concurrency),
-        (10, "same twice", probes.check_determinism),
-    ]
-    _run(context, _IDENTITY_CHECKS, on_check)
-    _run(context, working, on_check, parallel=True)
+    asked = target.thinking is not Thinking.DEFAULT
+    _run(context, _WHICH_SERVER, on_check)
+    _run(context, [step for step in _WORKING if asked or step[1] != "thinking"], on_check, parallel=True)
     if target.concurrency:
-        _run(context, loading, on_check)
+        _run(context, _LOADING, on_check)
     return context
 
 
 def recheck(target: CheckTarget) -> CheckContext:
     """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified."""
     context = CheckContext(target, model=target.model)
-    _run(context, [*_IDENTITY_CHECKS, (4, "key", check_key)])
+    _run(context, [*_WHICH_SERVER, _KEY])
     return context
-
-
-def certificate_of(name: str, context: CheckContext, record: ServerRecord | None = None) -> Certificate:
-    """Return the certificate of finished checks.
-
-    Parameters
-    ----------
-    name : str
-        What the server is called.
-    context : CheckContext
-        Every check with its result.
-    record : ServerRecord, optional
-        Of a server of ours: its flags and variables are written down, without secrets.
-    """
-    return Certificate(
-        server=name,
-        base_url=context.target.base_url,
-        model=context.model,
-        alias=context.target.alias,
-        issued_at=time.time(),
-        checks=context.checks,
-        versions={"tautools": tautools.__version__} | ({"server": context.version} if context.version else {}),
-        flags=public_flags(record.argv) if record else [],
-        env=without_secrets(record.spec.get("env") or {}) if record else {},
-        cards=record.cards if record else {},
-        max_model_len=context.max_model_len,
-        simulated=context.endpoint.simulated,
-    )
-
-
-def public_flags(argv: Sequence[str]) -> list[str]:
-    """Return a command without the values of flags whose name is that of a secret."""
-    shown: list[str] = []
-    hide = False
-    for word in argv:
-        name, equals, _ = word.partition("=")
-        if not word.startswith("--"):
-            shown.append(HIDDEN if hide else str(without_secrets(word)))
-            hide = False
-        else:
-            secret = names_a_secret(name.lstrip("-"))
-            shown.append(f"{name}={HIDDEN}" if secret and equals else str(without_secrets(word)))
-            hide = secret and not equals
-    return shown
 
 
 def _run(
@@ -163,111 +369,35 @@ def _run_check(step: _Step, context: CheckContext, failed: str) -> Check:
 
 def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
     """Return what was seen, and what it means where the table of known failures has it."""
-    from tautools.servers.diagnose.causes import diagnose_refusal
-
     alive = None if target.process is None else process_alive(*target.process)
     known = diagnose_refusal(f"{error.problem} {error.evidence}", server_alive=alive)
     meaning = (known.cause, known.fix) if known is not None else ()
     return " ".join(filter(None, (error.problem, error.evidence, *meaning)))
 
 
-def _own_process(context: CheckContext) -> tuple[int, float]:
-    if context.target.process is None:
-        raise NotApplicableError("no process of ours to look at")
-    return context.target.process
+def certificate_of(name: str, context: CheckContext, record: ServerRecord | None = None) -> Certificate:
+    """Return the certificate of finished checks; of a server of ours with its flags and variables, without secrets."""
+    return Certificate(
+        server=name,
+        base_url=context.target.base_url,
+        model=context.model,
+        alias=context.target.alias,
+        issued_at=time.time(),
+        checks=context.checks,
+        versions={"tautools": tautools.__version__} | ({"server": context.version} if context.version else {}),
+        flags=public_flags(record.argv) if record else [],
+        env=without_secrets(record.spec.get("env") or {}) if record else {},
+        cards=record.cards if record else {},
+        max_model_len=context.max_model_len,
+        simulated=context.endpoint.simulated,
+    )
 
 
-def _check_process(context: CheckContext) -> str:
-    pid, started_at = _own_process(context)
-    if not process_alive(pid, started_at):
-        raise CheckFailedError(f"process {pid} has ended; read the log with `tautools server logs`")
-    return f"process {pid}"
-
-
-def _check_port(context: CheckContext) -> str:
-    process, port = _own_process(context), urlsplit(context.target.base_url).port
-    holders = listeners(port) if port is not None else []
-    if not holders:
-        raise CheckFailedError(f"nothing listens on port {port}")
-    ours = set(group_members(*process))
-    if strangers := [holder for holder in holders if holder not in ours]:
-        who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
-        relation = "shared with" if len(strangers) < len(holders) else "held by"
-        raise CheckFailedError(f"port {port} is {relation} {who}; stop this server and start it on another port")
-    return f"port {port} is held by this server alone"
-
-
-def _check_health(context: CheckContext) -> str:
-    root = root_of(context.target.base_url)
-    answer = Http().get(f"{root}/health", timeout_s=5.0)
-    if answer.status in {404, 405} and context.target.process is None:
-        raise NotApplicableError("it has no /health, as hosted gateways often have none")
-    if answer.status != 200:
-        raise CheckFailedError(f"{root}/health answers {answer.status}: {answer.text[:200]}")
-    with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
-        version = Http().get(f"{root}/version", timeout_s=5.0)
-        context.version = str(version.json()["version"]) if version.status == 200 else ""
-    return f"version {context.version}" if context.version else "answers"
-
-
-def _check_identity(context: CheckContext) -> str:
-    target = context.target
-    context.models = models = ask_models(target.base_url, key=target.key, timeout_s=10.0)
-    if models.status in {401, 403}:
-        what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
-        raise CheckFailedError(f"{models.status}: {what}")
-    if models.status != 200 or not models.names:
-        answer = f"answers {models.status}" if models.status else "does not answer"
-        raise CheckFailedError(f"/v1/models {answer}: {models.detail}")
-    context.model = target.model or models.names[0]
-    for name in filter(None, (context.model, target.alias)):
-        if name not in models.names:
-            near = nearest_model(name, models.names)
-            hint = f"; did you mean {near!r}?" if near and name == context.model else ""
-            raise CheckFailedError(f"it serves {', '.join(models.names)}, not {name!r}{hint}")
-    if target.process is None and (target.alias or target.key):
-        _require_one_server(context, models)
-    length = context.max_model_len
-    if target.max_model_len is not None and length is not None and length != target.max_model_len:
-        raise CheckFailedError(f"it serves {length} tokens of context, {target.max_model_len} were asked for")
-    own_name = " and this launch's own name" if target.alias else ""
-    return f"serves {context.model}{own_name}" + (f", {length} tokens of context" if length else "")
-
-
-def _require_one_server(context: CheckContext, first: ModelList) -> None:
-    """Fail when another server shares the port on a node whose listeners cannot be seen from here.
-
-    The kernel divides new connections among them, and each question opens one: with half of them each, the other server
-    stays unseen once in thousands of checks. Only an answer counts; a busy server may let a question time out.
-    """
-    ask = partial(ask_models, key=context.target.key, timeout_s=10.0)
-    with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
-        answers = list(pool.map(ask, [context.target.base_url] * _CONNECTIONS))
-    others = ["refuses the key" for models in answers if models.status in {401, 403}]
-    names = [models.names for models in answers if models.status == 200 and models.names != first.names]
-    if others := others + [f"serves {', '.join(each) or 'nothing'}" for each in names]:
-        raise CheckFailedError(
-            f"another server shares its port: one answer of {_CONNECTIONS} {others[0]}; start it again on another port"
-        )
-
-
-def check_key(context: CheckContext) -> str:
-    """Check 4: the server refuses a request without its key and one with a wrong key."""
-    if not context.target.key:
-        raise NotApplicableError("no key was given, so none is tested")
-    for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():
-        answer = ask_models(context.target.base_url, key=key)
-        if answer.status == 0:
-            raise CheckFailedError(f"it did not answer a question {which}: {answer.detail}")
-        if answer.status not in {401, 403}:
-            raise CheckFailedError(f"the server is open: it answers {which}; start it again with a key")
-    return "refused without a key and with a wrong one"
-
-
-_IDENTITY_CHECKS: tuple[_Step, ...] = (
-    (0, "process alive", _check_process),
-    (1, "port is ours", _check_port),
-    (2, "health", _check_health),
-    (3, "identity", _check_identity),
-)
-"""The checks that say which server it is."""
+def public_flags(argv: Sequence[str]) -> list[str]:
+    """Return a command without the values of flags whose name is that of a secret."""
+    shown = []
+    for before, word in pairwise(["", *argv]):
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        flag = name or (before if before.startswith("--") else "")
+        shown.append(f"{name}{equals}{without_secrets(value, name=flag.lstrip('-'))}")
+    return shown

@@ -1,19 +1,30 @@
-"""What is checked, and the cheap question to a server: which models it serves, and whether it accepts our key."""
+"""The server that is checked, and the checks of which one it is: its process, port, models, key; they cost little."""
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError, nearest
 from tautools.http import Http
 from tautools.llm.types import Endpoint
 from tautools.records import Check, Thinking
+from tautools.servers.ports import listeners
+from tautools.shell import group_members, process_alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tautools.records import ServerRecord
+
+
+_CONNECTIONS = 16
+"""Connections by which a server on another node is asked whether it is alone on its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +45,14 @@ class ModelList:
         """The models that it serves."""
         return tuple(self.lengths)
 
+    @property
+    def refuses_key(self) -> bool:
+        """Whether the server answers and does not accept the key."""
+        return self.status in {401, 403}
+
 
 def ask_models(base_url: str, *, key: str, timeout_s: float = 3.0) -> ModelList:
-    """Ask `/v1/models` of `base_url` (which ends in `/v1`) and return the answer, whatever it is; never raises.
-
-    Parameters
-    ----------
-    base_url : str
-        The address; ends in `/v1`.
-    key : str
-        Sent as `Authorization: Bearer`; empty sends none.
-    timeout_s : float
-        For connecting, and for each wait for data [s].
-
-    Returns
-    -------
-    ModelList
-        With status 0 when there was no answer; `detail` says why there are no names.
-    """
+    """Ask `/v1/models` of an address that ends in `/v1` and return the answer, whatever it is; never raises."""
     try:
         answer = Http().get(f"{base_url}/models", key=key, timeout_s=timeout_s)
     except ModelCallError as error:
@@ -97,62 +98,15 @@ class CheckTarget:
     """Simultaneous chats that it must answer; 0 leaves out the checks that load a server."""
 
 
-class CheckFailedError(Exception):
-    """A check failed; its text is what was seen and what to do."""
-
-
-class NotApplicableError(Exception):
-    """A check does not apply to this server; its text says why."""
-
-
-@dataclass(slots=True)
-class CheckContext:
-    """What the checks so far have learned about a server."""
-
-    target: CheckTarget
-    model: str = ""
-    models: ModelList | None = None
-    version: str = ""
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The server as the model client knows it."""
-        simulated = self.models is not None and self.models.simulated
-        return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=simulated)
-
-    @property
-    def failed(self) -> str:
-        """The name of the first check that failed; empty while none has."""
-        return next((check.name for check in self.checks if check.passed is False), "")
-
-    @property
-    def max_model_len(self) -> int | None:
-        """The context length that the server reports [tokens]."""
-        return self.models.lengths.get(self.model) if self.models is not None else None
-
-
 def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckTarget:
-    """Return what must hold for a registered server.
-
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch, or the attached server.
-    key : str
-        Its key.
-    concurrency : int
-        Simultaneous chats that it must answer; 0 leaves out the checks that load a server.
-    """
-    engine = record.spec.get("engine", "")
-    pid, started_at = record.pid, record.pid_started_at
+    """Return what must hold for a registered server with its key, and how many chats at once it must answer."""
     return CheckTarget(
         record.base_url,
         record.model,
         key=key,
         alias=record.alias,
-        max_model_len=(record.spec.get(engine) or {}).get("max_model_len"),
-        process=None if pid is None or started_at is None else (pid, started_at),
+        max_model_len=(record.spec.get(record.spec.get("engine", "")) or {}).get("max_model_len"),
+        process=record.process,
         thinking=_requested_thinking(record.spec),
         concurrency=concurrency,
     )
@@ -166,3 +120,132 @@ def _requested_thinking(spec: Mapping[str, Any]) -> Thinking:
         if isinstance(switch := template_kwargs.get(name), bool):
             return Thinking.ON if switch else Thinking.OFF
     return Thinking.DEFAULT
+
+
+class CheckFailedError(Exception):
+    """A check failed; its text is what was seen and what to do."""
+
+
+class NotApplicableError(Exception):
+    """A check does not apply to this server; its text says why."""
+
+
+def require(holds: object, otherwise: str) -> None:
+    """Fail the check, with what was seen and what to do, where something does not hold."""
+    if not holds:
+        raise CheckFailedError(otherwise)
+
+
+@dataclass(slots=True)
+class CheckContext:
+    """What the checks so far have learned about a server."""
+
+    target: CheckTarget
+    model: str = ""
+    models: ModelList = field(default_factory=lambda: ModelList(0))
+    version: str = ""
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server as the model client knows it."""
+        return Endpoint(self.target.base_url, self.model, key=self.target.key, simulated=self.models.simulated)
+
+    @property
+    def failed(self) -> str:
+        """The name of the first check that failed; empty while none has."""
+        return next((check.name for check in self.checks if check.passed is False), "")
+
+    @property
+    def max_model_len(self) -> int | None:
+        """The context length that the server reports [tokens]."""
+        return self.models.lengths.get(self.model)
+
+    @property
+    def process(self) -> tuple[int, float]:
+        """The server's process on this machine; a check that needs one does not apply without."""
+        if self.target.process is None:
+            raise NotApplicableError("no process of ours to look at")
+        return self.target.process
+
+
+def check_process(context: CheckContext) -> str:
+    """Check 0: the process that was started still runs."""
+    pid, started_at = context.process
+    require(process_alive(pid, started_at), f"process {pid} has ended; read the log with `tautools server logs`")
+    return f"process {pid}"
+
+
+def check_port(context: CheckContext) -> str:
+    """Check 1: that process, or a worker of it, and no other one listens on the port."""
+    process, port = context.process, urlsplit(context.target.base_url).port
+    holders = listeners(port) if port is not None else []
+    require(holders, f"nothing listens on port {port}")
+    ours = set(group_members(*process))
+    strangers = [holder for holder in holders if holder not in ours]
+    who = ", ".join("another user" if holder is None else f"process {holder}" for holder in strangers)
+    relation = "shared with" if len(strangers) < len(holders) else "held by"
+    require(not strangers, f"port {port} is {relation} {who}; stop this server and start it on another port")
+    return f"port {port} is held by this server alone"
+
+
+def check_health(context: CheckContext) -> str:
+    """Check 2: it says that it is well, and which version it is."""
+    root = root_of(context.target.base_url)
+    answer = Http().get(f"{root}/health", timeout_s=5.0)
+    if answer.status in {404, 405} and context.target.process is None:
+        raise NotApplicableError("it has no /health, as hosted gateways often have none")
+    require(answer.status == 200, f"{root}/health answers {answer.status}: {answer.text[:200]}")
+    with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
+        version = Http().get(f"{root}/version", timeout_s=5.0)
+        context.version = str(version.json()["version"]) if version.status == 200 else ""
+    return f"version {context.version}" if context.version else "answers"
+
+
+def check_identity(context: CheckContext) -> str:
+    """Check 3: it serves the model, under the name that only this launch has, with the context asked for."""
+    target = context.target
+    context.models = models = ask_models(target.base_url, key=target.key, timeout_s=10.0)
+    what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
+    require(not models.refuses_key, f"{models.status}: {what}")
+    answer = f"answers {models.status}" if models.status else "does not answer"
+    require(models.status == 200 and models.names, f"/v1/models {answer}: {models.detail}")
+    context.model = target.model or models.names[0]
+    for name in filter(None, (context.model, target.alias)):
+        near = nearest_model(name, models.names) if name == context.model else ""
+        hint = f"; did you mean {near!r}?" if near else ""
+        require(name in models.names, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
+    if target.process is None and (target.alias or target.key):
+        _require_one_server(context, models)
+    length, asked = context.max_model_len, target.max_model_len
+    require(None in {asked, length} or length == asked, f"it serves {length} tokens of context, {asked} were asked for")
+    own_name = " and this launch's own name" if target.alias else ""
+    return f"serves {context.model}{own_name}" + (f", {length} tokens of context" if length else "")
+
+
+def _require_one_server(context: CheckContext, first: ModelList) -> None:
+    """Fail when another server shares the port on a node whose listeners cannot be seen from here.
+
+    The kernel divides new connections among them, and each question opens one: with half of them each, the other server
+    stays unseen once in thousands of checks. Only an answer counts; a busy server may let a question time out.
+    """
+    ask = partial(ask_models, key=context.target.key, timeout_s=10.0)
+    with ThreadPoolExecutor(max_workers=_CONNECTIONS) as pool:
+        answers = list(pool.map(ask, [context.target.base_url] * _CONNECTIONS))
+    others = ["refuses the key" for models in answers if models.refuses_key]
+    names = [models.names for models in answers if models.status == 200 and models.names != first.names]
+    if others := others + [f"serves {', '.join(each) or 'nothing'}" for each in names]:
+        raise CheckFailedError(
+            f"another server shares its port: one answer of {_CONNECTIONS} {others[0]}; start it again on another port"
+        )
+
+
+def check_key(context: CheckContext) -> str:
+    """Check 4: the server refuses a request without its key and one with a wrong key."""
+    if not context.target.key:
+        raise NotApplicableError("no key was given, so none is tested")
+    for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():
+        answer = ask_models(context.target.base_url, key=key)
+        require(answer.status, f"it did not answer a question {which}: {answer.detail}")
+        require(answer.refuses_key, f"the server is open: it answers {which}; start it again with a key")
+    return "refused without a key and with a wrong one"
