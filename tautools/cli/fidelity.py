@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from tautools.bench import open_source
 from tautools.bench.fidelity.check import REASONS, check_fidelity, plan_checks
@@ -19,7 +19,7 @@ from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
 from tautools.bench.fidelity.scripts import VARIANTS
 from tautools.bench.fidelity.traces import Original
 from tautools.bench.sources.tau_bench import TauBench
-from tautools.cli.commands import EXIT_FAILED, ListOption, VerbCommand
+from tautools.cli.commands import EXIT_FAILED, ListOption, command
 from tautools.cli.options import json_option
 from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
@@ -29,11 +29,12 @@ from tautools.run.recorded import ReplayStatus, replay_file
 from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tautools.bench.fidelity.check import FidelityRow
     from tautools.run.recorded import ReplayedRow
 
+_DIFFERENT = click.style("DIFFERENT", fg="red", bold=True)
 _PASSED_FROM = 1 - 1e-6
 _SHOWN = 5
 """Differences that are printed in full."""
@@ -42,21 +43,17 @@ _STRATEGIES = [each.value for each in Strategy if each is not Strategy.EXPERTS]
 _USERS = [each.value for each in UserStrategy if each is not UserStrategy.HUMAN]
 """What v1 has and a script can play."""
 
-_FIDELITY_EPILOG = """\b
-Examples:
-  tautools fidelity --path ~/tau-bench --limit 5          a minute: five tasks of every env and split
-  tautools fidelity --path ~/tau-bench --jobs 4           all of it
-  tautools fidelity --path ~/tau-bench --env airline --strategy react --task-ids 3,17
-  tautools fidelity --path ~/tau-bench --write            write the hashes of the original's requests again
-  tautools fidelity --path ~/tau-bench --replay historical_trajectories/gpt-4o-airline.json
 
-\b
-The original runs in a process of its own and needs pydantic there, not litellm. No model is asked.
-Exit codes: 0 equal, 1 different, 2 bad input.
-"""
-
-
-@click.command("fidelity", cls=VerbCommand, epilog=_FIDELITY_EPILOG)
+@command(
+    "tautools fidelity --path ~/tau-bench --limit 5          a minute: five tasks of every env and split",
+    "tautools fidelity --path ~/tau-bench --jobs 4           all of it",
+    "tautools fidelity --path ~/tau-bench --env airline --strategy react --task-ids 3,17",
+    "tautools fidelity --path ~/tau-bench --write            write the hashes of the original's requests again",
+    "tautools fidelity --path ~/tau-bench --replay historical_trajectories/gpt-4o-airline.json",
+    name="fidelity",
+    notes="The original runs in a process of its own and needs pydantic there, not litellm. No model is asked.\n"
+    "Exit codes: 0 equal, 1 different, 2 bad input.",
+)
 @click.option("--bench", default="tau-bench", show_default=True, help="The benchmark; only tau-bench (v1).")
 @click.option("--path", help="Checkout of tau-bench.  [default: TAUTOOLS_TAU_BENCH_PATH, or where it is installed]")
 @click.option("--env", "envs", multiple=True, help="Only this env; may be given several times.")
@@ -86,39 +83,34 @@ def fidelity_command(**given: Any) -> None:
     --replay, the actions that tau-bench recorded are done again, and the rewards compared.
     """
     if given["files"]:
-        return _replay(given)
-    return _compare_with_original(given)
-
-
-def _replay(given: Mapping[str, Any]) -> None:
-    source = _opened(given["path"])
-    replays = {str(path): replay_file(path, source) for path in given["files"]}
-    if given["as_json"]:
-        emit(replays, as_json=True)
+        source = _opened(given["path"])
+        replays = {str(path): replay_file(path, source) for path in given["files"]}
+        emit(replays, as_json=given["as_json"], text=lambda: _show_replays(replays))
+        explained = all(row.explained for rows in replays.values() for row in rows)
     else:
-        for name, rows in replays.items():
-            _show_replay(name, rows)
-    if not all(row.explained for rows in replays.values() for row in rows):
+        explained = _compare_with_original(given)
+    if not explained:
         raise SystemExit(EXIT_FAILED)
 
 
-def _show_replay(name: str, rows: Sequence[ReplayedRow]) -> None:
-    """Print what became of a file's rows."""
-    envs = Counter(row.env for row in rows if row.env)
-    click.secho(name, bold=True)
-    click.echo(f"  {len(rows)} rows: {', '.join(f'{count} of {env}' for env, count in envs.items())}")
-    for status, count in Counter(row.status for row in rows).items():
-        ok = status not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
-        click.echo(f"  {count:>5}  {click.style(status.value, fg='green' if ok else 'red')}")
-    recorded, others = sum(row.observations for row in rows), sum(row.other_observations for row in rows)
-    first = next((f"; the first: {row.detail}" for row in rows if row.other_observations and row.detail), "")
-    click.echo(f"  tool answers: {recorded} recorded, {others} different now{first}")
-    click.echo(f"  pass^k recorded: {_pass_k(rows, lambda row: row.recorded)}")
-    click.echo(f"  pass^k replayed: {_pass_k(rows, lambda row: row.reward)}")
-    for row in rows:
-        if not row.explained:
-            click.echo(f"  {click.style('DIFFERENT', fg='red', bold=True)} task {row.task_id}, trial {row.trial}: "
-                       f"recorded {row.recorded:g}, now {row.reward:g}. {row.detail}")  # fmt: skip
+def _show_replays(replays: Mapping[str, Sequence[ReplayedRow]]) -> None:
+    """Print what became of each file's rows."""
+    for name, rows in replays.items():
+        envs = Counter(row.env for row in rows if row.env)
+        click.secho(name, bold=True)
+        click.echo(f"  {len(rows)} rows: {', '.join(f'{count} of {env}' for env, count in envs.items())}")
+        for status, count in Counter(row.status for row in rows).items():
+            ok = status not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
+            click.echo(f"  {count:>5}  {click.style(status.value, fg='green' if ok else 'red')}")
+        recorded, others = sum(row.observations for row in rows), sum(row.other_observations for row in rows)
+        first = next((f"; the first: {row.detail}" for row in rows if row.other_observations and row.detail), "")
+        click.echo(f"  tool answers: {recorded} recorded, {others} different now{first}")
+        click.echo(f"  pass^k recorded: {_pass_k(rows, lambda row: row.recorded)}")
+        click.echo(f"  pass^k replayed: {_pass_k(rows, lambda row: row.reward)}")
+        for row in rows:
+            if not row.explained:
+                rewards = f"recorded {row.recorded:g}, now {row.reward:g}"
+                click.echo(f"  {_DIFFERENT} task {row.task_id}, trial {row.trial}: {rewards}. {row.detail}")
 
 
 def _pass_k(rows: Sequence[ReplayedRow], reward: Callable[[ReplayedRow], float]) -> str:
@@ -130,7 +122,8 @@ def _pass_k(rows: Sequence[ReplayedRow], reward: Callable[[ReplayedRow], float])
     return "  ".join(f"{k}: {mean_over_tasks(counts, k, pass_hat_k):.4f}" for k in range(1, largest_k(counts) + 1))
 
 
-def _compare_with_original(given: Mapping[str, Any]) -> None:
+def _compare_with_original(given: Mapping[str, Any]) -> bool:
+    """Compare, print, keep or check the hashes, and say whether both sides are equal."""
     if given["bench"] != "tau-bench":
         raise BenchError(
             f"This command compares with tau-bench (v1), not with {given['bench']}.",
@@ -156,8 +149,7 @@ def _compare_with_original(given: Mapping[str, Any]) -> None:
     listed = [row.as_dict() | {"kept_hash": verdicts.get(row.name) or None} for row in rows]
     value = {"version": version, "rows": listed}
     emit(value, as_json=given["as_json"], text=lambda: _show_comparison(rows, verdicts))
-    if any(row.differences for row in rows) or "differs" in verdicts.values():
-        raise SystemExit(EXIT_FAILED)
+    return not (any(row.differences for row in rows) or "differs" in verdicts.values())
 
 
 def _opened(path: str | None) -> TauBench:
@@ -174,53 +166,37 @@ def _compare(checkout: TauBench, given: Mapping[str, Any]) -> list[FidelityRow]:
         TaskParams(ids=given["task_ids"], limit=given["limit"]),
         **{name: given[name] for name in ("envs", "splits", "strategy", "user_strategy")},
     )
-    variants, rows = given["variants"] or VARIANTS, []
-    total = sum(len(tasks) for *_, tasks in checks) * len(variants)
-    with _progress(total, quiet=given["as_json"]) as show:
+    variants = given["variants"] or VARIANTS
+    rows: list[FidelityRow] = []
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with progress_bars(*columns, quiet=given["as_json"]) as bar:
+        task = bar.add_task("comparing", total=sum(len(tasks) for *_, tasks in checks) * len(variants))
+
+        def show(done: int) -> None:
+            bar.update(task, completed=done + sum(row.conversations for row in rows))
+
         for domain, approach, tasks in checks:
             row = check_fidelity(original, domain, approach, tasks=tasks, variants=variants, on_progress=show)
             rows.append(row)
-            show(0, row)
+            show(0)
+            bar.update(task, description=row.name)
+            if not bar.console.is_terminal:
+                bar.console.print(f"{row.name}: {_result(row)}")
     return rows
-
-
-class ShowProgress(Protocol):
-    """What moves the bar on: conversations done of the row under way, or a row that is done."""
-
-    def __call__(self, done: int, row: FidelityRow | None = None, /) -> None:
-        """Show it."""
-
-
-@contextlib.contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[ShowProgress]:
-    """Show a bar over all conversations; yields what moves it on, and prints each row where there is no terminal."""
-    text = TextColumn("{task.description}")
-    bar = progress_bars(BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), text, quiet=quiet)
-    task, before = bar.add_task("comparing", total=total), 0
-
-    def show(done: int, row: FidelityRow | None = None, /) -> None:
-        nonlocal before
-        before += row.conversations if row else 0
-        bar.update(task, completed=before + done, description=row.name if row else None)
-        if row and not bar.console.is_terminal:
-            bar.console.print(f"{row.name}: {_result(row)}")
-
-    with bar:
-        yield show
 
 
 def _show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str]) -> None:
     """Print the table, the deviations by kind, and where the two sides part."""
-    numbers = ("talks", "requests", "rewards")
-    table = plain_table("env/split", "agent", "user", *numbers, "hash", "result", right=numbers)
+    lines: list[tuple[object, ...]] = []
     for row in rows:
         names = (f"{row.env}/{row.split}", row.approach.strategy.value, row.approach.user_strategy.value)
-        counts = map(str, (row.conversations, row.requests, row.rewards))
-        colour = "red" if row.differences else "green"
-        table.add_row(*names, *counts, verdicts.get(row.name) or "-", f"[{colour}]{_result(row)}[/]")
+        result = Text(_result(row), "red" if row.differences else "green")
+        counts = (row.conversations, row.requests, row.rewards)
+        lines.append((*names, *counts, verdicts.get(row.name) or "-", result))
     totals = zip(*((row.conversations, row.requests, row.rewards) for row in rows), strict=True)
-    table.add_row("all", "", "", *(str(sum(column)) for column in totals))
-    print_wide(table)
+    lines.append(("all", "", "", *map(sum, totals)))
+    numbers = ("talks", "requests", "rewards")
+    print_wide(plain_table("env/split", "agent", "user", *numbers, "hash", "result", rows=lines, right=numbers))
     deviations = sum((row.deviations for row in rows), Counter())
     oddities = sum((row.oddities for row in rows), Counter())
     click.echo(f"\nOdd answers that both sides got: {oddities.total()} of {len(oddities)} kinds.")
@@ -231,7 +207,7 @@ def _show_comparison(rows: Sequence[FidelityRow], verdicts: Mapping[str, str]) -
         click.echo(click.wrap_text(REASONS[kind], width=width, initial_indent=indent, subsequent_indent=indent))
     differences = [difference for row in rows for difference in row.differences]
     for difference in differences[:_SHOWN]:
-        click.echo(f"\n{click.style('DIFFERENT', fg='red', bold=True)} {difference}")
+        click.echo(f"\n{_DIFFERENT} {difference}")
     if len(differences) > _SHOWN:
         click.echo(f"\nand {len(differences) - _SHOWN} more; --json lists all.")
 
