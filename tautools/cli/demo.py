@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command
+from tautools.cli.options import dry_run_option
 from tautools.cli.output import sweep_line
 from tautools.params import load_sweep
 
@@ -49,36 +50,24 @@ class DemoResult:
 def run_demo(
     workspace: Path, *, sweep: str = DEMO_SWEEP, report: Callable[[str, str], None] = lambda _line, _state: None
 ) -> DemoResult:
-    """Make the workspace, run the sweep, build the reports.
+    """Make the workspace, run the sweep, build the reports; errors are those of `init`, `sweep run` and `report`.
 
-    Parameters
-    ----------
-    workspace : Path
-        Made when it is not there.
-    sweep : str
-        Name of the sweep file.
-    report : callable
-        Receives what happened, empty when nothing did, and what is being done now.
-
-    Raises
-    ------
-    TautoolsError
-        When the workspace cannot be written, a server does not start, or a report cannot be built.
+    `report` receives what happened, empty when nothing did, and what is being done now.
     """
     report("", "loading the benchmark's tasks")
     from tautools.session import plan_init, write_workspace
     from tautools.sweep import run_sweep
 
     def on_event(event: SweepEvent) -> None:
-        report(event.message, _state(event))
+        starting = event.kind in {"plan", "server"} and not event.cells_done
+        report(event.message, "starting servers and checking them" if starting else sweep_line(event))
 
     workspace = workspace.expanduser().absolute()
     write_workspace(plan_init(workspace, copy_params=False))
     result = run_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace, on_event=on_event)
     if not result.finished:
         return DemoResult(result, (), built=False)
-    known = () if result.executed else _earlier_pages(workspace, sweep)
-    if known:
+    if not result.executed and (known := _earlier_pages(workspace, sweep)):
         return DemoResult(result, known, built=False)
     report(f"{result}\nBuilding two reports: about {REPORTS_S:.0f} s", "building the reports")
     from tautools.report import build_reports
@@ -94,12 +83,6 @@ def _earlier_pages(workspace: Path, sweep: str) -> tuple[Path, ...]:
         if all(page.is_file() for page in (*pages, folder / "report.html")):
             return pages
     return ()
-
-
-def _state(event: SweepEvent) -> str:
-    if event.kind in {"plan", "server"} and not event.cells_done:
-        return "starting servers and checking them"
-    return sweep_line(event)
 
 
 @contextlib.contextmanager
@@ -132,28 +115,30 @@ def _reporting() -> Iterator[Callable[[str, str], None]]:
         watcher.join()
 
 
-_EPILOG = """\b
-Examples:
-  tautools demo                       in ./demo; about a minute, a second run takes seconds
-  tautools demo --full                all three strategies; about two minutes
-  tautools demo --workspace /tmp/try  somewhere else
-"""
-
-
-@click.command("demo", cls=VerbCommand, epilog=_EPILOG)
-@click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder to make and work in.",
+@command(
+    "tautools demo                       in ./demo; about a minute, a second run takes seconds",
+    "tautools demo --full                all three strategies; about two minutes",
+    "tautools demo --workspace /tmp/try  somewhere else",
+    "tautools demo --dry-run             what would be started, and how many conversations",
+    name="demo",
 )
+@click.option("--workspace", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True,
+              help="Folder to make and work in.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Run the sweep demo-full: three strategies in place of one.")
-def demo_command(workspace: Path, *, full: bool) -> None:
+@dry_run_option
+def demo_command(workspace: Path, *, full: bool, dry_run: bool) -> None:
     """Start simulated servers, run a small sweep of real tau2 tasks, build two reports."""
+    sweep = f"{DEMO_SWEEP}-full" if full else DEMO_SWEEP
     click.echo(f"Demo in {workspace}. The tasks are tau2's own; the models are SIMULATED, and so is every figure.")
+    if dry_run:
+        from tautools.sweep import plan_sweep
+
+        workspace = workspace.expanduser().absolute()
+        click.echo(str(plan_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace)))
+        click.echo("Then two reports are built. Nothing was started and nothing was written.")
+        return
     with _reporting() as report:
-        demo = run_demo(workspace, sweep=f"{DEMO_SWEEP}-full" if full else DEMO_SWEEP, report=report)
+        demo = run_demo(workspace, sweep=sweep, report=report)
     if not demo.built:
         click.echo(str(demo.result))
     if not demo.pages:

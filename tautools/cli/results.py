@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_UNFINISHED, VerbCommand
+from tautools.cli.commands import EXIT_UNFINISHED, command
 from tautools.cli.options import (
     ChosenResults,
     ParamsName,
     dry_run_option,
-    json_option,
     results_options,
     run_flags,
     run_options,
     set_option,
-    workspace_option,
+    usual_options,
 )
 from tautools.cli.output import NOTHING_RUN, emit
 from tautools.errors import ParamsError
@@ -25,21 +24,18 @@ from tautools.errors import ParamsError
 if TYPE_CHECKING:
     from tautools.run.exporters import ExportedFile
 
-_REPORT_EPILOG = """\b
-Examples:
-  tautools report
-  tautools report --sweep demo
-  tautools report --sweep sol-gaudi-120 --out ~/reports/friday --json
-"""
 
-
-@click.command("report", cls=VerbCommand, epilog=_REPORT_EPILOG)
+@command(
+    "tautools report",
+    "tautools report --sweep demo",
+    "tautools report --sweep sol-gaudi-120 --out ~/reports/friday --json",
+    name="report",
+)
 @click.option("--sweep", type=ParamsName("sweeps"), metavar="NAME",
               help="Sweep file by name or path.  [default: everything under results/]")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder to write into.  [default: reports/<sweep>/<time>/ of the workspace]")  # fmt: skip
-@workspace_option
-@json_option
+@usual_options
 def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json: bool) -> None:
     """Write the reports on scores and latency: HTML pages, Markdown, JSON and figures.
 
@@ -52,20 +48,16 @@ def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json
     emit(paths, as_json=as_json, text=lambda: f"{paths}\n{how_to_open(paths.front)}")
 
 
-_IMPORT_EPILOG = """\b
-Examples:
-  tautools import results/tool-calling-gpt-4o-0.0_range_0--1_user-gpt-4o-llm_0512093000.json
-  tautools import old/*.json.gz --env airline --model Qwen/Qwen3-4B --user-model Qwen/Qwen3-32B --dry-run
-  tautools import ~/tau2-bench/data/simulations/            a folder, with all below it
-  tautools import logs/2026-03-08T20-20-46_tau2-airline.eval
-  tautools import run.json --bench tau-bench --path ~/tau-bench --env retail --strategy act --model M \\
-      --user-model U --num-trials 5 --comparable            into the setting of `tautools run` with the same flags
-\b
-Exit codes: 0 nothing is pending, 2 bad input and nothing imported, 3 imported and some work is still pending.
-"""
-
-
-@click.command("import", cls=VerbCommand, epilog=_IMPORT_EPILOG)
+@command(
+    "tautools import results/tool-calling-gpt-4o-0.0_range_0--1_user-gpt-4o-llm_0512093000.json",
+    "tautools import old/*.json.gz --env airline --model Qwen/Qwen3-4B --user-model Qwen/Qwen3-32B --dry-run",
+    "tautools import ~/tau2-bench/data/simulations/            a folder, with all below it",
+    "tautools import logs/2026-03-08T20-20-46_tau2-airline.eval",
+    "tautools import run.json --bench tau-bench --path ~/tau-bench --env retail --strategy act --model M \\",
+    "    --user-model U --num-trials 5 --comparable            into the setting of `tautools run` with the same flags",
+    name="import",
+    notes="Exit codes: 0 nothing is pending, 2 bad input and nothing imported, 3 imported and some work still pending.",
+)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER…", type=click.Path(path_type=Path))
 @click.option("--comparable", is_flag=True,
               help="They are comparable with conversations run here under the same flags, and join their setting.",
@@ -76,8 +68,7 @@ Exit codes: 0 nothing is pending, 2 bad input and nothing imported, 3 imported a
 )  # fmt: skip
 @set_option
 @dry_run_option
-@workspace_option
-@json_option
+@usual_options
 def import_command(
     paths: tuple[Path, ...],
     overrides: tuple[str, ...],
@@ -104,17 +95,13 @@ def import_command(
         raise SystemExit(EXIT_UNFINISHED)
 
 
-_EXPORT_EPILOG = """\b
-Examples:
-  tautools export                    every setting, each next to its results
-  tautools export --env airline --model 4B --out airline_4B.json
-  tautools export results/airline/fc/4B --format tau-bench --num-trials 4
-\b
-Files of --format tau2 are for tau2-bench's own viewer and metrics.
-"""
-
-
-@click.command("export", cls=VerbCommand, epilog=_EXPORT_EPILOG)
+@command(
+    "tautools export                    every setting, each next to its results",
+    "tautools export --env airline --model 4B --out airline_4B.json",
+    "tautools export results/airline/fc/4B --format tau-bench --num-trials 4",
+    name="export",
+    notes="Files of --format tau2 are for tau2-bench's own viewer and metrics.",
+)
 @click.option("--format", "kind", type=click.Choice(["tau2", "tau-bench"]), default="tau2", show_default=True,
               help="tau2: tau2-bench's results; tau-bench: v1's list.")  # fmt: skip
 @click.option("--num-trials", type=click.IntRange(1), help="Only trials below this.  [default: all]")

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tautools.bench.users import ask_person_with
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, VerbCommand
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command
 from tautools.cli.options import (
     dry_run_option,
-    json_option,
     run_flags,
     run_options,
     set_option,
     show_config_option,
-    workspace_option,
+    usual_options,
 )
 from tautools.cli.output import cell_progress, cell_result_dict, emit, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
@@ -85,29 +84,24 @@ def _show_question(question: PersonQuestion) -> None:
     click.secho(f"Write {question.stop_word} when you have what you want; Ctrl-D leaves.", dim=True)
 
 
-_RUN_EPILOG = """\b
-Examples:
-  tautools run --env retail --strategy fc --model Qwen/Qwen3-8B --limit 2
-  tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\
-      --key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4
-  tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5
-  tautools run --env retail --strategy experts --server sim-small --user-server sim-user \\
-      --expert quick=sim-small --expert strong=sim-large --start-servers --limit 2
-  tautools run --env retail --model M --task-ids 0-3,17 --set agent.top_p=0.9 --dry-run
-\b
-Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.
-"""
-
-
-@click.command("run", cls=VerbCommand, epilog=_RUN_EPILOG)
+@command(
+    "tautools run --env retail --strategy fc --model Qwen/Qwen3-8B --limit 2",
+    "tautools run --env airline --strategy react --model M --base-url http://gaudi001:8007/v1 \\",
+    "    --key-env MY_KEY --user-model Qwen/Qwen3-32B --num-trials 4",
+    "tautools run --env retail --server sim-small --user-server sim-user --start-servers --limit 5",
+    "tautools run --env retail --strategy experts --server sim-small --user-server sim-user \\",
+    "    --expert quick=sim-small --expert strong=sim-large --start-servers --limit 2",
+    "tautools run --env retail --model M --task-ids 0-3,17 --set agent.top_p=0.9 --dry-run",
+    name="run",
+    notes="Exit codes: 0 all done, 2 bad input, 3 work is still pending (run it again), 130 interrupted.",
+)
 @run_options()
 @click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
 @set_option
 @show_config_option
 @dry_run_option
 @click.option("--start-servers", is_flag=True, help="Start the named servers that do not run, and stop those after.")
-@workspace_option
-@json_option
+@usual_options
 def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
     """Run the pending conversations of one cell. What is finished is never run again.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,76 +9,80 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup
-from tautools.cli.options import (
-    ParamsName,
-    dry_run_option,
-    json_option,
-    set_option,
-    show_config_option,
-    workspace_option,
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup, examples_text
+from tautools.cli.options import ParamsName, dry_run_option, gathered, set_option, show_config_option, usual_options
+from tautools.cli.output import (
+    broken_rows,
+    emit,
+    pick,
+    plain_table,
+    print_wide,
+    show_broken,
+    show_resolved,
+    sweep_progress,
 )
-from tautools.cli.output import broken_rows, emit, pick, print_wide, show_broken, show_resolved, sweep_progress
 from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
 from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
 from tautools.sweep.status import GLYPHS, SweepWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tautools.sweep import SweepPlan, SweepStatus
 
-_SWEEP_EPILOG = """\b
-Examples:
-  tautools sweep ls                            sweep files there are
-  tautools sweep plan demo                     cells, conversations, servers, time; starts nothing
-  tautools sweep run demo                      servers up, work, servers down; run again to resume
-  tautools sweep run demo --cells 0-3,7 --set tasks.limit=2
-  tautools sweep status demo --watch
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class SweepRequest:
-    """The sweep that a command is about."""
+    """The sweep that a command is about, and how it is to answer."""
 
     sweep: SweepParams
     only: list[int] | None
     workspace: Path
+    as_json: bool
 
 
-def sweep_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and options that name a sweep; the command gets them as a `SweepRequest`."""
-
-    @click.argument("name", metavar="NAME", type=ParamsName("sweeps"))
-    @click.option("--cells", cls=ListOption, numbers=True, help="Indices of cells, such as 0-3,7.  [default: all]")
-    @set_option
-    @show_config_option
-    @workspace_option
-    @functools.wraps(verb)
-    def with_sweep(name: str, cells: list[int] | None, workspace: Path, **options: Any) -> None:
-        resolved = resolve(SweepParams, name, workspace=workspace, overrides=options.pop("overrides"))
-        if options.pop("show_config"):
-            show_resolved(resolved, as_json=options["as_json"])
-            return
-        verb(SweepRequest(resolved.params, sorted(cells) if cells else None, workspace), **options)
-
-    return with_sweep
+def _sweep_request(
+    name: str, cells: list[int] | None, overrides: tuple[str, ...], workspace: Path, show_config: bool, as_json: bool
+) -> SweepRequest:
+    """Return the sweep that is meant; with `show_config` print it and end."""
+    resolved = resolve(SweepParams, name, workspace=workspace, overrides=overrides)
+    if show_config:
+        show_resolved(resolved, as_json=as_json)
+        raise click.exceptions.Exit
+    return SweepRequest(resolved.params, sorted(cells) if cells else None, workspace, as_json)
 
 
-@click.group("sweep", cls=VerbGroup, epilog=_SWEEP_EPILOG)
+sweep_options = gathered(
+    "chosen",
+    _sweep_request,
+    click.argument("name", metavar="NAME", type=ParamsName("sweeps")),
+    click.option("--cells", cls=ListOption, numbers=True, help="Indices of cells, such as 0-3,7.  [default: all]"),
+    set_option,
+    show_config_option,
+    usual_options,
+)
+
+
+@click.group(
+    "sweep",
+    cls=VerbGroup,
+    epilog=examples_text(
+        "tautools sweep ls                            sweep files there are",
+        "tautools sweep plan demo                     cells, conversations, servers, time; starts nothing",
+        "tautools sweep run demo                      servers up, work, servers down; run again to resume",
+        "tautools sweep run demo --cells 0-3,7 --set tasks.limit=2",
+        "tautools sweep status demo --watch",
+    ),
+)
 def sweep_command() -> None:
     """Plan many cells, work on them, see where they stand. NAME is a file of params/sweeps/ or a path."""
 
 
 @sweep_command.command("ls")
-@workspace_option
-@json_option
+@usual_options
 def list_sweeps(workspace: Path, as_json: bool) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
     sweeps, broken = load_all(SweepParams, workspace)
@@ -92,92 +95,32 @@ def list_sweeps(workspace: Path, as_json: bool) -> None:
 
 
 @sweep_command.command(
-    epilog="\b\nExamples:\n  tautools sweep plan demo\n  tautools sweep plan demo --json | jq .pending"
+    epilog=examples_text("tautools sweep plan demo", "tautools sweep plan demo --json | jq .pending")
 )
-@json_option
 @sweep_options
-def plan(chosen: SweepRequest, *, as_json: bool) -> None:
+def plan(chosen: SweepRequest) -> None:
     """Say what a sweep would cost. Nothing is started and nothing is written."""
-    _plan(chosen, as_json=as_json)
+    _plan(chosen)
 
 
-def _plan(chosen: SweepRequest, *, as_json: bool) -> None:
+def _plan(chosen: SweepRequest) -> None:
     outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if outline is not None:
-        emit(outline, as_json=as_json)
+        emit(outline, as_json=chosen.as_json)
         return
     made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-    emit(_plan_dict(made), as_json=as_json, text=lambda: _show_plan(made))
-
-
-@sweep_command.command(
-    epilog="\b\nExamples:\n  tautools sweep run demo\n  tautools sweep run demo --cells 0-3 --parallel 4"
-)
-@click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
-@dry_run_option
-@json_option
-@sweep_options
-def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool, as_json: bool) -> None:
-    """Bring servers up, work on the pending cells, stop what was started. Run it again to resume.
-
-    Ends with 0 when nothing is pending any more, 3 when something is, 130 after an interrupt.
-    """
-    if dry_run:
-        _plan(chosen, as_json=as_json)
-        return
-    sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
-    with sweep_progress(quiet=as_json) as on_event:
-        result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
-    value = pick(result, "sweep executed interrupted finished cells") | {"took_s": round(result.took_s, 1)}
-    emit(value, as_json=as_json, text=str(result))
-    if result.interrupted:
-        raise SystemExit(EXIT_INTERRUPTED)
-    if not result.finished:
-        raise SystemExit(EXIT_UNFINISHED)
-
-
-@sweep_command.command(epilog="\b\nExamples:\n  tautools sweep status demo\n  tautools sweep status demo --watch")
-@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is pending.")
-@json_option
-@sweep_options
-def status(chosen: SweepRequest, *, watch: bool, as_json: bool) -> None:
-    """Say where each cell stands, from the ledger."""
-    sweep = SweepWatch(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-    if watch:
-        _watch(sweep)
-        return
-    cells = sweep.status()
-    emit(list(cells), as_json=as_json, text=lambda: print_wide(_status_table(cells)))
-
-
-def _watch(sweep: SweepWatch) -> None:
-    with Live(auto_refresh=False) as live:
-        while True:
-            cells = sweep.status()
-            live.update(_status_table(cells), refresh=True)
-            if all(cell.state == "done" for cell in cells):
-                return
-            time.sleep(2.0)
-
-
-def _status_table(cells: SweepStatus) -> Any:
-    table = Table("cell", "env", "strategy", "model", "trials", "state", "conversations", box=None)
-    for cell in cells:
-        state = f"{GLYPHS[cell.state]} {cell.state}"
-        words = (str(cell.index), cell.env, cell.strategy, cell.model, str(cell.num_trials))
-        table.add_row(*words, state, f"{cell.done} of {cell.planned}")
-    causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in cells if cell.cause]
-    return Group(Text(cells.summary), table, *causes)
+    emit(_plan_dict(made), as_json=chosen.as_json, text=lambda: _show_plan(made))
 
 
 def _show_plan(made: SweepPlan) -> None:
     click.echo(str(made))
-    table = Table("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending", box=None)
-    for cell in made.cells:
-        run = cell.cell.run
-        words = (str(cell.cell.index), run.env, run.strategy.value, cell.model)
-        table.add_row(*words, *map(str, (run.num_trials, cell.planned, cell.shared, cell.pending)))
-    print_wide(table)
+    rows = []
+    for each in made.cells:
+        run = each.cell.run
+        names = (each.cell.index, run.env, run.strategy.value, each.model, run.num_trials)
+        rows.append((*names, each.planned, each.shared, each.pending))
+    titles = ("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending")
+    print_wide(plain_table(*titles, rows=rows))
 
 
 def _plan_dict(made: SweepPlan) -> dict[str, Any]:
@@ -192,3 +135,55 @@ def _plan_dict(made: SweepPlan) -> dict[str, Any]:
             for cell in made.cells
         ],
     }
+
+
+@sweep_command.command(
+    epilog=examples_text("tautools sweep run demo", "tautools sweep run demo --cells 0-3 --parallel 4")
+)
+@click.option("--parallel", type=click.IntRange(1), help="Settings worked on at a time, instead of the file's.")
+@dry_run_option
+@sweep_options
+def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool) -> None:
+    """Bring servers up, work on the pending cells, stop what was started. Run it again to resume.
+
+    Ends with 0 when nothing is pending any more, 3 when something is, 130 after an interrupt.
+    """
+    if dry_run:
+        _plan(chosen)
+        return
+    sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
+    with sweep_progress(quiet=chosen.as_json) as on_event:
+        result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
+    value = pick(result, "sweep executed interrupted finished cells") | {"took_s": round(result.took_s, 1)}
+    emit(value, as_json=chosen.as_json, text=str(result))
+    if not result.finished or result.interrupted:
+        raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
+
+
+@sweep_command.command(epilog=examples_text("tautools sweep status demo", "tautools sweep status demo --watch"))
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, or until nothing is pending.")
+@sweep_options
+def status(chosen: SweepRequest, *, watch: bool) -> None:
+    """Say where each cell stands, from the ledger."""
+    sweep = SweepWatch(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
+    if not watch:
+        cells = sweep.status()
+        emit(list(cells), as_json=chosen.as_json, text=lambda: print_wide(_status_table(cells)))
+        return
+    with Live(auto_refresh=False) as live:
+        while True:
+            cells = sweep.status()
+            live.update(_status_table(cells), refresh=True)
+            if all(cell.state == "done" for cell in cells):
+                return
+            time.sleep(2.0)
+
+
+def _status_table(cells: SweepStatus) -> Group:
+    rows = []
+    for cell in cells:
+        names = (cell.index, cell.env, cell.strategy, cell.model, cell.num_trials)
+        rows.append((*names, f"{GLYPHS[cell.state]} {cell.state}", f"{cell.done} of {cell.planned}"))
+    table = plain_table("cell", "env", "strategy", "model", "trials", "state", "conversations", rows=rows)
+    causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in cells if cell.cause]
+    return Group(Text(cells.summary), table, *causes)

@@ -110,6 +110,19 @@ def test_run_ends_with_3_while_something_is_pending_and_names_the_cause(tmp_path
     assert "Nothing answers" in bad["cause"]
 
 
+@pytest.mark.parametrize(("words", "cells"), [((), 8), (("--full",), 24)])
+def test_a_dry_run_of_the_demo_says_what_it_would_start_and_makes_nothing(
+    tmp_path: Path, words: tuple[str, ...], cells: int
+) -> None:
+    done = _tautools("demo", "--dry-run", *words, "--workspace", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    assert f"{cells} cells, 0 done" in done.output
+    assert "Conversations: " in done.output
+    assert "sim-small (agent, to start)" in done.output
+    assert "SIMULATED" in done.output
+    assert _files(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_the_demo_shows_its_reports_and_builds_them_once(tmp_path: Path) -> None:
     """The workspace's own `demo` sweep stands in for the shipped one, which takes minutes."""
