@@ -52,6 +52,12 @@ def guard(function: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
+def refuse_if(found: object, problem: str) -> None:
+    """Raise the problem, as wrong usage, when it is the case."""
+    if found:
+        raise click.UsageError(problem)
+
+
 class GroupedOption(click.Option):
     """An option that `--help` lists under the title of its group."""
 

@@ -14,18 +14,19 @@ from click.core import ParameterSource
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbCommand
 from tautools.cli.options import (
+    LayoutRequest,
     dry_run_option,
     json_option,
     run_flags,
     run_options,
     set_option,
     site_option,
+    stagger_value,
     workspace_option,
 )
 from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, watch_starts
 from tautools.cli.run import plan_dict, plan_text
 from tautools.cli.server import start_watchdogs
-from tautools.cli.server_plan import LayoutRequest, stagger_value
 from tautools.errors import ParamsError
 from tautools.files import ensure_folder, expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
 
 import click
 from click.shell_completion import CompletionItem
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from tautools.cli.commands import GroupedOption, ListOption
+from tautools.cli.commands import GroupedOption, ListOption, refuse_if
 from tautools.errors import ParamsError
 from tautools.params import RUN_OPTIONS, list_params, workspace_path, workspace_site
 from tautools.params.check import allowed_values, schema_node_at, without_none
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from tautools.params import Kind
+    from tautools.params.models import ServerParams
     from tautools.run.folder import SettingFolder
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -131,6 +133,56 @@ def _chosen_results(
 
 results_options = gathered("chosen", _chosen_results, setting_options)
 """Adds the argument and options that choose settings; the command gets them as `chosen: ChosenResults`."""
+
+
+def stagger_value(_ctx: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
+    """Read `--stagger`: seconds, or the word `loaded`."""
+    if value in (None, "loaded"):
+        return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(value or "") < float("inf"):
+            return float(value or "")
+    raise click.BadParameter(f"{value!r} is neither seconds nor `loaded`", param=option)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutRequest:
+    """How the command line lays servers out, in place of what their files say."""
+
+    replicas: tuple[str, ...] = ()
+    gpu_ids: list[int] | None = None
+    start_port: int | None = None
+    stagger: float | Literal["loaded"] | None = None
+    force: bool = False
+    one_job: bool = False
+
+    def arranged(self, servers: Sequence[ServerParams]) -> list[ServerParams]:
+        """Return the servers with it; errors as `tautools.servers.placement.apply_layout_options`."""
+        from tautools.servers.placement import apply_layout_options
+
+        counts: dict[str, int] = {}
+        for text in self.replicas:
+            name, _, count = text.rpartition("=")
+            wrong = not count.isdigit() or not 1 <= int(count) <= 256
+            refuse_if(wrong, f"--replicas {text}: write NAME=N, or N for all; N from 1 to 256")
+            counts |= dict.fromkeys([name] if name else [params.name for params in servers], int(count))
+        return apply_layout_options(servers, replicas=counts, start_port=self.start_port, stagger=self.stagger)
+
+
+_layout_option = functools.partial(click.option, cls=GroupedOption, group="Cards, ports, order")
+
+layout_options = gathered(
+    "layout",
+    LayoutRequest,
+    _layout_option("--replicas", multiple=True, metavar="NAME=N", help="Servers of one model; a bare N for all."),
+    _layout_option("--gpu-ids", cls=ListOption, numbers=True, help="Use these cards only, such as 0 1 2 3 or 0-3."),
+    _layout_option("--start-port", type=click.IntRange(1, 65535), help="First port; the others follow."),
+    _layout_option("--stagger", metavar="SECONDS|loaded", callback=stagger_value,
+                   help="Start the next after SECONDS, or when one has `loaded`."),
+    _layout_option("--one-job", is_flag=True, help="With Slurm: all in one job on one node, not a job each."),
+    _layout_option("--force", is_flag=True, help="Use cards that are in use."),
+)  # fmt: skip
+"""Adds the options of a layout; the command gets them as `layout: LayoutRequest`."""
 
 
 _GROUPS = {

@@ -1,46 +1,41 @@
-"""`tautools server`: start model servers, stop them, read their logs, diagnose and restart those that failed."""
+"""`tautools server`: the group of the verbs about model servers, and those that start and stop them."""
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import GroupedOption, LazyGroup, command
+from tautools.cli.commands import GroupedOption, LazyGroup, command, examples_text, refuse_if
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
-    json_option,
-    set_option,
-    site_option,
+    gathered,
+    layout_options,
+    site_options,
+    usual_options,
     workspace_option,
 )
-from tautools.cli.output import emit, show_failures, watch_starts
-from tautools.cli.server_plan import layout_options, show_dry_run, start_servers
-from tautools.cli.server_status import server_dict
+from tautools.cli.output import show_failures, watch_starts
+from tautools.cli.server_plan import show_dry_run
+from tautools.cli.server_status import show_diagnosis, show_servers
 from tautools.errors import TautoolsError
-from tautools.files import read_lines
 from tautools.params import load_server
-from tautools.servers import Registry, diagnose_log, open_server
-from tautools.servers.backends import backend_of, require_fit
+from tautools.servers import Registry, launch_all, launch_one_job, open_server
+from tautools.servers.backends import backend_of
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
 from tautools.servers.restart import exclude_node, held_node, plan_restart, resubmit
 from tautools.servers.restart import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
-from tautools.servers.vllm.log import read_cold_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from tautools.cli.server_plan import LayoutRequest
+    from tautools.cli.options import LayoutRequest
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers import Diagnosis, Server
-    from tautools.servers.vllm.log import ColdShapes
+    from tautools.servers import Server
 
 _HERE, _PLAN, _STATUS, _ADDRESS = (f"tautools.cli.server{part}" for part in ("", "_plan", "_status", "_address"))
 
@@ -55,8 +50,8 @@ _SECTIONS = {
     "Look": {
         "ls": ("List servers with their state and load now.", f"{_STATUS}:list_servers"),
         "top": ("Watch servers until Ctrl-C.", f"{_STATUS}:top"),
-        "logs": ("Print the end of a server's log.", f"{_HERE}:logs"),
-        "diagnose": ("Say why a server failed, and what helps.", f"{_HERE}:diagnose"),
+        "logs": ("Print the end of a server's log.", f"{_STATUS}:logs"),
+        "diagnose": ("Say why a server failed, and what helps.", f"{_STATUS}:diagnose"),
         "cards": ("Show this node's cards: memory, and who holds them.", f"{_STATUS}:cards"),
     },
     "Check and connect": {
@@ -67,64 +62,68 @@ _SECTIONS = {
     },
 }
 
-_SERVER_EPILOG = """\b
-Examples:
-  tautools server up sim-small sim-user        start two, wait until both are verified
-  tautools server ls                           what runs, and how it is
-  tautools server test http://gaudi001:8007/v1 verify anyone's server
-  tautools server logs qwen3-8b -f             follow a log
-  tautools server stop --all
-"""
+_EPILOG = examples_text(
+    "tautools server up sim-small sim-user        start two, wait until both are verified",
+    "tautools server ls                           what runs, and how it is",
+    "tautools server test http://gaudi001:8007/v1 verify anyone's server",
+    "tautools server logs qwen3-8b -f             follow a log",
+    "tautools server stop --all",
+)
 
 
 # `list` is what people type who know other tools; help shows one of the two.
-@click.group("server", cls=LazyGroup, verbs=_SECTIONS, same_as={"list": "ls"}, epilog=_SERVER_EPILOG)
+@click.group("server", cls=LazyGroup, verbs=_SECTIONS, same_as={"list": "ls"}, epilog=_EPILOG)
 def server_command() -> None:
     """Start model servers, verify that they work, find and stop them."""
-
-
-_LEASE_GROUP = "End by itself"
-
-
-def lease_options(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--idle-stop` and `--lease`; the command gets `terms: LeaseTerms | None`."""
-
-    @click.option("--idle-stop", type=click.FloatRange(0, min_open=True), metavar="MIN", cls=GroupedOption,
-                  group=_LEASE_GROUP, help="Stop after minutes of no request.")  # fmt: skip
-    @click.option("--lease", metavar="PID|kernel", cls=GroupedOption, group=_LEASE_GROUP,
-                  help="Stop when this process, or the notebook kernel it is typed in, is gone and nothing uses the "
-                  "server.")  # fmt: skip
-    @functools.wraps(verb)
-    def with_lease(idle_stop: float | None, lease: str | None, **options: Any) -> Any:
-        return verb(terms=_lease_terms(idle_stop, lease), **options)
-
-    return with_lease
 
 
 def _lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None:
     """Return when servers end by themselves, None when never; an owner that does not run is an error."""
     if idle_stop is None and lease is None:
         return None
-    owner = None
-    if lease == "kernel":
-        owner = kernel_process()
-    elif lease is not None:
-        if not (lease.isascii() and lease.isdecimal()):
-            raise click.UsageError(f"--lease {lease!r}: give the pid of a process, or the word kernel")
-        owner = owner_process(int(lease))
+    owner = kernel_process() if lease == "kernel" else None
+    if lease not in {None, "kernel"}:
+        pid = str(lease)
+        number = pid.isascii() and pid.isdecimal()
+        refuse_if(not number, f"--lease {pid!r}: give the pid of a process, or the word kernel")
+        owner = owner_process(int(pid))
     idle_s = None if idle_stop is None else idle_stop * 60
     return LeaseTerms(idle_s, owner, every_s=min(15.0, max(0.5, (idle_s or 60) / 4)))
 
 
+_lease_option = partial(click.option, cls=GroupedOption, group="End by itself")
+
+lease_options = gathered(
+    "terms",
+    _lease_terms,
+    _lease_option("--idle-stop", type=click.FloatRange(0, min_open=True), metavar="MIN",
+                  help="Stop after minutes of no request."),
+    _lease_option("--lease", metavar="PID|kernel",
+                  help="Stop when this process, or the notebook kernel it is typed in, is gone and nothing uses the "
+                  "server."),
+)  # fmt: skip
+
+
+def start_servers(
+    servers: Sequence[ServerParams], layout: LayoutRequest, site: SiteParams, workspace: Path, *, quiet: bool = False
+) -> list[Server]:
+    """Start the arranged servers, all or none; errors as `tautools.servers.launch_all`."""
+    if layout.one_job:
+        return launch_one_job(servers, workspace=workspace, site=site)
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text, err=True)
+
+    return launch_all(servers, workspace=workspace, site=site, gpu_ids=layout.gpu_ids, force=layout.force, emit=say)
+
+
 def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None:
     """Start a watchdog for each server that has not failed; one that cannot be started is a warning."""
-    if terms is None:
-        return
     for server in servers:
-        if server.state().state.final:
-            continue
         try:
-            start_watchdog(server, terms)
+            if terms is not None and not server.state().state.final:
+                start_watchdog(server, terms)
         except TautoolsError as error:
             click.secho(f"{server.name} will not end by itself: {error}", err=True, fg="red")
 
@@ -139,16 +138,14 @@ def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None
 @click.option("--skill", type=click.FloatRange(0, 1), help="Skill of simulated servers, instead of their file's.")
 @click.option("--speed", type=click.FloatRange(0), help="Divides all times of simulated servers.")
 @layout_options
-@site_option
-@set_option
+@site_options
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), help="Most seconds to wait.  [default: no progress]")
 @click.option("--no-wait", is_flag=True, help="Return at once; `server ls` shows how far they are.")
 @dry_run_option
 @click.option("--resubmit", "tries", type=click.IntRange(0, 20), default=0, metavar="N",
               help="Submit a job up to N times more, without the node, when others hold its cards there.")  # fmt: skip
 @lease_options
-@workspace_option
-@json_option
+@usual_options
 def up(
     names: tuple[str, ...],
     layout: LayoutRequest,
@@ -162,13 +159,17 @@ def up(
     NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
     --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
     """
-    if options["port"] is not None and len(names) > 1:
-        raise click.UsageError("--port is for one server; leave it out to give each a free port")
-    if len(set(names)) < len(names):
-        raise click.UsageError("a name is given twice; copy its file under params/servers/ to run it twice")
-    chosen = [_chosen(name, workspace, options) for name in names]
     tries, as_json = options["tries"], options["as_json"]
-    _check_resubmit(tries, site, no_wait=options["no_wait"], one_job=layout.one_job)
+    refuse_if(options["port"] and len(names) > 1, "--port is for one server; leave it out to give each a free port")
+    refuse_if(
+        len(set(names)) < len(names), "a name is given twice; copy its file under params/servers/ to run it twice"
+    )
+    chosen_cards = layout.one_job and layout.gpu_ids is not None
+    refuse_if(chosen_cards, "--gpu-ids: Slurm chooses the cards of a job; leave it out")
+    refuse_if(tries and layout.one_job, "--resubmit is for a job of one server; leave out --one-job")
+    refuse_if(tries and options["no_wait"], "--resubmit waits for the jobs; leave out --no-wait")
+    refuse_if(tries and not site.uses_slurm, "--resubmit is for a site with Slurm, such as --site sol-gaudi")
+    chosen = layout.arranged([_chosen(name, workspace, options) for name in names])
     if options["dry_run"]:
         show_dry_run(chosen, layout, site, workspace)
         return
@@ -182,7 +183,7 @@ def up(
     finally:
         start_watchdogs(servers, terms)
     if as_json or not failures:
-        _show_started(servers, as_json=as_json)
+        show_servers(servers, as_json=as_json)
     show_failures(failures)
 
 
@@ -193,30 +194,11 @@ def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams
     params = load_server(name, workspace=workspace, overrides=[*options["overrides"], *words])
     if params.simulated:
         return params
-    if not (options["skill"] is options["speed"] is None):
-        raise click.UsageError(f"--skill and --speed are for simulated servers; {name} is not one")
+    simulating = options["skill"] is not None or options["speed"] is not None
+    refuse_if(simulating, f"--skill and --speed are for simulated servers; {name} is not one")
     for line in warnings_for(params):
         click.secho(f"{params.name}: {line}", err=True, fg="yellow")
     return params
-
-
-def _show_started(servers: Sequence[Server], *, as_json: bool) -> None:
-    if as_json:
-        emit([server_dict(server) for server in servers], as_json=True)
-        return
-    for server in servers:
-        click.echo(f"{server.name}: {server.record.base_url or f'job {server.record.job_id}'}  "
-                   f"model {server.record.model}")  # fmt: skip
-
-
-def _check_resubmit(tries: int, site: SiteParams, *, no_wait: bool, one_job: bool) -> None:
-    """Refuse `--resubmit` where nothing waits for the jobs, or several servers share one."""
-    if tries and one_job:
-        raise click.UsageError("--resubmit is for a job of one server; leave out --one-job")
-    if tries and no_wait:
-        raise click.UsageError("--resubmit waits for the jobs; leave out --no-wait")
-    if tries and not site.uses_slurm:
-        raise click.UsageError("--resubmit is for a site with Slurm, such as --site sol-gaudi")
 
 
 def _wait_and_resubmit(
@@ -228,37 +210,19 @@ def _wait_and_resubmit(
     """
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
     for number in range(1, tries + 1):
+        nodes = {place: held_node(each.record) for place, each in enumerate(servers) if each.name in failures}
         again = []
-        for place, server in enumerate(servers):
-            node = held_node(server.record) if server.name in failures else None
-            if node is None:
-                continue
-            servers[place] = resubmit(server.record, node, workspace=workspace)
-            again.append(servers[place])
-            reason = f"the cards of {node} are held by others; submitted again without it"
-            click.echo(f"{server.name}: {reason}, job {servers[place].record.job_id} ({number} of {tries})", err=True)
+        for place, node in nodes.items():
+            if node is not None:
+                servers[place] = server = resubmit(servers[place].record, node, workspace=workspace)
+                again.append(server)
+                del failures[server.name]
+                reason = f"the cards of {node} are held by others; submitted again without it"
+                click.echo(f"{server.name}: {reason}, job {server.record.job_id} ({number} of {tries})", err=True)
         if not again:
             break
-        for server in again:
-            del failures[server.name]
         failures |= watch_starts(again, timeout_s=timeout_s, quiet=quiet)
     return failures
-
-
-@command("tautools server logs qwen3-8b -f")
-@click.argument("name")
-@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
-@click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
-@workspace_option
-def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
-    """Print the end of a server's log.
-
-    Output first and then errors; -f goes on with what is added.
-    """
-    server = open_server(name, workspace=workspace)
-    require_fit(server.record, "logs")
-    for line in server.follow(lines) if keep_on else server.tail(lines):
-        click.echo(line)
 
 
 @command("tautools server stop sim-small", "tautools server stop --all")
@@ -271,77 +235,17 @@ def stop(names: tuple[str, ...], every: bool, workspace: Path) -> None:
     SIGTERM, repeated, then SIGKILL for the whole process group; ends when nothing of them runs. One that was attached
     is only forgotten.
     """
-    if every == bool(names):
-        raise click.UsageError("give the names of servers, or --all")
-    chosen = [record.name for record in Registry(workspace).list()] if every else list(names)
-    servers = [open_server(name, workspace=workspace) for name in chosen]
-    for server in servers:
+    refuse_if(every == bool(names), "give the names of servers, or --all")
+    chosen = [record.name for record in Registry(workspace).list()] if every else names
+    for server in [open_server(name, workspace=workspace) for name in chosen]:
         server.stop(partial(_show_signal, server.name))
         click.echo(f"{server.name}: {'stopped' if backend_of(server.record).owns else 'detached'}")
-    if not servers:
+    if not chosen:
         click.echo("No server is registered.")
 
 
 def _show_signal(name: str, sent: str) -> None:
     click.echo(f"{name}: {sent}")
-
-
-@command("tautools server diagnose qwen3-8b", "tautools server diagnose logs/user_1.out errors/user_1.err")
-@click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
-@workspace_option
-@json_option
-def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
-    """Say why a server failed, and what helps.
-
-    NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order. Of a Gaudi server
-    it also counts the requests that met a shape which was not warmed up, and proposes wider buckets: each of them
-    waited for a compilation, and many of them spoil a latency figure.
-    """
-    files = [Path(source) for source in sources if Path(source).is_file()]
-    if len(files) < len(sources) and len(sources) > 1:
-        raise click.UsageError("give the name of one server, or log files that exist")
-    server = None if files else open_server(sources[0], workspace=workspace)
-    if server is not None:
-        files = [log for log in backend_of(server.record).logs(server.record) if log.exists()]
-    lines = [line.decode(errors="replace") for file in files for line in read_lines(file)]
-    cause = diagnose_log(lines) if server is None else server.cause()
-    cold = read_cold_shapes(lines)
-
-    def show() -> None:
-        _show_diagnosis(cause)
-        if cold.total:
-            _show_cold_shapes(cold)
-
-    emit(asdict(cause) | {"cold_shapes": _cold_shapes_dict(cold)}, as_json=as_json, text=show)
-
-
-def _show_diagnosis(found: Diagnosis) -> None:
-    click.echo(f"Cause:    {found.cause}")
-    for line in (found.evidence, *found.also):
-        if line and line != found.cause:
-            click.secho(f"  log:    {line[:400]}", dim=True)
-    click.echo(f"Fix:      {found.fix}")
-    for name, value in found.changes.items():
-        shown = "not set" if value is None else json.dumps(value)
-        click.echo(f"Change:   {name} = {shown}   (server restart --fix)")
-
-
-def _cold_shapes_dict(cold: ColdShapes) -> dict[str, Any]:
-    rows = [
-        {"phase": phase.lower(), "batch_size": batch, "query_tokens": query, "context_blocks": blocks, "count": count}
-        for (phase, batch, query, blocks), count in cold.counts.items()
-    ]
-    return {"count": cold.total, "shapes": rows, "proposed": cold.proposed()}
-
-
-def _show_cold_shapes(cold: ColdShapes) -> None:
-    click.echo(f"{cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
-    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
-        size = f"{query} tokens, " if phase == "PROMPT" else ""
-        click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
-    click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
-    for variable, value in cold.proposed().items():
-        click.echo(f'  {variable}: "{value}"')
 
 
 @command(
@@ -366,7 +270,7 @@ def restart(name: str, fix: bool, exclude: str | None, workspace: Path, **how: b
     if exclude is not None:
         plan = exclude_node(plan, exclude)
     if plan.diagnosis is not None:
-        _show_diagnosis(plan.diagnosis)
+        show_diagnosis(plan.diagnosis)
     for change in plan.changes:
         click.secho(f"  {change}", bold=True)
     if how["dry_run"]:
@@ -375,7 +279,7 @@ def restart(name: str, fix: bool, exclude: str | None, workspace: Path, **how: b
     if fix and plan.changes and not how["yes"]:
         click.confirm("Start it with this change?", abort=True, err=True)
     server = start_again(plan, workspace=workspace)
-    failures = {} if how["no_wait"] else watch_starts([server])
-    if failures:
-        raise failures[name]
-    _show_started([server], as_json=False)
+    if not how["no_wait"]:
+        for failure in watch_starts([server]).values():
+            raise failure
+    show_servers([server], as_json=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, command
-from tautools.cli.options import json_option, workspace_option
+from tautools.cli.commands import EXIT_FAILED, command, refuse_if
+from tautools.cli.options import json_option, stacked, usual_options, workspace_option
 from tautools.cli.output import emit, show_failures
-from tautools.cli.server_status import server_dict
+from tautools.cli.server_status import show_servers
 from tautools.records import Thinking
 from tautools.servers import Registry, attach_all, open_server
 from tautools.servers import attach as attach_one
@@ -20,7 +21,7 @@ from tautools.servers.attaching import read_model_config, verify_target, write_m
 from tautools.servers.checks.target import CheckTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from tautools.records import Certificate, Check, ServerRecord
 
@@ -30,21 +31,15 @@ CONCURRENCY = 8
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
 key_option = click.option("--key-env", help="Environment variable that holds its key; never the key itself.")
-
-
-def check_options(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what can be asked of the checks of a server at an address."""
-    for option in (
-        click.option("--thinking", type=click.Choice(["on", "off"]),
-                     help="Whether its model must think when nothing is asked."),
-        key_option,
-        click.option("--model", help="Name that must be served at an address.  [default: the first it reports]"),
-        click.option("--concurrency", type=click.IntRange(1, 1024),
-                     help=f"Chats at once; means --full.  [default: {CONCURRENCY}]"),
-        click.option("--full", is_flag=True, help="Load the server, too: context limit, chats at once, repeats."),
-    ):  # fmt: skip
-        verb = option(verb)
-    return verb
+check_options = stacked(
+    click.option("--full", is_flag=True, help="Load the server, too: context limit, chats at once, repeats."),
+    click.option("--concurrency", type=click.IntRange(1, 1024),
+                 help=f"Chats at once; means --full.  [default: {CONCURRENCY}]"),
+    click.option("--model", help="Name that must be served at an address.  [default: the first it reports]"),
+    key_option,
+    click.option("--thinking", type=click.Choice(["on", "off"]),
+                 help="Whether its model must think when nothing is asked."),
+)  # fmt: skip
 
 
 @command(
@@ -53,23 +48,21 @@ def check_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("server", metavar="NAME|URL")
 @check_options
-@workspace_option
-@json_option
-def verify(server: str, workspace: Path, **asked: Any) -> None:
+@usual_options
+def verify(server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
     """Verify a registered server again, or any server by its address.
 
     All checks are run. Of a registered server the certificate is written down, and one that fails is not ready any
     more; what must hold of it is in its record, so --model, --key-env and --thinking are for addresses.
     """
     if ":" in server or "/" in server:
-        _verify_address(server, **asked)
+        _verify_address(server, as_json=as_json, **asked)
         return
-    given = [f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name]]
-    if given:
-        raise click.UsageError(f"{', '.join(given)}: for an address; {server!r} is the name of a registered server")
-    on_check = None if asked["as_json"] else _show_check
-    certificate = open_server(server, workspace=workspace).verify(on_check, concurrency=_chats(asked))
-    _show_certificate(certificate, as_json=asked["as_json"])
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name])
+    refuse_if(given, f"{given}: for an address; {server!r} is the name of a registered server")
+    chats = _chats(full=asked["full"], concurrency=asked["concurrency"])
+    on_check = None if as_json else _show_check
+    _show_certificate(open_server(server, workspace=workspace).verify(on_check, concurrency=chats), as_json=as_json)
 
 
 @command(
@@ -79,41 +72,31 @@ def verify(server: str, workspace: Path, **asked: Any) -> None:
 @click.argument("url")
 @check_options
 @json_option
-def test(url: str, **asked: Any) -> None:
+def test(url: str, as_json: bool, **asked: Any) -> None:
     """Verify any server by its address.
 
     Any OpenAI-compatible one: does it answer, what does it serve, is the key asked for, a chat, tool calls.
     """
-    _verify_address(url, **asked)
+    _verify_address(url, as_json=as_json, **asked)
 
 
-def key_from(variable: str | None) -> str:
-    """Return the key that an environment variable holds; empty when none is named.
-
-    Raises
-    ------
-    click.UsageError
-        When the variable is not set, or empty.
-    """
-    if variable and not os.environ.get(variable):
-        raise click.UsageError(f"--key-env {variable}: no such environment variable here")
-    return os.environ[variable] if variable else ""
+def _verify_address(
+    url: str, *, model: str | None, key_env: str | None, thinking: str | None, as_json: bool, **load: Any
+) -> None:
+    wanted = Thinking(thinking or "default")
+    target = CheckTarget(url, model or "", key=_key_from(key_env), thinking=wanted, concurrency=_chats(**load))
+    _show_certificate(verify_target(target, on_check=None if as_json else _show_check), as_json=as_json)
 
 
-def _verify_address(url: str, **asked: Any) -> None:
-    target = CheckTarget(
-        url,
-        asked["model"] or "",
-        key=key_from(asked["key_env"]),
-        thinking=Thinking(asked["thinking"] or "default"),
-        concurrency=_chats(asked),
-    )
-    certificate = verify_target(target, on_check=None if asked["as_json"] else _show_check)
-    _show_certificate(certificate, as_json=asked["as_json"])
+def _key_from(variable: str | None) -> str:
+    """Return the key that an environment variable holds; empty when none is named."""
+    key = os.environ.get(variable, "") if variable else ""
+    refuse_if(variable and not key, f"--key-env {variable}: no such environment variable here")
+    return key
 
 
-def _chats(asked: dict[str, Any]) -> int:
-    return asked["concurrency"] or (CONCURRENCY if asked["full"] else 0)
+def _chats(*, full: bool, concurrency: int | None) -> int:
+    return concurrency or (CONCURRENCY if full else 0)
 
 
 def _show_check(check: Check) -> None:
@@ -142,35 +125,30 @@ def _show_certificate(certificate: Certificate, *, as_json: bool) -> None:
 @key_option
 @click.option("--model-config", type=click.Path(path_type=Path),
               help="Every address of a ToolOrchestra model_config*.json.")  # fmt: skip
-@workspace_option
-@json_option
-def attach(name: str | None, url: str | None, model_config: Path | None, *, workspace: Path, **asked: Any) -> None:
+@usual_options
+def attach(
+    name: str | None, url: str | None, model: str | None, model_config: Path | None, workspace: Path, **how: Any
+) -> None:
     """Register servers that run already, each once it is verified.
 
     They are listed, checked and used like those started here; `server stop` only forgets them. A model with several
     addresses in the file becomes NAME-1, NAME-2, …, and a role that names NAME or the model gets them all.
     """
-    key = key_from(asked["key_env"])
+    key = _key_from(how["key_env"])
     if model_config is not None:
-        if name or asked["model"]:
-            raise click.UsageError("--model-config has names, addresses and models of its own")
+        refuse_if(name or model, "--model-config has names, addresses and models of its own")
         servers, failures = attach_all(read_model_config(model_config), workspace=workspace, key=key)
     elif name and url:
-        servers, failures = [attach_one(name, url, workspace=workspace, model=asked["model"] or "", key=key)], {}
+        servers, failures = [attach_one(name, url, workspace=workspace, model=model or "", key=key)], {}
     else:
         raise click.UsageError("give NAME and URL, or --model-config FILE")
-    if asked["as_json"]:
-        emit([server_dict(server) for server in servers], as_json=True)
-    else:
-        for server in servers:
-            click.echo(f"{server.name}: attached, {server.record.base_url}  model {server.record.model}")
+    show_servers(servers, as_json=how["as_json"], done="attached, ")
     show_failures(failures)
 
 
 @command(
     "tautools server export --user qwen3-32b",
     'eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"',
-    name="export",
 )
 @click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
 @click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends, and OPENAI_API_BASE.")
@@ -187,9 +165,8 @@ def export(user: str | None, agent: str | None, model_config: Path | None, show_
     """
     registry = Registry(workspace)
     if model_config is not None:
-        if user or agent or show_keys:
-            raise click.UsageError("--model-config holds every verified server, and no key")
-        _write_model_config(model_config, registry)
+        refuse_if(user or agent or show_keys, "--model-config holds every verified server, and no key")
+        _write_model_config(model_config, [record for record in registry.list() if _verified(record)])
         return
     chosen = {"USER_MODEL": user, "AGENT_MODEL": agent}
     records = {prefix: registry.get(name) for prefix, name in chosen.items() if name}
@@ -199,37 +176,33 @@ def export(user: str | None, agent: str | None, model_config: Path | None, show_
             click.echo(line)
 
 
-def _write_model_config(path: Path, registry: Registry) -> None:
-    verified = [record for record in registry.list() if record.certificate is not None and record.certificate.passed]
-    if not verified:
+def _verified(record: ServerRecord) -> bool:
+    return record.certificate is not None and record.certificate.passed
+
+
+def _write_model_config(path: Path, records: Sequence[ServerRecord]) -> None:
+    if not records:
         click.echo("No server is verified; `tautools server ls` shows how they are.", err=True)
         raise SystemExit(EXIT_FAILED)
-    for model in write_model_config(path, verified):
+    for model in write_model_config(path, records):
         click.echo(f"{model.model}: {', '.join(model.base_urls)}")
-    keyed = [record.name for record in verified if record.key_file]
-    if keyed:
+    if keyed := [record.name for record in records if record.key_file]:
         click.echo(f"The file holds no keys, and these servers ask for theirs: {', '.join(keyed)}", err=True)
 
 
 def _shell_variable(name: str) -> str:
     """Return a server's name as the beginning of a shell variable's."""
-    text = "".join(char if char.isalnum() and char.isascii() else "_" for char in name).upper()
-    return f"_{text}" if text[0].isdigit() else text
+    return re.sub(r"^(?=\d)", "_", re.sub(r"[^A-Za-z0-9]", "_", name).upper())
 
 
 def _export_lines(prefix: str, record: ServerRecord, registry: Registry, *, show_keys: bool) -> Iterator[str]:
-    if record.certificate is None or not record.certificate.passed:
+    if not _verified(record):
         yield f"# {record.name} is not verified: run `tautools server verify {record.name}` first"
-    key = ""
+    base, key = shlex.quote(record.base_url), ""
     if record.key_file:
         key = shlex.quote(registry.key(record)) if show_keys else f'"$(cat {shlex.quote(record.key_file)})"'
-    base = shlex.quote(record.base_url)
-    yield f"export {prefix}_API_BASE={base}"
-    yield f"export {prefix}={shlex.quote(record.model)}"
-    if key:
-        yield f"export {prefix}_API_KEY={key}"
+    values = {f"{prefix}_API_BASE": base, prefix: shlex.quote(record.model), f"{prefix}_API_KEY": key}
     if prefix == "AGENT_MODEL":
-        yield f"export OPENAI_API_BASE={base}"
-        yield f"export OPENAI_BASE_URL={base}"
         # A client of OpenAI's demands some key, also of a server that asks for none.
-        yield f"export OPENAI_API_KEY={key or 'none'}"
+        values |= {"OPENAI_API_BASE": base, "OPENAI_BASE_URL": base, "OPENAI_API_KEY": key or "none"}
+    yield from (f"export {name}={value}" for name, value in values.items() if value)

@@ -1,4 +1,4 @@
-"""`tautools server ls`, `top` and `cards`: what runs, how it is, and what the node's accelerators hold."""
+"""`tautools server ls`, `top`, `logs`, `diagnose` and `cards`: what runs, how it is, and what the node's cards hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
-from tautools.cli.commands import command
-from tautools.cli.options import json_option, workspace_option
+from tautools.cli.commands import command, refuse_if
+from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import age_of, emit, pick, plain_table, print_wide, table_console
-from tautools.servers import Registry
+from tautools.files import read_lines
+from tautools.servers import Registry, diagnose_log, open_server
 from tautools.servers.accelerators.assignment import (
     assign_cards,
     promised_cards,
@@ -27,121 +29,105 @@ from tautools.servers.accelerators.assignment import (
     wait_released,
 )
 from tautools.servers.accelerators.probe import read_cards
+from tautools.servers.backends import backend_of, require_fit
 from tautools.servers.lease import active_lease
 from tautools.servers.metrics import poll_servers, sample_servers
+from tautools.servers.vllm.log import read_cold_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
-    from rich.table import Table
 
-    from tautools.records import ServerRecord
-    from tautools.servers import Server
+    from tautools.servers import Diagnosis, Server
     from tautools.servers.accelerators.probe import Card, CardProcess
     from tautools.servers.metrics import WatchedServer
+    from tautools.servers.vllm.log import ColdShapes
 
-_PUBLIC = {
-    "name",
-    "backend",
-    "engine",
-    "model",
-    "base_url",
-    "host",
-    "pid",
-    "log_out",
-    "log_err",
-    "key_file",
-    "simulated",
-}
+_PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
 """What a program may know of a server: where the key lies, and not the key."""
-
 _WIDE = 140
 """Columns below which model, address and detail have lines of their own."""
-
 _COLOURS = {
+    **dict.fromkeys(("starting", "verifying", "queued"), "cyan"),
+    **dict.fromkeys(("stopping", "degraded", "unknown"), "yellow"),
     "ready": "green",
-    "starting": "cyan",
-    "verifying": "cyan",
-    "queued": "cyan",
-    "stopping": "yellow",
-    "degraded": "yellow",
-    "unknown": "yellow",
     "stopped": "bright_black",
 }
 
 
 def server_dict(server: Server) -> dict[str, Any]:
     """Return what a program may know of a server, with its state now."""
-    snapshot = server.state()
-    return _record_dict(server.record) | {"state": snapshot.state.value, "detail": snapshot.detail}
+    return pick(server.record, _PUBLIC) | pick(server.state(), "state detail")
 
 
-def _record_dict(record: ServerRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", include=_PUBLIC)
+def show_servers(servers: Sequence[Server], *, as_json: bool, done: str = "") -> None:
+    """Print what was `done` to servers, with their addresses and models, or the job that will have an address."""
+    for server in () if as_json else servers:
+        where = server.record.base_url or f"job {server.record.job_id}"
+        click.echo(f"{server.name}: {done}{where}  model {server.record.model}")
+    if as_json:
+        emit([server_dict(server) for server in servers], as_json=True)
 
 
 @command("tautools server ls", "tautools server ls --json | jq '.[].base_url'", name="ls")
-@workspace_option
-@json_option
+@usual_options
 def list_servers(workspace: Path, as_json: bool) -> None:
     """List servers with their state and load now.
 
     Rates of servers at work are measured over 0.3 s; `server top` watches for longer.
     """
-    _show_servers(sample_servers(workspace), workspace, as_json=as_json)
+    _show_statuses(sample_servers(workspace), workspace, as_json=as_json)
     for problem in Registry(workspace).scan().problems:
         click.secho(str(problem), err=True, fg="yellow")
 
 
-@command("tautools server top", "tautools server top --once --json", "tautools server top --every 10", name="top")
+@command("tautools server top", "tautools server top --once --json", "tautools server top --every 10")
 @click.option("--every", "every_s", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one table, with rates over --every seconds, and end.")
-@workspace_option
-@json_option
+@usual_options
 def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
     """Watch servers until Ctrl-C: health and its age, requests, KV cache, prefix cache, tokens.
 
     With --json one line for each look. A server that does not answer keeps its last figures, with their age.
     """
-    statuses = poll_servers(workspace)
+    looks = _looks(workspace, every_s)
     if once:
-        if any(status.sample is not None for status in statuses):
-            time.sleep(every_s)
-            statuses = poll_servers(workspace, statuses)
-        _show_servers(statuses, workspace, as_json=as_json)
+        statuses = next(looks)
+        seen = next(looks) if any(status.sample is not None for status in statuses) else statuses
+        _show_statuses(seen, workspace, as_json=as_json)
     elif as_json:
-        while True:
-            emit(_server_rows(statuses, workspace), as_json=True, indent=None)
-            time.sleep(every_s)
-            statuses = poll_servers(workspace, statuses)
-    else:
-        _watch_servers(statuses, workspace, every_s=every_s)
-
-
-def _watch_servers(statuses: Sequence[WatchedServer], workspace: Path, *, every_s: float) -> None:
-    console = table_console()
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            live.update(server_table(statuses, workspace, width=console.width), refresh=True)
-            time.sleep(every_s)
-            statuses = poll_servers(workspace, statuses)
-
-
-def _show_servers(statuses: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
-    if as_json:
-        emit(_server_rows(statuses, workspace), as_json=True)
-    elif not statuses:
-        click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
+        for statuses in looks:
+            emit(_status_rows(statuses, workspace), as_json=True, indent=None)
     else:
         console = table_console()
+        with Live(console=console, auto_refresh=False) as live:
+            for statuses in looks:
+                live.update(server_table(statuses, workspace, width=console.width), refresh=True)
+
+
+def _looks(workspace: Path, every_s: float) -> Iterator[Sequence[WatchedServer]]:
+    """Yield what is seen of the servers, again and again."""
+    statuses = poll_servers(workspace)
+    while True:
+        yield statuses
+        time.sleep(every_s)
+        statuses = poll_servers(workspace, statuses)
+
+
+def _show_statuses(statuses: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
+    console = table_console()
+    if as_json:
+        emit(_status_rows(statuses, workspace), as_json=True)
+    elif statuses:
         console.print(server_table(statuses, workspace, width=console.width))
+    else:
+        click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
 
 
-def _server_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
+def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
     return [
-        _record_dict(status.record)
+        pick(status.record, _PUBLIC)
         | pick(status.snapshot, "state detail percent next_step")
         | pick(status, "health_age_s load")
         | {"age_s": round(status.snapshot.age, 1), "watchdog": _lease_text(status, workspace)}
@@ -150,28 +136,21 @@ def _server_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dic
 
 
 def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: int) -> RenderableType:
-    """Return the servers as a table: one line each where the terminal is wide, else words below the figures.
-
-    Parameters
-    ----------
-    statuses : sequence of WatchedServer
-        What was seen of each.
-    workspace : Path
-        Where their leases lie.
-    width : int
-        Columns of the terminal.
-    """
-    table, lines = _figures_table(wide=width >= _WIDE), list[Any]()
+    """Return the servers as a table: one line each where the terminal is wide, else words below the figures."""
+    wide, lines = width >= _WIDE, list[Any]()
+    figures, words = ("run", "wait", "KV", "prefix", "tok/s in", "out"), ("name", "state", "model", "address")
+    table = plain_table(*words[:2], "age", *figures, *(words[2:] if wide else ()), right=figures, fold=words)
+    for column in table.columns[2:9]:
+        column.no_wrap = True
     for status in statuses:
         record, snapshot, lease = status.record, status.snapshot, _lease_text(status, workspace)
         colour = _COLOURS.get(snapshot.state.value, "red")
         model = record.model + (" SIMULATED" if record.simulated else "")
         # How old the figures are, when they are not of this look.
         stale = f" (figures {age_of(status.health_age_s)} old)" if status.health_age_s else ""
-        if width >= _WIDE:
+        if wide:
             state = f"[{colour}]{escape(str(snapshot))}[/]{stale}" + (f"\n{escape(lease)}" if lease else "")
-            figures = _figures(status)
-            table.add_row(escape(record.name), state, *figures, escape(model), escape(record.base_url))
+            table.add_row(escape(record.name), state, *_figures(status), escape(model), escape(record.base_url))
             continue
         table.add_row(escape(record.name), f"[{colour}]{snapshot.state.value}[/]", *_figures(status))
         detail = str(snapshot).removeprefix(snapshot.state.value).lstrip(": ")
@@ -180,115 +159,161 @@ def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: i
     return Group(table, Text(), *lines) if lines else table
 
 
-def _figures_table(*, wide: bool) -> Table:
-    figures = ("run", "wait", "KV", "prefix", "tok/s in", "out")
-    words = ("name", "state", "model", "address")
-    table = plain_table(*words[:2], "age", *figures, *(words[2:] if wide else ()), right=figures, fold=words)
-    for column in table.columns[2:9]:
-        column.no_wrap = True
-    return table
-
-
 def _lease_text(status: WatchedServer, workspace: Path) -> str:
-    lease = active_lease(status.record, workspace=workspace)
-    return "" if lease is None else str(lease)
+    return str(active_lease(status.record, workspace=workspace) or "")
 
 
-def _figures(status: WatchedServer) -> tuple[str, ...]:
-    def number(value: float | None, form: str = ".0f") -> str:
-        return "-" if value is None else format(value, form)
-
+def _figures(status: WatchedServer) -> list[str]:
     load = status.load
-    return (
-        age_of(status.snapshot.age),
-        number(load.running),
-        number(load.waiting),
-        number(load.kv_usage, ".0%"),
-        number(load.prefix_hit_rate, ".0%"),
-        number(load.prompt_tokens_s),
-        number(load.output_tokens_s),
-    )
+    numbers = [(load.running, ".0f"), (load.waiting, ".0f"), (load.kv_usage, ".0%"), (load.prefix_hit_rate, ".0%")]
+    numbers += [(load.prompt_tokens_s, ".0f"), (load.output_tokens_s, ".0f")]
+    return [age_of(status.snapshot.age), *("-" if each is None else format(each, form) for each, form in numbers)]
+
+
+@command("tautools server logs qwen3-8b -f")
+@click.argument("name")
+@click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of each file.")
+@click.option("-f", "--follow", "keep_on", is_flag=True, help="Go on until the server ends or Ctrl-C.")
+@workspace_option
+def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
+    """Print the end of a server's log.
+
+    Output first and then errors; -f goes on with what is added.
+    """
+    server = open_server(name, workspace=workspace)
+    require_fit(server.record, "logs")
+    for line in server.follow(lines) if keep_on else server.tail(lines):
+        click.echo(line)
+
+
+@command("tautools server diagnose qwen3-8b", "tautools server diagnose logs/user_1.out errors/user_1.err")
+@click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
+@usual_options
+def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+    """Say why a server failed, and what helps.
+
+    NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order. Of a Gaudi server
+    it also counts the requests that met a shape which was not warmed up, and proposes wider buckets: each of them
+    waited for a compilation, and many of them spoil a latency figure.
+    """
+    files = [Path(source) for source in sources if Path(source).is_file()]
+    refuse_if(len(files) < len(sources) > 1, "give the name of one server, or log files that exist")
+    server = None if files else open_server(sources[0], workspace=workspace)
+    if server is not None:
+        files = [log for log in backend_of(server.record).logs(server.record) if log.exists()]
+    lines = [line.decode(errors="replace") for file in files for line in read_lines(file)]
+    cause = diagnose_log(lines) if server is None else server.cause()
+    cold = read_cold_shapes(lines)
+    fields = ("batch_size", "query_tokens", "context_blocks")
+    shapes = [
+        {"phase": phase.lower()} | dict(zip(fields, sizes, strict=True)) | {"count": count}
+        for (phase, *sizes), count in cold.counts.items()
+    ]
+    value = asdict(cause) | {"cold_shapes": {"count": cold.total, "shapes": shapes, "proposed": cold.proposed()}}
+    emit(value, as_json=as_json, text=lambda: show_diagnosis(cause, cold))
+
+
+def show_diagnosis(found: Diagnosis, cold: ColdShapes | None = None) -> None:
+    """Print why a server failed and what helps, and the shapes that were not warmed up, where there are any."""
+    click.echo(f"Cause:    {found.cause}")
+    for line in (found.evidence, *found.also):
+        if line and line != found.cause:
+            click.secho(f"  log:    {line[:400]}", dim=True)
+    click.echo(f"Fix:      {found.fix}")
+    for name, value in found.changes.items():
+        shown = "not set" if value is None else json.dumps(value)
+        click.echo(f"Change:   {name} = {shown}   (server restart --fix)")
+    if cold is None or not cold.total:
+        return
+    click.echo(f"{cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
+    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
+        size = f"{query} tokens, " if phase == "PROMPT" else ""
+        click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
+    click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
+    for variable, value in cold.proposed().items():
+        click.echo(f'  {variable}: "{value}"')
 
 
 @command(
     "tautools server cards", "tautools server cards --json | jq '.[] | .index'", "tautools server cards --stop-stale"
 )
-@click.option("--stop-stale", is_flag=True, help="Name your processes that hold a card and are no server's.")
+@click.option("--stop-stale", "named", is_flag=True, help="Name your processes that hold a card and are no server's.")
 @click.option("--confirm", "confirmed", multiple=True, metavar="PID@START",
               help="With --stop-stale: stop this one; as it was named.  [several times]")  # fmt: skip
 @click.option("--assign", type=click.IntRange(1),
               help="Choose so many idle cards of this job; print the line that shows them.")  # fmt: skip
-@workspace_option
-@json_option
-def cards(stop_stale: bool, confirmed: tuple[str, ...], assign: int | None, workspace: Path, as_json: bool) -> None:
+@usual_options
+def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace: Path, as_json: bool) -> None:
     """Show this node's cards: memory, and who holds them.
 
     Another user's process is never touched, and nothing of yours without its name and start time.
     """
-    if confirmed and not stop_stale:
-        raise click.UsageError("--confirm goes with --stop-stale")
+    refuse_if(confirmed and not named, "--confirm goes with --stop-stale")
     if assign is not None:
         for name, value in assign_cards(assign).items():
             click.echo(json.dumps({name: value}) if as_json else f"export {name}={shlex.quote(value)}")
         return
     registry, node_cards = Registry(workspace), read_cards()
-    if stop_stale and confirmed:
+    if named:
         _stop_stale(confirmed, node_cards, registry)
-    elif stop_stale:
-        _name_stale(node_cards, registry)
-    elif not node_cards and not as_json:
-        click.echo("No cards can be seen here: neither hl-smi nor nvidia-smi is on PATH, or they name none.")
-    else:
+    elif node_cards or as_json:
         rows = _card_dicts(node_cards, registry)
         emit(rows, as_json=as_json, text=lambda: _show_cards(node_cards, rows))
+    else:
+        click.echo("No cards can be seen here: neither hl-smi nor nvidia-smi is on PATH, or they name none.")
 
 
-def _name_stale(node_cards: list[Card], registry: Registry) -> None:
+def _stop_stale(confirmed: Sequence[str], node_cards: Sequence[Card], registry: Registry) -> None:
+    """Stop the confirmed processes and wait for their cards; name all of them where none is confirmed."""
+
+    def held(*processes: CardProcess) -> dict[int, str]:
+        pids = {process.pid for process in processes}
+        holding = [card.index for card in node_cards if pids & {each.pid for each in card.holders}]
+        return {index: f"card {index}" for index in holding}
+
+    if confirmed:
+        gone = stop_stale(
+            confirmed, node_cards, registry, on_stopped=lambda each: click.echo(f"process {each.pid}: stopped")
+        )
+        freed = held(*gone)
+        if wait_released(freed, emit=click.echo):
+            click.echo(f"idle again: {', '.join(freed.values())}")
+        return
     stale = stale_processes(node_cards, registry)
     for process in stale:
-        held = [card.index for card in node_cards if process.pid in {each.pid for each in card.holders}]
-        click.echo(f"{', '.join(f'card {index}' for index in held)}: {process}")
-    if stale:
-        words = " ".join(f"--confirm {process.token}" for process in stale)
-        click.echo(f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}")
-    else:
-        click.echo("No process of yours holds a card without being a server of this workspace.")
+        click.echo(f"{', '.join(held(process).values())}: {process}")
+    words = " ".join(f"--confirm {process.token}" for process in stale)
+    click.echo(
+        f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}"
+        if stale
+        else "No process of yours holds a card without being a server of this workspace."
+    )
 
 
-def _stop_stale(confirmed: tuple[str, ...], node_cards: list[Card], registry: Registry) -> None:
-    def stopped(process: CardProcess) -> None:
-        click.echo(f"process {process.pid}: stopped")
-
-    gone = {process.pid for process in stop_stale(confirmed, node_cards, registry, on_stopped=stopped)}
-    held = [card.index for card in node_cards if gone & {process.pid for process in card.holders}]
-    if wait_released(held, emit=click.echo):
-        click.echo(f"idle again: {', '.join(f'card {index}' for index in held)}")
-
-
-def _card_dicts(node_cards: list[Card], registry: Registry) -> list[dict[str, Any]]:
+def _card_dicts(node_cards: Sequence[Card], registry: Registry) -> list[dict[str, Any]]:
     promised = promised_cards(registry)
     stale = {process.pid for process in stale_processes(node_cards, registry)}
-
-    def holder(process: CardProcess) -> dict[str, Any]:
-        return asdict(process) | {"age_s": round(process.age_s, 1), "mine": process.mine, "stale": process.pid in stale}
-
     return [
-        asdict(card) | {"idle": card.idle, "server": promised.get(card.index), "holders": [*map(holder, card.holders)]}
+        asdict(card)
+        | {"idle": card.idle, "server": promised.get(card.index)}
+        | {
+            "holders": [
+                asdict(each) | {"age_s": round(each.age_s, 1), "stale": each.pid in stale} for each in card.holders
+            ]
+        }
         for card in node_cards
     ]
 
 
-def _show_cards(node_cards: list[Card], rows: list[dict[str, Any]]) -> None:
+def _show_cards(node_cards: Sequence[Card], rows: Sequence[dict[str, Any]]) -> None:
     table = plain_table("card", "module", "memory MiB", "state", "held by")
+    stale = {holder["pid"] for row in rows for holder in row["holders"] if holder["stale"]}
     for card, row in zip(node_cards, rows, strict=True):
         who = [f"server {row['server']}"] if row["server"] else []
-        who += [
-            f"{process}{' (stale)' if each['stale'] else ''}"
-            for process, each in zip(card.holders, row["holders"], strict=True)
-        ]
+        who += [f"{process}{' (stale)' if process.pid in stale else ''}" for process in card.holders]
         state = "[green]idle[/]" if card.idle else "[yellow]in use[/]"
         memory = f"{card.used_mib} / {card.total_mib}"
         table.add_row(str(card.index), str(card.module), memory, state, escape("; ".join(who)))
     print_wide(table)
-    if any(each["stale"] for row in rows for each in row["holders"]):
+    if stale:
         click.echo("Stale: yours, and no server of this workspace; see `tautools server cards --stop-stale`.")

@@ -17,7 +17,7 @@ from command_line import called, listing
 
 from tautools.cli import cli
 from tautools.cli.commands import ListOption, VerbCommand
-from tautools.cli.server_plan import LayoutRequest
+from tautools.cli.options import LayoutRequest
 from tautools.params import RUN_OPTIONS
 
 
