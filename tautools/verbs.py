@@ -378,7 +378,7 @@ def show(
         When nothing fits, or several settings do and a conversation was asked for.
     """
     from tautools.cli.show import print_conversation, print_overview, print_rows
-    from tautools.run.show import choose_folders, choose_row, only_folder
+    from tautools.run.folder import choose_folders, choose_row, only_folder
 
     folders = choose_folders(_folder(workspace), env=env, strategy=strategy, model=model)
     if task is not None:

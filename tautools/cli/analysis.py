@@ -13,8 +13,7 @@ from tautools.cli.options import ChosenResults, dry_run_option, judge_role, resu
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title
 from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore
 from tautools.run.judging import folder_judging_note, judge_folder
-from tautools.run.ledger import count_awaiting_judge
-from tautools.run.show import passed_and_scored
+from tautools.run.ledger import count_awaiting_judge, passed_and_scored
 
 if TYPE_CHECKING:
     from collections import Counter

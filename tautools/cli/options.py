@@ -124,7 +124,7 @@ setting_options = stacked(
 def _chosen_results(
     folder: Path | None, workspace: Path, env: str | None, strategy: str | None, model: str | None
 ) -> ChosenResults:
-    from tautools.run.show import choose_folders, folder_at
+    from tautools.run.folder import choose_folders, folder_at
 
     strategy = Strategy.FC.value if strategy == "tool-calling" else strategy
     folders = [folder_at(folder)] if folder else choose_folders(workspace, env=env, strategy=strategy, model=model)

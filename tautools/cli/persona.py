@@ -24,11 +24,11 @@ from tautools.cli.output import broken_rows, emit, emit_each, pick, plain_table,
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
+from tautools.run.folder import choose_folders, folder_at
 from tautools.run.personas.comparison import compare as compare_group
 from tautools.run.personas.comparison import keep_certificate
 from tautools.run.personas.labels import keep_labels
 from tautools.run.personas.pairing import groups_of
-from tautools.run.show import choose_folders, folder_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

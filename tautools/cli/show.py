@@ -20,20 +20,18 @@ from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
 from tautools.run.failures import analysis_of
+from tautools.run.folder import choose_row, only_folder
 from tautools.run.judging import folder_judging_note
-from tautools.run.ledger import is_tool_output, read_ledger
-from tautools.run.show import (
+from tautools.run.ledger import is_tool_output, passed_and_scored, read_ledger
+from tautools.run.trajectory import (
     align_actions,
-    choose_row,
     conversation_dict,
     expected_of,
-    follow,
+    interleaved,
+    made_by_user,
     made_calls_of,
-    now_running,
-    only_folder,
-    passed_and_scored,
 )
-from tautools.run.trajectory import interleaved, made_by_user
+from tautools.run.worker import follow, now_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from tautools.bench.analysis.failures import ActionMatch, FailureAnalysis, FieldDifference
     from tautools.records import CommitRow, Conversation
     from tautools.run.folder import SettingFolder
-    from tautools.run.show import MadeCall
+    from tautools.run.trajectory import MadeCall
 
 _SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""

@@ -26,7 +26,8 @@ from tautools.cli.output import (
 from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
 from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
-from tautools.sweep.status import GLYPHS, SweepWatch
+from tautools.sweep.plan import PLAN_COLUMNS
+from tautools.sweep.status import STATUS_COLUMNS, SweepWatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,13 +115,7 @@ def _plan(chosen: SweepRequest) -> None:
 
 def _show_plan(made: SweepPlan) -> None:
     click.echo(str(made))
-    rows = []
-    for each in made.cells:
-        run = each.cell.run
-        names = (each.cell.index, run.env, run.strategy.value, each.model, run.num_trials)
-        rows.append((*names, each.planned, each.shared, each.pending))
-    titles = ("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending")
-    print_wide(plain_table(*titles, rows=rows))
+    print_wide(plain_table(*PLAN_COLUMNS, rows=[each.columns for each in made.cells]))
 
 
 def _plan_dict(made: SweepPlan) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def _plan_dict(made: SweepPlan) -> dict[str, Any]:
         "context": [str(forecast) for forecast in made.context],
         "servers": [pick(need, "name model roles cells running") for need in made.servers],
         "cells": [
-            cell.cell.as_dict() | pick(cell, "model planned shared pending") | {"setting_id": cell.prepared.setting.id}
+            cell.as_dict() | pick(cell, "model planned shared pending") | {"setting_id": cell.prepared.setting.id}
             for cell in made.cells
         ],
     }
@@ -180,10 +175,6 @@ def status(chosen: SweepRequest, *, watch: bool) -> None:
 
 
 def _status_table(cells: SweepStatus) -> Group:
-    rows = []
-    for cell in cells:
-        names = (cell.index, cell.env, cell.strategy, cell.model, cell.num_trials)
-        rows.append((*names, f"{GLYPHS[cell.state]} {cell.state}", f"{cell.done} of {cell.planned}"))
-    table = plain_table("cell", "env", "strategy", "model", "trials", "state", "conversations", rows=rows)
+    table = plain_table(*STATUS_COLUMNS, rows=[cell.columns for cell in cells])
     causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in cells if cell.cause]
     return Group(Text(cells.summary), table, *causes)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
 from tautools.run.exporters import write_view
-from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact, read_events
+from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact
 from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.progress import CellProgress, EventSink
 from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from tautools.params.models import RunParams
     from tautools.records import CommitRow, Event, Outcome, Setting
     from tautools.run.ledger import Key
-    from tautools.run.plan import Pair
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         cell = _without_damaged(cell, writer, sink)
         rows = cell.known
         progress = CellProgress(cell, rows.values())
-        worker = Worker(cell, writer=writer, sink=sink, user_errors=_user_errors(cell))
+        worker = Worker(cell, writer=writer, sink=sink)
         scheduler = Scheduler(cell, worker, rows.values(), progress=progress, sink=sink, stop=stop)
         pending = progress.planned - progress.done
         data: dict[str, Any] = {"pending": pending, "provenance": observed, "mixed": differences}
@@ -247,12 +246,6 @@ async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: 
     every = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
     async with client, metrics_events(every, sink):
         await scheduler.run(client)
-
-
-def _user_errors(cell: Cell) -> Counter[Pair]:
-    """Return how often each conversation ended in a user_error before, by any writer."""
-    events = (each for each in read_events(cell.folder) if each.kind == "user_error")
-    return Counter((each.task_id, each.trial or 0) for each in events if each.setting_id == cell.setting.id)
 
 
 def _without_damaged(cell: Cell, writer: ResultsWriter, sink: EventSink) -> Cell:

@@ -21,12 +21,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tautools.bench import open_domain, open_ref
-from tautools.errors import BenchError, FilesError, NotInstalledError, OldWorkspaceError, RunError
+from tautools.errors import (
+    BenchError,
+    FilesError,
+    NotInstalledError,
+    OldWorkspaceError,
+    ParamsError,
+    RunError,
+    unknown_name,
+)
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import Setting
 from tautools.run.ledger import Ledger, read_conversation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tautools.bench.types import Domain, Source, Task
     from tautools.params.models import RunParams
     from tautools.records import CommitRow, Conversation
@@ -224,3 +234,105 @@ def open_recorded_source(run: RunParams, workspace: Path) -> Source:
             if folder.setting.bench == run.bench and "path" in location:
                 return open_ref(run.ref._replace(**location))
         raise
+
+
+def choose_folders(
+    workspace: Path, *, env: str | None = None, strategy: str | None = None, model: str | None = None
+) -> list[SettingFolder]:
+    """Return the folders of results that fit; a model fits by its name or by its folder's name.
+
+    Parameters
+    ----------
+    workspace : Path
+        Whose results are looked through.
+    env, strategy, model : str, optional
+        What a folder must be of; None fits all. A setting's id is taken for `model` too.
+
+    Returns
+    -------
+    list of SettingFolder
+        All of them when nothing is asked for, which may be none.
+
+    Raises
+    ------
+    ParamsError
+        When nothing fits, naming what there is.
+    """
+    every = results_of(workspace)
+
+    def fits(folder: SettingFolder) -> bool:
+        setting = folder.setting
+        models = {None, folder.path.name, setting.agent.model, folder.id}
+        return env in {None, setting.env} and strategy in {None, setting.strategy.value} and model in models
+
+    fitting = [folder for folder in every if fits(folder)]
+    if fitting or not (env or strategy or model):
+        return fitting
+    there = "\n".join(f"{each.setting.env} {each.setting.strategy.value} {each.path.name}" for each in every)
+    raise ParamsError(
+        f"No results of env {env or 'any'}, strategy {strategy or 'any'}, model {model or 'any'}.",
+        evidence=f"There are:\n{there}" if there else f"{workspace / 'results'} has no results.",
+        next_step="`tautools show` lists them; choose another workspace with --workspace.",
+    )
+
+
+def only_folder(folders: Sequence[SettingFolder]) -> SettingFolder:
+    """Return the one folder that fits.
+
+    Raises
+    ------
+    ParamsError
+        When there is none, or several.
+    """
+    if len(folders) == 1:
+        return folders[0]
+    raise ParamsError(
+        "Several settings have results; one must be meant." if folders else "Nothing has been run here.",
+        evidence="\n".join(str(each.path) for each in folders),
+        next_step="Add --env, --strategy and --model, or give the folder."
+        if folders
+        else "Run a cell with `tautools run`, or choose another workspace with --workspace.",
+    )
+
+
+def folder_at(path: Path) -> SettingFolder:
+    """Return the folder of results at `path`, or around it.
+
+    Raises
+    ------
+    ParamsError
+        When there is none.
+    """
+    for each in (path, *path.parents[:2]):
+        folder = read_setting(each)
+        if folder is not None:
+            return folder
+    raise ParamsError(
+        f"{path} is not a folder of results.",
+        evidence="It holds no setting.json.",
+        next_step="`tautools show` lists the folders of a workspace.",
+    )
+
+
+def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> CommitRow:
+    """Return the row of a task, of its first finished trial when none is given.
+
+    Raises
+    ------
+    ParamsError
+        When it is not finished, naming what is.
+    """
+    rows = folder.rows()
+    row = next((row for row in rows if row.task_id == task_id and trial in {None, row.trial}), None)
+    if row is not None:
+        return row
+    trials = [str(row.trial) for row in rows if row.task_id == task_id]
+    tasks = list(dict.fromkeys(row.task_id for row in rows))
+    raise unknown_name(
+        ParamsError,
+        "finished trial" if trials else "finished task",
+        str(trial) if trials else task_id,
+        trials or tasks,
+        of=f"of task {task_id} in {folder.path}" if trials else f"in {folder.path}",
+        next_step="Choose one of those, or watch a running one with --follow.",
+    )

@@ -26,7 +26,7 @@ from tautools.files import LineWriter, ensure_folder, read_lines, read_span
 from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 Key: TypeAlias = tuple[str, str, int]
@@ -154,6 +154,12 @@ def read_conversation(folder: Path, row: CommitRow) -> Conversation:
             next_step="Run the cell again with `tautools run`: it finds the damage and repeats this conversation.",
         )
     return found
+
+
+def passed_and_scored(rows: Iterable[CommitRow]) -> tuple[int, int]:
+    """Return how many conversations passed, and how many have a score."""
+    outcomes = [row.outcome for row in rows]
+    return outcomes.count(Outcome.PASSED), sum(outcome.scored for outcome in outcomes)
 
 
 def intact(folder: Path, row: CommitRow) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
@@ -79,11 +80,15 @@ class Cell:
         """Every conversation of the cell: trials 0 to num_trials - 1 of each task."""
         return [(task.id, trial) for trial in range(self.run.num_trials) for task in self.tasks]
 
+    @cached_property
+    def keys(self) -> frozenset[Key]:
+        """The ledger's keys of the planned conversations."""
+        return frozenset(map(self.key, self.planned))
+
     @property
     def done(self) -> dict[Key, CommitRow]:
         """The planned conversations that are finished."""
-        keys = [self.key(pair) for pair in self.planned]
-        return {key: self.known[key] for key in keys if key in self.known}
+        return {key: row for key, row in self.known.items() if key in self.keys}
 
     @property
     def pending(self) -> list[Pair]:

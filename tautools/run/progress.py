@@ -59,17 +59,11 @@ class CallCounts:
 class DeadServerWatch:
     """Notices that a role's or expert's server no longer answers: many faulted conversations, no answered call between.
 
-    Parameters
-    ----------
-    hopeless_limit : int
-        Conversations in a row that end in a fault which will meet the next one too.
-    limit : int
-        Conversations in a row that end in any fault of the infrastructure.
+    `limit` conversations in a row that end in any fault are enough, or `hopeless_limit` that end in a hopeless one.
     """
 
     def __init__(self, *, hopeless_limit: int, limit: int) -> None:
-        self._hopeless_limit = hopeless_limit
-        self._limit = limit
+        self._hopeless_limit, self._limit = hopeless_limit, limit
         self._hopeless: Counter[str] = Counter()
         self._any: Counter[str] = Counter()
         self._last_fault: dict[tuple[str, int], str] = {}
@@ -94,18 +88,10 @@ class DeadServerWatch:
 
 
 class CellProgress:
-    """Counts what is planned, done, passed, scored and pending.
-
-    Parameters
-    ----------
-    cell : Cell
-        The plan.
-    rows : iterable of CommitRow
-        What is finished; rows that the cell does not plan are not counted.
-    """
+    """Counts what of a cell is planned, done, passed, scored and pending; rows that it does not plan do not count."""
 
     def __init__(self, cell: Cell, rows: Iterable[CommitRow]) -> None:
-        self._left = {cell.key(pair) for pair in cell.planned}
+        self._left = set(cell.keys)
         self.planned = len(self._left)
         self.outcomes: Counter[Outcome] = Counter()
         for row in rows:
@@ -139,33 +125,25 @@ _SMALL_TALK_STEPS = 4
 
 
 class DurationEstimate:
-    """Expected length of each task's conversations [s], from those of any trial, else from its reference actions.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        The tasks of the cell.
-    rows : iterable of CommitRow
-        Finished conversations of the setting.
-    """
+    """Expected length of each task's conversations [s], from those of any trial, else from its reference actions."""
 
     def __init__(self, tasks: Sequence[Task], rows: Iterable[CommitRow]) -> None:
         self._steps = {task.id: len(task.reference) + _SMALL_TALK_STEPS for task in tasks}
-        self._took: dict[str, list[float]] = {}
+        self._took: defaultdict[str, list[float]] = defaultdict(list)
         for row in rows:
             self.learn(row)
 
     def learn(self, row: CommitRow) -> None:
         """Take one more finished conversation into account."""
         if row.imported is None and row.duration_s is not None:  # imported ones ran on other servers
-            self._took.setdefault(row.task_id, []).append(max(row.duration_s, 0.0))
+            self._took[row.task_id].append(max(row.duration_s, 0.0))
 
     def seconds(self, task_id: str) -> float:
         """Return the expected length of one conversation [s]; before anything is known, in steps."""
-        took = self._took.get(task_id)
-        if took:
-            return fmean(took)
-        return self._steps.get(task_id, _SMALL_TALK_STEPS) * self._seconds_per_step()
+        if task_id in self._took:
+            return fmean(self._took[task_id])
+        rates = [fmean(took) / self._steps[each] for each, took in self._took.items() if each in self._steps]
+        return self._steps.get(task_id, _SMALL_TALK_STEPS) * (median(rates) if rates else 1.0)
 
     def eta_s(self, pending: Mapping[str, int], concurrency: int) -> float | None:
         """Return the seconds until `pending` (task id to conversations) is done; None while nothing is known."""
@@ -177,47 +155,19 @@ class DurationEstimate:
         work = sum(each[task_id] * count for task_id, count in pending.items())
         return max(work / concurrency, *each.values())
 
-    def _seconds_per_step(self) -> float:
-        rates = [fmean(took) / self._steps[task_id] for task_id, took in self._took.items() if task_id in self._steps]
-        return median(rates) if rates else 1.0
-
 
 log = logging.getLogger("tautools.run")
 
 
 class EventSink:
-    """Turns what happens into events and log lines.
-
-    Parameters
-    ----------
-    setting : Setting
-        What is being run.
-    writer : ResultsWriter
-        Where events are stored.
-    on_event : callable
-        Called with every event; may be called from the run's thread.
-    """
+    """Turns what happens under a setting into events, stored and passed on in the run's thread, and into log lines."""
 
     def __init__(self, setting: Setting, writer: ResultsWriter, on_event: Callable[[Event], None]) -> None:
-        self._setting = setting
-        self._writer = writer
-        self._on_event = on_event
+        self._setting, self._writer, self._on_event = setting, writer, on_event
         self._name = f"{setting.env} {setting.strategy.value} {setting.agent.model}"
 
     def emit(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
-        """Store an event and pass it on.
-
-        Parameters
-        ----------
-        kind : str
-            What happened, one word.
-        message : str
-            The same for people.
-        at : (str, int), optional
-            Task and trial (from 0) that it happened to; None when it concerns the whole run.
-        **data
-            What belongs to it, in what JSON can hold.
-        """
+        """Store an event and pass it on; `at` is the task and trial that it happened to, None for the whole run."""
         event = self._event(kind, message, at, data)
         self._writer.event(event)
         self._on_event(event)
@@ -244,16 +194,9 @@ class EventSink:
         self.emit("retry", error.problem, at=at, fault=fault, role=role, delay_s=delay_s, status=error.status)
 
     def _event(self, kind: str, message: str, at: tuple[str, int] | None, data: dict[str, Any]) -> Event:
-        task_id, trial = at if at is not None else ("", None)
-        return Event(
-            kind=kind,
-            at=time.time(),
-            setting_id=self._setting.id,
-            task_id=task_id,
-            trial=trial,
-            message=message,
-            data=data,
-        )
+        task_id, trial = at or ("", None)
+        now, setting_id = time.time(), self._setting.id
+        return Event(kind=kind, at=now, setting_id=setting_id, task_id=task_id, trial=trial, message=message, data=data)
 
 
 def clock(seconds: float) -> str:

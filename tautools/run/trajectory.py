@@ -1,19 +1,22 @@
-"""What was done in a stored conversation, in order: its actions, and its messages with the user's own calls between."""
+"""What was done in a stored conversation, in order: actions, beside its task's reference too, and all messages."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.bench.agents.text import RESPOND, read_action
-from tautools.errors import RecordError
-from tautools.records import Strategy, TrajectoryAction
+from tautools.errors import BenchError, RecordError
+from tautools.records import Strategy, TrajectoryAction, canonical_json
 from tautools.run.ledger import is_tool_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tautools.records import Conversation, Setting
+    from tautools.records import CommitRow, Conversation, Setting
+    from tautools.run.folder import SettingFolder
 
 _TEXT = {Strategy.ACT, Strategy.REACT}
 
@@ -106,3 +109,100 @@ def interleaved(conversation: Conversation) -> list[dict[str, Any]]:
 def made_by_user(message: Mapping[str, Any]) -> bool:
     """Whether a message is a call that the user made, or what its tool gave back."""
     return message.get("by") == "user"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCall:
+    """One tool call, as it was made."""
+
+    name: str
+    arguments: Any
+    """Parsed, or the text when it cannot be parsed."""
+    by: str = "assistant"
+    """`assistant`, or `user` for a call of the user."""
+
+    def same_tool(self) -> str:
+        """Return what calls of one tool have in common."""
+        return f"{self.by} {self.name}"
+
+    def same_call(self) -> str:
+        """Return what equal calls have in common."""
+        return f"{self.same_tool()} {canonical_json(self.arguments)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {"name": self.name, "arguments": self.arguments} | ({} if self.by == "assistant" else {"by": self.by})
+
+
+class ActionPair(NamedTuple):
+    """An expected action and the actual one that stands next to it; either may be missing."""
+
+    expected: MadeCall | None
+    actual: MadeCall | None
+
+    @property
+    def mark(self) -> str:
+        """`same`, `differs`, `missing` or `more`."""
+        if self.expected is None:
+            return "more"
+        if self.actual is None:
+            return "missing"
+        return "same" if self.expected.same_call() == self.actual.same_call() else "differs"
+
+
+def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall]:
+    """Return the tool calls of a conversation, in order, under any strategy; none when their order is not recorded."""
+    try:
+        actions = actions_of(conversation, setting)
+    except RecordError:
+        return []
+    return [MadeCall(each.call, _parsed(each.arguments), each.by) for each in actions if each.call]
+
+
+def expected_of(folder: SettingFolder, task_id: str) -> list[MadeCall] | None:
+    """Return a task's reference actions as calls; None when the benchmark is not installed as it was then."""
+    try:
+        reference = folder.task(task_id).reference
+    except BenchError:
+        return None
+    return [MadeCall(each.name, dict(each.arguments), each.requestor) for each in reference]
+
+
+def align_actions(expected: Sequence[MadeCall], actual: Sequence[MadeCall]) -> list[ActionPair]:
+    """Set actual actions next to the expected ones, in order: equal ones first, then those of one name."""
+    pairs: list[ActionPair] = []
+    for _, start, end, first, last in _opcodes(MadeCall.same_call, expected, actual):
+        wanted, made = expected[start:end], actual[first:last]
+        for kind, i1, i2, j1, j2 in _opcodes(MadeCall.same_tool, wanted, made):
+            if kind == "equal":
+                pairs += [ActionPair(*both) for both in zip(wanted[i1:i2], made[j1:j2], strict=True)]
+            else:
+                pairs += [ActionPair(call, None) for call in wanted[i1:i2]]
+                pairs += [ActionPair(None, call) for call in made[j1:j2]]
+    return pairs
+
+
+def _opcodes(
+    common: Callable[[MadeCall], str], expected: Sequence[MadeCall], actual: Sequence[MadeCall]
+) -> Sequence[tuple[str, int, int, int, int]]:
+    return SequenceMatcher(None, [*map(common, expected)], [*map(common, actual)], autojunk=False).get_opcodes()
+
+
+def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
+    """Return everything about one conversation as a program reads it."""
+    conversation = folder.conversation(row)
+    return {
+        "folder": folder.path,
+        "setting": folder.setting,
+        "row": row,
+        "conversation": conversation,
+        "expected": expected_of(folder, row.task_id),
+        "actual": made_calls_of(conversation, folder.setting),
+    }
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

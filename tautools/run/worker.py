@@ -23,22 +23,26 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
 from tautools.files import ensure_folder, read_lines
 from tautools.records import Outcome
-from tautools.run.ledger import AwaitingJudge, read_awaiting_judge
+from tautools.run.ledger import AwaitingJudge, read_awaiting_judge, read_events, read_ledger
 from tautools.run.progress import CallCounts
+from tautools.run.trajectory import interleaved
 from tautools.shell import process_alive, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tautools.llm.types import CompletionClient
-    from tautools.records import CallRecord, CommitRow, Conversation
-    from tautools.run.ledger import Key, ResultsWriter
+    from tautools.records import CallRecord, CommitRow
+    from tautools.run.folder import SettingFolder
+    from tautools.run.ledger import ResultsWriter
     from tautools.run.plan import Cell, Pair
     from tautools.run.progress import EventSink
 
@@ -48,23 +52,20 @@ STALE_S = 120.0
 RUNNING = "running"
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A conversation that is running, as far as it has come."""
+class Running(BaseModel):
+    """A conversation that is running, as its claim tells: its owner in the first line, then the messages so far."""
+
+    model_config = ConfigDict(frozen=True)
 
     path: Path
-    owner: Mapping[str, Any]
-    messages: list[dict[str, Any]]
-
-    @property
-    def task_id(self) -> str:
-        """The task."""
-        return str(self.owner.get("task_id", ""))
-
-    @property
-    def trial(self) -> int:
-        """The trial, from 0."""
-        return int(self.owner.get("trial", 0))
+    host: str
+    pid: int
+    process_started_at: float
+    writer: str
+    task_id: str
+    trial: int
+    started_at: float
+    messages: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,9 @@ class Claims:
 
     def take(self, task_id: str, trial: int) -> Claim | None:
         """Return the claim on a conversation, or None while another process has it."""
-        path = ensure_folder(self._folder) / f"{_file_name(task_id, trial)}.jsonl"
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", task_id)[:40].lstrip(".")
+        digest = "" if readable == task_id else f"-{hashlib.sha256(task_id.encode()).hexdigest()[:12]}"
+        path = ensure_folder(self._folder) / f"{readable}{digest}-{trial}.jsonl"
         for _ in range(2):
             try:
                 claim = Claim(path, path.open("xb", buffering=0))
@@ -100,9 +103,8 @@ class Claims:
                 continue
             me = this_process()
             owner = {"host": socket.gethostname(), "pid": me.pid, "process_started_at": me.started_at}
-            claim.write(
-                {**owner, "writer": self._writer, "task_id": task_id, "trial": trial, "started_at": time.time()}
-            )
+            which = {"writer": self._writer, "task_id": task_id, "trial": trial, "started_at": time.time()}
+            claim.write(owner | which)
             self._claims.add(claim)
             return claim
         return None
@@ -131,12 +133,35 @@ class Claims:
 
 def running(folder: Path) -> list[Running]:
     """Return the conversations of a setting that are running now, the longest running first."""
-    now = []
-    for path in (folder / RUNNING).glob("*.jsonl"):
-        lines = list(_objects(path))
-        if lines and not _abandoned(path):
-            now.append(Running(path, lines[0], lines[1:]))
-    return sorted(now, key=lambda each: float(each.owner.get("started_at", 0.0)))
+    claims = (_read_claim(path) for path in (folder / RUNNING).glob("*.jsonl") if not _abandoned(path))
+    return sorted((each for each in claims if each is not None), key=lambda each: each.started_at)
+
+
+def now_running(
+    folders: Sequence[SettingFolder], *, task_id: str | None = None, trial: int | None = None
+) -> list[tuple[SettingFolder, Running]]:
+    """Return the conversations that fit and are running now, the longest running of each folder first."""
+    return [
+        (folder, each)
+        for folder in folders
+        for each in running(folder.path)
+        if task_id in {None, each.task_id} and trial in {None, each.trial}
+    ]
+
+
+def follow(folder: SettingFolder, which: Running, *, poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a running conversation, those of the past at once, until it ends."""
+    seen = 0
+    latest: Running | None = which
+    while latest is not None:
+        yield from latest.messages[seen:]
+        seen = len(latest.messages)
+        time.sleep(poll_s)
+        claim = (which.path, which.started_at)
+        latest = next((each for each in running(folder.path) if (each.path, each.started_at) == claim), None)
+    row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
+    if row is not None and row.writer == which.writer:
+        yield from interleaved(folder.conversation(row))[seen:]
 
 
 def _abandoned(path: Path) -> bool:
@@ -144,24 +169,22 @@ def _abandoned(path: Path) -> bool:
         age_s = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return False
-    if age_s > STALE_S:
-        return True
-    owner = next(_objects(path), None)
-    if owner is None or owner.get("host") != socket.gethostname():
-        return False
-    try:
-        return not process_alive(int(owner["pid"]), float(owner["process_started_at"]))
-    except (KeyError, TypeError, ValueError):
-        return False
+    owner = _read_claim(path)
+    if age_s > STALE_S or owner is None or owner.host != socket.gethostname():
+        return age_s > STALE_S
+    return not process_alive(owner.pid, owner.process_started_at)
 
 
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a claim that are whole."""
+def _read_claim(path: Path) -> Running | None:
+    """Read the lines of a claim that are whole; None when its owner's is not among them."""
+    lines: list[Any] = []
     for line in read_lines(path):
         with contextlib.suppress(ValueError):
-            parsed = json.loads(line)
-            if isinstance(parsed, dict):
-                yield parsed
+            lines.append(json.loads(line))
+    try:
+        return Running(**lines[0], path=path, messages=lines[1:])
+    except (IndexError, TypeError, ValidationError):
+        return None
 
 
 def _take_away(path: Path, writer: str) -> bool:
@@ -173,12 +196,6 @@ def _take_away(path: Path, writer: str) -> bool:
         return False
     aside.unlink(missing_ok=True)
     return True
-
-
-def _file_name(task_id: str, trial: int) -> str:
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", task_id)[:40].lstrip(".")
-    digest = "" if readable == task_id else f"-{hashlib.sha256(task_id.encode()).hexdigest()[:12]}"
-    return f"{readable}{digest}-{trial}"
 
 
 P = ParamSpec("P")
@@ -199,24 +216,18 @@ TrialResult: TypeAlias = "CommitRow | Skipped"
 
 
 class Worker:
-    """Runs conversations of one cell.
+    """Runs conversations of one cell; its ledger says what others have finished, and is read again before each."""
 
-    Parameters
-    ----------
-    cell : Cell
-        The plan; its ledger says what other writers have finished and is read again before each conversation.
-    writer, sink
-        Where results and events go.
-    user_errors : mapping of pair to int
-        How often each conversation ended in a user_error before.
-    """
-
-    def __init__(self, cell: Cell, *, writer: ResultsWriter, sink: EventSink, user_errors: Mapping[Pair, int]) -> None:
+    def __init__(self, cell: Cell, *, writer: ResultsWriter, sink: EventSink) -> None:
         self.counts = CallCounts()
         self._cell = cell
         self._writer = writer
         self._sink = sink
-        self._user_errors = Counter(user_errors)
+        events = (each for each in read_events(cell.folder) if each.kind == "user_error")
+        # By any writer, before this run and in it.
+        self._user_errors = Counter(
+            (each.task_id, each.trial or 0) for each in events if each.setting_id == cell.setting.id
+        )
         self._awaiting_judge = read_awaiting_judge(cell.folder, cell.setting.id) if cell.setting.judge else {}
         self._claims = Claims(cell.folder, writer.name)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tautools-disk")
@@ -236,18 +247,18 @@ class Worker:
         FilesError
             When the disk does not take it.
         """
-        key = self._cell.key(pair)
+
+        def finished_row() -> CommitRow | None:
+            return self._cell.ledger.refresh().row(self._cell.key(pair))
+
         claim = await self._on_disk(self._claims.take, *pair)
         if claim is None:
-            return await self._on_disk(self._finished_row, key) or Skipped.ELSEWHERE
+            return await self._on_disk(finished_row) or Skipped.ELSEWHERE
         try:
-            row = await self._on_disk(self._finished_row, key)
+            row = await self._on_disk(finished_row)
             if row is not None:
                 return row
-            ended = self._awaiting_judge.get(pair)
-            if ended is None:
-                conversation = await self._run(pair, claim, client)
-                ended = AwaitingJudge(conversation=conversation, counts=self.counts.pop(pair))
+            ended = self._awaiting_judge.get(pair) or await self._run(pair, claim, client)
             return await self._commit(pair, await self._judged(pair, ended, client))
         finally:
             self.counts.pop(pair)
@@ -262,9 +273,9 @@ class Worker:
         await asyncio.to_thread(self._disk.shutdown)
         self._claims.close()
 
-    async def _run(self, pair: Pair, claim: Claim, client: CompletionClient) -> Conversation:
+    async def _run(self, pair: Pair, claim: Claim, client: CompletionClient) -> AwaitingJudge:
         cell, (task_id, trial) = self._cell, pair
-        return await run_conversation(
+        conversation = await run_conversation(
             cell.domain,
             cell.domain.tasks[task_id],
             approach=cell.approach,
@@ -275,6 +286,7 @@ class Worker:
             setting_id=cell.setting.id,
             on_message=claim.write,
         )
+        return AwaitingJudge(conversation=conversation, counts=self.counts.pop(pair))
 
     async def _judged(self, pair: Pair, ended: AwaitingJudge, client: CompletionClient) -> AwaitingJudge:
         """Return a conversation with its verdicts, where it needs any; it is on the disk before its judge is asked."""
@@ -302,9 +314,6 @@ class Worker:
             return await asyncio.shield(committing)
         except asyncio.CancelledError:
             return await committing  # it is finished: stored, even when a stop is asked for now
-
-    def _finished_row(self, key: Key) -> CommitRow | None:
-        return self._cell.ledger.refresh().row(key)
 
     async def _on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

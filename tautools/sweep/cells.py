@@ -58,8 +58,11 @@ class SweepCell:
 def expand(sweep: SweepParams) -> list[SweepCell]:
     """Return the cells of a sweep in the order of their indices.
 
-    With `share_trials: false` each number of trials gets a seed of its own, so that cells which differ only in it have
-    no conversation in common.
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep. With `share_trials: false` each number of trials gets a seed of its own, so that cells which differ
+        only in it have no conversation in common.
     """
     grid = sweep.grid
     shared = {name: getattr(sweep, name) for name in SharedRunParams.model_fields if name != "seed"}
@@ -83,28 +86,36 @@ def expand(sweep: SweepParams) -> list[SweepCell]:
 
 
 def select_cells(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list[SweepCell]:
-    """Return the cells with the given indices, or all of them.
+    """Return the cells with the given indices, or all of them for None.
 
     Raises
     ------
     ParamsError
         When the sweep has no cell with one of the indices.
     """
-    if only is None:
-        return list(cells)
-    unknown = sorted(set(only) - {cell.index for cell in cells})
-    if unknown:
+    wanted = {cell.index for cell in cells} if only is None else set(only)
+    if unknown := sorted(wanted - {cell.index for cell in cells}):
         raise ParamsError(
             f"The sweep has no cell {', '.join(str(index) for index in unknown)}.",
             evidence=f"It has {len(cells)} cells: 0 to {len(cells) - 1}.",
             next_step="`tautools sweep status NAME` lists the cells with their indices.",
         )
-    wanted = set(only)
     return [cell for cell in cells if cell.index in wanted]
 
 
 def open_cell(sweep: str, index: int, *, workspace: Path, limit: int = 0) -> SweepCell:
-    """Return one cell of a sweep file, given by name or path; `limit` is the most tasks, 0 leaves it to the sweep.
+    """Return one cell of a sweep file.
+
+    Parameters
+    ----------
+    sweep : str
+        The file's name or path.
+    index : int
+        Which cell.
+    workspace : Path
+        Whose sweep files are found first.
+    limit : int
+        The most tasks; 0 leaves it to the sweep.
 
     Raises
     ------
@@ -117,6 +128,11 @@ def open_cell(sweep: str, index: int, *, workspace: Path, limit: int = 0) -> Swe
 
 def parse_indices(text: str) -> list[int]:
     """Read indices as Slurm writes them: `0-3,7` is 0, 1, 2, 3 and 7.
+
+    Parameters
+    ----------
+    text : str
+        What a person wrote.
 
     Raises
     ------

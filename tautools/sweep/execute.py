@@ -1,4 +1,4 @@
-"""One notebook, executed by papermill in a process of its own: `python -m tautools.sweep.execute …`.
+"""One notebook, executed by papermill in a process of its own: `python -m tautools.sweep.execute JSON`.
 
 A SIGTERM to plain papermill skips all clean-up and leaves the kernel's children behind. Here SIGTERM, SIGINT and SIGHUP
 become SIGINT *of the kernel*: the cell that runs ends in good order, the notebook is saved and says so, and the exit
@@ -10,8 +10,6 @@ What is finished is in the ledger whatever the status is.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import signal
@@ -19,13 +17,12 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import TautoolsError
-from tautools.shell import process_alive, this_process
-from tautools.sweep.notebook import check_parameters, execute_notebook
+from tautools.shell import Process, process_alive, this_process
+from tautools.sweep.notebook import NotebookJob, check_parameters, execute_notebook
 from tautools.sweep.status import STOPPED, CellAttempt, write_attempt
 
 if TYPE_CHECKING:
@@ -73,14 +70,14 @@ class _KernelInterrupter:
         os.kill(pid, signal.SIGINT)
 
 
-def _stop_with_owner(pid: int, started_at: float) -> None:
+def _stop_with_owner(owner: Process) -> None:
     """Ask ourselves to stop when the process that wanted the notebook is gone."""
-    while process_alive(pid, started_at):
+    while process_alive(owner.pid, owner.started_at):
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
+def _run_notebook(job: NotebookJob) -> tuple[int, str]:
     with without_iri_grammar():
         from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
@@ -89,14 +86,14 @@ def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
     kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
     interrupter = _KernelInterrupter(kernels)
     interrupter.install()
-    if options.follow is not None:
-        threading.Thread(target=_stop_with_owner, args=(options.follow, options.follow_started_at), daemon=True).start()
+    if job.owner is not None:
+        threading.Thread(target=_stop_with_owner, args=(job.owner,), daemon=True).start()
     try:
         cause = execute_notebook(
-            options.notebook,
-            options.out,
-            json.loads(options.parameters),
-            timeout_s=options.timeout_s,
+            job.notebook,
+            job.out,
+            job.parameters,
+            timeout_s=job.timeout_s,
             kernel_name=kernels.kernel_name,
             km=kernels,
             stdout_file=sys.stdout,
@@ -116,41 +113,29 @@ def _run_notebook(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Execute one notebook as the arguments say; return the exit status."""
-    options = _parse(argv)
+    """Execute one notebook as the JSON says that is the only argument; return the exit status."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    job = NotebookJob.model_validate_json(text)
     me = this_process()
     attempt = CellAttempt(
         pid=me.pid,
         pid_started_at=me.started_at,
         host=socket.gethostname(),
         started_at=time.time(),
-        stdout=options.log,
+        stdout=job.log,
     )
-    write_attempt(options.state, attempt)
+    write_attempt(job.attempt, attempt)
     try:
-        check_parameters(options.notebook, json.loads(options.parameters))
-        code, cause = _run_notebook(options)
+        check_parameters(job.notebook, job.parameters)
+        code, cause = _run_notebook(job)
     except TautoolsError as error:
         code, cause = 2, str(error)
     except Exception as error:  # noqa: BLE001 - papermill and zmq raise what they like; the cause must reach a person
         _log.exception("the notebook could not be executed")
         code, cause = 1, f"{type(error).__name__}: {error}"
     ended = {"finished_at": time.time(), "exit_code": code, "cause": cause}
-    write_attempt(options.state, attempt.model_copy(update=ended))
+    write_attempt(job.attempt, attempt.model_copy(update=ended))
     return code
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tautools.sweep.execute", description=__doc__)
-    parser.add_argument("--notebook", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
-    parser.add_argument("--state", type=Path, required=True, help="where the attempt is recorded")
-    parser.add_argument("--parameters", required=True, help="JSON object")
-    parser.add_argument("--timeout-s", type=int, required=True, help="seconds that one cell may take")
-    parser.add_argument("--log", default="", help="where standard output goes, for the record")
-    parser.add_argument("--follow", type=int, help="stop when the process with this pid is gone")
-    parser.add_argument("--follow-started-at", type=float, default=0.0)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

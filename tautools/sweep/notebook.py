@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import BaseModel
 
 from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import SweepError
@@ -128,6 +129,23 @@ def execute_notebook(
     return ""
 
 
+class NotebookJob(BaseModel):
+    """What a process that executes one notebook is told, as JSON: `python -m tautools.sweep.execute JSON`."""
+
+    notebook: Path
+    out: Path
+    """Where the executed notebook goes."""
+    attempt: Path
+    """Where the attempt is recorded."""
+    parameters: dict[str, Any]
+    timeout_s: int
+    """The longest time of one cell [s]."""
+    log: str = ""
+    """Where standard output goes, for the record."""
+    owner: Process | None = None
+    """The process whose end stops it."""
+
+
 class NotebookLauncher:
     """Starts the notebooks of one sweep, which is written next to them with its overrides; they read it from there.
 
@@ -150,26 +168,23 @@ class NotebookLauncher:
 
     def attempt_path(self, cell: PlannedCell) -> Path:
         """Return where a cell's attempt is recorded."""
-        return self._folder / f"{cell.cell.name}.json"
+        return self._folder / f"{cell.name}.json"
 
     def start(self, cell: PlannedCell, on_exit: Callable[[int], None]) -> Process:
         """Start a cell's notebook and return at once; `on_exit` receives its exit status, in another thread."""
-        out = ensure_folder(self._workspace / "logs") / f"{self._job}_{cell.cell.index}.out"
-        err = ensure_folder(self._workspace / "errors") / f"{self._job}_{cell.cell.index}.err"
-        me = this_process()
-        longest_s = cell.cell.run.limits.time_s or UNLIMITED_CONVERSATION_S
-        options = {
-            "notebook": self._notebook,
-            "out": self._folder / f"{cell.cell.name}.ipynb",
-            "state": self.attempt_path(cell),
-            "log": out,
-            "parameters": json.dumps(self._parameters(cell.cell.index, self._file)),
-            "timeout-s": math.ceil(cell.planned / self._sweep.concurrency * longest_s) + HANG_MARGIN_S,
-            "follow": me.pid,
-            "follow-started-at": repr(me.started_at),
-        }
-        argv = [sys.executable, "-m", "tautools.sweep.execute"]
-        argv += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        out = ensure_folder(self._workspace / "logs") / f"{self._job}_{cell.index}.out"
+        err = ensure_folder(self._workspace / "errors") / f"{self._job}_{cell.index}.err"
+        longest_s = cell.run.limits.time_s or UNLIMITED_CONVERSATION_S
+        job = NotebookJob(
+            notebook=self._notebook,
+            out=self._folder / f"{cell.name}.ipynb",
+            attempt=self.attempt_path(cell),
+            log=str(out),
+            parameters=self._parameters(cell.index, self._file),
+            timeout_s=math.ceil(cell.planned / self._sweep.concurrency * longest_s) + HANG_MARGIN_S,
+            owner=this_process(),
+        )
+        argv = [sys.executable, "-m", "tautools.sweep.execute", job.model_dump_json()]
         environment = {
             **os.environ,
             # litellm asks the network for prices when it is imported, unless this is set.

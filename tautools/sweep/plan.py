@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
 from tautools.run import prepare_cell
 from tautools.run.context import context_forecasts
-from tautools.sweep.cells import agent_name, expand, select_cells
+from tautools.sweep.cells import SweepCell, agent_name, expand, select_cells
 from tautools.sweep.servers import server_needs, servers_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.params.models import SweepParams
     from tautools.records import CommitRow
     from tautools.run import Cell, Key
     from tautools.run.context import ContextForecast
-    from tautools.sweep.cells import SweepCell
     from tautools.sweep.servers import ServerNeed
+
+SomeCell = TypeVar("SomeCell", bound=SweepCell)
 
 KERNEL_S = 4.0
 """Time to start papermill, a kernel and the benchmark, for each cell [s]; measured on two cores."""
@@ -44,29 +44,47 @@ CALLS, TOKENS = 14, 19
 """Agent calls of a long conversation, and output tokens of a call, as simulated models made them in 57 of tau2."""
 
 
+CELL_COLUMNS = ("cell", "env", "strategy", "model", "trials")
+"""The first columns of every table of cells."""
+
+PLAN_COLUMNS = (*CELL_COLUMNS, "conversations", "shared", "pending")
+
+
 @dataclass(frozen=True)
-class PlannedCell:
+class PlannedCell(SweepCell):
     """One cell with what the ledger says about it."""
 
-    cell: SweepCell
     prepared: Cell = field(repr=False)
-    keys: frozenset[Key] = field(repr=False)
-    """The ledger's keys of its conversations."""
-    pending: int
-    """Conversations that are not finished."""
     shared: int
     """Conversations that an earlier cell of the plan has too."""
 
     @property
     def planned(self) -> int:
         """Number of its conversations."""
-        return len(self.keys)
+        return len(self.prepared.keys)
+
+    @property
+    def missing(self) -> frozenset[Key]:
+        """The ledger's keys of its conversations that are not finished."""
+        return self.prepared.keys - self.prepared.known.keys()
+
+    @property
+    def pending(self) -> int:
+        """Number of its conversations that are not finished."""
+        return len(self.missing)
 
     @property
     def model(self) -> str:
         """The agent's model, followed by the customer's persona where it has one."""
         setting = self.prepared.setting
         return f"{setting.agent.model}{f' +{setting.persona}' if setting.persona else ''}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What stands in the `PLAN_COLUMNS` of a table."""
+        run = self.run
+        counts = (run.num_trials, self.planned, self.shared, self.pending)
+        return (str(self.index), run.env, run.strategy.value, self.model, *map(str, counts))
 
 
 @dataclass(frozen=True)
@@ -105,21 +123,8 @@ class SweepPlan:
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
-        rows = [
-            (
-                cell.cell.index,
-                cell.cell.run.env,
-                cell.cell.run.strategy.value,
-                cell.model,
-                cell.cell.run.num_trials,
-                cell.planned,
-                cell.shared,
-                cell.pending,
-            )
-            for cell in self.cells
-        ]
-        heads = ("cell", "env", "strategy", "model", "trials", "conversations", "shared", "pending")
-        return f"<div>{lines}<details><summary>cells</summary>{table_html(heads, rows)}</details></div>"
+        table = table_html(PLAN_COLUMNS, (cell.columns for cell in self.cells))
+        return f"<div>{lines}<details><summary>cells</summary>{table}</details></div>"
 
     def _lines(self) -> list[str]:
         pending = len(self.pending_cells)
@@ -153,12 +158,12 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         An env, task, server file or cell that does not exist, or a workspace that cannot be written.
     """
     cells = plan_cells(sweep, workspace=workspace, only=only)
-    planned = {key for cell in cells for key in cell.keys}
-    pending = {key for cell in cells for key in cell.keys - cell.prepared.known.keys()}
-    needs = server_needs([cell.cell for cell in cells if cell.pending], workspace=workspace)
+    unfinished = [cell for cell in cells if cell.pending]
+    planned: frozenset[Key] = frozenset().union(*(cell.prepared.keys for cell in cells))
+    pending: frozenset[Key] = frozenset().union(*(cell.missing for cell in unfinished))
+    needs = server_needs(unfinished, workspace=workspace)
     estimate_s, basis = _estimate(sweep, cells, needs)
-    largest = [group[-1] for group in by_setting(cell for cell in cells if cell.pending)]
-    forecasts = (forecast for cell in largest for forecast in context_forecasts(cell.prepared))
+    forecasts = (each for group in by_setting(unfinished) for each in context_forecasts(group[-1].prepared))
     return SweepPlan(
         sweep=sweep,
         cells=tuple(cells),
@@ -168,7 +173,7 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         servers=tuple(needs),
         estimate_s=estimate_s,
         basis=basis,
-        context=tuple(forecast for forecast in forecasts if forecast.exceeding),
+        context=tuple(each for each in forecasts if each.exceeding),
     )
 
 
@@ -177,15 +182,28 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Return the cells of a sweep with what the ledger says about each; asks no server.
 
-    Cells of one pool are prepared once: its benchmark is opened and its ledger read for all of them together. With
-    `to_read` results are only looked at, and the workspace need not be writable. The rest is as for `plan_sweep`.
+    Cells of one pool are prepared once: its benchmark is opened and its ledger read for all of them together.
+
+    Parameters
+    ----------
+    sweep : SweepParams
+        The sweep.
+    workspace : Path
+        Where its results are, or will be.
+    only : sequence of int, optional
+        Indices of the cells; all when not given.
+    to_read : bool
+        Whether results are only looked at: the workspace need not be writable then.
+
+    Raises
+    ------
+    ParamsError, BenchError, RunError
+        As `plan_sweep` does.
     """
-    pools: dict[str, Cell] = {}
     chosen = select_cells(expand(sweep), only)
-    for cell in chosen:
-        if cell.pool not in pools:
-            pools[cell.pool] = prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
-    return _planned((cell, replace(pools[cell.pool], run=cell.run)) for cell in chosen)
+    return _with_pools(
+        chosen, lambda cell: prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
+    )
 
 
 def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
@@ -193,25 +211,27 @@ def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
 
     Where it was not known whether a server is simulated, the cell is prepared anew: its results tell by now.
     """
+
+    def prepared_now(cell: PlannedCell) -> Cell:
+        old = cell.prepared
+        if len(old.models.simulated) == 1:
+            return old.refreshed()
+        return prepare_cell(cell.run, workspace=old.workspace, need_servers=False, to_read=True)
+
+    return _with_pools(cells, prepared_now)
+
+
+def _with_pools(cells: Sequence[SomeCell], prepare: Callable[[SomeCell], Cell]) -> list[PlannedCell]:
+    """Return cells with their pools of trials, each of which is prepared once."""
     pools: dict[str, Cell] = {}
-    for each in cells:
-        if each.cell.pool not in pools:
-            old = each.prepared
-            pools[each.cell.pool] = (
-                old.refreshed()
-                if len(old.models.simulated) == 1
-                else prepare_cell(each.cell.run, workspace=old.workspace, need_servers=False, to_read=True)
-            )
-    return _planned((each.cell, replace(pools[each.cell.pool], run=each.cell.run)) for each in cells)
-
-
-def _planned(cells: Iterable[tuple[SweepCell, Cell]]) -> list[PlannedCell]:
     seen: set[Key] = set()
     planned = []
-    for cell, prepared in cells:
-        keys = frozenset(prepared.key(pair) for pair in prepared.planned)
-        planned.append(PlannedCell(cell, prepared, keys, len(keys - prepared.known.keys()), len(keys & seen)))
-        seen |= keys
+    for cell in cells:
+        if cell.pool not in pools:
+            pools[cell.pool] = prepare(cell)
+        prepared = replace(pools[cell.pool], run=cell.run)
+        planned.append(PlannedCell(cell.index, cell.run, cell.name, prepared, len(prepared.keys & seen)))
+        seen |= prepared.keys
     return planned
 
 
@@ -220,7 +240,7 @@ def by_setting(cells: Iterable[PlannedCell]) -> list[list[PlannedCell]]:
     groups: dict[str, list[PlannedCell]] = {}
     for cell in cells:
         groups.setdefault(cell.prepared.setting.id, []).append(cell)
-    return [sorted(group, key=lambda cell: (cell.cell.run.num_trials, cell.cell.index)) for group in groups.values()]
+    return [sorted(group, key=lambda cell: (cell.run.num_trials, cell.index)) for group in groups.values()]
 
 
 def _estimate(sweep: SweepParams, cells: Sequence[PlannedCell], needs: Sequence[ServerNeed]) -> tuple[float, str]:
@@ -244,7 +264,7 @@ def _conversation_s(cell: PlannedCell, known: Sequence[float], needs: Mapping[st
     own = _durations(cell.prepared.known.values())
     if own or known:
         return statistics.median(own or known)
-    need = needs.get(agent_name(cell.cell.run.agent))
+    need = needs.get(agent_name(cell.run.agent))
     model = need.simulate if need is not None else None
     if model is None:
         return REAL_CONVERSATION_S
@@ -319,13 +339,11 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
     else:
         return None
     cells = select_cells(expand(sweep), only)
-    pools: dict[tuple[str, str], int] = {}
-    for cell in cells:
-        pool = (cell.run.env, cell.pool)
-        pools[pool] = max(pools.get(pool, 0), cell.run.num_trials)
-    trials: Counter[str] = Counter()
-    for (env, _), number in pools.items():
-        trials[env] += number
+    # The cell with the most trials of a pool has those of all.
+    pools = {cell.pool: cell.run for cell in sorted(cells, key=lambda cell: cell.run.num_trials)}
+    trials = dict.fromkeys((cell.run.env for cell in cells), 0)
+    for run in pools.values():
+        trials[run.env] += run.num_trials
     return SweepOutline(
         sweep=sweep,
         cells=tuple(cells),
@@ -350,8 +368,8 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 7200 else f"{round(seconds / 3600)} h"
 
 
-def table_html(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table_html(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a plain HTML table; everything in it is escaped."""
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,27 +1,266 @@
-"""Run a sweep: plan, servers up, notebooks, servers down, result. Running it again resumes it."""
+"""Run a sweep: plan, servers up, each cell's notebook in a process of its own, servers down. Again, it resumes.
+
+Several settings are worked on at a time. Cells of one setting run one after the other, fewest trials first, so that a
+nested cell finds the work that is done already. A failed cell does not stop the others. Whatever ends the run, also an
+error or a signal, ends the notebooks first, in good order within the sweep's `grace_s`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
+import signal
+import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tautools.errors import ShellError
+from tautools.run.ledger import passed_and_scored
+from tautools.shell import Process, stop_group
 from tautools.sweep.cells import runs_folder
-from tautools.sweep.drive import Driver, Interrupts
 from tautools.sweep.notebook import NotebookLauncher, run_cell_notebook
-from tautools.sweep.plan import plan_sweep, refreshed
+from tautools.sweep.plan import by_setting, plan_sweep, refreshed
 from tautools.sweep.servers import check_endpoints, serving
-from tautools.sweep.status import SweepEvent, SweepResult, status_of
+from tautools.sweep.status import SweepEvent, SweepResult, read_attempt, status_of
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tautools.params.models import SweepParams
+    from tautools.records import CommitRow
+    from tautools.run import Key
+    from tautools.sweep.plan import PlannedCell, SweepPlan
 
 _log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+"""How often progress is reported [s]."""
+
+AFTER_GRACE_S = 20.0
+"""What a notebook gets, beyond the grace of its conversations, to save itself and end its kernel [s]."""
+
+
+class Interrupts:
+    """Turns SIGINT, SIGTERM, SIGHUP and a stop event into KeyboardInterrupt, at places where that does no harm.
+
+    Between the start of a process and the line that remembers it an interrupt would leave an orphan, so such places are
+    shielded: the signal is kept and acts when the shield ends.
+
+    Parameters
+    ----------
+    stop : threading.Event, optional
+        Set by another thread that wants the work to end; `asked` looks at it.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._stop = stop or threading.Event()
+        self._shields = 0
+        self._kept = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the work should end."""
+        return self._kept or self._stop.is_set()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals while the block runs; outside the main thread, where none arrive, do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: a handler that was not set from Python and cannot be put back from here.
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Delay signals while the block runs; one that came acts at its end, unless an error ends it."""
+        self._shields += 1
+        try:
+            yield
+        except BaseException:
+            self._kept = False
+            raise
+        finally:
+            self._shields -= 1
+        if self._kept and not self._shields:
+            self._kept = False
+            raise KeyboardInterrupt
+
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        if self._shields:
+            self._kept = True
+            return
+        raise KeyboardInterrupt
+
+
+@dataclass
+class _RunningCell:
+    """A setting in work: the running cell and those that come after it."""
+
+    cell: PlannedCell
+    process: Process
+    rest: deque[PlannedCell] = field(repr=False)
+
+
+class Driver:
+    """Executes the notebooks of pending cells, and reports in the thread of `run`."""
+
+    def __init__(
+        self, plan: SweepPlan, launcher: NotebookLauncher, progress: SweepProgress, interrupts: Interrupts
+    ) -> None:
+        self.executed = 0
+        self._sweep = plan.sweep
+        self._waiting = deque(deque(group) for group in by_setting(plan.pending_cells))
+        self._launcher = launcher
+        self._emit = progress.emit
+        self._interrupts = interrupts
+        self._progress = progress
+        self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._active: dict[int, _RunningCell] = {}
+
+    def run(self) -> None:
+        """Work on the cells until all are tried, or the run should end (KeyboardInterrupt)."""
+        try:
+            with self._interrupts.shielded():
+                while self._waiting or self._active:
+                    while self._waiting and len(self._active) < self._sweep.parallel_settings:
+                        self._start_next(self._waiting.popleft())
+                    if self._active:
+                        self._wait()
+        finally:
+            self._end_all()
+
+    def _start_next(self, cells: deque[PlannedCell]) -> None:
+        """Start the first cell that is still pending and that no other process works on."""
+        while cells:
+            cell = cells.popleft()
+            attempt = read_attempt(self._launcher.attempt_path(cell))
+            if self._progress.finished(cell):
+                self._emit("cell_ended", f"{cell}: done already", cell)
+            elif attempt is not None and attempt.running:
+                self._emit("cell_ended", f"{cell}: process {attempt.pid} on {attempt.host} works on it", cell)
+            else:
+                self._emit("cell_started", f"{cell}: started", cell)
+                # The exit status comes from the thread that saw the process end.
+                process = self._launcher.start(cell, partial(self._on_exit, cell.index))
+                self._active[cell.index] = _RunningCell(cell, process, cells)
+                self.executed += 1
+                return
+
+    def _on_exit(self, index: int, code: int) -> None:
+        self._ended.put((index, code))
+
+    def _wait(self) -> None:
+        """Wait for a notebook to end, at most a tick, and report progress."""
+        if self._interrupts.asked:
+            raise KeyboardInterrupt
+        try:
+            index, code = self._ended.get(timeout=TICK_S)
+        except queue.Empty:
+            self._emit("progress", "")
+            return
+        ended = self._active.pop(index)
+        self._emit("cell_ended", self._ending(ended.cell, code), ended.cell)
+        self._start_next(ended.rest)
+
+    def _ending(self, cell: PlannedCell, code: int) -> str:
+        if self._progress.finished(cell):
+            return f"{cell}: done, {self._progress.score(cell)}"
+        attempt = read_attempt(self._launcher.attempt_path(cell))
+        cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
+        return f"{cell}: not finished: {cause or f'its process ended with status {code}'}"
+
+    def _end_all(self) -> None:
+        """End every notebook that still runs; on a second request (Ctrl-C twice), end them at once."""
+        if not self._active:
+            return
+        grace_s = self._sweep.grace_s
+        self._emit("stopping", f"Stopping {len(self._active)} notebooks; conversations get {grace_s:g} s to finish.")
+        try:
+            self._signal_all(grace_s + AFTER_GRACE_S)
+        except KeyboardInterrupt:
+            self._signal_all(0.0)
+            raise
+        finally:
+            self._active.clear()
+
+    def _signal_all(self, term_s: float) -> None:
+        pool = ThreadPoolExecutor(max_workers=len(self._active))
+        try:
+            for stopped in [pool.submit(_stop_process, each.process, term_s) for each in self._active.values()]:
+                stopped.result()
+        finally:
+            pool.shutdown(wait=False)
+
+
+def _stop_process(process: Process, term_s: float) -> None:
+    with contextlib.suppress(ShellError):
+        stop_group(process.pid, process.started_at, term_s=term_s, again_s=term_s + 1.0)
+
+
+class SweepProgress:
+    """Counts finished conversations from the ledgers, each line of which is read once, and reports what happens."""
+
+    def __init__(self, plan: SweepPlan, on_event: Callable[[SweepEvent], None] | None) -> None:
+        self._plan, self._on_event = plan, on_event
+        self._all = frozenset().union(*(cell.prepared.keys for cell in plan.cells))
+        self._settings = {cell.prepared.setting.id: cell.prepared for cell in plan.cells}
+        self._began = time.monotonic()
+
+    def finished(self, cell: PlannedCell) -> bool:
+        """Whether a cell is finished now."""
+        return cell.prepared.keys <= self._rows(cell.prepared.setting.id).keys()
+
+    def score(self, cell: PlannedCell) -> str:
+        """Return how many of a cell's scored conversations passed, in words."""
+        rows = self._rows(cell.prepared.setting.id)
+        passed, scored = passed_and_scored(rows[key] for key in cell.prepared.keys & rows.keys())
+        return f"{passed} of {scored} passed"
+
+    def emit(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
+        """Report that something happened, with how far the sweep is by now."""
+        if message:
+            _log.info("%s", message)
+        if self._on_event is None:
+            return
+        finished = frozenset().union(*(self._rows(setting_id) for setting_id in self._settings))
+        done = len(self._all & finished)
+        event = SweepEvent(
+            kind=kind,
+            message=message,
+            cell=None if cell is None else cell.index,
+            done=done,
+            planned=self._plan.conversations,
+            cells_done=sum(each.prepared.keys <= finished for each in self._plan.cells),
+            cells=len(self._plan.cells),
+            eta_s=self._eta_s(done),
+        )
+        self._on_event(event)
+
+    def _eta_s(self, done: int) -> float:
+        """Return the seconds to the end: by the plan at first, by the pace of this run the more of it is done."""
+        share = (done - self._plan.done) / max(1, self._plan.pending)
+        took_s = time.monotonic() - self._began
+        by_plan_s = max(self._plan.estimate_s - took_s, 0.25 * self._plan.estimate_s * (1 - share))
+        by_pace_s = took_s * (1 / share - 1) if share > 0 else by_plan_s
+        return (1 - share) * by_plan_s + share * by_pace_s
+
+    def _rows(self, setting_id: str) -> dict[Key, CommitRow]:
+        """Return what of a setting is finished."""
+        self._settings[setting_id] = self._settings[setting_id].refreshed()
+        return self._settings[setting_id].known
 
 
 def run_sweep(
@@ -60,33 +299,16 @@ def run_sweep(
     """
     workspace = workspace.expanduser().resolve()
     began = time.monotonic()
-
-    def emit(event: SweepEvent) -> None:
-        if event.message:
-            _log.info("%s", event.message)
-        if on_event is not None:
-            on_event(event)
-
     plan = plan_sweep(sweep, workspace=workspace, only=only)
-    pending = [cell.cell for cell in plan.pending_cells]
-    emit(
-        SweepEvent(
-            "plan",
-            str(plan),
-            done=plan.done,
-            planned=plan.conversations,
-            cells_done=len(plan.cells) - len(pending),
-            cells=len(plan.cells),
-            eta_s=plan.estimate_s,
-        )
-    )
+    progress = SweepProgress(plan, on_event)
+    progress.emit("plan", str(plan))
     executed, interrupted = 0, False
-    if pending:
+    if pending := plan.pending_cells:
         check_endpoints(pending, workspace=workspace)
         launcher = NotebookLauncher(sweep, workspace=workspace, notebook=notebook or run_cell_notebook())
         interrupts = Interrupts(stop)
-        driver = Driver(plan, launcher, emit=emit, interrupts=interrupts)
-        report = partial(driver.emit, "server")
+        driver = Driver(plan, launcher, progress, interrupts)
+        report = partial(progress.emit, "server")
         try:
             with (
                 interrupts.installed(),

@@ -21,7 +21,7 @@ from tautools.records import Record
 from tautools.run import read_events
 from tautools.shell import process_alive
 from tautools.sweep.cells import runs_folder
-from tautools.sweep.plan import duration, plan_cells, refreshed, table_html
+from tautools.sweep.plan import CELL_COLUMNS, duration, plan_cells, refreshed, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,8 @@ STOPPED = 143
 
 GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "pending": "○"}
 """State of a cell as a sign; the word always stands next to it."""
+
+STATUS_COLUMNS = (*CELL_COLUMNS, "state", "conversations")
 
 
 class CellAttempt(Record):
@@ -96,6 +98,13 @@ class CellStatus:
     cause: str
     """Why the last attempt failed, in one line; empty otherwise."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What stands in the `STATUS_COLUMNS` of a table."""
+        state = f"{GLYPHS[self.state]} {self.state}"
+        what = (str(self.index), self.env, self.strategy, self.model, str(self.num_trials))
+        return (*what, state, f"{self.done} of {self.planned}")
+
     def __str__(self) -> str:
         what = f"{self.index} {self.env} {self.strategy} {self.model} {self.num_trials}"
         return f"{what}: {self.state}, {self.done} of {self.planned} done" + (f": {self.cause}" if self.cause else "")
@@ -115,21 +124,8 @@ class SweepStatus(list[CellStatus]):
         return "\n".join([self.summary, *(str(cell) for cell in self)])
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                cell.index,
-                cell.env,
-                cell.strategy,
-                cell.model,
-                cell.num_trials,
-                f"{GLYPHS[cell.state]} {cell.state}",
-                f"{cell.done} of {cell.planned}",
-                cell.cause,
-            )
-            for cell in self
-        ]
-        heads = ("cell", "env", "strategy", "model", "trials", "state", "conversations", "cause")
-        return f"<div>{escape(self.summary)}{table_html(heads, rows)}</div>"
+        rows = ((*cell.columns, cell.cause) for cell in self)
+        return f"<div>{escape(self.summary)}{table_html((*STATUS_COLUMNS, 'cause'), rows)}</div>"
 
 
 def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
@@ -153,10 +149,7 @@ def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | N
 
 
 class SweepWatch:
-    """Reads where each cell stands, again and again: the benchmark once, and of each ledger only what was added.
-
-    Parameters are those of `sweep_status`.
-    """
+    """Reads where each cell stands, again and again: the benchmark once, and of each ledger only what was added."""
 
     def __init__(self, sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> None:
         self._sweep, self._workspace, self._only = sweep, workspace, only
@@ -173,14 +166,16 @@ class SweepWatch:
 
 def status_of(cells: Sequence[PlannedCell], folder: Path) -> SweepStatus:
     """Return the status of planned cells whose notebooks are in `folder`."""
-    return SweepStatus(_cell_status(cell, read_attempt(folder / f"{cell.cell.name}.json")) for cell in cells)
+    return SweepStatus(_cell_status(cell, read_attempt(folder / f"{cell.name}.json")) for cell in cells)
 
 
 def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
-    run = cell.cell.run
-    state = _cell_state(cell, attempt)
+    run, state, faults = cell.run, _cell_state(cell, attempt), 0
+    if cell.pending:
+        events = (event for event in read_events(cell.prepared.folder) if event.kind == "fault")
+        faults = len({(event.setting_id, event.task_id, event.trial) for event in events} & cell.missing)
     return CellStatus(
-        index=cell.cell.index,
+        index=cell.index,
         env=run.env,
         strategy=run.strategy.value,
         model=cell.model,
@@ -188,7 +183,7 @@ def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
         state=state,
         done=cell.planned - cell.pending,
         planned=cell.planned,
-        faults=_fault_count(cell) if cell.pending else 0,
+        faults=faults,
         cause=" · ".join(attempt.cause.splitlines()) if attempt is not None and state == "failed" else "",
     )
 
@@ -201,13 +196,6 @@ def _cell_state(cell: PlannedCell, attempt: CellAttempt | None) -> str:
     if attempt is not None and attempt.exit_code not in {0, STOPPED, None}:
         return "failed"
     return "partial" if cell.pending < cell.planned else "pending"
-
-
-def _fault_count(cell: PlannedCell) -> int:
-    """Return how many pending conversations met a fault."""
-    events = read_events(cell.prepared.folder)
-    faults = {(event.setting_id, event.task_id, event.trial) for event in events if event.kind == "fault"}
-    return len(faults & (cell.keys - cell.prepared.known.keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +254,11 @@ class SweepResult:
 
 def require_finished(result: CellResult) -> None:
     """Raise when a cell is not finished; the last line of a cell's notebook, so that its exit status is true.
+
+    Parameters
+    ----------
+    result : CellResult
+        What came of running the cell.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from served_cells import STOP, cell_at, scripted_cell, simulated_model
 from tautools.bench.sources.tau2 import STRATEGIES
 from tautools.cli.show import show_command
 from tautools.run import run_cell
-from tautools.run.show import MadeCall, align_actions
+from tautools.run.trajectory import MadeCall, align_actions
 
 
 def show(*args):

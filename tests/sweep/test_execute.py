@@ -14,6 +14,8 @@ import psutil
 import pytest
 from small_sweep import processes_of, wait_until
 
+from tautools.shell import Process
+from tautools.sweep.notebook import NotebookJob
 from tautools.sweep.status import STOPPED, CellAttempt, read_attempt
 
 pytestmark = pytest.mark.slow
@@ -41,10 +43,10 @@ def _notebook(path: Path, *sources: str) -> Path:
     return path
 
 
-def _start(folder: Path, notebook: Path, *more: str, **parameters: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tautools.sweep.execute", "--notebook", str(notebook), "--timeout-s", "120"]
-    command += ["--out", str(folder / "{out}.ipynb"), "--state", str(folder / "note.json")]
-    command += ["--parameters", json.dumps(parameters), *more]
+def _start(folder: Path, notebook: Path, owner: Process | None = None, **parameters: Any) -> subprocess.Popen[bytes]:
+    out, note = folder / "{out}.ipynb", folder / "note.json"
+    job = NotebookJob(notebook=notebook, out=out, attempt=note, parameters=parameters, timeout_s=120, owner=owner)
+    command = [sys.executable, "-m", "tautools.sweep.execute", job.model_dump_json()]
     environment = {**os.environ, "TAUTOOLS_TEST_MARK": str(folder), "JUPYTER_PREFER_ENV_PATH": "1"}
     with (folder / "out.txt").open("wb") as out:
         return subprocess.Popen(command, env=environment, stdout=out, stderr=out)
@@ -114,8 +116,7 @@ def test_a_signal_before_any_cell_runs_ends_it_too(tmp_path: Path) -> None:
 def test_it_ends_when_the_process_that_wanted_it_is_gone(tmp_path: Path) -> None:
     owner = subprocess.Popen(["sleep", "600"])
     born = psutil.Process(owner.pid).create_time()
-    follow = ["--follow", str(owner.pid), "--follow-started-at", repr(born)]
-    process = _start(tmp_path, _notebook(tmp_path / "n.ipynb", SLEEPER), *follow)
+    process = _start(tmp_path, _notebook(tmp_path / "n.ipynb", SLEEPER), Process(owner.pid, born))
     wait_until(lambda: "at work" in (tmp_path / "out.txt").read_text())
     owner.kill()
     owner.wait()
