@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tautools.report.figures import ReportFigure
     from tautools.report.formatting import Summary, Table
+NOTHING_NEXT = "Next: run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`)."
 
 
 class SavedFiles(tuple[Path, ...]):

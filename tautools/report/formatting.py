@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from itertools import chain
 from math import floor, log10
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SIMULATED_NOTE = "SIMULATED models: these figures test the tools and say nothing about any real model."
 
@@ -52,22 +55,11 @@ def short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column's heading, and whether it holds numbers."""
-
-    name: str
-    number: bool = True
-
-
-def text_columns(*names: str) -> tuple[Column, ...]:
-    """Return columns of text."""
-    return tuple(Column(name, number=False) for name in names)
-
-
-def number_columns(*names: str) -> tuple[Column, ...]:
-    """Return columns of numbers."""
-    return tuple(Column(name) for name in names)
+_TEXT_COLUMNS = {
+    *("env", "strategy", "model", "agent model", "user model", "role", "what", "source"),
+    *("setting", "benchmark", "plan", "folder", "action missed most often"),
+}
+"""Headings of columns that hold text; all others hold numbers, which stand on the right."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,39 +67,30 @@ class Table:
     """Rows under headings, with notes below: HTML in a notebook, text in a terminal, Markdown in a file."""
 
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    notes: tuple[str, ...] = ()
+    rows: Sequence[Mapping[str, Entry]]
+    """Each from heading to entry, with the same headings."""
+    notes: Sequence[str] = ()
     empty: str = "n = 0: nothing to show."
 
     def __repr__(self) -> str:
         if not self.rows:
             return f"{self.title}\n{self.empty}"
-        body = [[_plain_text(entry) for entry in row] for row in self.rows]
-        heads = [column.name for column in self.columns]
-        widths = [max(len(text) for text in texts) for texts in zip(heads, *body, strict=True)]
-        lines = [self._line(heads, widths), "  ".join("-" * width for width in widths)]
-        lines += [self._line(row, widths) for row in body]
+        columns = []
+        for head in self.rows[0]:
+            texts = [head, *(_plain_text(row[head]) for row in self.rows)]
+            width = max(map(len, texts))
+            texts.insert(1, "-" * width)
+            columns.append([text.ljust(width) if head in _TEXT_COLUMNS else text.rjust(width) for text in texts])
+        lines = ("  ".join(texts).rstrip() for texts in zip(*columns, strict=True))
         return "\n".join([self.title, *lines, *self.notes])
-
-    def _line(self, texts: list[str], widths: list[int]) -> str:
-        columns = zip(texts, widths, self.columns, strict=True)
-        aligned = (text.rjust(width) if column.number else text.ljust(width) for text, width, column in columns)
-        return "  ".join(aligned).rstrip()
 
     def _repr_html_(self) -> str:
         title = escape(self.title)
         if not self.rows:
             return f'<div class="tau-table"><p><b>{title}</b></p><p>{escape(self.empty)}</p></div>'
-        kinds = ["" if column.number else ' class="word"' for column in self.columns]
-        heads = "".join(
-            f'<th scope="col"{kind}>{escape(column.name)}</th>'
-            for kind, column in zip(kinds, self.columns, strict=True)
-        )
-        rows = (
-            "".join(f"<td{kind}>{_entry_html(entry)}</td>" for kind, entry in zip(kinds, row, strict=True))
-            for row in self.rows
-        )
+        kinds = {head: ' class="word"' if head in _TEXT_COLUMNS else "" for head in self.rows[0]}
+        heads = "".join(f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in kinds.items())
+        rows = ("".join(f"<td{kinds[head]}>{_entry_html(row[head])}</td>" for head in row) for row in self.rows)
         body = "".join(f"<tr>{row}</tr>\n" for row in rows)
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         table = f"<caption>{title}</caption><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody>"
@@ -117,9 +100,10 @@ class Table:
         """Return the table in GitHub's Markdown, with its title as a heading of the third level."""
         if not self.rows:
             return f"### {self.title}\n\n{self.empty}\n"
-        heads = "| " + " | ".join(column.name for column in self.columns) + " |"
-        rule = "|" + "|".join("---:" if column.number else "---" for column in self.columns) + "|"
-        body = ["| " + " | ".join(_plain_text(entry).replace("|", "\\|") for entry in row) + " |" for row in self.rows]
+        heads = "| " + " | ".join(self.rows[0]) + " |"
+        rule = "|" + "|".join("---" if head in _TEXT_COLUMNS else "---:" for head in self.rows[0]) + "|"
+        texts = ([_plain_text(entry).replace("|", "\\|") for entry in row.values()] for row in self.rows)
+        body = (f"| {' | '.join(row)} |" for row in texts)
         notes = chain.from_iterable(("", note) for note in self.notes)
         return "\n".join([f"### {self.title}", "", heads, rule, *body, *notes, ""])
 

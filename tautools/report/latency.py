@@ -1,42 +1,46 @@
-"""The report on latency and its histograms: what `31_latency.ipynb` shows, one property a cell."""
+"""The report on latency: what `31_latency.ipynb` shows, one property a cell."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.report.base import Report
+from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
-from tautools.report.figures import FigureList, empty_figure, finish_figure, new_figure, series_style
-from tautools.report.formatting import count, percent, short_name, significant
+from tautools.report.figures import FigureList, HistogramPanel, draw_histograms
+from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, short_name, significant
 from tautools.report.frames import call_frame, turn_frame
-from tautools.report.latency_tables import (
-    call_groups,
-    call_source_table,
-    latency_summary,
-    latency_table,
-    setting_table,
-    token_table,
-    turn_table,
-)
-from tautools.stats import SLA_S, histogram, summarize
+from tautools.report.timings import METRICS, TURN, call_groups, time_metric
+from tautools.stats import PERCENTILES, SLA_S, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from tautools.report.cells import ReportCell
     from tautools.report.figures import ReportFigure
-    from tautools.report.formatting import Summary, Table
-    from tautools.report.latency_tables import CallGroup
-    from tautools.stats import Histogram, LatencySummary
+    from tautools.report.timings import CallGroup, Timing
+    from tautools.stats import LatencySummary
 
 _SHOWN = ("ttft_s", "decode_s", "tpot_s", "e2e_s")
+_EMPTY = "n = 0: no model call was recorded."
+_SOURCE_NOTE = (
+    "Source: `streamed` was measured here chunk by chunk, `wall` around a whole answer (no first token), `server` is "
+    "what the server reports. Calls that failed enter no figure; n = 0 means never measured."
+)
+_TURNS_NOTE = (
+    "From the first request of a turn to the end of its last, with tool calls, retries and waits between. "
+    "Finished conversations only."
+)
+_ROWS_NOTE = (
+    "Rows of calls/*.jsonl of the planned tasks with a trial below trials and a role of the conversation; figures take "
+    "those without a fault."
+)
 
 
 @dataclass(frozen=True)
@@ -59,35 +63,106 @@ class LatencyReport(Report):
         """Whether a simulated model answered any call."""
         return any(group.simulated for group in self.groups)
 
+    @cached_property
+    def _turns_by_model(self) -> list[tuple[str, pd.DataFrame, Timing]]:
+        by_model = self.turns.groupby("agent_model")
+        return [(str(model), rows, time_metric(TURN, rows)) for model, rows in by_model]
+
     @property
     def summary(self) -> Summary:
         """Two sentences: how long requests take, and what a customer waits for."""
-        return latency_summary(self.calls, self.turns, str(self.workspace))
+        if self.calls.empty:
+            return Summary(f"There are no model calls under {self.workspace}/results.", NOTHING_NEXT)
+        return Summary(_request_sentence(self.calls), _turn_sentence(self.turns), self.simulated)
 
     @property
     def by_role(self) -> Table:
-        """Percentiles of every metric by role and model."""
-        return latency_table(self.groups)
+        """Every metric of every role and model with its percentiles and the share under 5 s."""
+        rows = [
+            _caller(group)
+            | {
+                "what": f"{timing.metric.name} [{timing.metric.unit}]",
+                "source": tuple(timing.source.split(", ")),
+                **_summary_entries(timing.summary, timing.metric.scale),
+            }
+            for group in self.groups
+            for timing in group.timings
+            if timing.summary.n or not timing.metric.source
+        ]
+        used = [metric for metric in METRICS if any(group.timing(metric.column).summary.n for group in self.groups)]
+        meanings = "; ".join(f"{metric.name}: {metric.meaning}" for metric in used)
+        return Table("Latency by role and model", rows, [*([f"{meanings}."] if used else []), _SOURCE_NOTE], _EMPTY)
 
     @property
     def turn_times(self) -> Table:
-        """What a customer waits for, by agent model."""
-        return turn_table(self.turns)
+        """What a customer waits for, by agent model: from its message to the agent's next words."""
+        rows = [
+            {
+                "agent model": _marked(short_name(model), turns),
+                **_summary_entries(timing.summary),
+                "requests a turn": significant(float(turns["requests"].mean())),
+            }
+            for model, turns, timing in self._turns_by_model
+        ]
+        empty = "n = 0: no turn of a finished conversation was recorded."
+        return Table("What a customer waits for: one turn of the agent [s]", rows, [_TURNS_NOTE], empty)
 
     @property
     def by_setting(self) -> Table:
         """The agent's E2E by env, strategy and model."""
-        return setting_table(self.calls)
+        agent = self.calls[(self.calls["role"] == "agent") & (self.calls["fault"] == "")]
+        groups = [
+            ((str(env), str(strategy), short_name(str(model))), str(setting_id), calls)
+            for (env, strategy, model, setting_id), calls in agent.groupby(
+                ["env", "strategy", "agent_model", "setting_id"]
+            )
+        ]
+        same = Counter(names for names, _, _ in groups)
+        rows = [
+            {
+                "env": env,
+                "strategy": strategy,
+                "model": _marked(model if same[env, strategy, model] == 1 else f"{model} [{setting_id[:8]}]", calls),
+                **_summary_entries(summarize(calls["e2e_s"].dropna().tolist())),
+            }
+            for (env, strategy, model), setting_id, calls in groups
+        ]
+        return Table("The agent's requests by setting: E2E [s]", rows, [], _EMPTY)
 
     @property
     def tokens(self) -> Table:
-        """Token totals by role and model."""
-        return token_table(self.groups)
+        """Token totals, answered calls and faults of every role and model."""
+        rows = [
+            _caller(group)
+            | {
+                "calls answered": count(group.answered),
+                "prompt tokens": count(group.tokens.prompt),
+                "of them cached": _cached_entry(group),
+                "output tokens": count(group.tokens.output),
+                "without usage": count(group.tokens.calls_without_usage),
+                "calls failed": ", ".join(f"{fault} {count(number)}" for fault, number in group.faults.items()) or "0",
+            }
+            for group in self.groups
+        ]
+        note = "Totals over answered calls, also those of conversations that did not finish."
+        return Table("Tokens by role and model", rows, [note], _EMPTY)
 
     @property
     def sources(self) -> Table:
-        """Where the figures come from."""
-        return call_source_table(self.cells, self.calls)
+        """Which folders the calls come from and how many of their rows were used."""
+        rows = [
+            {
+                "folder": cell.short_path,
+                "trials": str(cell.num_trials),
+                "tasks": str(len(cell.tasks)),
+                "calls used": count(self._used(cell)),
+            }
+            for cell in self.cells
+        ]
+        return Table("Folders and rows", rows, [_ROWS_NOTE], _EMPTY)
+
+    def _used(self, cell: ReportCell) -> int:
+        return int((self.calls["setting_id"] == cell.setting_id).sum())
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -102,7 +177,14 @@ class LatencyReport(Report):
     @cached_property
     def turn_figure(self) -> ReportFigure:
         """Histograms of what customers wait for, one panel for each agent model."""
-        return _draw_turns(self.turns, simulated=self.simulated)
+        panels = [
+            HistogramPanel(model, f"{short_name(model)} (n = {count(timing.summary.n)})", timing, style)
+            for style, (model, _, timing) in enumerate(self._turns_by_model)
+        ]
+        title = "What a customer waits for: one turn of the agent"
+        return draw_histograms(
+            "latency_turns", title, panels, of="turn times", counted="turns", simulated=self.simulated
+        )
 
     @property
     def figures(self) -> Sequence[ReportFigure]:
@@ -114,20 +196,13 @@ class LatencyReport(Report):
         return {
             "share_threshold_s": SLA_S,
             "groups": [_group_json(group) for group in self.groups],
-            "turns": [
-                {
-                    "agent_model": str(model),
-                    **_summary_json(summarize(part["turn_s"].tolist())),
-                    "histogram": asdict(histogram(part["turn_s"].tolist())),
-                }
-                for model, part in self.turns.groupby("agent_model")
-            ],
+            "turns": [{"agent_model": model, **_timing_json(timing)} for model, _, timing in self._turns_by_model],
             "rows": [
                 {
                     "files": sorted(str(path) for path in (cell.folder / "calls").glob("*.jsonl")),
                     "where": f"setting_id = {cell.setting_id} and trial < {cell.num_trials}",
                     "tasks": list(cell.tasks),
-                    "used": int((self.calls["setting_id"] == cell.setting_id).sum()),
+                    "used": self._used(cell),
                 }
                 for cell in self.cells
             ],
@@ -137,11 +212,100 @@ class LatencyReport(Report):
 def latency_report(*, workspace: str | Path = ".", sweep: str = "") -> LatencyReport:
     """Read the model calls of a workspace and compute their latencies; no calls make an empty report.
 
-    Parameters and errors are those of `pass_report`.
+    Parameters
+    ----------
+    workspace : str or Path
+        The folder that holds `results/`.
+    sweep : str
+        Name or path of a sweep file; empty for everything under `results/`.
+
+    Returns
+    -------
+    LatencyReport
+        Its summary, tables and figures as properties, its frames as `calls` and `turns`, `save` to write them.
+
+    Raises
+    ------
+    ParamsError, BenchError, RunError
+        A sweep that does not exist or cannot be planned; results that cannot be read.
     """
     cells = tuple(widest_cells(find_cells(Path(workspace), sweep or None)))
     calls = call_frame(cells)
     return LatencyReport(Path(workspace), sweep, cells, calls, turn_frame(calls, cells), tuple(call_groups(calls)))
+
+
+def _draw_calls(group: CallGroup) -> ReportFigure:
+    """Draw TTFT, decode, TPOT and E2E of one role, expert and model, as far as they were measured."""
+    of = ", ".join(group.names)
+    safe = (re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") or "model" for part in group.names)
+    panels = [
+        HistogramPanel(name, f"{name} (n = {count(timing.summary.n)}, {timing.source})", timing)
+        for name, timing in ((each.metric.name, each) for each in map(group.timing, _SHOWN))
+        if timing.summary.n
+    ]
+    return draw_histograms(
+        f"latency_{'_'.join(safe)}",
+        f"Latency of {of}",
+        panels,
+        of=of,
+        counted="calls",
+        simulated=group.simulated,
+    )
+
+
+def _summary_entries(summary: LatencySummary, scale: float = 1.0) -> dict[str, Entry]:
+    """Write a summary in units of 1/scale s; only what is shown in seconds is compared with the threshold."""
+    values = {f"p{each}": summary.percentiles_s.get(each) for each in PERCENTILES}
+    scaled = {name: significant(None if value is None else value * scale) for name, value in values.items()}
+    under = percent(summary.share_under) if scale == 1.0 else "–"
+    return {"n": count(summary.n), **scaled, f"under {SLA_S:g} s": under}
+
+
+def _caller(group: CallGroup) -> dict[str, Entry]:
+    """Write whose calls they are: the role with an expert's name below it, and the model."""
+    model = short_name(group.model), "SIMULATED" if group.simulated else ""
+    return {"role": (group.role, group.expert), "model": model}
+
+
+def _marked(name: str, rows: pd.DataFrame) -> Entry:
+    """Write a model's name, marked when any of its rows is simulated."""
+    return name, "SIMULATED" if rows["simulated"].any() else ""
+
+
+def _cached_entry(group: CallGroup) -> Entry:
+    tokens = group.tokens
+    if group.answered and tokens.calls_without_cached == group.answered:
+        return "not reported"
+    return count(tokens.cached), percent(tokens.cached / tokens.prompt if tokens.prompt else None)
+
+
+def _request_sentence(calls: pd.DataFrame) -> str:
+    answered = calls[calls["fault"] == ""]
+    failed = len(calls) - len(answered)
+    lost = f"{plural(failed, 'further call')} failed and {'is' if failed == 1 else 'are'} left out"
+    agent = answered[answered["role"] == "agent"]
+    times_s = agent["e2e_s"].dropna().tolist()
+    models = agent["model"].nunique()
+    if not times_s:
+        return f"No request of an agent was answered (n = 0); {lost}."
+    summary = summarize(times_s)
+    over = f"{plural(models, 'agent model')}, " if models > 1 else ""
+    return (
+        f"The agent's requests took {significant(summary.percentiles_s[50])} s at the median and "
+        f"{significant(summary.percentiles_s[99])} s at the 99th percentile ({over}{plural(summary.n, 'request')}, "
+        f"{percent(summary.share_under)} under {SLA_S:g} s); {lost if failed else 'no call failed'}."
+    )
+
+
+def _turn_sentence(turns: pd.DataFrame) -> str:
+    if turns.empty:
+        return "What a customer waits for is not known: no conversation is finished (n = 0)."
+    summary = summarize(turns["turn_s"].tolist())
+    return (
+        f"A customer waited {significant(summary.percentiles_s[50])} s for the agent's next words at the median and "
+        f"{significant(summary.percentiles_s[90])} s at the 90th percentile, tool calls included "
+        f"({plural(summary.n, 'turn')}, {percent(summary.share_under)} under {SLA_S:g} s)."
+    )
 
 
 def _group_json(group: CallGroup) -> dict[str, Any]:
@@ -153,106 +317,18 @@ def _group_json(group: CallGroup) -> dict[str, Any]:
         "simulated": group.simulated,
         "answered": group.answered,
         "where": f"role = {group.role} and {expert}model = {group.model} and fault is empty",
-        "metrics": {
-            timing.metric.column: {
-                **_summary_json(timing.summary),
-                "source": timing.source,
-                "histogram": None if timing.histogram is None else asdict(timing.histogram),
-            }
-            for timing in group.timings
-        },
+        "metrics": {timing.metric.column: _timing_json(timing) | {"source": timing.source} for timing in group.timings},
         "tokens": asdict(group.tokens),
         "faults": dict(group.faults),
     }
 
 
-def _summary_json(summary: LatencySummary) -> dict[str, Any]:
-    percentiles = {f"p{percentile}_s": value for percentile, value in summary.percentiles_s.items()}
-    return {"n": summary.n, **percentiles, "mean_s": summary.mean_s, "share_under_5_s": summary.share_under}
-
-
-def _draw_calls(group: CallGroup) -> ReportFigure:
-    """Draw TTFT, decode, TPOT and E2E of one role, expert and model."""
-    parts = (group.role, group.expert, group.model) if group.expert else (group.role, group.model)
-    safe = (re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") or "model" for part in parts)
-    file_name = f"latency_{'_'.join(safe)}"
-    shown = [(timing, timing.histogram) for timing in map(group.timing, _SHOWN) if timing.histogram is not None]
-    if not shown:
-        return empty_figure(file_name, f"No latency of {group.name}: n = 0.")
-    figure, axes = new_figure(max(6.4, 3.0 * len(shown)), 3.1, 1, len(shown))
-    _set_headroom(axes[0][0], [bars for _, bars in shown])
-    for axis, (timing, bars) in zip(axes[0], shown, strict=True):
-        metric = timing.metric
-        _draw_histogram(axis, bars, timing.summary, metric.scale, series_style(0).color)
-        axis.set_title(f"{metric.name} (n = {count(timing.summary.n)}, {timing.source})", fontsize=10)
-        note = _shade(axis, timing.summary) if metric.column == "e2e_s" else ""
-        axis.set_xlabel(f"{metric.name} [{metric.unit}]{note}")
-    axes[0][0].set_ylabel("calls")
-    values = "; ".join(_description(timing.metric.name, timing.summary) for timing, _ in shown)
-    alt = f"Histograms of {group.name}. {values}."
-    return finish_figure(figure, file_name, alt, title=f"Latency of {group.name}", simulated=group.simulated)
-
-
-def _draw_turns(turns: pd.DataFrame, *, simulated: bool) -> ReportFigure:
-    file_name = "latency_turns"
-    if turns.empty:
-        return empty_figure(file_name, "No turn of a finished conversation: n = 0.")
-    parts = [(str(model), part["turn_s"].tolist()) for model, part in turns.groupby("agent_model")]
-    figure, axes = new_figure(max(6.4, 3.0 * len(parts)), 3.1, 1, len(parts))
-    values = []
-    _set_headroom(axes[0][0], [histogram(times_s) for _, times_s in parts])
-    for index, (axis, (model, times_s)) in enumerate(zip(axes[0], parts, strict=True)):
-        summary = summarize(times_s)
-        _draw_histogram(axis, histogram(times_s), summary, 1.0, series_style(index).color)
-        axis.set_title(f"{short_name(model)} (n = {count(summary.n)})", fontsize=10)
-        axis.set_xlabel(f"turn [s]{_shade(axis, summary)}")
-        values.append(_description(model, summary))
-    axes[0][0].set_ylabel("turns")
-    title = "What a customer waits for: one turn of the agent"
-    alt = f"Histograms of turn times. {'; '.join(values)}."
-    return finish_figure(figure, file_name, alt, title=title, simulated=simulated)
-
-
-def _set_headroom(axis: Axes, histograms: Sequence[Histogram]) -> None:
-    """Leave room above the bars of all panels for the words next to the percentiles."""
-    axis.set_ylim(0, 1.5 * max(max(each.counts) for each in histograms))
-
-
-def _draw_histogram(axis: Axes, bars: Histogram, summary: LatencySummary, scale: float, color: str) -> None:
-    """Draw bars over a logarithmic axis, and p50, p90 and p99 as lines."""
-    edges = [edge * scale for edge in bars.edges_s]
-    axis.stairs(bars.counts, edges, fill=True, color=color, alpha=0.75)
-    axis.stairs(bars.counts, edges, color="#222222", linewidth=0.6)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if edges[-1] / edges[0] < 200:
-        axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    for percentile, style in ((50, "-"), (90, "--"), (99, ":")):
-        value = summary.percentiles_s[percentile] * scale
-        axis.axvline(value, color="#000000", linestyle=style, linewidth=1.2)
-        axis.annotate(
-            f"p{percentile} {significant(value)}",
-            (value, axis.get_ylim()[1]),
-            (-2, -2),
-            textcoords="offset points",
-            fontsize=7.5,
-            rotation=90,
-            va="top",
-            ha="right",
-        )
-
-
-def _shade(axis: Axes, summary: LatencySummary) -> str:
-    """Shade what is over the threshold, where that is in sight, and return the words for it."""
-    low, high = axis.get_xlim()
-    if not low < summary.threshold_s < high:
-        return ""
-    axis.axvspan(summary.threshold_s, high, color="#D55E00", alpha=0.14, linewidth=0)
-    axis.set_xlim(low, high)
-    return f", shaded over {SLA_S:g} s"
-
-
-def _description(name: str, summary: LatencySummary) -> str:
-    p50, p90, p99 = (significant(summary.percentiles_s[percentile]) for percentile in (50, 90, 99))
-    under = percent(summary.share_under)
-    return f"{name}: n = {summary.n}, p50 {p50} s, p90 {p90} s, p99 {p99} s, {under} under {SLA_S:g} s"
+def _timing_json(timing: Timing) -> dict[str, Any]:
+    summary, histogram = timing.summary, timing.histogram
+    return {
+        "n": summary.n,
+        **{f"p{percentile}_s": value for percentile, value in summary.percentiles_s.items()},
+        "mean_s": summary.mean_s,
+        "share_under_5_s": summary.share_under,
+        "histogram": None if histogram is None else asdict(histogram),
+    }

@@ -1,4 +1,4 @@
-"""The report on scores and its figures: what `30_pass_k.ipynb` shows, one property a cell."""
+"""The report on scores: what `30_pass_k.ipynb` shows, one property a cell."""
 
 from __future__ import annotations
 
@@ -7,35 +7,59 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.report.base import Report
+from tautools.records import Outcome
+from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
-from tautools.report.figures import empty_figure, finish_figure, new_figure, series_style
-from tautools.report.formatting import share
+from tautools.report.figures import draw_scores
+from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, share
 from tautools.report.frames import conversation_frame
-from tautools.report.pass_tables import (
-    cause_table,
+from tautools.report.scores import (
+    PASS_AT,
+    PASS_HAT,
     causes_of,
+    find_null_baseline,
     judging_notes,
-    outcome_table,
-    pass_at_table,
-    pass_hat_table,
-    pass_summary,
-    source_table,
-    spread_table,
+    score_cell,
+    task_counts,
 )
-from tautools.report.scores import NullBaselines, score_cell, task_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from matplotlib.axes import Axes
 
-    from tautools.report.figures import ReportFigure, SeriesStyle
-    from tautools.report.formatting import Summary, Table
-    from tautools.report.scores import CellScore, Estimate
+    from tautools.report.figures import ReportFigure
+    from tautools.report.scores import CellCauses, CellScore, Estimate, ScoreMetric
 
-_BASELINE_STYLE: dict[str, Any] = {"color": "#777777", "linestyle": (0, (1, 2))}
+_EMPTY = "n = 0: no conversation is finished."
+_CAUSES = ("database", "information", "environment", "actions", "end")
+_CAUSES_NOTE = (
+    "A conversation may have several causes: the database is not as the reference leaves it, information was not "
+    "given, an assertion about the environment does not hold, a required action was not made, or a limit ended it. "
+    "The last column names the action that was missed most often; actions that only read are left out. "
+    "`tautools failures` explains each conversation, `tautools show` shows one in full."
+)
+_NESTED_NOTE = (
+    "Cells that differ only in num_trials are views on one pool of trials: they are nested in the largest one, never "
+    "independent of it."
+)
+_CONVENTIONS_NOTE = (
+    "Upper figure: pending conversations and user_errors are left out, each task counts with its own number of trials, "
+    "k goes up to the smallest. Below it the 95 % interval over tasks, then `v1`: the same by tau-bench v1's "
+    "convention, in which every fault and every missing trial is a failure."
+)
+_BASELINE_NOTE = "do nothing: what an agent that does nothing scores on the scored tasks; it is the same for every k."
+_OUTCOMES_NOTE = (
+    "planned = the outcomes + pending. A user_error remains after its repeats and carries no reward. infra faults and "
+    "user model repeats are attempts that ended without a result; their conversations are pending again."
+)
+_SPREAD_NOTE = (
+    "ICC is the share of the variance that lies between tasks; a task with several trials flips when some of "
+    "them passed and others did not. A dash: too few tasks or trials to tell."
+)
+_SOURCES_NOTE = (
+    "Every figure of a cell is computed from the rows of ledger/*.jsonl in its folder with a trial below trials."
+)
 
 
 @dataclass(frozen=True)
@@ -52,45 +76,100 @@ class PassReport(Report):
         """Whether a simulated model had a part in any cell."""
         return any(each.cell.simulated for each in self.scores)
 
+    @cached_property
+    def _widest(self) -> list[CellScore]:
+        """Those that are not nested."""
+        return [each for each in self.scores if each.nested_in is None]
+
     @property
     def summary(self) -> Summary:
         """Two sentences: which setting scores best, and what the figures rest on."""
-        return pass_summary(self.scores, str(self.workspace))
-
-    @property
-    def pass_hat_k(self) -> Table:
-        """pass^k for every cell, both conventions, with coverage and null baseline."""
-        return pass_hat_table(self.scores, self.awaiting_judge)
+        if not self._widest:
+            return Summary(f"There are no results under {self.workspace}/results.", NOTHING_NEXT)
+        coverage = _coverage_sentence(self._widest, len(self.scores))
+        return Summary(_best_sentence(self._widest), coverage, self.simulated)
 
     @cached_property
     def awaiting_judge(self) -> list[str]:
         """What tasks assert in natural language and nobody judged, a sentence for each env."""
-        return judging_notes([each.cell for each in self.scores if each.nested_in is None])
+        return judging_notes([each.cell for each in self._widest])
+
+    @property
+    def pass_hat_k(self) -> Table:
+        """pass^k for every cell, both conventions, with coverage and null baseline."""
+        return _score_table(self.scores, PASS_HAT, _CONVENTIONS_NOTE, self.awaiting_judge)
 
     @property
     def pass_at_k(self) -> Table:
         """pass@k for every cell, with coverage and null baseline."""
-        return pass_at_table(self.scores)
+        return _score_table(self.scores, PASS_AT, "Below each figure its 95 % interval over tasks.")
 
     @property
     def outcomes(self) -> Table:
         """How conversations ended, what is pending, what was lost."""
-        return outcome_table(self.scores)
+        always = {Outcome.PASSED, Outcome.FAILED}
+        kinds = [kind for kind in Outcome if kind in always or any(each.outcomes.get(kind) for each in self.scores)]
+        never = [kind.value for kind in Outcome if kind not in kinds and kind is not Outcome.INFRA]
+        rows = [
+            _head(each)
+            | {"trials": count(each.cell.num_trials), "planned": count(each.cell.planned)}
+            | {kind.value: count(each.outcomes.get(kind, 0)) for kind in kinds}
+            | {
+                "pending": count(each.cell.pending),
+                "infra faults": count(each.infra_faults),
+                "user model repeats": count(each.user_errors),
+            }
+            for each in self.scores
+        ]
+        notes = [_OUTCOMES_NOTE, *([f"Never occurred: {', '.join(never)}."] if never else [])]
+        return Table("Outcomes, pending conversations, faults", rows, notes, _EMPTY)
 
     @cached_property
     def causes(self) -> Table:
-        """Why conversations did not pass."""
-        return cause_table(self.scores, [causes_of(each.cell) for each in self.scores])
+        """Why conversations did not pass, one row for each cell that is not nested."""
+        rows = [
+            _head(each)
+            | {"scored": count(each.scored), "not passed": count(causes.failed)}
+            | {cause: "–" if causes.unknown else count(causes.by_cause[cause]) for cause in _CAUSES}
+            | {"action missed most often": _missed_action(causes)}
+            for each, causes in ((each, causes_of(each.cell)) for each in self._widest)
+        ]
+        return Table("Why conversations did not pass", rows, [_CAUSES_NOTE], _EMPTY)
 
     @property
     def steadiness(self) -> Table:
         """Standard error over tasks, intraclass correlation, tasks that flip."""
-        return spread_table(self.scores)
+        rows = [
+            _head(each)
+            | {
+                "tasks": count(len(each.tasks)),
+                "scored": count(each.scored),
+                "standard error of pass^1": share(each.spread.clustered_se),
+                "ICC": share(each.spread.icc),
+                "tasks that flip": percent(each.spread.flips),
+            }
+            for each in self._widest
+            if each.spread is not None
+        ]
+        return Table("Standard error, correlation and flips of pass^1", rows, [_SPREAD_NOTE], _EMPTY)
 
     @property
     def sources(self) -> Table:
         """Where each cell's figures come from."""
-        return source_table(self.scores)
+        settings = [each.cell.setting for each in self.scores]
+        rows = [
+            _head(each)
+            | {
+                "trials": count(each.cell.num_trials),
+                "setting": each.cell.setting_id,
+                "user model": setting.user.model,
+                "benchmark": f"{setting.source} {setting.source_version}, {setting.protocol}, {setting.reward_basis}",
+                "plan": each.cell.plan,
+                "folder": each.cell.short_path,
+            }
+            for each, setting in zip(self.scores, settings, strict=True)
+        ]
+        return Table("Settings and folders", rows, [_SOURCES_NOTE], _EMPTY)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -100,12 +179,12 @@ class PassReport(Report):
     @cached_property
     def pass_hat_figure(self) -> ReportFigure:
         """pass^k against k, with its intervals and the null baseline."""
-        return _draw(self.scores, lambda score: score.pass_hat, "pass_hat_k", "pass^k", "all of k trials pass")
+        return draw_scores(self._widest, PASS_HAT)
 
     @cached_property
     def pass_at_figure(self) -> ReportFigure:
         """pass@k against k, with its intervals and the null baseline."""
-        return _draw(self.scores, lambda score: score.pass_at, "pass_at_k", "pass@k", "at least one of k trials passes")
+        return draw_scores(self._widest, PASS_AT)
 
     @property
     def figures(self) -> Sequence[ReportFigure]:
@@ -132,6 +211,12 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
     sweep : str
         Name or path of a sweep file; empty for everything under `results/`.
 
+    Returns
+    -------
+    PassReport
+        Its summary, tables and figures as properties, `save` to write them. pass^k and pass@k are means over tasks, by
+        the formulas and sources of `tautools.stats.pass_k`.
+
     Raises
     ------
     ParamsError, BenchError, RunError
@@ -145,80 +230,114 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
     names = list(plain.values())
     # Settings that differ in anything else get their id behind the name.
     labels = {key: name if names.count(name) == 1 else f"{name} [{key[:8]}]" for key, name in plain.items()}
-    baselines = NullBaselines()
+    rewards: dict[tuple[str, ...], Mapping[str, float] | str] = {}
     scores = (
         score_cell(
             cell,
             label=labels[cell.setting_id],
             nested_in=widest[cell.setting_id] if cell.num_trials < widest[cell.setting_id] else None,
-            baseline=baselines.of(cell.results, list(task_counts(cell)) or cell.tasks),
+            baseline=find_null_baseline(cell.results, list(task_counts(cell)) or cell.tasks, rewards),
         )
         for cell in cells
     )
     return PassReport(Path(workspace), sweep, tuple(scores))
 
 
-def _draw(
-    scores: Sequence[CellScore],
-    of: Callable[[CellScore], Sequence[Estimate]],
-    file_name: str,
-    metric: str,
-    meaning: str,
-) -> ReportFigure:
-    """Draw one panel for each env and strategy, one line for each model."""
-    shown = [score for score in scores if score.nested_in is None and of(score)]
-    if not shown:
-        return empty_figure(file_name, f"No figure of {metric}: n = 0.")
-    envs = list(dict.fromkeys(_panel_of(score)[0] for score in shown))
-    strategies = list(dict.fromkeys(_panel_of(score)[1] for score in shown))
-    series = {score.label: _series_name(score, shown) for score in shown}
-    styles = {name: series_style(index) for index, name in enumerate(dict.fromkeys(series.values()))}
-    figure, axes = new_figure(max(6.4, 3.3 * len(strategies)), 2.6 * len(envs) + 1.0, len(envs), len(strategies))
-    most = max(len(of(score)) for score in shown)
-    for row, env in zip(axes, envs, strict=True):
-        for axis, strategy in zip(row, strategies, strict=True):
-            here = [score for score in shown if _panel_of(score) == (env, strategy)]
-            _draw_panel(axis, [(score, of(score), styles[series[score.label]]) for score in here])
-            axis.set(title=f"{env}, {strategy}", xticks=range(1, most + 1), xlim=(0.5, most + 0.5))
-            axis.title.set_fontsize(10)
-        row[0].set_ylabel(f"{metric} (share of tasks)")
-    for axis in axes[-1]:
-        axis.set_xlabel("k (trials)")
-    handles = [axes[0][0].plot([], [], **style._asdict(), label=name)[0] for name, style in styles.items()]
-    handles += axes[0][0].plot([], [], **_BASELINE_STYLE, label="do nothing")
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    values = (f"{score.label}: {', '.join(share(each.value) for each in of(score))}" for score in shown[:8])
-    more = f"; and {len(shown) - 8} more settings" if len(shown) > 8 else ""
-    alt = f"{metric} for k = 1, 2, … with 95 % intervals. {'; '.join(values)}{more}."
-    simulated = any(score.cell.simulated for score in shown)
-    return finish_figure(figure, file_name, alt, title=f"{metric}: {meaning}", simulated=simulated)
+def _score_table(scores: Sequence[CellScore], metric: ScoreMetric, first_note: str, notes: Sequence[str] = ()) -> Table:
+    """Return a metric for every cell: value, interval, and for pass^k v1's convention below it."""
+    ks = range(1, max((score.cell.num_trials for score in scores), default=0) + 1)
+    rows = []
+    for score in scores:
+        v1 = [f"v1 {share(value)}" for value in score.v1] if metric is PASS_HAT else []
+        entries: dict[str, Entry] = {
+            f"{metric.name}{k}": (*_estimate_entry(score, metric.of(score), k), *v1[k - 1 : k]) for k in ks
+        }
+        rows.append(_head(score) | _basis(score) | entries)
+    needed = {
+        "† fewer than ten tasks differ from the rest: Wilson's interval over tasks, no bootstrap.": any(
+            each.interval.method == "wilson" for score in scores for each in metric.of(score)
+        ),
+        "– : some task of the cell has fewer scored trials than k.": any(
+            len(metric.of(score)) < score.cell.num_trials for score in scores
+        ),
+        _NESTED_NOTE: any(score.nested_in for score in scores),
+    }
+    marks = [note for note, is_needed in needed.items() if is_needed]
+    title = f"{metric.name}k: {metric.meaning}"
+    return Table(title, rows, [first_note, _BASELINE_NOTE, *marks, *notes], _EMPTY)
 
 
-def _draw_panel(axis: Axes, lines: Sequence[tuple[CellScore, Sequence[Estimate], SeriesStyle]]) -> None:
-    for index, (_, estimates, style) in enumerate(lines):
-        below = [each.value - each.interval.low for each in estimates]
-        above = [each.interval.high - each.value for each in estimates]
-        # Lines of several models lie side by side, so that no interval hides another.
-        shift = (index - (len(lines) - 1) / 2) * 0.08
-        ks = [each.k + shift for each in estimates]
-        values = [each.value for each in estimates]
-        axis.errorbar(ks, values, yerr=[below, above], **style._asdict(), capsize=3, linewidth=1.6, markersize=6)
-    for baseline in {score.null_baseline.value for score, _, _ in lines}:
-        if baseline is not None:
-            axis.axhline(baseline, **_BASELINE_STYLE, linewidth=1.5)
-    if not lines:
-        axis.text(0.5, 0.5, "n = 0", transform=axis.transAxes, ha="center", color="#555555")
-    axis.set_ylim(-0.03, 1.03)
+def _head(score: CellScore) -> dict[str, Entry]:
+    cell = score.cell
+    return {"env": cell.setting.env, "strategy": cell.setting.strategy.value, "model": (cell.model, *cell.marks)}
 
 
-def _series_name(score: CellScore, shown: Sequence[CellScore]) -> str:
-    """Return the model's name, with the setting's id where one panel has two settings of one model."""
-    same = {s.cell.setting_id for s in shown if s.cell.model == score.cell.model and _panel_of(s) == _panel_of(score)}
-    return f"{score.cell.model} [{score.cell.setting_id[:8]}]" if len(same) > 1 else score.cell.model
+def _basis(score: CellScore) -> dict[str, Entry]:
+    cell, baseline = score.cell, score.null_baseline
+    finished = f"{count(len(cell.rows))}/{count(cell.planned)}"
+    return {
+        "trials": (count(cell.num_trials), f"nested in {score.nested_in}" if score.nested_in else ""),
+        "finished": (finished, percent(len(cell.rows) / cell.planned if cell.planned else None)),
+        "tasks scored": f"{count(len(score.tasks))}/{count(len(cell.tasks))}",
+        "do nothing": share(baseline.value) if baseline.value is not None else ("not known", baseline.reason),
+    }
 
 
-def _panel_of(score: CellScore) -> tuple[str, str]:
-    return score.cell.setting.env, score.cell.setting.strategy.value
+def _estimate_entry(score: CellScore, estimates: Sequence[Estimate], k: int) -> tuple[str, ...]:
+    if k > len(estimates):
+        return ("–" if k <= score.cell.num_trials else "",)
+    value, interval = estimates[k - 1].value, estimates[k - 1].interval
+    mark = " †" if interval.method == "wilson" else ""
+    return share(value), f"{share(interval.low)} to {share(interval.high)}{mark}"
+
+
+def _missed_action(causes: CellCauses) -> Entry:
+    if causes.unknown:
+        return "not known", causes.unknown
+    if causes.action is None:
+        return ""
+    name, status, number = causes.action
+    return name, f"{status} in {number}"
+
+
+def _best_sentence(widest: Sequence[CellScore]) -> str:
+    ranked = sorted((score for score in widest if score.pass_hat), key=lambda score: -score.pass_hat[0].value)
+    if not ranked:
+        return f"None of {plural(len(widest), 'setting')} has a scored conversation yet, so there is no score (n = 0)."
+    top = ranked[0]
+    value, limits = top.pass_hat[0].value, top.pass_hat[0].interval
+    tied = sum(score.pass_hat[0].value == value for score in ranked) - 1
+    rank = f"shares the highest pass^1 with {plural(tied, 'other')}," if tied else "has the highest pass^1,"
+    several = len(widest) > 1
+    start = f"Of {plural(len(widest), 'setting')}, {top.label} {rank}" if several else f"{top.label} has a pass^1 of"
+    baseline = (
+        "what doing nothing scores is not known"
+        if top.null_baseline.value is None
+        else f"doing nothing scores {share(top.null_baseline.value)} on these tasks"
+    )
+    return (
+        f"{start} {share(value)} (95 % interval {share(limits.low)} to {share(limits.high)}; "
+        f"{plural(len(top.tasks), 'task')}, {plural(top.scored, 'scored conversation')}); {baseline}."
+    )
+
+
+def _coverage_sentence(widest: Sequence[CellScore], cells: int) -> str:
+    planned = sum(score.cell.planned for score in widest)
+    done = sum(len(score.cell.rows) for score in widest)
+    lost = sum(score.infra_faults for score in widest)
+    pending = planned - done
+    nested = f" ({plural(cells, 'cell')}, nested ones counted once)" if cells > len(widest) else ""
+    rest = f"{count(pending)} {'is' if pending == 1 else 'are'} still pending" if pending else "nothing is pending"
+    faults = (
+        f"{plural(lost, 'attempt')} {'was' if lost == 1 else 'were'} lost to the infrastructure, "
+        "none of them scored as a failure"
+        if lost
+        else "no conversation was lost to the infrastructure"
+    )
+    return (
+        f"{count(done)} of {plural(planned, 'planned conversation')} {'is' if done == 1 else 'are'} finished{nested}, "
+        f"{percent(done / planned if planned else None)}, and {rest}; {faults}."
+    )
 
 
 def _cell_json(score: CellScore) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Scores of one cell: pass^k and pass@k with intervals under both conventions, and the null baseline beside them."""
+"""Scores of one cell under both conventions, its null baseline, and why its conversations did not pass."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
+from tautools.run.failures import count_missed, failures_of
+from tautools.run.judging import folder_judging_note
 from tautools.stats import (
     TaskCounts,
     intervals,
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from tautools.stats import Interval, Spread
 
 
+_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_", "think")
+
+
 @dataclass(frozen=True, slots=True)
 class NullBaseline:
     """What an agent that does nothing scores on the same tasks, or why that is unknown."""
@@ -40,32 +45,25 @@ class NullBaseline:
     """Why there is no value."""
 
 
-class NullBaselines:
-    """Computes null baselines, each env once for a report."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], Mapping[str, float] | str] = {}
-
-    def of(self, results: SettingFolder, tasks: Sequence[str]) -> NullBaseline:
-        """Return the baseline of `tasks` under a setting's bench, env and split, from where its results were loaded."""
-        rewards = self._rewards(results)
-        if isinstance(rewards, str):
-            return NullBaseline(None, len(tasks), rewards)
-        unknown = [task for task in tasks if task not in rewards]
-        if unknown or not tasks:
-            reason = f"{results.setting.env} has no task {unknown[0]}" if unknown else "no task is planned"
-            return NullBaseline(None, len(tasks), reason)
-        return NullBaseline(sum(rewards[task] for task in tasks) / len(tasks), len(tasks))
-
-    def _rewards(self, results: SettingFolder) -> Mapping[str, float] | str:
-        setting = results.setting
-        key = (setting.bench, setting.source, setting.env, setting.split, str(results.provenance.get("benchmark")))
-        if key not in self._known:
-            try:
-                self._known[key] = null_baseline(results.domain)
-            except TautoolsError as error:  # the results can be read without the benchmark they came from
-                self._known[key] = error.problem
-        return self._known[key]
+def find_null_baseline(
+    results: SettingFolder, tasks: Sequence[str], known: dict[tuple[str, ...], Mapping[str, float] | str]
+) -> NullBaseline:
+    """Return the baseline of `tasks` on the benchmark that results were made with; `known` keeps rewards by env."""
+    setting = results.setting
+    key = (setting.bench, setting.source, setting.env, setting.split, str(results.provenance.get("benchmark")))
+    if key not in known:
+        try:
+            known[key] = null_baseline(results.domain)
+        except TautoolsError as error:  # the results can be read without the benchmark they came from
+            known[key] = error.problem
+    rewards = known[key]
+    if isinstance(rewards, str):
+        return NullBaseline(None, len(tasks), rewards)
+    unknown = [task for task in tasks if task not in rewards]
+    if unknown or not tasks:
+        reason = f"{setting.env} has no task {unknown[0]}" if unknown else "no task is planned"
+        return NullBaseline(None, len(tasks), reason)
+    return NullBaseline(sum(rewards[task] for task in tasks) / len(tasks), len(tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,15 @@ class Estimate:
     k: int
     value: float
     interval: Interval
+
+
+class ScoreMetric(NamedTuple):
+    """One of the two figures that are told of every cell."""
+
+    name: str
+    meaning: str
+    file_name: str
+    of: Callable[[CellScore], Sequence[Estimate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,10 @@ class CellScore:
     def scored(self) -> int:
         """Conversations that carry a reward."""
         return sum(task.trials for task in self.tasks.values())
+
+
+PASS_HAT = ScoreMetric("pass^", "all of k trials pass", "pass_hat_k", lambda score: score.pass_hat)
+PASS_AT = ScoreMetric("pass@", "at least one of k trials passes", "pass_at_k", lambda score: score.pass_at)
 
 
 def score_cell(
@@ -175,3 +186,41 @@ def _v1(cell: ReportCell) -> tuple[list[TaskCounts], int]:
     passed.update(row.task_id for row in cell.rows if row.outcome is Outcome.PASSED)
     trials = len({trial for _, trial in pairs})
     return v1_counts(list(passed.values()), trials), trials
+
+
+@dataclass(frozen=True, slots=True)
+class CellCauses:
+    """Why conversations of one cell did not pass."""
+
+    failed: int
+    by_cause: Counter[str]
+    action: tuple[str, str, int] | None = None
+    """The reference action that was missed most often, how, and how often; None when none was missed."""
+    unknown: str = ""
+    """Why the causes are not known."""
+
+
+def causes_of(cell: ReportCell) -> CellCauses:
+    """Count why the conversations of a cell did not pass, from replays on the benchmark's own tools."""
+    failed = sum(row.outcome.scored and row.reward != 1 for row in cell.rows)
+    if not failed:
+        return CellCauses(0, Counter())
+    mine = {(row.task_id, row.trial) for row in cell.rows}
+    try:
+        failures = [each for each in failures_of(cell.results) if (each.row.task_id, each.row.trial) in mine]
+    except TautoolsError as error:  # the results can be read without the benchmark they came from
+        return CellCauses(failed, Counter(), unknown=error.problem)
+    missed = {key: number for key, number in count_missed(failures).items() if not key[0].startswith(_READ_PREFIXES)}
+    most = max(missed.items(), key=lambda item: (item[1], item[0]), default=None)
+    by_cause = Counter(cause for each in failures for cause in each.causes)
+    return CellCauses(failed, by_cause, None if most is None else (*most[0], most[1]))
+
+
+def judging_notes(cells: Sequence[ReportCell]) -> list[str]:
+    """Return one sentence for each env, and cells of it that differ, in which natural language was not judged."""
+    notes = {
+        f"{cell.setting.env}: {note}.": None
+        for cell in cells
+        if cell.results.exists and (note := folder_judging_note(cell.results, cell.tasks))
+    }
+    return list(notes)

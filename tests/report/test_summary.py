@@ -9,8 +9,8 @@ from fixed_results import USER
 
 from tautools.records import CommitRow, ConversationLocation, Event, ModelConfig, Outcome, Setting, Strategy
 from tautools.report.cells import ReportCell
-from tautools.report.formatting import count, percent, plural, share, significant
-from tautools.report.pass_tables import pass_summary
+from tautools.report.formatting import Summary, count, percent, plural, share, significant
+from tautools.report.pass_k import PassReport
 from tautools.report.scores import CellScore, NullBaseline, score_cell
 from tautools.run import SettingFolder
 
@@ -50,8 +50,12 @@ def _score(
     return score_cell(cell, label=model, nested_in=None, baseline=NullBaseline(baseline, len(tasks)))
 
 
+def _summary(scores: list[CellScore], workspace: str = "w") -> Summary:
+    return PassReport(Path(workspace), "", tuple(scores)).summary
+
+
 def test_one_setting_is_not_called_the_highest_of_several() -> None:
-    summary = pass_summary([_score("A", [True] * 12 + [False] * 12)], "w")
+    summary = _summary([_score("A", [True] * 12 + [False] * 12)])
     assert summary.first == (
         "A has a pass^1 of 0.500 (95 % interval 0.292 to 0.708; 24 tasks, 24 scored conversations); "
         "doing nothing scores 0.100 on these tasks."
@@ -64,13 +68,13 @@ def test_one_setting_is_not_called_the_highest_of_several() -> None:
 
 def test_the_best_of_several_is_named_and_a_tie_is_called_a_tie() -> None:
     worse, better = _score("A", [True, False]), _score("B", [True, True])
-    assert pass_summary([worse, better], "w").first.startswith("Of 2 settings, B has the highest pass^1, 1.000 (")
-    tied = pass_summary([worse, _score("C", [False, True])], "w").first
+    assert _summary([worse, better]).first.startswith("Of 2 settings, B has the highest pass^1, 1.000 (")
+    tied = _summary([worse, _score("C", [False, True])]).first
     assert tied.startswith("Of 2 settings, A shares the highest pass^1 with 1 other, 0.500 (")
 
 
 def test_the_summary_counts_what_is_pending_and_what_was_lost() -> None:
-    summary = pass_summary([_score("A", [True], pending=1, faults=1)], "w")
+    summary = _summary([_score("A", [True], pending=1, faults=1)])
     assert summary.second == (
         "1 of 2 planned conversations is finished, 50.0 %, and 1 is still pending; "
         "1 attempt was lost to the infrastructure, none of them scored as a failure."
@@ -78,16 +82,14 @@ def test_the_summary_counts_what_is_pending_and_what_was_lost() -> None:
 
 
 def test_a_null_baseline_that_is_not_known_is_not_given() -> None:
-    assert pass_summary([_score("A", [True], baseline=None)], "w").first.endswith(
-        "; what doing nothing scores is not known."
-    )
+    assert _summary([_score("A", [True], baseline=None)]).first.endswith("; what doing nothing scores is not known.")
 
 
 def test_no_scored_conversation_and_no_results_at_all_are_two_different_things() -> None:
-    assert pass_summary([_score("A", [], pending=2)], "w").first == (
+    assert _summary([_score("A", [], pending=2)]).first == (
         "None of 1 setting has a scored conversation yet, so there is no score (n = 0)."
     )
-    nothing = pass_summary([], "here")
+    nothing = _summary([], "here")
     assert nothing.first == "There are no results under here/results."
     assert nothing.second.startswith("Next: ")
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from tautools.report.figures import FigureList, empty_figure
-from tautools.report.formatting import Column, Table
+from tautools.report.formatting import Table
 
 TABLE = Table(
     "Scores",
-    (Column("model", number=False), Column("pass^1")),
-    (("<b>M</b>", ("0.5", "0.2 to 0.8")), ("a|b", "–")),
+    [{"model": "<b>M</b>", "pass^1": ("0.5", "0.2 to 0.8")}, {"model": "a|b", "pass^1": "–"}],
     ("A note & more.",),
 )
 
@@ -50,7 +49,7 @@ def test_a_pipe_does_not_break_a_markdown_table() -> None:
 
 
 def test_a_table_without_rows_says_n_0() -> None:
-    empty = Table("Scores", TABLE.columns, (), TABLE.notes)
+    empty = Table("Scores", [], TABLE.notes)
     for shown in (repr(empty), empty._repr_html_(), empty.to_markdown()):
         assert "n = 0" in shown
 
