@@ -16,6 +16,7 @@ from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
 from tautools.importers.plan import plan_import
 from tautools.importers.rows import RowStatus, SourceFacts, SourceFile, part, read_loosely, unzipped
+from tautools.params import RUN_OPTIONS
 from tautools.records import Event
 from tautools.run.exporters import write_view
 from tautools.run.folder import claim_folder
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".eval")
 _ZIP = b"PK\x03\x04"
+_USUAL = {"bench": "tau2", "user_strategy": "llm", "agent.provider": "openai", "user.provider": "openai"}
+"""What a command does not repeat."""
 _INSPECT = {"eval", "status", "version"}
 _KNOWN_FORMATS = (
     "tau-bench (a list of task_id, reward, info, traj, trial), tau2-bench (info, simulations; one file or a folder), "
@@ -122,7 +125,7 @@ def _read_file(path: Path) -> SourceFile:
     if tau_bench.is_rows(rows):
         return tau_bench.read_rows(path, sha256, rows, notes)
     if not data.strip() or value == []:
-        return SourceFile(path, sha256, "empty", SourceFacts("", "", ""), (), [*notes, "empty"])
+        return SourceFile(path, sha256, "empty", SourceFacts(), (), [*notes, "empty"])
     raise _unknown_format(path, value, notes)
 
 
@@ -328,23 +331,17 @@ def _group_lines(group: ImportGroup, *, dry_run: bool) -> Iterator[str]:
 
 def _run_line(group: ImportGroup) -> str | None:
     """Return the command that completes a setting; None for one of our own, whose flags are not known."""
-    setting, run = group.setting, group.run
-    if run is None:
+    if group.run is None:
         return None
-    flags: dict[str, Any] = {
-        "--bench": run.bench if run.bench != "tau2" else None,
-        "--source": setting.source if setting.source.startswith(IMPORTED_PREFIX) else run.source,
-        "--path": run.path,
-        "--env": setting.env,
-        "--split": run.tasks.split,
-        "--strategy": setting.strategy.value,
-        "--user-strategy": None if setting.user_strategy.value == "llm" else setting.user_strategy.value,
-    }
-    for prefix, role in (("--", run.agent), ("--user-", run.user)):
-        flags |= {f"{prefix}{name}": getattr(role, name) for name in ("model", "server", "temperature")}
-    flags["--num-trials"] = group.num_trials
-    words = [word for name, value in flags.items() if value is not None for word in (name, f"{value}")]
-    for part_name, role in (("agent", run.agent), ("user", run.user)):
-        rest = role.sampling.model_dump(exclude_defaults=True, exclude={"temperature"})
-        words += [word for name, value in rest.items() for word in ("--set", f"{part_name}.{name}={json.dumps(value)}")]
+    source = group.setting.source if group.setting.source.startswith(IMPORTED_PREFIX) else group.flags.get("source")
+    flags = {**group.flags, "source": source, "num_trials": group.num_trials}
+    words: list[str] = []
+    for name, option in RUN_OPTIONS.items():
+        value = flags.pop(name, None)
+        if isinstance(value, dict):
+            words += [word for expert, server in value.items() for word in (option, f"{expert}={server}")]
+        elif value is not None and value != _USUAL.get(name):
+            words += [option, str(value)]
+    changes = [f"{name}={json.dumps(value)}" for name, value in flags.items()]
+    words += [word for change in (*changes, *group.overrides) for word in ("--set", change)]
     return shlex.join(["tautools", "run", *words])

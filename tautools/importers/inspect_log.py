@@ -17,8 +17,8 @@ from tautools.importers.rows import (
     SourceFacts,
     SourceFile,
     SourceRow,
+    model_params,
     outcome_of_reward,
-    parse_model,
     row_times,
     tau2_reference,
     tool_call,
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ChatMessage
 
-    from tautools.records import ModelConfig
-
 
 _STOP_WORDS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 _LETTERS = {"C": 1.0, "I": 0.0}
 _TASK = "tau2_"
-_PROVIDERS = {"openai-api", "vllm", "wire", "mockllm", "hf", "sglang"}
+_PROVIDERS = ("openai/", "hosted_vllm/", "openai-api/", "vllm/", "wire/", "mockllm/", "hf/", "sglang/")
+"""What inspect writes before a model's own name; one of them may be the reader's own."""
 
 
 def read_log(path: Path, sha256: str) -> SourceFile:
@@ -51,7 +50,7 @@ def read_log(path: Path, sha256: str) -> SourceFile:
     """
     log = _open_log(path)
     facts = _log_facts(log)
-    rows = [_read_sample(index, sample, facts.env or "") for index, sample in enumerate(log.samples or ())]
+    rows = [_read_sample(index, sample, facts.params["env"]) for index, sample in enumerate(log.samples or ())]
     notes = [] if log.status == "success" else [f"inspect's status of it is {log.status}"]
     return SourceFile(path, sha256, "inspect", facts, rows, notes)
 
@@ -79,21 +78,21 @@ def _open_log(path: Path) -> EvalLog:
 def _log_facts(log: EvalLog) -> SourceFacts:
     task = log.eval
     own = task.model_generate_config.temperature
-    agent = _inspect_model(task.model, {"temperature": log.plan.config.temperature if own is None else own})
+    asked = (task.model, {"temperature": log.plan.config.temperature if own is None else own})
     user = (task.model_roles or {}).get("user")
+    heard = (user.model, {"temperature": user.config.temperature}) if user else asked
+    params = {"bench": "tau2", "tasks.split": "base", "strategy": Strategy.FC.value}
     return SourceFacts(
-        bench="tau2",
         harness="inspect-evals",
         protocol="inspect-tau2",
         source_version=str(task.packages.get("inspect_evals") or "unknown"),
         reward_basis="DB+COMMUNICATE",
-        env=task.task.rsplit("/", 1)[-1].removeprefix(_TASK),
-        split="base",
-        strategy=Strategy.FC,
-        agent=agent,
-        user=_inspect_model(user.model, {"temperature": user.config.temperature}) if user else agent,
         num_trials=task.config.epochs or 1,
         seed=task.model_generate_config.seed,
+        params=params
+        | {"env": task.task.rsplit("/", 1)[-1].removeprefix(_TASK)}
+        | model_params("agent", *asked, prefixes=_PROVIDERS)
+        | model_params("user", *heard, prefixes=_PROVIDERS),
     )
 
 
@@ -129,13 +128,6 @@ def _read_sample(index: int, sample: EvalSample, env: str) -> SourceRow:
         error="" if stopped else f"ended by a limit: {limit}",
         **row_times(sample.started_at, sample.completed_at),
     )
-
-
-def _inspect_model(model: str, settings: Mapping[str, Any]) -> ModelConfig | None:
-    """Return a model by its own name: inspect writes its provider, which may be one of the reader's own, before it."""
-    known = parse_model(model, settings)
-    provider, _, name = known.model.partition("/") if known and known.provider == "openai" else ("", "", "")
-    return known.model_copy(update={"model": name}) if known and name and provider in _PROVIDERS else known
 
 
 def _agent_messages(sample: EvalSample) -> Sequence[ChatMessage]:

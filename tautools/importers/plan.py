@@ -63,6 +63,9 @@ class ImportGroup:
     """The benchmark's tasks; None when it is not installed."""
     unchecked_reason: str = ""
     """Why task ids could not be checked."""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Of `run`, by dotted name, as the files and the person gave them."""
+    overrides: Sequence[str] = ()
     folder: Path = field(default_factory=Path)
     num_trials: int = 1
     kept: dict[tuple[str, int], tuple[Conversation, dict[str, int]]] = field(default_factory=dict)
@@ -157,7 +160,7 @@ def _rows_by_env(file: SourceFile, request: ImportRequest) -> dict[str | None, l
     """Return the rows by env; under None those of another env than asked for and those that cannot be read."""
     asked = request.flags.get("env")
     envs = {row.env for row in file.rows if row.env}
-    only = asked or file.facts.env or (envs.pop() if len(envs) == 1 else "")
+    only = asked or file.facts.params.get("env") or (envs.pop() if len(envs) == 1 else "")
     by_env: dict[str | None, list[SourceRow]] = {}
     for row in file.rows:
         env = row.env or only
@@ -237,13 +240,17 @@ def _resolve_setting(file: SourceFile, env: str, request: ImportRequest, *, simu
     """Return an empty group with the setting of a file's rows of one env; nothing is guessed."""
     if (own := _own_setting(file, request.workspace)) is not None:
         return ImportGroup(own, None, *_find_domain(own.ref))
-    run = _run_of(file, env, request)
+    flags = _flags_of(file, env, request)
+    run = resolve_run(flags, workspace=request.workspace, overrides=request.overrides).params
+    domain: Domain | None
     if request.comparable:
-        return _comparable_group(run, request.workspace, simulated=simulated)
-    imported = run.ref.source.startswith(IMPORTED_PREFIX)
-    domain, reason = _find_domain(run.ref._replace(source="") if imported else run.ref)
-    setting = _imported_setting(file.facts, run, domain, request.workspace, simulated=simulated)
-    return ImportGroup(setting, run, domain, reason)
+        setting, domain = _comparable_setting(run, request.workspace, simulated=simulated)
+        reason = ""
+    else:
+        imported = run.ref.source.startswith(IMPORTED_PREFIX)
+        domain, reason = _find_domain(run.ref._replace(source="") if imported else run.ref)
+        setting = _imported_setting(file.facts, run, domain, request.workspace, simulated=simulated)
+    return ImportGroup(setting, run, domain, reason, flags, request.overrides)
 
 
 def _own_setting(file: SourceFile, workspace: Path) -> Setting | None:
@@ -255,8 +262,10 @@ def _own_setting(file: SourceFile, workspace: Path) -> Setting | None:
     return next(known, None)
 
 
-def _run_of(file: SourceFile, env: str, request: ImportRequest) -> RunParams:
-    from_file = _flags_from_file(file.facts, env)
+def _flags_of(file: SourceFile, env: str, request: ImportRequest) -> dict[str, Any]:
+    """Return what the file and the person say of the run, which must agree and be enough."""
+    from_file = {name: value for name, value in file.facts.params.items() if value is not None}
+    from_file |= {"env": env} if env else {}
     given = {name: value for name, value in request.flags.items() if value is not None}
     if str(given.get("source", "")).startswith(IMPORTED_PREFIX):
         given.pop("source")
@@ -274,23 +283,7 @@ def _run_of(file: SourceFile, env: str, request: ImportRequest) -> RunParams:
             evidence=f"It says: {described}.",
             next_step=f"Add {' and '.join(flag for _, flag, *_ in missing)}.",
         )
-    return resolve_run(flags, workspace=request.workspace, overrides=request.overrides).params
-
-
-def _flags_from_file(facts: SourceFacts, env: str) -> dict[str, Any]:
-    flags: dict[str, Any] = {
-        "bench": facts.bench if facts.harness != "tautools" else None,
-        "env": env or None,
-        "strategy": facts.strategy and facts.strategy.value,
-        "tasks.split": facts.split,
-        "user_strategy": facts.user_strategy and facts.user_strategy.value,
-    }
-    for role, model in (("agent", facts.agent), ("user", facts.user)):
-        if model is not None:
-            sampling = model.sampling.model_dump(exclude_defaults=True)
-            parts = {"model": model.model, "provider": model.provider, **sampling}
-            flags |= {f"{role}.{name}": value for name, value in parts.items()}
-    return {name: value for name, value in flags.items() if value is not None}
+    return flags
 
 
 def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> None:
@@ -309,7 +302,7 @@ def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> N
         )
 
 
-def _comparable_group(run: RunParams, workspace: Path, *, simulated: bool) -> ImportGroup:
+def _comparable_setting(run: RunParams, workspace: Path, *, simulated: bool) -> tuple[Setting, Domain]:
     cell = prepare_cell(run, workspace=workspace, need_servers=False)
     if simulated not in cell.models.simulated:
         kind = ("SIMULATED", "real") if simulated else ("real", "SIMULATED")
@@ -318,7 +311,7 @@ def _comparable_group(run: RunParams, workspace: Path, *, simulated: bool) -> Im
             evidence=f"The run's models: {', '.join(each.model for each in cell.models.configs.values())}.",
             next_step="Name other servers, or leave --comparable out.",
         )
-    return ImportGroup(cell.setting.model_copy(update={"simulated": simulated}), run, cell.domain)
+    return cell.setting.model_copy(update={"simulated": simulated}), cell.domain
 
 
 def _imported_setting(

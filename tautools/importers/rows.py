@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from tautools.records import ModelConfig, Outcome, Sampling, canonical_json
+from tautools.records import Outcome, Sampling, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.records import Strategy, TrajectoryAction, UserStrategy
+    from tautools.records import TrajectoryAction
 
 
 class RowStatus(StrEnum):
@@ -74,24 +74,18 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What a file says about how its conversations were made; None where it says nothing."""
+    """What a file says about how its conversations were made."""
 
-    bench: str
-    harness: str
+    harness: str = ""
     """Who wrote the conversations: `tau-bench`, `tau2-bench`, `inspect-evals`, `tautools`."""
-    protocol: str
+    protocol: str = ""
     source_version: str = "unknown"
     reward_basis: str = "unknown"
-    env: str | None = None
-    """Of all rows; None when it differs by row or is not said."""
-    split: str | None = None
-    strategy: Strategy | None = None
-    agent: ModelConfig | None = None
-    user: ModelConfig | None = None
-    user_strategy: UserStrategy | None = None
     num_trials: int | None = None
     seed: int | None = None
     setting_id: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Params of the run that made them, by dotted name; None where it says nothing. Without `env` it differs by row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,26 +107,14 @@ class SourceFile:
 
 
 _PASSED_FROM = 1 - 1e-6
-_LOCAL_PREFIXES = ("openai/", "hosted_vllm/", "vllm/", "openai-api/")
-"""What other programs write before the name of a model on an OpenAI-compatible server."""
 _HOSTED_PROVIDERS = {
     *("anthropic", "azure", "bedrock", "deepseek", "gemini", "groq", "mistral", "ollama", "ollama_chat"),
     *("openrouter", "together_ai", "vertex_ai", "xai"),
 }
 
 
-def identify(index: int, value: Any, *, trial: Any = None) -> SourceRow:
-    """Return a row with its task and trial; an unreadable one when it has none.
-
-    Parameters
-    ----------
-    index : int
-        Position in the file.
-    value
-        The row as the file has it.
-    trial : int, optional
-        The trial of rows that do not name one.
-    """
+def identify(index: int, value: Any, *, trial: int | None = None) -> SourceRow:
+    """Return a row with its task and trial, `trial` where it names none; an unreadable one when it has none."""
     row = SourceRow(index)
     if not isinstance(value, dict):
         return row.but(RowStatus.UNREADABLE, "no JSON object")
@@ -187,22 +169,27 @@ def _unix_time(value: Any) -> float | None:
         return None
 
 
-def parse_model(model: Any, settings: Any = None) -> ModelConfig | None:
-    """Return a model as it was asked, from its name in litellm's or inspect's way of writing."""
-    if not isinstance(model, str) or not model.strip():
-        return None
-    name = model.strip()
-    for prefix in _LOCAL_PREFIXES:
+def model_params(
+    role: str, name: Any, settings: Any = None, *, prefixes: Sequence[str] = ("openai/", "hosted_vllm/", "vllm/")
+) -> dict[str, Any]:
+    """Return a role's model and how it was asked as params, from its name in litellm's or inspect's way of writing.
+
+    `prefixes` are what stands before the name of a model on an OpenAI-compatible server.
+    """
+    if not isinstance(name, str) or not name.strip():
+        return {}
+    name = name.strip()
+    for prefix in prefixes:
         name = name.removeprefix(prefix)
     owner, _, rest = name.partition("/")
     hosted = owner in _HOSTED_PROVIDERS and rest
     given = settings if isinstance(settings, dict) else {}
-    known = {key: given[key] for key in ("temperature", "top_p", "top_k", "max_tokens") if given.get(key) is not None}
     try:
-        sampling = Sampling(**known)
+        sampling = Sampling(**{key: given.get(key) for key in ("temperature", "top_p", "top_k", "max_tokens")})
     except ValueError:
         sampling = Sampling()
-    return ModelConfig(model=rest if hosted else name, provider=owner if hosted else "openai", sampling=sampling)
+    model = {"model": rest, "provider": owner} if hosted else {"model": name, "provider": "openai"}
+    return {f"{role}.{key}": value for key, value in (model | sampling.model_dump(exclude_defaults=True)).items()}
 
 
 def are_messages(value: Any) -> TypeGuard[list[dict[str, Any]]]:
@@ -252,14 +239,8 @@ def tau2_reference(task: Any) -> str | None:
 def verdict_parts(original: Any, db: Any, informed: Iterable[tuple[str, Any]] | None) -> dict[str, Any]:
     """Return another program's verdict by the names of ours; the original is kept alongside.
 
-    Parameters
-    ----------
-    original
-        The verdict as the file has it.
-    db : bool, optional
-        Whether the database was as it should be.
-    informed : iterable of (str, bool), optional
-        What the user had to be told, each with whether it was.
+    `db` says whether the database was as it should be, `informed` what the user had to be told, each with whether it
+    was; None where the file does not say.
     """
     parts: dict[str, Any] = {"original": original}
     if db is not None:
@@ -296,15 +277,9 @@ def unzipped(raw: bytes) -> tuple[bytes, list[str]]:
 
 
 def read_loosely(raw: bytes) -> tuple[Any, list[str]]:
-    """Read JSON text: as one document if it is one, else object by object, going on behind what cannot be read.
+    """Read JSON text, with notes on what was odd: as one document, else object by object.
 
-    Returns
-    -------
-    value
-        The document, or a list of the objects that were read one by one, in which None stands for a piece that cannot
-        be read; None when there is nothing.
-    notes : list of str
-        What was odd about it.
+    Of objects read one by one it returns a list, in which None stands for a piece that cannot be read; of nothing None.
     """
     text = raw.decode("utf-8-sig", errors="replace")
     try:

@@ -15,8 +15,8 @@ from tautools.importers.rows import (
     are_messages,
     arguments_text,
     identify,
+    model_params,
     outcome_of_reward,
-    parse_model,
     part,
     read_loosely,
     row_times,
@@ -69,7 +69,7 @@ def read_results(path: Path, sha256: str, value: Mapping[str, Any], notes: list[
         notes.append(f"its index names {len(indexed)} simulations, {len(simulations)} are there")
     tasks = [task for task in value.get("tasks") or () if isinstance(task, dict)]
     reference = {task_id_text(task.get("id")): tau2_reference(task) for task in tasks}
-    rows = [_read_simulation(n, each, facts.env or "", reference) for n, each in enumerate(simulations)]
+    rows = [_read_simulation(n, each, facts.params.get("env", ""), reference) for n, each in enumerate(simulations)]
     return SourceFile(path, sha256, "tau2-bench", facts, rows, notes)
 
 
@@ -78,19 +78,18 @@ def _results_facts(value: Mapping[str, Any]) -> SourceFacts:
     agent, user, env = (part(info, name) for name in ("agent_info", "user_info", "environment_info"))
     played = (str(agent.get("implementation") or "llm_agent"), str(user.get("implementation") or "user_simulator"))
     usual = played == ("llm_agent", "user_simulator")
+    params = {"bench": "tau2", "tasks.split": "base", "strategy": Strategy.FC.value}
     return SourceFacts(
-        bench="tau2",
         harness="tau2-bench",
         protocol="tau2-bench" if usual else f"tau2-bench {played[0]} {played[1]}",
         source_version=str(info.get("git_commit") or "unknown"),
         reward_basis=_basis(value),
-        env=str(env["domain_name"]) if env.get("domain_name") else None,
-        split="base",
-        strategy=Strategy.FC,
-        agent=parse_model(agent.get("llm"), agent.get("llm_args")),
-        user=parse_model(user.get("llm"), user.get("llm_args")),
         num_trials=whole_number(info.get("num_trials")) or None,
         seed=whole_number(info.get("seed")),
+        params=params
+        | ({"env": str(env["domain_name"])} if env.get("domain_name") else {})
+        | model_params("agent", agent.get("llm"), agent.get("llm_args"))
+        | model_params("user", user.get("llm"), user.get("llm_args")),
     )
 
 

@@ -19,15 +19,15 @@ from tautools.importers.rows import (
     SourceRow,
     actions_text,
     identify,
+    model_params,
     outcome_of_reward,
-    parse_model,
     part,
     plain_messages,
     row_times,
     verdict_parts,
     whole_number,
 )
-from tautools.records import Outcome, Strategy, UserStrategy
+from tautools.records import Outcome, Strategy
 from tautools.run.ledger import is_tool_output
 
 if TYPE_CHECKING:
@@ -81,42 +81,34 @@ def _read_row(index: int, value: Any) -> SourceRow:
     if messages is None or (judged is None and (not own or Outcome(info["outcome"]).scored)):
         problem = "its messages cannot be read" if messages is None else "no reward from 0 to 1"
         return named.but(RowStatus.UNREADABLE, problem)
-    return (_read_own_row if own else _read_original_row)(named, messages, judged, info)
+    task = None if own else info.get("task")
+    told = replace(named, env=_env_of(messages, task), messages=messages, counts=_counts(messages))
+    return _own_row(told, judged, info) if own else _original_row(told, judged, info)
 
 
-def _read_original_row(
-    named: SourceRow, messages: Sequence[dict[str, Any]], judged: Any, info: Mapping[str, Any]
-) -> SourceRow:
-    if not messages:
-        return named.but(RowStatus.ERROR, "nothing was said")
+def _original_row(told: SourceRow, judged: Any, info: Mapping[str, Any]) -> SourceRow:
+    if not told.messages:
+        return told.but(RowStatus.ERROR, "nothing was said")
     (outcome, reward), scored = judged, info.get("reward_info")
     return replace(
-        named,
-        env=_env_of(messages, info.get("task")),
+        told,
         outcome=outcome if scored is not None or reward else Outcome.STEP_LIMIT,
         reward=reward,
         reward_info=_parts(scored) if isinstance(scored, dict) else {},
-        messages=messages,
-        counts=_counts(messages),
         reference=actions_text(part(info, "task").get("actions"), "kwargs"),
     )
 
 
-def _read_own_row(
-    named: SourceRow, messages: Sequence[dict[str, Any]], judged: Any, info: Mapping[str, Any]
-) -> SourceRow:
+def _own_row(told: SourceRow, judged: Any, info: Mapping[str, Any]) -> SourceRow:
     outcome, before = Outcome(info["outcome"]), part(info, "imported")
     if outcome is Outcome.INFRA:
-        return named.but(RowStatus.INFRA, _first_line(info.get("error") or ""))
+        return told.but(RowStatus.INFRA, _first_line(info.get("error") or ""))
     timed = not before or before.get("timed") is True
     return replace(
-        named,
-        env=_env_of(messages, None),
+        told,
         outcome=outcome,
         reward=judged[1] if outcome.scored else None,
         reward_info=info.get("reward_info") or {},
-        messages=messages,
-        counts=_counts(messages),
         error=str(info.get("error") or ""),
         seed=whole_number(info.get("seed")) or 0,
         simulated=info.get("simulated") is True,
@@ -127,34 +119,29 @@ def _read_own_row(
 def _row_facts(path: Path, values: Sequence[Any], rows: Sequence[SourceRow]) -> SourceFacts:
     """Return what a file of rows says, its name included."""
     named, trials = _FILE_NAME.search(path.name), _TRIALS.search(path.name)
-    strategy = Strategy.FEW_SHOT if named and named["strategy"] == "few-shot" else _strategy_of(rows)
-    num_trials = int(trials[1]) if trials and int(trials[1]) > 0 else None
+    few_shot = named is not None and named["strategy"] == "few-shot"
+    params: dict[str, Any] = {"strategy": Strategy.FEW_SHOT.value if few_shot else _strategy_of(rows)}
+    num_trials = int(trials[1]) or None if trials else None
     if _is_view(values):
         ids = {each["info"]["setting_id"] for each in values if _is_view([each])}
         ours = str(ids.pop()) if len(ids) == 1 else None
-        return SourceFacts("tau2", "tautools", "unknown", strategy=strategy, num_trials=num_trials, setting_id=ours)
-    return SourceFacts(
-        bench="tau-bench",
-        harness="tau-bench",
-        protocol="tau-bench",
-        reward_basis="DB+OUTPUTS",
-        strategy=strategy,
-        agent=parse_model(named["model"], {"temperature": float(named["temperature"])}) if named else None,
-        user=parse_model(named["user"]) if named else None,
-        user_strategy=UserStrategy(named["user_strategy"]) if named else None,
-        num_trials=num_trials,
-    )
+        return SourceFacts("tautools", "unknown", num_trials=num_trials, setting_id=ours, params=params)
+    params["bench"] = "tau-bench"
+    if named:
+        params |= model_params("agent", named["model"], {"temperature": float(named["temperature"])})
+        params |= model_params("user", named["user"]) | {"user_strategy": named["user_strategy"]}
+    return SourceFacts("tau-bench", "tau-bench", reward_basis="DB+OUTPUTS", num_trials=num_trials, params=params)
 
 
-def _strategy_of(rows: Sequence[SourceRow]) -> Strategy | None:
+def _strategy_of(rows: Sequence[SourceRow]) -> str | None:
     messages = [message for row in rows for message in row.messages if message["role"] in {"assistant", "tool"}]
     if any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
-        return Strategy.FC
+        return Strategy.FC.value
     texts = [str(message["content"]) for message in messages]
     acts = sum("Action:" in text for text in texts)
     if not acts or 2 * acts < len(texts):
         return None
-    return Strategy.REACT if 2 * sum("Thought:" in text for text in texts) > acts else Strategy.ACT
+    return (Strategy.REACT if 2 * sum("Thought:" in text for text in texts) > acts else Strategy.ACT).value
 
 
 def _env_of(messages: Sequence[Mapping[str, Any]], task: Any) -> str:

@@ -6,11 +6,10 @@ pages. Everything is read from the ledger's folders; no model is asked.
 
 from __future__ import annotations
 
-from tautools.report.build import ReportPaths, build_reports
+from tautools.report.build import ReportPaths, build_reports, how_to_open
 from tautools.report.cells import find_cells
 from tautools.report.frames import conversation_frame
 from tautools.report.latency import latency_report
-from tautools.report.pages import how_to_open
 from tautools.report.pass_k import pass_report
 
 __all__ = [

@@ -1,22 +1,28 @@
 """Builds the reports of a sweep: runs the two notebooks through papermill and turns them into pages.
 
 The notebooks compute, show and save; the pages, the Markdown and the JSON files all show the figures of that one
-computation.
+computation. Pages need no other file: nbconvert's `basic` template gives the notebook's inside without the scripts
+that its full pages fetch; the page around it is ours and reads in light and in dark.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
+import shlex
+import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tautools
 from tautools.errors import RecordError, RunError
 from tautools.files import ensure_folder, write_atomic
 from tautools.params import shipped
 from tautools.report.cells import find_cells
-from tautools.report.pages import experiment_report, front_page, notebook_page, summary_of
+from tautools.report.formatting import Summary
 from tautools.sweep.notebook import execute_notebook
 
 if TYPE_CHECKING:
@@ -26,9 +32,20 @@ if TYPE_CHECKING:
 CELL_TIMEOUT_S = 1800
 """Longest time that one cell may take [s]."""
 
+
+class _Part(NamedTuple):
+    """One of the reports: its notebook, and what is made of it."""
+
+    notebook: str
+    page: str
+    data: str
+    heading: str
+    figures: str
+
+
 _PARTS = (
-    ("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k"),
-    ("31_latency.ipynb", "latency.html", "profile_analysis.json", "Latency"),
+    _Part("30_pass_k.ipynb", "pass_k.html", "pass_k.json", "Scores: pass^k and pass@k", "pass_*.png"),
+    _Part("31_latency.ipynb", "latency.html", "profile_analysis.json", "Latency", "latency_*.png"),
 )
 
 
@@ -72,6 +89,11 @@ def build_reports(
     on_progress : callable, optional
         Receives one line for each notebook cell that was executed.
 
+    Returns
+    -------
+    ReportPaths
+        Where they are; `front` is the page to open.
+
     Raises
     ------
     RecordError
@@ -88,27 +110,34 @@ def build_reports(
     folder = ensure_folder(out or workspace / "reports" / name / stamp).resolve()
     foot = f"Made by tautools {tautools.__version__} at {time.strftime('%Y-%m-%d %H:%M:%S %z')}, from {workspace}."
     parameters = {"workspace": str(workspace.resolve()), "sweep": sweep or "", "out": str(folder)}
-    data = []
-    for notebook, page, data_file, heading in _PARTS:
-        source = shipped("notebooks") / notebook
-        execute_report(source, folder / notebook, parameters=parameters, folder=workspace, on_progress=on_progress)
-        write_atomic(folder / page, notebook_page(folder / notebook, title=f"{heading}: {name}", foot=foot))
-        data.append(json.loads((folder / data_file).read_bytes()))
-    figures = tuple(sorted(folder.glob("*.png")))
-    markdown = folder / f"experiment_report_{stamp}.md"
-    write_atomic(markdown, _markdown(name, data, [figure.name for figure in figures], foot))
-    parts = [(heading, page, summary_of(each)) for (_, page, _, heading), each in zip(_PARTS, data, strict=True)]
-    write_atomic(folder / "report.html", front_page(f"Reports: {name}", parts, foot=foot))
-    return ReportPaths(
+    markdown = [f"# Experiment report: {name}", ""]
+    front = [f"<h1>{escape(f'Reports: {name}')}</h1>"]
+    simulated = False
+    for part in _PARTS:
+        source, executed = shipped("notebooks") / part.notebook, folder / part.notebook
+        execute_report(source, executed, parameters=parameters, folder=workspace, on_progress=on_progress)
+        write_atomic(folder / part.page, _page(f"{part.heading}: {name}", _notebook_html(executed), foot))
+        data = json.loads((folder / part.data).read_bytes())
+        first, second = data["summary"]
+        summary = Summary(first, second, bool(data["simulated"]))
+        simulated = simulated or summary.simulated
+        front += [f'<h2><a href="{part.page}">{escape(part.heading)}</a></h2>', summary._repr_html_()]
+        markdown += [f"## {part.heading}", "", summary.to_markdown()]
+        markdown += [f"![{figure.stem}]({figure.name})\n" for figure in sorted(folder.glob(part.figures))]
+        markdown += data["tables"]
+    paths = ReportPaths(
         folder=folder,
         front=folder / "report.html",
-        pages=tuple(folder / page for _, page, _, _ in _PARTS),
-        notebooks=tuple(folder / notebook for notebook, _, _, _ in _PARTS),
-        markdown=markdown,
-        data=tuple(folder / data_file for _, _, data_file, _ in _PARTS),
-        figures=figures,
-        simulated=any(each["simulated"] for each in data),
+        pages=tuple(folder / part.page for part in _PARTS),
+        notebooks=tuple(folder / part.notebook for part in _PARTS),
+        markdown=folder / f"experiment_report_{stamp}.md",
+        data=tuple(folder / part.data for part in _PARTS),
+        figures=tuple(sorted(folder.glob("*.png"))),
+        simulated=simulated,
     )
+    write_atomic(paths.markdown, "\n".join([*markdown, foot, ""]))
+    write_atomic(paths.front, _page(f"Reports: {name}", "\n".join(front), foot))
+    return paths
 
 
 def _check_results(workspace: Path, sweep: str | None) -> None:
@@ -127,13 +156,6 @@ def _check_results(workspace: Path, sweep: str | None) -> None:
         next_step="Run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`), "
         "or name the right workspace with --workspace.",
     )
-
-
-def _markdown(name: str, data: list[dict[str, Any]], figures: list[str], foot: str) -> str:
-    latency = [figure for figure in figures if figure.startswith("latency_")]
-    scores = [figure for figure in figures if figure not in latency]
-    parts = [(part[3], each, shown) for part, each, shown in zip(_PARTS, data, (scores, latency), strict=True)]
-    return experiment_report(f"Experiment report: {name}", parts, foot=foot)
 
 
 def execute_report(
@@ -168,3 +190,52 @@ def execute_report(
             evidence=cause,
             next_step=f"Open {out} to see the cell that failed.",
         )
+
+
+def _page(title: str, body: str, foot: str) -> str:
+    """Return a whole page around `body`, which is HTML already."""
+    css = (files("tautools.report") / "page.css").read_text(encoding="utf-8")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'
+        f'<body>\n{body}\n<p class="tau-foot">{escape(foot)}</p>\n</body>\n</html>\n'
+    )
+
+
+def _notebook_html(notebook: Path) -> str:
+    """Return the inside of an executed notebook: prose and results, no code, no widget state."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    # Widget state would draw an empty field without its scripts; without it the stored table is shown.
+    node = nbformat.read(notebook, as_version=4)
+    node.metadata.pop("widgets", None)
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        embed_images=True,
+        anchor_link_text="",
+    )
+    body, _ = exporter.from_notebook_node(node)
+    return str(body)
+
+
+def how_to_open(page: Path, *, port: int = 8000) -> str:
+    """Return the ways to open a page from a remote session: copying it, JupyterLab, a tunnel to a loopback server."""
+    there = f"{getpass.getuser()}@{socket.gethostname()}"
+    folder = shlex.quote(str(page.parent))
+    source = shlex.quote(f"{there}:{page.parent}")
+    return "\n".join(
+        [
+            "To open it:",
+            f"  on this machine     {page.as_uri()}",
+            f"  in JupyterLab       right click {page.name} in the file browser, Open in New Browser Tab",
+            f"  copied to yours     scp -r {source} .",
+            f"  through a tunnel    here:  python -m http.server {port} --bind 127.0.0.1 --directory {folder}",
+            f"                      yours: ssh -L {port}:127.0.0.1:{port} {there}",
+            f"                      then   http://127.0.0.1:{port}/{page.name}",
+            "                      (while it runs, everyone who is logged in here can read that folder)",
+        ]
+    )

@@ -8,7 +8,7 @@ is then not known, so every task with a row or a fault counts as planned.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tautools.params import load_sweep
@@ -93,7 +93,19 @@ class ReportCell:
 
 
 def find_cells(workspace: Path, sweep: str | None = None) -> list[ReportCell]:
-    """Return the cells of a sweep (name or path), or those that the results of the workspace make up.
+    """Return the cells of a sweep, or those that the results of a workspace make up.
+
+    Parameters
+    ----------
+    workspace : Path
+        The folder that holds `results/`.
+    sweep : str, optional
+        Name or path of a sweep file; everything under `results/` when not given.
+
+    Returns
+    -------
+    list of ReportCell
+        In the order of the sweep, or by folder and number of trials.
 
     Raises
     ------
@@ -103,16 +115,16 @@ def find_cells(workspace: Path, sweep: str | None = None) -> list[ReportCell]:
         When a cell of the sweep cannot be planned, or a folder of results cannot be read.
     """
     if not sweep:
-        found = [_TrialPool(folder, read_ledger(folder.path).values()) for folder in results_of(workspace)]
-        return [pool.cell(trials, None, "tasks with results") for pool in found for trials in pool.trials_shown()]
-    pools: dict[str, _TrialPool] = {}
+        found = [_read_results(folder, read_ledger(folder.path).values()) for folder in results_of(workspace)]
+        return [_view(results, trials) for results in found for trials in _trials_shown(results)]
+    read: dict[str, ReportCell] = {}
     cells = []
     for planned in plan_cells(load_sweep(sweep, workspace=workspace), workspace=workspace, to_read=True):
         cell = planned.prepared
-        if cell.setting.id not in pools:
-            pools[cell.setting.id] = _TrialPool(cell.results, cell.known.values())
+        if cell.setting.id not in read:
+            read[cell.setting.id] = _read_results(cell.results, cell.known.values())
         tasks = tuple(task.id for task in cell.tasks)
-        cells.append(pools[cell.setting.id].cell(cell.run.num_trials, tasks, f"sweep {sweep}"))
+        cells.append(_view(read[cell.setting.id], cell.run.num_trials, tasks, f"sweep {sweep}"))
     return cells
 
 
@@ -126,38 +138,37 @@ def widest_cells(cells: Sequence[ReportCell]) -> list[ReportCell]:
     return list(widest.values())
 
 
-class _TrialPool:
-    """A setting's results, read once for all cells that are views on them."""
+def _read_results(folder: SettingFolder, known: Iterable[CommitRow]) -> ReportCell:
+    """Return a setting's results as one cell of all trials found, read once for all cells that are views on it."""
+    rows = tuple(row for row in known if row.setting_id == folder.id)
+    lost = (event for event in read_events(folder.path) if event.kind in _LOST_KINDS)
+    faults = tuple(event for event in lost if event.trial is not None)
+    trials = [*(row.trial for row in rows), *(event.trial or 0 for event in faults)]
+    return ReportCell(folder, max(trials, default=-1) + 1, (), rows, faults, "tasks with results")
 
-    def __init__(self, folder: SettingFolder, rows: Iterable[CommitRow]) -> None:
-        self._folder = folder
-        self._rows = [row for row in rows if row.setting_id == folder.id]
-        events = read_events(folder.path)
-        self._faults = [
-            (event.trial, event) for event in events if event.kind in _LOST_KINDS and event.trial is not None
-        ]
 
-    def cell(self, num_trials: int, tasks: tuple[str, ...] | None, plan: str) -> ReportCell:
-        rows = [row for row in self._rows if row.trial < num_trials]
-        faults = [event for trial, event in self._faults if trial < num_trials]
-        if tasks is None:
-            seen = {row.task_id for row in rows} | {event.task_id for event in faults}
-            tasks = tuple(sorted(seen, key=_task_order))
-        planned = set(tasks)
-        return ReportCell(
-            results=self._folder,
-            num_trials=num_trials,
-            tasks=tasks,
-            rows=tuple(row for row in rows if row.task_id in planned),
-            faults=tuple(event for event in faults if event.task_id in planned),
-            plan=plan,
-        )
+def _trials_shown(results: ReportCell) -> list[int]:
+    """Return the numbers of trials that the folder has a view for; without a view, the one of all trials."""
+    views = [_VIEW.fullmatch(path.name) for path in results.folder.iterdir()]
+    return sorted(int(view[1]) for view in views if view) or ([results.num_trials] if results.num_trials else [])
 
-    def trials_shown(self) -> list[int]:
-        """Return the numbers of trials that the folder has a view for; without a view, the one of all trials."""
-        views = [_VIEW.fullmatch(path.name) for path in self._folder.path.iterdir()]
-        found = [row.trial for row in self._rows] + [trial for trial, _ in self._faults]
-        return sorted(int(view[1]) for view in views if view) or ([max(found) + 1] if found else [])
+
+def _view(results: ReportCell, num_trials: int, tasks: tuple[str, ...] | None = None, plan: str = "") -> ReportCell:
+    """Return the cell of so many trials, of the tasks that were seen in them when no `tasks` are planned."""
+    rows = [row for row in results.rows if row.trial < num_trials]
+    faults = [event for event in results.faults if (event.trial or 0) < num_trials]
+    if tasks is None:
+        seen = {row.task_id for row in rows} | {event.task_id for event in faults}
+        tasks = tuple(sorted(seen, key=_task_order))
+    planned = set(tasks)
+    return replace(
+        results,
+        num_trials=num_trials,
+        tasks=tasks,
+        rows=tuple(row for row in rows if row.task_id in planned),
+        faults=tuple(event for event in faults if event.task_id in planned),
+        plan=plan or results.plan,
+    )
 
 
 def _task_order(task_id: str) -> tuple[int, str]:

@@ -35,14 +35,6 @@ _PROMISED = {"e2e_s", "turn_s"}
 """What is compared with the promise of `SLA_S`."""
 
 
-class SeriesStyle(NamedTuple):
-    """How one series is drawn."""
-
-    color: str
-    marker: str
-    linestyle: Any
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class ReportFigure:
     """A PNG that shows itself in a notebook and says in words what is in it."""
@@ -50,8 +42,9 @@ class ReportFigure:
     name: str
     """File name without `.png`."""
     alt: str
-    png: bytes
-    width_px: int
+    png: bytes = b""
+    """Empty for a figure without data, which is words only."""
+    width_px: int = 0
 
     def __repr__(self) -> str:
         return f"[figure {self.name}.png: {self.alt}]"
@@ -72,25 +65,20 @@ class FigureList(tuple[ReportFigure, ...]):
         return "\n".join(repr(figure) for figure in self) or "No figure: n = 0."
 
     def _repr_html_(self) -> str:
-        return "\n".join(_image_html(figure) for figure in self) or "<p>No figure: n = 0.</p>"
+        shown = (f"<p>{_image(figure) if figure.png else escape(figure.alt)}</p>" for figure in self)
+        return "\n".join(shown) or "<p>No figure: n = 0.</p>"
 
 
-def _image_html(figure: ReportFigure) -> str:
-    if not figure.png:
-        return f"<p>{escape(figure.alt)}</p>"
+def _image(figure: ReportFigure) -> str:
     source = f"data:image/png;base64,{b64encode(figure.png).decode()}"
-    return f'<p><img src="{source}" width="{figure.width_px}" alt="{escape(figure.alt)}"></p>'
+    return f'<img src="{source}" width="{figure.width_px}" alt="{escape(figure.alt)}">'
 
 
-def series_style(index: int) -> SeriesStyle:
-    """Return how series number `index` is drawn; after seven the colours repeat with other markers."""
+def series_style(index: int) -> dict[str, Any]:
+    """Return how series number `index` is drawn; after seven the colours repeat with other markers and lines."""
     turn, position = divmod(index, len(_COLOURS))
-    return SeriesStyle(_COLOURS[position], _MARKERS[(position + turn) % 7], _LINES[(position + turn) % 7])
-
-
-def empty_figure(name: str, alt: str) -> ReportFigure:
-    """Return a figure without data: words, no PNG."""
-    return ReportFigure(name, alt, b"", 0)
+    other = (position + turn) % 7
+    return {"color": _COLOURS[position], "marker": _MARKERS[other], "linestyle": _LINES[other]}
 
 
 def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[list[Axes]]]:
@@ -125,7 +113,7 @@ def draw_scores(scores: Sequence[CellScore], metric: ScoreMetric) -> ReportFigur
     of, name = metric.of, f"{metric.name}k"
     shown = [score for score in scores if of(score)]
     if not shown:
-        return empty_figure(metric.file_name, f"No figure of {name}: n = 0.")
+        return ReportFigure(metric.file_name, f"No figure of {name}: n = 0.")
     envs = list(dict.fromkeys(_panel_of(score)[0] for score in shown))
     strategies = list(dict.fromkeys(_panel_of(score)[1] for score in shown))
     series = {score.label: _series_name(score, shown) for score in shown}
@@ -141,7 +129,7 @@ def draw_scores(scores: Sequence[CellScore], metric: ScoreMetric) -> ReportFigur
         row[0].set_ylabel(f"{name} (share of tasks)")
     for axis in axes[-1]:
         axis.set_xlabel("k (trials)")
-    handles = [axes[0][0].plot([], [], **style._asdict(), label=label)[0] for label, style in styles.items()]
+    handles = [axes[0][0].plot([], [], **style, label=label)[0] for label, style in styles.items()]
     handles += axes[0][0].plot([], [], **_BASELINE_STYLE, label="do nothing")
     figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     values = (f"{score.label}: {', '.join(share(each.value) for each in of(score))}" for score in shown[:8])
@@ -151,7 +139,7 @@ def draw_scores(scores: Sequence[CellScore], metric: ScoreMetric) -> ReportFigur
     return finish_figure(figure, metric.file_name, alt, title=f"{name}: {metric.meaning}", simulated=simulated)
 
 
-def _draw_panel(axis: Axes, lines: Sequence[tuple[CellScore, Sequence[Estimate], SeriesStyle]]) -> None:
+def _draw_panel(axis: Axes, lines: Sequence[tuple[CellScore, Sequence[Estimate], dict[str, Any]]]) -> None:
     for index, (_, estimates, style) in enumerate(lines):
         below = [each.value - each.interval.low for each in estimates]
         above = [each.interval.high - each.value for each in estimates]
@@ -159,7 +147,7 @@ def _draw_panel(axis: Axes, lines: Sequence[tuple[CellScore, Sequence[Estimate],
         shift = (index - (len(lines) - 1) / 2) * 0.08
         ks = [each.k + shift for each in estimates]
         values = [each.value for each in estimates]
-        axis.errorbar(ks, values, yerr=[below, above], **style._asdict(), capsize=3, linewidth=1.6, markersize=6)
+        axis.errorbar(ks, values, yerr=[below, above], **style, capsize=3, linewidth=1.6, markersize=6)
     for baseline in {score.null_baseline.value for score, _, _ in lines}:
         if baseline is not None:
             axis.axhline(baseline, **_BASELINE_STYLE, linewidth=1.5)
@@ -195,13 +183,13 @@ def draw_histograms(
 ) -> ReportFigure:
     """Draw one panel beside the other; `of` says in the description whose times they are, `counted` what bars count."""
     if not panels:
-        return empty_figure(file_name, f"No latency of {of}: n = 0.")
+        return ReportFigure(file_name, f"No latency of {of}: n = 0.")
     figure, axes = new_figure(max(6.4, 3.0 * len(panels)), 3.1, 1, len(panels))
     highest = max(max(panel.timing.histogram.counts) for panel in panels if panel.timing.histogram)
     axes[0][0].set_ylim(0, 1.5 * highest)  # leaves room above the bars for the words next to the percentiles
     for axis, (_, heading, timing, style) in zip(axes[0], panels, strict=True):
         metric = timing.metric
-        _draw_histogram(axis, timing, series_style(style).color)
+        _draw_histogram(axis, timing, series_style(style)["color"])
         axis.set_title(heading, fontsize=10)
         note = _shade(axis, timing.summary) if metric.column in _PROMISED else ""
         axis.set_xlabel(f"{metric.name} [{metric.unit}]{note}")

@@ -39,7 +39,7 @@ def conversation_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {**_cell_columns(cell), **row.model_dump(mode="json", exclude={"location"}), "duration_s": row.duration_s}
+        row.model_dump(mode="json") | {"duration_s": row.duration_s} | _cell_columns(cell)
         for cell in widest_cells(cells)
         for row in cell.rows
     ]
@@ -54,7 +54,7 @@ def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [{**_cell_columns(cell), **_call_columns(call)} for cell in widest_cells(cells) for call in _calls_of(cell)]
+    rows = [_call_columns(call) | _cell_columns(cell) for cell in widest_cells(cells) for call in _calls_of(cell)]
     return pd.DataFrame(rows, columns=_CALL_COLUMNS)
 
 
@@ -112,9 +112,6 @@ def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
 
 
 def _call_columns(call: CallRecord) -> dict[str, Any]:
-    fields = call.model_dump(
-        mode="json", exclude={"itl_s", "setting_id", "env", "schema_version", "endpoint", "error", "status"}
-    )
     tokens = call.output_tokens or 0
-    fields["tpot_s"] = call.decode_s / (tokens - 1) if call.decode_s is not None and tokens > 1 else None
-    return fields
+    tpot_s = call.decode_s / (tokens - 1) if call.decode_s is not None and tokens > 1 else None
+    return call.model_dump(mode="json", exclude={"itl_s"}) | {"tpot_s": tpot_s}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
-from tautools.report.figures import FigureList, HistogramPanel, draw_histograms
+from tautools.report.figures import FigureList, HistogramPanel, ReportFigure, draw_histograms
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, short_name, significant
 from tautools.report.frames import call_frame, turn_frame
 from tautools.report.timings import METRICS, TURN, call_groups, time_metric
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tautools.report.cells import ReportCell
-    from tautools.report.figures import ReportFigure
     from tautools.report.timings import CallGroup, Timing
     from tautools.stats import LatencySummary
 
@@ -177,6 +176,8 @@ class LatencyReport(Report):
     @cached_property
     def turn_figure(self) -> ReportFigure:
         """Histograms of what customers wait for, one panel for each agent model."""
+        if self.turns.empty:
+            return ReportFigure("latency_turns", "No turn of a finished conversation: n = 0.")
         panels = [
             HistogramPanel(model, f"{short_name(model)} (n = {count(timing.summary.n)})", timing, style)
             for style, (model, _, timing) in enumerate(self._turns_by_model)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def test_what_was_kept_and_why_is_said_and_pending_work_is_exit_3(tmp_path):
         "tautools run --bench tau-bench --source imported:tau-bench --env retail --strategy fc --model m-4B "
         "--user-model u-32B --num-trials 1"
     )
+
+
+def test_the_command_for_the_rest_repeats_every_option_that_shaped_the_setting(tmp_path):
+    path = write(tmp_path / "r.json", [v1_row(0), v1_error(1)])
+    given = (
+        *("--model", "gemini-flash", "--provider", "gemini", "--user-model", "u", "--user-temperature", "0.5"),
+        *("--persona", "anger:strong", "--limit", "2", "--set", "agent.top_p=0.9"),
+    )
+    dry = called("import", str(path), *given, "--workspace", str(tmp_path / "w"), "--dry-run", "--json")
+    words = shlex.split(json.loads(dry.out)["settings"][0]["run"])
+    assert words == [
+        *("tautools", "run", "--bench", "tau-bench", "--source", "imported:tau-bench", "--env", "retail"),
+        *("--strategy", "fc", "--model", "gemini-flash", "--provider", "gemini", "--user-model", "u"),
+        *("--user-temperature", "0.5", "--persona", "anger:strong", "--num-trials", "1", "--limit", "2"),
+        *("--set", "agent.top_p=0.9"),
+    ]
 
 
 def test_json_tells_the_same_and_a_dry_run_writes_nothing(tmp_path):

@@ -84,7 +84,7 @@ def read(path):
 def test_a_log_gives_the_agents_side_of_each_sample_by_epoch(tmp_path, name):
     file = read(log_of(tmp_path / name, sample("0"), sample("0", epoch=2, value="I")))
     first, second = file.rows
-    assert (file.format, file.facts.env, file.facts.num_trials) == ("inspect", "airline", 2)
+    assert (file.format, file.facts.params["env"], file.facts.num_trials) == ("inspect", "airline", 2)
     assert [(each.task_id, each.trial, each.outcome) for each in file.rows] == [
         ("0", 0, Outcome.PASSED),
         ("0", 1, Outcome.FAILED),
@@ -97,8 +97,8 @@ def test_a_log_gives_the_agents_side_of_each_sample_by_epoch(tmp_path, name):
 
 def test_models_and_how_they_were_asked_are_told(tmp_path):
     facts = read(log_of(tmp_path / "log.eval", sample())).facts
-    assert (facts.agent.model, facts.agent.sampling.temperature) == ("m-4B", 0.5)
-    assert (facts.user.model, facts.user.sampling.temperature) == ("u-32B", 0.3)
+    assert (facts.params["agent.model"], facts.params["agent.temperature"]) == ("m-4B", 0.5)
+    assert (facts.params["user.model"], facts.params["user.temperature"]) == ("u-32B", 0.3)
     assert (facts.protocol, facts.source_version) == ("inspect-tau2", "0.26.0")
 
 

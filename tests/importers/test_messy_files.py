@@ -98,9 +98,9 @@ def test_the_env_of_each_row_is_that_of_its_agents_policy(tmp_path):
 def test_what_v1_puts_into_a_files_name_is_read(tmp_path):
     name = "react-Qwen3-4B-0.6_range_0--1_user-Qwen3-32B-verify_0512093000.json"
     facts = read(write(tmp_path / name, ROWS)).facts
-    assert (facts.agent.model, facts.agent.sampling.temperature) == ("Qwen3-4B", 0.6)
-    assert (facts.user.model, facts.user_strategy) == ("Qwen3-32B", UserStrategy.VERIFY)
-    assert facts.strategy is Strategy.FC  # the messages say how it was played, whatever the name does
+    assert (facts.params["agent.model"], facts.params["agent.temperature"]) == ("Qwen3-4B", 0.6)
+    assert (facts.params["user.model"], facts.params["user_strategy"]) == ("Qwen3-32B", UserStrategy.VERIFY)
+    assert facts.params["strategy"] == Strategy.FC  # the messages say how it was played, whatever the name does
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_v1_puts_into_a_files_name_is_read(tmp_path):
 )
 def test_the_strategy_is_read_off_the_messages(tmp_path, said, strategy):
     traj = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": said, "tool_calls": []}]
-    assert read(write(tmp_path / "r.json", [v1_row(traj=traj)])).facts.strategy is strategy
+    assert read(write(tmp_path / "r.json", [v1_row(traj=traj)])).facts.params["strategy"] == strategy
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,12 @@ def test_times_that_no_message_bears_out_are_not_believed(tmp_path):
 
 def test_models_are_named_without_the_ways_to_reach_them(tmp_path):
     facts = read(write(tmp_path / "r.json", tau2_results([]))).facts
-    assert (facts.agent.model, facts.agent.sampling.temperature, facts.user.model) == ("m-4B", 0.2, "u-32B")
-    assert (facts.protocol, facts.source_version, facts.env) == ("tau2-bench", "abc", "retail")
+    assert (facts.params["agent.model"], facts.params["agent.temperature"], facts.params["user.model"]) == (
+        "m-4B",
+        0.2,
+        "u-32B",
+    )
+    assert (facts.protocol, facts.source_version, facts.params["env"]) == ("tau2-bench", "abc", "retail")
 
 
 def test_another_agent_than_the_usual_one_is_another_protocol(tmp_path):
@@ -103,5 +107,5 @@ def test_a_torn_results_file_gives_the_simulations_before_the_end(tmp_path):
     text = json.dumps(tau2_results([simulation("0"), simulation("1"), simulation("2")]))
     file = read(write(tmp_path / "r.json", text[:-60]))
     assert [found.status for found in file.rows] == [RowStatus.KEPT, RowStatus.KEPT, RowStatus.UNREADABLE]
-    assert file.facts.agent.model == "m-4B"
+    assert file.facts.params["agent.model"] == "m-4B"
     assert file.notes == ["cut off within its simulations"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tautools.report.figures import FigureList, empty_figure
+from tautools.report.figures import FigureList, ReportFigure
 from tautools.report.formatting import Table
 
 TABLE = Table(
@@ -55,7 +55,7 @@ def test_a_table_without_rows_says_n_0() -> None:
 
 
 def test_a_picture_of_nothing_has_words_and_no_png() -> None:
-    nothing = empty_figure("scores", "n = 0")
+    nothing = ReportFigure("scores", "n = 0")
     data, _ = nothing._repr_mimebundle_()
     assert set(data) == {"text/plain"}
     assert "img" not in FigureList([nothing])._repr_html_()
