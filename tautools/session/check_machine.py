@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -14,26 +15,25 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tautools import __version__
+from tautools.errors import TautoolsError
 from tautools.files import why_not_writable
+from tautools.servers.accelerators.probe import CARD_VARIABLES, read_cards
+from tautools.servers.model_cache import cache_folder
 from tautools.session.findings import fails, good, warns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tautools.servers.accelerators.probe import Card
     from tautools.session.findings import DoctorFinding, SessionContext
 
 _GIB = 2**30
-_CARD_COMMANDS = {
-    "nvidia-smi": ["--query-gpu=index,name,memory.used,memory.total", "--format=csv,noheader"],
-    "hl-smi": ["-Q", "index,module_id,memory.used,memory.total", "-f", "csv,noheader"],
-}
 
 
 def check_python(_context: SessionContext) -> Iterator[DoctorFinding]:
     """Check the interpreter's version, and tell tautools' own."""
     seen = f"{platform.python_version()} at {sys.executable}"
-    old = sys.version_info[:2] < (3, 11)
-    yield fails("python", seen, "Use Python 3.11 or newer.") if old else good("python", seen)
+    yield fails("python", seen, "Use Python 3.11 or newer.", when=sys.version_info[:2] < (3, 11))
     yield good("tautools", __version__)
 
 
@@ -71,12 +71,7 @@ def check_pins(context: SessionContext) -> Iterator[DoctorFinding]:
 def compare_requirement(requirement: str, versions: Mapping[str, str] | None = None) -> str:
     """Return how an environment differs from a requirement such as `click>=8.1`; empty when it does not.
 
-    Parameters
-    ----------
-    requirement : str
-        As pip takes it.
-    versions : mapping of str to str, optional
-        Installed packages; those of this environment by default.
+    `versions` are the packages installed there; those of this environment by default.
     """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
@@ -93,9 +88,8 @@ def compare_requirement(requirement: str, versions: Mapping[str, str] | None = N
     version = by_name.get(canonicalize_name(wanted.name))
     if version is None:
         return f"{wanted.name} is missing ({wanted.specifier or 'any version'})"
-    if wanted.specifier.contains(version, prereleases=True):
-        return ""
-    return f"{wanted.name} is {version}, asked for {wanted.specifier}"
+    fits = wanted.specifier.contains(version, prereleases=True)
+    return "" if fits else f"{wanted.name} is {version}, asked for {wanted.specifier}"
 
 
 def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -110,19 +104,18 @@ def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
     yield fails("workspace", reason and f"{folder}: {reason}", next_step, fine=f"{folder} can be written to")
     free = shutil.disk_usage(folder).free / _GIB
     seen, next_step = f"{free:.1f} GiB free in the workspace", "Free space, or choose a workspace on a larger disk."
-    yield good("disk", seen) if free >= 5 else (warns if free >= 0.5 else fails)("disk", seen, next_step)
+    yield (warns if free >= 0.5 else fails)("disk", seen, next_step, when=free < 5)
 
 
-def check_machine(_context: SessionContext) -> Iterator[DoctorFinding]:
+def check_resources(_context: SessionContext) -> Iterator[DoctorFinding]:
     """Check processors, memory and open files, as far as this session may use them."""
     yield good("processors", f"{len(os.sched_getaffinity(0))} usable by this session")
     available = min(psutil.virtual_memory().available, _cgroup_memory_left()) / _GIB
     next_step = "Close other kernels, or ask for more memory; a run with eight conversations needs about 1 GiB."
-    seen = f"{available:.1f} GiB left"
-    yield warns("memory", seen, next_step) if available < 2 else good("memory", seen)
+    yield warns("memory", f"{available:.1f} GiB left", next_step, when=available < 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     next_step = f"`ulimit -n {hard}` before starting; each conversation has a connection."
-    yield warns("open files", f"at most {soft}", next_step) if soft < 1024 else good("open files", f"at most {soft}")
+    yield warns("open files", f"at most {soft}", next_step, when=soft < 1024)
 
 
 def check_browser(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -133,50 +126,50 @@ def check_browser(context: SessionContext) -> Iterator[DoctorFinding]:
 
 def check_cards(context: SessionContext) -> Iterator[DoctorFinding]:
     """Ask which accelerators this session sees, and whether they are in use."""
-    seen = [
-        f"{command}: {line.strip()}"
-        for command, words in _CARD_COMMANDS.items()
-        if context.which(command)
-        for line in context.ask([command, *words])
-    ]
-    device = context.site.device
-    if seen:
-        yield good("cards", "; ".join(seen))
-    elif device not in ("cuda", "gaudi"):
-        yield good("cards", f"none seen; the site's device is {device}")
-    elif context.site.uses_slurm:
-        next_step = f"Servers run in jobs that ask for {context.site.gres or 'cards'}; a login session needs none."
+    site = context.site
+    needed = site.device if site.device in CARD_VARIABLES else None
+    try:
+        cards = read_cards(needed)
+    except TautoolsError as error:
+        yield (fails if needed else warns)("cards", f"{error.problem} {error.evidence}".strip(), error.next_step)
+        return
+    if cards:
+        yield good("cards", "; ".join(map(_card_text, cards)))
+    elif needed is None:
+        yield good("cards", f"none seen; the site's device is {site.device}")
+    elif site.uses_slurm:
+        next_step = f"Servers run in jobs that ask for {site.gres or 'cards'}; a login session needs none."
         yield warns("cards", "none seen in this session", next_step)
     else:
-        tool = "nvidia-smi" if device == "cuda" else "hl-smi"
-        next_step = f"Check `{tool}`, or set `device` in params/sites/{context.site.name}.yaml."
-        yield fails("cards", f"no {device} card seen", next_step)
+        tool = "nvidia-smi" if needed == "cuda" else "hl-smi"
+        next_step = f"Check `{tool}`, or set `device` in params/sites/{site.name}.yaml."
+        yield fails("cards", f"no {needed} card seen", next_step)
+
+
+def _card_text(card: Card) -> str:
+    use = "idle" if card.idle else "in use"
+    return f"{card.device} {card.index} {card.name}: {card.used_mib} of {card.total_mib} MiB, {use}"
 
 
 def check_hub_cache(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check the cache of the Hugging Face hub, where weights are kept."""
-    cache = Path(context.environ.get("HF_HUB_CACHE") or context.hub_home / "hub").expanduser()
-    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    cache = cache_folder(context.environ)
+    models = len(list(cache.glob("models--*")))
     nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(nearest).free / _GIB
     offline = context.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}
     seen = f"{cache}: {models} models, {free:.0f} GiB free{', offline' if offline else ''}"
-    full = context.site.device != "none" and free < 80
     next_step = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
-    yield warns("hub cache", seen if full else "", next_step, fine=seen)
+    yield warns("hub cache", seen, next_step, when=context.site.device != "none" and free < 80)
 
 
 def _cgroup_memory_left() -> float:
     """Return what the control group of this session still grants [bytes]; infinite when it sets no limit."""
+    folder = Path("/sys/fs/cgroup")
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        try:
-            most = (Path("/sys/fs/cgroup") / limit).read_text().strip()
-            now = (Path("/sys/fs/cgroup") / used).read_text().strip()
-        except OSError:
-            continue
-        if most.isdecimal() and now.isdecimal():
-            return max(0.0, float(most) - float(now))
+        with contextlib.suppress(OSError, ValueError):  # `max` is no number: there is no limit
+            return max(0.0, float(int((folder / limit).read_text()) - int((folder / used).read_text())))
     return float("inf")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from tautools.errors import TautoolsError
 from tautools.files import why_not_writable
 from tautools.params import load_all, load_server, load_site, load_sweep
 from tautools.params.models import ServerParams
+from tautools.servers.model_cache import hub_home
+from tautools.servers.ports import choose_port, is_free
 from tautools.session.findings import fails, good, warns
 from tautools.session.init import find_agent_project
 
@@ -35,17 +36,15 @@ def check_vllm(context: SessionContext) -> Iterator[DoctorFinding]:
     elif site.device == "none":
         yield good("vllm", f"`{command}` is not here; the site's device is none, and simulated servers do not need it")
     elif environment.problem:
-        next_step = (
-            f"Jobs run `{'; '.join(context.activation)}` first. To start servers in this session, run it before "
-            "Jupyter starts."
-        )
+        lines = "; ".join(context.activation)
+        next_step = f"Jobs run `{lines}` first. To start servers in this session, run it before Jupyter starts."
         yield warns("vllm", f"`{command}` is not on PATH in this session; {environment.problem}", next_step)
     else:
         next_step = f"Install vLLM in an environment of its own and name it in `serve_command` of the site {site.name}."
         yield fails("vllm", f"`{command}` is not in the environment of the site", next_step)
 
 
-def check_roles(context: SessionContext) -> Iterator[DoctorFinding]:
+def check_sweeps(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check the sweeps: that they can be read, their servers can start, their hosted models have a key."""
     for name in context.sweeps:
         try:
@@ -101,14 +100,10 @@ def check_proxies(context: SessionContext) -> Iterator[DoctorFinding]:
     """Tell which proxies are set; servers of the site are reached without them."""
     by_name = {name.lower(): value for name, value in context.environ.items() if name.lower().endswith("_proxy")}
     proxies = ", ".join(f"{name}={value}" for name, value in sorted(by_name.items()) if value)
-    spared = by_name.get("no_proxy", "")
-    if not proxies:
-        yield good("proxies", "none set")
-    elif "localhost" in spared or "127.0.0.1" in spared:
-        yield good("proxies", f"{proxies}; servers are reached without them")
-    else:
-        export = "tautools reaches servers without them; for curl and others: `export no_proxy=localhost,127.0.0.1`."
-        yield warns("proxies", proxies, export)
+    spared = any(host in by_name.get("no_proxy", "") for host in ("localhost", "127.0.0.1"))
+    next_step = "tautools reaches servers without them; for curl and others: `export no_proxy=localhost,127.0.0.1`."
+    fine = f"{proxies}; servers are reached without them" if proxies else "none set"
+    yield warns("proxies", proxies, next_step, when=not spared, fine=fine)
 
 
 def check_environment(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -140,17 +135,16 @@ def check_folders(context: SessionContext) -> Iterator[DoctorFinding]:
 
 def check_quota(context: SessionContext) -> Iterator[DoctorFinding]:
     """Ask `quota`, where there is one, how much of this user's storage is used; files count too."""
-    lines = context.ask(["quota", "-w"]) if context.which("quota") else []
-    full = [line.split()[0] for line in lines if _nearly_full(line)]
+    lines = context.ask(["quota", "-w"])
+    full = ", ".join(line.split()[0] for line in lines if _nearly_full(line))
     if lines:
-        problem = f"95 % or more is used on {', '.join(full)}" if full else ""
         next_step = "Remove what is not needed, or set HF_HOME and the workspace to another disk."
-        yield warns("quota", problem, next_step, fine="below 95 % everywhere")
+        yield warns("quota", full and f"95 % or more is used on {full}", next_step, fine="below 95 % everywhere")
 
 
 def check_key_files(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check that others cannot read the hub's token or the keys of servers."""
-    token = Path(context.environ.get("HF_TOKEN_PATH") or context.hub_home / "token").expanduser()
+    token = Path(context.environ.get("HF_TOKEN_PATH") or hub_home(context.environ) / "token").expanduser()
     there = [each for each in (token, *sorted((context.workspace / "servers").glob("*.key"))) if each.is_file()]
     names = " ".join(str(each) for each in there if each.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
     fine = f"{len(there)} there, none that others may read"
@@ -159,49 +153,43 @@ def check_key_files(context: SessionContext) -> Iterator[DoctorFinding]:
 
 def check_scripts(context: SessionContext) -> Iterator[DoctorFinding]:
     """In a folder laid out like an agent-project, check that its scripts can be run."""
-    project = find_agent_project(context.workspace) if context.workspace.is_dir() else None
+    project = find_agent_project(context.workspace)
     if project is None:
         return
-    not_executable = [name for name in project.scripts if not os.access(project.folder / name, os.X_OK)]
-    open_to_all = [name for name in project.scripts if (project.folder / name).stat().st_mode & stat.S_IWOTH]
-    problems = [f"not executable: {', '.join(not_executable)}"] if not_executable else []
-    problems += [f"anyone may change: {', '.join(open_to_all)}"] if open_to_all else []
-    names = " ".join(dict.fromkeys([*not_executable, *open_to_all]))
+    modes = {name: (project.folder / name).stat().st_mode for name in project.scripts}
+    wrong = {
+        "not executable": [name for name in modes if not os.access(project.folder / name, os.X_OK)],
+        "anyone may change": [name for name, mode in modes.items() if mode & stat.S_IWOTH],
+    }
+    problems = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+    names = " ".join(dict.fromkeys(name for each in wrong.values() for name in each))
     next_step = f"`chmod u+x,o-w {names}`; tautools changes nothing of them."
-    yield warns("scripts", "; ".join(problems), next_step, fine=f"{', '.join(project.scripts)} can be run")
+    yield warns("scripts", problems, next_step, fine=f"{', '.join(project.scripts)} can be run")
 
 
 def check_ports(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check that the site's address can be bound, and that ports that server files ask for are free."""
     host = context.site.host
-    if reason := _why_not_bindable(host, 0):
+    try:
+        choose_port(host)
+    except OSError as error:
         next_step = f"Correct `host` in params/sites/{context.site.name}.yaml; servers could not listen."
-        yield fails("ports", f"{host} cannot be bound: {reason}", next_step)
+        yield fails("ports", f"{host} cannot be bound: {error}", next_step)
         return
     own = (context.workspace / "params" / "servers").is_dir()  # those shipped have no fixed port
     files = load_all(ServerParams, context.workspace)[0] if own else {}
     wanted = {name: params.port for name, params in files.items() if params.port is not None}
-    taken = ", ".join(f"{port} of {name}" for name, port in wanted.items() if _why_not_bindable(host, port))
+    taken = ", ".join(f"{port} of {name}" for name, port in wanted.items() if not is_free(host, port))
     next_step = "Look at `tautools server ls`: if no server of yours has it, leave `port` out to get a free one."
     fine = f"{host} can be bound; {len(wanted)} ports asked for are free"
     yield warns("ports", taken and f"taken: {taken}", next_step, fine=fine)
 
 
-def _why_not_bindable(host: str, port: int) -> str:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return str(error)
-    return ""
-
-
 def _module_loaded(module: str, loaded: list[str]) -> bool:
     """Whether a module is loaded; `mamba/latest` stands for whatever version it leads to."""
     name, _slash, version = module.partition("/")
-    if version in {"", "latest", "default"}:
-        return any(each.split("/")[0] == name for each in loaded)
-    return module in loaded
+    names = [each.partition("/")[0] for each in loaded]
+    return name in names if version in {"", "latest", "default"} else module in loaded
 
 
 def _nearly_full(line: str) -> bool:
@@ -209,7 +197,5 @@ def _nearly_full(line: str) -> bool:
     words = line.split()
     if len(words) < 4 or not words[1].rstrip("*").isdecimal():
         return False
-    if "*" in line:
-        return True
-    used, limit = int(words[1]), int(words[2]) if words[2].isdecimal() else 0
-    return limit > 0 and used >= 0.95 * limit
+    limit = int(words[2]) if words[2].isdecimal() else 0
+    return "*" in line or 0 < 0.95 * limit <= int(words[1])

@@ -27,15 +27,13 @@ def check_slurm(context: SessionContext) -> Iterator[DoctorFinding]:
     if not site.uses_slurm:
         yield good("slurm", f"{'not here' if missing else 'here'}; the site {site.name} does not use it")
         return
-    if missing:
-        next_step = "Work in a session on the cluster, or choose another site with --site."
-        yield fails("slurm", f"not on PATH: {', '.join(missing)}", next_step)
-    elif problem := _controller_problem(context):
+    if not missing and (problem := _controller_problem(context)):
         next_step = "`scontrol ping` says when it is up again; nothing in the site file needs to be corrected."
         yield fails("slurm", f"the controller does not answer: {problem}", next_step)
         return
-    else:
-        yield good("slurm", f"{', '.join(_COMMANDS)} are on PATH")
+    next_step = "Work in a session on the cluster, or choose another site with --site."
+    absent = f"not on PATH: {', '.join(missing)}"
+    yield fails("slurm", absent, next_step, when=bool(missing), fine=f"{', '.join(_COMMANDS)} are on PATH")
     yield from _check_partition(context)
     yield from _check_association(context)
 
@@ -58,11 +56,8 @@ def _check_partition(context: SessionContext) -> Iterator[DoctorFinding]:
     fields = scontrol_fields(context.ask(["scontrol", "show", "partition", "-o", site.partition]))
     if not fields:
         known = sorted({line.strip() for line in context.ask(["sinfo", "-h", "-o", "%R"])})
-        problem = f"Slurm knows no partition {site.partition}"
-        if known:
-            yield fails("partition", problem, f"Choose one of {', '.join(known)} in {file}.")
-        else:
-            yield warns("partition", problem, "Try `sinfo`: does Slurm answer here?")
+        next_step = f"Choose one of {', '.join(known)} in {file}." if known else "Try `sinfo`: does Slurm answer here?"
+        yield (fails if known else warns)("partition", f"Slurm knows no partition {site.partition}", next_step)
         return
     faults = "; ".join([*_partition_faults(site, fields), *_node_faults(context)])
     state = f"{fields.get('State', '?')} with {fields.get('Nodes', '?')}"
@@ -76,16 +71,21 @@ def _check_association(context: SessionContext) -> Iterator[DoctorFinding]:
     if not (site.account or site.qos) or context.which("sacctmgr") is None:
         return
     words = ["sacctmgr", "-nP", "show", "assoc", "where", f"user={_user(context)}", "format=Account,Partition,QOS"]
-    rows = [line.split("|") for line in context.ask(words)]
-    pairs = [(row[0], row[1], row[2].split(",")) for row in rows if len(row) >= 3]
+    rows = [row for line in context.ask(words) if len(row := line.split("|")) >= 3]
+    fitting = (
+        site.account in {None, account}
+        and (site.qos is None or site.qos in qos.split(","))
+        and (not partition or site.partition in {None, partition})
+        for account, partition, qos, *_ in rows
+    )
     wanted = f"account {site.account or '(default)'}, QOS {site.qos or '(default)'}"
-    if not pairs:
+    if not rows:
         next_step = "Try `sacctmgr show assoc user=$USER`; without accounting, the account and QOS cannot be checked."
         yield warns("account", f"{wanted}: Slurm lists no account of this user", next_step)
-    elif any(_association_fits(site, pair) for pair in pairs):
+    elif any(fitting):
         yield good("account", f"{wanted}: this user may use them")
     else:
-        offer = "; ".join(f"{account} with {' or '.join(qos)}" for account, _partition, qos in pairs)
+        offer = "; ".join(f"{account} with {qos.replace(',', ' or ')}" for account, _partition, qos, *_ in rows)
         next_step = f"Write a pair that is yours into params/sites/{site.name}.yaml: {offer}."
         yield fails("account", f"{wanted}: not for this user", next_step)
 
@@ -95,28 +95,22 @@ def check_job(context: SessionContext) -> Iterator[DoctorFinding]:
     job = context.environ.get("SLURM_JOB_ID", "")
     if not job.isdecimal():
         return
-    fields = scontrol_fields(context.ask(["scontrol", "show", "job", "-o", job])) if context.which("scontrol") else {}
-    site, environ = context.site, context.environ
-    have = {
-        name: fields.get(field) or environ.get(f"SLURM_JOB_{name.upper()}", "")
-        for name, field in (("partition", "Partition"), ("qos", "QOS"), ("account", "Account"))
-    }
-    wanted = {"partition": site.partition, "qos": site.qos, "account": site.account}
+    fields = scontrol_fields(context.ask(["scontrol", "show", "job", "-o", job]))
+    site = context.site
+    wanted = {"Partition": site.partition, "QOS": site.qos, "Account": site.account}
+    have = {field: fields.get(field) or context.environ.get(f"SLURM_JOB_{field.upper()}", "") for field in wanted}
     wrong = "; ".join(
-        f"{name} is {have[name]}, the site says {want}"
-        for name, want in wanted.items()
-        if want and have[name] not in {"", want}
+        f"{field.lower()} is {have[field]}, the site says {want}"
+        for field, want in wanted.items()
+        if want and have[field] not in {"", want}
     )
-    found = f"job {job} in {have['partition'] or 'an unnamed partition'}" + _job_size(fields)
+    found = f"job {job} in {have['Partition'] or 'an unnamed partition'}" + _job_size(fields)
     next_step = f"Jobs that tautools submits ask for what params/sites/{site.name}.yaml says; correct it there."
     yield warns("job", wrong and f"{found}: {wrong}", next_step, fine=found)
     left_s = _seconds_left(job, context)
     if left_s is not None:
-        next_step, seen = (
-            "Work that is cut off stays pending; run it again later.",
-            f"{left_s / 60:.0f} min of this job",
-        )
-        yield warns("time left", seen, next_step) if left_s < 3600 else good("time left", seen)
+        next_step = "Work that is cut off stays pending; run it again later."
+        yield warns("time left", f"{left_s / 60:.0f} min of this job", next_step, when=left_s < 3600)
 
 
 def scontrol_fields(lines: Sequence[str]) -> dict[str, str]:
@@ -174,15 +168,6 @@ def _parse_gres(text: str) -> tuple[str, int]:
     return (kind, int(last)) if last.isdecimal() else (text.strip(), 1)
 
 
-def _association_fits(site: SiteParams, pair: tuple[str, str, list[str]]) -> bool:
-    account, partition, qos = pair
-    return (
-        site.account in {None, account}
-        and (site.qos is None or site.qos in qos)
-        and (not partition or site.partition in {None, partition})
-    )
-
-
 def _job_size(fields: dict[str, str]) -> str:
     """Return cores, memory, cards and time limit of a job in words; empty when Slurm does not say."""
     memory = re.search(r"mem=([\d.]+)([KMGT])", fields.get("TRES", ""))
@@ -199,7 +184,7 @@ def _seconds_left(job: str, context: SessionContext) -> float | None:
     if ends.isdecimal():
         return int(ends) - time.time()
     # Older versions of Slurm do not set the variable.
-    lines = context.ask(["squeue", "-h", "-j", job, "-o", "%L"]) if context.which("squeue") else []
+    lines = context.ask(["squeue", "-h", "-j", job, "-o", "%L"])
     return parse_duration(lines[0]) if lines else None
 
 

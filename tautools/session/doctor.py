@@ -7,29 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
-from tautools.session.check_machine import (
-    check_browser,
-    check_cards,
-    check_dependencies,
-    check_hub_cache,
-    check_machine,
-    check_pins,
-    check_python,
-    check_workspace,
-)
-from tautools.session.check_site import (
-    check_environment,
-    check_folders,
-    check_key_files,
-    check_ports,
-    check_proxies,
-    check_quota,
-    check_roles,
-    check_scripts,
-    check_vllm,
-)
-from tautools.session.check_slurm import check_job, check_slurm
-from tautools.session.findings import DoctorFinding, DoctorReport, SessionContext
+from tautools.session import check_machine, check_site, check_slurm
+from tautools.session.findings import DoctorReport, SessionContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,25 +16,25 @@ if TYPE_CHECKING:
 
 
 CHECKS = (
-    check_python,
-    check_dependencies,
-    check_workspace,
-    check_folders,
-    check_quota,
-    check_scripts,
-    check_machine,
-    check_cards,
-    check_vllm,
-    check_hub_cache,
-    check_key_files,
-    check_slurm,
-    check_job,
-    check_environment,
-    check_pins,
-    check_roles,
-    check_proxies,
-    check_ports,
-    check_browser,
+    check_machine.check_python,
+    check_machine.check_dependencies,
+    check_machine.check_workspace,
+    check_site.check_folders,
+    check_site.check_quota,
+    check_site.check_scripts,
+    check_machine.check_resources,
+    check_machine.check_cards,
+    check_site.check_vllm,
+    check_machine.check_hub_cache,
+    check_site.check_key_files,
+    check_slurm.check_slurm,
+    check_slurm.check_job,
+    check_site.check_environment,
+    check_machine.check_pins,
+    check_site.check_sweeps,
+    check_site.check_proxies,
+    check_site.check_ports,
+    check_machine.check_browser,
 )
 """Every check, in the order in which it is printed. Each takes the context and yields findings."""
 
@@ -86,20 +65,17 @@ def doctor(
         When the site is not known.
     """
     folder = workspace_path(workspace)
+    # Sweeps whose name cannot be used are checked too: the doctor says why.
+    own = (*own_params("sweeps", folder), *misnamed_params("sweeps", folder))
     context = SessionContext(
         workspace=folder,
         site=load_site(site or default_site(folder), workspace=folder),
         environ=os.environ if environ is None else environ,
-        sweeps=tuple(sweeps) if sweeps is not None else _own_sweeps(folder),
+        sweeps=own if sweeps is None else tuple(sweeps),
     )
-    findings = tuple(_redacted(finding, context) for check in CHECKS for finding in check(context))
-    return DoctorReport(site=context.site.name, workspace=str(folder), findings=findings)
-
-
-def _own_sweeps(folder: Path) -> tuple[str, ...]:
-    """Return the workspace's sweeps, also those whose name cannot be used: the doctor says why."""
-    return (*own_params("sweeps", folder), *misnamed_params("sweeps", folder))
-
-
-def _redacted(finding: DoctorFinding, context: SessionContext) -> DoctorFinding:
-    return dataclasses.replace(finding, found=context.hide(finding.found), next_step=context.hide(finding.next_step))
+    findings = (
+        dataclasses.replace(each, found=context.hide(each.found), next_step=context.hide(each.next_step))
+        for check in CHECKS
+        for each in check(context)
+    )
+    return DoctorReport(site=context.site.name, workspace=str(folder), findings=tuple(findings))

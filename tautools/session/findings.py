@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import html
 import json
@@ -11,7 +12,7 @@ import re
 import shlex
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
 from tautools.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tautools.params.models import SiteParams
     from tautools.shell import Completed
@@ -55,14 +56,20 @@ def good(name: str, found: str) -> DoctorFinding:
     return DoctorFinding(name, FindingStatus.OK, found)
 
 
-def fails(name: str, problem: str, next_step: str, *, fine: str = "") -> DoctorFinding:
-    """Return a finding that keeps the site's work from being done here; `fine` when there is no problem."""
-    return DoctorFinding(name, FindingStatus.FAIL, problem, next_step) if problem else good(name, fine)
+def fails(name: str, problem: str, next_step: str, *, when: bool = True, fine: str = "") -> DoctorFinding:
+    """Return a finding that keeps the site's work from being done here.
+
+    Where there is no problem, or not `when`, it is fine, and `fine` or else the same text says what was found.
+    """
+    if problem and when:
+        return DoctorFinding(name, FindingStatus.FAIL, problem, next_step)
+    return good(name, fine or problem)
 
 
-def warns(name: str, problem: str, next_step: str, *, fine: str = "") -> DoctorFinding:
-    """Return a finding that keeps some work from being done, or done well; `fine` when there is no problem."""
-    return DoctorFinding(name, FindingStatus.WARN, problem, next_step) if problem else good(name, fine)
+def warns(name: str, problem: str, next_step: str, *, when: bool = True, fine: str = "") -> DoctorFinding:
+    """Return a finding that keeps some work from being done, or done well; the rest is as for `fails`."""
+    found = fails(name, problem, next_step, when=when, fine=fine)
+    return replace(found, status=FindingStatus.WARN) if found.next_step else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +88,10 @@ class DoctorReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON data."""
-        findings = [
-            {"name": each.name, "status": each.status.value, "found": each.found, "next_step": each.next_step}
-            for each in self.findings
-        ]
-        return {"site": self.site, "workspace": self.workspace, "worst": self.worst.value, "findings": findings}
+        return asdict(self) | {"worst": self.worst}
 
     def shareable(self, environ: Mapping[str, str]) -> str:
-        """Return a block of text for other people's eyes: without secrets, home folders and names of this user.
-
-        Parameters
-        ----------
-        environ : mapping
-            The environment variables whose secret values and user names are removed.
-        """
+        """Return a block of text for other people's eyes: without secrets, home folders and names of this user."""
         head = f"tautools {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
         text = f"{head}, {time.strftime('%Y-%m-%d')}\n{self}"
         return f"```text\n{anonymise(text, environ)}\n```"
@@ -148,7 +145,6 @@ class SessionContext:
     environ: Mapping[str, str]
     sweeps: tuple[str, ...] = ()
     """Sweeps whose roles and servers are checked."""
-    shell: Shell = field(default_factory=Shell)
 
     def which(self, command: str) -> str | None:
         """Return the path of a command on this session's PATH."""
@@ -156,26 +152,19 @@ class SessionContext:
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 20.0) -> Completed | None:
         """Return what a command left; None when it cannot be started or does not end."""
-        try:
-            return self.shell.run(argv, timeout_s=timeout_s, env=self.environ)
-        except ShellError:
-            return None
+        with contextlib.suppress(ShellError):
+            return Shell().run(argv, timeout_s=timeout_s, env=self.environ)
+        return None
 
     def ask(self, argv: Sequence[str]) -> list[str]:
-        """Return the lines that a command wrote; none when it failed."""
-        done = self.run(argv)
+        """Return the lines that a command wrote; none when it is not there or failed."""
+        done = self.run(argv) if self.which(argv[0]) else None
         return [line for line in done.stdout.splitlines() if line.strip()] if done and done.exit_code == 0 else []
 
     @property
     def activation(self) -> list[str]:
         """The shell lines that load the site's modules and activate its environment."""
         return [*(f"module load {module}" for module in self.site.modules), *self.site.activate]
-
-    @property
-    def hub_home(self) -> Path:
-        """The Hugging Face hub's folder."""
-        home = self.environ.get("HOME") or Path.home()
-        return Path(self.environ.get("HF_HOME") or Path(home) / ".cache" / "huggingface")
 
     @cached_property
     def site_environment(self) -> SiteEnvironment:
@@ -189,13 +178,12 @@ class SessionContext:
         activate = [f"{line} || exit 3" for line in self.activation]
         script = "\n".join([*activate, f"command -v {shlex.quote(command)} || echo", 'exec python -c "$0"'])
         done = self.run(["bash", "-lc", script, _LIST_PACKAGES], timeout_s=60.0)
-        path, _, packages = done.stdout.rpartition("\n{") if done else ("", "", "")
-        if done is None or done.exit_code == 3 or not packages:
-            error = (done.stderr.strip().splitlines() or ["it did not say why"])[-1] if done else "bash cannot be run"
-            return SiteEnvironment(
-                self.which(command) or "", None, f"`{'; '.join(self.activation)}` fails here: {error[:200]}"
-            )
-        return SiteEnvironment(path.strip().splitlines()[-1] if path.strip() else "", json.loads("{" + packages))
+        path, brace, packages = done.stdout.rpartition("\n{") if done and done.exit_code != 3 else ("", "", "")
+        if packages:
+            return SiteEnvironment(path.strip().rpartition("\n")[2], json.loads(f"{brace}{packages}"))
+        said = done.stderr.strip() or "it did not say why" if done else "bash cannot be run"
+        problem = f"`{'; '.join(self.activation)}` fails here: {said.splitlines()[-1][:200]}"
+        return SiteEnvironment(self.which(command) or "", None, problem)
 
     def hide(self, text: str) -> str:
         """Return `text` without the values of secret variables and without passwords in addresses."""
@@ -213,7 +201,11 @@ def anonymise(text: str, environ: Mapping[str, str]) -> str:
     homes = {home.rstrip("/") for home in (environ.get("HOME", ""), str(Path.home())) if len(home) > 1}
     for home in sorted(homes, key=len, reverse=True):
         shown = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", shown)
-    for user in sorted(set(_user_names(environ)), key=len, reverse=True):
+    users = {environ.get(name, "") for name in _USER_VARIABLES}
+    with contextlib.suppress(KeyError, OSError):
+        users.add(getpass.getuser())
+        users.add(pwd.getpwnam(getpass.getuser()).pw_gecos.split(",")[0])  # the full name, as the system knows it
+    for user in sorted((user for user in users if len(user) > 1), key=len, reverse=True):
         shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])", "<user>", shown, flags=re.IGNORECASE)
     return shown
 
@@ -224,14 +216,3 @@ def _without_values(text: str, environ: Mapping[str, str], *, shortest: int) -> 
         if names_a_secret(name) and len(value) >= shortest:
             shown = shown.replace(value, HIDDEN)
     return shown
-
-
-def _user_names(environ: Mapping[str, str]) -> Iterator[str]:
-    names = [environ.get(name, "") for name in _USER_VARIABLES]
-    try:
-        names.append(getpass.getuser())
-        # The full name, as the system knows it.
-        names.append(pwd.getpwnam(names[-1]).pw_gecos.split(",")[0])
-    except (KeyError, OSError):
-        pass
-    yield from (name for name in names if len(name) > 1)

@@ -39,19 +39,18 @@ class AgentProject:
 
     def lines(self) -> list[str]:
         """Return in words what was found and how it maps to tautools."""
-        lines = [f"{self.folder} is laid out like an agent-project. Nothing of it is changed."]
-        lines += [f"  {script}: its work is done by `{_SCRIPTS[script]}`" for script in self.scripts]
-        if self.tau_bench is not None:
-            lines.append(f"  tau-bench/: the checkout for bench tau-bench, path {self.tau_bench}")
-        if self.results:
-            settings = {path.parent for path in self.results}
-            lines.append(
-                f"  results/: {len(self.results)} num_trials files of {len(settings)} settings; "
-                "`tautools import` can take them"
-            )
-        if self.logs:
-            lines.append(f"  logs/, errors/: {self.logs} files; those of tautools are written there too")
-        return lines
+        settings = {path.parent for path in self.results}
+        results = f"{len(self.results)} num_trials files of {len(settings)} settings"
+        found = [
+            (self.tau_bench, f"tau-bench/: the checkout for bench tau-bench, path {self.tau_bench}"),
+            (self.results, f"results/: {results}; `tautools import` can take them"),
+            (self.logs, f"logs/, errors/: {self.logs} files; those of tautools are written there too"),
+        ]
+        return [
+            f"{self.folder} is laid out like an agent-project. Nothing of it is changed.",
+            *(f"  {script}: its work is done by `{_SCRIPTS[script]}`" for script in self.scripts),
+            *(f"  {line}" for there, line in found if there),
+        ]
 
 
 def find_agent_project(folder: Path) -> AgentProject | None:
@@ -72,27 +71,19 @@ def find_agent_project(folder: Path) -> AgentProject | None:
         scripts=scripts,
         tau_bench=checkouts[0] if checkouts else None,
         results=tuple(path for path in results if not (path.parent / "setting.json").is_file()),
-        logs=sum(1 for name in ("logs", "errors") if (folder / name).is_dir() for _ in (folder / name).iterdir()),
+        logs=sum(len(list((folder / name).glob("*"))) for name in ("logs", "errors")),
     )
 
 
 _DEFAULT_WORKSPACE = 'workspace: str = "."'
 
 
-def notebook_for(workspace: Path, shipped: bytes) -> bytes:
-    """Return a shipped notebook whose parameter `workspace` defaults to an absolute path.
-
-    Parameters
-    ----------
-    workspace : Path
-        Absolute path of the workspace that the copy is written into.
-    shipped : bytes
-        The notebook as shipped; one without that parameter comes back as it is.
-    """
+def _notebook_for(workspace: Path, shipped: bytes) -> bytes:
+    """Return a shipped notebook whose parameter `workspace`, where it has one, defaults to an absolute path."""
     notebook = json.loads(shipped)
-    own = f"workspace: str = {str(workspace)!r}"
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
+            own = f"workspace: str = {str(workspace)!r}"
             cell["source"] = [line.replace(_DEFAULT_WORKSPACE, own) for line in cell["source"]]
     return f"{json.dumps(notebook, indent=1)}\n".encode()
 
@@ -162,17 +153,16 @@ def plan_init(workspace: Path, site: str = "local", *, copy_params: bool = True)
     """
     params = load_site(site, workspace=workspace)
     _check_folder(workspace)
-    found = find_agent_project(workspace) if workspace.is_dir() else None
-    wanted = dict(_planned_files(workspace, site, params.name, found))
-    if not copy_params:
-        wanted = {path: data for path, data in wanted.items() if workspace / "params" not in path.parents}
-    folders = {workspace / "logs", workspace / "errors", workspace / "results", *(path.parent for path in wanted)}
-    for folder in sorted(folders):
+    found = find_agent_project(workspace)
+    planned = _planned_files(workspace, site, params.name, found)
+    wanted = {path: data for path, data in planned if copy_params or workspace / "params" not in path.parents}
+    folders = sorted({*(workspace / name for name in ("logs", "errors", "results")), *(path.parent for path in wanted)})
+    for folder in folders:
         _check_folder(folder)
     return InitPlan(
         workspace=workspace,
         site=params.name,
-        folders=tuple(sorted(folder for folder in folders if not folder.is_dir())),
+        folders=tuple(folder for folder in folders if not folder.is_dir()),
         files={path: data for path, data in wanted.items() if not _exists(path)},
         kept=tuple(path for path in wanted if _exists(path)),
         found=found,
@@ -206,7 +196,7 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
     for server in (each for each in list_params("servers") if each in servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
-        yield workspace / "notebooks" / notebook.name, notebook_for(workspace, notebook.read_bytes())
+        yield workspace / "notebooks" / notebook.name, _notebook_for(workspace, notebook.read_bytes())
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 

@@ -64,15 +64,35 @@ def test_a_cluster_site_without_slurm_fails(tmp_path: Path) -> None:
     assert found["cards"].status is FindingStatus.WARN
 
 
-def test_what_is_on_the_path_is_found(tmp_path: Path) -> None:
+def test_what_is_on_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = tmp_path / "bin"
     for name in ("sbatch", "squeue", "sacct", "scancel", "vllm"):
         _command(commands, name)
-    _command(commands, "hl-smi", "0, 3, 768 MiB, 98304 MiB")
+    _command(commands, "hl-smi", "0, 3, 768 MiB, 98304 MiB, HL-225, 01P4-HL2080A0-15-TNBS92-18-05-07")
+    monkeypatch.setenv("PATH", str(commands))
     found = _by_name(doctor(tmp_path, site="sol-gaudi", environ={"PATH": str(commands)}, sweeps=[]))
     assert found["slurm"].status is FindingStatus.OK
     assert found["vllm"].found == str(commands / "vllm")
-    assert found["cards"].found == "hl-smi: 0, 3, 768 MiB, 98304 MiB"
+    assert found["cards"].found == "gaudi 0 HL-225: 768 of 98304 MiB, idle"
+
+
+def test_a_driver_that_does_not_answer_is_told_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = tmp_path / "bin"
+    _command(commands, "hl-smi")
+    (commands / "hl-smi").write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no driver')\n")
+    monkeypatch.setenv("PATH", str(commands))
+    finding = _by_name(doctor(tmp_path, site="sol-gaudi", environ={"PATH": str(commands)}, sweeps=[]))["cards"]
+    assert finding.status is FindingStatus.FAIL
+    assert "no driver" in finding.found
+    assert "by hand" in finding.next_step
+
+
+def test_the_hub_cache_is_the_one_that_servers_use(tmp_path: Path) -> None:
+    (tmp_path / "xdg" / "huggingface" / "hub" / "models--a--b").mkdir(parents=True)
+    found = _by_name(doctor(tmp_path, environ={"PATH": "", "XDG_CACHE_HOME": str(tmp_path / "xdg")}))
+    assert f"{tmp_path / 'xdg' / 'huggingface' / 'hub'}: 1 models" in found["hub cache"].found
 
 
 def test_the_job_of_the_session_is_compared_with_the_site(tmp_path: Path) -> None:
