@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,7 @@ class LocalWeights:
 
 
 def check_model_id(model: str) -> str:
-    """Return `model` when the hub could have a repository of that name.
-
-    Raises
-    ------
-    ParamsError
-        When it could not.
-    """
+    """Return `model` when the hub could have a repository of that name, else raise a ParamsError."""
     if not _MODEL_ID.fullmatch(model) or "--" in model or ".." in model or len(model) > 96:
         raise ParamsError(
             f"{model!r} is neither a folder here nor a name that the hub could have.",
@@ -60,16 +54,31 @@ def check_model_id(model: str) -> str:
     return model
 
 
+def hub_home(environ: Mapping[str, str]) -> Path:
+    """Return the folder in which the hub's client keeps its token and, by default, its cache."""
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    return Path(environ.get("HF_HOME") or Path(caches) / "huggingface").expanduser()
+
+
+def hub_token_file(environ: Mapping[str, str]) -> Path:
+    """Return the file in which the hub's client keeps this user's token."""
+    return Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser()
+
+
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder in which the hub's client, and with it vLLM, keeps models."""
     named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(named or hub_home(environ) / "hub").expanduser()
 
 
-def hub_home(environ: Mapping[str, str]) -> Path:
-    """Return the folder in which the hub's client keeps its token and, by default, its cache."""
-    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
-    return Path(environ.get("HF_HOME") or Path(caches) / "huggingface").expanduser()
+def cached_model(model: str, cache: Path) -> Path | None:
+    """Return the model's folder in the hub's cache: the one that its main branch names, else the newest."""
+    repo = cache / f"models--{model.replace('/', '--')}"
+    commit = ""
+    with contextlib.suppress(OSError, ValueError):
+        commit = (repo / "refs" / "main").read_text().strip()
+    folders = filter(Path.is_dir, repo.glob("snapshots/*"))
+    return max(folders, key=lambda folder: (folder.name == commit, folder.stat().st_mtime), default=None)
 
 
 def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
@@ -82,47 +91,39 @@ def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
     """
     folder = expand_home(model)
     if folder.is_dir() and ((folder / "config.json").is_file() or ("/" in model and not _MODEL_ID.fullmatch(model))):
-        return _inspect_folder(folder)
-    snapshot = next(iter(_snapshots(check_model_id(model), cache)), None)
+        return _inspect_folder(folder, broken_off=0)
+    snapshot = cached_model(check_model_id(model), cache)
     if snapshot is None:
         return None
-    weights = _inspect_folder(snapshot)
-    unfinished = len(list((snapshot.parents[1] / "blobs").glob("*.incomplete")))
-    if unfinished and weights.missing:
-        return replace(weights, missing=(*weights.missing, f"{unfinished} downloads that were broken off"))
-    return weights
+    return _inspect_folder(snapshot, broken_off=len(list((snapshot.parents[1] / "blobs").glob("*.incomplete"))))
 
 
-def _snapshots(model: str, cache: Path) -> list[Path]:
-    """Return the model's folders in the hub's cache: the one that its main branch names, then the newest first."""
-    repo = cache / f"models--{model.replace('/', '--')}"
-    commit = ""
-    with contextlib.suppress(OSError, ValueError):
-        commit = (repo / "refs" / "main").read_text().strip()
-    folders = filter(Path.is_dir, repo.glob("snapshots/*"))
-    return sorted(folders, key=lambda folder: (folder.name != commit, -folder.stat().st_mtime))
-
-
-def _inspect_folder(folder: Path) -> LocalWeights:
+def _inspect_folder(folder: Path, *, broken_off: int) -> LocalWeights:
     names = _weight_files(folder)
     tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
     present = {"config.json": (folder / "config.json").is_file(), "a tokenizer": tokenizer, "weights": bool(names)}
     missing = [what for what, there in present.items() if not there]
     missing += [f"{name} ({reason})" for name in names if (reason := _why_incomplete(folder / name))]
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return LocalWeights(folder, tuple(missing), size)
+    missing += [f"{broken_off} downloads that were broken off"] if missing and broken_off else []
+    return LocalWeights(folder, tuple(missing), sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one where the file is not there, damaged, or something else."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _weight_files(folder: Path) -> list[str]:
     for name in _WEIGHT_INDEXES:
-        try:
-            listed = json.loads((folder / name).read_text())["weight_map"].values()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        # A name that leads out of the folder is not a file of this model.
-        return sorted({each for each in listed if isinstance(each, str) and Path(each).name == each})
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
-    return names or sorted(path.name for path in folder.glob("*.bin"))
+        if isinstance(listed := _read_mapping(folder / name).get("weight_map"), dict):
+            # A name that leads out of the folder is not a file of this model.
+            return sorted({each for each in listed.values() if isinstance(each, str) and Path(each).name == each})
+    names = (sorted(path.name for path in folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin"))
+    return next(filter(None, names), [])
 
 
 def _why_incomplete(path: Path) -> str:
@@ -157,23 +158,13 @@ class ModelFacts:
 def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] = os.environ) -> ModelFacts:
     """Return what is known of a model here; nothing of one that is neither a folder nor in the Hugging Face cache.
 
-    Parameters
-    ----------
-    model : str
-        Hub id, or a folder; a relative one counts from the workspace, where servers start.
-    workspace : Path
-        The workspace.
-    environ : mapping, optional
-        Where `HF_HUB_CACHE` and `HF_HOME` are looked up; this process's environment by default.
+    A relative folder counts from the workspace, where servers start.
     """
-    folders = [workspace / expand_home(model), *_snapshots(model, cache_folder(environ))]
-    folder = next((each for each in folders if (each / "config.json").is_file()), None)
+    folders = [workspace / expand_home(model), cached_model(model, cache_folder(environ))]
+    folder = next((each for each in folders if each is not None and (each / "config.json").is_file()), None)
     if folder is None:
         return ModelFacts()
-    config = {}
-    with contextlib.suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text())
-    config = config if isinstance(config, dict) else {}
+    config = _read_mapping(folder / "config.json")
     text: Any = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     heads, kv_heads = (
         value if isinstance(value := text.get(name), int) and value > 0 else None
@@ -182,18 +173,18 @@ def model_facts(model: str, *, workspace: Path, environ: Mapping[str, str] = os.
     return ModelFacts(heads, kv_heads or heads, _weights_gib(folder))
 
 
-def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None) -> str:
-    """Return why the server cannot run on its cards; empty when nothing is against it, or nothing is known.
+def _weights_gib(folder: Path) -> float | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return float(_read_mapping(folder / _WEIGHT_INDEXES[0])["metadata"]["total_size"]) / 2**30
+    sizes = (
+        sum(path.stat().st_size for path in folder.glob(pattern) if path.exists())
+        for pattern in ("*.safetensors", "*.bin", "*.pt")
+    )
+    return next((size / 2**30 for size in sizes if size), None)
 
-    Parameters
-    ----------
-    params : ServerParams
-        The server; its tensor parallel size and the share of the memory that it may use.
-    facts : ModelFacts
-        What is known of its model.
-    card_mib : int, optional
-        Memory of one card [MiB].
-    """
+
+def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None) -> str:
+    """Return why the server cannot run on cards of so much memory; empty when nothing is against it or known of it."""
     across = params.vllm.tensor_parallel_size
     if facts.heads and facts.heads % across:
         fitting = ", ".join(str(size) for size in range(1, min(facts.heads, 16) + 1) if facts.heads % size == 0)
@@ -208,13 +199,3 @@ def why_not_fit(params: ServerParams, facts: ModelFacts, *, card_mib: int | None
             f"GiB ({share:.0%} of {card_gib:.0f} GiB)"
         )
     return ""
-
-
-def _weights_gib(folder: Path) -> float | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        index = json.loads((folder / "model.safetensors.index.json").read_text())
-        return float(index["metadata"]["total_size"]) / 2**30
-    for pattern in ("*.safetensors", "*.bin", "*.pt"):
-        if size := sum(path.stat().st_size for path in folder.glob(pattern) if path.exists()):
-            return size / 2**30
-    return None

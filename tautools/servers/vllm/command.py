@@ -41,13 +41,7 @@ def packages_folders(command: Sequence[str]) -> list[Path]:
 
 
 def installed_versions(command: Sequence[str]) -> dict[str, str]:
-    """Return the versions of vLLM and what decides about it, by package; empty when they cannot be seen from here.
-
-    Parameters
-    ----------
-    command : sequence of str
-        What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
-    """
+    """Return the versions of vLLM and what decides about it, by package; empty when they cannot be seen from here."""
     files = [path.name for folder in packages_folders(command) for path in folder.iterdir()]
     infos = {match["name"].lower(): match["version"] for name in files if (match := _DIST_INFO.fullmatch(name))}
     return {name: version for name, version in infos.items() if name in _PACKAGES}
@@ -78,11 +72,10 @@ def choose_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     versions : mapping
         Installed packages, from `installed_versions`; they distinguish Gaudi's plugin from the old fork.
     """
-    if site.device == "gaudi" and not params.simulated:
+    device = "simulated" if params.simulated else site.device
+    if device == "gaudi":
         return _gaudi_profile(params, site, versions)
-    if site.device == "cpu" and not params.simulated:
-        return _cpu_profile(params)
-    return DeviceProfile("simulated" if params.simulated else site.device)
+    return _cpu_profile(params) if device == "cpu" else DeviceProfile(device)
 
 
 def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> DeviceProfile:
@@ -90,22 +83,19 @@ def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
     numbers = [int(part) for part in re.findall(r"\d+", versions.get("vllm", ""))[:2]]
     fork = "vllm_gaudi" not in versions and len(numbers) == 2 and numbers < [0, 10]
     first_compile_s = 600  # how long a first request may wait for its graph
+    vllm, recipes = params.vllm, _recipe_folder(params, site, versions)
     env = {
         "PT_HPU_LAZY_MODE": "1" if fork else "0",
         "PT_HPU_WEIGHT_SHARING": "0",
         "HABANA_LOGS": f"{user_folder(site)}/habana_logs",
         "VLLM_RPC_TIMEOUT": str(first_compile_s * 1000),
         "VLLM_ENGINE_ITERATION_TIMEOUT_S": str(first_compile_s),
+        "VLLM_BUCKETING_STRATEGY": None if fork else "exp",
+        "PT_HPU_ENABLE_LAZY_COLLECTIVES": "true" if fork and vllm.tensor_parallel_size > 1 else None,
+        "PT_HPUGRAPH_DISABLE_TENSOR_CACHE": "false" if fork and "qwen" in params.model.lower() else None,
+        "VLLM_DECODE_BS_BUCKET_MAX": None if vllm.max_num_seqs is None else str(vllm.max_num_seqs),
+        RECIPES_VARIABLE: f"{recipes},false,{RECIPES_MB}" if recipes else None,
     }
-    recipes, seqs = _recipe_folder(params, site, versions), params.vllm.max_num_seqs
-    optional = (
-        ("VLLM_BUCKETING_STRATEGY", "exp", not fork),
-        ("PT_HPU_ENABLE_LAZY_COLLECTIVES", "true", fork and params.vllm.tensor_parallel_size > 1),
-        ("PT_HPUGRAPH_DISABLE_TENSOR_CACHE", "false", fork and "qwen" in params.model.lower()),
-        ("VLLM_DECODE_BS_BUCKET_MAX", str(seqs), seqs is not None),
-        (RECIPES_VARIABLE, f"{recipes},false,{RECIPES_MB}", recipes),
-    )
-    env |= {name: value for name, value, holds in optional if holds}
     written = site.env | params.env
     notes = {
         "Habana's fork of vLLM is not maintained any more; the plugin (vllm-gaudi) has taken its place.": fork,
@@ -116,7 +106,11 @@ def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
         "VLLM_FULL_WARMUP ends the server at the first shape it has not seen.": "VLLM_FULL_WARMUP" in written,
         "The start is mostly warm-up; `server ls` shows its counter.": True,
     }
-    return DeviceProfile("gaudi-fork" if fork else "gaudi", env, [note for note, holds in notes.items() if holds])
+    return DeviceProfile(
+        "gaudi-fork" if fork else "gaudi",
+        {name: value for name, value in env.items() if value is not None},
+        [note for note, holds in notes.items() if holds],
+    )
 
 
 def _recipe_folder(params: ServerParams, site: SiteParams, versions: Mapping[str, str]) -> str:
@@ -134,13 +128,11 @@ def user_folder(site: SiteParams) -> str:
 
 
 def _cpu_profile(params: ServerParams) -> DeviceProfile:
-    env = {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
-    if params.vllm.enforce_eager:
-        # Otherwise the first request with a grammar waits for a C++ compiler, 5 to 9 s.
-        env["TORCH_COMPILE_DISABLE"] = "1"
+    # Otherwise the first request with a grammar waits for a C++ compiler, 5 to 9 s.
+    eager = {"TORCH_COMPILE_DISABLE": "1"} if params.vllm.enforce_eager else {}
     note = "The KV cache takes whole GiB (VLLM_CPU_KVCACHE_SPACE); `kv_cache_memory_bytes` takes less."
     sized = {"kv_cache_memory_bytes", "kv-cache-memory-bytes"} & set(params.vllm.args)
-    return DeviceProfile("cpu", env, [] if sized else [note])
+    return DeviceProfile("cpu", {"VLLM_CPU_OMP_THREADS_BIND": "auto"} | eager, [] if sized else [note])
 
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -185,12 +177,12 @@ def server_argv(params: ServerParams, site: SiteParams, address: ListenAddress) 
 def server_env(
     params: ServerParams, site: SiteParams, *, key: str, cache: Path, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the whole environment of the server.
+    """Return the whole environment of the server; its own variables win over the site's, both over inherited ones.
 
     Parameters
     ----------
     params, site
-        What was written; the server's own variables win over the site's, and both over the inherited ones.
+        What was written.
     key : str
         The random key of this launch.
     cache : Path
@@ -243,20 +235,11 @@ def _vllm_argv(params: ServerParams, site: SiteParams, address: ListenAddress) -
     vllm = params.vllm
     argv = [*(params.serve_command or site.serve_command), params.model, "--host", address.host]
     argv += ["--port", str(address.port), "--served-model-name", params.serves, address.alias]
-    named = {
-        "max_model_len": vllm.max_model_len,
-        "tensor_parallel_size": vllm.tensor_parallel_size if vllm.tensor_parallel_size > 1 else None,
-        "gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "max_num_seqs": vllm.max_num_seqs,
-        "dtype": vllm.dtype,
-        "enable_auto_tool_choice": True if vllm.tool_call_parser else None,
-        "tool_call_parser": vllm.tool_call_parser,
-        "reasoning_parser": vllm.reasoning_parser,
-        "chat_template": vllm.chat_template,
-        "default_chat_template_kwargs": vllm.chat_template_kwargs or None,
-        "enforce_eager": vllm.enforce_eager or None,
-    }
-    return argv + [word for name, value in (named | vllm.args).items() for word in _flag_words(name, value)]
+    flags: dict[str, Any] = {}
+    for name, value in vllm.model_dump(exclude_defaults=True, exclude={"args"}).items():
+        flags |= {"enable_auto_tool_choice": True} if name == "tool_call_parser" and value else {}
+        flags["default_chat_template_kwargs" if name == "chat_template_kwargs" else name] = value
+    return argv + [word for name, value in (flags | vllm.args).items() for word in _flag_words(name, value)]
 
 
 def _flag_words(name: str, value: Any) -> list[str]:

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from tautools.errors import ParamsError, ShellError, did_you_mean, unknown_name
 from tautools.files import ensure_folder, packaged_yaml, write_atomic
 from tautools.servers.vllm.command import installed_versions, packages_folders
@@ -45,9 +47,10 @@ class DeprecatedFlag:
     """The flag that takes the same value, as a name under `vllm.args`; empty where none does."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFlags:
+class KnownFlags(BaseModel):
     """What one installed vLLM takes."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     names: frozenset[str]
     """Flags without dashes in front, `no-` forms included."""
@@ -61,13 +64,7 @@ def _table() -> dict[str, Any]:
 
 
 def tool_parser_of(model: str) -> str | None:
-    """Return the name of the parser that reads the tool calls of a model's family; None when it is not known.
-
-    Parameters
-    ----------
-    model : str
-        Hub id, folder or served name.
-    """
+    """Return the parser of a model family's tool calls, by id, folder or served name; None for an unknown family."""
     families = _table()["tool_parsers"].items()
     return next((parser for pattern, parser in families if re.search(pattern, model, re.IGNORECASE)), None)
 
@@ -89,34 +86,24 @@ def parse_help(text: str) -> KnownFlags:
     forms = [form.split()[0] for head in heads for form in head.split(", ") if form.startswith("--")]
     parsers = _HELP_PARSERS.search(text)
     return KnownFlags(
-        frozenset(form.lstrip("-") for form in forms),
-        frozenset(name.strip() for name in parsers[1].split(",")) if parsers else frozenset(),
+        names=frozenset(form.lstrip("-") for form in forms),
+        tool_parsers=frozenset(name.strip() for name in parsers[1].split(",")) if parsers else frozenset(),
     )
 
 
 def installed_flags(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> KnownFlags | None:
-    """Return the flags of the vLLM that a command starts; None when it cannot be asked.
-
-    Parameters
-    ----------
-    command : sequence of str
-        What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
-    env : mapping
-        The environment it is asked in.
-    folder : Path
-        Where the answers are kept.
-    """
-    path = folder / f"{_cache_key(command)}.json"
+    """Return the flags of the vLLM that a command starts, kept in a folder; None when it cannot be asked."""
+    paths = [Path(shutil.which(command[0]) or command[0]), *(Path(word) for word in command[1:])]
+    times = [f"{path}:{path.stat().st_mtime_ns}" for path in [*paths, *packages_folders(command)] if path.exists()]
+    path = folder / f"{hashlib.sha256(json.dumps([list(command), times]).encode()).hexdigest()[:24]}.json"
     try:
-        stored = json.loads(path.read_text())
-        return KnownFlags(frozenset(stored["names"]), frozenset(stored["tool_parsers"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return KnownFlags.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
         _LOG.info("Asking %s for the flags it knows.", command[0])
     known = _ask_help(command, env)
     if known is not None:
-        stored = {"command": list(command), "names": sorted(known.names), "tool_parsers": sorted(known.tool_parsers)}
         ensure_folder(folder)
-        write_atomic(path, json.dumps(stored, indent=1))
+        write_atomic(path, known.model_dump_json(indent=1))
     return known
 
 
@@ -127,8 +114,10 @@ def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str
     ----------
     argv : sequence of str
         The whole command line, which begins with `command`.
-    command, env, folder
-        See `installed_flags`.
+    command : sequence of str
+        What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
+    env, folder
+        The environment in which it is asked for its flags, and where its answers are kept.
 
     Raises
     ------
@@ -186,12 +175,6 @@ def _ask_help(command: Sequence[str], env: Mapping[str, str]) -> KnownFlags | No
             return known
     _LOG.warning("Flags are not checked: %s does not list them.", command[0])
     return None
-
-
-def _cache_key(command: Sequence[str]) -> str:
-    paths = [Path(shutil.which(command[0]) or command[0]), *(Path(word) for word in command[1:])]
-    times = [f"{path}:{path.stat().st_mtime_ns}" for path in [*paths, *packages_folders(command)] if path.exists()]
-    return hashlib.sha256(json.dumps([list(command), times]).encode()).hexdigest()[:24]
 
 
 def warnings_for(params: ServerParams) -> list[str]:
