@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,17 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder in which the hub's client, and with it vLLM, keeps models."""
     named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(named or hub_home(environ) / "hub").expanduser()
+
+
+def hub_is_off(environ: Mapping[str, str]) -> bool:
+    """Return whether this user has said that the hub is not to be asked."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space of the disk that a folder is on, or would be."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.is_dir())).free
 
 
 def cached_model(model: str, cache: Path) -> Path | None:

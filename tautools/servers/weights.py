@@ -10,16 +10,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tautools.errors import ServerError
-from tautools.servers.model_cache import LocalWeights, cache_folder, check_model_id, hub_home, local_weights
+from tautools.servers.model_cache import (
+    LocalWeights,
+    cache_folder,
+    check_model_id,
+    free_bytes,
+    hub_is_off,
+    hub_token_file,
+    local_weights,
+)
 from tautools.servers.vllm.flags import first_release_of
 
 if TYPE_CHECKING:
@@ -34,21 +40,12 @@ _OTHER_FORMATS = ("*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.o
 """Copies of the weights that vLLM does not load."""
 
 
-class HubState(StrEnum):
-    """What is known of a model at the hub; `_AT_HUB` says what each means."""
-
-    THERE = "there"
-    GATED = "gated"
-    ABSENT = "absent"
-    OFFLINE = "offline"
-    SILENT = "silent"
-
-
 @dataclass(frozen=True, slots=True)
 class HubAnswer:
     """The hub's answer for one model."""
 
-    state: HubState
+    state: Literal["there", "gated", "absent", "offline", "silent"]
+    """What is known; `_AT_HUB` says what each means."""
     size_bytes: int = 0
     """Size of all files that a server needs."""
     ignored: tuple[str, ...] = ()
@@ -58,38 +55,38 @@ class HubAnswer:
 
 def _ask_hub(model: str, environ: Mapping[str, str]) -> HubAnswer:
     """Ask the hub for a model; every failure is an answer, too."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    if any(environ.get(name, "").lower() in {"1", "true", "on", "yes"} for name in names):
-        return HubAnswer(HubState.OFFLINE, detail="HF_HUB_OFFLINE is set")
+    if hub_is_off(environ):
+        return HubAnswer("offline", detail="HF_HUB_OFFLINE is set")
     import httpx  # noqa: TID251 - its errors only; the hub's client opens the connection
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    api, state = HfApi(**_hub_account(environ)), HubState.THERE
+    api = HfApi(**_hub_account(environ))
     try:
         info = api.model_info(model, files_metadata=True, timeout=10.0)
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        kinds = {GatedRepoError: HubState.GATED, RepositoryNotFoundError: HubState.ABSENT, Exception: HubState.SILENT}
-        state = next(state for kind, state in kinds.items() if isinstance(error, kind))
-        detail = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-        return HubAnswer(state, detail=detail[:300])
+        detail = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)[:300]
+        if isinstance(error, GatedRepoError):
+            return HubAnswer("gated", detail=detail)
+        return HubAnswer("absent" if isinstance(error, RepositoryNotFoundError) else "silent", detail=detail)
+    gated = False
     if info.gated:
         try:
             api.auth_check(model)
         except (HfHubHTTPError, OSError):
-            state = HubState.GATED
+            gated = True
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     ignored = _ignored_patterns(list(sizes))
     size = sum(size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in ignored))
-    return HubAnswer(state, size, ignored)
+    return HubAnswer("gated" if gated else "there", size, ignored)
 
 
 def _hub_account(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the hub's address and the token as the server would find them; None leaves it to the hub's client."""
-    token = environ.get("HF_TOKEN")
+    token = environ.get("HF_TOKEN") or ""
     with contextlib.suppress(OSError):
-        token = token or Path(environ.get("HF_TOKEN_PATH") or hub_home(environ) / "token").expanduser().read_text()
-    return {"endpoint": environ.get("HF_ENDPOINT") or None, "token": (token or "").strip() or None}
+        token = token or hub_token_file(environ).read_text()
+    return {"endpoint": environ.get("HF_ENDPOINT") or None, "token": token.strip() or None}
 
 
 def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
@@ -100,11 +97,11 @@ def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
 
 
 _AT_HUB = {
-    HubState.THERE: "at the hub, {size}",
-    HubState.GATED: "at the hub, and gated: this account may not have it",
-    HubState.ABSENT: "not at the hub: no such repository, or a private one that this token does not open",
-    HubState.OFFLINE: "whether the hub has it is not known: {hub.detail}",
-    HubState.SILENT: "whether the hub has it is not known, it does not answer: {hub.detail}",
+    "there": "at the hub, {size}",
+    "gated": "at the hub, and gated: this account may not have it",
+    "absent": "not at the hub: no such repository, or a private one that this token does not open",
+    "offline": "whether the hub has it is not known: {hub.detail}",
+    "silent": "whether the hub has it is not known, it does not answer: {hub.detail}",
 }
 _NEXT_STEPS = {
     "fetchable": "`tautools model fetch {model}`",
@@ -153,11 +150,11 @@ class Weights:
         """One word for programs."""
         if self.usable:
             return "complete"
-        if self.hub is None or self.hub.state is HubState.ABSENT:
+        if self.hub is None or self.hub.state == "absent":
             return "absent" if self.copy is None else "incomplete"
-        if self.hub.state is HubState.THERE:
+        if self.hub.state == "there":
             return "fetchable" if self.fits else "no_room"
-        return self.hub.state.value if self.copy is None else "incomplete"
+        return self.hub.state if self.copy is None else "incomplete"
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {self._on_disk()}"]
@@ -181,7 +178,7 @@ class Weights:
 
     def _next_step(self, hub: HubAnswer) -> str:
         existing = first_release_of(self.model)
-        if existing is not None and self.copy is None and hub.state is not HubState.THERE:
+        if existing is not None and self.copy is None and hub.state != "there":
             return f"The 2507 release has no model of this size. Next: use {existing}, which is what exists."
         near = f"Did you mean {self.near}?" if self.near else "Check the name at the hub."
         return f"Next: {_NEXT_STEPS[self.state].format(model=self.model, near=near)}"
@@ -204,14 +201,14 @@ def check_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Wei
     """
     cache = cache_folder(environ)
     copy = local_weights(model, cache=cache)
-    free_bytes = shutil.disk_usage(next(each for each in (cache, *cache.absolute().parents) if each.is_dir())).free
+    free = free_bytes(cache)
     if copy is not None and not copy.folder.is_relative_to(cache):
-        return Weights(model, cache, copy, None, free_bytes)
+        return Weights(model, cache, copy, None, free)
     hub = _ask_hub(model, environ)
     # The hub may have the first release, not the dated one.
     plain = model.removesuffix("-2507").removesuffix("-Instruct")
-    exists = hub.state is HubState.ABSENT and plain != model and _ask_hub(plain, environ).state is HubState.THERE
-    return Weights(model, cache, copy, hub, free_bytes, plain if exists else "")
+    exists = hub.state == "absent" and plain != model and _ask_hub(plain, environ).state == "there"
+    return Weights(model, cache, copy, hub, free, plain if exists else "")
 
 
 def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Weights:
@@ -232,7 +229,7 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Wei
     known = check_weights(model, environ=environ)
     if known.usable:
         return known
-    if known.hub is None or known.hub.state is not HubState.THERE or not known.fits:
+    if known.hub is None or known.hub.state != "there" or not known.fits:
         raise ServerError(
             f"{model} cannot be fetched.",
             evidence=str(known),
@@ -269,18 +266,8 @@ _OTHER_SOURCES = {"download_dir", "load_format", "revision", "hf_token", "config
 def require_weights(params: ServerParams, *, command: Sequence[str], env: Mapping[str, str], workspace: Path) -> None:
     """Raise when the model that a server of this machine is to load is nowhere; log what is only likely.
 
-    A model that the hub has and that is not here yet passes: vLLM fetches it.
-
-    Parameters
-    ----------
-    params : ServerParams
-        What to serve.
-    command : sequence of str
-        What starts the server.
-    env : mapping
-        The server's environment: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN count.
-    workspace : Path
-        Where the server runs: its relative paths count from there.
+    A model that the hub has and that is not here yet passes: vLLM fetches it. The cache and the hub are those of the
+    server's environment; relative paths count from the workspace, where the server runs.
 
     Raises
     ------

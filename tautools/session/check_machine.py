@@ -18,7 +18,7 @@ from tautools import __version__
 from tautools.errors import TautoolsError
 from tautools.files import why_not_writable
 from tautools.servers.accelerators.probe import CARD_VARIABLES, read_cards
-from tautools.servers.model_cache import cache_folder
+from tautools.servers.model_cache import cache_folder, free_bytes, hub_is_off
 from tautools.session.findings import fails, good, warns
 
 if TYPE_CHECKING:
@@ -155,10 +155,8 @@ def check_hub_cache(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check the cache of the Hugging Face hub, where weights are kept."""
     cache = cache_folder(context.environ)
     models = len(list(cache.glob("models--*")))
-    nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(nearest).free / _GIB
-    offline = context.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}
-    seen = f"{cache}: {models} models, {free:.0f} GiB free{', offline' if offline else ''}"
+    free = free_bytes(cache) / _GIB
+    seen = f"{cache}: {models} models, {free:.0f} GiB free{', offline' if hub_is_off(context.environ) else ''}"
     next_step = "A 32B model takes 62 GiB: set HF_HOME to a larger disk before servers start."
     yield warns("hub cache", seen, next_step, when=context.site.device != "none" and free < 80)
 

@@ -13,7 +13,7 @@ from tautools.errors import TautoolsError
 from tautools.files import why_not_writable
 from tautools.params import load_all, load_server, load_site, load_sweep
 from tautools.params.models import ServerParams
-from tautools.servers.model_cache import hub_home
+from tautools.servers.model_cache import hub_token_file
 from tautools.servers.ports import choose_port, is_free
 from tautools.session.findings import fails, good, warns
 from tautools.session.init import find_agent_project
@@ -144,7 +144,7 @@ def check_quota(context: SessionContext) -> Iterator[DoctorFinding]:
 
 def check_key_files(context: SessionContext) -> Iterator[DoctorFinding]:
     """Check that others cannot read the hub's token or the keys of servers."""
-    token = Path(context.environ.get("HF_TOKEN_PATH") or hub_home(context.environ) / "token").expanduser()
+    token = hub_token_file(context.environ)
     there = [each for each in (token, *sorted((context.workspace / "servers").glob("*.key"))) if each.is_file()]
     names = " ".join(str(each) for each in there if each.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
     fine = f"{len(there)} there, none that others may read"
