@@ -223,7 +223,7 @@ def unknown_name(
     of: str = "",
     next_step: str = "",
 ) -> E:
-    """Return the error for a name that does not exist: the nearest that do, and which there are.
+    """Return the error for a name that does not exist: the nearest that does, and which there are.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def unknown_name(
     """
     listed = ", ".join(known) if len(known) <= 50 else f"{len(known)}, the first {next(iter(known))!r}"
     return error(
-        f"There is no {kind} {name!r}{of and f' {of}'}.{did_you_mean(name, known, most=3)}",
+        f"There is no {kind} {name!r}{of and f' {of}'}.{did_you_mean(name, known)}",
         evidence=f"Known: {listed or 'none'}.",
         next_step=next_step or "Choose one of those.",
     )

@@ -80,7 +80,7 @@ class ListOption(GroupedOption):
     def _read(self, ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> list[Any] | None:
         if not texts:
             return None
-        from tautools.params.find import split_ids  # pydantic comes with it; `--help` does without
+        from tautools.params.models import split_ids  # pydantic comes with it; `--help` does without
 
         try:
             values = split_ids(texts)

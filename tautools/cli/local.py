@@ -30,10 +30,10 @@ from tautools.cli.server import start_watchdogs
 from tautools.errors import ParamsError
 from tautools.files import ensure_folder, expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
-from tautools.params.check import validated
 from tautools.params.models import RoleParams, ServerParams
 from tautools.params.paths import looks_like_path
-from tautools.params.yaml import ParamsTree, apply_overrides
+from tautools.params.resolve import apply_overrides
+from tautools.params.yaml import ParamsTree, validated
 from tautools.run import prepare_cell, run_cell
 from tautools.servers import Registry, attach_all, endpoints, launch_all
 from tautools.servers.attaching import read_model_config, write_model_config

@@ -6,21 +6,19 @@ import contextlib
 import functools
 import inspect
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 from pydantic import ValidationError
-from pydantic_core import PydanticUndefined
 
 from tautools.cli.commands import GroupedOption, ListOption, refuse_if
 from tautools.errors import ParamsError
 from tautools.params import RUN_OPTIONS, list_params, workspace_path, workspace_site
-from tautools.params.check import allowed_values, schema_node_at, without_none
 from tautools.params.models import RoleParams, RunParams
 from tautools.params.paths import WORKSPACE_VARIABLE
+from tautools.params.yaml import schema_at
 from tautools.records import Strategy
 
 if TYPE_CHECKING:
@@ -216,30 +214,21 @@ def params_options(
 
 
 def _field_option(model: type[BaseModel], name: str, option: str, group: str) -> Callable[[F], F]:
-    node = schema_node_at(model, tuple(name.split(".")))
-    kind, field = without_none(node.annotation), node.field
-    parts = [" ".join(((field.description if field else "") or "").replace("`", "").split())]
-    if words := allowed_values(kind):
+    schema = schema_at(model, tuple(name.split(".")))
+    parts = [" ".join(schema.get("description", "").replace("`", "").split())]
+    if words := schema.get("enum"):
         parts.append(f"One of {', '.join(words)}.")
-    default = field.default if field else None
-    default = default.value if isinstance(default, Enum) else default
-    if default not in (None, "", PydanticUndefined):
-        parts.append(f" [default: {default}]")
+    if schema.get("default") not in (None, ""):
+        parts.append(f" [default: {schema['default']}]")
     more: dict[str, Any] = {"cls": GroupedOption, "default": None}
-    if get_origin(kind) is dict:
+    if schema.get("type") == "object":
         more |= {"multiple": True, "metavar": "NAME=SERVER"}
-    elif get_origin(kind) is list:
+    elif schema.get("type") == "array":
         more = {"cls": ListOption}
-    elif kind in (int, float):
-        more["type"] = _number_type(kind, field.metadata if field else [])
+    elif number := {"integer": click.IntRange, "number": click.FloatRange}.get(schema.get("type", "")):
+        # Limits that a number may not reach are left to the params.
+        more["type"] = number(schema.get("minimum"), schema.get("maximum"))
     return click.option(option, name.replace(".", "__"), group=group, help=" ".join(parts), **more)
-
-
-def _number_type(kind: type, rules: Sequence[Any]) -> Any:
-    """Return what a number on the command line must be; limits that it may not reach are left to the params."""
-    ends = {"min": "ge", "max": "le"}
-    bounds = {end: getattr(rule, name) for rule in rules for end, name in ends.items() if hasattr(rule, name)}
-    return (click.IntRange if kind is int else click.FloatRange)(**bounds) if bounds else kind
 
 
 def run_flags(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _redact(error: ModelCallError, endpoint: Endpoint) -> None:
     """Remove keys that a server echoed: the endpoint's, and what litellm may have taken from the environment."""
     secrets = [endpoint.key]
     if endpoint.provider != "openai":
-        from tautools.params.secrets import names_a_secret  # the params' models and YAML come along, for a fault only
+        from tautools.records import names_a_secret  # the params' models and YAML come along, for a fault only
 
         secrets += [value for name, value in os.environ.items() if names_a_secret(name)]
     for secret in secrets:

@@ -6,13 +6,20 @@ guessed. Precedence: default < file < flag. Every value can tell where it came f
 
 from __future__ import annotations
 
-from tautools.params.find import KINDS, Kind, default_site, find_params, list_params, misnamed_params, own_params
-from tautools.params.models import Params
-from tautools.params.paths import shipped, workspace_path
+from tautools.params.paths import (
+    KINDS,
+    Kind,
+    default_site,
+    find_params,
+    list_params,
+    misnamed_params,
+    own_params,
+    shipped,
+    workspace_path,
+)
 from tautools.params.personas import CONTROL, Persona
 from tautools.params.resolve import (
     RUN_OPTIONS,
-    ConfigRow,
     Resolved,
     load_all,
     load_persona,
@@ -28,9 +35,7 @@ __all__ = [
     "CONTROL",
     "KINDS",
     "RUN_OPTIONS",
-    "ConfigRow",
     "Kind",
-    "Params",
     "Persona",
     "Resolved",
     "default_site",

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tautools.params.find import split_ids
 from tautools.records import BenchRef, Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
 
 PERSONA = NAME.removesuffix("$") + r"(:[a-z0-9][a-z0-9-]{0,29})?$"
 """A persona's name, and behind a colon its intensity."""
+
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+def split_ids(texts: Iterable[str]) -> list[str]:
+    """Return the ids of a list as it is written everywhere, without repeats: `0-2,7` is 0, 1, 2 and 7.
+
+    Raises
+    ------
+    ValueError
+        When a range runs backwards, or nothing is named.
+    """
+    found: list[str] = []
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            found += [part] if part else []
+            continue
+        first, last = int(match[1]), int(match[2])
+        if first > last:
+            raise ValueError(f"the range {part} runs backwards")
+        found += map(str, range(first, last + 1))
+    if not found:
+        raise ValueError("the list is empty")
+    return list(dict.fromkeys(found))
 
 
 class Params(BaseModel):
@@ -202,13 +231,7 @@ class RoleParams(Params):
     @property
     def sampling(self) -> Sampling:
         """The sampling part, as it enters the setting."""
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            max_tokens=self.max_tokens,
-            extra_body=self.extra_body,
-        )
+        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
 
 
 class TaskParams(Params):

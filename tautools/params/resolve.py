@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -11,21 +11,11 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from tautools.errors import ParamsError
-from tautools.params.check import validated
-from tautools.params.find import Kind, default_site, find_params, list_params, misnamed_params
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
-from tautools.params.paths import expand_tree
+from tautools.params.paths import Kind, default_site, expand_tree, find_params, list_params, misnamed_params
 from tautools.params.personas import PersonaParams, choose_level
-from tautools.params.secrets import without_secrets
-from tautools.params.yaml import (
-    Origin,
-    OriginKind,
-    ParamsTree,
-    apply_flags,
-    apply_overrides,
-    dotted,
-    read_document,
-)
+from tautools.params.yaml import Origin, OriginKind, ParamsTree, dotted, read_document, read_value, validated
+from tautools.records import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +73,7 @@ RUN_OPTIONS = {
 }
 """The options of `tautools run` by the params they set."""
 
+_DOTTED_NAME = re.compile(r"[^\s.=]+(?:\.[^\s.=]+)*\Z")
 _MODEL_KEYS = ("server", "model", "base_url", "api_key_env", "provider")
 
 
@@ -209,11 +200,57 @@ def _resolve_tree(
             )
         _default_user(tree)
 
-    def base(path: KeyPath) -> Path:
-        return Path.cwd() if tree.origin(path).kind is OriginKind.FLAG else (workspace or Path.cwd())
+    return Resolved(validated(model, expand_tree(tree, workspace), tree), tree, file)
 
-    data = expand_tree(copy.deepcopy(tree.data), base=base, where=tree.where)
-    return Resolved(validated(model, data, tree), tree, file)
+
+def apply_overrides(tree: ParamsTree, overrides: Sequence[str]) -> None:
+    """Lay `--set` values, `name.of.key=value` with a value in YAML, over a tree.
+
+    In a sweep, `agent.…` means every agent of the grid.
+
+    Raises
+    ------
+    ParamsError
+        When a text has no `=`, its name is not a dotted name, or its value is not YAML.
+    """
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        shown = f"--set {text}" if text.isprintable() else f"--set {text!r}"
+        if not equals or not _DOTTED_NAME.match(name):
+            raise ParamsError(
+                f"{shown}: this does not read `key=value`.",
+                next_step="Write it like `--set agent.temperature=0.2` or `--set grid.env=[airline]`.",
+            )
+        written = read_value(value, shown=shown)
+        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+        for target in _override_targets(tree, path):
+            tree.put(target, written.data, Origin(OriginKind.FLAG, shown))
+            tree.old_booleans |= {target + below: word for below, word in written.old_booleans.items()}
+
+
+def apply_flags(tree: ParamsTree, flags: Mapping[str, Any], options: Mapping[str, str]) -> None:
+    """Lay the values of named options over a tree; None means that the option was not given.
+
+    Parameters
+    ----------
+    tree : ParamsTree
+        What a file said.
+    flags : mapping
+        Dotted name to value, such as `{"agent.model": "m"}`.
+    options : mapping
+        Dotted name to the option's own name, such as `{"agent.model": "--model"}`.
+    """
+    for name, value in flags.items():
+        if value is not None:
+            tree.put(tuple(name.split(".")), value, Origin(OriginKind.FLAG, options.get(name, f"--{name}")))
+
+
+def _override_targets(tree: ParamsTree, path: KeyPath) -> list[KeyPath]:
+    grid = tree.data.get("grid") if isinstance(tree.data, dict) else None
+    agents = grid.get("agent") if isinstance(grid, dict) else None
+    if len(path) > 1 and path[0] == "agent" and isinstance(agents, list):
+        return [("grid", "agent", index, *path[1:]) for index in range(len(agents))]
+    return [path]
 
 
 def _expand_role_names(tree: ParamsTree) -> None:

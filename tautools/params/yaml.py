@@ -7,19 +7,25 @@ booleans, `1:30` is ninety and `2026-01-01` a date. A key written twice is an er
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from tautools.errors import ParamsError
+from tautools.errors import ParamsError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from pydantic_core import ErrorDetails
+
+P = TypeVar("P", bound=BaseModel)
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The way from the top of a tree to one value, such as `("grid", "agent", 0)`."""
@@ -27,7 +33,6 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 _MOST_NODES = 100_000
 """Aliases of aliases can make a small file huge; no file that a person writes has so many values."""
 _MOST_BYTES = 4_000_000
-_DOTTED_NAME = re.compile(r"[^\s.=]+(?:\.[^\s.=]+)*\Z")
 
 
 class OriginKind(StrEnum):
@@ -79,44 +84,10 @@ class ParamsTree:
         ParamsError
             When the way leads through something that is not a mapping or beyond the end of a list.
         """
-        parent = self._parent(path, origin)
         for table in (self.origins, self.old_booleans):
             for key in [key for key in table if key[: len(path)] == path]:
                 del table[key]
-        parent[_key_in(parent, path[-1], path, origin)] = value
-        self.origins[path] = origin
-
-    def origin(self, path: KeyPath) -> Origin:
-        """Return where the value at exactly this path, or the nearest one around it, came from."""
-        while path:
-            if path in self.origins:
-                return self.origins[path]
-            path = path[:-1]
-        return DEFAULT
-
-    def origin_of_value(self, path: KeyPath) -> Origin:
-        """Return where the value at exactly this path came from; the default when nobody wrote it."""
-        own = self.origins.get(path, DEFAULT)
-        flags = [
-            each.place
-            for key, each in self.origins.items()
-            if len(key) > len(path) and key[: len(path)] == path and each.kind is OriginKind.FLAG
-        ]
-        if not flags:
-            return own
-        return Origin(OriginKind.FLAG, ", ".join(dict.fromkeys([str(own), *flags] if path in self.origins else flags)))
-
-    def where(self, path: KeyPath, *, of_key: bool = False) -> str:
-        """Return the place to name in an error about `path`."""
-        for depth in range(len(path), -1, -1):
-            origin = self.origins.get(path[:depth], DEFAULT)
-            if origin.kind is not OriginKind.DEFAULT:
-                return origin.place if of_key or not origin.value_place else origin.value_place
-        return f"{self.file}:1:1"
-
-    def _parent(self, path: KeyPath, origin: Origin) -> Any:
-        if not isinstance(self.data, dict):
-            self.data = {}
+        self.data = self.data if isinstance(self.data, dict) else {}
         parent: Any = self.data
         for depth, part in enumerate(path[:-1], start=1):
             key = _key_in(parent, part, path, origin)
@@ -129,7 +100,33 @@ class ParamsTree:
                     f"{origin}: `{dotted(path[:depth])}` is {parent!r} and has no `{path[depth]}`.",
                     next_step=f"Set `{dotted(path[:depth])}` itself, or correct the name.",
                 )
-        return parent
+        parent[_key_in(parent, path[-1], path, origin)] = value
+        self.origins[path] = origin
+
+    def origin(self, path: KeyPath) -> Origin:
+        """Return where the value at exactly this path, or the nearest one around it, came from."""
+        around = (path[:depth] for depth in range(len(path), 0, -1))
+        return next((self.origins[each] for each in around if each in self.origins), DEFAULT)
+
+    def origin_of_value(self, path: KeyPath) -> Origin:
+        """Return where the value at exactly this path came from, flags that changed a part of it included."""
+        places = [
+            each.place
+            for key, each in self.origins.items()
+            if len(key) > len(path) and key[: len(path)] == path and each.kind is OriginKind.FLAG
+        ]
+        own = self.origins.get(path, DEFAULT)
+        if not places:
+            return own
+        return Origin(OriginKind.FLAG, ", ".join(dict.fromkeys([str(own)] * (path in self.origins) + places)))
+
+    def where(self, path: KeyPath, *, of_key: bool = False) -> str:
+        """Return the place to name in an error about `path`."""
+        around = (self.origins.get(path[:depth], DEFAULT) for depth in range(len(path), -1, -1))
+        written = next((each for each in around if each.kind is not OriginKind.DEFAULT), None)
+        if written is None:
+            return f"{self.file}:1:1"
+        return written.place if of_key else written.value_place or written.place
 
 
 def _key_in(parent: Any, part: str | int, path: KeyPath, origin: Origin) -> Any:
@@ -143,56 +140,6 @@ def _key_in(parent: Any, part: str | int, path: KeyPath, origin: Origin) -> Any:
         f"{origin}: `{dotted(path)}`: {text!r} is not a place in a list of {len(parent)}.",
         next_step="Count from 0, or set the whole list: `--set key=[a, b]`.",
     )
-
-
-def apply_overrides(tree: ParamsTree, overrides: Sequence[str]) -> None:
-    """Lay `--set` values, `name.of.key=value` with a value in YAML, over a tree.
-
-    In a sweep, `agent.…` means every agent of the grid.
-
-    Raises
-    ------
-    ParamsError
-        When a text has no `=`, its name is not a dotted name, or its value is not YAML.
-    """
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        shown = f"--set {text}" if text.isprintable() else f"--set {text!r}"
-        if not equals or not _DOTTED_NAME.match(name):
-            raise ParamsError(
-                f"{shown}: this does not read `key=value`.",
-                next_step="Write it like `--set agent.temperature=0.2` or `--set grid.env=[airline]`.",
-            )
-        written = read_value(value, shown=shown)
-        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
-        for target in _override_targets(tree, path):
-            tree.put(target, written.data, Origin(OriginKind.FLAG, shown))
-            tree.old_booleans |= {target + below: word for below, word in written.old_booleans.items()}
-
-
-def apply_flags(tree: ParamsTree, flags: Mapping[str, Any], options: Mapping[str, str]) -> None:
-    """Lay the values of named options over a tree; None means that the option was not given.
-
-    Parameters
-    ----------
-    tree : ParamsTree
-        What a file said.
-    flags : mapping
-        Dotted name to value, such as `{"agent.model": "m"}`.
-    options : mapping
-        Dotted name to the option's own name, such as `{"agent.model": "--model"}`.
-    """
-    for name, value in flags.items():
-        if value is not None:
-            tree.put(tuple(name.split(".")), value, Origin(OriginKind.FLAG, options.get(name, f"--{name}")))
-
-
-def _override_targets(tree: ParamsTree, path: KeyPath) -> list[KeyPath]:
-    grid = tree.data.get("grid") if isinstance(tree.data, dict) else None
-    agents = grid.get("agent") if isinstance(grid, dict) else None
-    if len(path) > 1 and path[0] == "agent" and isinstance(agents, list):
-        return [("grid", "agent", index, *path[1:]) for index in range(len(agents))]
-    return [path]
 
 
 class _Yaml12Loader(yaml.SafeLoader):
@@ -217,14 +164,7 @@ _OLD_BOOLEAN = re.compile(r"(?:on|off|yes|no|y|n)\Z", re.IGNORECASE)
 
 
 def read_document(path: Path, *, shown: str | None = None) -> ParamsTree:
-    """Read one YAML file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    shown : str, optional
-        How errors name it; its path by default.
+    """Read one YAML file; errors name it as `shown`, by default by its path.
 
     Raises
     ------
@@ -251,23 +191,26 @@ def read_document(path: Path, *, shown: str | None = None) -> ParamsTree:
 
 def read_value(text: str, *, shown: str) -> ParamsTree:
     """Read YAML text, such as the right side of `--set a.b=0.2`; errors name it as `shown`."""
+    tree = ParamsTree(shown)
     try:
         node = yaml.compose(text, Loader=_Yaml12Loader)
+        if node is not None:
+            tree.data = _NodeReader(tree).read(node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise ParamsError(
-            f"{shown}{at}: this is not YAML: {problem}.",
-            evidence=mark.get_snippet() or "" if mark is not None else "",
+            f"{shown}{_at(mark) if mark else ''}: this is not YAML: {problem}.",
+            evidence=mark.get_snippet() or "" if mark else "",
             next_step="Correct the line: check indentation (spaces, no tabs), colons and quotes.",
         ) from error
     except RecursionError as error:
         raise ParamsError(f"{shown} is nested too deeply.", next_step="Write it flatter.") from error
-    tree = ParamsTree(shown)
-    if node is not None:
-        tree.data = _NodeReader(tree).read(node, ())
     return tree
+
+
+def _at(mark: yaml.Mark) -> str:
+    return f":{mark.line + 1}:{mark.column + 1}"
 
 
 class _NodeReader:
@@ -279,7 +222,8 @@ class _NodeReader:
         self._open: set[int] = set()
 
     def read(self, node: yaml.Node, path: KeyPath, key: yaml.Node | None = None) -> Any:
-        self._tree.origins[path] = Origin(OriginKind.FILE, self._place(key or node), self._place(node))
+        places = [self._tree.file + _at(each.start_mark) for each in (key or node, node)]
+        self._tree.origins[path] = Origin(OriginKind.FILE, *places)
         self._count += 1
         if id(node) in self._open or self._count > _MOST_NODES:
             raise self._error(node, "an alias here contains itself or unfolds to too much", "Write the values out.")
@@ -332,12 +276,9 @@ class _NodeReader:
         except (ValueError, KeyError) as error:
             raise self._error(node, f"`{text}` is not what its tag says", "Remove the tag.") from error
 
-    def _place(self, node: yaml.Node) -> str:
-        return f"{self._tree.file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-
     def _error(self, node: yaml.Node, problem: str, next_step: str) -> ParamsError:
-        snippet = node.start_mark.get_snippet() or ""
-        return ParamsError(f"{self._place(node)}: {problem}.", evidence=snippet, next_step=next_step)
+        place, snippet = self._tree.file + _at(node.start_mark), node.start_mark.get_snippet() or ""
+        return ParamsError(f"{place}: {problem}.", evidence=snippet, next_step=next_step)
 
 
 def _integer(text: str) -> int:
@@ -353,3 +294,146 @@ _SCALARS: dict[str, Any] = {
     "int": _integer,
     "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
+
+
+_AGENT = re.compile(r"grid\.agent\.\d+")
+_TYPE_WORDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list, such as [a, b]",
+    "object": "keys with values",
+}
+_BOUND_WORDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+
+
+class _Mistake(NamedTuple):
+    text: str
+    """Where it is and what is wrong."""
+    keys: str = ""
+
+
+def validated(model: type[P], data: Any, tree: ParamsTree) -> P:
+    """Return `data`, the tree's data expanded, as a value of `model`.
+
+    Raises
+    ------
+    ParamsError
+        For every mistake at once: unknown keys with the nearest known one, wrong types and values.
+    """
+    if not isinstance(data, dict):
+        raise ParamsError(
+            f"{tree.where(())}: {_shown(data)} was found where keys with values belong.",
+            evidence=f"Keys: {', '.join(model.model_fields)}.",
+            next_step="Write `key: value` lines.",
+        )
+    mistakes = list(_silent_mistakes(model, data, tree))
+    value: P | None = None
+    try:
+        value = model.model_validate(data)
+    except ValidationError as error:
+        # A misspelt key comes first: it is often why another is missing.
+        errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        mistakes = [_mistake(model, each, tree) for each in errors] + mistakes
+    if value is not None and not mistakes:
+        return value
+    first, *_ = mistakes
+    # One flag may make the same mistake in every agent of a grid; it is shown once.
+    distinct = {_AGENT.sub("agent", each.text): each for each in reversed(mistakes)}
+    others = [f"Also: {each.text}" for each in reversed(distinct.values()) if each is not first]
+    raise ParamsError(
+        first.text,
+        evidence="\n".join(line for line in (first.keys, *others) if line),
+        next_step="Correct them and run again." if others else "Correct it and run again; nothing was started.",
+    )
+
+
+def _mistake(model: type[BaseModel], error: ErrorDetails, tree: ParamsTree) -> _Mistake:
+    path: KeyPath = tuple(error["loc"])
+    name, kind, given = dotted(path), error["type"], error["input"]
+    if kind == "extra_forbidden":
+        keys = list(schema_at(model, path[:-1]).get("properties", ()))
+        inside = f" in `{dotted(path[:-1])}`" if path[:-1] else ""
+        problem = f"unknown key `{path[-1]}`{inside}.{did_you_mean(str(path[-1]), keys)}"
+        return _Mistake(f"{tree.where(path, of_key=True)}: {problem}", f"Keys{inside}: {', '.join(keys)}.")
+    if kind == "value_error":
+        problem = error["msg"].removeprefix("Value error, ")
+        return _Mistake(f"{tree.where(path)}: {f'`{name}`: ' if name else ''}{problem}.")
+    schema = schema_at(model, path)
+    if kind == "missing":
+        return _Mistake(f"{tree.where(path, of_key=True)}: `{name}` is missing; it must be {_allowed(schema)}.")
+    hint = did_you_mean(given, schema.get("enum", ())) if isinstance(given, str) else ""
+    if kind == "string_type" and isinstance(given, bool | int | float):
+        hint = f" Put it in quotes: {json.dumps(str(given))}."
+    return _Mistake(f"{tree.where(path)}: `{name}` is {_shown(given)}; it must be {_allowed(schema)}.{hint}")
+
+
+def _silent_mistakes(model: type[BaseModel], data: Any, tree: ParamsTree) -> Iterator[_Mistake]:
+    """Yield what pydantic would let pass: true for a number, and a bare `off` where anything is allowed."""
+    for path, value in _booleans(data, ()):
+        if schema_at(model, path).get("type") in {"integer", "number"}:
+            yield _Mistake(f"{tree.where(path)}: `{dotted(path)}` is {json.dumps(value)}; it must be a number.")
+    for path, word in tree.old_booleans.items():
+        if not schema_at(model, path):
+            problem = f'is a bare `{word}`, a boolean to some and text to others. Write true or false, or "{word}".'
+            yield _Mistake(f"{tree.where(path)}: `{dotted(path)}` {problem}")
+
+
+def _booleans(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, bool]]:
+    if isinstance(value, bool):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _booleans(each, (*path, key))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def schema_at(model: type[BaseModel], path: KeyPath) -> dict[str, Any]:
+    """Return the JSON schema of the value at a path, references and `| None` resolved.
+
+    It is empty where anything is allowed, and that of the last known value around a path that names nothing known.
+    """
+    whole = _schema(model)
+    node = whole
+    for part in path:
+        if node.get("type") not in {"object", "array"}:
+            break
+        others = (node.get("items"), node.get("additionalProperties"), *node.get("patternProperties", {}).values())
+        inner = node.get("properties", {}).get(part) or next(filter(None, others), None)
+        if not inner:
+            break
+        node = {} if inner is True else inner
+        kinds = [each for each in node.get("anyOf", ()) if each.get("type") != "null"]
+        if len(kinds) == 1:
+            node = kinds[0] | {name: each for name, each in node.items() if name != "anyOf"}
+        if "$ref" in node:
+            node = whole["$defs"][node["$ref"].rpartition("/")[2]] | node
+    return node
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """Return what is allowed for a value, such as `a number at least 0 and at most 2`."""
+    if "enum" in schema or "const" in schema:
+        return f"one of {', '.join(schema.get('enum') or [schema['const']])}"
+    if "properties" in schema:
+        return f"keys with values: {', '.join(schema['properties'])}"
+    if "anyOf" in schema:
+        return " or ".join(_allowed(each) for each in schema["anyOf"] if each.get("type") != "null")
+    bounds = [f" {word} {schema[name]:g}" for name, word in _BOUND_WORDS.items() if name in schema]
+    pattern = " of letters, digits, `.`, `_` and `-`, 100 at most" if "pattern" in schema else ""
+    return _TYPE_WORDS.get(schema.get("type", ""), "another value") + " and".join(bounds) + pattern

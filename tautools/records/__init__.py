@@ -9,6 +9,7 @@ version, its served length) is provenance and does not enter the id.
 from __future__ import annotations
 
 from tautools.records.base import (
+    HIDDEN,
     Outcome,
     Record,
     Role,
@@ -17,6 +18,8 @@ from tautools.records.base import (
     ThinkingSwitch,
     UserStrategy,
     canonical_json,
+    names_a_secret,
+    without_secrets,
 )
 from tautools.records.conversation import (
     CallRecord,
@@ -31,6 +34,7 @@ from tautools.records.server import Certificate, Check, ServerRecord
 from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting, setting_id
 
 __all__ = [
+    "HIDDEN",
     "LOOP_VERSION",
     "BenchRef",
     "CallRecord",
@@ -55,5 +59,7 @@ __all__ = [
     "TrajectoryAction",
     "UserStrategy",
     "canonical_json",
+    "names_a_secret",
     "setting_id",
+    "without_secrets",
 ]

@@ -22,7 +22,7 @@ import psutil
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
 from tautools.files import ensure_folder, write_atomic
-from tautools.params.secrets import names_a_secret
+from tautools.records import names_a_secret
 from tautools.servers.metrics import Sample, ask_metrics
 from tautools.servers.registry import Registry
 from tautools.servers.server import Server

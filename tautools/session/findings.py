@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools import __version__
 from tautools.errors import ShellError
-from tautools.params.secrets import HIDDEN, names_a_secret, without_secrets
+from tautools.records import HIDDEN, names_a_secret, without_secrets
 from tautools.shell import Shell
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
-from tautools.params.find import split_ids
-from tautools.params.models import RunParams, SharedRunParams
+from tautools.params.models import RunParams, SharedRunParams, split_ids
 from tautools.run import model_slug
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import tautools
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import Http
-from tautools.params.secrets import without_secrets
-from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, Thinking
+from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, Thinking, without_secrets
 from tautools.servers.checks.target import (
     CheckContext,
     CheckFailedError,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
-from tautools.params.secrets import names_a_secret
+from tautools.records import names_a_secret
 from tautools.servers.accelerators.probe import CARD_VARIABLES
 
 if TYPE_CHECKING:
