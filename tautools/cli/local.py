@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbCommand
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, command, refuse_if
 from tautools.cli.options import (
     LayoutRequest,
     dry_run_option,
-    json_option,
     run_flags,
     run_options,
-    set_option,
-    site_option,
+    site_options,
     stagger_value,
-    workspace_option,
+    usual_options,
 )
 from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, watch_starts
 from tautools.cli.run import plan_dict, plan_text
-from tautools.cli.server import start_watchdogs
+from tautools.cli.server import start_servers, start_watchdogs
 from tautools.errors import ParamsError
 from tautools.files import ensure_folder, expand_home, write_atomic
 from tautools.params import find_params, list_params, load_all, load_server, resolve_run
@@ -35,12 +33,12 @@ from tautools.params.paths import looks_like_path
 from tautools.params.resolve import apply_overrides
 from tautools.params.yaml import ParamsTree, validated
 from tautools.run import prepare_cell, run_cell
-from tautools.servers import Registry, attach_all, endpoints, launch_all
+from tautools.servers import Registry, attach_all, endpoints
 from tautools.servers.attaching import read_model_config, write_model_config
 from tautools.servers.lease import LeaseTerms, owner_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tautools.run import Cell, CellResult
     from tautools.servers import Server
@@ -48,19 +46,9 @@ if TYPE_CHECKING:
 MODEL_CONFIG = "model_config_local.json"
 """ToolOrchestra's file of addresses: written while our servers run, read with `--skip-server-start`."""
 
-_STARTING = {
-    "num_servers": "--num-servers",
-    "gpu_ids": "--gpu-ids",
-    "start_port": "--start-port",
-    "stagger": "--stagger-delay",
-    "server_timeout": "--server-timeout",
-    "tool_call_parser": "--tool-call-parser",
-    "log_dir": "--log-dir",
-    "force": "--force",
-    "site": "--site",
-    "overrides": "--set",
-}
-"""Options that only mean something when servers are started."""
+_STARTING = {"num_servers", "gpu_ids", "start_port", "stagger", "server_timeout", "tool_call_parser"}
+_STARTING |= {"log_dir", "force", "site", "overrides"}
+"""Parameters that only mean something when servers are started."""
 
 _HOSTED = {
     r"(gpt-\d|chatgpt-|o\d)": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"},
@@ -73,24 +61,10 @@ _HOSTED = {
 def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
     """Return the server of the agent: a server file by its name, the file that serves the model, or one made up here.
 
-    Parameters
-    ----------
-    model : str
-        A file under `params/servers/`, a hub id, or a folder with weights.
-    workspace : Path
-        Where server files are looked for first.
-    overrides : sequence of str
-        `key=value` texts of `--set`.
-    tool_call_parser : str
-        For a model without a server file.
-
-    Raises
-    ------
-    ParamsError
-        When it looks like a folder and is none, like a server file and there is none, or an override is wrong.
+    `model` is a file under `params/servers/`, a hub id, or a folder with weights; what looks like one of them and is
+    none is a `ParamsError`. `tool_call_parser` is for a model without a server file.
     """
-    names = list_params("servers", workspace)
-    if model in names or model.endswith((".yaml", ".yml")):
+    if model in list_params("servers", workspace) or model.endswith((".yaml", ".yml")):
         return load_server(model, workspace=workspace, overrides=overrides)
     for name, params in load_all(ServerParams, workspace)[0].items():
         if params.model == model:
@@ -105,10 +79,6 @@ def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_
         )
     elif "/" not in model:
         find_params("servers", model, workspace)  # a model of the hub has its owner before it; this is a wrong name
-    return _made_up(model, overrides, tool_call_parser)
-
-
-def _made_up(model: str, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-._").lower()[:60]
     data = {"name": name or "agent", "model": model, "vllm": {"tool_call_parser": tool_call_parser}}
     tree = ParamsTree("the command line", data)
@@ -130,15 +100,8 @@ def running_role(name: str, *, workspace: Path) -> RoleParams | None:
 def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[RoleParams, ServerParams | None]:
     """Return the customer's role, and the server to start for it when it has a file and does not run.
 
-    Parameters
-    ----------
-    name : str, optional
-        A running server, a server file, a hosted model such as `gpt-4o`, or the model of a running server; the agent
-        plays the customer too by default.
-    agent : RoleParams
-        The agent's role.
-    workspace : Path
-        Whose servers are meant.
+    `name` is a running server, a server file, a hosted model such as `gpt-4o`, or the model of a running server;
+    without one the agent plays the customer too.
     """
     if name is None:
         return agent, None
@@ -153,17 +116,13 @@ def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[
     return RoleParams(model=name), None
 
 
-_LOCAL_EPILOG = """\b
-Examples:
-  tautools local --agent-model qwen3-8b --num-servers 4 --gpu-ids 0 1 2 3 --start-port 1900
-  tautools local --agent-model sim-small --domains retail airline --limit 5 --dry-run
-  tautools local --agent-model ~/ckpt/Orchestrator-8B --user-llm gpt-4o --stagger-delay 30 --server-timeout 900
-\b
-Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again), 130 interrupted.
-"""
-
-
-@click.command("local", cls=VerbCommand, epilog=_LOCAL_EPILOG)
+@command(
+    "tautools local --agent-model qwen3-8b --num-servers 4 --gpu-ids 0 1 2 3 --start-port 1900",
+    "tautools local --agent-model sim-small --domains retail airline --limit 5 --dry-run",
+    "tautools local --agent-model ~/ckpt/Orchestrator-8B --user-llm gpt-4o --stagger-delay 30 --server-timeout 900",
+    name="local",
+    notes="Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again), 130 interrupted.",
+)
 @click.option("--agent-model", "--model", required=True, help="Server file, model of the hub, or folder with weights.")
 @click.option("--user-llm", "--user-model", help="Customer: server, hosted model such as gpt-4o.  [default: the agent]")
 @click.option("--num-servers", "--replicas", type=click.IntRange(1, 256), default=1, show_default=True, help="Servers.")
@@ -186,11 +145,9 @@ Exit codes: 0 all done, 2 bad input, 3 some work is still pending (run it again)
               help="Copy each domain's results there, as DOMAIN.json.")  # fmt: skip
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Link the servers' logs there.")
 @click.option("--force", is_flag=True, help="Use cards that are in use.")
-@site_option
-@set_option
+@site_options
 @dry_run_option
-@workspace_option
-@json_option
+@usual_options
 @click.pass_context
 def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **options: Any) -> None:
     """Start N servers of one model, run the domains in turn, stop the servers.
@@ -198,7 +155,11 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
     What is finished is never run again: type the same command to go on. Everything is checked before a server starts.
     By default each server gets 8 conversations at a time.
     """
-    given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    given = {
+        str(each.name): each.opts[0]
+        for each in ctx.command.params
+        if ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE
+    }
     agent, user, servers = _roles_and_servers(workspace, options, given)
     if "site" not in given:  # the workspace's own site, with its servers as processes of this machine
         options["site"] = options["site"].model_copy(update={"scheduler": "none"})
@@ -210,45 +171,63 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
     if options["dry_run"]:
         _show_plan(cells, servers, as_json=as_json)
         return
-    _check_running(cells[0], servers, workspace)
-    results: list[CellResult] = []
-    with _sigterm_as_interrupt(), _running(servers, workspace, options, quiet=as_json):
-        for cell in cells:
-            results.append(_run_domain(cell, options["output_dir"], quiet=as_json))
-            if results[-1].interrupted:
-                break
+    results = _run_domains(cells, servers, workspace, options, quiet=as_json)
     if as_json:
         emit([cell_result_dict(result) for result in results], as_json=True)
-    if any(result.interrupted for result in results):
+    if results[-1].interrupted:
         raise SystemExit(EXIT_INTERRUPTED)
-    if any(not result.finished for result in results):
+    if not all(result.finished for result in results):
         raise SystemExit(EXIT_UNFINISHED)
 
 
+def _run_domains(
+    cells: Sequence[Cell], servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any], *, quiet: bool
+) -> list[CellResult]:
+    """Run the domains in turn until one is interrupted; a SIGTERM, which a job's end sends, interrupts too."""
+    starting = {name for params in servers for name in (params.name, params.serves)}
+    for name, role in (("agent", cells[0].run.agent), ("user", cells[0].run.user)):
+        if (role.server or role.model) not in starting:
+            endpoints(role, workspace=workspace, role_name=name)  # raises where a running server or its key is missing
+    results: list[CellResult] = []
+    with contextlib.ExitStack() as cleanup:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        cleanup.callback(signal.signal, signal.SIGTERM, before)
+        if servers:
+            _start(servers, workspace, options, cleanup, quiet=quiet)
+        for cell in cells:
+            with cell_progress(cell, quiet=quiet) as show:
+                result = run_cell(cell, on_event=show)
+            results.append(result)
+            if not quiet:
+                click.echo(str(result))
+            if options["output_dir"] is not None and result.view is not None:
+                file = ensure_folder(options["output_dir"]) / f"{cell.run.env}.json"
+                write_atomic(file, result.view.read_bytes())
+            if result.interrupted:
+                break
+    return results
+
+
 def _roles_and_servers(
-    workspace: Path, options: dict[str, Any], given: set[str]
+    workspace: Path, options: dict[str, Any], given: Mapping[str, str]
 ) -> tuple[RoleParams, RoleParams, list[ServerParams]]:
     """Return the two roles and the servers to start for them."""
     model, files = options["agent_model"], list_params("servers", workspace)
     if options["skip_server_start"]:
-        unused = [option for name, option in _STARTING.items() if name in given]
-        if unused:
-            raise click.UsageError(f"{', '.join(unused)}: for servers that are started; leave out --skip-server-start")
+        unused = ", ".join(option for name, option in given.items() if name in _STARTING)
+        refuse_if(unused, f"{unused}: for servers that are started; leave out --skip-server-start")
         agent = _attached_role(model, workspace, dry_run=options["dry_run"])
         if agent is None:
             agent = RoleParams(model=load_server(model, workspace=workspace).serves if model in files else model)
         return agent, user_role(options["user_llm"], agent, workspace=workspace)[0], []
-    params = agent_server(
-        model, workspace=workspace, overrides=options["overrides"], tool_call_parser=options["tool_call_parser"]
-    )
+    overrides, parser = options["overrides"], options["tool_call_parser"]
+    params = agent_server(model, workspace=workspace, overrides=overrides, tool_call_parser=parser)
     agent = RoleParams(server=params.name if params.name in files else None, model=params.serves)
     user, user_server = user_role(options["user_llm"], agent, workspace=workspace)
     count = (f"{params.name}={options['num_servers']}",)
     layout = LayoutRequest(count, start_port=options["start_port"], stagger=options["stagger"])
-    servers = layout.arranged([params])
-    if user_server is not None and user_server.name != params.name:
-        servers.append(user_server)
-    return agent, user, servers
+    own = [user_server] if user_server is not None and user_server.name != params.name else []
+    return agent, user, layout.arranged([params]) + own
 
 
 def _attached_role(model: str, workspace: Path, *, dry_run: bool) -> RoleParams | None:
@@ -274,14 +253,6 @@ def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> 
     return flags
 
 
-def _check_running(cell: Cell, servers: Sequence[ServerParams], workspace: Path) -> None:
-    """Raise when a server that must run already does not answer, or its key is missing."""
-    starting = {name for params in servers for name in (params.name, params.serves)}
-    for name, role in (("agent", cell.run.agent), ("user", cell.run.user)):
-        if (role.server or role.model) not in starting:
-            endpoints(role, workspace=workspace, role_name=name)
-
-
 def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_json: bool) -> None:
     plans = [plan_dict(cell) for cell in cells]
     starting = [pick(params, "name model replicas") for params in servers]
@@ -290,85 +261,43 @@ def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_jso
     emit({"servers": starting, "domains": plans}, as_json=as_json, text="\n".join(lines))
 
 
-@contextlib.contextmanager
-def _running(
-    servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any], *, quiet: bool
-) -> Iterator[None]:
-    """Start the servers and verify them; stop all of them at the end, whatever happened.
+def _start(
+    servers: Sequence[ServerParams],
+    workspace: Path,
+    options: dict[str, Any],
+    cleanup: contextlib.ExitStack,
+    *,
+    quiet: bool,
+) -> None:
+    """Start the servers and verify them; `cleanup` stops all of them, whatever happened.
 
-    If this process is killed, a watchdog of each stops it.
+    If this process is killed, a watchdog of each server stops it. While they run, their addresses are in the
+    workspace's `model_config_local.json`; a file that is there is kept.
     """
-    if not servers:
-        yield
-        return
-
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(text, err=True)
-
-    started = launch_all(
-        servers,
-        workspace=workspace,
-        site=options["site"],
-        gpu_ids=options["gpu_ids"],
-        force=options["force"],
-        emit=say,
-    )
-    try:
-        terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
-        start_watchdogs(started, terms)
-        aliases = [server.record.alias for server in started]
-        for server in started if options["log_dir"] is not None else ():
-            _link_logs(server, ensure_folder(options["log_dir"]))
-        for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=quiet).values():
-            raise error
-        # One that lost its port and was started again is another launch, which has no watchdog yet.
-        again = [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias]
-        start_watchdogs(again, terms)
-        with _model_config(started, workspace):
-            yield
-    finally:
-        for server in started:
-            server.stop()
-        say(f"{len(started)} servers stopped")
-
-
-@contextlib.contextmanager
-def _model_config(servers: Sequence[Server], workspace: Path) -> Iterator[None]:
-    """Keep the servers' addresses in the workspace's `model_config_local.json` while they run; a file there is kept."""
-    file = workspace / MODEL_CONFIG
-    if file.exists():
-        yield
-        return
-    write_model_config(file, [server.record for server in servers])
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _link_logs(server: Server, folder: Path) -> None:
-    for log in (Path(server.record.log_out), Path(server.record.log_err)):
-        link = folder / log.name
+    layout = LayoutRequest(gpu_ids=options["gpu_ids"], force=options["force"])
+    started = start_servers(servers, layout, options["site"], workspace, quiet=quiet)
+    cleanup.callback(_stop, started, quiet=quiet)
+    terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
+    start_watchdogs(started, terms)
+    aliases = [server.record.alias for server in started]
+    logs = [Path(log) for server in started for log in (server.record.log_out, server.record.log_err)]
+    for log in logs if options["log_dir"] is not None else ():
+        link = ensure_folder(options["log_dir"]) / log.name
         link.unlink(missing_ok=True)
         link.symlink_to(log)
+    for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=quiet).values():
+        raise error
+    # One that lost its port and was started again is another launch, which has no watchdog yet.
+    again = [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias]
+    start_watchdogs(again, terms)
+    file = workspace / MODEL_CONFIG
+    if not file.exists():
+        write_model_config(file, [server.record for server in started])
+        cleanup.callback(file.unlink, missing_ok=True)
 
 
-def _run_domain(cell: Cell, output: Path | None, *, quiet: bool) -> CellResult:
-    with cell_progress(cell, quiet=quiet) as show:
-        result = run_cell(cell, on_event=show)
+def _stop(servers: Sequence[Server], *, quiet: bool) -> None:
+    for server in servers:
+        server.stop()
     if not quiet:
-        click.echo(str(result))
-    if output is not None and result.view is not None:
-        write_atomic(ensure_folder(output) / f"{cell.run.env}.json", result.view.read_bytes())
-    return result
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Stop the servers on SIGTERM too, as a job's end sends it."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        click.echo(f"{len(servers)} servers stopped", err=True)

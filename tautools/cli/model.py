@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, VerbCommand, VerbGroup
-from tautools.cli.options import ParamsName, dry_run_option, json_option, params_options, workspace_option
+from tautools.cli.commands import EXIT_FAILED, VerbGroup, command, examples_text
+from tautools.cli.options import ParamsName, dry_run_option, params_options, usual_options
 from tautools.cli.output import emit, pick
 from tautools.errors import ParamsError
 from tautools.params import load_server
@@ -23,27 +23,24 @@ if TYPE_CHECKING:
     from tautools.servers.weights import Weights
 
 
-_MODEL_EPILOG = """\b
-Examples:
-  tautools model check Qwen/Qwen3-8B
-  tautools model check qwen3-8b qwen3-32b      the models of two server files
-  tautools model fetch Qwen/Qwen3-8B
-
-\b
-HF_HOME says where weights are kept, HF_TOKEN who asks, HF_ENDPOINT which hub, HF_HUB_OFFLINE=1 that none is asked.
-Exit codes: 0 complete here, 1 not, 2 no possible name.
-"""
-
-
-@click.group("model", cls=VerbGroup, epilog=_MODEL_EPILOG)
+@click.group(
+    "model",
+    cls=VerbGroup,
+    epilog=examples_text(
+        "tautools model check Qwen/Qwen3-8B",
+        "tautools model check qwen3-8b qwen3-32b      the models of two server files",
+        "tautools model fetch Qwen/Qwen3-8B",
+        notes="HF_HOME says where weights are kept, HF_TOKEN who asks, HF_ENDPOINT which hub, "
+        "HF_HUB_OFFLINE=1 that none is asked.\nExit codes: 0 complete here, 1 not, 2 no possible name.",
+    ),
+)
 def model_command() -> None:
     """Check and fetch the weights of models."""
 
 
 @model_command.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=ParamsName("servers"))
-@workspace_option
-@json_option
+@usual_options
 def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     """Say whether weights are cached and complete, gated, absent, and whether the disk has room. Fetches nothing.
 
@@ -55,8 +52,7 @@ def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
 @model_command.command()
 @click.argument("model", type=ParamsName("servers"))
 @dry_run_option
-@workspace_option
-@json_option
+@usual_options
 def fetch(model: str, dry_run: bool, workspace: Path, as_json: bool) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
     get = check_weights if dry_run else fetch_weights
@@ -72,12 +68,10 @@ def _show_weights(found: list[Weights], *, as_json: bool) -> None:
 
 def _weights_dict(weights: Weights) -> dict[str, Any]:
     copy, hub = weights.copy, weights.hub
-    return pick(weights, "model state usable needed_bytes free_bytes near") | {
-        "folder": copy.folder if copy is not None else None,
-        "missing": copy.missing if copy is not None else [],
-        "hub": hub.state if hub is not None else None,
-        "size_bytes": hub.size_bytes if hub is not None and hub.size_bytes else copy.size_bytes if copy else None,
-    }
+    kept = pick(copy, "folder missing size_bytes") if copy else {"folder": None, "missing": [], "size_bytes": None}
+    known = {"size_bytes": hub.size_bytes} if hub and hub.size_bytes else {}
+    shown = pick(weights, "model state usable needed_bytes free_bytes near") | kept
+    return shown | {"hub": hub.state if hub else None} | known
 
 
 def _model_of(name: str, workspace: Path) -> str:
@@ -102,14 +96,12 @@ _BEHAVIOUR = {
 }
 """Options by the params that they set."""
 
-_SIMULATE_EPILOG = """\b
-Examples:
-  tautools simulate --model demo --skill 0.7
-  VLLM_API_KEY=secret tautools simulate --port 8007 --model Qwen/Qwen3-4B-Instruct-2507 --speed 10
-"""
 
-
-@click.command("simulate", cls=VerbCommand, epilog=_SIMULATE_EPILOG)
+@command(
+    "tautools simulate --model demo --skill 0.7",
+    "VLLM_API_KEY=secret tautools simulate --port 8007 --model Qwen/Qwen3-4B-Instruct-2507 --speed 10",
+    name="simulate",
+)
 @click.option("--model", default="simulated", show_default=True, help="Served model name.")
 @click.option("--alias", "aliases", multiple=True, help="A further served name; may be given several times.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
@@ -123,12 +115,12 @@ def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int,
     key = os.environ.get("VLLM_API_KEY", "")
     params = SimulateParams(**{name: value for name, value in behaviour.items() if value is not None})
     server = SimulatedServer(params, model=model, aliases=aliases, key=key, host=host, port=port)
-    serve_until_signal(server, lambda started: _show_started(started, keyed=bool(key)))
 
+    def show(started: SimulatedServer) -> None:
+        click.echo(f"SIMULATED model server, skill {started.params.skill:g}. No model stands behind its answers.")
+        click.echo(f"Base URL: {started.base_url}")
+        click.echo(f"Model:    {', '.join(started.names)}")
+        click.echo("Key:      from VLLM_API_KEY" if key else "Key:      none; set VLLM_API_KEY to ask for one")
+        click.echo("Ctrl-C ends it.")
 
-def _show_started(server: SimulatedServer, *, keyed: bool) -> None:
-    click.echo(f"SIMULATED model server, skill {server.params.skill:g}. No model stands behind its answers.")
-    click.echo(f"Base URL: {server.base_url}")
-    click.echo(f"Model:    {', '.join(server.names)}")
-    click.echo("Key:      from VLLM_API_KEY" if keyed else "Key:      none; set VLLM_API_KEY to ask for one")
-    click.echo("Ctrl-C ends it.")
+    serve_until_signal(server, show)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, VerbCommand, VerbGroup
+from tautools.cli.commands import EXIT_FAILED, VerbGroup, command, examples_text
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
@@ -16,8 +16,8 @@ from tautools.cli.options import (
     run_flags,
     run_options,
     set_option,
-    site_option,
-    workspace_option,
+    site_options,
+    usual_options,
 )
 from tautools.cli.output import broken_rows, emit, pick, show_broken, show_resolved
 from tautools.cli.server_plan import show_profile
@@ -43,16 +43,14 @@ if TYPE_CHECKING:
     from tautools.params.models import SiteParams
     from tautools.session import InitPlan
 
-_INIT_EPILOG = """\b
-Examples:
-  tautools init                                    here, for this machine
-  tautools init ~/work --site sol-gaudi            for the cluster
-  tautools init ~/agent-project --site sol-gaudi   next to scripts and results that are there already
-  tautools init ~/work --dry-run                   only show what would be written
-"""
 
-
-@click.command("init", cls=VerbCommand, epilog=_INIT_EPILOG)
+@command(
+    "tautools init                                    here, for this machine",
+    "tautools init ~/work --site sol-gaudi            for the cluster",
+    "tautools init ~/agent-project --site sol-gaudi   next to scripts and results that are there already",
+    "tautools init ~/work --dry-run                   only show what would be written",
+    name="init",
+)
 @click.argument("folder", required=False, metavar="[DIR]")
 @click.option("--site", type=ParamsName("sites"), default="local", show_default=True, help="Site, by name or path.")
 @dry_run_option
@@ -68,19 +66,10 @@ def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) ->
     if not dry_run:
         made = write_workspace(plan)
         written, kept = made.written, made.kept
-    value = {
-        **pick(plan, "workspace site"),
-        "dry_run": dry_run,
-        "written": written,
-        "kept": kept,
-        "agent_project": plan.found
-        and {
-            "scripts": plan.found.scripts,
-            "tau_bench": plan.found.tau_bench,
-            "results": plan.found.results,
-        },
-    }
-    emit(value, as_json=as_json, text="\n".join(_init_lines(plan, written, kept, dry_run=dry_run)))
+    files = {"dry_run": dry_run, "written": written, "kept": kept}
+    found = plan.found and pick(plan.found, "scripts tau_bench results")
+    value = pick(plan, "workspace site") | files | {"agent_project": found}
+    emit(value, as_json=as_json, text=lambda: "\n".join(_init_lines(plan, written, kept, dry_run=dry_run)))
 
 
 def _init_lines(plan: InitPlan, written: tuple[Path, ...], kept: tuple[Path, ...], *, dry_run: bool) -> list[str]:
@@ -99,21 +88,17 @@ def _init_lines(plan: InitPlan, written: tuple[Path, ...], kept: tuple[Path, ...
     ]
 
 
-_DOCTOR_EPILOG = """\b
-Examples:
-  tautools doctor
-  tautools doctor --site sol-gaudi --sweep sol-gaudi-120
-  tautools doctor --paste
-  tautools doctor --json | jq '.findings[] | select(.status != "ok")'
-
-\b
-Exit codes: 0 when nothing fails (warnings do not count), 1 when something does.
-"""
-
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command("doctor", cls=VerbCommand, epilog=_DOCTOR_EPILOG)
+@command(
+    "tautools doctor",
+    "tautools doctor --site sol-gaudi --sweep sol-gaudi-120",
+    "tautools doctor --paste",
+    "tautools doctor --json | jq '.findings[] | select(.status != \"ok\")'",
+    name="doctor",
+    notes="Exit codes: 0 when nothing fails (warnings do not count), 1 when something does.",
+)
 @click.option("--site", type=ParamsName("sites"),
               help="Where the work runs.  [default: the workspace's own site, else this machine]")  # fmt: skip
 @click.option("--sweep", "sweeps", multiple=True, type=ParamsName("sweeps"),
@@ -140,26 +125,25 @@ def doctor_command(
         raise SystemExit(EXIT_FAILED)
 
 
-_CONFIG_EPILOG = """\b
-Examples:
-  tautools config list
-  tautools config sweep demo --set agent.temperature=0.2
-  tautools config server qwen3-4b --json
-  tautools config server qwen3-8b --site sol-gaudi
-  tautools config persona anger
-  tautools config run --env retail --model M --limit 2
-"""
-
-
-@click.group("config", cls=VerbGroup, epilog=_CONFIG_EPILOG)
+@click.group(
+    "config",
+    cls=VerbGroup,
+    epilog=examples_text(
+        "tautools config list",
+        "tautools config sweep demo --set agent.temperature=0.2",
+        "tautools config server qwen3-4b --json",
+        "tautools config server qwen3-8b --site sol-gaudi",
+        "tautools config persona anger",
+        "tautools config run --env retail --model M --limit 2",
+    ),
+)
 def config_command() -> None:
     """Show sites, servers, sweeps, personas and runs as they will be used; nothing is started."""
 
 
 @config_command.command("list")
 @click.argument("kind", required=False, type=click.Choice(KINDS))
-@workspace_option
-@json_option
+@usual_options
 def config_list(kind: str | None, workspace: Path, as_json: bool) -> None:
     """List what can be named: the workspace's own params and the shipped ones."""
     kinds = [each for each in KINDS if kind in (None, each)]
@@ -178,8 +162,7 @@ def _by_name(kind: Kind) -> None:
     @config_command.command(kind[:-1], help=f"Show one {kind[:-1]} as it will be used, by name or path.")
     @click.argument("name", type=ParamsName(kind))
     @set_option
-    @workspace_option
-    @json_option
+    @usual_options
     def one(name: str, overrides: tuple[str, ...], workspace: Path, as_json: bool) -> None:
         show_resolved(resolve(MODELS[kind], name, workspace=workspace, overrides=overrides), as_json=as_json)
 
@@ -191,10 +174,8 @@ _by_name("personas")
 
 @config_command.command("server")
 @click.argument("name", type=ParamsName("servers"))
-@site_option
-@set_option
-@workspace_option
-@json_option
+@site_options
+@usual_options
 def config_server(name: str, site: SiteParams, overrides: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     """Show one server as it will be used, by name or path, with the profile of the site's cards."""
     resolved = resolve(ServerParams, name, workspace=workspace, overrides=overrides)
@@ -207,8 +188,7 @@ def config_server(name: str, site: SiteParams, overrides: tuple[str, ...], works
 @run_options()
 @click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
 @set_option
-@workspace_option
-@json_option
+@usual_options
 def config_run(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
     """Show one run as `tautools run` with the same options would do it."""
     resolved = resolve_run(run_flags(options), workspace=workspace, file=file, overrides=overrides)
