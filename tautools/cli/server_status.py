@@ -32,9 +32,10 @@ from tautools.servers.accelerators.probe import read_cards
 from tautools.servers.backends import backend_of, require_fit
 from tautools.servers.lease import active_lease
 from tautools.servers.metrics import poll_servers, sample_servers
-from tautools.servers.vllm.log import read_cold_shapes
+from tautools.servers.vllm.log import proposed_buckets, read_cold_shapes
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from tautools.servers import Diagnosis, Server
     from tautools.servers.accelerators.probe import Card, CardProcess
     from tautools.servers.metrics import WatchedServer
-    from tautools.servers.vllm.log import ColdShapes
+    from tautools.servers.vllm.log import Shape
 
 _PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
 """What a program may know of a server: where the key lies, and not the key."""
@@ -207,13 +208,15 @@ def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     fields = ("batch_size", "query_tokens", "context_blocks")
     shapes = [
         {"phase": phase.lower()} | dict(zip(fields, sizes, strict=True)) | {"count": count}
-        for (phase, *sizes), count in cold.counts.items()
+        for (phase, *sizes), count in cold.items()
     ]
-    value = asdict(cause) | {"cold_shapes": {"count": cold.total, "shapes": shapes, "proposed": cold.proposed()}}
+    value = asdict(cause) | {
+        "cold_shapes": {"count": cold.total(), "shapes": shapes, "proposed": proposed_buckets(cold)}
+    }
     emit(value, as_json=as_json, text=lambda: show_diagnosis(cause, cold))
 
 
-def show_diagnosis(found: Diagnosis, cold: ColdShapes | None = None) -> None:
+def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None) -> None:
     """Print why a server failed and what helps, and the shapes that were not warmed up, where there are any."""
     click.echo(f"Cause:    {found.cause}")
     for line in (found.evidence, *found.also):
@@ -223,14 +226,14 @@ def show_diagnosis(found: Diagnosis, cold: ColdShapes | None = None) -> None:
     for name, value in found.changes.items():
         shown = "not set" if value is None else json.dumps(value)
         click.echo(f"Change:   {name} = {shown}   (server restart --fix)")
-    if cold is None or not cold.total:
+    if not cold:
         return
-    click.echo(f"{cold.total} requests met {len(cold.counts)} shapes that were not warmed up, and waited.")
-    for (phase, batch, query, blocks), count in sorted(cold.counts.items(), key=lambda item: -item[1])[:12]:
+    click.echo(f"{cold.total()} requests met {len(cold)} shapes that were not warmed up, and waited.")
+    for (phase, batch, query, blocks), count in cold.most_common(12):
         size = f"{query} tokens, " if phase == "PROMPT" else ""
         click.echo(f"  {count:4} x {phase.lower()}: batch {batch}, {size}{blocks} context blocks")
     click.echo("Buckets that hold them, for `env` of the server file; the warm-up takes longer by the graphs added:")
-    for variable, value in cold.proposed().items():
+    for variable, value in proposed_buckets(cold).items():
         click.echo(f'  {variable}: "{value}"')
 
 
@@ -272,9 +275,10 @@ def _stop_stale(confirmed: Sequence[str], node_cards: Sequence[Card], registry: 
         return {index: f"card {index}" for index in holding}
 
     if confirmed:
-        gone = stop_stale(
-            confirmed, node_cards, registry, on_stopped=lambda each: click.echo(f"process {each.pid}: stopped")
-        )
+        gone = []
+        for process in stop_stale(confirmed, node_cards, registry):
+            gone.append(process)
+            click.echo(f"process {process.pid}: stopped")
         freed = held(*gone)
         if wait_released(freed, emit=click.echo):
             click.echo(f"idle again: {', '.join(freed.values())}")

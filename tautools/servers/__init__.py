@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tautools.servers.addresses import as_base_url, endpoints
     from tautools.servers.attaching import attach, attach_all, verify_target
-    from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
+    from tautools.servers.diagnose import Diagnosis, diagnose_log
     from tautools.servers.metrics import server_states
     from tautools.servers.registry import Registry
     from tautools.servers.server import Server, open_server
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "attaching": "attach attach_all verify_target",
-    "diagnose.causes": "Diagnosis diagnose_log",
+    "diagnose": "Diagnosis diagnose_log",
     "addresses": "as_base_url endpoints",
     "metrics": "server_states",
     "registry": "Registry",

@@ -96,10 +96,7 @@ def cached_model(model: str, cache: Path) -> Path | None:
 def local_weights(model: str, *, cache: Path) -> LocalWeights | None:
     """Return what is on this disk of a model id, or of a folder of weights; None when there is nothing.
 
-    Raises
-    ------
-    ParamsError
-        When `model` is neither a folder nor a possible id.
+    What is neither a folder nor a possible id is a ParamsError.
     """
     folder = expand_home(model)
     if folder.is_dir() and ((folder / "config.json").is_file() or ("/" in model and not _MODEL_ID.fullmatch(model))):

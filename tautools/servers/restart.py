@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.records import ServerRecord
-    from tautools.servers.diagnose.causes import Diagnosis
+    from tautools.servers.diagnose import Diagnosis
 
 _HELD_CARDS = re.compile(r"ERROR: \d+ idle cards are needed on .* submit again with --exclude=(\S+)")
 """What the job itself says before the engine starts; see `accelerators.assignment`."""

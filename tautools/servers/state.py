@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
-from tautools.servers.diagnose.causes import Diagnosis, diagnose_log
+from tautools.servers.diagnose import Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
 from tautools.servers.vllm.log import read_startup_stage
 from tautools.shell import group_members, process_alive

@@ -124,7 +124,7 @@ class Weights:
     copy: LocalWeights | None
     """What is on this disk; None when nothing is."""
     hub: HubAnswer | None
-    """What the hub says; None when a folder was named, which the hub does not know."""
+    """What the hub says; None when it was not asked, because the copy is complete or a folder was named."""
     free_bytes: int
     near: str = ""
     """A name that the hub does have, when this one it has not."""
@@ -137,8 +137,8 @@ class Weights:
     @property
     def needed_bytes(self) -> int:
         """What a download would still bring [bytes], as far as the hub says."""
-        size = 0 if self.usable or self.hub is None else self.hub.size_bytes
-        return max(0, size - (self.copy.size_bytes if self.copy is not None else 0))
+        here = self.copy.size_bytes if self.copy is not None else 0
+        return max(0, self.hub.size_bytes - here) if self.hub is not None else 0
 
     @property
     def fits(self) -> bool:
@@ -160,10 +160,9 @@ class Weights:
         lines = [f"{self.model}: {self._on_disk()}"]
         if self.hub is not None:
             lines.append(f"  {_AT_HUB[self.hub.state].format(size=_size_text(self.hub.size_bytes), hub=self.hub)}")
-        if self.needed_bytes:
-            enough = "enough" if self.fits else "NOT enough"
-            lines.append(f"  {_size_text(self.needed_bytes)} to fetch, {_size_text(self.free_bytes)} free: {enough}")
-        if not self.usable and self.hub is not None:
+            if self.needed_bytes:
+                there = f"{_size_text(self.free_bytes)} free: {'enough' if self.fits else 'NOT enough'}"
+                lines.append(f"  {_size_text(self.needed_bytes)} to fetch, {there}")
             lines.append(f"  {self._next_step(self.hub)}")
         return "\n".join(lines)
 
@@ -201,14 +200,13 @@ def check_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Wei
     """
     cache = cache_folder(environ)
     copy = local_weights(model, cache=cache)
-    free = free_bytes(cache)
-    if copy is not None and not copy.folder.is_relative_to(cache):
-        return Weights(model, cache, copy, None, free)
+    if copy is not None and (copy.complete or not copy.folder.is_relative_to(cache)):
+        return Weights(model, cache, copy, None, free_bytes(cache))
     hub = _ask_hub(model, environ)
     # The hub may have the first release, not the dated one.
     plain = model.removesuffix("-2507").removesuffix("-Instruct")
     exists = hub.state == "absent" and plain != model and _ask_hub(plain, environ).state == "there"
-    return Weights(model, cache, copy, hub, free, plain if exists else "")
+    return Weights(model, cache, copy, hub, free_bytes(cache), plain if exists else "")
 
 
 def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Weights:
@@ -240,12 +238,8 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Wei
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        snapshot_download(
-            model,
-            cache_dir=known.cache,
-            ignore_patterns=list(known.hub.ignored),
-            **_hub_account(environ),
-        )
+        ignored = list(known.hub.ignored)
+        snapshot_download(model, cache_dir=known.cache, ignore_patterns=ignored, **_hub_account(environ))
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise ServerError(
             f"The download of {model} broke off.",
@@ -267,15 +261,8 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
     """Raise when the model that a server of this machine is to load is nowhere; log what is only likely.
 
     A model that the hub has and that is not here yet passes: vLLM fetches it. The cache and the hub are those of the
-    server's environment; relative paths count from the workspace, where the server runs.
-
-    Raises
-    ------
-    ServerError
-        When the folder does not exist, nothing of the model is in the cache and the hub may not be asked, or the hub
-        has no such model.
-    ParamsError
-        When it is neither a folder nor a possible name.
+    server's environment; relative paths count from the workspace, where the server runs. It raises when the folder does
+    not exist, when the model is not in the cache and the hub may not be asked or has none, and for an impossible name.
     """
     model = params.model
     if params.simulated or not _reads_hub_cache(params, command, env) or (workspace / model).exists():
@@ -285,17 +272,14 @@ def require_weights(params: ServerParams, *, command: Sequence[str], env: Mappin
             f"The model of server {params.name!r} is the folder {model}, which does not exist here.",
             next_step="Correct `model` in the server file: a folder with config.json, or ORGANISATION/NAME at the hub.",
         )
-    copy = local_weights(check_model_id(model), cache=cache_folder(env))
-    if copy is not None and copy.complete:
-        return
-    known = check_weights(model, environ=env)
+    known = check_weights(check_model_id(model), environ=env)
     if known.copy is None and known.state in {"offline", "absent"}:
         raise ServerError(
             f"Server {params.name!r} cannot load its model.",
             evidence=str(known),
             next_step="Follow the advice above. `tautools model check` asks again.",
         )
-    if known.state != "fetchable":
+    if known.state not in {"complete", "fetchable"}:
         _LOG.warning("Server %s may not be able to load its model. %s", params.name, known)
 
 

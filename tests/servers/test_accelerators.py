@@ -260,12 +260,12 @@ def test_only_own_processes_outside_the_registry_are_stale_and_only_confirmed_on
 
     assert [holder.pid for holder in stale] == [sleeper.pid]
     with pytest.raises(ParamsError, match="nothing was stopped"):
-        stop_stale([f"{sleeper.pid}@1", stale[0].token], seen, registry)
+        list(stop_stale([f"{sleeper.pid}@1", stale[0].token], seen, registry))
     assert sleeper.poll() is None
     with pytest.raises(ParamsError, match="is not a stale process of yours"):
-        stop_stale([f"{server.record.pid}@{int(server.record.pid_started_at or 0)}"], seen, registry)
+        list(stop_stale([f"{server.record.pid}@{int(server.record.pid_started_at or 0)}"], seen, registry))
 
-    assert stop_stale([stale[0].token], seen, registry) == stale
+    assert list(stop_stale([stale[0].token], seen, registry)) == stale
 
     assert not process_alive(sleeper.pid, stale[0].started_at)
     assert process_alive(server.record.pid, server.record.pid_started_at or 0)
@@ -281,7 +281,7 @@ def test_another_users_process_is_named_and_never_stale(node: Any, workspace: Pa
             assert f"process {other.pid} of nobody" in seen[0].why_busy
             assert stale_processes(seen, Registry(workspace)) == []
             with pytest.raises(ParamsError):
-                stop_stale([seen[0].holders[0].token], seen, Registry(workspace))
+                list(stop_stale([seen[0].holders[0].token], seen, Registry(workspace)))
             assert other.poll() is None
         finally:
             other.kill()

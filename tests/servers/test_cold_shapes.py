@@ -9,7 +9,7 @@ from command_line import called
 
 from tautools.records import ServerRecord
 from tautools.servers import Registry
-from tautools.servers.vllm.log import read_cold_shapes
+from tautools.servers.vllm.log import proposed_buckets, read_cold_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +33,14 @@ WANTED = {
 def test_shapes_are_counted_and_buckets_reach_as_far() -> None:
     cold = read_cold_shapes(LOG)
 
-    assert cold.total == 4
-    assert cold.counts["PROMPT", 1, 1152, 9] == 2
-    assert cold.proposed() == WANTED
+    assert cold.total() == 4
+    assert cold["PROMPT", 1, 1152, 9] == 2
+    assert proposed_buckets(cold) == WANTED
 
 
 def test_a_log_without_any_says_nothing() -> None:
-    assert read_cold_shapes(["all is well"]).total == 0
-    assert read_cold_shapes([]).proposed() == {}
+    assert read_cold_shapes(["all is well"]).total() == 0
+    assert proposed_buckets(read_cold_shapes([])) == {}
 
 
 def test_the_command_shows_them(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tautools.servers.diagnose.causes import diagnose_log
+from tautools.servers.diagnose import diagnose_log
 
 WRAPPER = (
     "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"

@@ -8,8 +8,7 @@ import pytest
 from staged_failures import ENGINE, STAGED, WRAPPER, Staged
 
 from tautools.params.models import ServerParams
-from tautools.servers.diagnose.causes import When, diagnose_answer, diagnose_log, diagnose_refusal, known_failures
-from tautools.servers.diagnose.fixes import FIXES
+from tautools.servers.diagnose import FIXES, When, diagnose_answer, diagnose_log, diagnose_refusal, known_failures
 from tautools.servers.restart import apply_fix
 
 SPEC = ServerParams.model_validate(

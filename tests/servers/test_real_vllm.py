@@ -19,7 +19,7 @@ from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, State, launch, open_server, server_states, verify_target
 from tautools.servers.checks.target import CheckTarget
-from tautools.servers.diagnose.causes import diagnose_refusal
+from tautools.servers.diagnose import diagnose_refusal
 from tautools.servers.restart import plan_restart, restart
 from tautools.servers.vllm.command import ListenAddress, server_argv
 from tautools.servers.vllm.flags import check_flags, deprecated_flags, installed_flags
@@ -231,4 +231,6 @@ def test_no_flag_that_is_called_gone_is_in_this_vllm(flags: Path, vllm_command: 
     assert known is not None
     newer = {"default-chat-template-kwargs", "tool-strict-level"}
     assert deprecated_flags().keys() & known.names == newer
-    assert {gone.renamed.replace("_", "-") for gone in deprecated_flags().values() if gone.renamed} <= known.names
+    assert {
+        gone["renamed"].replace("_", "-") for gone in deprecated_flags().values() if "renamed" in gone
+    } <= known.names

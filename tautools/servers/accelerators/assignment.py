@@ -20,7 +20,7 @@ from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
 from tautools.shell import group_members, stop_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
@@ -63,13 +63,7 @@ def cards_needed(params: ServerParams, site: SiteParams) -> int:
 
 
 def site_cards(site: SiteParams) -> list[Card]:
-    """Return the cards of this node as the site knows them; empty where there are none.
-
-    Raises
-    ------
-    ServerError
-        When the site has cards and they cannot be read. Where it names none, a broken program does no harm.
-    """
+    """Return the cards of this node as the site knows them; where it names none, a broken program does no harm."""
     if site.device == "cpu":
         return []
     try:
@@ -148,10 +142,7 @@ def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
 def require_cards(params: ServerParams, site: SiteParams, registry: Registry, *, force: bool = False) -> list[Card]:
     """Return the cards that the server asks for by index, each known to be free; an empty list when it asks for none.
 
-    Raises
-    ------
-    ServerError
-        When one does not exist, is in use or promised, or cannot be checked; `force` allows all but the first.
+    It raises when one does not exist, is in use or promised, or cannot be checked; `force` allows all but the first.
     """
     if not params.cards or params.simulated or site.device == "cpu":
         return []
@@ -284,14 +275,8 @@ def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProce
     return [found[pid] for pid in sorted(found.keys() - ours)]
 
 
-def stop_stale(
-    confirmed: Sequence[str],
-    cards: Sequence[Card],
-    registry: Registry,
-    *,
-    on_stopped: Callable[[CardProcess], None] | None = None,
-) -> list[CardProcess]:
-    """Stop the confirmed processes, each alone, and return them.
+def stop_stale(confirmed: Sequence[str], cards: Sequence[Card], registry: Registry) -> Iterator[CardProcess]:
+    """Stop the confirmed processes, each alone, and yield each when it has ended.
 
     Parameters
     ----------
@@ -299,8 +284,6 @@ def stop_stale(
         `PID@START` of each, as `CardProcess.token` says.
     cards, registry
         What was read just now: a process that is not stale any more is not stopped.
-    on_stopped : callable, optional
-        Called with each process when it has ended.
 
     Raises
     ------
@@ -316,9 +299,6 @@ def stop_stale(
             evidence=f"There are: {', '.join(stale)}." if stale else "There is none now.",
             next_step="Run `tautools server cards --stop-stale` again and confirm what it names.",
         )
-    chosen = [stale[token] for token in dict.fromkeys(confirmed)]
-    for holder in chosen:
-        stop_process(holder.pid, holder.started_at)
-        if on_stopped is not None:
-            on_stopped(holder)
-    return chosen
+    for token in dict.fromkeys(confirmed):
+        stop_process(stale[token].pid, stale[token].started_at)
+        yield stale[token]

@@ -33,7 +33,7 @@ from tautools.servers.checks.target import (
     require,
     root_of,
 )
-from tautools.servers.diagnose.causes import diagnose_answer, diagnose_refusal
+from tautools.servers.diagnose import diagnose_answer, diagnose_refusal
 from tautools.shell import process_alive
 
 if TYPE_CHECKING:
@@ -306,15 +306,7 @@ _LOADING: tuple[_Step, ...] = (
 
 
 def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> CheckContext:
-    """Run every check and return what was found, in order; a failed check raises nothing.
-
-    Parameters
-    ----------
-    target : CheckTarget
-        The address and what is expected there.
-    on_check : callable, optional
-        Called with each check as it is done, in order.
-    """
+    """Run every check, report each in order as it is done, and return what was found; a failed check raises nothing."""
     context = CheckContext(target, model=target.model)
     asked = target.thinking is not Thinking.DEFAULT
     _run(context, _WHICH_SERVER, on_check)

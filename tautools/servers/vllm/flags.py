@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shutil
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,16 +34,6 @@ _LOG = logging.getLogger(__name__)
 _OPTION = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)")
 _CHOICES = re.compile(r" \{[^}]*\}.*")
 _HELP_PARSERS = re.compile(r"--tool-call-parser \{([^}]*)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class DeprecatedFlag:
-    """Why a vLLM may not know a flag, and what to write instead."""
-
-    why: str
-    instead: str
-    renamed: str = ""
-    """The flag that takes the same value, as a name under `vllm.args`; empty where none does."""
 
 
 class KnownFlags(BaseModel):
@@ -75,9 +64,10 @@ def first_release_of(model: str) -> str | None:
     return f"Qwen/Qwen3-{match[1]}" if match else None
 
 
-def deprecated_flags() -> dict[str, DeprecatedFlag]:
-    """Return the flags that some versions have and others do not, by name without dashes in front."""
-    return {name: DeprecatedFlag(**row) for name, row in _table()["deprecated"].items()}
+def deprecated_flags() -> dict[str, dict[str, str]]:
+    """Return why a vLLM may not know a flag and what to write instead, as in `flags.yaml`; by name without dashes."""
+    flags: dict[str, dict[str, str]] = _table()["deprecated"]
+    return flags
 
 
 def parse_help(text: str) -> KnownFlags:
@@ -108,21 +98,9 @@ def installed_flags(command: Sequence[str], *, env: Mapping[str, str], folder: P
 
 
 def check_flags(argv: Sequence[str], *, command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
-    """Raise when a server's command line holds what the installed vLLM does not take.
+    """Raise when a server's command line, which begins with `command`, holds what the installed vLLM does not take.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        The whole command line, which begins with `command`.
-    command : sequence of str
-        What starts the server, such as `["/opt/vllm/bin/vllm", "serve"]`.
-    env, folder
-        The environment in which it is asked for its flags, and where its answers are kept.
-
-    Raises
-    ------
-    ParamsError
-        With each unknown flag, why it is unknown where that is known, and what to write instead.
+    The error has each unknown flag, why it is unknown where that is known, and what to write instead.
     """
     words = argv[len(command) :]
     asked = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
@@ -154,7 +132,7 @@ def _check_parser(words: Sequence[str], known: KnownFlags) -> None:
 
 def _unknown(name: str, known: KnownFlags) -> tuple[str, str]:
     if gone := deprecated_flags().get(name):
-        return f"--{name}: {gone.why}.", gone.instead
+        return f"--{name}: {gone['why']}.", gone["instead"]
     why = f"not in its help.{did_you_mean(name, known.names)}"
     if name.startswith("no-") and name[3:] in known.names:
         why = f"`--{name[3:]}` has no form that switches it off; leave it out."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -53,14 +53,11 @@ def read_startup_stage(lines: Iterable[str]) -> StartupStage:
     for line in _plain_lines(lines):
         for pattern, name, start, end in _STAGES:
             if match := re.search(pattern, line):
-                percent = start + round((end - start) * _share_done(match.groupdict()))
+                counter = match.groupdict()
+                done, whole = int(counter.get("share") or counter.get("done") or 0), int(counter.get("all") or 100)
+                percent = start + round((end - start) * min(done / (whole or 1), 1.0))
                 furthest = StartupStage(name, percent) if percent >= furthest.percent else furthest
     return furthest
-
-
-def _share_done(counter: dict[str, str | None]) -> float:
-    done, whole = counter.get("share") or counter.get("done"), counter.get("all") or "100"
-    return min(int(done) / int(whole), 1.0) if done and int(whole) else 0.0
 
 
 _PREFIX = re.compile(
@@ -106,38 +103,30 @@ def read_messages(lines: Iterable[str]) -> list[LogMessage]:
 _COLD_SHAPE = re.compile(r"Configuration: \((?P<shape>[^)]*)\).*was not warmed-up!")
 
 
-@dataclass(frozen=True, slots=True)
-class ColdShapes:
-    """Shapes of one server that were not warmed up."""
-
-    counts: Mapping[tuple[str, int, int, int], int] = field(default_factory=dict)
-    """By phase, batch size, query length and context blocks: how often."""
-
-    @property
-    def total(self) -> int:
-        """How many requests were slow by it."""
-        return sum(self.counts.values())
-
-    def proposed(self) -> dict[str, str]:
-        """Return the variables of buckets that reach as far as the shapes, rounded up to a power of two."""
-        limits: dict[str, int] = {}
-        for phase, batch, query, blocks in self.counts:
-            prompt = {"BS": batch, "QUERY": query, "CTX": blocks}
-            for part, size in (prompt if phase == "PROMPT" else {"BS": batch, "BLOCK": blocks}).items():
-                name = f"VLLM_{phase}_{part}_BUCKET_MAX"
-                limits[name] = max(limits.get(name, 1), size)
-        return {name: str(1 << (size - 1).bit_length()) for name, size in sorted(limits.items())}
+Shape: TypeAlias = tuple[str, int, int, int]
+"""Phase, batch size, query length and context blocks."""
 
 
-def read_cold_shapes(lines: Iterable[str]) -> ColdShapes:
-    """Return the shapes that were not warmed up, from a Gaudi server's log.
+def read_cold_shapes(lines: Iterable[str]) -> Counter[Shape]:
+    """Return the shapes that were not warmed up, from a Gaudi server's log, with how often each was met.
 
     The plugin compiles a graph for each bucket of batch size, query length and context before it serves. A shape
     outside of them is compiled when it first comes, and that request is slow; many of them spoil a latency figure.
     """
-    counts: Counter[tuple[str, int, int, int]] = Counter()
+    counts: Counter[Shape] = Counter()
     for match in filter(None, map(_COLD_SHAPE.search, lines)):
         numbers = [max(1, int(each)) for each in re.findall(r"\d+", match["shape"])]
         batch, query, blocks = [*numbers, 1, 1, 1][:3]
         counts["DECODE" if "decode" in match["shape"].lower() else "PROMPT", batch, query, blocks] += 1
-    return ColdShapes(counts)
+    return counts
+
+
+def proposed_buckets(shapes: Iterable[Shape]) -> dict[str, str]:
+    """Return the variables of buckets that reach as far as the shapes, rounded up to a power of two."""
+    limits: dict[str, int] = {}
+    for phase, batch, query, blocks in shapes:
+        prompt = {"BS": batch, "QUERY": query, "CTX": blocks}
+        for part, size in (prompt if phase == "PROMPT" else {"BS": batch, "BLOCK": blocks}).items():
+            name = f"VLLM_{phase}_{part}_BUCKET_MAX"
+            limits[name] = max(limits.get(name, 1), size)
+    return {name: str(1 << (size - 1).bit_length()) for name, size in sorted(limits.items())}
