@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tautools.llm.client import ModelClient
+from tautools.llm.client import ModelClient, Retry
 from tautools.llm.hosted import check_hosted_key
-from tautools.llm.timeouts import Retry, Timeouts
+from tautools.llm.stream import Timeouts
 
 __all__ = ["ModelClient", "Retry", "Timeouts", "check_hosted_key"]

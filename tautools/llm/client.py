@@ -1,26 +1,158 @@
-"""The model client: one call in, one reply out; routed, retried where that may help, recorded whatever happens."""
+"""The model client: one call in, one reply out; routed, retried where that may help, recorded whatever happens.
+
+A conversation stays on the replica where its prefix is cached, a new one goes to the least loaded. A replica that
+cannot be connected to is marked down, and its conversations move to another one; it is tried again later, at growing
+intervals, with the next request. When none is left, the client's `resolve` is asked again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import time
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from tautools.errors import CallFault, ModelCallError
+from tautools.errors import CallFault, ModelCallError, TautoolsError
 from tautools.http import ConnectError, StreamHttp
+from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
-from tautools.llm.pool import AddressLoad, ReplicaPool
 from tautools.llm.request import chat_body
-from tautools.llm.stream import StreamParser, ask_server
-from tautools.llm.timeouts import Retry, Timeouts
+from tautools.llm.stream import StreamParser, Timeouts, ask_server
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
-from tautools.records import CallRecord, ModelConfig, Thinking
+from tautools.records import CallRecord, ModelConfig, Thinking, names_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+_DOWN_S = 30.0
+_DOWN_AT_MOST_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request is made, and the waits between: doubling, with jitter, never shorter than the server asks."""
+
+    attempts: int = 5
+    """Requests in all, the first one included."""
+    first_wait_s: float = 1.0
+    most_wait_s: float = 30.0
+    """Longest wait of our own back-off."""
+    most_asked_wait_s: float = 120.0
+    """Longest wait that a server's `Retry-After` may ask for."""
+    jitter: float = 0.25
+    """A wait is longer by up to this share of itself, drawn at random."""
+
+    def wait_s(self, attempt: int, error: ModelCallError, draw: Callable[[], float] = random.random) -> float:
+        """Return the seconds to wait after attempt number `attempt` (from 0) ended with `error`."""
+        own = min(self.most_wait_s, self.first_wait_s * 2.0**attempt) * (1 + self.jitter * draw())
+        return max(own, min(error.retry_after_s or 0.0, self.most_asked_wait_s))
+
+
+class _AddressLoad:
+    """The requests in flight at one address, for all roles together."""
+
+    def __init__(self, max_in_flight: int | None) -> None:
+        self.in_flight = 0
+        self._slots = asyncio.Semaphore(max_in_flight) if max_in_flight else contextlib.nullcontext()
+
+    @contextlib.asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait until one more request may be sent there."""
+        self.in_flight += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self.in_flight -= 1
+
+
+class _Replica:
+    """One endpoint of a role."""
+
+    def __init__(self, endpoint: Endpoint, load: _AddressLoad) -> None:
+        self.endpoint = endpoint
+        self.load = load
+        self.conversations = 0
+        self.down_until = 0.0
+        self.next_down_s = _DOWN_S
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are sent there."""
+        return time.monotonic() >= self.down_until
+
+    def mark_down(self) -> None:
+        """Send nothing there for a while, longer each time."""
+        if self.alive:
+            self.down_until = time.monotonic() + self.next_down_s
+            self.next_down_s = min(2 * self.next_down_s, _DOWN_AT_MOST_S)
+
+
+class _ReplicaPool:
+    """The endpoints of one part; `resolve` is called in a thread, since it may ask the network."""
+
+    def __init__(self, part: str, resolve: Resolve, load_of: Callable[[Endpoint], _AddressLoad]) -> None:
+        self._part = part
+        self._resolve = resolve
+        self._load_of = load_of
+        self._replicas: list[_Replica] = []
+        self._sticky: dict[str, _Replica] = {}
+        self._resolving = asyncio.Lock()
+
+    @property
+    def has_alive(self) -> bool:
+        """Whether there is a replica that is not marked down."""
+        return any(replica.alive for replica in self._replicas)
+
+    @contextlib.asynccontextmanager
+    async def replica_for(self, conversation: str) -> AsyncIterator[_Replica]:
+        """Choose a replica for one request and wait for a slot there; it counts as in flight inside the block."""
+        while True:
+            replica = self._choose(conversation)
+            if replica is None:
+                async with self._resolving:
+                    if not self.has_alive:
+                        await self._renew()
+                continue
+            async with replica.load.slot():
+                if replica.alive:
+                    yield replica
+                    return
+
+    def _choose(self, conversation: str) -> _Replica | None:
+        sticky = self._sticky.get(conversation)
+        if sticky is not None and sticky.alive and sticky in self._replicas:
+            return sticky
+        alive = [replica for replica in self._replicas if replica.alive]
+        if not alive:
+            return None
+        replica = min(alive, key=lambda replica: (replica.load.in_flight, replica.conversations))
+        if conversation:
+            replica.conversations += 1
+            self._sticky[conversation] = replica
+        return replica
+
+    async def _renew(self) -> None:
+        """Ask for the endpoints again; a replica that is still among them keeps its conversations."""
+        try:
+            endpoints = await asyncio.to_thread(self._resolve, self._part)
+        except ModelCallError:
+            raise
+        except TautoolsError as error:
+            raise ModelCallError(
+                error.problem, fault=CallFault.UNREACHABLE, evidence=error.evidence, next_step=error.next_step
+            ) from error
+        if not endpoints:
+            fault = CallFault.UNREACHABLE
+            raise ModelCallError(f"There is no server for the {self._part}.", fault=fault, next_step=NEXT_STEPS[fault])
+        known = {replica.endpoint: replica for replica in self._replicas}
+        self._replicas = [known.get(each) or _Replica(each, self._load_of(each)) for each in endpoints]
+        for replica in self._replicas:
+            replica.down_until = 0.0
 
 
 @dataclass(eq=False)
@@ -64,8 +196,8 @@ class ModelClient:
 
     def __post_init__(self) -> None:
         self._http = StreamHttp(connect_timeout_s=self.timeouts.connect_s)
-        self._pools: dict[str, ReplicaPool] = {}
-        self._loads: dict[str, AddressLoad] = {}
+        self._pools: dict[str, _ReplicaPool] = {}
+        self._loads: dict[str, _AddressLoad] = {}
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -102,18 +234,17 @@ class ModelClient:
                 fault=CallFault.REFUSED,
                 next_step=f"Give the {tag.part} a model in the params.",
             )
-        pool = self._pools.get(tag.part) or self._pools.setdefault(
-            tag.part, ReplicaPool(tag.part, self.resolve, self._loads, self.max_in_flight)
-        )
+        if tag.part not in self._pools:
+            self._pools[tag.part] = _ReplicaPool(tag.part, self.resolve, self._load_of)
         faults: list[ModelCallError] = []
         try:
-            return await self._ask_until_answered(pool, _Request(tag, messages, tools, config), faults)
+            return await self._ask_until_answered(self._pools[tag.part], _Request(tag, messages, tools, config), faults)
         except asyncio.CancelledError as cancelled:
             if not faults:
                 raise
             raise asyncio.CancelledError(*cancelled.args) from faults[-1]
 
-    async def _ask_until_answered(self, pool: ReplicaPool, request: _Request, faults: list[ModelCallError]) -> Reply:
+    async def _ask_until_answered(self, pool: _ReplicaPool, request: _Request, faults: list[ModelCallError]) -> Reply:
         """Ask again while that may help; `faults` gets the fault of each attempt that failed."""
         began = time.perf_counter()
         failures = 0
@@ -133,7 +264,7 @@ class ModelClient:
                     self.on_retry(request.tag, wait_s, error)
             await asyncio.sleep(wait_s)
 
-    async def _attempt(self, pool: ReplicaPool, request: _Request, attempt: int) -> Reply:
+    async def _attempt(self, pool: _ReplicaPool, request: _Request, attempt: int) -> Reply:
         started_at, wanted = time.time(), time.perf_counter()
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
@@ -159,7 +290,7 @@ class ModelClient:
                 status = error.status or parser.status
                 self._emit(record(fault=error.fault.value, status=status, error=error.problem))
                 raise
-            replica.reset_backoff()
+            replica.next_down_s = _DOWN_S
         made = record(finish_reason=completion.finish_reason, thinking_chars=len(completion.thinking))
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
@@ -175,6 +306,9 @@ class ModelClient:
         if self.on_call:
             self.on_call(record)
 
+    def _load_of(self, endpoint: Endpoint) -> _AddressLoad:
+        return self._loads.setdefault(endpoint.base_url or endpoint.provider, _AddressLoad(self.max_in_flight))
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -188,8 +322,6 @@ def _redact(error: ModelCallError, endpoint: Endpoint) -> None:
     """Remove keys that a server echoed: the endpoint's, and what litellm may have taken from the environment."""
     secrets = [endpoint.key]
     if endpoint.provider != "openai":
-        from tautools.records import names_a_secret  # the params' models and YAML come along, for a fault only
-
         secrets += [value for name, value in os.environ.items() if names_a_secret(name)]
     for secret in secrets:
         if len(secret) >= 4:
@@ -212,6 +344,13 @@ def _call_record(
     tag: CallTag, endpoint: Endpoint, parser: StreamParser, *, keep_itl: bool, **further: Any
 ) -> CallRecord:
     """Return the record of one attempt: what arrived and when, and `further` fields that the caller knows."""
+    details = parser.usage.get("prompt_tokens_details")
+    counts = {
+        "prompt_tokens": parser.usage.get("prompt_tokens"),
+        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
+        "output_tokens": parser.usage.get("completion_tokens"),
+    }
+    server = {ours: parser.metrics.get(theirs) for ours, theirs in _SERVER_TIMES.items()}
     return CallRecord(
         env=tag.ref.env,
         **{name: getattr(tag, name) for name in _FROM_TAG},
@@ -222,8 +361,8 @@ def _call_record(
         source=parser.source,
         cost_usd=parser.cost_usd,
         **_times(parser),
-        **_tokens(parser.usage),
-        **{ours: _seconds(parser.metrics.get(theirs)) for ours, theirs in _SERVER_TIMES.items()},
+        **{name: count for name, count in counts.items() if isinstance(count, int)},
+        **{name: ms / 1000 for name, ms in server.items() if isinstance(ms, int | float)},
         **{"status": parser.status, **further},
     )
 
@@ -250,17 +389,3 @@ def _percentile(ranked: Sequence[float], share: float) -> float:
     below = int(at)
     above = min(below + 1, len(ranked) - 1)
     return ranked[below] + (ranked[above] - ranked[below]) * (at - below)
-
-
-def _tokens(usage: dict[str, Any]) -> dict[str, int | None]:
-    details = usage.get("prompt_tokens_details")
-    counts = {
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
-        "output_tokens": usage.get("completion_tokens"),
-    }
-    return {name: count if isinstance(count, int) else None for name, count in counts.items()}
-
-
-def _seconds(milliseconds: Any) -> float | None:
-    return milliseconds / 1000 if isinstance(milliseconds, int | float) else None

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 from tautools.errors import CallFault, ModelCallError, unknown_name
 from tautools.http import ConnectError
 from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
-from tautools.llm.timeouts import StreamTimeouts
+from tautools.llm.stream import StreamTimeouts
 
 if TYPE_CHECKING:
-    from tautools.llm.stream import StreamParser
-    from tautools.llm.timeouts import Timeouts
+    from tautools.llm.stream import StreamParser, Timeouts
     from tautools.llm.types import Endpoint
 
 
