@@ -23,7 +23,7 @@ _SECTIONS = {
     },
     "Servers": {
         "server": ("Launch, verify, watch and stop model servers.", "tautools.cli.server:server_command"),
-        "model": ("Check and fetch the weights of models.", "tautools.cli.model:model_command"),
+        "model": ("Check and fetch the weights of models.", "tautools.cli.setup:model_command"),
     },
     "Run and sweep": {
         "run": ("Run one cell from flags; run it again to resume.", "tautools.cli.run:run_command"),
@@ -42,7 +42,7 @@ _SECTIONS = {
         "judge": ("Ask a judge about finished conversations.", "tautools.cli.analysis:judge_command"),
         "rescore": ("Score stored conversations by other rules.", "tautools.cli.analysis:rescore_command"),
         "fidelity": ("Compare the loop with tau-bench's own.", "tautools.cli.fidelity:fidelity_command"),
-        "simulate": ("Serve a SIMULATED model in the foreground.", "tautools.cli.model:simulate_command"),
+        "simulate": ("Serve a SIMULATED model in the foreground.", "tautools.cli.setup:simulate_command"),
         "completion": ("Print the completion script for your shell.", "tautools.cli:completion_command"),
     },
 }

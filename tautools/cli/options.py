@@ -225,9 +225,11 @@ def _field_option(model: type[BaseModel], name: str, option: str, group: str) ->
         more |= {"multiple": True, "metavar": "NAME=SERVER"}
     elif schema.get("type") == "array":
         more = {"cls": ListOption}
-    elif number := {"integer": click.IntRange, "number": click.FloatRange}.get(schema.get("type", "")):
+    elif schema.get("type") in {"integer", "number"}:
+        whole = schema["type"] == "integer"
         # Limits that a number may not reach are left to the params.
-        more["type"] = number(schema.get("minimum"), schema.get("maximum"))
+        bounds = {name[:3]: schema[name] for name in ("minimum", "maximum") if name in schema}
+        more["type"] = (click.IntRange if whole else click.FloatRange)(**bounds) if bounds else int if whole else float
     return click.option(option, name.replace(".", "__"), group=group, help=" ".join(parts), **more)
 
 

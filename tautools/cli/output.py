@@ -110,28 +110,24 @@ def table_console() -> Console:
 
 def print_wide(value: Any) -> None:
     """Print a table whose long lines are left to the terminal, so that they can be copied."""
-    from rich.console import Console
-
-    Console(soft_wrap=True, highlight=False).print(value)
+    table_console().print(value, soft_wrap=True)
 
 
 def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
     """Print params with where each value came from: what `--show-config` prints."""
-    if as_json:
-        emit(resolved.as_json(), as_json=True)
-        return
 
-    def text(value: Any) -> str:
-        if value is None:
-            return "-"
-        return value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)
+    def shown(value: Any) -> str:
+        plain = isinstance(value, str) and "\n" not in value
+        return "-" if value is None else value if plain else json.dumps(value, ensure_ascii=False)
 
-    rows = [(row.key, text(row.value), str(row.origin)) for row in resolved.rows()]
-    key_width, value_width = (max(len(row[column]) for row in [*rows, ("key", "value", "")]) for column in (0, 1))
-    value_width = min(value_width, 60)
-    click.secho(f"{'key':<{key_width}}  {'value':<{value_width}}  from", bold=True)
-    for key, value, origin in rows:
-        click.secho(f"{key:<{key_width}}  {value:<{value_width}}  {origin}", dim=origin == "default")
+    def show() -> None:
+        rows = [("key", "value", "from"), *((row.key, shown(row.value), str(row.origin)) for row in resolved.rows())]
+        widths = [min(60, max(len(row[column]) for row in rows)) for column in (0, 1)]
+        for number, (key, value, origin) in enumerate(rows):
+            line = f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}"
+            click.secho(line, bold=number == 0, dim=origin == "default")
+
+    emit(resolved.as_json() if as_json else None, as_json=as_json, text=show)
 
 
 def pick(value: Any, names: str) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def age_of(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def progress_bars(*columns: ProgressColumn, quiet: bool, transient: bool = False) -> Progress:
+def progress_bars(*columns: str | ProgressColumn, quiet: bool, transient: bool = False) -> Progress:
     """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show."""
     from rich.console import Console
     from rich.progress import Progress
@@ -170,10 +166,10 @@ def watch_starts(
 
     Each may take `timeout_s`; by default only a lack of progress ends the wait.
     """
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
-    texts = (TextColumn("{task.fields[name]}"), TextColumn("{task.description}"))
-    bars = progress_bars(texts[0], BarColumn(bar_width=24), TimeElapsedColumn(), texts[1], quiet=quiet)
+    columns = ("{task.fields[name]}", BarColumn(bar_width=24), TimeElapsedColumn(), "{task.description}")
+    bars = progress_bars(*columns, quiet=quiet)
     failures: dict[str, BaseException] = {}
     interrupted = threading.Event()
 
@@ -214,16 +210,13 @@ def watch_starts(
     return known
 
 
-def broken_rows(broken: Mapping[str, TautoolsError]) -> list[dict[str, str]]:
-    """Return files that cannot be used as rows of a list in JSON."""
-    return [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
-
-
-def show_broken(broken: Mapping[str, TautoolsError]) -> None:
-    """Print files that cannot be used, below the list of the good ones."""
-    for error in broken.values():
-        click.secho(f"Cannot be used: {error.problem}", fg="red", err=True)
-        click.echo(f"  Next: {error.next_step}", err=True)
+def emit_files(rows: list[dict[str, Any]], broken: Mapping[str, TautoolsError], *, as_json: bool, text: Any) -> None:
+    """Print what files hold, as `emit` does, and below it the files that cannot be used."""
+    unused = [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
+    emit(rows + unused, as_json=as_json, text=text)
+    for row in unused:
+        click.secho(f"Cannot be used: {row['error']}", fg="red", err=True)
+        click.echo(f"  Next: {row['next_step']}", err=True)
 
 
 def show_failures(failures: dict[str, TautoolsError]) -> None:
@@ -237,10 +230,10 @@ def show_failures(failures: dict[str, TautoolsError]) -> None:
 @contextlib.contextmanager
 def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], None]]:
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
-    texts = (TextColumn("{task.description}"), TextColumn("{task.fields[rate]}"))
-    bar = progress_bars(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn(), quiet=quiet)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn())
+    bar = progress_bars(*columns, quiet=quiet)
     name = f"{cell.setting.env} {cell.setting.strategy.value} {cell.folder.name}"
     task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="")
     stopping = ""
@@ -296,10 +289,10 @@ LINE_EVERY_S = 15.0
 @contextlib.contextmanager
 def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
     """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
-    text = TextColumn("{task.description}")
-    bars = progress_bars(text, BarColumn(bar_width=30), TimeElapsedColumn(), quiet=quiet, transient=True)
+    columns = ("{task.description}", BarColumn(bar_width=30), TimeElapsedColumn())
+    bars = progress_bars(*columns, quiet=quiet, transient=True)
     task = bars.add_task("planning", total=None)
     last_line = time.monotonic()
 

@@ -20,7 +20,7 @@ from tautools.cli.options import (
     setting_options,
     usual_options,
 )
-from tautools.cli.output import broken_rows, emit, emit_each, pick, plain_table, show_broken, simulated_mark
+from tautools.cli.output import emit, emit_each, emit_files, pick, plain_table, simulated_mark
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
@@ -193,8 +193,7 @@ def persona_list(workspace: Path, as_json: bool) -> None:
         file = find_params("personas", name, workspace)
         own = {"file": file, "shipped": file.is_relative_to(shipped("params"))}
         rows.append({"name": name, "levels": list(params.levels)} | pick(params, "default description") | own)
-    emit(rows + broken_rows(broken), as_json=as_json, text=lambda: print_personas(rows))
-    show_broken(broken)
+    emit_files(rows, broken, as_json=as_json, text=lambda: print_personas(rows))
 
 
 @persona_command.command()

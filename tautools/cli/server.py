@@ -56,7 +56,7 @@ _SECTIONS = {
     },
     "Check and connect": {
         "verify": ("Verify a registered server again, or any address.", f"{_ADDRESS}:verify"),
-        "test": ("Verify any server by its address.", f"{_ADDRESS}:test"),
+        "test": ("Verify any server by its address.", f"{_ADDRESS}:verify"),
         "attach": ("Register servers that run already.", f"{_ADDRESS}:attach"),
         "export": ("Print export lines for shell scripts.", f"{_ADDRESS}:export"),
     },

@@ -1,4 +1,4 @@
-"""`tautools server verify`, `test`, `attach` and `export`: servers by their address."""
+"""`tautools server verify` (or `test`), `attach` and `export`: servers by their address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tautools.cli.commands import EXIT_FAILED, command, refuse_if
-from tautools.cli.options import json_option, stacked, usual_options, workspace_option
+from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import emit, show_failures
 from tautools.cli.server_status import show_servers
 from tautools.records import Thinking
@@ -23,7 +23,7 @@ from tautools.servers.checks.target import CheckTarget
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tautools.records import Certificate, Check, ServerRecord
+    from tautools.records import Check, ServerRecord
 
 CONCURRENCY = 8
 """Chats at once when all checks are asked for: as many as a run has by default."""
@@ -31,61 +31,45 @@ CONCURRENCY = 8
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
 key_option = click.option("--key-env", help="Environment variable that holds its key; never the key itself.")
-check_options = stacked(
-    click.option("--full", is_flag=True, help="Load the server, too: context limit, chats at once, repeats."),
-    click.option("--concurrency", type=click.IntRange(1, 1024),
-                 help=f"Chats at once; means --full.  [default: {CONCURRENCY}]"),
-    click.option("--model", help="Name that must be served at an address.  [default: the first it reports]"),
-    key_option,
-    click.option("--thinking", type=click.Choice(["on", "off"]),
-                 help="Whether its model must think when nothing is asked."),
-)  # fmt: skip
 
 
 @command(
     "tautools server verify qwen3-8b --full --concurrency 32",
     "tautools server verify http://gaudi001:8007/v1 --thinking off --key-env MY_KEY",
+    "tautools server test http://localhost:8000",
 )
 @click.argument("server", metavar="NAME|URL")
-@check_options
+@click.option("--full", is_flag=True, help="Load the server, too: context limit, chats at once, repeats.")
+@click.option("--concurrency", type=click.IntRange(1, 1024),
+              help=f"Chats at once; means --full.  [default: {CONCURRENCY}]")  # fmt: skip
+@click.option("--model", help="Name that must be served at an address.  [default: the first it reports]")
+@key_option
+@click.option("--thinking", type=click.Choice(["on", "off"]),
+              help="Whether its model must think when nothing is asked.")  # fmt: skip
 @usual_options
 def verify(server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
-    """Verify a registered server again, or any server by its address.
+    """Verify a registered server again, or any OpenAI-compatible server by its address.
 
-    All checks are run. Of a registered server the certificate is written down, and one that fails is not ready any
-    more; what must hold of it is in its record, so --model, --key-env and --thinking are for addresses.
+    All checks are run: does it answer, what does it serve, is the key asked for, a chat, tool calls. Of a registered
+    server the certificate is written down, and one that fails is not ready any more; what must hold of it is in its
+    record, so --model, --key-env and --thinking are for addresses.
     """
-    if ":" in server or "/" in server:
-        _verify_address(server, as_json=as_json, **asked)
-        return
-    given = ", ".join(f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name])
-    refuse_if(given, f"{given}: for an address; {server!r} is the name of a registered server")
-    chats = _chats(full=asked["full"], concurrency=asked["concurrency"])
     on_check = None if as_json else _show_check
-    _show_certificate(open_server(server, workspace=workspace).verify(on_check, concurrency=chats), as_json=as_json)
-
-
-@command(
-    "tautools server test http://localhost:8000",
-    "tautools server test http://gaudi001:8007/v1 --model Qwen/Qwen3-32B --key-env MY_KEY",
-)
-@click.argument("url")
-@check_options
-@json_option
-def test(url: str, as_json: bool, **asked: Any) -> None:
-    """Verify any server by its address.
-
-    Any OpenAI-compatible one: does it answer, what does it serve, is the key asked for, a chat, tool calls.
-    """
-    _verify_address(url, as_json=as_json, **asked)
-
-
-def _verify_address(
-    url: str, *, model: str | None, key_env: str | None, thinking: str | None, as_json: bool, **load: Any
-) -> None:
-    wanted = Thinking(thinking or "default")
-    target = CheckTarget(url, model or "", key=_key_from(key_env), thinking=wanted, concurrency=_chats(**load))
-    _show_certificate(verify_target(target, on_check=None if as_json else _show_check), as_json=as_json)
+    chats = asked["concurrency"] or (CONCURRENCY if asked["full"] else 0)
+    if ":" in server or "/" in server:
+        key, thinking = _key_from(asked["key_env"]), Thinking(asked["thinking"] or "default")
+        target = CheckTarget(server, asked["model"] or "", key=key, thinking=thinking, concurrency=chats)
+        certificate = verify_target(target, on_check=on_check)
+    else:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name])
+        refuse_if(given, f"{given}: for an address; {server!r} is the name of a registered server")
+        certificate = open_server(server, workspace=workspace).verify(on_check, concurrency=chats)
+    mark = "SIMULATED " if certificate.simulated else ""
+    verdict = f"{mark}{certificate.model or certificate.base_url}: {'passed' if certificate.passed else 'failed'}"
+    value = certificate.model_dump(mode="json") | {"passed": certificate.passed}
+    emit(value, as_json=as_json, text=click.style(verdict, bold=True))
+    if not certificate.passed:
+        raise SystemExit(EXIT_FAILED)
 
 
 def _key_from(variable: str | None) -> str:
@@ -95,24 +79,10 @@ def _key_from(variable: str | None) -> str:
     return key
 
 
-def _chats(*, full: bool, concurrency: int | None) -> int:
-    return concurrency or (CONCURRENCY if full else 0)
-
-
 def _show_check(check: Check) -> None:
     word, colour = _MARKS[check.passed]
     mark = click.style(f"{word:>6}", fg=colour)
     click.echo(f"{mark}  {check.number} {check.name:<14} {check.took_s:6.2f} s  {check.detail}")
-
-
-def _show_certificate(certificate: Certificate, *, as_json: bool) -> None:
-    """Print the verdict, and exit with 1 when it is bad."""
-    verdict = "passed" if certificate.passed else "failed"
-    mark = "SIMULATED " if certificate.simulated else ""
-    text = click.style(f"{mark}{certificate.model or certificate.base_url}: {verdict}", bold=True)
-    emit(certificate.model_dump(mode="json") | {"passed": certificate.passed}, as_json=as_json, text=text)
-    if not certificate.passed:
-        raise SystemExit(EXIT_FAILED)
 
 
 @command(

@@ -14,12 +14,11 @@ from rich.text import Text
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup, examples_text
 from tautools.cli.options import ParamsName, dry_run_option, gathered, set_option, show_config_option, usual_options
 from tautools.cli.output import (
-    broken_rows,
     emit,
+    emit_files,
     pick,
     plain_table,
     print_wide,
-    show_broken,
     show_resolved,
     sweep_progress,
 )
@@ -91,8 +90,7 @@ def list_sweeps(workspace: Path, as_json: bool) -> None:
         {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in sweeps.items()
     ]
     lines = [f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}" for row in rows]
-    emit(rows + broken_rows(broken), as_json=as_json, text="\n".join(lines))
-    show_broken(broken)
+    emit_files(rows, broken, as_json=as_json, text="\n".join(lines))
 
 
 @sweep_command.command(
