@@ -22,20 +22,19 @@ from tautools.llm import ModelClient, Retry
 from tautools.run.exporters import write_view
 from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact
 from tautools.run.plan import Cell, judging_note, prepare_cell
-from tautools.run.progress import CellProgress, EventSink
+from tautools.run.progress import EventSink
 from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
 from tautools.run.worker import Worker
 from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tautools.llm.types import Endpoint
     from tautools.params.models import RunParams
-    from tautools.records import CommitRow, Event, Outcome, Setting
-    from tautools.run.ledger import Key
+    from tautools.records import Event, Outcome, Setting
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def run_cell(
     stop = stop or Stop()
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     executor = ThreadPoolExecutor(1, thread_name_prefix="tautools-run")
-    with catching_signals(stop):
+    with catching_signals(stop.request):
         result = executor.submit(lambda: asyncio.run(_run(cell, stop, events.put, retry or Retry())))
         executor.shutdown(wait=False)
         result.add_done_callback(lambda _: events.put(None))
@@ -186,9 +185,9 @@ def _finished_result(cell: Cell) -> CellResult:
     """Return the result of a cell in which nothing is pending; its view is written when it is not there."""
     view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
     if not view.exists():
-        _write_view(cell, cell.known)
+        _write_view(cell)
     _certify_persona(cell)
-    return _sum_up(cell, CellProgress(cell, cell.known.values()), view=view)
+    return _sum_up(cell, view=view)
 
 
 async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:
@@ -200,25 +199,20 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         store_certificates(cell.models.endpoints, cell.folder, writer.name, workspace=cell.workspace)
         sink = EventSink(cell.setting, writer, on_event)
         cell = _without_damaged(cell, writer, sink)
-        rows = cell.known
-        progress = CellProgress(cell, rows.values())
         worker = Worker(cell, writer=writer, sink=sink)
-        scheduler = Scheduler(cell, worker, rows.values(), progress=progress, sink=sink, stop=stop)
-        pending = progress.planned - progress.done
-        data: dict[str, Any] = {"pending": pending, "provenance": observed, "mixed": differences}
-        sink.emit("start", f"{progress.done} done, {pending} pending", **progress.counts() | data)
+        scheduler = Scheduler(cell, worker, sink=sink, stop=stop)
+        counts: dict[str, Any] = scheduler.progress.counts()
+        message = f"{counts['done']} done, {counts['pending']} pending"
+        sink.emit("start", message, **counts, provenance=observed, mixed=differences)
         for difference in differences:
             log.warning("Mixed provenance under one setting: %s", difference)
         try:
             await _run_trials(cell, scheduler, sink, retry)
         finally:
-            rows = cell.ledger.refresh().rows(cell.setting.id)
-            view = _write_view(cell, rows)
-        for row in rows.values():  # of other processes too
-            progress.finished(row)
+            cell = cell.refreshed()  # with what other processes finished
+            view = _write_view(cell)
         result = _sum_up(
             cell,
-            progress,
             model_calls=worker.counts.total,
             faults=scheduler.faults.total(),
             fault_kinds=scheduler.faults,
@@ -268,19 +262,20 @@ def _certify_persona(cell: Cell) -> None:
         keep_certificate(cell.workspace, cell.results).raise_if_ineffective()
 
 
-def _write_view(cell: Cell, rows: Mapping[Key, CommitRow]) -> Path:
-    return write_view(cell.folder, rows.values(), num_trials=cell.run.num_trials, order=list(cell.domain.tasks))
+def _write_view(cell: Cell) -> Path:
+    return write_view(cell.folder, cell.known.values(), num_trials=cell.run.num_trials, order=list(cell.domain.tasks))
 
 
-def _sum_up(cell: Cell, progress: CellProgress, **further: Any) -> CellResult:
+def _sum_up(cell: Cell, **further: Any) -> CellResult:
     waiting = count_awaiting_judge(cell.folder, cell.setting.id, cell.ledger)
+    done = cell.done
     return CellResult(
         setting=cell.setting,
         folder=cell.folder,
-        planned=progress.planned,
-        done=progress.done,
-        pending=progress.planned - progress.done,
-        outcomes=progress.outcomes,
+        planned=len(cell.keys),
+        done=len(done),
+        pending=len(cell.keys) - len(done),
+        outcomes=Counter(row.outcome for row in done.values()),
         repeats=cell.ledger.repeats(),
         awaiting_judge=judging_note(cell.setting, cell.tasks, waiting),
         **further,

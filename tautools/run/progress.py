@@ -12,7 +12,8 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import CallFault
-from tautools.records import Event, Outcome, Role
+from tautools.records import Event, Role
+from tautools.run.ledger import passed_and_scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,19 +89,14 @@ class DeadServerWatch:
 
 
 class CellProgress:
-    """Counts what of a cell is planned, done, passed, scored and pending; rows that it does not plan do not count."""
+    """Counts what of a cell is planned, done, passed, scored and pending, while it runs."""
 
-    def __init__(self, cell: Cell, rows: Iterable[CommitRow]) -> None:
+    def __init__(self, cell: Cell) -> None:
+        self._planned = len(cell.keys)
         self._left = set(cell.keys)
-        self.planned = len(self._left)
-        self.outcomes: Counter[Outcome] = Counter()
-        for row in rows:
+        self._done: list[CommitRow] = []
+        for row in cell.known.values():
             self.finished(row)
-
-    @property
-    def done(self) -> int:
-        """How many of the planned conversations are finished."""
-        return self.planned - len(self._left)
 
     @property
     def pending(self) -> Counter[str]:
@@ -108,16 +104,16 @@ class CellProgress:
         return Counter(task_id for _, task_id, _ in self._left)
 
     def finished(self, row: CommitRow) -> None:
-        """Count one more finished conversation, once."""
+        """Count one more finished conversation, once, if it is planned."""
         if row.key in self._left:
             self._left.remove(row.key)
-            self.outcomes[row.outcome] += 1
+            self._done.append(row)
 
     def counts(self) -> dict[str, int]:
         """Return the counts that events carry."""
-        scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
-        passed = self.outcomes[Outcome.PASSED]
-        return {"planned": self.planned, "done": self.done, "passed": passed, "scored": scored}
+        passed, scored = passed_and_scored(self._done)
+        done = {"planned": self._planned, "done": len(self._done), "pending": len(self._left)}
+        return done | {"passed": passed, "scored": scored}
 
 
 _SMALL_TALK_STEPS = 4

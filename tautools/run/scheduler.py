@@ -22,20 +22,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tautools.errors import BenchError, FilesError, HumanUnavailableError, ModelCallError, PersonaError, SlurmError
 from tautools.records import UserStrategy
-from tautools.run.progress import DeadServerWatch, DurationEstimate
+from tautools.run.progress import CellProgress, DeadServerWatch, DurationEstimate
 from tautools.run.worker import Skipped
 from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tautools.llm.types import CompletionClient
-    from tautools.records import CallRecord, CommitRow
+    from tautools.records import CallRecord
     from tautools.run.plan import Cell, Pair
-    from tautools.run.progress import CellProgress, EventSink
+    from tautools.run.progress import EventSink
     from tautools.run.worker import TrialResult, Worker
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
@@ -72,12 +70,13 @@ class Stop:
 
 
 @contextlib.contextmanager
-def catching_signals(stop: Stop) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into requests while the block runs; no signal reaches any thread but the main one."""
+def catching_signals(act: Callable[[], None], *more: signal.Signals) -> Iterator[None]:
+    """Act on SIGINT, SIGTERM and `more` while the block runs; no signal reaches any thread but the main one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: stop.request()) for number in _SIGNALS}
+    numbers = (signal.SIGINT, signal.SIGTERM, *more)
+    before = {number: signal.signal(number, lambda *_: act()) for number in numbers}
     try:
         yield
     finally:
@@ -94,19 +93,12 @@ _ASK_AGAIN_S = 300.0
 
 
 class JobTime:
-    """The time until the time limit of the Slurm job that this process runs in.
-
-    Parameters
-    ----------
-    environ : mapping, optional
-        Where SLURM_JOB_ID is read; this process's environment by default.
-    slurm : Slurm, optional
-        The client that asks Slurm.
-    """
+    """The time until the limit of the Slurm job that this process runs in, which SLURM_JOB_ID in `environ` names."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, slurm: Slurm | None = None) -> None:
         self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
-        self._slurm = slurm
+        # An answer is not worth waiting for while conversations run.
+        self._slurm = slurm or Slurm(timeout_s=5.0)
         self._ends_at: float | None = None
         self._asked_at = -math.inf
 
@@ -127,8 +119,7 @@ class JobTime:
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
         try:
-            # An answer is not worth waiting for while conversations run.
-            left = (self._slurm or Slurm(timeout_s=5.0)).time_left(self._job_id)
+            left = self._slurm.time_left(self._job_id)
         except SlurmError:
             return
         self._ends_at = None if left is None else time.monotonic() + left
@@ -157,46 +148,21 @@ class QueuedTrial(NamedTuple):
 
 
 class Scheduler:
-    """Runs the pending conversations of one cell.
+    """Runs the pending conversations of one cell by a worker, until it is done or `stop` is asked to end it."""
 
-    Parameters
-    ----------
-    cell : Cell
-        The plan.
-    worker : Worker
-        Runs one conversation.
-    rows : iterable of CommitRow
-        What is finished now, in the whole setting.
-    progress : CellProgress
-        Kept up to date.
-    sink, stop
-        Where events go, and who asks to stop.
-    """
-
-    def __init__(
-        self,
-        cell: Cell,
-        worker: Worker,
-        rows: Iterable[CommitRow],
-        *,
-        progress: CellProgress,
-        sink: EventSink,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, cell: Cell, worker: Worker, *, sink: EventSink, stop: Stop) -> None:
+        self.progress = CellProgress(cell)
         self.faults: Counter[str] = Counter()
         self.cause = ""
         """Why the run ended before its work was done, when it did."""
         self.last_fault = ""
         self.broken: FilesError | PersonaError | None = None
         """The disk no longer takes results, or what would be recorded is not what the setting says."""
-        self._worker = worker
+        self._worker, self._sink, self._stop = worker, sink, stop
         # A person has one conversation at a time.
         self._concurrency = 1 if cell.approach.user_strategy is UserStrategy.HUMAN else cell.run.concurrency
         self._grace_s = cell.run.grace_s
-        self._sink = sink
-        self._stop = stop
-        self._progress = progress
-        self._expect = DurationEstimate(cell.tasks, rows)
+        self._expect = DurationEstimate(cell.tasks, cell.known.values())
         self._watch = DeadServerWatch(hopeless_limit=HOPELESS_LIMIT, limit=2 * max(HOPELESS_LIMIT, self._concurrency))
         self._queue = sorted(
             QueuedTrial(0, -self._expect.seconds(pair[0]), order, pair) for order, pair in enumerate(cell.pending)
@@ -277,28 +243,29 @@ class Scheduler:
         elif result is Skipped.USER_ERROR:
             insort(self._queue, trial)
         elif not isinstance(result, Skipped):
-            self._progress.finished(result)
+            self.progress.finished(result)
             self._expect.learn(result)
             self._sink.finished(
                 result,
-                **self._progress.counts(),
+                **self.progress.counts(),
                 running=len(self._running),
                 elapsed_s=time.monotonic() - self._started_at,
-                eta_s=self._expect.eta_s(self._progress.pending, self._concurrency),
+                eta_s=self._expect.eta_s(self.progress.pending, self._concurrency),
             )
 
     def _faulted(self, trial: QueuedTrial, error: Exception) -> None:
         # Lost by a model's server, by the benchmark's own process, or by us.
-        bench_or_us = "bench" if isinstance(error, BenchError) else "internal"
-        fault = error.fault.value if isinstance(error, ModelCallError) else bench_or_us
+        if isinstance(error, ModelCallError):
+            fault = error.fault.value
+        else:
+            fault = "bench" if isinstance(error, BenchError) else "internal"
         self.faults[fault] += 1
         self.last_fault = str(error)
         again = trial.attempt < REPEATS_AFTER_FAULT
         if again:
             insort(self._queue, trial._replace(attempt=trial.attempt + 1))
-        log.warning(
-            "FAULT %s task=%s trial=%d: %s", fault, *trial.pair, error, exc_info=error if fault == "internal" else None
-        )
+        trace = error if fault == "internal" else None
+        log.warning("FAULT %s task=%s trial=%d: %s", fault, *trial.pair, error, exc_info=trace)
         self._sink.emit("fault", str(error), at=trial.pair, fault=fault, attempt=trial.attempt, again=again)
         stop_for = self._watch.faulted(trial.pair, fault)
         if stop_for and not self.cause:

@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from tautools.errors import SweepError
-from tautools.files import ensure_folder, write_atomic
+from tautools.files import ensure_folder
 from tautools.records import Record
 from tautools.shell import process_alive, start_detached, stop_group
 from tautools.sweep.cells import expand, select_cells
+from tautools.sweep.status import read_note, write_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 STOP_MARGIN_S = 30.0
 """Added to the sweep's grace before its process is killed [s]: servers take a moment to stop."""
+
+
+_COLOUR_VARIABLES = {"FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"}
 
 
 class SweepProcess(Record):
@@ -49,11 +51,16 @@ class SweepProcess(Record):
 
 
 def find_sweep_process(sweep: str, *, workspace: Path) -> SweepProcess | None:
-    """Return the last process that was started for a sweep, or None; `alive` says whether it still works."""
-    try:
-        return SweepProcess.model_validate_json(_record_path(sweep, workspace).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    """Return the last process that was started for a sweep, or None; `alive` says whether it still works.
+
+    Parameters
+    ----------
+    sweep : str
+        The sweep's name.
+    workspace : Path
+        Where it is worked on.
+    """
+    return read_note(_record_path(sweep, workspace), SweepProcess)
 
 
 def start_sweep(
@@ -93,7 +100,9 @@ def start_sweep(
     argv = [sys.executable, "-m", "tautools", "sweep", "run", source or sweep.name, "--workspace", str(workspace)]
     if only is not None:
         argv += ["--cells", ",".join(str(index) for index in only)]
-    process = start_detached(argv, env=_colourless_environment(), cwd=Path.cwd(), stdout=log, stderr=log)
+    # Its output goes to a file: a kernel's demand for colours is left out.
+    environment = {name: value for name, value in os.environ.items() if name not in _COLOUR_VARIABLES}
+    process = start_detached(argv, env=environment | {"TERM": "dumb"}, cwd=Path.cwd(), stdout=log, stderr=log)
     runner = SweepProcess(
         pid=process.pid,
         pid_started_at=process.started_at,
@@ -101,8 +110,7 @@ def start_sweep(
         log=str(log),
         cells=None if only is None else list(only),
     )
-    ensure_folder(_record_path(sweep.name, workspace).parent)
-    write_atomic(_record_path(sweep.name, workspace), runner.model_dump_json(indent=1) + "\n")
+    write_note(_record_path(sweep.name, workspace), runner)
     return runner
 
 
@@ -120,12 +128,6 @@ def stop_sweep(sweep: SweepParams, *, workspace: Path) -> None:
     # One SIGTERM only: a second one would cut the grace of running conversations short.
     wait_s = sweep.grace_s + STOP_MARGIN_S
     stop_group(runner.pid, runner.pid_started_at, term_s=wait_s, again_s=wait_s + 1)
-
-
-def _colourless_environment() -> dict[str, str]:
-    """Return the environment of a process whose output goes to a file: a kernel's demand for colours is left out."""
-    demands = {"FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"}
-    return {**{name: value for name, value in os.environ.items() if name not in demands}, "TERM": "dumb"}
 
 
 def _record_path(sweep: str, workspace: Path) -> Path:

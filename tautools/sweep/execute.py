@@ -23,7 +23,7 @@ from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import TautoolsError
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.notebook import NotebookJob, check_parameters, execute_notebook
-from tautools.sweep.status import STOPPED, CellAttempt, write_attempt
+from tautools.sweep.status import STOPPED, CellAttempt, write_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         started_at=time.time(),
         stdout=job.log,
     )
-    write_attempt(job.attempt, attempt)
+    write_note(job.attempt, attempt)
     try:
         check_parameters(job.notebook, job.parameters)
         code, cause = _run_notebook(job)
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log.exception("the notebook could not be executed")
         code, cause = 1, f"{type(error).__name__}: {error}"
     ended = {"finished_at": time.time(), "exit_code": code, "cause": cause}
-    write_attempt(job.attempt, attempt.model_copy(update=ended))
+    write_note(job.attempt, attempt.model_copy(update=ended))
     return code
 
 

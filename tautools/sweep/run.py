@@ -17,16 +17,17 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tautools.errors import ShellError
 from tautools.run.ledger import passed_and_scored
+from tautools.run.scheduler import catching_signals
 from tautools.shell import Process, stop_group
 from tautools.sweep.cells import runs_folder
 from tautools.sweep.notebook import NotebookLauncher, run_cell_notebook
 from tautools.sweep.plan import by_setting, plan_sweep, refreshed
 from tautools.sweep.servers import check_endpoints, serving
-from tautools.sweep.status import SweepEvent, SweepResult, read_attempt, status_of
+from tautools.sweep.status import CellAttempt, SweepEvent, SweepResult, read_note, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,11 +52,7 @@ class Interrupts:
 
     Between the start of a process and the line that remembers it an interrupt would leave an orphan, so such places are
     shielded: the signal is kept and acts when the shield ends.
-
-    Parameters
-    ----------
-    stop : threading.Event, optional
-        Set by another thread that wants the work to end; `asked` looks at it.
+    `stop` is set by another thread that wants the work to end.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
@@ -67,21 +64,6 @@ class Interrupts:
     def asked(self) -> bool:
         """Whether the work should end."""
         return self._kept or self._stop.is_set()
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle the signals while the block runs; outside the main thread, where none arrive, do nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                # None: a handler that was not set from Python and cannot be put back from here.
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     @contextlib.contextmanager
     def shielded(self) -> Iterator[None]:
@@ -98,11 +80,11 @@ class Interrupts:
             self._kept = False
             raise KeyboardInterrupt
 
-    def _on_signal(self, _number: int, _frame: Any) -> None:
-        if self._shields:
-            self._kept = True
-            return
-        raise KeyboardInterrupt
+    def on_signal(self) -> None:
+        """Act now, or at the end of the shield."""
+        if not self._shields:
+            raise KeyboardInterrupt
+        self._kept = True
 
 
 @dataclass
@@ -146,7 +128,7 @@ class Driver:
         """Start the first cell that is still pending and that no other process works on."""
         while cells:
             cell = cells.popleft()
-            attempt = read_attempt(self._launcher.attempt_path(cell))
+            attempt = read_note(self._launcher.attempt_path(cell), CellAttempt)
             if self._progress.finished(cell):
                 self._emit("cell_ended", f"{cell}: done already", cell)
             elif attempt is not None and attempt.running:
@@ -178,7 +160,7 @@ class Driver:
     def _ending(self, cell: PlannedCell, code: int) -> str:
         if self._progress.finished(cell):
             return f"{cell}: done, {self._progress.score(cell)}"
-        attempt = read_attempt(self._launcher.attempt_path(cell))
+        attempt = read_note(self._launcher.attempt_path(cell), CellAttempt)
         cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
         return f"{cell}: not finished: {cause or f'its process ended with status {code}'}"
 
@@ -198,16 +180,13 @@ class Driver:
 
     def _signal_all(self, term_s: float) -> None:
         pool = ThreadPoolExecutor(max_workers=len(self._active))
+        stop = partial(stop_group, term_s=term_s, again_s=term_s + 1.0)
         try:
-            for stopped in [pool.submit(_stop_process, each.process, term_s) for each in self._active.values()]:
-                stopped.result()
+            for each in [pool.submit(stop, one.process.pid, one.process.started_at) for one in self._active.values()]:
+                with contextlib.suppress(ShellError):
+                    each.result()
         finally:
             pool.shutdown(wait=False)
-
-
-def _stop_process(process: Process, term_s: float) -> None:
-    with contextlib.suppress(ShellError):
-        stop_group(process.pid, process.started_at, term_s=term_s, again_s=term_s + 1.0)
 
 
 class SweepProgress:
@@ -311,7 +290,7 @@ def run_sweep(
         report = partial(progress.emit, "server")
         try:
             with (
-                interrupts.installed(),
+                catching_signals(interrupts.on_signal, signal.SIGHUP),
                 serving(pending, workspace=workspace, site=sweep.site, report=report, shield=interrupts.shielded),
             ):
                 driver.run()

@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tautools.params.models import SweepParams
     from tautools.run import CellResult
     from tautools.sweep.plan import PlannedCell
+
+Note = TypeVar("Note", bound=Record)
 
 STOPPED = 143
 """Exit status of a notebook that was asked to stop: 128 + SIGTERM, as shells count."""
@@ -65,18 +67,18 @@ class CellAttempt(Record):
         return self.host != socket.gethostname() or process_alive(self.pid, self.pid_started_at)
 
 
-def read_attempt(path: Path) -> CellAttempt | None:
-    """Return the last attempt, or None when there was none that can be read."""
+def read_note(path: Path, kind: type[Note]) -> Note | None:
+    """Return what was written down last, or None when there is nothing that can be read."""
     try:
-        return CellAttempt.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def write_attempt(path: Path, attempt: CellAttempt) -> None:
-    """Record an attempt atomically: readers see the old one or the new one."""
+def write_note(path: Path, note: Record) -> None:
+    """Write a record down atomically: readers see the old one or the new one."""
     ensure_folder(path.parent)
-    write_atomic(path, attempt.model_dump_json(indent=1) + "\n")
+    write_atomic(path, note.model_dump_json(indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class SweepWatch:
 
 def status_of(cells: Sequence[PlannedCell], folder: Path) -> SweepStatus:
     """Return the status of planned cells whose notebooks are in `folder`."""
-    return SweepStatus(_cell_status(cell, read_attempt(folder / f"{cell.name}.json")) for cell in cells)
+    return SweepStatus(_cell_status(cell, read_note(folder / f"{cell.name}.json", CellAttempt)) for cell in cells)
 
 
 def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:

@@ -16,7 +16,7 @@ from small_sweep import processes_of, wait_until
 
 from tautools.shell import Process
 from tautools.sweep.notebook import NotebookJob
-from tautools.sweep.status import STOPPED, CellAttempt, read_attempt
+from tautools.sweep.status import STOPPED, CellAttempt, read_note
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def _start(folder: Path, notebook: Path, owner: Process | None = None, **paramet
 
 
 def _note(folder: Path) -> CellAttempt:
-    note = read_attempt(folder / "note.json")
+    note = read_note(folder / "note.json", CellAttempt)
     assert note is not None
     return note
 
