@@ -65,9 +65,7 @@ class ServerNeed:
         return self.state is State.READY
 
     def __str__(self) -> str:
-        doing = (
-            "ready" if self.running else self.state.value if self.state else "to start" if self.params else "missing"
-        )
+        doing = self.state.value if self.state else "to start" if self.params else "missing"
         return f"{self.name} ({'/'.join(self.roles)}, {doing})"
 
 
@@ -115,27 +113,21 @@ def _server_need(
     named = [each for each in registered if role.server and role.server in {each.name, each.spec.get("name")}]
     known = named or [each for each in registered if each.model == (role.model or role.server)]
     states = {record.name: Server(record, workspace=workspace).state().state for record in known}
-    alive = sorted(
-        (each for each in known if not states[each.name].final), key=lambda each: states[each.name] is not State.READY
-    )
+    alive = [each for each in known if not states[each.name].final]
     if alive:
-        record = alive[0]
+        record = min(alive, key=lambda each: states[each.name] is not State.READY)
         given = record.spec.get("simulate") if record.simulated else None
         speed = None if given is None else SimulateParams.model_validate(given)
         return ServerNeed(record.name, record.model, record.engine, roles, cells, states[record.name], None, speed)
-    params = _server_file(role, workspace)
+    if role.server is not None:
+        files = {role.server: load_server(role.server, workspace=workspace)}
+    else:
+        files = {name: each for name, each in load_all(ServerParams, workspace)[0].items() if each.serves == role.model}
+    params = next(iter(files.values()), None)
     if params is None:
         return ServerNeed(str(role.model), str(role.model), "", roles, cells, None)
     speed = params.simulate if params.simulated else None
     return ServerNeed(params.name, params.serves, params.engine, roles, cells, None, params, speed)
-
-
-def _server_file(role: RoleParams, workspace: Path) -> ServerParams | None:
-    """Return the server file that a role names, or the first that serves its model."""
-    if role.server is not None:
-        return load_server(role.server, workspace=workspace)
-    files, _ = load_all(ServerParams, workspace)
-    return next((params for params in files.values() if params.serves == role.model), None)
 
 
 @contextlib.contextmanager
@@ -176,23 +168,6 @@ def serving(
     needs = server_needs(cells, workspace=workspace) if start else []
     missing = [need for need in needs if not need.running]
     where = load_site(site, workspace=workspace) if isinstance(site, str) else site
-    _check_startable(missing)
-    started: list[_StartedServer] = []
-    try:
-        waiting: list[_StartedServer] = []
-        for need in missing:
-            with shield():
-                waiting += _start(need, workspace, where, started)
-            report(f"server {need.name}: {f'starting {need.model}' if need.params else 'waiting for it'}")
-        for each in waiting:
-            _wait_verified(each, report)
-        yield needs
-    finally:
-        with shield():
-            _stop_all(started, report)
-
-
-def _check_startable(missing: Sequence[ServerNeed]) -> None:
     for need in missing:
         if need.params is None and need.state not in _COMING_UP:
             state = f"It is {need.state.value}." if need.state else "No running server of this workspace serves it."
@@ -201,6 +176,19 @@ def _check_startable(missing: Sequence[ServerNeed]) -> None:
                 evidence=state,
                 next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
             )
+    started: list[_StartedServer] = []
+    try:
+        waiting: list[_StartedServer] = []
+        for need in missing:
+            with shield():
+                waiting += _start(need, workspace, where, started)
+            report(f"server {need.name}: {f'starting {need.model}' if need.params else 'waiting for it'}")
+        for each in waiting:
+            each.wait_verified(report)
+        yield needs
+    finally:
+        with shield():
+            _stop_all(started, report)
 
 
 @dataclass(slots=True)
@@ -213,6 +201,14 @@ class _StartedServer:
     def lease(self) -> None:
         """Tie the server's life to this process."""
         self.watchdog = start_watchdog(self.server, LeaseTerms(owner=this_process(), quiet_s=IDLE_S))
+
+    def wait_verified(self, report: Callable[[str], None]) -> None:
+        """Wait until it is ready and has passed its checks."""
+        server, alias = self.server, self.server.record.alias
+        server.wait_ready(on_progress=QueueProgress(server.name, report))
+        if server.record.alias != alias:  # it lost its port and was started again: that launch has no watchdog yet
+            self.lease()
+        report(f"server {server.name}: ready and verified at {server.record.base_url}")
 
     def stop(self) -> bool:
         """Stop the server and wait for its watchdog, which ends within a second of it and removes its lease.
@@ -240,15 +236,6 @@ def _start(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_S
     for replica in replicas:
         replica.lease()
     return replicas
-
-
-def _wait_verified(started: _StartedServer, report: Callable[[str], None]) -> None:
-    server = started.server
-    alias = server.record.alias
-    server.wait_ready(on_progress=QueueProgress(server.name, report))
-    if server.record.alias != alias:  # it lost its port and was started again: that launch has no watchdog yet
-        started.lease()
-    report(f"server {server.name}: ready and verified at {server.record.base_url}")
 
 
 class QueueProgress:
@@ -289,24 +276,21 @@ def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
         The first cell's error, when every cell has a role that cannot work now.
     """
     tried: dict[str, TautoolsError | None] = {}
-
-    def error_of(cell: SweepCell) -> TautoolsError | None:
+    first: TautoolsError | None = None
+    for cell in cells:
+        errors = []
         for name, role in cell.run.roles.items():
             key = f"{name} {role.model_dump_json()}"
             if not _needs_server(role) and key not in tried:
-                tried[key] = _endpoint_error(role, name, workspace)
-            if tried.get(key) is not None:
-                return tried[key]
-        return None
-
-    errors = [error_of(cell) for cell in cells]
-    if errors and errors[0] is not None and None not in errors:
-        raise errors[0]
-
-
-def _endpoint_error(role: RoleParams, name: str, workspace: Path) -> TautoolsError | None:
-    try:
-        endpoints(role, workspace=workspace, role_name=name)
-    except TautoolsError as error:
-        return error
-    return None
+                tried[key] = None
+                try:
+                    endpoints(role, workspace=workspace, role_name=name)
+                except TautoolsError as error:
+                    tried[key] = error
+            errors.append(tried.get(key))
+        bad = next(filter(None, errors), None)
+        if bad is None:
+            return
+        first = first or bad
+    if first is not None:
+        raise first

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
 
 from tautools.errors import ParamsError, RecordError
 from tautools.files import write_atomic
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tautools.llm.types import Endpoint, Message
+    from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams
     from tautools.records import ModelConfig
     from tautools.run.personas.pairing import PersonaConversation, PersonaGroup, PersonaRun
@@ -45,6 +46,27 @@ What the customer said:
 {said}
 
 Answer with one of the moods and nothing else."""
+
+
+class PersonaLabel(BaseModel):
+    """A judge's answer about one conversation."""
+
+    task_id: str
+    trial: int
+    answer: str
+    """The persona that it names, of several the last; `?` for none."""
+    sha256: str
+    """Of the conversation."""
+
+
+class StoredLabels(BaseModel):
+    """What a file of labels holds."""
+
+    judge: str
+    simulated: bool
+    choices: list[str] = Field(min_length=1)
+    question_sha256: str
+    labels: list[PersonaLabel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,61 +126,51 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
     with ThreadPoolExecutor(1) as pool:  # the caller may have an event loop that runs, as a notebook does
         labels = pool.submit(lambda: asyncio.run(_ask_all(group, choices, config, judges))).result()
     for run, own in zip(group.runs, labels, strict=True):
-        content = {
-            "judge": config.model,
-            "simulated": any(each.simulated for each in judges),
-            "choices": choices,
-            "question_sha256": hashlib.sha256(_QUESTION.encode()).hexdigest(),
-            "labels": own,
-        }
-        write_atomic(run.folder.path / LABELS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        stored = StoredLabels(
+            judge=config.model,
+            simulated=any(each.simulated for each in judges),
+            choices=choices,
+            question_sha256=hashlib.sha256(_QUESTION.encode()).hexdigest(),
+            labels=own,
+        )
+        write_atomic(run.folder.path / LABELS, stored.model_dump_json(indent=1) + "\n")
     return {run.label: len(own) for run, own in zip(group.runs, labels, strict=True)}
 
 
 def read_labels(run: PersonaRun) -> LabelSummary | None:
-    """Return what a judge's labels come to; None when no judge was asked.
-
-    Raises
-    ------
-    RecordError
-        When they cannot be read.
-    """
+    """Return what a judge's labels come to; None when no judge was asked; `RecordError` when they cannot be read."""
     path = run.folder.path / LABELS
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_bytes())
-        labels: list[dict[str, Any]] = content["labels"]
-        chance = 1 / len(content["choices"])
-        now = run.by_pair(lambda each: each.row.location.sha256)
-        valid = [each for each in labels if now.get((each["task_id"], each["trial"])) == each["sha256"]]
-        answers = Counter(str(each["answer"]) for each in valid)
-        judge, simulated = str(content["judge"]), bool(content["simulated"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        stored = StoredLabels.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
         raise RecordError(
             f"{path} cannot be read.", evidence=repr(error), next_step="Label again with `tautools persona label`."
         ) from error
-    if not valid:
+    now = run.by_pair(lambda each: each.row.location.sha256)
+    answers = Counter(each.answer for each in stored.labels if now.get((each.task_id, each.trial)) == each.sha256)
+    number, right, chance = answers.total(), answers[run.persona], 1 / len(stored.choices)
+    if not number:
         return None
-    right = answers[run.persona]
-    low, high = exact_interval(right, len(valid))
+    low, high = exact_interval(right, number)
     return LabelSummary(
-        judge=judge,
-        conversations=len(valid),
+        judge=stored.judge,
+        conversations=number,
         right=right,
         chance=chance,
         low=low,
         high=high,
-        p=binomial_tail(right, len(valid), chance),
+        p=binomial_tail(right, number, chance),
         answers=dict(answers.most_common()),
-        stale=len(labels) - len(valid),
-        simulated=simulated,
+        stale=len(stored.labels) - number,
+        simulated=stored.simulated,
     )
 
 
 async def _ask_all(
     group: PersonaGroup, choices: Sequence[str], config: ModelConfig, judges: Sequence[Endpoint]
-) -> list[list[dict[str, Any]]]:
+) -> list[list[PersonaLabel]]:
     """Return the labels of each run's conversations."""
     free = asyncio.Semaphore(_CONCURRENCY)
     labels = []
@@ -172,8 +184,9 @@ async def _ask_all(
 
 async def _label(
     each: PersonaConversation, run: PersonaRun, choices: Sequence[str], client: ModelClient, free: asyncio.Semaphore
-) -> dict[str, Any]:
-    row, setting = each.row, run.folder.setting
+) -> PersonaLabel:
+    """Ask about one conversation; the choices stand in an order of their own for each."""
+    row, setting, sha256 = each.row, run.folder.setting, each.row.location.sha256
     tag = CallTag(
         role=Role.JUDGE,
         ref=setting.ref,
@@ -185,21 +198,12 @@ async def _label(
         purpose="persona_label",
         seed=each.conversation.seed,
     )
+    mixed = sorted(choices, key=lambda name: hashlib.sha256(f"{sha256}/{name}".encode()).digest())
+    lines = "\n".join(f"- {' '.join(text.split())}" for text in each.messages)
+    question = _QUESTION.format(moods=", ".join(mixed), said=lines or "- (nothing)")
     async with free:
-        reply = await client.complete(tag, _question(each.messages, choices, salt=row.location.sha256))
-    answer = _chosen(reply.text, choices)
-    return {"task_id": row.task_id, "trial": row.trial, "answer": answer, "sha256": row.location.sha256}
-
-
-def _question(messages: Sequence[str], choices: Sequence[str], *, salt: str) -> list[Message]:
-    """Return the request to a judge; the choices stand in an order of their own for each conversation."""
-    mixed = sorted(choices, key=lambda name: hashlib.sha256(f"{salt}/{name}".encode()).digest())
-    lines = "\n".join(f"- {' '.join(text.split())}" for text in messages)
-    return [{"role": "user", "content": _QUESTION.format(moods=", ".join(mixed), said=lines or "- (nothing)")}]
-
-
-def _chosen(text: str, choices: Sequence[str]) -> str:
-    """Return the choice that an answer names; of several the last, `?` for none."""
+        reply = await client.complete(tag, [{"role": "user", "content": question}])
     by_word = {name.lower(): name for name in choices}
-    named = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in by_word), text.lower())
-    return by_word[named[-1]] if named else "?"
+    named = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in by_word), reply.text.lower())
+    answer = by_word[named[-1]] if named else "?"
+    return PersonaLabel(task_id=row.task_id, trial=row.trial, answer=answer, sha256=sha256)
