@@ -27,10 +27,9 @@ from tautools.run.trajectory import actions_of
 from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tautools.records import Setting
     from tautools.run.folder import SettingFolder
     from tautools.run.personas.labels import LabelSummary
     from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaGroup, PersonaRun
@@ -89,19 +88,26 @@ class PersonaCertificate:
 
 
 def certify(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
-    """Read the records of a setting with a persona and say what they prove.
+    """Read the records of a setting with a persona and say what they prove; `RecordError` when they cannot be read."""
+    (group,) = groups_of(workspace, [folder])
+    return certify_in(group, group.variants[0])
+
+
+def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
+    """Write the certificate beside the results, in place of an older one, and return it.
+
+    Parameters
+    ----------
+    workspace : Path
+        Where control's results are looked for.
+    folder : SettingFolder
+        The persona's results.
 
     Raises
     ------
     RecordError
         When a conversation cannot be read any more.
     """
-    (group,) = groups_of(workspace, [folder])
-    return certify_in(group, group.variants[0])
-
-
-def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
-    """Write the certificate beside the results, in place of an older one, and return it."""
     certificate = certify(workspace, folder)
     write_atomic(folder.path / CERTIFICATE, json.dumps(asdict(certificate), indent=1, ensure_ascii=False) + "\n")
     return certificate
@@ -113,7 +119,9 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
     plain = control.wording if control else {}
     # Distinct is what differs at a level that allows for the number of measures (Bonferroni).
     distinct = effects(run.wording, plain, level=1 - 0.05 / len(MEASURES))
-    checks = tuple(_checks(run, control))
+    checks = [_text_present(run), _task_unchanged(run, control), _same_pairs(run, control), _facts_told(run, control)]
+    if not run.conversations:
+        checks = [PersonaCheck("conversations", None, "nothing is finished yet (n = 0)")]
     results = {check.passed for check in checks}
     return PersonaCertificate(
         env=setting.env,
@@ -126,22 +134,12 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
         control_id=control.folder.id if control else "",
         conversations=len(run.conversations),
         simulated=setting.simulated,
-        checks=checks,
+        checks=tuple(checks),
         passed=False if False in results else None if None in results else True,
         wording=effects(run.wording, plain),
         distinct=tuple(name for name, difference in distinct.items() if difference.sign),
         labels=read_labels(run),
     )
-
-
-def _checks(run: PersonaRun, control: PersonaRun | None) -> Iterator[PersonaCheck]:
-    if not run.conversations:
-        yield PersonaCheck("conversations", None, "nothing is finished yet (n = 0)")
-        return
-    yield _text_present(run)
-    yield _task_unchanged(run, control)
-    yield _same_pairs(run, control)
-    yield _facts_told(run, control)
 
 
 def _text_present(run: PersonaRun) -> PersonaCheck:
@@ -258,6 +256,11 @@ class PersonaComparison:
 def compare(group: PersonaGroup) -> PersonaComparison:
     """Compare the personas of a group with its control.
 
+    Parameters
+    ----------
+    group : PersonaGroup
+        Settings that differ in the persona alone.
+
     Raises
     ------
     RecordError
@@ -305,20 +308,21 @@ def _rewards(run: PersonaRun) -> dict[Pair, float]:
 
 
 def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
-    table = run.by_measure(lambda each: _figures_of(each, run.folder.setting))
+    setting = run.folder.setting
+
+    def figures(each: PersonaConversation) -> dict[str, float]:
+        mine = [action for action in actions_of(each.conversation, setting) if action.by == "assistant"]
+        text = "\n".join(action.text for action in mine if not action.call)
+        return {
+            "turns": len(each.messages),
+            "prompt tokens": each.row.prompt_tokens,
+            "output tokens": each.row.output_tokens,
+            "apologies": len(_APOLOGY.findall(text)),
+            "clarifications": len(_CLARIFYING.findall(text)),
+            "transfers": sum(action.call.startswith("transfer") for action in mine),
+        }
+
+    table = run.by_measure(figures)
     with contextlib.suppress(BenchError):  # the benchmark is not installed: the rest is in the records
         table["facts told"] = dict(run.coverage)
     return table
-
-
-def _figures_of(each: PersonaConversation, setting: Setting) -> dict[str, float]:
-    mine = [action for action in actions_of(each.conversation, setting) if action.by == "assistant"]
-    text = "\n".join(action.text for action in mine if not action.call)
-    return {
-        "turns": len(each.messages),
-        "prompt tokens": each.row.prompt_tokens,
-        "output tokens": each.row.output_tokens,
-        "apologies": len(_APOLOGY.findall(text)),
-        "clarifications": len(_CLARIFYING.findall(text)),
-        "transfers": sum(action.call.startswith("transfer") for action in mine),
-    }
