@@ -97,8 +97,7 @@ class JobTime:
 
     def __init__(self, environ: Mapping[str, str] | None = None, slurm: Slurm | None = None) -> None:
         self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
-        # An answer is not worth waiting for while conversations run.
-        self._slurm = slurm or Slurm(timeout_s=5.0)
+        self._slurm = slurm
         self._ends_at: float | None = None
         self._asked_at = -math.inf
 
@@ -119,7 +118,8 @@ class JobTime:
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
         try:
-            left = self._slurm.time_left(self._job_id)
+            # An answer is not worth waiting for while conversations run.
+            left = (self._slurm or Slurm(timeout_s=5.0)).time_left(self._job_id)
         except SlurmError:
             return
         self._ends_at = None if left is None else time.monotonic() + left
