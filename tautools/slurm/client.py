@@ -56,16 +56,12 @@ class Slurm:
 
     def submit(self, script: Path) -> str:
         """Submit a job script and return the job's id."""
-        done = self._run("sbatch", "--parsable", str(script))
-        if done.exit_code != 0:
-            raise _refused(done)
+        done = self._submit("--parsable", str(script))
         return done.stdout.strip().splitlines()[-1].split(";")[0]
 
     def test_only(self, text: str) -> float | None:
         """Ask whether a job script would be taken, and when it would start [s since the epoch], if Slurm can tell."""
-        done = self._run("sbatch", "--test-only", text=text)
-        if done.exit_code != 0:
-            raise _refused(done)
+        done = self._submit("--test-only", text=text)
         match = _ESTIMATE.search(done.stderr + done.stdout)
         return parse_moment(match.group(1)) if match else None
 
@@ -120,6 +116,17 @@ class Slurm:
             return {}
         return parse_sacct(done.stdout) if done.exit_code == 0 else {}
 
+    def _submit(self, *words: str, text: str = "") -> Completed:
+        done = self._run("sbatch", *words, text=text)
+        if done.exit_code != 0:
+            raise _failure(
+                done,
+                f"Slurm does not take this job. {explain_refusal(done.stderr or done.stdout)}".strip(),
+                "Correct account, partition, QOS, cards, memory or time in the site file; "
+                "`sacctmgr show assoc user=$USER format=account,partition,qos` and `sinfo -o '%P %G %l'` list yours.",
+            )
+        return done
+
     def _run(self, *words: str, text: str = "") -> Completed:
         try:
             return Shell().run(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
@@ -129,16 +136,6 @@ class Slurm:
                 evidence=f"{error.problem} {error.evidence}".strip(),
                 next_step="Work in a session on the cluster, with Slurm's commands on PATH; try `sinfo`.",
             ) from error
-
-
-def _refused(done: Completed) -> SlurmError:
-    message = done.stderr or done.stdout
-    return _failure(
-        done,
-        f"Slurm does not take this job. {explain_refusal(message)}".strip(),
-        "Correct account, partition, QOS, cards, memory or time in the site file; "
-        "`sacctmgr show assoc user=$USER format=account,partition,qos` and `sinfo -o '%P %G %l'` list yours.",
-    )
 
 
 def _failure(done: Completed, problem: str, next_step: str) -> SlurmError:

@@ -23,6 +23,10 @@ from tautools.servers.restart import Restart, exclude_node, held_node
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 
 
+def card_lines(params: Any, site: SiteParams = SITE) -> list[str]:
+    return job_card_lines(cards_needed(params, site), site, asked=params.cards)
+
+
 def run(
     tmp_path: Path, params: Any, used: list[int | list[int]] | None, **env: str
 ) -> subprocess.CompletedProcess[str]:
@@ -30,7 +34,7 @@ def run(
     (tmp_path / "bin" / "python3").symlink_to(sys.executable)
     if used is None:
         (tmp_path / "bin" / "hl-smi").unlink()
-    script = "\n".join([*job_card_lines(params, SITE), 'echo "${HABANA_VISIBLE_MODULES-all of them}"'])
+    script = "\n".join([*card_lines(params), 'echo "${HABANA_VISIBLE_MODULES-all of them}"'])
     return subprocess.run(
         ["bash"], input=script, env={"PATH": cards.path} | env, capture_output=True, text=True, check=False, timeout=30
     )
@@ -107,10 +111,10 @@ def test_a_node_without_hl_smi_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_only_gaudi_servers_without_chosen_modules_get_the_lines() -> None:
-    assert job_card_lines(simulated(), SITE) == []
-    assert job_card_lines(model(1, env={"HABANA_VISIBLE_MODULES": "3"}), SITE) == []
-    assert job_card_lines(model(1), SiteParams(name="c", scheduler="slurm", device="cuda")) == []
-    assert os.linesep.join(job_card_lines(model(2), SITE)).count("python3 - 2 ''") == 1
+    assert card_lines(simulated()) == []
+    assert card_lines(model(1, env={"HABANA_VISIBLE_MODULES": "3"})) == []
+    assert card_lines(model(1), SiteParams(name="c", scheduler="slurm", device="cuda")) == []
+    assert os.linesep.join(card_lines(model(2))).count("python3 - 2 ''") == 1
 
 
 def test_a_job_given_fewer_cards_than_the_server_takes_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
@@ -186,44 +187,21 @@ def gres_for(site: SiteParams, needed: int) -> str | None:
     return f"{match[1]}{max(int(match[2]), needed)}" if match else site.gres
 
 
-def job_card_lines(params: ServerParams, site: SiteParams) -> list[str]:
-    """Return the lines of a job script that give a server its Gaudi cards; none when it takes none.
+def job_card_lines(
+    needed: int, site: SiteParams, *, asked: Sequence[int] = (), errors: Sequence[str] = ()
+) -> list[str]:
+    """Return the lines of a job script that show its servers the job's Gaudi cards; none when they take none.
 
     Slurm tells a job its cards by index; the engine wants module ids, which differ from node to node. The job ends
-    there, with the reason in its log, when too few of its cards are idle.
+    there when too few of its cards are idle, with the reason in its log and in the servers' error files (Bash words).
     """
-    needed = cards_needed(params, site)
     if site.device != "gaudi" or needed == 0:
         return []
-    return _choose_modules(needed, ",".join(str(index) for index in params.cards))
-
-
-def job_share_lines(
-    needed: Sequence[int], site: SiteParams, errors: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    """Return the lines by which a job of several servers reads its cards, and those that give each server its own.
-
-    `needed` says how many each takes, in the order of their start; `errors` are Bash words for the servers' error
-    files, where it is also written when the cards are in use.
-    """
-    variable = CARD_VARIABLES.get(site.device)
-    if variable is None or not sum(needed):
-        return [], [[] for _ in needed]
-    # Read once, before the first server starts: afterwards its cards would no longer be idle.
-    chosen = _choose_modules(sum(needed), "", f" 2> >(tee -a {' '.join(errors)} >&2)") if site.device == "gaudi" else []
-    shares, first = [], 1
-    for count in needed:
-        part = f'"$(cut -d, -f{first}-{first + count - 1} <<< "${variable}")"'
-        shares.append([f'[ -z "${{{variable}:-}}" ] || export {variable}={part}', ""] if count else [])
-        first += count
-    return chosen, shares
-
-
-def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
+    redirect = f" 2> >(tee -a {' '.join(errors)} >&2)" if errors else ""
     return [
         "# The modules of this job's cards on this node, if they are idle",
         "if command -v hl-smi > /dev/null; then",
-        f"HABANA_VISIBLE_MODULES=$(python3 - {needed} '{asked}'{redirect} <<'PYTHON'",
+        f"HABANA_VISIBLE_MODULES=$(python3 - {needed} '{','.join(map(str, asked))}'{redirect} <<'PYTHON'",
         _CHOOSE_MODULES_SCRIPT,
         "PYTHON",
         ") || exit 1",
@@ -231,6 +209,17 @@ def _choose_modules(needed: int, asked: str, redirect: str = "") -> list[str]:
         "fi",
         "",
     ]
+
+
+def job_card_shares(needed: Sequence[int], site: SiteParams) -> list[list[str]]:
+    """Return, for each server of a job, the lines that leave it its own of the job's cards."""
+    variable = CARD_VARIABLES.get(site.device)
+    shares = []
+    for last, count in zip(accumulate(needed), needed, strict=True):
+        part = f'"$(cut -d, -f{last - count + 1}-{last} <<< "${variable}")"'
+        lines = [f'[ -z "${{{variable}:-}}" ] || export {variable}={part}', ""]
+        shares.append(lines if count and variable else [])
+    return shares
 
 
 def wait_released(

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
-from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_share_lines
+from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_card_shares
 from tautools.servers.backends.slurm_script import environment_lines, log_patterns, server_lines
 from tautools.slurm.script import render_sbatch
 
@@ -72,11 +72,13 @@ def job_script(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord
         Folder of registry and logs, which the nodes see too; absolute.
     """
     site, names = requests[0].site, [record.name for record in records]
+    needed = [cards_needed(request.params, site) for request in requests]
     name = "+".join(names)[:64].rstrip("+")
     if len(names) > 1:
-        body, what = _shared_lines(requests, records, workspace), f"Servers {', '.join(names)} on one node"
+        body, what = _shared_lines(requests, records, workspace, needed), f"Servers {', '.join(names)} on one node"
     else:
-        body = server_lines(requests[0], records[0], workspace, cards=job_card_lines(requests[0].params, site))
+        cards = job_card_lines(needed[0], site, asked=requests[0].params.cards)
+        body = server_lines(requests[0], records[0], workspace, cards=cards)
         what = f"Server {name}: {records[0].model}"
     out, err = log_patterns(name, workspace)
     asked = {
@@ -88,7 +90,7 @@ def job_script(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord
         "ntasks": 1,
         "cpus-per-task": None if site.cores is None else site.cores * len(names),
         "mem": None if site.memory_gib is None else f"{site.memory_gib * len(names)}G",
-        "gres": gres_for(site, sum(cards_needed(request.params, site) for request in requests)),
+        "gres": gres_for(site, sum(needed)),
         "constraint": site.constraint,
         "exclude": ",".join(site.exclude) or None,
         "time": site.time_limit,
@@ -102,9 +104,12 @@ def job_script(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord
     return text
 
 
-def _shared_lines(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord], workspace: Path) -> list[str]:
-    site, needed = requests[0].site, [cards_needed(request.params, request.site) for request in requests]
-    probe, shares = job_share_lines(needed, site, [_log_word(record, workspace, "err") for record in records])
+def _shared_lines(
+    requests: Sequence[LaunchRequest], records: Sequence[ServerRecord], workspace: Path, needed: Sequence[int]
+) -> list[str]:
+    site, shares = requests[0].site, job_card_shares(needed, requests[0].site)
+    # Read once, before the first server starts: afterwards its cards would no longer be idle.
+    probe = job_card_lines(sum(needed), site, errors=[_log_word(record, workspace, "err") for record in records])
     functions: list[str] = []
     for number, (request, record) in enumerate(zip(requests, records, strict=True)):
         # Subshells: what one server loads, exports and ends does not concern the others.

@@ -228,10 +228,9 @@ def _check_context_length(context: CheckContext) -> str:
     try:
         _prompt_tokens(context, above, answer_tokens=1)
     except ModelCallError as error:
-        if error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400:
-            return f"{tokens} of {limit} tokens are answered, more are refused with 400"
-        text = f"more than {limit} tokens: the refusal is not a clean 400: {_error_text(error)}"
-        raise CheckFailedError(text) from error
+        clean = error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400
+        require(clean, f"more than {limit} tokens: the refusal is not a clean 400: {_error_text(error)}")
+        return f"{tokens} of {limit} tokens are answered, more are refused with 400"
     raise CheckFailedError(f"more than {limit} tokens: they were answered, so the server cuts prompts silently")
 
 
