@@ -377,17 +377,12 @@ def show(
     ParamsError
         When nothing fits, or several settings do and a conversation was asked for.
     """
-    from tautools.cli.show import print_conversation, print_overview, print_rows
-    from tautools.run.folder import choose_folders, choose_row, only_folder
+    from tautools.cli.show import show_results
+    from tautools.run.folder import choose_folders
 
     folders = choose_folders(_folder(workspace), env=env, strategy=strategy, model=model)
-    if task is not None:
-        folder = only_folder(folders)
-        print_conversation(folder, choose_row(folder, str(task), trial), full=full)
-    elif len(folders) == 1 and (env or strategy or model):
-        print_rows(folders[0], folders[0].rows())
-    else:
-        print_overview([(folder, folder.rows()) for folder in folders])
+    narrowed = bool(env or strategy or model)
+    show_results(folders, None if task is None else str(task), trial, narrowed=narrowed, full=full)
 
 
 def doctor(workspace: str | Path | None = None, *, site: str | None = None) -> DoctorReport:

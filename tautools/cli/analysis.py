@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from rich.console import Console
 from tautools.bench.analysis.rules import ScoringRules
 from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
-from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title
+from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
 from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore
 from tautools.run.judging import folder_judging_note, judge_folder
 from tautools.run.ledger import count_awaiting_judge, passed_and_scored
@@ -40,18 +41,10 @@ def _emit_by_setting(
             show(console, folder, rows)
         return None if found else NOTHING_RUN
 
-    values = [
-        {
-            "folder": folder.path,
-            "id": folder.id,
-            "env": folder.setting.env,
-            "strategy": folder.setting.strategy,
-            "agent_model": folder.setting.agent.model,
-            "simulated": folder.setting.simulated,
-            name: rows,
-        }
-        for folder, rows in found
-    ]
+    values = []
+    for folder, rows in found:
+        named = {"folder": folder.path, "id": folder.id, "agent_model": folder.setting.agent.model}
+        values.append(named | pick(folder.setting, "env strategy simulated") | {name: rows})
     emit(values, as_json=as_json, text=text)
 
 
@@ -72,19 +65,18 @@ def failures_command(chosen: ChosenResults, most: int, *, as_json: bool) -> None
     Every failed conversation is done again on the benchmark's own tools and compared with what its task's reference
     does; no model is asked, and the same records give the same answer.
     """
-
-    def show(console: Console, folder: SettingFolder, failures: list[FailedConversation]) -> None:
-        _, scored = passed_and_scored(folder.rows())
-        console.print(f"{len(failures)} of {scored} scored conversations did not pass.")
-        if failures:
-            _print_failures(console, failures, most)
-
     found = [(folder, list(failures_of(folder))) for folder in chosen.folders]
-    _emit_by_setting(found, "failures", show, as_json=as_json)
+    _emit_by_setting(found, "failures", partial(_print_failures, most=most), as_json=as_json)
 
 
-def _print_failures(console: Console, failures: Sequence[FailedConversation], most: int) -> None:
+def _print_failures(
+    console: Console, folder: SettingFolder, failures: Sequence[FailedConversation], *, most: int
+) -> None:
     """Print failures counted by cause, by action and by field, then one line each."""
+    _, scored = passed_and_scored(folder.rows())
+    console.print(f"{len(failures)} of {scored} scored conversations did not pass.")
+    if not failures:
+        return
     causes = {(cause,): number for cause, number in count_causes(failures).items()}
     _print_counts(console, ("lost by",), causes, most)
     _print_counts(console, ("reference action", "it was"), count_missed(failures), most)
@@ -137,12 +129,12 @@ def rescore_command(chosen: ChosenResults, names: list[str], *, as_json: bool) -
         raise click.UsageError(f"--rules: {wrong[0]!r} is none of {', '.join(known)}")
     rules = [known[name] for name in names]
     found = [(folder, list(rescore(folder, rules))) for folder in chosen.folders]
-    _emit_by_setting(
-        found, "conversations", lambda console, _, rows: _print_rescored(console, rows, rules), as_json=as_json
-    )
+    _emit_by_setting(found, "conversations", partial(_print_rescored, rules=rules), as_json=as_json)
 
 
-def _print_rescored(console: Console, rows: Sequence[Rescored], rules: Sequence[ScoringRules]) -> None:
+def _print_rescored(
+    console: Console, _folder: SettingFolder, rows: Sequence[Rescored], *, rules: Sequence[ScoringRules]
+) -> None:
     """Print what each of the rules comes to beside what was recorded, then every verdict that changes."""
     rewards = [row.row.reward for row in rows if row.row.reward is not None]
     passed = sum(reward == 1 for reward in rewards)

@@ -5,9 +5,6 @@ Running it again finds everything done: no server is started, no model is called
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,19 +13,14 @@ import click
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command
 from tautools.cli.options import dry_run_option
-from tautools.cli.output import sweep_line
+from tautools.cli.output import progress_bars, sweep_progress
 from tautools.params import load_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tautools.sweep import SweepEvent, SweepResult
+    from tautools.sweep import SweepResult
 
 DEMO_SWEEP = "demo"
 """The sweep file that is run; with `--full` it is `demo-full`."""
-
-SILENCE_S = 6.0
-"""After this long without a line, one says what is being done [s]."""
 
 REPORTS_S = 15.0
 """What building the two reports is taken to last [s]; measured on two cores."""
@@ -47,32 +39,28 @@ class DemoResult:
     """Whether the reports were built by this run."""
 
 
-def run_demo(
-    workspace: Path, *, sweep: str = DEMO_SWEEP, report: Callable[[str, str], None] = lambda _line, _state: None
-) -> DemoResult:
-    """Make the workspace, run the sweep, build the reports; errors are those of `init`, `sweep run` and `report`.
+def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> DemoResult:
+    """Make the workspace, run the sweep, build the reports, and show how far each of them is."""
+    click.echo("Loading the benchmark's tasks.")
+    from rich.progress import TextColumn, TimeElapsedColumn
 
-    `report` receives what happened, empty when nothing did, and what is being done now.
-    """
-    report("", "loading the benchmark's tasks")
+    from tautools.report import build_reports
     from tautools.session import plan_init, write_workspace
     from tautools.sweep import run_sweep
 
-    def on_event(event: SweepEvent) -> None:
-        starting = event.kind in {"plan", "server"} and not event.cells_done
-        report(event.message, "starting servers and checking them" if starting else sweep_line(event))
-
     workspace = workspace.expanduser().absolute()
     write_workspace(plan_init(workspace, copy_params=False))
-    result = run_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace, on_event=on_event)
-    if not result.finished:
-        return DemoResult(result, (), built=False)
-    if not result.executed and (known := _earlier_pages(workspace, sweep)):
+    with sweep_progress() as on_event:
+        result = run_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace, on_event=on_event)
+    known = () if result.executed or not result.finished else _earlier_pages(workspace, sweep)
+    if known or not result.finished:
         return DemoResult(result, known, built=False)
-    report(f"{result}\nBuilding two reports: about {REPORTS_S:.0f} s", "building the reports")
-    from tautools.report import build_reports
-
-    built = build_reports(workspace=workspace, sweep=sweep, on_progress=lambda line: report("", line))
+    click.echo(f"{result}\nBuilding two reports: about {REPORTS_S:.0f} s")
+    with progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), quiet=False, transient=True) as bars:
+        task = bars.add_task("")
+        built = build_reports(
+            workspace=workspace, sweep=sweep, on_progress=lambda line: bars.update(task, description=line)
+        )
     return DemoResult(result, built.pages, built=True)
 
 
@@ -83,36 +71,6 @@ def _earlier_pages(workspace: Path, sweep: str) -> tuple[Path, ...]:
         if all(page.is_file() for page in (*pages, folder / "report.html")):
             return pages
     return ()
-
-
-@contextlib.contextmanager
-def _reporting() -> Iterator[Callable[[str, str], None]]:
-    """Print what happens, and what is being done when nothing has happened for a while."""
-    began = last = time.monotonic()
-    state = "starting"
-    ended = threading.Event()
-
-    def report(line: str, now: str) -> None:
-        nonlocal last, state
-        state = now
-        if line:
-            click.echo(line)
-            last = time.monotonic()
-
-    def watch() -> None:
-        nonlocal last
-        while not ended.wait(0.5):
-            if time.monotonic() - last >= SILENCE_S:
-                click.echo(f"  {time.monotonic() - began:.0f} s: {state}")
-                last = time.monotonic()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield report
-    finally:
-        ended.set()
-        watcher.join()
 
 
 @command(
@@ -137,8 +95,7 @@ def demo_command(workspace: Path, *, full: bool, dry_run: bool) -> None:
         click.echo(str(plan_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace)))
         click.echo("Then two reports are built. Nothing was started and nothing was written.")
         return
-    with _reporting() as report:
-        demo = run_demo(workspace, sweep=sweep, report=report)
+    demo = run_demo(workspace, sweep=sweep)
     if not demo.built:
         click.echo(str(demo.result))
     if not demo.pages:

@@ -51,27 +51,66 @@ _STYLES = {"system": "bright_black", "user": "cyan", "assistant": "green", "tool
 _MARKS = {"same": "green", "differs": "red", "missing": "red", "more": "bright_black"}
 
 
-def print_overview(found: Sequence[tuple[SettingFolder, Sequence[CommitRow]]]) -> None:
-    """Print one line for each setting."""
-    any_imported = any(_imported(rows) for _, rows in found)
-    lines = []
-    for folder, rows in found:
-        setting = folder.setting
-        model = setting.agent.model + (" SIMULATED" if setting.simulated else "")
-        counts = (len(rows), *([_imported(rows)] * any_imported), _rate(rows))
-        lines.append((setting.env, setting.strategy.value, model, *counts, _short_path(folder.path)))
-    titles = ("env", "strategy", "model", "finished", *(["imported"] * any_imported), "passed", "folder")
-    table = plain_table(*titles, rows=lines)
+def show_results(
+    folders: Sequence[SettingFolder],
+    task_id: str | None = None,
+    trial: int | None = None,
+    *,
+    narrowed: bool,
+    full: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Print the conversation of a task, else those of the only setting, else a line for each setting that fits.
+
+    The only setting is told in a line too, unless the settings were `narrowed` down to it. `trial` is the first
+    finished one by default; `full` does not shorten prompts and tool results.
+    """
+    if task_id is not None:
+        folder = only_folder(folders)
+        row = choose_row(folder, task_id, trial)
+        value = conversation_dict(folder, row) if as_json else None
+        emit(value, as_json=as_json, text=lambda: _print_conversation(folder, row, full=full))
+    elif len(folders) == 1 and narrowed:
+        rows = folders[0].rows()
+        emit(rows, as_json=as_json, text=lambda: _print_rows(folders[0], rows))
+    else:
+        settings = [
+            {"folder": each.path, "id": each.id, **_counts(each.rows()), "setting": each.setting} for each in folders
+        ]
+        emit(settings, as_json=as_json, text=lambda: _print_overview(settings) if settings else NOTHING_RUN)
+
+
+def _counts(rows: Sequence[CommitRow]) -> dict[str, int]:
+    passed, scored = passed_and_scored(rows)
+    imported = sum(row.imported is not None for row in rows)
+    return {"finished": len(rows), "passed": passed, "scored": scored, "imported": imported}
+
+
+def _finished(counts: Mapping[str, Any]) -> str:
+    return f"{counts['finished']} ({counts['imported']} imported)" if counts["imported"] else str(counts["finished"])
+
+
+def _print_overview(settings: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line for each setting; where the terminal is too narrow two, which break no folder's name."""
     console = table_console()
+    here = Path.cwd()
+    lines = []
+    for each in settings:
+        setting, path = each["setting"], each["folder"]
+        model = setting.agent.model + (" SIMULATED" if setting.simulated else "")
+        rate = f"{each['passed']}/{each['scored']}" if each["scored"] else "n = 0"
+        short = path.relative_to(here) if path.is_relative_to(here) else path
+        lines.append((setting.env, setting.strategy.value, model, _finished(each), rate, short))
+    table = plain_table("env", "strategy", "model", "finished", "passed", "folder", rows=lines)
     if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
         console.print(table)
         return
-    for folder, rows in found:  # too narrow for the table, which would break the folders' names
-        console.print(f"{setting_title(folder.setting)}: {_finished(rows)} finished, {_rate(rows)} passed")
-        console.print(Text(f"  {_short_path(folder.path)}"), soft_wrap=True)
+    for env, strategy, model, finished, rate, short in lines:
+        console.print(f"{env} {strategy} {model}: {finished} finished, {rate} passed", markup=False)
+        console.print(f"  {short}", markup=False, soft_wrap=True)
 
 
-def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
+def _print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     """Print one line for each finished conversation of a setting."""
     lines = []
     for row in rows:
@@ -81,14 +120,14 @@ def print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     titles = ("task", "trial", "outcome", "reward", "calls", "tools", "output tokens", "took")
     console = Console(highlight=False)
     console.print(plain_table(*titles, rows=lines, fold=["task"]))
-    passed, scored = passed_and_scored(rows)
+    counts = _counts(rows)
     marked = "; SIMULATED" if folder.setting.simulated else ""
-    console.print(f"{_finished(rows)} finished, {passed} of {scored} passed{marked}")
+    console.print(f"{_finished(counts)} finished, {counts['passed']} of {counts['scored']} passed{marked}")
     if awaiting_judge := folder_judging_note(folder, {row.task_id for row in rows}):
         console.print(awaiting_judge)
 
 
-def print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
+def _print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:
     """Print a finished conversation, then what it came to."""
     _print_head(folder, row.task_id, row.trial)
     conversation = folder.conversation(row)
@@ -232,26 +271,6 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _short_path(path: Path) -> str:
-    """Return the path as seen from the current folder, when it lies in it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def _rate(rows: Sequence[CommitRow]) -> str:
-    passed, scored = passed_and_scored(rows)
-    return f"{passed}/{scored}" if scored else "n = 0"
-
-
-def _imported(rows: Sequence[CommitRow]) -> int:
-    return sum(row.imported is not None for row in rows)
-
-
-def _finished(rows: Sequence[CommitRow]) -> str:
-    imported = _imported(rows)
-    return f"{len(rows)} ({imported} imported)" if imported else str(len(rows))
-
-
 def _took(row: CommitRow) -> str:
     return "not recorded" if row.duration_s is None else f"{row.duration_s:.1f} s"
 
@@ -277,27 +296,10 @@ def show_command(
     chosen: ChosenResults, task_id: str | None, trial: int | None, *, follow: bool, full: bool, as_json: bool
 ) -> None:
     """List what has been run, or print one conversation."""
-    folders = chosen.folders
     if follow:
-        _follow(folders, task_id, trial, full=full, as_json=as_json)
-    elif task_id is not None:
-        folder = only_folder(folders)
-        row = choose_row(folder, task_id, trial)
-        value = conversation_dict(folder, row) if as_json else None
-        emit(value, as_json=as_json, text=lambda: print_conversation(folder, row, full=full))
-    elif len(folders) == 1 and chosen.narrowed:
-        rows = folders[0].rows()
-        emit(rows, as_json=as_json, text=lambda: print_rows(folders[0], rows))
+        _follow(chosen.folders, task_id, trial, full=full, as_json=as_json)
     else:
-        results = [(folder, folder.rows()) for folder in folders]
-        values = [_overview_dict(*each) for each in results]
-        emit(values, as_json=as_json, text=lambda: print_overview(results) if results else NOTHING_RUN)
-
-
-def _overview_dict(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
-    passed, scored = passed_and_scored(rows)
-    counts = {"finished": len(rows), "passed": passed, "scored": scored, "imported": _imported(rows)}
-    return {"folder": folder.path, "id": folder.id, **counts, "setting": folder.setting}
+        show_results(chosen.folders, task_id, trial, narrowed=chosen.narrowed, full=full, as_json=as_json)
 
 
 def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None, *, full: bool, as_json: bool) -> None:
