@@ -36,6 +36,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,8 @@ class Say:
     chunk_chars: int = 4
     first_s: float = 0.0
     gap_s: float = 0.0
+    at_once: bool = False
+    """Whether all chunks leave with one network write."""
     finish_reason: str | None = None
     """`stop` or `tool_calls` by what the answer is, when not given."""
     usage: Mapping[str, Any] | None = field(default_factory=lambda: AUTO)
@@ -267,9 +270,15 @@ class ScriptedServer:
             return web.json_response(_whole(say, self.model), headers=dict(say.headers))
         response = web.StreamResponse(headers={"Content-Type": say.content_type or "text/event-stream", **say.headers})
         await response.prepare(request)
+        cork = getattr(socket, "TCP_CORK", None)
+        wire = request.transport.get_extra_info("socket") if request.transport and say.at_once and cork else None
+        if wire:
+            wire.setsockopt(socket.IPPROTO_TCP, cork, 1)
         with contextlib.suppress(ConnectionError):
             async for piece in self._stream(request, seen, say):
                 await response.write(piece)
+            if wire:
+                wire.setsockopt(socket.IPPROTO_TCP, cork, 0)
         return response
 
     async def _stream(self, request: web.Request, seen: Request, say: Say) -> AsyncIterator[bytes]:
@@ -349,7 +358,11 @@ async def _serve_for_ever(options: argparse.Namespace) -> None:
     def answer(request: Request) -> Say:
         chunks = request.body.get("max_tokens", options.chunks)
         # Not one word again and again: litellm takes a hundred equal chunks for a broken model.
-        return Say("".join(f"{number % 10_000:04d}" for number in range(chunks)), gap_s=options.gap_ms / 1000)
+        return Say(
+            "".join(f"{number % 10_000:04d}" for number in range(chunks)),
+            gap_s=options.gap_ms / 1000,
+            at_once=not options.gap_ms,
+        )
 
     async with ScriptedServer(answer, port=options.port) as server:
         server.requests = _Forgetful()
