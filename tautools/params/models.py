@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tautools.records import BenchRef, Limits, Sampling, Strategy, Thinking, ThinkingSwitch, UserStrategy
+from tautools.records import BenchRef, Limits, Sampling, Strategy, StrictValue, Thinking, ThinkingSwitch, UserStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,10 +45,8 @@ def split_ids(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class Params(BaseModel):
+class Params(StrictValue):
     """A value that a person writes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class SiteParams(Params):

@@ -44,10 +44,20 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-class Record(BaseModel):
-    """A value that goes to disk."""
+class Value(BaseModel):
+    """A value that does not change; a field that it does not know is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class StrictValue(Value):
+    """A value that refuses a field that it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Record(Value):
+    """A value that goes to disk."""
 
     schema_version: int = SCHEMA_VERSION
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tautools.records.base import Outcome, Record, Role
+from tautools.records.base import Outcome, Record, Role, Value
 
 
 class CallRecord(Record):
@@ -63,10 +63,8 @@ class CallRecord(Record):
     simulated: bool = False
 
 
-class ConversationLocation(BaseModel):
+class ConversationLocation(Value):
     """Where a finished conversation is stored, and what its bytes must hash to."""
-
-    model_config = ConfigDict(frozen=True)
 
     file: str
     """Name within `conversations/`."""
@@ -75,10 +73,8 @@ class ConversationLocation(BaseModel):
     sha256: str
 
 
-class TrajectoryAction(BaseModel):
+class TrajectoryAction(Value):
     """One action of a conversation that its score depends on: a tool call, or a text for the user."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     by: Literal["assistant", "user"] = "assistant"
     call: str = ""
@@ -91,10 +87,8 @@ class TrajectoryAction(BaseModel):
     """What the agent wrote to the user."""
 
 
-class ImportedFrom(BaseModel):
+class ImportedFrom(Value):
     """Where an imported conversation comes from: a row of another program's file."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     file: str
     """Name of the file."""

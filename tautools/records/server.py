@@ -5,15 +5,13 @@ from __future__ import annotations
 import socket
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tautools.records.base import Record
+from tautools.records.base import Record, Value
 
 
-class Check(BaseModel):
+class Check(Value):
     """One check of a server."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     number: int
     name: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tautools.records.base import Record, Strategy, Thinking, ThinkingSwitch, UserStrategy, canonical_json
+from tautools.records.base import Record, Strategy, StrictValue, Thinking, ThinkingSwitch, UserStrategy, canonical_json
 
 LOOP_VERSION = 1
 """Version of the conversation loop; raised when its behaviour changes what scores mean."""
@@ -33,10 +33,8 @@ class BenchRef(NamedTuple):
         return {name: value for name, value in (("path", self.path), ("python", self.python)) if value}
 
 
-class Sampling(BaseModel):
+class Sampling(StrictValue):
     """What a role sends with each request; `None` leaves it to the server's default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -46,10 +44,8 @@ class Sampling(BaseModel):
     """Further fields of the request body, sent as they are."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(StrictValue):
     """A role's model and how it is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str
     provider: str = "openai"
@@ -60,10 +56,8 @@ class ModelConfig(BaseModel):
     """How the model learns what `thinking` asks of it."""
 
 
-class Limits(BaseModel):
+class Limits(StrictValue):
     """Limits at which a conversation ends."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_rounds: int = Field(100, ge=1)
     """User-and-agent rounds; inspect's tau2 has 100."""
