@@ -1,27 +1,5 @@
 """The tree of errors, at the bottom of the house.
 
-::
-
-    TautoolsError
-    ├── ParamsError        what a person wrote is wrong
-    ├── FilesError         a file cannot be read or written
-    ├── ShellError         a process could not be started or stopped
-    ├── RecordError        a record on disk is not what it should be
-    ├── OldWorkspaceError  the records on disk were written by an older tautools
-    ├── BenchError         the benchmark's source is missing, or has no such env, task or tool
-    │   └── NotInstalledError   it was not named and is not installed
-    ├── PersonaError       a persona did not reach the customer's model as its setting says
-    ├── ModelCallError     one model request went wrong; `fault` says how
-    ├── SlurmError         Slurm refused, or did not answer
-    ├── ServerError        a server could not be started, found, verified or stopped
-    │   ├── UnknownServerError  no server of that name is registered
-    │   ├── NotReadyError
-    │   └── VerifyError
-    ├── RunError           a cell cannot run
-    │   └── HumanUnavailableError   the person who plays the customer does not answer
-    ├── SweepError         a sweep cannot run, or some of its cells failed
-    └── StatsError         there is nothing to compute from
-
 Each error says what is wrong, shows the evidence and ends with what to do next. A fault of the infrastructure is an
 error here and never a reward of 0. Errors survive pickling, so they can cross a process boundary.
 """

@@ -1,4 +1,4 @@
-"""All access to the network: short questions (`Http`, httpx) and streams of a model's answer (`StreamHttp`, aiohttp).
+"""All access to the network: short questions (httpx) and streams of a model's answer (`StreamHttp`, aiohttp).
 
 Proxies of the environment are never used: servers are on this machine, on a node of the cluster, or behind an address
 that a person wrote down. Redirects are not followed, since the key would follow them. Keys travel as
@@ -46,52 +46,48 @@ class HttpResponse:
         return json.loads(self.text)
 
 
-class Http:
-    """Short questions to a server: probes, lists of models."""
+def http_get(url: str, *, key: str = "", timeout_s: float = 5.0) -> HttpResponse:
+    """Return the answer to a GET.
 
-    def get(self, url: str, *, key: str = "", timeout_s: float = 5.0) -> HttpResponse:
-        """Return the answer to a GET.
+    Parameters
+    ----------
+    url : str
+        The address.
+    key : str, optional
+        Sent as `Authorization: Bearer`.
+    timeout_s : float
+        For connecting, and for each wait for data [s].
 
-        Parameters
-        ----------
-        url : str
-            The address.
-        key : str, optional
-            Sent as `Authorization: Bearer`.
-        timeout_s : float
-            For connecting, and for each wait for data [s].
+    Raises
+    ------
+    ModelCallError
+        When nothing answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
+    """
+    return _ask("GET", url, None, _authorization(key), timeout_s)
 
-        Raises
-        ------
-        ModelCallError
-            When nothing answers (`UNREACHABLE`) or not in time (`TIME_OUT`); any status is returned.
-        """
-        return self._ask("GET", url, None, key=key, timeout_s=timeout_s)
 
-    def post(self, url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> HttpResponse:
-        """Return the answer to a POST of `body` as JSON, None for no body; the rest as in `get`."""
-        return self._ask("POST", url, body, key=key, timeout_s=timeout_s)
+def http_post(url: str, body: Any, *, key: str = "", timeout_s: float = 30.0) -> HttpResponse:
+    """Return the answer to a POST of `body` as JSON, None for no body; the rest as in `http_get`."""
+    if body is None:
+        return _ask("POST", url, None, _authorization(key), timeout_s)
+    return _ask("POST", url, json.dumps(body).encode(), _headers(key), timeout_s)
 
-    def _ask(self, method: str, url: str, body: Any, *, key: str, timeout_s: float) -> HttpResponse:
-        import httpx
 
-        content = None if body is None else json.dumps(body).encode()
-        headers = _headers(key) if content else _authorization(key)
-        try:
-            # No certificates are loaded for a plain http address: that alone would take 20 ms.
-            verify = url.startswith("https:")
-            with httpx.Client(trust_env=False, timeout=timeout_s, verify=verify) as client:
-                got = client.request(method, url, content=content, headers=headers)
-        except httpx.TimeoutException as error:
-            kind = ConnectError if isinstance(error, httpx.ConnectTimeout) else ModelCallError
-            raise kind(
-                f"{url} did not answer within {timeout_s:g} s.", fault=CallFault.TIME_OUT, evidence=_error_text(error)
-            ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise ConnectError(
-                f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_error_text(error)
-            ) from None
-        return HttpResponse(got.status_code, got.text, dict(got.headers))
+def _ask(method: str, url: str, content: bytes | None, headers: dict[str, str], timeout_s: float) -> HttpResponse:
+    import httpx
+
+    try:
+        # No certificates are loaded for a plain http address: that alone would take 20 ms.
+        verify = url.startswith("https:")
+        with httpx.Client(trust_env=False, timeout=timeout_s, verify=verify) as client:
+            got = client.request(method, url, content=content, headers=headers)
+    except httpx.TimeoutException as error:
+        kind = ConnectError if isinstance(error, httpx.ConnectTimeout) else ModelCallError
+        problem = f"{url} did not answer within {timeout_s:g} s."
+        raise kind(problem, fault=CallFault.TIME_OUT, evidence=_error_text(error)) from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise _unreachable(url, error) from None
+    return HttpResponse(got.status_code, got.text, dict(got.headers))
 
 
 class StreamedResponse:
@@ -179,15 +175,17 @@ def _translated_errors(url: str, connect_timeout_s: float) -> Iterator[None]:
         problem = f"No connection to {url} within {connect_timeout_s:g} s."
         raise ConnectError(problem, fault=CallFault.TIME_OUT, evidence=_error_text(error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-        raise ConnectError(
-            f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_error_text(error)
-        ) from None
+        raise _unreachable(url, error) from None
     except aiohttp.ClientResponseError as error:
         problem = f"{url} does not answer in HTTP."
         raise ModelCallError(problem, fault=CallFault.MALFORMED, evidence=error.message[:300]) from None
     except (aiohttp.ClientError, ConnectionError) as error:
         problem = f"The connection to {url} broke."
         raise ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=_error_text(error)) from None
+
+
+def _unreachable(url: str, error: Exception) -> ConnectError:
+    return ConnectError(f"{url} cannot be reached.", fault=CallFault.UNREACHABLE, evidence=_error_text(error))
 
 
 def _headers(key: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psutil
 
@@ -52,47 +52,43 @@ class Process:
     started_at: float
 
 
-class Shell:
-    """Runs commands to their end."""
+def run_command(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    input: str | None = None,  # noqa: A002 - the word that subprocess uses for it
+) -> Completed:
+    """Run `argv` to its end and return what it left, whatever its exit status.
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        input: str | None = None,  # noqa: A002 - the word that subprocess uses for it
-    ) -> Completed:
-        """Run `argv` and return what it left, whatever its exit status.
+    Parameters
+    ----------
+    argv : sequence of str
+        The command, word by word; no shell reads it.
+    timeout_s : float
+        Seconds after which the command and everything it started are killed.
+    env, cwd, input
+        Whole environment, folder and standard input; this process's own by default, and no input.
 
-        Parameters
-        ----------
-        argv : sequence of str
-            The command, word by word; no shell reads it.
-        timeout_s : float
-            Seconds after which the command and everything it started are killed.
-        env, cwd, input
-            Whole environment, folder and standard input; this process's own by default, and no input.
-
-        Raises
-        ------
-        ShellError
-            When the command is not there, or did not end in time.
-        """
-        process = _popen(argv, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        with process:
-            try:
-                out, err = process.communicate((input or "").encode(), timeout=timeout_s)
-            except subprocess.TimeoutExpired as error:
-                _signal_group(process.pid, signal.SIGKILL)
-                out, err = process.communicate()
-                raise ShellError(
-                    f"`{argv[0]}` did not end within {timeout_s:g} s and was killed.",
-                    evidence=err.decode(errors="replace")[-2000:],
-                    next_step="Run the command by hand to see what it waits for.",
-                ) from error
-        return Completed(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+    Raises
+    ------
+    ShellError
+        When the command is not there, or did not end in time.
+    """
+    pipe = subprocess.PIPE
+    with _popen(argv, env=env, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            out, err = process.communicate((input or "").encode(), timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _signal_group(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise ShellError(
+                f"`{argv[0]}` did not end within {timeout_s:g} s and was killed.",
+                evidence=err.decode(errors="replace")[-2000:],
+                next_step="Run the command by hand to see what it waits for.",
+            ) from error
+    return Completed(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
 def ask_git(root: Path, *words: str) -> str | None:
@@ -101,7 +97,7 @@ def ask_git(root: Path, *words: str) -> str | None:
     Nothing is written there: a person may be committing in it at this moment.
     """
     try:
-        done = Shell().run(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
+        done = run_command(["git", "--no-optional-locks", "-C", str(root), *words], timeout_s=5.0)
     except TautoolsError:
         return None
     return done.stdout.strip() or None if done.exit_code == 0 else None
@@ -226,23 +222,18 @@ def stop_group(
     report = on_signal or (lambda _name: None)
     deadline = time.monotonic() + term_s
     next_term = 0.0
-    while members := group_members(pid, started_at):
-        now = time.monotonic()
-        if now >= deadline:
-            break
+    while (members := group_members(pid, started_at)) and (now := time.monotonic()) < deadline:
         if now >= next_term:
             report("SIGTERM")
             # The leader ends its own workers in good order; only orphans are signalled directly.
-            if pid in members:
-                _signal_one(pid, signal.SIGTERM)
-            else:
-                _signal_group(pid, signal.SIGTERM)
+            (_signal_one if pid in members else _signal_group)(pid, signal.SIGTERM)
             next_term = now + again_s
         time.sleep(0.05)
     if members and kill:
         report("SIGKILL")
         _signal_group(pid, signal.SIGKILL)
-        members = _wait_empty(pid, started_at, timeout_s=10.0)
+        _wait_until(lambda: not group_members(pid, started_at), 10.0)
+        members = group_members(pid, started_at)
     if members:
         raise ShellError(
             f"The process group {pid} did not end: {', '.join(str(member) for member in members)} still run.",
@@ -259,12 +250,9 @@ def stop_process(pid: int, started_at: float, *, term_s: float = 10.0) -> None:
         When it is still there at the end, or is not ours to stop.
     """
     for what, wait_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, 10.0)):
-        if not process_alive(pid, started_at):
-            return
-        _signal_one(pid, what)
-        deadline = time.monotonic() + wait_s
-        while process_alive(pid, started_at) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        if process_alive(pid, started_at):
+            _signal_one(pid, what)
+            _wait_until(lambda: not process_alive(pid, started_at), wait_s)
     if process_alive(pid, started_at):
         raise ShellError(
             f"Process {pid} did not end.",
@@ -272,32 +260,17 @@ def stop_process(pid: int, started_at: float, *, term_s: float = 10.0) -> None:
         )
 
 
-def _wait_empty(pid: int, started_at: float, *, timeout_s: float) -> list[int]:
+def _wait_until(done: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while (members := group_members(pid, started_at)) and time.monotonic() < deadline:
+    while not done() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return members
 
 
-def _popen(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str] | None,
-    cwd: Path | None,
-    stdin: int,
-    stdout: int | IO[bytes],
-    stderr: int | IO[bytes],
-) -> subprocess.Popen[bytes]:
+def _popen(argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, **streams: Any) -> Piped:
+    """Start `argv` in a session of its own; `streams` are its stdin, stdout and stderr."""
+    whole = None if env is None else dict(env)
     try:
-        return subprocess.Popen(
-            list(argv),
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
+        return subprocess.Popen(list(argv), env=whole, cwd=cwd, start_new_session=True, **streams)
     except (OSError, ValueError) as error:
         raise ShellError(
             f"`{argv[0]}` could not be started.",
@@ -306,7 +279,7 @@ def _popen(
         ) from error
 
 
-def _reap(process: subprocess.Popen[bytes], on_exit: Callable[[int], None] | None) -> None:
+def _reap(process: Piped, on_exit: Callable[[int], None] | None) -> None:
     code = process.wait()
     if on_exit is not None:
         on_exit(code)

@@ -10,7 +10,7 @@ import pytest
 from scripted_server import Say, ScriptedServer, serve_in_thread
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.http import ConnectError, Http, StreamHttp
+from tautools.http import ConnectError, StreamHttp, http_get, http_post
 
 
 @pytest.fixture
@@ -26,17 +26,16 @@ def _closed_port() -> int:
 
 
 def test_any_status_is_returned(server: ScriptedServer) -> None:
-    http = Http()
-    assert http.get(f"{server.base_url}/models").status == 401
-    assert http.get(f"{server.base_url}/nothing").status == 404
-    models = http.get(f"{server.base_url}/models", key="sesame-123")
+    assert http_get(f"{server.base_url}/models").status == 401
+    assert http_get(f"{server.base_url}/nothing").status == 404
+    models = http_get(f"{server.base_url}/models", key="sesame-123")
     assert (models.status, models.json()["data"][0]["id"]) == (200, "scripted")
     assert models.headers["content-type"].startswith("application/json")
 
 
 def test_a_body_is_posted_as_json_with_the_key(server: ScriptedServer) -> None:
     body = {"messages": [], "model": "scripted"}
-    answer = Http().post(f"{server.base_url}/chat/completions", body, key="sesame-123")
+    answer = http_post(f"{server.base_url}/chat/completions", body, key="sesame-123")
     assert answer.json()["choices"][0]["message"]["content"] == "hello"
     assert server.requests[0].body == body
     assert server.requests[0].headers["Authorization"] == "Bearer sesame-123"
@@ -44,14 +43,14 @@ def test_a_body_is_posted_as_json_with_the_key(server: ScriptedServer) -> None:
 
 def test_a_closed_port_is_unreachable() -> None:
     with pytest.raises(ConnectError, match="cannot be reached") as raised:
-        Http().get(f"http://127.0.0.1:{_closed_port()}/health")
+        http_get(f"http://127.0.0.1:{_closed_port()}/health")
     assert raised.value.fault is CallFault.UNREACHABLE
 
 
 @pytest.mark.parametrize("address", ["http://", "ftp://127.0.0.1/", "127.0.0.1:80", "http://no such host/"])
 def test_what_is_no_address_is_unreachable(address: str) -> None:
     with pytest.raises(ModelCallError) as raised:
-        Http().get(address)
+        http_get(address)
     assert raised.value.fault is CallFault.UNREACHABLE
 
 
@@ -60,7 +59,7 @@ def test_a_silent_server_is_a_time_out() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(ModelCallError, match=r"did not answer within 0\.1 s") as raised:
-            Http().get(f"http://127.0.0.1:{silent.getsockname()[1]}/health", timeout_s=0.1)
+            http_get(f"http://127.0.0.1:{silent.getsockname()[1]}/health", timeout_s=0.1)
     assert raised.value.fault is CallFault.TIME_OUT
 
 
@@ -68,7 +67,7 @@ def test_proxies_of_the_environment_are_not_used(server: ScriptedServer, monkeyp
     dead = f"http://127.0.0.1:{_closed_port()}"
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, dead)
-    assert Http().get(server.base_url.replace("/v1", "/health")).status == 200
+    assert http_get(server.base_url.replace("/v1", "/health")).status == 200
 
     async def stream() -> int:
         async with StreamHttp() as http, http.post(f"{server.base_url}/chat/completions", b"{}") as answer:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tautools.errors import ShellError
-from tautools.shell import Process, Shell, group_members, process_alive, start_detached, stop_group, this_process
+from tautools.shell import Process, group_members, process_alive, run_command, start_detached, stop_group, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_a_command_gives_its_status_and_both_streams() -> None:
     code = "import sys; print(sys.stdin.read()); print('bad', file=sys.stderr); sys.exit(3)"
 
-    done = Shell().run([sys.executable, "-c", code], timeout_s=20, input="good")
+    done = run_command([sys.executable, "-c", code], timeout_s=20, input="good")
 
     assert (done.exit_code, done.stdout.strip(), done.stderr.strip()) == (3, "good", "bad")
 
@@ -72,7 +72,7 @@ def test_a_command_gives_its_status_and_both_streams() -> None:
 def test_words_reach_the_command_as_they_are() -> None:
     hostile = ["a b", "$(touch x)", "'\"", "line\nbreak", ";", "*"]
 
-    done = Shell().run(
+    done = run_command(
         [sys.executable, "-c", "import sys, json; print(json.dumps(sys.argv[1:]))", *hostile], timeout_s=20
     )
 
@@ -81,7 +81,7 @@ def test_words_reach_the_command_as_they_are() -> None:
 
 def test_a_command_that_does_not_end_is_killed_with_what_it_started() -> None:
     with pytest.raises(ShellError, match="did not end within") as caught:
-        Shell().run(
+        run_command(
             [sys.executable, "-c", f"import sys; print('why', file=sys.stderr, flush=True)\n{WITH_CHILD}"],
             timeout_s=1.5,
         )
@@ -91,7 +91,7 @@ def test_a_command_that_does_not_end_is_killed_with_what_it_started() -> None:
 
 def test_a_command_that_is_not_there_says_so() -> None:
     with pytest.raises(ShellError, match="`no-such-command` could not be started") as caught:
-        Shell().run(["no-such-command"], timeout_s=1)
+        run_command(["no-such-command"], timeout_s=1)
 
     assert "PATH" in caught.value.next_step
 

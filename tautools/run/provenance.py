@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import tautools
 from tautools.errors import ModelCallError
 from tautools.files import ensure_folder, write_atomic
-from tautools.http import Http, HttpResponse
+from tautools.http import HttpResponse, http_get
 from tautools.servers.registry import Registry
 from tautools.shell import ask_git
 
@@ -65,7 +65,7 @@ def ask_metrics(endpoint: Endpoint) -> dict[str, float]:
 
 def _ask(endpoint: Endpoint, page: str) -> HttpResponse:
     root = endpoint.base_url.rstrip("/").removesuffix("/v1")
-    return Http().get(f"{root}/{page}", key=endpoint.key, timeout_s=TIMEOUT_S)
+    return http_get(f"{root}/{page}", key=endpoint.key, timeout_s=TIMEOUT_S)
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tautools.errors import ModelCallError
-from tautools.http import Http
+from tautools.http import http_get
 from tautools.servers.checks.target import root_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
@@ -115,7 +115,7 @@ def ask_metrics(base_url: str, *, timeout_s: float = 3.0) -> Sample | None:
     The key is not sent: vLLM answers this without one.
     """
     try:
-        answer = Http().get(f"{root_of(base_url)}/metrics", timeout_s=timeout_s)
+        answer = http_get(f"{root_of(base_url)}/metrics", timeout_s=timeout_s)
     except ModelCallError:
         return None
     if answer.status != 200:

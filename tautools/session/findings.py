@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tautools import __version__
 from tautools.errors import ShellError
 from tautools.records import HIDDEN, names_a_secret, without_secrets
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,7 +153,7 @@ class SessionContext:
     def run(self, argv: Sequence[str], *, timeout_s: float = 20.0) -> Completed | None:
         """Return what a command left; None when it cannot be started or does not end."""
         with contextlib.suppress(ShellError):
-            return Shell().run(argv, timeout_s=timeout_s, env=self.environ)
+            return run_command(argv, timeout_s=timeout_s, env=self.environ)
         return None
 
     def ask(self, argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tautools.errors import ShellError, SlurmError
-from tautools.shell import Completed, Shell
+from tautools.shell import Completed, run_command
 from tautools.slurm.jobs import (
     NODE_FORMAT,
     SACCT_FIELDS,
@@ -129,7 +129,7 @@ class Slurm:
 
     def _run(self, *words: str, text: str = "") -> Completed:
         try:
-            return Shell().run(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
+            return run_command(words, timeout_s=self._timeout_s, env=clean_env(os.environ), input=text)
         except ShellError as error:
             raise SlurmError(
                 f"`{words[0]}` cannot be asked.",

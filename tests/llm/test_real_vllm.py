@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.http import Http
+from tautools.http import http_get
 from tautools.llm import ModelClient, Retry, Timeouts
 from tautools.llm.types import CallTag, Endpoint, Reply
 from tautools.records import ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
@@ -62,7 +62,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None:
         try:
-            if Http().get(url).status == 200:
+            if http_get(url).status == 200:
                 return
         except ModelCallError:
             time.sleep(0.5)

@@ -6,11 +6,11 @@ import sys
 import time
 
 from tautools.run.worker import STALE_S, running
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 
 def dead_owner():
-    told = Shell().run(
+    told = run_command(
         [sys.executable, "-c", "import os, psutil; print(os.getpid(), psutil.Process().create_time())"], timeout_s=30
     )
     pid, started_at = told.stdout.split()

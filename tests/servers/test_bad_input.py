@@ -26,7 +26,7 @@ from tautools.servers import Registry, State, launch
 from tautools.servers.lease import lease_file
 from tautools.servers.model_cache import ModelFacts, model_facts
 from tautools.servers.vllm.command import ListenAddress, server_argv
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 PIECES = ["$(touch X)", "`touch X`", "; touch X;", "|", "&", "'", '"', "\\", "\n", "\r", " ", "..", "/", "~", "*", "-",
           "é", "${HOME}", "a", "0", "\t", "#", "%j", "=", ">X", "--flag"]  # fmt: skip
@@ -62,7 +62,7 @@ def test_every_value_of_a_server_file_is_one_word_of_the_command_and_reaches_the
     except ParamsError:
         assert given_["model"].startswith("-")
         return
-    done = Shell().run(argv, timeout_s=30, cwd=folder)
+    done = run_command(argv, timeout_s=30, cwd=folder)
 
     words = json.loads(done.stdout)
     assert words == argv[len(_ECHO) :]

@@ -16,7 +16,7 @@ from command_line import called, typed
 from serving import fake_vllm, simulated
 
 from tautools.errors import ParamsError, ServerError
-from tautools.http import Http
+from tautools.http import http_post
 from tautools.servers import Registry, Server, State, launch
 from tautools.servers.lease import (
     LeaseTerms,
@@ -40,7 +40,7 @@ def _until(condition: Any, patience_s: float = 30.0) -> None:
 def _chat(server: Server) -> None:
     end = server.endpoint()
     body = {"model": end.model, "messages": [{"role": "user", "content": "Tell me."}]}
-    assert Http().post(f"{end.base_url}/chat/completions", body, key=end.key).status == 200
+    assert http_post(f"{end.base_url}/chat/completions", body, key=end.key).status == 200
 
 
 def _gone(process: Process) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tautools.errors import NotReadyError, ParamsError, VerifyError
-from tautools.http import Http
+from tautools.http import http_post
 from tautools.params import list_params, load_server
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, State, launch, open_server, server_states, verify_target
@@ -165,7 +165,7 @@ def test_a_vllm_without_a_tool_parser_is_not_ready(workspace: Path, tiny: Any) -
     endpoint = server.endpoint()
     tool = {"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}
     body = {"model": endpoint.model, "messages": [{"role": "user", "content": "hello"}], "tools": [tool]}
-    refused = diagnose_refusal(Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text)
+    refused = diagnose_refusal(http_post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text)
     assert refused is not None
     assert refused.id == "26"
     assert server.state().state is State.DEGRADED
@@ -195,7 +195,7 @@ def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(wo
         {"model": "nope", "messages": [{"role": "user", "content": "hello"}]},
     ]
     endpoint = again.endpoint()
-    texts = [Http().post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text for body in answers]
+    texts = [http_post(f"{endpoint.base_url}/chat/completions", body, key=endpoint.key).text for body in answers]
     found = [diagnose_refusal(text) for text in texts]
     assert [each.id for each in found if each] == ["C1", "C2"]
 

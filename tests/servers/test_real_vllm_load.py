@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tautools.http import Http
+from tautools.http import http_post
 from tautools.params.models import ServerParams
 from tautools.servers import Registry, Server, State, launch
 from tautools.servers.lease import LeaseTerms, start_watchdog
@@ -43,7 +43,7 @@ def _ask(server: Server, tokens: int) -> None:
     end = server.endpoint()
     prompt = {"role": "user", "content": "Say something about everything. " * 40}
     body = {"model": end.model, "messages": [prompt], "max_tokens": tokens, "ignore_eos": True}
-    assert Http().post(f"{end.base_url}/chat/completions", body, key=end.key, timeout_s=120).status == 200
+    assert http_post(f"{end.base_url}/chat/completions", body, key=end.key, timeout_s=120).status == 200
 
 
 def _keep_asking(server: Server, enough: threading.Event) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from serving import fake_vllm, simulated
 
 from tautools.cli.server_status import server_table
-from tautools.http import Http
+from tautools.http import http_post
 from tautools.servers import Registry, State, launch
 from tautools.servers.metrics import poll_servers, sample_servers
 
@@ -27,7 +27,7 @@ _FIFTY = Path(__file__).parents[1] / "support" / "many_servers.py"
 
 def _ask(base_url: str, key: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "Tell me."}]}
-    Http().post(f"{base_url}/chat/completions", body, key=key, timeout_s=30)
+    http_post(f"{base_url}/chat/completions", body, key=key, timeout_s=30)
 
 
 def test_a_server_at_work_shows_its_requests_and_then_its_tokens_per_second(workspace: Path) -> None:

@@ -22,7 +22,7 @@ from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError, SlurmError
 from tautools.params.models import RoleParams
 from tautools.servers import Registry, Snapshot, State, endpoints, launch, open_server, server_states
-from tautools.shell import Shell
+from tautools.shell import run_command
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState
 
@@ -149,7 +149,7 @@ def test_a_failed_node_is_reported(workspace: Path) -> None:
         assert "tautools server up sim" in server.state().next_step
     finally:
         # A node that has answered meanwhile is back already, and Slurm refuses to resume it.
-        Shell().run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], timeout_s=30)
+        run_command(["scontrol", "update", f"NodeName={node}", "State=RESUME"], timeout_s=30)
         wait_for(lambda: ask("sinfo", "-h", "-n", node, "-o", "%t").strip() in {"idle", "mix"})
 
 

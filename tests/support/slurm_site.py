@@ -13,7 +13,7 @@ from real_slurm import ACCOUNT, QOS
 
 from tautools.params.models import SiteParams
 from tautools.servers import Server
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 
 def site_with(**fields: Any) -> SiteParams:
@@ -25,7 +25,7 @@ def site_with(**fields: Any) -> SiteParams:
 
 def ask(*words: str) -> str:
     """Return what one of Slurm's commands says."""
-    done = Shell().run(words, timeout_s=60)
+    done = run_command(words, timeout_s=60)
     assert done.exit_code == 0, f"{shlex.join(words)}: {done.stderr}"
     return done.stdout
 

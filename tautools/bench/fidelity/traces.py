@@ -17,7 +17,7 @@ from tautools.errors import BenchError
 from tautools.llm.request import chat_body
 from tautools.llm.types import Endpoint, Reply, ToolCall
 from tautools.records import CallRecord, Limits, ModelConfig, Outcome, Role, Sampling
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -174,7 +174,7 @@ class Original:
             "cases": [asdict(case) for case in cases],
         }
         driver = Path(__file__).with_name("driver.py")
-        run = Shell().run([self.python, "-X", "utf8", str(driver)], timeout_s=1800.0, input=json.dumps(job))
+        run = run_command([self.python, "-X", "utf8", str(driver)], timeout_s=1800.0, input=json.dumps(job))
         lines = run.stdout.splitlines()
         if run.exit_code or len(lines) != len(cases) + 1:
             raise BenchError(

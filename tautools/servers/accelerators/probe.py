@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from tautools.errors import ServerError
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +142,7 @@ def _printed_users() -> list[tuple[str, int]]:
 
 
 def _output(argv: list[str]) -> str:
-    done = Shell().run(argv, timeout_s=20.0)
+    done = run_command(argv, timeout_s=20.0)
     if done.exit_code != 0:
         raise ServerError(
             f"`{argv[0]}` failed with status {done.exit_code}, so the cards of this node are not known.",

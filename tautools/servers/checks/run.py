@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tautools
 from tautools.errors import CallFault, ModelCallError
-from tautools.http import Http
+from tautools.http import http_get, http_post
 from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, Thinking, without_secrets
 from tautools.servers.checks.target import (
     CheckContext,
@@ -178,7 +178,7 @@ def _check_thinking(context: CheckContext) -> str:
     target = context.target
     question = {"role": "user", "content": "How many days do two weeks have? Answer with the number."}
     body = {"model": context.model, "messages": [question], "temperature": 0, "max_tokens": 64}
-    answer = Http().post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
+    answer = http_post(f"{target.base_url}/chat/completions", body, key=target.key, timeout_s=600.0)
     require(answer.status == 200, f"the question was answered {answer.status}: {_short(answer.text, 200)}")
     try:
         message = answer.json()["choices"][0]["message"]
@@ -260,7 +260,7 @@ def _check_concurrency(context: CheckContext) -> str:
 
 def _preemptions(context: CheckContext) -> float | None:
     try:
-        answer = Http().get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
+        answer = http_get(f"{root_of(context.target.base_url)}/metrics", key=context.target.key)
     except ModelCallError:
         return None
     counters = _PREEMPTIONS.findall(answer.text) if answer.status == 200 else []

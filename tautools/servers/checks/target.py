@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError, nearest
-from tautools.http import Http
+from tautools.http import http_get
 from tautools.llm.types import Endpoint
 from tautools.records import Check, Thinking
 from tautools.servers.ports import listeners
@@ -54,7 +54,7 @@ class ModelList:
 def ask_models(base_url: str, *, key: str, timeout_s: float = 3.0) -> ModelList:
     """Ask `/v1/models` of an address that ends in `/v1` and return the answer, whatever it is; never raises."""
     try:
-        answer = Http().get(f"{base_url}/models", key=key, timeout_s=timeout_s)
+        answer = http_get(f"{base_url}/models", key=key, timeout_s=timeout_s)
     except ModelCallError as error:
         return ModelList(0, detail=error.evidence or error.problem)
     if answer.status != 200:
@@ -192,12 +192,12 @@ def check_port(context: CheckContext) -> str:
 def check_health(context: CheckContext) -> str:
     """Check 2: it says that it is well, and which version it is."""
     root = root_of(context.target.base_url)
-    answer = Http().get(f"{root}/health", timeout_s=5.0)
+    answer = http_get(f"{root}/health", timeout_s=5.0)
     if answer.status in {404, 405} and context.target.process is None:
         raise NotApplicableError("it has no /health, as hosted gateways often have none")
     require(answer.status == 200, f"{root}/health answers {answer.status}: {answer.text[:200]}")
     with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
-        version = Http().get(f"{root}/version", timeout_s=5.0)
+        version = http_get(f"{root}/version", timeout_s=5.0)
         context.version = str(version.json()["version"]) if version.status == 200 else ""
     return f"version {context.version}" if context.version else "answers"
 

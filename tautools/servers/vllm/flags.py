@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from tautools.errors import ParamsError, ShellError, did_you_mean, unknown_name
 from tautools.files import ensure_folder, packaged_yaml, write_atomic
 from tautools.servers.vllm.command import installed_versions, packages_folders
-from tautools.shell import Shell
+from tautools.shell import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ def _ask_help(command: Sequence[str], env: Mapping[str, str]) -> KnownFlags | No
     """Ask new versions for everything, and older ones, which refuse the question, for their whole help."""
     for question in ("--help=all", "--help"):
         try:
-            done = Shell().run([*command, question], timeout_s=180.0, env=env)
+            done = run_command([*command, question], timeout_s=180.0, env=env)
         except ShellError as error:
             _LOG.warning("Flags are not checked: %s", error)
             return None
