@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tautools.errors import ParamsError, ServerError, VerifyError
+from tautools.errors import ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
 from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import recheck
-from tautools.servers.checks.target import ModelList, ask_models, nearest_model, target_of
+from tautools.servers.checks.target import ModelList, ask_models, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import State
@@ -201,11 +201,11 @@ class _Search:
                 next_step="The address must end in /v1 and belong to an OpenAI-compatible server.",
             )
         if endpoint.model not in answer.names:
-            near = nearest_model(endpoint.model, answer.names)
+            near = nearest(endpoint.model, answer.names)
             raise VerifyError(
                 f"The server {where} does not serve {endpoint.model!r}, which the {self.role_name} needs.",
                 evidence=f"It serves: {', '.join(answer.names)}.",
-                next_step=f"Ask for {near!r}." if near else "Ask for one of those, or start a server for the model.",
+                next_step=f"Ask for {near[0]!r}." if near else "Ask for one of those, or start a server for the model.",
             )
         return replace(endpoint, simulated=answer.simulated, max_model_len=answer.lengths.get(endpoint.model))
 
@@ -221,10 +221,10 @@ class _Search:
 
     def _unknown(self) -> ServerError:
         names = sorted({name for record in self.records for name in (record.name, record.model)})
-        near = nearest_model(self.wanted, names)
+        near = nearest(self.wanted, names)
         advice = f"Start it with `tautools server up {self.role.server or 'NAME'}`, or give its address with `base_url`"
         return ServerError(
             f"No running server serves {self.wanted!r}, which the {self.role_name} needs.",
             evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
-            next_step=f"{advice} or OPENAI_API_BASE" + (f"; did you mean {near!r}?" if near else "."),
+            next_step=f"{advice} or OPENAI_API_BASE" + (f"; did you mean {near[0]!r}?" if near else "."),
         )

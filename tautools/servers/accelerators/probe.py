@@ -126,19 +126,15 @@ def read_cards(asked: str | None = None, *, proc: Path = Path("/proc")) -> list[
     if device is None:
         return []
     rows = _cells(_output(_QUERIES[device]))
-    users = _cuda_users() if device == "cuda" else [*_printed_users(), *_open_devices(proc)]
+    if device == "cuda":
+        # Where processes may not be seen it prints a sentence in brackets.
+        pairs = [cells for cells in _cells(_output(_CUDA_PROCESSES)) if len(cells) == 2 and cells[1].isdigit()]
+        users = [(uuid, int(pid)) for uuid, pid in pairs]
+    else:
+        _, _, processes = _output(["hl-smi"]).partition("Compute Processes")
+        printed = filter(None, map(_PROCESS_ROW.match, processes.splitlines()))
+        users = [*((row["index"], int(row["pid"])) for row in printed), *_open_devices(proc)]
     return sorted((_card(device, cells, users) for cells in rows), key=lambda card: card.index)
-
-
-def _cuda_users() -> list[tuple[str, int]]:
-    """Return uuid and pid; where processes may not be seen, `nvidia-smi` prints a sentence in brackets."""
-    rows = _cells(_output(_CUDA_PROCESSES))
-    return [(cells[0], int(cells[1])) for cells in rows if len(cells) == 2 and cells[1].isdigit()]
-
-
-def _printed_users() -> list[tuple[str, int]]:
-    _, _, processes = _output(["hl-smi"]).partition("Compute Processes")
-    return [(row["index"], int(row["pid"])) for row in map(_PROCESS_ROW.match, processes.splitlines()) if row]
 
 
 def _output(argv: list[str]) -> str:

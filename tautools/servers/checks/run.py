@@ -14,7 +14,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import tautools
 from tautools.errors import CallFault, ModelCallError
@@ -281,66 +281,59 @@ def _error_text(error: ModelCallError) -> str:
     return _short(" ".join(part for part in (error.problem, error.evidence) if part), 200)
 
 
-_Step: TypeAlias = "tuple[int, str, Callable[[CheckContext], str]]"
-"""Number, name, and the function, which returns what it saw or raises `CheckFailedError` or `NotApplicableError`."""
-
-_WHICH_SERVER: tuple[_Step, ...] = (
-    (0, "process alive", check_process),
-    (1, "port is ours", check_port),
-    (2, "health", check_health),
-    (3, "identity", check_identity),
+_CHECKS: tuple[tuple[str, Callable[[CheckContext], str]], ...] = (
+    ("process alive", check_process),
+    ("port is ours", check_port),
+    ("health", check_health),
+    ("identity", check_identity),
+    ("key", check_key),
+    ("chat", _check_chat),
+    ("thinking", _check_thinking),
+    ("tool calls", _check_tool_calls),
+    ("length", _check_context_length),
+    ("at once", _check_concurrency),
+    ("same twice", _check_determinism),
 )
-_KEY: _Step = (4, "key", check_key)
-_WORKING: tuple[_Step, ...] = (
-    _KEY,
-    (5, "chat", _check_chat),
-    (6, "thinking", _check_thinking),
-    (7, "tool calls", _check_tool_calls),
-)
-_LOADING: tuple[_Step, ...] = (
-    (8, "length", _check_context_length),
-    (9, "at once", _check_concurrency),
-    (10, "same twice", _check_determinism),
-)
+"""By their numbers; each returns what it saw, or raises `CheckFailedError` or `NotApplicableError`."""
 
 
 def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> CheckContext:
     """Run every check, report each in order as it is done, and return what was found; a failed check raises nothing."""
     context = CheckContext(target, model=target.model)
-    asked = target.thinking is not Thinking.DEFAULT
-    _run(context, _WHICH_SERVER, on_check)
-    _run(context, [step for step in _WORKING if asked or step[1] != "thinking"], on_check, parallel=True)
+    _run(context, range(4), on_check)
+    thinking = [6] if target.thinking is not Thinking.DEFAULT else []
+    _run(context, [4, 5, *thinking, 7], on_check, parallel=True)
     if target.concurrency:
-        _run(context, _LOADING, on_check)
+        _run(context, range(8, 11), on_check)
     return context
 
 
 def recheck(target: CheckTarget) -> CheckContext:
     """Run the checks that cost a server nothing, 0 to 4, to see whether it is still the one that was verified."""
     context = CheckContext(target, model=target.model)
-    _run(context, [*_WHICH_SERVER, _KEY])
+    _run(context, range(5))
     return context
 
 
 def _run(
     context: CheckContext,
-    steps: Sequence[_Step],
+    numbers: Sequence[int],
     on_check: Callable[[Check], None] | None = None,
     *,
     parallel: bool = False,
 ) -> None:
-    """Run the checks in turn or at the same time and report them in order; in turn none runs after one that failed."""
+    """Run checks in turn or at the same time and report them in order; in turn none runs after one that failed."""
     parallel = parallel and not context.failed
-    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+    with ThreadPoolExecutor(max_workers=len(numbers)) as pool:
         run = pool.map if parallel else map
-        for check in run(lambda step: _run_check(step, context, "" if parallel else context.failed), steps):
+        for check in run(lambda number: _run_check(number, context, "" if parallel else context.failed), numbers):
             context.checks.append(check)
             if on_check is not None:
                 on_check(check)
 
 
-def _run_check(step: _Step, context: CheckContext, failed: str) -> Check:
-    number, name, function = step
+def _run_check(number: int, context: CheckContext, failed: str) -> Check:
+    name, function = _CHECKS[number]
     passed: bool | None = True
     began = time.perf_counter()
     try:

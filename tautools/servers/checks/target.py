@@ -74,11 +74,6 @@ def root_of(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1")
 
 
-def nearest_model(name: str, names: tuple[str, ...] | list[str]) -> str:
-    """Return the likeliest of `names` for a misspelt one; empty when none is near."""
-    return next(iter(nearest(name, names)), "")
-
-
 @dataclass(frozen=True, slots=True)
 class CheckTarget:
     """The server to check, and what is expected of it."""
@@ -212,8 +207,8 @@ def check_identity(context: CheckContext) -> str:
     require(models.status == 200 and models.names, f"/v1/models {answer}: {models.detail}")
     context.model = target.model or models.names[0]
     for name in filter(None, (context.model, target.alias)):
-        near = nearest_model(name, models.names) if name == context.model else ""
-        hint = f"; did you mean {near!r}?" if near else ""
+        near = nearest(name, models.names) if name == context.model else []
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         require(name in models.names, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
     if target.process is None and (target.alias or target.key):
         _require_one_server(context, models)
