@@ -67,29 +67,26 @@ def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) ->
     recognised: the workspace is written next to them and nothing of theirs is changed.
     """
     plan = plan_init(workspace_path(folder), site)
-    written, kept = tuple(plan.files), plan.kept
-    if not dry_run:
-        made = write_workspace(plan)
-        written, kept = made.written, made.kept
-    files = {"dry_run": dry_run, "written": written, "kept": kept}
+    done = plan if dry_run else write_workspace(plan)
+    files = {"dry_run": dry_run, "written": tuple(done.files), "kept": done.kept}
     found = plan.found and pick(plan.found, "scripts tau_bench results")
     value = pick(plan, "workspace site") | files | {"agent_project": found}
-    emit(value, as_json=as_json, text=lambda: "\n".join(_init_lines(plan, written, kept, dry_run=dry_run)))
+    emit(value, as_json=as_json, text=lambda: "\n".join(_init_lines(done, dry_run=dry_run)))
 
 
-def _init_lines(plan: InitPlan, written: tuple[Path, ...], kept: tuple[Path, ...], *, dry_run: bool) -> list[str]:
-    lines = plan.found.lines() if plan.found else []
+def _init_lines(done: InitPlan, *, dry_run: bool) -> list[str]:
+    lines = done.found.lines() if done.found else []
     verb = "would write" if dry_run else "wrote"
-    lines += [f"{verb:>11}  {path.relative_to(plan.workspace)}" for path in written]
-    lines += [f"{'kept':>11}  {path.relative_to(plan.workspace)}" for path in kept]
+    lines += [f"{verb:>11}  {path.relative_to(done.workspace)}" for path in done.files]
+    lines += [f"{'kept':>11}  {path.relative_to(done.workspace)}" for path in done.kept]
     if dry_run:
-        return [*lines, f"Nothing was written to {plan.workspace}."]
-    if not written:
-        return [*lines, f"{plan.workspace} was complete already; nothing was changed."]
+        return [*lines, f"Nothing was written to {done.workspace}."]
+    if not done.files:
+        return [*lines, f"{done.workspace} was complete already; nothing was changed."]
     return [
         *lines,
-        f"The workspace {plan.workspace} is ready for the site {plan.site}.",
-        f"Next: cd {shlex.quote(str(plan.workspace))} && tautools doctor --site {plan.site}",
+        f"The workspace {done.workspace} is ready for the site {done.site}.",
+        f"Next: cd {shlex.quote(str(done.workspace))} && tautools doctor --site {done.site}",
     ]
 
 

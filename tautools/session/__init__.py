@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from tautools.session.doctor import doctor
 from tautools.session.findings import DoctorFinding, DoctorReport, FindingStatus
-from tautools.session.init import AgentProject, InitPlan, InitResult, find_agent_project, plan_init, write_workspace
+from tautools.session.init import InitPlan, find_agent_project, plan_init, write_workspace
 
 __all__ = [
-    "AgentProject",
     "DoctorFinding",
     "DoctorReport",
     "FindingStatus",
     "InitPlan",
-    "InitResult",
     "doctor",
     "find_agent_project",
     "plan_init",

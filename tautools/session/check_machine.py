@@ -93,7 +93,10 @@ def compare_requirement(requirement: str, versions: Mapping[str, str] | None = N
 
 
 def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
-    """Check that the workspace exists, can be written to, and has space left."""
+    """Check that the workspace exists, can be written to, its folders too, and has space left.
+
+    Slurm ends a job silently whose log cannot be written.
+    """
     folder = context.workspace
     if not folder.is_dir():
         next_step = f"Make it: `tautools init {folder} --site {context.site.name}`."
@@ -105,6 +108,10 @@ def check_workspace(context: SessionContext) -> Iterator[DoctorFinding]:
     free = shutil.disk_usage(folder).free / _GIB
     seen, next_step = f"{free:.1f} GiB free in the workspace", "Free space, or choose a workspace on a larger disk."
     yield (warns if free >= 0.5 else fails)("disk", seen, next_step, when=free < 5)
+    there = [each for name in ("logs", "errors", "results") if (each := folder / name).exists()]
+    wrong = "; ".join(f"{each}: {reason}" for each in there if (reason := why_not_writable(each)))
+    fine = f"{', '.join(each.name for each in there) or 'none'} there; the others are made when needed"
+    yield fails("folders", wrong, "Correct the permissions, or choose another workspace.", fine=fine)
 
 
 def check_resources(_context: SessionContext) -> Iterator[DoctorFinding]:

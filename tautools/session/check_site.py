@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tautools.errors import TautoolsError
-from tautools.files import why_not_writable
 from tautools.params import load_all, load_server, load_site, load_sweep
 from tautools.params.models import ServerParams
 from tautools.servers.model_cache import hub_token_file
@@ -120,17 +119,6 @@ def check_environment(context: SessionContext) -> Iterator[DoctorFinding]:
     lines = "; ".join(context.activation)
     next_step = f"Jobs do it themselves. For servers in this session: `{lines}` before Jupyter starts."
     yield warns("environment", f"{'; '.join(missing)} ({here})" if missing else "", next_step, fine=here)
-
-
-def check_folders(context: SessionContext) -> Iterator[DoctorFinding]:
-    """Check that logs, errors and results can be written: Slurm ends a job silently whose log cannot be."""
-    if not context.workspace.is_dir():
-        return
-    folders = [context.workspace / name for name in ("logs", "errors", "results")]
-    wrong = [f"{each}: {reason}" for each in folders if each.exists() and (reason := why_not_writable(each))]
-    there = ", ".join(each.name for each in folders if each.is_dir())
-    fine = f"{there or 'none'} there; the others are made when needed"
-    yield fails("folders", "; ".join(wrong), "Correct the permissions, or choose another workspace.", fine=fine)
 
 
 def check_quota(context: SessionContext) -> Iterator[DoctorFinding]:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tautools.params.models import SiteParams
     from tautools.session.findings import DoctorFinding, SessionContext
 
+_NODE = re.compile(r"(?P<cores>\d+)[^|]*\|(?P<mib>\d+)[^|]*\|(?P<gres>[^|]+)")
+"""A line of `sinfo -o "%c|%m|%G"`, such as `152|1000000+|gpu:hl225:8(S:0-1)`."""
 _COMMANDS = ("sbatch", "squeue", "sacct", "scancel")
-_MIB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
 def check_slurm(context: SessionContext) -> Iterator[DoctorFinding]:
@@ -140,27 +141,23 @@ def _node_faults(context: SessionContext) -> Iterator[str]:
     """Say what no node of the partition has, each thing alone."""
     site = context.site
     lines = context.ask(["sinfo", "-h", "-p", str(site.partition), "-o", "%c|%m|%G"])
-    nodes = [row for row in (line.strip().split("|") for line in lines) if len(row) >= 3]
-    if not nodes:
-        return
-    cores = max(_leading_number(row[0]) for row in nodes)
-    memory_gib = max(_leading_number(row[1]) for row in nodes) / 1024
+    nodes = [row for line in lines if (row := _NODE.match(line.strip()))]
+    cores = max((int(row["cores"]) for row in nodes), default=0)
+    memory_gib = max((int(row["mib"]) for row in nodes), default=0) / 1024
+    gres = sorted({row["gres"] for row in nodes})
     if site.cores and cores and site.cores > cores:
         yield f"cores {site.cores} is above the {cores} of its nodes"
     if site.memory_gib and memory_gib and site.memory_gib > memory_gib:
         yield f"memory_gib {site.memory_gib} is above the {memory_gib:.0f} of its nodes"
-    if site.gres and not any(_offers_gres(row[2], site.gres) for row in nodes):
-        yield f"gres {site.gres} is on none of its nodes, which have {', '.join(sorted({row[2] for row in nodes}))}"
+    if site.gres and gres and not any(_offers_gres(each, site.gres) for each in gres):
+        yield f"gres {site.gres} is on none of its nodes, which have {', '.join(gres)}"
 
 
 def _offers_gres(offered: str, asked: str) -> bool:
     """Whether a node's `gpu:hl225:8(S:0-1)` holds `gpu:hl225:1`; a request may leave out type or number."""
     kind, number = _parse_gres(asked)
-    for each in re.sub(r"\([^)]*\)", "", offered).split(","):
-        have, count = _parse_gres(each)
-        if (have == kind or have.startswith(f"{kind}:")) and count >= number:
-            return True
-    return False
+    there = map(_parse_gres, re.sub(r"\([^)]*\)", "", offered).split(","))
+    return any(f"{have}:".startswith(f"{kind}:") and count >= number for have, count in there)
 
 
 def _parse_gres(text: str) -> tuple[str, int]:
@@ -172,11 +169,13 @@ def _job_size(fields: dict[str, str]) -> str:
     """Return cores, memory, cards and time limit of a job in words; empty when Slurm does not say."""
     memory = re.search(r"mem=([\d.]+)([KMGT])", fields.get("TRES", ""))
     cards = re.search(r"(?:gres[:/])?(gpu[\w:]*)", fields.get("TresPerNode", ""))
-    parts = [f"{fields['NumCPUs']} cores"] if "NumCPUs" in fields else []
-    parts += [f"{float(memory[1]) * _MIB[memory[2]] / 1024:.0f} GiB"] if memory else []
-    parts += [cards[1]] if cards else []
-    parts += [f"time limit {fields['TimeLimit']}"] if "TimeLimit" in fields else []
-    return f", {', '.join(parts)}" if parts else ""
+    parts = [
+        f"{fields['NumCPUs']} cores" if "NumCPUs" in fields else "",
+        f"{memory[1]} {memory[2]}iB" if memory else "",
+        cards[1] if cards else "",
+        f"time limit {fields['TimeLimit']}" if "TimeLimit" in fields else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _seconds_left(job: str, context: SessionContext) -> float | None:
@@ -186,9 +185,3 @@ def _seconds_left(job: str, context: SessionContext) -> float | None:
     # Older versions of Slurm do not set the variable.
     lines = context.ask(["squeue", "-h", "-j", job, "-o", "%L"])
     return parse_duration(lines[0]) if lines else None
-
-
-def _leading_number(text: str) -> int:
-    """Return the number that `40` or `163840+` begins with."""
-    match = re.match(r"\d+", text.strip())
-    return int(match[0]) if match else 0

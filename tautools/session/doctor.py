@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
 from tautools.session import check_machine, check_site, check_slurm
-from tautools.session.findings import DoctorReport, SessionContext
+from tautools.session.findings import DoctorReport, SessionContext, without_secret_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,6 @@ CHECKS = (
     check_machine.check_python,
     check_machine.check_dependencies,
     check_machine.check_workspace,
-    check_site.check_folders,
     check_site.check_quota,
     check_site.check_scripts,
     check_machine.check_resources,
@@ -73,8 +73,9 @@ def doctor(
         environ=os.environ if environ is None else environ,
         sweeps=own if sweeps is None else tuple(sweeps),
     )
+    redacted = partial(without_secret_values, environ=context.environ)
     findings = (
-        dataclasses.replace(each, found=context.hide(each.found), next_step=context.hide(each.next_step))
+        dataclasses.replace(each, found=redacted(each.found), next_step=redacted(each.next_step))
         for check in CHECKS
         for each in check(context)
     )

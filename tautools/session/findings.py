@@ -12,9 +12,9 @@ import re
 import shlex
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,20 +56,17 @@ def good(name: str, found: str) -> DoctorFinding:
     return DoctorFinding(name, FindingStatus.OK, found)
 
 
-def fails(name: str, problem: str, next_step: str, *, when: bool = True, fine: str = "") -> DoctorFinding:
-    """Return a finding that keeps the site's work from being done here.
-
-    Where there is no problem, or not `when`, it is fine, and `fine` or else the same text says what was found.
-    """
-    if problem and when:
-        return DoctorFinding(name, FindingStatus.FAIL, problem, next_step)
-    return good(name, fine or problem)
+def _judged(
+    status: FindingStatus, name: str, problem: str, next_step: str, *, when: bool = True, fine: str = ""
+) -> DoctorFinding:
+    """Return a problem with its status; fine, with `fine` or else the same text, where there is none or not `when`."""
+    return DoctorFinding(name, status, problem, next_step) if problem and when else good(name, fine or problem)
 
 
-def warns(name: str, problem: str, next_step: str, *, when: bool = True, fine: str = "") -> DoctorFinding:
-    """Return a finding that keeps some work from being done, or done well; the rest is as for `fails`."""
-    found = fails(name, problem, next_step, when=when, fine=fine)
-    return replace(found, status=FindingStatus.WARN) if found.next_step else found
+fails = partial(_judged, FindingStatus.FAIL)
+"""Returns a finding that keeps the site's work from being done here."""
+warns = partial(_judged, FindingStatus.WARN)
+"""Returns a finding that keeps some work from being done, or done well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +182,16 @@ class SessionContext:
         problem = f"`{'; '.join(self.activation)}` fails here: {said.splitlines()[-1][:200]}"
         return SiteEnvironment(self.which(command) or "", None, problem)
 
-    def hide(self, text: str) -> str:
-        """Return `text` without the values of secret variables and without passwords in addresses."""
-        return _without_values(text, self.environ, shortest=6)
-
 
 _TOKEN = re.compile(r"\b(?:hf_|sk-|sk_|ghp_|gsk_|AIza)[A-Za-z0-9_-]{6,}")
 _MAIL_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
+_SHORTEST_SECRET = 4
 _USER_VARIABLES = ("USER", "LOGNAME", "SLURM_JOB_USER", "JUPYTERHUB_USER", "SUDO_USER")
 
 
 def anonymise(text: str, environ: Mapping[str, str]) -> str:
     """Return `text` without secrets, mail addresses, home folders and the names of this user."""
-    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, _without_values(text, environ, shortest=4)))
+    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, without_secret_values(text, environ)))
     homes = {home.rstrip("/") for home in (environ.get("HOME", ""), str(Path.home())) if len(home) > 1}
     for home in sorted(homes, key=len, reverse=True):
         shown = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", shown)
@@ -210,9 +204,10 @@ def anonymise(text: str, environ: Mapping[str, str]) -> str:
     return shown
 
 
-def _without_values(text: str, environ: Mapping[str, str], *, shortest: int) -> str:
+def without_secret_values(text: str, environ: Mapping[str, str]) -> str:
+    """Return `text` without the values of secret variables and without passwords in addresses."""
     shown = str(without_secrets(text))
     for name, value in environ.items():
-        if names_a_secret(name) and len(value) >= shortest:
+        if names_a_secret(name) and len(value) >= _SHORTEST_SECRET:
             shown = shown.replace(value, HIDDEN)
     return shown

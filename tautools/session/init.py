@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tautools.errors import FilesError, ParamsError
@@ -111,7 +112,7 @@ Your own files in `params/` win over the shipped ones. `logs/` and `errors/` hav
 
 @dataclass(frozen=True)
 class InitPlan:
-    """What `init` would do."""
+    """What `init` would do, or has done."""
 
     workspace: Path
     site: str
@@ -122,14 +123,6 @@ class InitPlan:
     kept: tuple[Path, ...]
     """Files that exist already and stay as they are."""
     found: AgentProject | None
-
-
-@dataclass(frozen=True)
-class InitResult:
-    """What `init` did."""
-
-    written: tuple[Path, ...]
-    kept: tuple[Path, ...]
 
 
 def plan_init(workspace: Path, site: str = "local", *, copy_params: bool = True) -> InitPlan:
@@ -163,25 +156,24 @@ def plan_init(workspace: Path, site: str = "local", *, copy_params: bool = True)
         workspace=workspace,
         site=params.name,
         folders=tuple(folder for folder in folders if not folder.is_dir()),
-        files={path: data for path, data in wanted.items() if not _exists(path)},
-        kept=tuple(path for path in wanted if _exists(path)),
+        files={path: data for path, data in wanted.items() if not os.path.lexists(path)},
+        kept=tuple(path for path in wanted if os.path.lexists(path)),
         found=found,
     )
 
 
-def write_workspace(plan: InitPlan) -> InitResult:
-    """Do what was planned. A file that appeared meanwhile is kept too.
+def write_workspace(plan: InitPlan) -> InitPlan:
+    """Do what was planned, and return what was done: a file that appeared meanwhile is kept too.
 
     Raises
     ------
     FilesError
         When something cannot be written.
     """
-    ensure_folder(plan.workspace)
     for folder in plan.folders:
         ensure_folder(folder)
-    written = tuple(path for path, data in plan.files.items() if write_new(path, data))
-    return InitResult(written, (*plan.kept, *(path for path in plan.files if path not in written)))
+    written = {path: data for path, data in plan.files.items() if write_new(path, data)}
+    return replace(plan, files=written, kept=(*plan.kept, *(path for path in plan.files if path not in written)))
 
 
 def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | None) -> Iterator[tuple[Path, bytes]]:
@@ -189,9 +181,13 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
     yield own / "sites" / f"{name}.yaml", find_params("sites", site, workspace).read_bytes()
     sweeps = [each for each in list_params("sweeps") if load_sweep(each).site == name]
     servers: set[str | None] = set()
+    # JSON is YAML, so quotes and spaces in the path are safe; `$` would be read as a variable.
+    checkout = json.dumps(str(found.tau_bench), ensure_ascii=False) if found and found.tau_bench else "$"
     for sweep in sweeps:
         text = find_params("sweeps", sweep).read_text(encoding="utf-8")
-        yield own / "sweeps" / f"{sweep}.yaml", _with_checkout(text, found).encode()
+        if "$" not in checkout:
+            text = _PATH_LINE.sub(lambda _match: f"path: {checkout}", text)
+        yield own / "sweeps" / f"{sweep}.yaml", text.encode()
         servers |= {role.server for role in load_sweep(sweep).roles}
     for server in (each for each in list_params("servers") if each in servers):
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
@@ -200,20 +196,8 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
     yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
 
 
-def _with_checkout(text: str, found: AgentProject | None) -> str:
-    if found is None or found.tau_bench is None:
-        return text
-    # JSON is YAML, so quotes and spaces in the path are safe; `$` would be read as a variable.
-    line = f"path: {json.dumps(str(found.tau_bench), ensure_ascii=False)}"
-    return text if "$" in line else _PATH_LINE.sub(lambda _match: line, text)
-
-
-def _exists(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
-
-
 def _check_folder(folder: Path) -> None:
-    nearest = next((each for each in (folder, *folder.parents) if _exists(each)), folder)
+    nearest = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
     if not nearest.is_dir():
         raise ParamsError(
             f"{nearest} is a file, where the workspace needs a folder.",
