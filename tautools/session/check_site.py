@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tautools.errors import TautoolsError
+from tautools.errors import BenchError, ParamsError, TautoolsError
 from tautools.params import load_all, load_server, load_site, load_sweep
 from tautools.params.models import ServerParams
 from tautools.servers.model_cache import hub_token_file
@@ -20,7 +20,7 @@ from tautools.session.init import find_agent_project
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tautools.params.models import RoleParams, SweepParams
+    from tautools.params.models import SweepParams
     from tautools.session.findings import DoctorFinding, SessionContext
 
 _ACTIVATED = re.compile(r"\bactivate\s+(?P<name>\S+)\s*$")
@@ -49,50 +49,45 @@ def check_sweeps(context: SessionContext) -> Iterator[DoctorFinding]:
         try:
             sweep = load_sweep(name, workspace=context.workspace)
             there = dataclasses.replace(context, site=load_site(sweep.site, workspace=context.workspace))
-            problem = next(_sweep_problems(sweep, context if sweep.site == context.site.name else there), None)
+            _require_runnable(sweep, context if sweep.site == context.site.name else there)
         except TautoolsError as error:
-            problem = error.problem, error.next_step
-        fine = "can be read; its models have a server that can start, an address or a key"
-        yield fails(f"sweep {name}", *(problem or ("", "")), fine=fine)
+            yield fails(f"sweep {name}", error.problem, error.next_step)
+        else:
+            yield good(f"sweep {name}", "can be read; its models have a server that can start, an address or a key")
 
 
-def _sweep_problems(sweep: SweepParams, context: SessionContext) -> Iterator[tuple[str, str]]:
-    """Yield what keeps a sweep from running, each with what to do."""
+def _require_runnable(sweep: SweepParams, context: SessionContext) -> None:
+    """Raise what keeps a sweep from running."""
     from tautools.bench import open_ref
     from tautools.llm import check_hosted_key
 
     for role in sweep.roles:
         if role.api_key_env and not context.environ.get(role.api_key_env):
-            yield f"the key of {role.model} is missing", f"Set {role.api_key_env} before tautools starts."
-        elif role.provider != "openai":
-            try:
-                check_hosted_key(role.provider, role.model or "")
-            except TautoolsError as error:
-                yield error.problem, error.next_step
-        else:
-            yield from _server_problems(role, context)
+            missing = f"the key of {role.model} is missing"
+            raise ParamsError(missing, next_step=f"Set {role.api_key_env} before tautools starts.")
+        if role.provider != "openai":
+            check_hosted_key(role.provider, role.model or "")
+        elif role.server is not None and role.base_url is None:
+            _require_server(role.server, context)
     try:
         open_ref(sweep.ref)
     except TautoolsError as error:
         where = "" if sweep.path else " A checkout is named by `path:` in the sweep, or by `--set path=FOLDER`."
-        yield error.problem, f"{error.next_step}{where}"
+        raise BenchError(error.problem, next_step=f"{error.next_step}{where}") from error
 
 
-def _server_problems(role: RoleParams, context: SessionContext) -> Iterator[tuple[str, str]]:
-    if role.server is None or role.base_url is not None:
-        return
-    try:
-        params = load_server(role.server, workspace=context.workspace)
-    except TautoolsError as error:
-        yield error.problem, error.next_step
-        return
+def _require_server(name: str, context: SessionContext) -> None:
+    """Raise why a server cannot start at the site."""
+    params = load_server(name, workspace=context.workspace)
     if params.simulated or context.site_environment.problem:
         return  # no vLLM is needed, or only a job can say whether it is there
     command = (params.serve_command or context.site.serve_command or ["vllm"])[0]
     own = context.which(str(Path(command).expanduser())) if params.serve_command else ""
     if not (own or context.site_environment.serve_command):
-        problem = f"its server {params.name} needs vLLM, and the site {context.site.name} has no `{command}`"
-        yield problem, "Install vLLM in an environment of its own, and name it in `serve_command` of the site."
+        raise ParamsError(
+            f"its server {params.name} needs vLLM, and the site {context.site.name} has no `{command}`",
+            next_step="Install vLLM in an environment of its own, and name it in `serve_command` of the site.",
+        )
 
 
 def check_proxies(context: SessionContext) -> Iterator[DoctorFinding]:
