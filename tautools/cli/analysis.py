@@ -12,17 +12,17 @@ from tautools.bench.analysis.rules import ScoringRules
 from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
-from tautools.run.failures import count_causes, count_fields, count_missed, failures_of, rescore
 from tautools.run.judging import folder_judging_note, judge_folder
 from tautools.run.ledger import count_awaiting_judge, passed_and_scored
+from tautools.run.replays import count_causes, count_fields, count_missed, failures_of, rescore
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
-    from tautools.run.failures import FailedConversation, Rescored
     from tautools.run.folder import SettingFolder
     from tautools.run.judging import JudgingResult
+    from tautools.run.replays import FailedConversation, Rescored
 
 
 def _emit_by_setting(

@@ -25,14 +25,14 @@ from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
 from tautools.params.models import TaskParams
 from tautools.records import Strategy, UserStrategy
-from tautools.run.recorded import ReplayStatus, replay_file
+from tautools.run.replays import ReplayStatus, replay_file
 from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tautools.bench.fidelity.check import FidelityRow
-    from tautools.run.recorded import ReplayedRow
+    from tautools.run.replays import ReplayedRow
 
 _DIFFERENT = click.style("DIFFERENT", fg="red", bold=True)
 _PASSED_FROM = 1 - 1e-6

@@ -19,10 +19,10 @@ from tautools.cli.commands import command
 from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
-from tautools.run.failures import analysis_of
 from tautools.run.folder import choose_row, only_folder
 from tautools.run.judging import folder_judging_note
 from tautools.run.ledger import is_tool_output, passed_and_scored, read_ledger
+from tautools.run.replays import analysis_of
 from tautools.run.trajectory import (
     align_actions,
     conversation_dict,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
-from tautools.run.failures import count_missed, failures_of
 from tautools.run.judging import folder_judging_note
+from tautools.run.replays import count_missed, failures_of
 from tautools.stats import (
     TaskCounts,
     intervals,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,10 +21,10 @@ from tautools.sweep.cells import SweepCell, agent_name, expand, select_cells
 from tautools.sweep.servers import server_needs, servers_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.params.models import SweepParams
+    from tautools.params.models import RunParams, SweepParams
     from tautools.records import CommitRow
     from tautools.run import Cell, Key
     from tautools.run.context import ContextForecast
@@ -126,18 +127,18 @@ class SweepPlan:
         table = table_html(PLAN_COLUMNS, (cell.columns for cell in self.cells))
         return f"<div>{lines}<details><summary>cells</summary>{table}</details></div>"
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> Iterator[str]:
         pending = len(self.pending_cells)
         shared = f"; trials that cells share are counted once, which saves {self.shared}" if self.shared else ""
-        lines = [
-            f"Sweep {self.sweep.name}: {len(self.cells)} cells, {len(self.cells) - pending} done, {pending} with work",
-            f"Conversations: {self.conversations}, {self.done} done, {self.pending} pending{shared}",
-        ]
-        if not self.pending:
-            return [*lines, "Nothing to do: no server is needed and no model call will be made."]
-        lines.append(f"Servers: {servers_text(self.servers)}")
-        lines.append(f"Time: about {duration(self.estimate_s)} ({self.basis})")
-        return [*lines, *dict.fromkeys(str(each) for each in self.context)]
+        cells = len(self.cells)
+        yield f"Sweep {self.sweep.name}: {cells} cells, {cells - pending} done, {pending} with work"
+        yield f"Conversations: {self.conversations}, {self.done} done, {self.pending} pending{shared}"
+        if self.pending:
+            yield f"Servers: {servers_text(self.servers)}"
+            yield f"Time: about {duration(self.estimate_s)} ({self.basis})"
+            yield from dict.fromkeys(map(str, self.context))
+        else:
+            yield "Nothing to do: no server is needed and no model call will be made."
 
 
 def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepPlan:
@@ -283,15 +284,27 @@ class SweepOutline:
 
     sweep: SweepParams = field(repr=False)
     cells: tuple[SweepCell, ...]
-    settings: int
-    """Pools of trials; cells that differ only in `num_trials` share one."""
-    trials: Mapping[str, int]
-    """Env to the conversations that one task of it costs in all settings together, each counted once."""
-    trials_unshared: int
-    """What one task of each env would cost if cells did not share trials."""
     servers: tuple[ServerNeed, ...]
     missing: NotInstalledError
     """Why the benchmark cannot be opened."""
+
+    @cached_property
+    def pools(self) -> Mapping[str, RunParams]:
+        """Each pool of trials by its cell with the most of them; cells that differ only in `num_trials` share one."""
+        return {cell.pool: cell.run for cell in sorted(self.cells, key=lambda cell: cell.run.num_trials)}
+
+    @property
+    def trials(self) -> Mapping[str, int]:
+        """Env to the conversations that one task of it costs in all settings together, each counted once."""
+        trials = dict.fromkeys((cell.run.env for cell in self.cells), 0)
+        for run in self.pools.values():
+            trials[run.env] += run.num_trials
+        return trials
+
+    @property
+    def trials_unshared(self) -> int:
+        """What one task of each env would cost if cells did not share trials."""
+        return sum(cell.run.num_trials for cell in self.cells)
 
     def __str__(self) -> str:
         each = ", ".join(f"{number} for each task of {env}" for env, number in self.trials.items())
@@ -300,7 +313,7 @@ class SweepOutline:
         here = " Here that is `--set path=FOLDER`." if self.sweep.bench == "tau-bench" else ""
         return "\n".join(
             (
-                f"Sweep {self.sweep.name}: {len(self.cells)} cells in {self.settings} settings",
+                f"Sweep {self.sweep.name}: {len(self.cells)} cells in {len(self.pools)} settings",
                 f"Conversations: {each}{shared}",
                 f"Servers: {servers_text(self.servers)}",
                 f"Not known: tasks, what is done, time. {self.missing.problem}",
@@ -323,14 +336,7 @@ class SweepOutline:
 def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepOutline | None:
     """Return what is known of a sweep whose benchmark is not installed; None when it is, and a plan says more.
 
-    Parameters are those of `plan_sweep`.
-
-    Raises
-    ------
-    ParamsError
-        A server file or cell that does not exist.
-    BenchError
-        A source that does not exist, or a path that leads to none.
+    Parameters and errors are those of `plan_sweep`.
     """
     try:
         open_ref(sweep.ref)
@@ -339,20 +345,7 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
     else:
         return None
     cells = select_cells(expand(sweep), only)
-    # The cell with the most trials of a pool has those of all.
-    pools = {cell.pool: cell.run for cell in sorted(cells, key=lambda cell: cell.run.num_trials)}
-    trials = dict.fromkeys((cell.run.env for cell in cells), 0)
-    for run in pools.values():
-        trials[run.env] += run.num_trials
-    return SweepOutline(
-        sweep=sweep,
-        cells=tuple(cells),
-        settings=len(pools),
-        trials=trials,
-        trials_unshared=sum(cell.run.num_trials for cell in cells),
-        servers=tuple(server_needs(cells, workspace=workspace)),
-        missing=missing,
-    )
+    return SweepOutline(sweep, tuple(cells), tuple(server_needs(cells, workspace=workspace)), missing)
 
 
 def duration(seconds: float) -> str:

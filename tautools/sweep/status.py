@@ -47,7 +47,7 @@ class CellAttempt(Record):
 
     pid: int
     pid_started_at: float
-    """Start time of the process [s since the epoch]; with the pid it names one process for ever."""
+    """Start time of the process [s since the epoch]."""
     host: str
     started_at: float
     """Unix time [s]."""
@@ -62,9 +62,8 @@ class CellAttempt(Record):
     @property
     def running(self) -> bool:
         """Whether its process still works on it; on another host it does until it says otherwise."""
-        if self.finished_at is not None:
-            return False
-        return self.host != socket.gethostname() or process_alive(self.pid, self.pid_started_at)
+        elsewhere = self.host != socket.gethostname()
+        return self.finished_at is None and (elsewhere or process_alive(self.pid, self.pid_started_at))
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:
@@ -96,7 +95,7 @@ class CellStatus:
     """Finished conversations."""
     planned: int
     faults: int
-    """Conversations of the cell that met a fault and are pending again."""
+    """Pending conversations that met a fault."""
     cause: str
     """Why the last attempt failed, in one line; empty otherwise."""
 
@@ -117,7 +116,7 @@ class SweepStatus(list[CellStatus]):
 
     @property
     def summary(self) -> str:
-        """The number of cells in each state, in one sentence."""
+        """The number of cells in each state."""
         counts = Counter(cell.state for cell in self)
         others = [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "pending") if counts[state]]
         return ", ".join([f"{counts['done']} of {len(self)} cells done", *others])
@@ -131,22 +130,7 @@ class SweepStatus(list[CellStatus]):
 
 
 def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
-    """Return where each cell stands; reads only, and needs no right to write.
-
-    Parameters
-    ----------
-    sweep : SweepParams
-        The sweep.
-    workspace : Path
-        Where its results are.
-    only : sequence of int, optional
-        Indices of the cells to look at; all when not given.
-
-    Raises
-    ------
-    ParamsError, BenchError
-        As `plan_sweep` does.
-    """
+    """Return where each cell stands; parameters and errors are those of `plan_cells`, and nothing is written."""
     return SweepWatch(sweep, workspace=workspace, only=only).status()
 
 
@@ -159,10 +143,9 @@ class SweepWatch:
 
     def status(self) -> SweepStatus:
         """Return where each cell stands now; raises as `sweep_status`."""
-        if self._cells:
-            self._cells = refreshed(self._cells)
-        else:
-            self._cells = plan_cells(self._sweep, workspace=self._workspace, only=self._only, to_read=True)
+        self._cells = refreshed(self._cells) or plan_cells(
+            self._sweep, workspace=self._workspace, only=self._only, to_read=True
+        )
         return status_of(self._cells, runs_folder(self._workspace, self._sweep.name))
 
 
@@ -240,12 +223,10 @@ class SweepResult:
         return tuple(cell for cell in self.cells if cell.state == "failed")
 
     def __str__(self) -> str:
-        work = (
-            f"{self.executed} notebooks executed in {duration(self.took_s)}"
-            if self.executed
-            else "nothing was executed and no model call was made"
-        )
-        lines = [f"Sweep {self.sweep}: {self.cells.summary}; {work}.", *(str(cell) for cell in self.failed)]
+        work = f"{self.executed} notebooks executed in {duration(self.took_s)}"
+        nothing = "nothing was executed and no model call was made"
+        lines = [f"Sweep {self.sweep}: {self.cells.summary}; {work if self.executed else nothing}."]
+        lines += map(str, self.failed)
         if self.interrupted:
             lines.append("Interrupted; run it again to go on where it stopped.")
         return "\n".join(lines)

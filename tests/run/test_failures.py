@@ -12,8 +12,8 @@ from tautools.cli.analysis import failures_command as failures
 from tautools.cli.analysis import rescore_command as rescore
 from tautools.records import Conversation, ModelConfig, Outcome, Setting, Strategy, TrajectoryAction
 from tautools.run import results_of, run_cell
-from tautools.run.failures import failures_of
 from tautools.run.ledger import read_conversation
+from tautools.run.replays import failures_of
 from tautools.run.trajectory import actions_of
 
 

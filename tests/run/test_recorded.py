@@ -18,7 +18,7 @@ from tautools.bench.fidelity.traces import Original
 from tautools.bench.types import Approach, Source
 from tautools.errors import BenchError
 from tautools.records import Strategy
-from tautools.run.recorded import ReplayStatus, replay_file
+from tautools.run.replays import ReplayStatus, replay_file
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "tests" / "support" / "stand_in_tau_bench"

@@ -17,7 +17,7 @@ from tautools.sweep import outline_sweep
 def test_the_120_cells_are_counted_although_their_benchmark_cannot_be_loaded(tmp_path: Path) -> None:
     outline = outline_sweep(load_sweep("sol-gaudi-120", workspace=tmp_path), workspace=tmp_path)
     assert outline is not None
-    assert (len(outline.cells), outline.settings) == (120, 24)
+    assert (len(outline.cells), len(outline.pools)) == (120, 24)
     assert (outline.trials, outline.trials_unshared) == ({"airline": 12 * 5, "retail": 12 * 5}, 24 * 15)
     assert {need.name for need in outline.servers} == {"qwen3-4b", "qwen3-8b", "qwen3-14b", "qwen3-32b"}
     assert "tau-bench is not here" in str(outline)

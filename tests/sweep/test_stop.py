@@ -18,7 +18,7 @@ from tautools.run import read_ledger, results_of
 from tautools.servers import Registry, Server, State
 from tautools.shell import process_alive
 from tautools.sweep import SweepEvent, run_sweep, sweep_status
-from tautools.sweep.background import find_sweep_process, start_sweep, stop_sweep
+from tautools.sweep.run import find_sweep_process, start_sweep, stop_sweep
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import ipywidgets
 
 from tautools.files import tail
 from tautools.params import load_sweep
-from tautools.sweep.background import find_sweep_process, start_sweep, stop_sweep
+from tautools.sweep.run import find_sweep_process, start_sweep, stop_sweep
 from tautools.sweep.status import SweepWatch
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tautools.sweep import CellStatus
-    from tautools.sweep.background import SweepProcess
+    from tautools.sweep.run import SweepProcess
 
 LOG_LINES = 100
 
