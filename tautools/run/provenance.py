@@ -132,10 +132,7 @@ def mixed(first: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def git_revision(root: Path) -> str | None:
-    """Return the revision of the checkout at `root`, with `-dirty` behind it; None when it is not a checkout.
-
-    Nothing is written there: a person may be committing in it at this moment.
-    """
+    """Return the revision of the checkout at `root`, with `-dirty` behind it; None when it is not a checkout."""
     if not (root / ".git").exists():
         return None
     revision = ask_git(root, "describe", "--always", "--abbrev=40")
@@ -155,23 +152,7 @@ def store_certificates(endpoints: Endpoints, folder: Path, writer: str, *, works
     """Write the certificates of a run's servers, by role, to `certificates/<writer>.json`, one file for each run.
 
     What a server was asked for, which vLLM it ran and what its checks found stays known when it is long gone. A server
-    that is not registered has no certificate: `null` is written.
-
-    Parameters
-    ----------
-    endpoints : mapping of str to sequence of Endpoint
-        What answers for the run.
-    folder : Path
-        The setting's.
-    writer : str
-        Name of the run's writer.
-    workspace : Path
-        Where the servers are registered.
-
-    Raises
-    ------
-    FilesError
-        When the file cannot be written.
+    that is not registered has none: `null`.
     """
     registry = Registry(workspace)
     entries = {

@@ -24,12 +24,8 @@ _TEXT = {Strategy.ACT, Strategy.REACT}
 def actions_of(conversation: Conversation, setting: Setting) -> list[TrajectoryAction]:
     """Return the calls of a conversation and the agent's words to the user, in order.
 
-    Records without `Conversation.actions`, such as those of other programs, are read by the rules of their benchmark.
-
-    Raises
-    ------
-    RecordError
-        When the user made calls whose place between the agent's is not recorded.
+    Records without `Conversation.actions`, such as those of other programs, are read by the rules of their benchmark;
+    `RecordError` when the user made calls whose place between the agent's is not recorded.
     """
     if conversation.actions:
         return conversation.actions

@@ -207,7 +207,7 @@ def plan_cells(
     )
 
 
-def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+def refreshed(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
     """Return planned cells with what is finished by now; each pool's ledger is read once more, and nothing else.
 
     Where it was not known whether a server is simulated, the cell is prepared anew: its results tell by now.
@@ -222,7 +222,7 @@ def refreshed(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return _with_pools(cells, prepared_now)
 
 
-def _with_pools(cells: Sequence[SomeCell], prepare: Callable[[SomeCell], Cell]) -> list[PlannedCell]:
+def _with_pools(cells: Iterable[SomeCell], prepare: Callable[[SomeCell], Cell]) -> list[PlannedCell]:
     """Return cells with their pools of trials, each of which is prepared once."""
     pools: dict[str, Cell] = {}
     seen: set[Key] = set()

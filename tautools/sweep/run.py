@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tautools.params.models import SweepParams
-    from tautools.records import CommitRow
-    from tautools.run import Key
     from tautools.sweep.plan import PlannedCell, SweepPlan
 
 _log = logging.getLogger(__name__)
@@ -58,8 +56,7 @@ class Interrupts:
     """Turns SIGINT, SIGTERM, SIGHUP and a stop event into KeyboardInterrupt, at places where that does no harm.
 
     Between the start of a process and the line that remembers it an interrupt would leave an orphan, so such places are
-    shielded: the signal is kept and acts when the shield ends.
-    `stop` is set by another thread that wants the work to end.
+    shielded: the signal is kept and acts when the shield ends. `stop` is set by who wants the work to end.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
@@ -136,7 +133,7 @@ class Driver:
         while cells:
             cell = cells.popleft()
             attempt = read_note(self._launcher.attempt_path(cell), CellAttempt)
-            if self._progress.finished(cell):
+            if not self._progress.now(cell).pending:
                 self._emit("cell_ended", f"{cell}: done already", cell)
             elif attempt is not None and attempt.running:
                 self._emit("cell_ended", f"{cell}: process {attempt.pid} on {attempt.host} works on it", cell)
@@ -165,8 +162,10 @@ class Driver:
         self._start_next(ended.rest)
 
     def _ending(self, cell: PlannedCell, code: int) -> str:
-        if self._progress.finished(cell):
-            return f"{cell}: done, {self._progress.score(cell)}"
+        now = self._progress.now(cell)
+        if not now.pending:
+            passed, scored = passed_and_scored(now.prepared.done.values())
+            return f"{cell}: done, {passed} of {scored} passed"
         attempt = read_note(self._launcher.attempt_path(cell), CellAttempt)
         cause = attempt.cause if attempt is not None and attempt.finished_at is not None else ""
         return f"{cell}: not finished: {cause or f'its process ended with status {code}'}"
@@ -201,19 +200,13 @@ class SweepProgress:
 
     def __init__(self, plan: SweepPlan, on_event: Callable[[SweepEvent], None] | None) -> None:
         self._plan, self._on_event = plan, on_event
-        self._all = frozenset().union(*(cell.prepared.keys for cell in plan.cells))
-        self._settings = {cell.prepared.setting.id: cell.prepared for cell in plan.cells}
+        self._cells = {cell.index: cell for cell in plan.cells}
         self._began = time.monotonic()
 
-    def finished(self, cell: PlannedCell) -> bool:
-        """Whether a cell is finished now."""
-        return cell.prepared.keys <= self._rows(cell.prepared.setting.id).keys()
-
-    def score(self, cell: PlannedCell) -> str:
-        """Return how many of a cell's scored conversations passed, in words."""
-        rows = self._rows(cell.prepared.setting.id)
-        passed, scored = passed_and_scored(rows[key] for key in cell.prepared.keys & rows.keys())
-        return f"{passed} of {scored} passed"
+    def now(self, cell: PlannedCell) -> PlannedCell:
+        """Return a cell with what is finished by now."""
+        self._cells = {each.index: each for each in refreshed(self._cells.values())}
+        return self._cells[cell.index]
 
     def emit(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
         """Report that something happened, with how far the sweep is by now."""
@@ -221,16 +214,17 @@ class SweepProgress:
             _log.info("%s", message)
         if self._on_event is None:
             return
-        finished = frozenset().union(*(self._rows(setting_id) for setting_id in self._settings))
-        done = len(self._all & finished)
+        self._cells = {each.index: each for each in refreshed(self._cells.values())}
+        missing = frozenset().union(*(each.missing for each in self._cells.values()))
+        done = self._plan.conversations - len(missing)
         event = SweepEvent(
             kind=kind,
             message=message,
             cell=None if cell is None else cell.index,
             done=done,
             planned=self._plan.conversations,
-            cells_done=sum(each.prepared.keys <= finished for each in self._plan.cells),
-            cells=len(self._plan.cells),
+            cells_done=sum(not each.missing for each in self._cells.values()),
+            cells=len(self._cells),
             eta_s=self._eta_s(done),
         )
         self._on_event(event)
@@ -242,11 +236,6 @@ class SweepProgress:
         by_plan_s = max(self._plan.estimate_s - took_s, 0.25 * self._plan.estimate_s * (1 - share))
         by_pace_s = took_s * (1 / share - 1) if share > 0 else by_plan_s
         return (1 - share) * by_plan_s + share * by_pace_s
-
-    def _rows(self, setting_id: str) -> dict[Key, CommitRow]:
-        """Return what of a setting is finished."""
-        self._settings[setting_id] = self._settings[setting_id].refreshed()
-        return self._settings[setting_id].known
 
 
 def run_sweep(

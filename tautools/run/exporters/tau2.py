@@ -89,16 +89,9 @@ _ROLES = {"assistant": Role.AGENT, "user": Role.USER}
 
 
 def trajectory(conversation: Conversation, strategy: Strategy, calls: Sequence[CallRecord]) -> list[Message]:
-    """Return the messages of a conversation as tau2-bench writes them.
+    """Return the messages of a conversation as tau2-bench writes them, with times and tokens of its model calls.
 
-    Parameters
-    ----------
-    conversation : Conversation
-        What was stored of it.
-    strategy : Strategy
-        How the agent was prompted: under `act` and `react` its calls are read from its text.
-    calls : sequence of CallRecord
-        Its model calls, for times and tokens; those of attempts that were lost do no harm.
+    Under `act` and `react` the agent's calls are read from its text; calls of attempts that were lost do no harm.
     """
     by_text = strategy in {Strategy.ACT, Strategy.REACT}
     user_turns = _user_turns(conversation.user_messages)
@@ -223,22 +216,7 @@ def _requests(conversation: Conversation, calls: Sequence[CallRecord]) -> dict[R
 
 
 def tau2_results(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
-    """Return a setting's finished conversations as tau2-bench's `Results`.
-
-    Parameters
-    ----------
-    folder : SettingFolder
-        Where they lie.
-    rows : sequence of CommitRow
-        Which of them.
-
-    Raises
-    ------
-    BenchError
-        When they are not of tau2, or the benchmark they were made with is not there any more.
-    RecordError
-        When a conversation is damaged.
-    """
+    """Return finished conversations of a setting as tau2-bench's `Results`; errors as `export`."""
     if folder.setting.bench != "tau2":
         raise BenchError(
             f"tau2-bench's format holds tasks of tau2, and {folder.path} is of {folder.setting.bench}.",
