@@ -108,10 +108,7 @@ def model_slug(model: str) -> str:
 def find_folder(results: Path, setting: Setting) -> SettingFolder:
     """Return the folder that holds `setting`, or the one that it would be given; makes nothing.
 
-    Raises
-    ------
-    RunError
-        When a `setting.json` on the way cannot be read, or every name is taken.
+    `RunError`: a `setting.json` on the way cannot be read, or every name is taken.
     """
     parent, slug = results / _safe(setting.env) / setting.strategy.value, model_slug(setting.agent.model)
     slug += f"+{_safe(setting.persona)}" if setting.persona else ""
@@ -128,13 +125,7 @@ def find_folder(results: Path, setting: Setting) -> SettingFolder:
 
 
 def claim_folder(results: Path, setting: Setting, provenance: dict[str, Any]) -> SettingFolder:
-    """Return the folder of `setting`, made with its `setting.json` when it is not there.
-
-    Raises
-    ------
-    RunError, FilesError
-        When it cannot be made.
-    """
+    """Return the folder of `setting`, made with its `setting.json` where it is not there, or raise a `FilesError`."""
     return make_folder(find_folder(results, setting), provenance)
 
 
@@ -151,13 +142,7 @@ def make_folder(folder: SettingFolder, provenance: dict[str, Any]) -> SettingFol
 
 
 def read_setting(folder: Path) -> SettingFolder | None:
-    """Return what a folder's `setting.json` says, or None when there is none.
-
-    Raises
-    ------
-    RunError
-        When there is one and it cannot be read.
-    """
+    """Return what a folder's `setting.json` says, None when there is none, `RunError` when it cannot be read."""
     path = folder / SETTING_FILE
     try:
         stored = json.loads(path.read_bytes())
@@ -219,13 +204,7 @@ def _safe(name: str) -> str:
 
 
 def open_recorded_source(run: RunParams, workspace: Path) -> Source:
-    """Return the benchmark of a run whose results are only looked at: where it says, else where any of them were made.
-
-    Raises
-    ------
-    BenchError
-        When it is in neither place.
-    """
+    """Return the benchmark of a run whose results are only looked at: where it says, else where any were made."""
     try:
         return open_ref(run.ref)
     except NotInstalledError:
@@ -277,13 +256,7 @@ def choose_folders(
 
 
 def only_folder(folders: Sequence[SettingFolder]) -> SettingFolder:
-    """Return the one folder that fits.
-
-    Raises
-    ------
-    ParamsError
-        When there is none, or several.
-    """
+    """Return the one folder that fits; `ParamsError` when there is none, or several."""
     if len(folders) == 1:
         return folders[0]
     raise ParamsError(
@@ -296,13 +269,7 @@ def only_folder(folders: Sequence[SettingFolder]) -> SettingFolder:
 
 
 def folder_at(path: Path) -> SettingFolder:
-    """Return the folder of results at `path`, or around it.
-
-    Raises
-    ------
-    ParamsError
-        When there is none.
-    """
+    """Return the folder of results at `path`, or around it; `ParamsError` when there is none."""
     for each in (path, *path.parents[:2]):
         folder = read_setting(each)
         if folder is not None:
@@ -315,13 +282,7 @@ def folder_at(path: Path) -> SettingFolder:
 
 
 def choose_row(folder: SettingFolder, task_id: str, trial: int | None) -> CommitRow:
-    """Return the row of a task, of its first finished trial when none is given.
-
-    Raises
-    ------
-    ParamsError
-        When it is not finished, naming what is.
-    """
+    """Return the row of a task, of its first finished trial when none is given; a `ParamsError` names the others."""
     rows = folder.rows()
     row = next((row for row in rows if row.task_id == task_id and trial in {None, row.trial}), None)
     if row is not None:

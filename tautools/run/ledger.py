@@ -51,13 +51,7 @@ class VoidedRow(Record):
 
 
 class Ledger:
-    """Reads a setting's ledger, each line once; after `refresh`, `rows` is what is finished now.
-
-    Parameters
-    ----------
-    folder : Path
-        The setting's folder. It need not exist.
-    """
+    """Reads a setting's ledger, each line once; after `refresh`, `rows` is what is finished now."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -138,6 +132,13 @@ def read_ledger(folder: Path) -> dict[Key, CommitRow]:
 
 def read_conversation(folder: Path, row: CommitRow) -> Conversation:
     """Return the conversation of a commit row.
+
+    Parameters
+    ----------
+    folder : Path
+        The setting's folder.
+    row : CommitRow
+        Which conversation.
 
     Raises
     ------
@@ -243,15 +244,10 @@ def is_tool_output(message: Mapping[str, Any]) -> bool:
 
 
 class ResultsWriter:
-    """Writes what happens to one setting; files are made when the first line is written.
+    """Writes what happens to one setting, in files that are made when their first line is written.
 
-    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls stay in memory
-    until `flush_calls`, `commit` or `close`.
-
-    Parameters
-    ----------
-    folder : Path
-        The setting's folder, which exists.
+    Safe to use from several threads, `commit` and `flush_calls` from one at a time. Model calls stay in memory until
+    `flush_calls`, `commit` or `close`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -267,17 +263,8 @@ class ResultsWriter:
     def commit(self, conversation: Conversation, counts: Mapping[str, int]) -> CommitRow:
         """Write a finished conversation and its row; when this returns, both are on the disk.
 
-        Parameters
-        ----------
-        conversation : Conversation
-            What to store.
-        counts : mapping of str to int
-            The row's counts of calls and tokens, by field name; tool calls are counted here unless they are given.
-
-        Raises
-        ------
-        FilesError
-            When the disk did not take it; the conversation is pending again then.
+        `counts` are the row's, of calls and tokens, by field name; tool calls are counted here unless they are given.
+        On a `FilesError` the disk did not take it, and the conversation is pending again.
         """
         raw = conversation.model_dump_json().encode()
         self.flush_calls()

@@ -227,13 +227,7 @@ def judging_note(setting: Setting, tasks: Iterable[Task], waiting: int = 0) -> s
 
 
 def resolve_models(run: RunParams, *, workspace: Path, need_servers: bool) -> Models:
-    """Return the models of a run.
-
-    Raises
-    ------
-    TautoolsError
-        When servers are needed and one of them is not there, refuses the key or serves another model.
-    """
+    """Return the models of a run; an error of a server is raised when servers are needed."""
     records = Registry(workspace).list()
     if need_servers:
         found = {

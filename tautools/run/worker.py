@@ -240,12 +240,8 @@ class Worker:
     async def run_trial(self, pair: Pair, client: CompletionClient) -> TrialResult:
         """Run one conversation and return its row, or why there is none.
 
-        Raises
-        ------
-        ModelCallError
-            When it was lost to the infrastructure; nothing is recorded but its calls.
-        FilesError
-            When the disk does not take it.
+        It raises `ModelCallError` when it was lost to the infrastructure, with nothing recorded but its calls, and
+        `FilesError` when the disk does not take it.
         """
 
         def finished_row() -> CommitRow | None:

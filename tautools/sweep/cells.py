@@ -85,13 +85,7 @@ def expand(sweep: SweepParams) -> list[SweepCell]:
 
 
 def select_cells(cells: Sequence[SweepCell], only: Sequence[int] | None) -> list[SweepCell]:
-    """Return the cells with the given indices, or all of them for None.
-
-    Raises
-    ------
-    ParamsError
-        When the sweep has no cell with one of the indices.
-    """
+    """Return the cells with the given indices, or all of them for None; `ParamsError` for one that is not there."""
     wanted = {cell.index for cell in cells} if only is None else set(only)
     if unknown := sorted(wanted - {cell.index for cell in cells}):
         raise ParamsError(

@@ -49,13 +49,7 @@ def run_cell_notebook() -> Path:
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
-    """Return the parameters a notebook declares: name to annotation, from the cell tagged `parameters`.
-
-    Raises
-    ------
-    SweepError
-        When the file is no notebook, or has no such cell.
-    """
+    """Return the parameters a notebook declares: name to annotation, from the cell tagged `parameters`."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
@@ -71,13 +65,7 @@ def parameters_of(notebook: Path) -> dict[str, str]:
 
 
 def check_parameters(notebook: Path, values: Mapping[str, ParameterValue]) -> None:
-    """Refuse values that the notebook has no parameter for, or of another type than it declares.
-
-    Raises
-    ------
-    SweepError
-        Naming the parameter, and those that there are.
-    """
+    """Raise `SweepError` for a value that the notebook has no parameter for, or of another type than it declares."""
     declared = parameters_of(notebook)
     for name, value in values.items():
         if name not in declared:
@@ -147,15 +135,7 @@ class NotebookJob(BaseModel):
 
 
 class NotebookLauncher:
-    """Starts the notebooks of one sweep, which is written next to them with its overrides; they read it from there.
-
-    Raises
-    ------
-    SweepError
-        When the notebook does not take the parameters.
-    FilesError
-        When the workspace cannot be written.
-    """
+    """Starts the notebooks of one sweep, which is written next to them with its overrides; they read it from there."""
 
     def __init__(self, sweep: SweepParams, *, workspace: Path, notebook: Path) -> None:
         self._sweep = sweep

@@ -328,15 +328,7 @@ class SweepProcess(Record):
 
 
 def find_sweep_process(sweep: str, *, workspace: Path) -> SweepProcess | None:
-    """Return the last process that was started for a sweep, or None; `alive` says whether it still works.
-
-    Parameters
-    ----------
-    sweep : str
-        The sweep's name.
-    workspace : Path
-        Where it is worked on.
-    """
+    """Return the last process that was started for a sweep, or None; `alive` says whether it still works."""
     return read_note(_record_path(sweep, workspace), SweepProcess)
 
 
@@ -394,10 +386,7 @@ def start_sweep(
 def stop_sweep(sweep: SweepParams, *, workspace: Path) -> None:
     """Ask the process that works on a sweep to stop, and wait until it has; what is unfinished stays pending.
 
-    Raises
-    ------
-    SweepError
-        When no process works on it.
+    `SweepError`: no process works on it.
     """
     runner = find_sweep_process(sweep.name, workspace=workspace)
     if runner is None or not runner.alive:

@@ -80,11 +80,6 @@ def server_needs(cells: Sequence[SweepCell], *, workspace: Path) -> list[ServerN
     """Return the servers that cells need, each once, in the order in which they are first needed.
 
     Roles with an address of their own or with a hosted provider need no server of ours.
-
-    Raises
-    ------
-    ParamsError
-        When a role names a server file that does not exist.
     """
     wanted: dict[str, tuple[RoleParams, dict[str, None], dict[int, None]]] = {}
     for cell in cells:
@@ -266,14 +261,9 @@ def _stop_all(started: Sequence[_StartedServer], report: Callable[[str], None]) 
 
 
 def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
-    """Try each address and hosted provider that cells name, once; servers of ours are verified when they start.
+    """Try the addresses and hosted providers that cells name, each once; servers of ours are verified when they start.
 
-    One bad address does not stop the cells of the others.
-
-    Raises
-    ------
-    TautoolsError
-        The first cell's error, when every cell has a role that cannot work now.
+    One bad address does not stop the cells of the others: the first cell's error is raised when no cell can work.
     """
     tried: dict[str, TautoolsError | None] = {}
     first: TautoolsError | None = None
