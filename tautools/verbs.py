@@ -412,7 +412,7 @@ def _run_one(
     from tautools.sweep import SweepCell, serving
 
     params = resolve_run(_run_flags(options), workspace=folder, overrides=overrides).params
-    cell = prepare_cell(params, workspace=folder, need_servers=False)
+    cell = prepare_cell(params, workspace=folder)
     needed = [SweepCell(0, params, params.env)] if start_servers and cell.pending else []
     with serving(needed, workspace=folder, site=workspace_site(folder), start=bool(needed)):
         return run_cell(cell, on_event=on_event)

@@ -167,7 +167,7 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
         click.echo("No --user-llm is given: the agent's model plays the customer, too.", err=True)
     flags = _run_flags(agent, user, options)
     runs = [resolve_run({"env": domain} | flags, workspace=workspace).params for domain in options["domains"]]
-    cells = [prepare_cell(run, workspace=workspace, need_servers=False) for run in runs]
+    cells = [prepare_cell(run, workspace=workspace) for run in runs]
     if options["dry_run"]:
         _show_plan(cells, servers, as_json=as_json)
         return

@@ -118,7 +118,7 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
     if options["show_config"]:
         show_resolved(resolved, as_json=as_json)
         return
-    cell = prepare_cell(run, workspace=workspace, need_servers=False)  # bad input ends here, before any start
+    cell = prepare_cell(run, workspace=workspace)  # bad input ends here, before any start
     if options["dry_run"]:
         plan = plan_dict(cell)
         emit(plan, as_json=as_json, text=lambda: plan_text(cell, plan))

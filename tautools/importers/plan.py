@@ -18,7 +18,7 @@ from tautools.records import Conversation, ImportedFrom, ModelConfig, Setting, c
 from tautools.run import prepare_cell, read_setting, results_of
 from tautools.run.folder import find_folder
 from tautools.run.ledger import read_ledger
-from tautools.run.plan import resolve_models
+from tautools.run.plan import named_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -303,7 +303,7 @@ def _check_agreement(file: SourceFile, name: str, in_file: Any, given: Any) -> N
 
 
 def _comparable_setting(run: RunParams, workspace: Path, *, simulated: bool) -> tuple[Setting, Domain]:
-    cell = prepare_cell(run, workspace=workspace, need_servers=False)
+    cell = prepare_cell(run, workspace=workspace)
     if simulated not in cell.models.simulated:
         kind = ("SIMULATED", "real") if simulated else ("real", "SIMULATED")
         raise ParamsError(
@@ -317,7 +317,7 @@ def _comparable_setting(run: RunParams, workspace: Path, *, simulated: bool) -> 
 def _imported_setting(
     facts: SourceFacts, run: RunParams, domain: Domain | None, workspace: Path, *, simulated: bool
 ) -> Setting:
-    parties = resolve_models(run, workspace=workspace, need_servers=False).configs
+    parties = named_models(run, workspace=workspace).configs
     default_split = "test" if run.bench == "tau-bench" else "base"
     return Setting(
         source=f"{IMPORTED_PREFIX}{facts.harness}",

@@ -150,7 +150,7 @@ def run_cell(
     elif workspace is None:
         raise RunError("No workspace was given.", next_step="Pass `workspace=Path(...)`, the folder of `results/`.")
     else:
-        cell = prepare_cell(run, workspace=workspace, need_servers=False)
+        cell = prepare_cell(run, workspace=workspace)
     if not cell.pending and all(intact(cell.folder, row) for row in cell.done.values()):
         return _finished_result(cell)
     if not cell.models.endpoints:

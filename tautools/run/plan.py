@@ -1,8 +1,7 @@
 """What one cell plans, what is finished and what is pending. Nothing is made here: bad input ends before any work.
 
-With servers needed, every role's server is asked and verified before anything is made: a server that is not there, a
-wrong key or a model that is not served is an error. Without, models are known by name only, as far as params and
-registry tell. A source `imported:…` continues imported results: the one imported setting that fits the run's parameters
+Models are known by name at first, as far as params and registry tell; before a run starts, every role's server is asked
+and verified. A source `imported:…` continues imported results: the one imported setting that fits the run's parameters
 is used, and new conversations are stored next to the imported ones, each marked for what it is.
 """
 
@@ -106,8 +105,20 @@ class Cell:
         return replace(self, known=self.ledger.refresh().rows(self.setting.id))
 
     def with_servers(self) -> Cell:
-        """Return the cell with its models as their servers tell them; errors as `prepare_cell`."""
-        models = resolve_models(self.run, workspace=self.workspace, need_servers=True)
+        """Return the cell with its models as their servers tell them, each of which is asked and verified.
+
+        Raises
+        ------
+        ServerError, ParamsError, ModelCallError
+            A server that is not there, refuses the key or serves another model.
+        """
+        registered = Registry(self.workspace).list()
+        found = {
+            part: endpoints(role, workspace=self.workspace, role_name=part, records=registered)
+            for part, role in self.run.roles.items()
+        }
+        configs = {part: model_config_of(role, found[part][0].model) for part, role in self.run.roles.items()}
+        models = Models(configs, (any(endpoint.simulated for each in found.values() for endpoint in each),), found)
         settings = _settings(self.run, self.source, self.domain, self.approach, models, self.workspace)
         changed = {} if settings[0].id == self.setting.id else _stored(settings, self.workspace)
         return replace(self, models=models, **changed)
@@ -122,8 +133,10 @@ class Cell:
         return f"{self.folder}: {len(self.done)} done, {len(self.pending)} pending"
 
 
-def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, to_read: bool = False) -> Cell:
+def prepare_cell(run: RunParams, *, workspace: Path, to_read: bool = False) -> Cell:
     """Plan one cell: its tasks, its models, its setting, its folder, what is done and what is pending.
+
+    Models are known by what params and registry tell of them; `Cell.with_servers` asks their servers.
 
     Parameters
     ----------
@@ -131,8 +144,6 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
         The cell.
     workspace : Path
         Where `results/` is, or will be.
-    need_servers : bool
-        Whether the servers of its roles must answer now. Without them the plan goes by names alone.
     to_read : bool
         Whether results are only looked at: those of another user need not be writable.
 
@@ -143,8 +154,6 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     ParamsError
         A persona that does not exist, or that names facts of the tasks; a source `imported:…` of which nothing was
         imported that fits.
-    ServerError, ParamsError, ModelCallError
-        A server that is not there, refuses the key or serves another model.
     RunError
         A workspace that cannot be written, unless `to_read`.
     """
@@ -154,9 +163,13 @@ def prepare_cell(run: RunParams, *, workspace: Path, need_servers: bool = True, 
     domain = source.domain(run.env, run.tasks.split)
     approach = approach_of(run)
     check_approach(domain, approach)
-    approach = _with_persona(approach, run, domain, workspace)
+    if run.persona is not None:
+        persona = load_persona(run.persona, workspace=workspace)
+        refuse_task_facts(persona, domain)
+        if persona.block:  # one that adds nothing is none, and the setting stays what it is without
+            approach = replace(approach, persona=persona)
     tasks = list(select_tasks(domain, run.tasks))
-    models = resolve_models(run, workspace=workspace, need_servers=need_servers)
+    models = named_models(run, workspace=workspace)
     settings = _settings(run, source, domain, approach, models, workspace)
     return Cell(run, workspace, source, domain, tasks, approach, models, **_stored(settings, workspace))
 
@@ -180,15 +193,6 @@ def _stored(settings: Sequence[Setting], workspace: Path) -> dict[str, Any]:
     index = next((index for index, folder in enumerate(folders) if folder.exists), 0)
     setting, ledger = settings[index], Ledger(folders[index].path).refresh()
     return {"setting": setting, "results": folders[index], "ledger": ledger, "known": ledger.rows(setting.id)}
-
-
-def _with_persona(approach: Approach, run: RunParams, domain: Domain, workspace: Path) -> Approach:
-    """Add the run's persona; one that adds nothing is none, and the setting stays what it is without."""
-    if run.persona is None:
-        return approach
-    persona = load_persona(run.persona, workspace=workspace)
-    refuse_task_facts(persona, domain)
-    return replace(approach, persona=persona) if persona.block else approach
 
 
 def check_writable(path: Path) -> None:
@@ -226,24 +230,13 @@ def judging_note(setting: Setting, tasks: Iterable[Task], waiting: int = 0) -> s
     return f"{waiting} finished conversations still need their judge's verdict" if waiting else ""
 
 
-def resolve_models(run: RunParams, *, workspace: Path, need_servers: bool) -> Models:
-    """Return the models of a run; an error of a server is raised when servers are needed."""
-    records = Registry(workspace).list()
-    if need_servers:
-        found = {
-            part: endpoints(role, workspace=workspace, role_name=part, records=records)
-            for part, role in run.roles.items()
-        }
-        names = {part: each[0].model for part, each in found.items()}
-        simulated: tuple[bool, ...] = (any(endpoint.simulated for each in found.values() for endpoint in each),)
-    else:
-        found = {}
-        named = {part: _named(role, workspace, records) for part, role in run.roles.items()}
-        names = {part: name for part, (name, _) in named.items()}
-        known = {simulated for _, simulated in named.values()}
-        simulated = (True,) if True in known else (False, True) if None in known else (False,)
-    configs = {part: model_config_of(role, names[part]) for part, role in run.roles.items()}
-    return Models(configs, simulated, found)
+def named_models(run: RunParams, *, workspace: Path) -> Models:
+    """Return the models of a run, as far as params and registry tell."""
+    registered = Registry(workspace).list()
+    named = {part: _named(role, workspace, registered) for part, role in run.roles.items()}
+    known = {simulated for _, simulated in named.values()}
+    configs = {part: model_config_of(role, named[part][0]) for part, role in run.roles.items()}
+    return Models(configs, (True,) if True in known else (False, True) if None in known else (False,))
 
 
 def model_config_of(role: RoleParams, model: str) -> ModelConfig:

@@ -202,9 +202,7 @@ def plan_cells(
         As `plan_sweep` does.
     """
     chosen = select_cells(expand(sweep), only)
-    return _with_pools(
-        chosen, lambda cell: prepare_cell(cell.run, workspace=workspace, need_servers=False, to_read=to_read)
-    )
+    return _with_pools(chosen, lambda cell: prepare_cell(cell.run, workspace=workspace, to_read=to_read))
 
 
 def refreshed(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
@@ -217,7 +215,7 @@ def refreshed(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
         old = cell.prepared
         if len(old.models.simulated) == 1:
             return old.refreshed()
-        return prepare_cell(cell.run, workspace=old.workspace, need_servers=False, to_read=True)
+        return prepare_cell(cell.run, workspace=old.workspace, to_read=True)
 
     return _with_pools(cells, prepared_now)
 

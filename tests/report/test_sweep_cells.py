@@ -31,7 +31,7 @@ def _workspace(tmp_path: Path, *, simulated: bool = False, tasks: int = 3) -> Pa
     (tmp_path / "params" / "sweeps").mkdir(parents=True)
     (tmp_path / "params" / "sweeps" / "small.yaml").write_text(SWEEP)
     first = expand(load_sweep("small", workspace=tmp_path))[0]
-    setting = prepare_cell(first.run, workspace=tmp_path, need_servers=False).setting
+    setting = prepare_cell(first.run, workspace=tmp_path).setting
     made = setting.model_copy(update={"simulated": simulated})
     plan = Plan("airline", setting.strategy, setting.agent.model, tasks, (2,), 0.5, given=made)
     return write_fixed_results(tmp_path, (plan,))

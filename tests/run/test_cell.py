@@ -235,9 +235,9 @@ def test_results_that_are_only_looked_at_need_not_be_writable(tmp_path, server):
     run = cell_at(server.base_url, limit=1)
     place = tmp_path / "file"
     place.write_text("")
-    assert len(prepare_cell(run, workspace=place, need_servers=False, to_read=True).pending) == 1
+    assert len(prepare_cell(run, workspace=place, to_read=True).pending) == 1
     with pytest.raises(TautoolsError, match="cannot be written"):
-        prepare_cell(run, workspace=place, need_servers=False)
+        prepare_cell(run, workspace=place)
 
 
 def test_both_roles_are_recorded(tmp_path, server):

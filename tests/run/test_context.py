@@ -33,7 +33,7 @@ OVERFLOWS = [
 
 def forecast_with(workspace: Path, **flags: Any) -> Any:
     run = resolve_run({"env": "retail", "agent.server": "short"} | flags, workspace=workspace).params
-    (found,) = context_forecasts(prepare_cell(run, workspace=workspace, need_servers=False))
+    (found,) = context_forecasts(prepare_cell(run, workspace=workspace))
     return found
 
 
@@ -79,7 +79,7 @@ def test_what_an_answer_may_have_counts_too(tmp_path: Path) -> None:
     run = resolve_run(
         {"env": "retail", "agent.server": "short"}, workspace=tmp_path, overrides=["agent.max_tokens=8000"]
     )
-    (found,) = context_forecasts(prepare_cell(run.params, workspace=tmp_path, need_servers=False))
+    (found,) = context_forecasts(prepare_cell(run.params, workspace=tmp_path))
     assert found.exceeding
 
 
@@ -100,7 +100,7 @@ def test_recorded_conversations_calibrate_the_forecast_and_it_agrees_with_what_h
     middle = sorted(longest.values())[20]
     server_file(tmp_path, "sim-4B", max_model_len=middle)
     run = resolve_run({"env": "retail", "agent.server": "sim-4B", "agent.model": "sim-4B"}, workspace=tmp_path).params
-    (found,) = context_forecasts(prepare_cell(run, workspace=tmp_path, need_servers=False))
+    (found,) = context_forecasts(prepare_cell(run, workspace=tmp_path))
     assert found.calibration.conversations == 40
     assert 3 < found.calibration.chars_per_token < 5, "a simulated token is four characters of JSON"
     assert "40 recorded conversations" in str(found)

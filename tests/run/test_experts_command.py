@@ -90,7 +90,7 @@ def test_experts_under_another_strategy_are_a_mistake(tmp_path: Path) -> None:
 def test_the_strategy_without_experts_is_refused_and_other_strategies_need_none(tmp_path: Path) -> None:
     run = resolve_run({"env": "retail", "strategy": "experts", "agent.model": "m"}, workspace=tmp_path).params
     with pytest.raises(BenchError, match="no experts"):
-        prepare_cell(run, workspace=tmp_path, need_servers=False)
+        prepare_cell(run, workspace=tmp_path)
     other = run.model_copy(update={"strategy": "fc", "experts": {"a": run.agent}})
     assert list(other.roles) == ["agent", "user"]
 

@@ -68,7 +68,7 @@ def test_an_interrupt_stops_the_run_keeps_what_is_finished_and_leaves_the_kernel
         assert reply["content"]["status"] == "ok", "run_cell returned a result, it did not raise"
         status, said = executed(client, "print(kept, result.interrupted, result.done, result.pending)")
         assert (status, said.strip()) == ("ok", "42 True 3 3")
-        folder = prepare_cell(run, workspace=tmp_path, need_servers=False).folder
+        folder = prepare_cell(run, workspace=tmp_path).folder
     assert len(read_ledger(folder)) == 3
 
     status, _ = executed(client, "import signal; assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL")

@@ -52,7 +52,7 @@ def tear(folder, kind, chance):
 def test_killed_at_twenty_moments_the_final_set_is_the_plan_each_counted_once_none_repeated(tmp_path, killable):
     chance = random.Random(20)
     with scripted_cell(slow_customer(0.04), limit=20, num_trials=4, concurrency=3) as (server, run):
-        cell = prepare_cell(run, workspace=tmp_path, need_servers=False)
+        cell = prepare_cell(run, workspace=tmp_path)
         pair_of = {conversation_seed(run.seed, *pair): pair for pair in cell.planned}
         torn = 0
         for number in range(KILLS):
@@ -93,7 +93,7 @@ def test_killed_at_twenty_moments_the_final_set_is_the_plan_each_counted_once_no
 
 def test_a_write_that_comes_out_short_ends_the_run_and_costs_one_conversation(tmp_path, killable):
     with scripted_cell(slow_customer(0), limit=6, concurrency=1) as (server, run):
-        cell = prepare_cell(run, workspace=tmp_path, need_servers=False)
+        cell = prepare_cell(run, workspace=tmp_path)
         child = killable.start(run, tmp_path, largest_file=60_000)
         told = child.end()
         assert "took" in told["error"] or "could not be written" in told["error"]
@@ -117,7 +117,7 @@ def test_a_signal_lets_running_conversations_finish_and_leaves_the_rest_owed(tmp
         assert 0 < told["done"] < 20
         assert len(server.requests) == 3 * told["done"], "nothing that was begun was thrown away"
         assert "Interrupted; run it again to go on." in told["text"]
-        (view,) = prepare_cell(run, workspace=tmp_path, need_servers=False).folder.glob("num_trials-1.json")
+        (view,) = prepare_cell(run, workspace=tmp_path).folder.glob("num_trials-1.json")
         assert len(json.loads(view.read_text())) == told["done"]
 
 
@@ -137,7 +137,7 @@ def test_a_second_signal_or_the_end_of_the_grace_ends_at_once(tmp_path, killable
             child.send(signal.SIGTERM)
         told = child.end()
         assert (told["done"], told["pending"], told["interrupted"]) == (0, 3, True)
-    assert read_ledger(prepare_cell(run, workspace=tmp_path, need_servers=False).folder) == {}
+    assert read_ledger(prepare_cell(run, workspace=tmp_path).folder) == {}
 
 
 def test_two_processes_on_one_setting_share_the_work_and_repeat_nothing(tmp_path, killable):
@@ -148,7 +148,7 @@ def test_two_processes_on_one_setting_share_the_work_and_repeat_nothing(tmp_path
         told = [child.end() for child in children]
         assert [(each["done"], each["pending"]) for each in told] == [(20, 0), (20, 0)]
         assert len(server.requests) == 3 * 20
-        ledger = Ledger(prepare_cell(run, workspace=tmp_path, need_servers=False).folder).refresh()
+        ledger = Ledger(prepare_cell(run, workspace=tmp_path).folder).refresh()
         assert (len(ledger.rows()), ledger.repeats()) == (20, 0)
         assert len({row.writer for row in ledger.rows().values()}) == 2
 

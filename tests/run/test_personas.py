@@ -58,7 +58,7 @@ def test_control_is_the_setting_without_a_persona_and_its_conversations_are_used
 
 def test_each_intensity_is_a_setting_of_its_own(tmp_path):
     cells = [
-        prepare_cell(cell_at("http://127.0.0.1:9/v1", persona=chosen), workspace=tmp_path, need_servers=False)
+        prepare_cell(cell_at("http://127.0.0.1:9/v1", persona=chosen), workspace=tmp_path)
         for chosen in ("anger:mild", "anger", "anger:moderate", "anger:strong")
     ]
     assert [cell.folder.name for cell in cells] == ["4B+anger-mild", "4B+anger", "4B+anger", "4B+anger-strong"]
