@@ -272,11 +272,9 @@ def label(chosen: ChosenResults, *, dry_run: bool, as_json: bool, **options: Any
     rows: list[dict[str, Any]] = []
     lines = []
     for group in groups_of(chosen.workspace, chosen.folders):
-        setting = group.runs[0].folder.setting
+        setting = group[0].folder.setting
         labelled = (
-            keep_labels(group, judge, workspace=chosen.workspace)
-            if judge
-            else {each.label: None for each in group.runs}
+            keep_labels(group, judge, workspace=chosen.workspace) if judge else {each.label: None for each in group}
         )
         for persona, number in labelled.items():
             where = {"env": setting.env, "strategy": setting.strategy.value, "agent": setting.agent.model}

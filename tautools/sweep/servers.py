@@ -171,26 +171,26 @@ def serving(
                 evidence=state,
                 next_step="Start it with `tautools server up NAME`, or name a server file in the sweep's role.",
             )
-    started: list[_StartedServer] = []
+    used: list[_UsedServer] = []
     try:
-        waiting: list[_StartedServer] = []
         for need in missing:
             with shield():
-                waiting += _start(need, workspace, where, started)
+                _start(need, workspace, where, used)
             report(f"server {need.name}: {f'starting {need.model}' if need.params else 'waiting for it'}")
-        for each in waiting:
+        for each in used:
             each.wait_verified(report)
         yield needs
     finally:
         with shield():
-            _stop_all(started, report)
+            _stop_all([each for each in used if each.started_here], report)
 
 
 @dataclass(slots=True)
-class _StartedServer:
+class _UsedServer:
     """A server and, when it was started here, the watchdog that stops it should this process be killed."""
 
     server: Server
+    started_here: bool
     watchdog: Process | None = None
 
     def lease(self) -> None:
@@ -221,16 +221,17 @@ class _StartedServer:
         return True
 
 
-def _start(need: ServerNeed, workspace: Path, site: SiteParams, started: list[_StartedServer]) -> list[_StartedServer]:
+def _start(need: ServerNeed, workspace: Path, site: SiteParams, used: list[_UsedServer]) -> None:
+    """Add a server to those that are used, or the replicas that are started for it."""
     if need.params is None:
-        return [_StartedServer(Server(Registry(workspace).get(need.name), workspace=workspace))]
+        used.append(_UsedServer(Server(Registry(workspace).get(need.name), workspace=workspace), started_here=False))
+        return
     # Replicas start side by side: a staggered start would hold back an interrupt for as long as it takes.
     at_once = need.params.model_copy(update={"stagger": None})
-    replicas = [_StartedServer(server) for server in launch_all([at_once], workspace=workspace, site=site)]
-    started += replicas
+    replicas = [_UsedServer(each, started_here=True) for each in launch_all([at_once], workspace=workspace, site=site)]
+    used += replicas
     for replica in replicas:
         replica.lease()
-    return replicas
 
 
 class QueueProgress:
@@ -246,7 +247,7 @@ class QueueProgress:
             self._report(f"server {self._name}: in the queue; {snapshot.detail}")
 
 
-def _stop_all(started: Sequence[_StartedServer], report: Callable[[str], None]) -> None:
+def _stop_all(started: Sequence[_UsedServer], report: Callable[[str], None]) -> None:
     """Stop every server, side by side, then raise the first error."""
     errors: list[TautoolsError] = []
     with ThreadPoolExecutor(max_workers=max(1, len(started))) as pool:

@@ -22,7 +22,7 @@ from tautools.params.personas import HEADING
 from tautools.records import Outcome, UserStrategy
 from tautools.run.ledger import read_events
 from tautools.run.personas.labels import read_labels
-from tautools.run.personas.pairing import MEASURES, effect, effects, groups_of
+from tautools.run.personas.pairing import MEASURES, groups_of
 from tautools.run.trajectory import actions_of
 from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tautools.run.folder import SettingFolder
     from tautools.run.personas.labels import LabelSummary
-    from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaGroup, PersonaRun
+    from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaRun
     from tautools.stats import Interval, PairedEffect
 
 CERTIFICATE = "persona_certificate.json"
@@ -89,8 +89,8 @@ class PersonaCertificate:
 
 def certify(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
     """Read the records of a setting with a persona and say what they prove; `RecordError` when they cannot be read."""
-    (group,) = groups_of(workspace, [folder])
-    return certify_in(group, group.variants[0])
+    ((*_, run),) = groups_of(workspace, [folder])
+    return certify_run(run)
 
 
 def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertificate:
@@ -113,13 +113,12 @@ def keep_certificate(workspace: Path, folder: SettingFolder) -> PersonaCertifica
     return certificate
 
 
-def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
-    """Return the certificate of one variant of a group; errors as `certify`."""
-    control, setting = group.control, run.folder.setting
-    plain = control.wording if control else {}
+def certify_run(run: PersonaRun) -> PersonaCertificate:
+    """Return the certificate of a run with a persona; errors as `certify`."""
+    setting = run.folder.setting
     # Distinct is what differs at a level that allows for the number of measures (Bonferroni).
-    distinct = effects(run.wording, plain, level=1 - 0.05 / len(MEASURES))
-    checks = [_text_present(run), _task_unchanged(run, control), _same_pairs(run, control), _facts_told(run, control)]
+    distinct = run.effects(lambda each: each.wording, level=1 - 0.05 / len(MEASURES))
+    checks = [_text_present(run), _task_unchanged(run), _same_pairs(run), _facts_told(run)]
     if not run.conversations:
         checks = [PersonaCheck("conversations", None, "nothing is finished yet (n = 0)")]
     results = {check.passed for check in checks}
@@ -131,12 +130,12 @@ def certify_in(group: PersonaGroup, run: PersonaRun) -> PersonaCertificate:
         intensity=setting.intensity or "",
         sha256=setting.prompts.get("persona", ""),
         setting_id=run.folder.id,
-        control_id=control.folder.id if control else "",
+        control_id=run.control.folder.id if run.control else "",
         conversations=len(run.conversations),
         simulated=setting.simulated,
         checks=tuple(checks),
         passed=False if False in results else None if None in results else True,
-        wording=effects(run.wording, plain),
+        wording=run.effects(lambda each: each.wording),
         distinct=tuple(name for name, difference in distinct.items() if difference.sign),
         labels=read_labels(run),
     )
@@ -149,15 +148,15 @@ def _text_present(run: PersonaRun) -> PersonaCheck:
     return PersonaCheck(TEXT_PRESENT, not missing, _share_text(len(texts), missing))
 
 
-def _task_unchanged(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _task_unchanged(run: PersonaRun) -> PersonaCheck:
     """Compare what stands before the persona's text with control's record of the task, else with the benchmark's."""
     name = "task unchanged"
     originals: dict[str, str] = {}
     if run.folder.setting.user_strategy is UserStrategy.LLM:
         with contextlib.suppress(BenchError):  # not installed: control's records are what there is
             originals = {task_id: task.user_system for task_id, task in run.folder.domain.tasks.items()}
-    if control is not None:
-        originals |= {task_id: plain for (task_id, _), (plain, _) in control.by_pair(_prompt_parts).items()}
+    if run.control is not None:
+        originals |= {task_id: plain for (task_id, _), (plain, _) in run.control.by_pair(_prompt_parts).items()}
     known = {pair: plain for pair, (plain, _) in run.by_pair(_prompt_parts).items() if pair[0] in originals}
     if not known:
         return PersonaCheck(name, None, "control has no conversation of these tasks yet")
@@ -166,11 +165,11 @@ def _task_unchanged(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck
     return PersonaCheck(name, not other, _share_text(len(known), other) + unknown)
 
 
-def _same_pairs(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _same_pairs(run: PersonaRun) -> PersonaCheck:
     name = "tasks, trials and seeds are control's"
-    if control is None:
+    if run.control is None:
         return PersonaCheck(name, None, "control was not run yet")
-    theirs, own = (one.by_pair(lambda each: each.conversation.seed) for one in (control, run))
+    theirs, own = (one.by_pair(lambda each: each.conversation.seed) for one in (run.control, run))
     if other := [pair for pair, seed in own.items() if seed != theirs.get(pair, seed)]:
         return PersonaCheck(name, False, f"another seed in {_pair_names(other)}")
     if alone := [pair for pair in own if pair not in theirs]:
@@ -178,14 +177,14 @@ def _same_pairs(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
     return PersonaCheck(name, True, f"{len(own)} pairs")
 
 
-def _facts_told(run: PersonaRun, control: PersonaRun | None) -> PersonaCheck:
+def _facts_told(run: PersonaRun) -> PersonaCheck:
     name = "facts told as by control"
     try:
-        difference = effect(run.coverage, control.coverage) if control else None
+        difference = run.effects(lambda each: {name: each.coverage}).get(name)
     except BenchError as error:
         return PersonaCheck(name, None, error.problem)
     if difference is None:
-        paired = control is not None and run.conversations.keys() & control.conversations.keys()
+        paired = run.control is not None and run.conversations.keys() & run.control.conversations.keys()
         needless = "these tasks' references need nothing that the scenario holds"
         return PersonaCheck(name, True if paired else None, needless if paired else "no pair with control yet")
     mean, low, high = difference.mean, difference.low, difference.high
@@ -212,6 +211,7 @@ def _pair_names(pairs: Sequence[Pair]) -> str:
     return f"{shown}{f' and {len(pairs) - 3} more' if len(pairs) > 3 else ''}"
 
 
+_PASSED = "passed"
 _APOLOGY = re.compile(r"\b(?:sorry|apolog\w*|regret)\b", re.IGNORECASE)
 _CLARIFYING = re.compile(r"[^.!?\n]*\b(?:clarify|confirm|repeat|specify|do you mean|which)\b[^.!?\n]*\?", re.IGNORECASE)
 
@@ -253,35 +253,35 @@ class PersonaComparison:
     personas: tuple[ComparedPersona, ...]
 
 
-def compare(group: PersonaGroup) -> PersonaComparison:
+def compare(group: Sequence[PersonaRun]) -> PersonaComparison:
     """Compare the personas of a group with its control.
 
     Parameters
     ----------
-    group : PersonaGroup
-        Settings that differ in the persona alone.
+    group : sequence of PersonaRun
+        Settings that differ in the persona alone, as `groups_of` gives them.
 
     Raises
     ------
     RecordError
         When a conversation cannot be read any more.
     """
-    setting = group.runs[0].folder.setting
+    setting = group[0].folder.setting
     return PersonaComparison(
         env=setting.env,
         strategy=setting.strategy.value,
         agent=setting.agent.model,
         user=setting.user.model,
         user_strategy=setting.user_strategy.value,
-        simulated=any(each.folder.setting.simulated for each in group.runs),
-        has_control=group.control is not None,
-        personas=tuple(_compared(each, group) for each in group.runs),
+        simulated=any(each.folder.setting.simulated for each in group),
+        has_control=setting.persona is None,
+        personas=tuple(map(_compared, group)),
     )
 
 
-def _compared(run: PersonaRun, group: PersonaGroup) -> ComparedPersona:
-    control = None if run is group.control else group.control
-    rewards, figures = _rewards(run), _agent_figures(run)
+def _compared(run: PersonaRun) -> ComparedPersona:
+    figures, effects = _agent_figures(run), run.effects(_agent_figures)
+    rewards, difference = figures.pop(_PASSED), effects.pop(_PASSED, None)
     by_task: dict[str, list[float]] = defaultdict(list)
     for (task_id, _), reward in rewards.items():
         by_task[task_id].append(reward)
@@ -296,18 +296,14 @@ def _compared(run: PersonaRun, group: PersonaGroup) -> ComparedPersona:
         pass_hat=tuple(mean_over_tasks(counts, k) for k in range(1, largest_k(counts) + 1)),
         interval=interval(task_values(counts, 1)) if counts else None,
         means={name: fmean(each.values()) for name, each in figures.items() if each},
-        difference=effect(rewards, _rewards(control)) if control else None,
-        effects=effects(figures, _agent_figures(control)) if control else {},
-        certificate=None if run is group.control else certify_in(group, run),
+        difference=difference,
+        effects=effects,
+        certificate=None if run.folder.setting.persona is None else certify_run(run),
     )
 
 
-def _rewards(run: PersonaRun) -> dict[Pair, float]:
-    outcomes = run.by_pair(lambda each: each.row.outcome)
-    return {pair: float(outcome is Outcome.PASSED) for pair, outcome in outcomes.items() if outcome.scored}
-
-
 def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
+    """Return what is compared apart from wording, whether a scored conversation passed among it."""
     setting = run.folder.setting
 
     def figures(each: PersonaConversation) -> dict[str, float]:
@@ -323,6 +319,8 @@ def _agent_figures(run: PersonaRun) -> dict[str, dict[Pair, float]]:
         }
 
     table = run.by_measure(figures)
+    outcomes = run.by_pair(lambda each: each.row.outcome)
+    table[_PASSED] = {pair: float(outcome is Outcome.PASSED) for pair, outcome in outcomes.items() if outcome.scored}
     with contextlib.suppress(BenchError):  # the benchmark is not installed: the rest is in the records
         table["facts told"] = dict(run.coverage)
     return table

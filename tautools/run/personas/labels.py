@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tautools.llm.types import Endpoint
     from tautools.params.models import RoleParams
     from tautools.records import ModelConfig
-    from tautools.run.personas.pairing import PersonaConversation, PersonaGroup, PersonaRun
+    from tautools.run.personas.pairing import PersonaConversation, PersonaRun
 
 LABELS = "persona_labels.json"
 """File of a setting's labels, beside `setting.json`."""
@@ -90,12 +90,12 @@ class LabelSummary:
     simulated: bool
 
 
-def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> dict[str, int]:
+def keep_labels(group: Sequence[PersonaRun], judge: RoleParams, *, workspace: Path) -> dict[str, int]:
     """Ask a judge about every conversation of a group and write its answers beside each setting's results.
 
     Parameters
     ----------
-    group : PersonaGroup
+    group : sequence of PersonaRun
         Settings that differ in the persona alone; the judge chooses among their personas.
     judge : RoleParams
         The judge's model.
@@ -114,8 +114,8 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
     TautoolsError
         When the judge is not there or does not answer; nothing is written then.
     """
-    choices = sorted({each.persona for each in group.runs})
-    if len(choices) < 2 or not any(each.conversations for each in group.runs):
+    choices = sorted({each.persona for each in group})
+    if len(choices) < 2 or not any(each.conversations for each in group):
         raise ParamsError(
             "A judge needs at least two personas with finished conversations to choose from.",
             evidence=f"There are: {', '.join(choices) or 'none'}.",
@@ -125,7 +125,7 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
     config = model_config_of(judge, judges[0].model)
     with ThreadPoolExecutor(1) as pool:  # the caller may have an event loop that runs, as a notebook does
         labels = pool.submit(lambda: asyncio.run(_ask_all(group, choices, config, judges))).result()
-    for run, own in zip(group.runs, labels, strict=True):
+    for run, own in zip(group, labels, strict=True):
         stored = StoredLabels(
             judge=config.model,
             simulated=any(each.simulated for each in judges),
@@ -134,7 +134,7 @@ def keep_labels(group: PersonaGroup, judge: RoleParams, *, workspace: Path) -> d
             labels=own,
         )
         write_atomic(run.folder.path / LABELS, stored.model_dump_json(indent=1) + "\n")
-    return {run.label: len(own) for run, own in zip(group.runs, labels, strict=True)}
+    return {run.label: len(own) for run, own in zip(group, labels, strict=True)}
 
 
 def read_labels(run: PersonaRun) -> LabelSummary | None:
@@ -169,12 +169,12 @@ def read_labels(run: PersonaRun) -> LabelSummary | None:
 
 
 async def _ask_all(
-    group: PersonaGroup, choices: Sequence[str], config: ModelConfig, judges: Sequence[Endpoint]
+    group: Sequence[PersonaRun], choices: Sequence[str], config: ModelConfig, judges: Sequence[Endpoint]
 ) -> list[list[PersonaLabel]]:
     """Return the labels of each run's conversations."""
     free = asyncio.Semaphore(_CONCURRENCY)
     labels = []
-    for run in group.runs:
+    for run in group:
         with contextlib.closing(ResultsWriter(run.folder.path)) as writer:
             async with ModelClient(lambda _part: judges, {"judge": config}, on_call=writer.call) as client:
                 asked = (_label(each, run, choices, client, free) for each in run.conversations.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -140,6 +141,8 @@ class PersonaRun:
     """One setting with its conversations."""
 
     folder: SettingFolder
+    control: PersonaRun | None = None
+    """The same without a persona, where it was run."""
 
     @property
     def label(self) -> str:
@@ -164,11 +167,26 @@ class PersonaRun:
 
     def by_measure(self, figures: Callable[[PersonaConversation], Mapping[str, float]]) -> dict[str, dict[Pair, float]]:
         """Return figures of every conversation by their names, each by task and trial."""
-        table: dict[str, dict[Pair, float]] = {}
+        table: dict[str, dict[Pair, float]] = defaultdict(dict)
         for pair, values in self.by_pair(figures).items():
             for name, value in values.items():
-                table.setdefault(name, {})[pair] = value
+                table[name][pair] = value
         return table
+
+    def effects(
+        self, figures: Callable[[PersonaRun], Mapping[str, Mapping[Pair, float]]], *, level: float = 0.95
+    ) -> dict[str, PairedEffect]:
+        """Return how each figure differs from control's, paired by task and trial, where there is a pair."""
+        if self.control is None:
+            return {}
+        found, mine, theirs = {}, figures(self), figures(self.control)
+        for name in (name for name in mine if name in theirs):
+            by_task: dict[str, list[float]] = defaultdict(list)
+            for pair in sorted(mine[name].keys() & theirs[name].keys()):
+                by_task[pair[0]].append(mine[name][pair] - theirs[name][pair])
+            if by_task:
+                found[name] = paired_effect([fmean(each) for each in by_task.values()], level=level)
+        return found
 
     @cached_property
     def wording(self) -> dict[str, dict[Pair, float]]:
@@ -184,54 +202,23 @@ class PersonaRun:
         return {pair: share for pair, share in shares if share is not None}
 
 
-@dataclass(frozen=True)
-class PersonaGroup:
-    """Settings that differ in the persona alone."""
-
-    control: PersonaRun | None
-    variants: tuple[PersonaRun, ...]
-
-    @property
-    def runs(self) -> tuple[PersonaRun, ...]:
-        """All of them, control first."""
-        return (self.control, *self.variants) if self.control else self.variants
-
-
-def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[PersonaGroup]:
-    """Return a group for each control of the given settings with a persona; its variants are those given.
+def groups_of(workspace: Path, folders: Sequence[SettingFolder]) -> list[list[PersonaRun]]:
+    """Return the settings that differ in the persona alone, a list for each group, control first where it was run.
 
     Parameters
     ----------
     workspace : Path
         Where the controls' results are looked for.
     folders : sequence of SettingFolder
-        Those without a persona are left out.
+        The settings with a persona; those without are left out.
     """
-    plain = {each.id: each for each in results_of(workspace) if each.setting.persona is None}
-    variants: dict[str, list[PersonaRun]] = {}
+    controls = {each.id: PersonaRun(each) for each in results_of(workspace) if each.setting.persona is None}
+    groups: dict[str, list[PersonaRun]] = {}
     for folder in folders:
         setting = folder.setting
         if setting.persona is not None:
             prompts = {name: digest for name, digest in setting.prompts.items() if name != "persona"}
-            control = setting.model_copy(update={"persona": None, "intensity": None, "prompts": prompts})
-            variants.setdefault(control.id, []).append(PersonaRun(folder))
-    return [
-        PersonaGroup(PersonaRun(plain[key]) if key in plain else None, tuple(sorted(each, key=lambda one: one.label)))
-        for key, each in variants.items()
-    ]
-
-
-def effect(values: Mapping[Pair, float], control: Mapping[Pair, float], *, level: float = 0.95) -> PairedEffect | None:
-    """Return how values differ from control's, paired by task and trial; None without a pair."""
-    by_task: dict[str, list[float]] = {}
-    for pair in sorted(values.keys() & control.keys()):
-        by_task.setdefault(pair[0], []).append(values[pair] - control[pair])
-    return paired_effect([fmean(each) for each in by_task.values()], level=level) if by_task else None
-
-
-def effects(
-    figures: Mapping[str, Mapping[Pair, float]], control: Mapping[str, Mapping[Pair, float]], *, level: float = 0.95
-) -> dict[str, PairedEffect]:
-    """Return the effect on each figure that control has too, where there is a pair."""
-    every = {name: effect(figures[name], control[name], level=level) for name in figures if name in control}
-    return {name: each for name, each in every.items() if each is not None}
+            plain = setting.model_copy(update={"persona": None, "intensity": None, "prompts": prompts})
+            control = controls.get(plain.id)
+            groups.setdefault(plain.id, [control] if control else []).append(PersonaRun(folder, control))
+    return [sorted(each, key=lambda run: (run.folder.setting.persona or "", run.label)) for each in groups.values()]
