@@ -173,9 +173,9 @@ def read_calls(folder: Path) -> Iterator[CallRecord]:
     yield from _records(folder / "calls", CallRecord)
 
 
-def read_events(folder: Path) -> Iterator[Event]:
-    """Yield the events recorded under `folder`, writer by writer, in the order they happened."""
-    yield from _records(folder / "events", Event)
+def read_events(folder: Path, *kinds: str) -> Iterator[Event]:
+    """Yield the events recorded under `folder`, of all kinds or of these, writer by writer, in their order."""
+    yield from (each for each in _records(folder / "events", Event) if not kinds or each.kind in kinds)
 
 
 def _records(folder: Path, kind: type[Model]) -> Iterator[Model]:

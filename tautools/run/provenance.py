@@ -112,14 +112,15 @@ def observe(endpoints: Endpoints, domain: Domain) -> dict[str, Any]:
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
         "benchmark": domain.ref.location,
         "packages": {name: _installed(name) for name in _PACKAGES},
-        "endpoints": {
-            role: [{"base_url": e.base_url, "model": e.model, "server": e.name} for e in each]
-            for role, each in endpoints.items()
-        },
+        "endpoints": {role: list(map(_place, each)) for role, each in endpoints.items()},
         "server_version": {role: ask_version(endpoint) for role, endpoint in by_role if endpoint.base_url},
         "served_length": {role: endpoint.max_model_len for role, endpoint in by_role},
         "simulated": sorted({role for role, endpoint in by_role if endpoint.simulated}),
     }
+
+
+def _place(endpoint: Endpoint) -> dict[str, str]:
+    return {"base_url": endpoint.base_url, "model": endpoint.model, "server": endpoint.name}
 
 
 def mixed(first: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -155,20 +156,14 @@ def store_certificates(endpoints: Endpoints, folder: Path, writer: str, *, works
     that is not registered has none: `null`.
     """
     registry = Registry(workspace)
-    entries = {
-        role: [_certificate_entry(endpoint, registry) for endpoint in each] for role, each in endpoints.items() if each
-    }
+
+    def entry(endpoint: Endpoint) -> dict[str, Any]:
+        record = registry.find(endpoint.name) if endpoint.name else None
+        certificate = record.certificate if record is not None else None
+        stored = certificate.model_dump(mode="json") if certificate is not None else None
+        return _place(endpoint) | {"certificate": stored}
+
+    entries = {role: list(map(entry, each)) for role, each in endpoints.items() if each}
     if entries:
         path = ensure_folder(folder / "certificates") / f"{writer}.json"
         write_atomic(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
-
-
-def _certificate_entry(endpoint: Endpoint, registry: Registry) -> dict[str, Any]:
-    record = registry.find(endpoint.name) if endpoint.name else None
-    certificate = record.certificate if record is not None else None
-    return {
-        "server": endpoint.name,
-        "base_url": endpoint.base_url,
-        "model": endpoint.model,
-        "certificate": certificate.model_dump(mode="json") if certificate is not None else None,
-    }

@@ -98,31 +98,26 @@ class JobTime:
     def __init__(self, environ: Mapping[str, str] | None = None, slurm: Slurm | None = None) -> None:
         self._job_id = (os.environ if environ is None else environ).get("SLURM_JOB_ID", "")
         self._slurm = slurm
-        self._ends_at: float | None = None
+        self._ends_at = math.inf  # without a limit, or unknown
         self._asked_at = -math.inf
 
-    def left_s(self) -> float | None:
-        """Return the seconds until the limit, less a little; None outside of a job, without a limit, or unknown."""
+    def allows(self, seconds: float) -> bool:
+        """Whether something that takes so long can still be begun; outside of a job it always can."""
         if self._job_id and self._asked_at == -math.inf:
             self._ask()
-        return None if self._ends_at is None else self._ends_at - time.monotonic() - _RESERVE_S
-
-    def allows(self, seconds: float) -> bool:
-        """Whether something that takes so long can still be begun."""
-        left = self.left_s()
-        if left is not None and left < seconds and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
+        if self._left_s() < seconds and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
             self._ask()
-            left = self.left_s()
-        return left is None or left >= seconds
+        return self._left_s() >= seconds
+
+    def _left_s(self) -> float:
+        return self._ends_at - time.monotonic() - _RESERVE_S
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
-        try:
+        with contextlib.suppress(SlurmError):
             # An answer is not worth waiting for while conversations run.
             left = (self._slurm or Slurm(timeout_s=5.0)).time_left(self._job_id)
-        except SlurmError:
-            return
-        self._ends_at = None if left is None else time.monotonic() + left
+            self._ends_at = math.inf if left is None else time.monotonic() + left
 
 
 log = logging.getLogger("tautools.run")

@@ -223,11 +223,9 @@ class Worker:
         self._cell = cell
         self._writer = writer
         self._sink = sink
-        events = (each for each in read_events(cell.folder) if each.kind == "user_error")
         # By any writer, before this run and in it.
-        self._user_errors = Counter(
-            (each.task_id, each.trial or 0) for each in events if each.setting_id == cell.setting.id
-        )
+        events = [each for each in read_events(cell.folder, "user_error") if each.setting_id == cell.setting.id]
+        self._user_errors = Counter((each.task_id, each.trial or 0) for each in events)
         self._awaiting_judge = read_awaiting_judge(cell.folder, cell.setting.id) if cell.setting.judge else {}
         self._claims = Claims(cell.folder, writer.name)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tautools-disk")

@@ -157,7 +157,7 @@ def status_of(cells: Sequence[PlannedCell], folder: Path) -> SweepStatus:
 def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
     run, state, faults = cell.run, _cell_state(cell, attempt), 0
     if cell.pending:
-        events = (event for event in read_events(cell.prepared.folder) if event.kind == "fault")
+        events = read_events(cell.prepared.folder, "fault")
         faults = len({(event.setting_id, event.task_id, event.trial) for event in events} & cell.missing)
     return CellStatus(
         index=cell.index,

@@ -286,13 +286,13 @@ def _compared(run: PersonaRun) -> ComparedPersona:
     for (task_id, _), reward in rewards.items():
         by_task[task_id].append(reward)
     counts = [TaskCounts(len(each), int(sum(each))) for each in by_task.values()]
-    events = (each for each in read_events(run.folder.path) if each.kind == "user_error")
+    user_errors = read_events(run.folder.path, "user_error")
     return ComparedPersona(
         label=run.label,
         folder=str(run.folder.path),
         conversations=len(run.conversations),
         scored=len(rewards),
-        user_errors=sum(each.setting_id == run.folder.id for each in events),
+        user_errors=sum(each.setting_id == run.folder.id for each in user_errors),
         pass_hat=tuple(mean_over_tasks(counts, k) for k in range(1, largest_k(counts) + 1)),
         interval=interval(task_values(counts, 1)) if counts else None,
         means={name: fmean(each.values()) for name, each in figures.items() if each},
