@@ -83,9 +83,9 @@ class SimulatedMetrics:
         for former, later in pairwise(sent_at_s):
             self._inter_token.observe(later - former)
 
-    def text(self, mark: str) -> str:
-        """Return everything as Prometheus reads it; the first line carries the mark."""
-        return "\n".join([f"# {mark}", *self._lines()]) + "\n"
+    def text(self, version: str) -> str:
+        """Return everything as Prometheus reads it; the first line carries the version, which is marked."""
+        return "\n".join([f"# {version}: no model stands behind these figures.", *self._lines()]) + "\n"
 
     def _lines(self) -> Iterator[str]:
         model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

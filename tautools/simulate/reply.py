@@ -233,62 +233,61 @@ def _deltas(reply: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedReply:
-    """One reply, ready to be sent."""
+@dataclass(slots=True)
+class ChatAnswer:
+    """The answer to one request, token by token."""
 
     model: str
     fingerprint: str
+    """Marks it as simulated."""
     deltas: Sequence[Mapping[str, Any]]
+    """One for each token."""
+    due: Sequence[float]
+    """When each token is to be sent, from the request's arrival [s]; of an empty answer when it ends."""
     finish_reason: str
     prompt_tokens: int
     cached_tokens: int
+    include_usage: bool
+    sent: list[float] = field(default_factory=list)
+    """When each token was sent, from the arrival [s]."""
     id: str = field(default_factory=lambda: f"chatcmpl-simulated-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens of the request and the reply."""
-        made = len(self.deltas)
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": made,
-            "total_tokens": self.prompt_tokens + made,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
-
     def completion(self) -> dict[str, Any]:
-        """Return the reply as one object."""
-        message: dict[str, Any] = {"role": "assistant", "content": _joined_text(self.deltas, "content") or None}
-        message["reasoning"] = _joined_text(self.deltas, "reasoning") or None
+        """Return the answer as one object."""
+        texts = {
+            name: "".join(str(delta.get(name) or "") for delta in self.deltas) for name in ("content", "reasoning")
+        }
+        message: dict[str, Any] = {"role": "assistant"} | {name: text or None for name, text in texts.items()}
         calls = [delta["tool_calls"][0] for delta in self.deltas if "tool_calls" in delta]
         if calls:
             arguments = "".join(call["function"]["arguments"] for call in calls)
             function = {"name": calls[0]["function"]["name"], "arguments": arguments}
             message["tool_calls"] = [{"id": calls[0]["id"], "type": "function", "function": function}]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
-        return self._envelope("chat.completion", [choice], usage=self.usage)
+        return self._envelope("chat.completion", [choice]) | self._usage()
 
-    def first_chunk(self) -> bytes:
-        """Return the event that opens the stream; it comes with the first token."""
-        return self._chunk({"role": "assistant", "content": ""}, None)
-
-    def token_chunk(self, index: int) -> bytes:
-        """Return the event of one token."""
-        return self._chunk(self.deltas[index], None)
-
-    def last_chunks(self, *, usage: bool) -> bytes:
-        """Return the events that close the stream."""
-        end = self._chunk({}, self.finish_reason)
-        if usage:
-            end += sse_event(self._envelope("chat.completion.chunk", [], usage=self.usage))
-        return end + DONE
-
-    def _chunk(self, delta: Mapping[str, Any], finish_reason: str | None) -> bytes:
+    def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+        """Return one event of the answer's stream."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return sse_event(self._envelope("chat.completion.chunk", [choice]))
 
-    def _envelope(self, kind: str, choices: list[dict[str, Any]], **further: Any) -> dict[str, Any]:
+    def last_chunks(self) -> bytes:
+        """Return the events that close the stream."""
+        usage = sse_event(self._envelope("chat.completion.chunk", []) | self._usage()) if self.include_usage else b""
+        return self.chunk({}, self.finish_reason) + usage + DONE
+
+    def _usage(self) -> dict[str, Any]:
+        made = len(self.deltas)
+        usage = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": made,
+            "total_tokens": self.prompt_tokens + made,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+        return {"usage": usage}
+
+    def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
@@ -296,9 +295,4 @@ class EncodedReply:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
             "choices": choices,
-            **further,
         }
-
-
-def _joined_text(deltas: Sequence[Mapping[str, Any]], part: str) -> str:
-    return "".join(str(delta.get(part) or "") for delta in deltas)

@@ -6,47 +6,43 @@ Loading an env takes seconds, most of them for importing the benchmark's package
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from aiohttp import web
 
 from tautools.errors import TautoolsError
 from tautools.records import BenchRef, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tautools.bench.types import Domain, Task
 
 _log = logging.getLogger(__name__)
 
-USUAL_ENVS = (BenchRef("tau2", "retail"), BenchRef("tau2", "airline"), BenchRef("tau2", "telecom"))
+_USUAL_ENVS = (BenchRef("tau2", "retail"), BenchRef("tau2", "airline"), BenchRef("tau2", "telecom"))
 """What most runs use."""
+_SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while tasks are loaded [s]; with Python's own 5 ms, requests crawl."""
 
 
 class ApiError(Exception):
-    """A refusal, with the status and the body that vLLM would send.
-
-    Parameters
-    ----------
-    status : int
-        HTTP status.
-    message : str
-        What is refused, and why.
-    kind : str
-        The error's `type` in the body.
-    param : str, optional
-        The field of the request that is refused.
-    """
+    """A refusal, with the status and the body that vLLM would send; `param` is the field that is refused."""
 
     def __init__(self, status: int, message: str, *, kind: str = "BadRequestError", param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+    def response(self) -> web.Response:
+        """Return it as the answer to a request."""
+        return web.json_response(self.body, status=self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +203,18 @@ class TaskLibrary:
             raise ApiError(400, message, param="tautools_task")
         return domain, task
 
-    async def warm(self, refs: Sequence[BenchRef] = USUAL_ENVS) -> None:
-        """Load envs before a request needs them; what cannot be loaded is named in the log."""
-        for ref in refs:
-            try:
-                await self._domain(ref)
-            except TautoolsError as error:
-                _log.warning("%s cannot be loaded: %s", ref.env, error)
+    async def warm(self) -> None:
+        """Load the usual envs before a request needs them; what cannot be loaded is named in the log."""
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            for ref in _USUAL_ENVS:
+                try:
+                    await self._domain(ref)
+                except TautoolsError as error:
+                    _log.warning("%s cannot be loaded: %s", ref.env, error)
+        finally:
+            sys.setswitchinterval(usual)
 
     async def _domain(self, ref: BenchRef) -> Domain:
         if ref not in self._loads:
@@ -227,25 +228,17 @@ class TaskLibrary:
 
     async def _load(self, ref: BenchRef) -> Domain:
         """Load an env, one at a time, in a thread that does not delay the end of the server."""
+        loaded: Future[Domain] = Future()
+
+        def work() -> None:
+            from tautools.bench import open_domain
+
+            try:
+                loaded.set_result(open_domain(ref))
+            except Exception as error:  # noqa: BLE001 - raised again in the coroutine that waits
+                loaded.set_exception(error)
+
         async with self._one_at_a_time:
-            loop = asyncio.get_running_loop()
-            loaded: asyncio.Future[Domain] = loop.create_future()
-
-            def settle(how: Callable[[Any], None], result: Domain | Exception) -> None:
-                if not loaded.done():
-                    how(result)
-
-            def call(how: Callable[[Any], None], result: Domain | Exception) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                    loop.call_soon_threadsafe(settle, how, result)
-
-            def work() -> None:
-                from tautools.bench import open_domain
-
-                try:
-                    call(loaded.set_result, open_domain(ref))
-                except Exception as error:  # noqa: BLE001 - raised again in the coroutine that waits
-                    call(loaded.set_exception, error)
-
+            loaded.set_running_or_notify_cancel()  # from here on nobody who waits can cancel it
             threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
-            return await loaded
+            return await asyncio.wrap_future(loaded)

@@ -6,9 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import signal
-import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -17,10 +15,10 @@ import tautools
 from tautools.errors import ServerError
 from tautools.params.models import SimulateParams
 from tautools.simulate.metrics import SimulatedMetrics
-from tautools.simulate.reply import DONE, EncodedReply, deltas_of, sse_event
+from tautools.simulate.reply import DONE, ChatAnswer, deltas_of, sse_event
 from tautools.simulate.requests import ApiError, read_request
 from tautools.simulate.responder import Responder
-from tautools.simulate.tokens import PendingWaits, PrefixCache, ServerEndingError, due_times, prompt_parts
+from tautools.simulate.tokens import PendingWaits, PrefixCache, due_times, prompt_parts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,147 +30,12 @@ if TYPE_CHECKING:
 MARK = "SIMULATED"
 _LARGEST_BODY = 256 * 1024 * 1024
 _HEADER = "X-Tautools-Simulated"
-_SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while tasks are loaded [s]; with Python's own 5 ms, probes crawl."""
 _KV_CAPACITY_PROMPTS = 8
 """Full-length prompts that fit into the imagined KV cache."""
-_ENGINE_ENDED = "EngineCore encountered an issue. See stack trace (above) for the root cause."
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One request that is being answered."""
-
-    http: web.Request
-    request: ChatRequest
-    answer: EncodedReply
-    arrived: float
-    due: Sequence[float]
-    """When each token is to be sent, from the arrival [s]."""
-    sent: list[float] = field(default_factory=list)
-    """When each token was sent, from the arrival [s]."""
-    response: web.StreamResponse | None = None
-    """The stream, once its head was sent."""
-
-
-class ChatEndpoint:
-    """Answers `/v1/chat/completions` under the served names, the first of which is the model's.
-
-    `fingerprint` marks every answer as simulated.
-    """
-
-    def __init__(self, params: SimulateParams, names: Sequence[str], fingerprint: str) -> None:
-        self.params = params
-        self.names = tuple(names)
-        self.fingerprint = fingerprint
-        capacity = _KV_CAPACITY_PROMPTS * params.max_model_len
-        self.metrics = SimulatedMetrics(self.names[0], capacity)
-        self.waiting = PendingWaits()
-        self._cache = PrefixCache(capacity)
-        self.responder = Responder(params.skill, params.seed)
-
-    async def handle(self, http: web.Request) -> web.StreamResponse:
-        """Answer one request."""
-        arrived = asyncio.get_running_loop().time()
-        try:
-            request = read_request(await http.read())
-            self._check_model(request)
-            exchange = await self._prepare(http, request, arrived)
-        except ApiError as error:
-            return web.json_response(error.body, status=error.status)
-        reason = "abort"
-        try:
-            if request.stream:
-                response = await self._stream(exchange)
-            else:
-                await self.waiting.until(arrived + exchange.due[-1])
-                exchange.sent += exchange.due[: len(exchange.answer.deltas)]
-                response = web.json_response(exchange.answer.completion())
-            reason = "length" if exchange.answer.finish_reason == "length" else "stop"
-        except ServerEndingError:
-            response = await self._broken_off(exchange)
-            reason = "error"
-        finally:
-            self.metrics.ended(exchange.answer.prompt_tokens, exchange.sent, reason)
-        return response
-
-    def _check_model(self, request: ChatRequest) -> None:
-        if request.model not in self.names:
-            raise ApiError(
-                404,
-                f"The model `{request.model}` does not exist. Valid aliases: {', '.join(self.names)}",
-                kind="NotFoundError",
-                param="model",
-            )
-
-    async def _prepare(self, http: web.Request, request: ChatRequest, arrived: float) -> _Exchange:
-        parts = prompt_parts(request.messages, request.tools)
-        prompt_tokens, cached_tokens = self._cache.admit(parts)
-        room = self._room(request, prompt_tokens)
-        reply = await self.responder.answer(request)
-        mark = hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
-        deltas, cut = deltas_of(reply, room, mark)
-        # vLLM says "stop" after a tool that was named in the request, "tool_calls" after one that the model chose.
-        reason = "length" if cut else "tool_calls" if reply.tool and not request.forced_tool else "stop"
-        answer = EncodedReply(self.names[0], self.fingerprint, deltas, reason, prompt_tokens, cached_tokens)
-        self.metrics.admitted(prompt_tokens, cached_tokens)
-        due = due_times(
-            self.params,
-            tokens=len(deltas),
-            uncached_tokens=prompt_tokens - cached_tokens,
-            seed=f"{self.params.seed}/{mark}",
-        )
-        return _Exchange(http, request, answer, arrived, due)
-
-    def _room(self, request: ChatRequest, prompt_tokens: int) -> int:
-        """Return the most tokens that the answer may have; refuse what does not fit, in vLLM's words."""
-        longest, output = self.params.max_model_len, request.max_tokens or 1
-        if output > longest:
-            raise ApiError(400, f"max_tokens={output} cannot be greater than max_model_len={longest}. Please request "
-                           "fewer output tokens.", param="max_tokens")  # fmt: skip
-        if prompt_tokens + output > longest:
-            raise ApiError(
-                400,
-                f"This model's maximum context length is {longest} tokens. However, you requested {output} output "
-                f"tokens and your prompt contains at least {prompt_tokens} input tokens, for a total of at least "
-                f"{prompt_tokens + output} tokens. Please reduce the length of the input prompt or the number of "
-                "requested output tokens.",
-                param="input_tokens",
-            )
-        return request.max_tokens or longest - prompt_tokens
-
-    async def _stream(self, exchange: _Exchange) -> web.StreamResponse:
-        clock = asyncio.get_running_loop().time
-        answer, arrived = exchange.answer, exchange.arrived
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        exchange.response = response
-        await response.prepare(exchange.http)
-        ready = answer.first_chunk()
-        at = 0
-        while at < len(answer.deltas):
-            await self.waiting.until(arrived + exchange.due[at])
-            passed = clock() - arrived
-            # Tokens that are due by now go out in one write, so a busy machine does not stretch the answer.
-            while at < len(answer.deltas) and exchange.due[at] <= passed:
-                ready += answer.token_chunk(at)
-                exchange.sent.append(passed)
-                at += 1
-            if at < len(answer.deltas):
-                await response.write(ready)
-                ready = b""
-        await response.write(ready + answer.last_chunks(usage=exchange.request.include_usage))
-        await response.write_eof()
-        return response
-
-    async def _broken_off(self, exchange: _Exchange) -> web.StreamResponse:
-        """End an answer as vLLM does when it is stopped: an error event in mid-stream, or a 500."""
-        error = {"error": {"message": _ENGINE_ENDED, "type": "InternalServerError", "param": None, "code": 500}}
-        response = exchange.response
-        if response is None:
-            return web.json_response(error, status=500)
-        await response.write(sse_event(error) + DONE)
-        await response.write_eof()
-        return response
+_ENGINE_ENDED = ApiError(
+    500, "EngineCore encountered an issue. See stack trace (above) for the root cause.", kind="InternalServerError"
+)
+"""What vLLM says to requests that are being answered when it is stopped."""
 
 
 class SimulatedServer:
@@ -218,7 +81,11 @@ class SimulatedServer:
         self.host = host
         self.port = port
         self.version = f"{MARK}-{tautools.__version__}"
-        self.chat = ChatEndpoint(self.params, self.names, self.version)
+        capacity = _KV_CAPACITY_PROMPTS * self.params.max_model_len
+        self.metrics = SimulatedMetrics(model, capacity)
+        self.responder = Responder(self.params.skill, self.params.seed)
+        self._cache = PrefixCache(capacity)
+        self._waiting = PendingWaits()
         self._key = key
         self._runner: web.AppRunner | None = None
 
@@ -254,7 +121,7 @@ class SimulatedServer:
     async def stop(self) -> None:
         """Break off the running answers, as vLLM does, and release the port."""
         if self._runner is not None:
-            self.chat.waiting.end()
+            self._waiting.end()
             await self._runner.cleanup()
             self._runner = None
 
@@ -269,12 +136,9 @@ class SimulatedServer:
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._guard])
         application.on_response_prepare.append(self._mark)
-        application.router.add_get("/health", self._alive)
-        application.router.add_get("/ping", self._alive)
-        application.router.add_get("/version", self._version)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/chat/completions", self.chat.handle)
+        told = ("/health", "/ping", "/version", "/metrics", "/v1/models")
+        application.add_routes([web.get(path, self._tell) for path in told])
+        application.add_routes([web.post("/v1/chat/completions", self._chat)])
         return application
 
     @web.middleware
@@ -294,18 +158,15 @@ class SimulatedServer:
     async def _mark(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers[_HEADER] = self.version
 
-    async def _alive(self, _request: web.Request) -> web.Response:
+    async def _tell(self, request: web.Request) -> web.Response:
+        match request.path:
+            case "/version":
+                return web.json_response({"version": self.version})
+            case "/metrics":
+                return web.Response(text=self.metrics.text(self.version), content_type="text/plain")
+            case "/v1/models":
+                return web.json_response({"object": "list", "data": [self._card(name) for name in self.names]})
         return web.Response()
-
-    async def _version(self, _request: web.Request) -> web.Response:
-        return web.json_response({"version": self.version})
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        text = self.chat.metrics.text(f"{self.version}: no model stands behind these figures.")
-        return web.Response(text=text, content_type="text/plain")
-
-    async def _models(self, _request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [self._card(name) for name in self.names]})
 
     def _card(self, name: str) -> dict[str, Any]:
         return {
@@ -318,6 +179,89 @@ class SimulatedServer:
             "max_model_len": self.params.max_model_len,
             "permission": [],
         }
+
+    async def _chat(self, http: web.Request) -> web.StreamResponse:
+        arrived = asyncio.get_running_loop().time()
+        try:
+            request = read_request(await http.read())
+            answer = await self._answer(request)
+        except ApiError as error:
+            return error.response()
+        self.metrics.admitted(answer.prompt_tokens, answer.cached_tokens)
+        reason = "abort"
+        try:
+            deliver = self._stream if request.stream else self._send
+            response, whole = await deliver(http, answer, arrived)
+            reason = ("length" if answer.finish_reason == "length" else "stop") if whole else "error"
+        finally:
+            self.metrics.ended(answer.prompt_tokens, answer.sent, reason)
+        return response
+
+    async def _answer(self, request: ChatRequest) -> ChatAnswer:
+        if request.model not in self.names:
+            message = f"The model `{request.model}` does not exist. Valid aliases: {', '.join(self.names)}"
+            raise ApiError(404, message, kind="NotFoundError", param="model")
+        parts = prompt_parts(request.messages, request.tools)
+        prompt_tokens, cached_tokens = self._cache.admit(parts)
+        room = self._room(request, prompt_tokens)
+        reply = await self.responder.answer(request)
+        mark = hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
+        deltas, cut = deltas_of(reply, room, mark)
+        uncached, seed = prompt_tokens - cached_tokens, f"{self.params.seed}/{mark}"
+        return ChatAnswer(
+            model=self.names[0],
+            fingerprint=self.version,
+            deltas=deltas,
+            due=due_times(self.params, tokens=len(deltas), uncached_tokens=uncached, seed=seed),
+            # vLLM says "stop" after a tool that was named in the request, "tool_calls" after one that the model chose.
+            finish_reason="length" if cut else "tool_calls" if reply.tool and not request.forced_tool else "stop",
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            include_usage=request.include_usage,
+        )
+
+    def _room(self, request: ChatRequest, prompt_tokens: int) -> int:
+        """Return the most tokens that the answer may have; refuse what does not fit, in vLLM's words."""
+        longest, output = self.params.max_model_len, request.max_tokens or 1
+        if output > longest:
+            raise ApiError(400, f"max_tokens={output} cannot be greater than max_model_len={longest}. Please request "
+                           "fewer output tokens.", param="max_tokens")  # fmt: skip
+        if prompt_tokens + output > longest:
+            raise ApiError(
+                400,
+                f"This model's maximum context length is {longest} tokens. However, you requested {output} output "
+                f"tokens and your prompt contains at least {prompt_tokens} input tokens, for a total of at least "
+                f"{prompt_tokens + output} tokens. Please reduce the length of the input prompt or the number of "
+                "requested output tokens.",
+                param="input_tokens",
+            )
+        return request.max_tokens or longest - prompt_tokens
+
+    async def _send(self, _http: web.Request, answer: ChatAnswer, arrived: float) -> tuple[web.StreamResponse, bool]:
+        """Send an answer in one piece when it is due; also return whether it was sent before the server ended."""
+        if not await self._waiting.until(arrived + answer.due[-1]):
+            return _ENGINE_ENDED.response(), False
+        answer.sent += answer.due[: len(answer.deltas)]
+        return web.json_response(answer.completion()), True
+
+    async def _stream(self, http: web.Request, answer: ChatAnswer, arrived: float) -> tuple[web.StreamResponse, bool]:
+        """Send each token when it is due; a server that ends breaks the stream off with an error event, as vLLM."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(http)
+        ready = answer.chunk({"role": "assistant", "content": ""})
+        while whole := await self._waiting.until(arrived + answer.due[len(answer.sent)]):
+            passed = asyncio.get_running_loop().time() - arrived
+            # Tokens that are due by now go out in one write, so a busy machine does not stretch the answer.
+            while len(answer.sent) < len(answer.deltas) and answer.due[len(answer.sent)] <= passed:
+                ready += answer.chunk(answer.deltas[len(answer.sent)])
+                answer.sent.append(passed)
+            if len(answer.sent) == len(answer.deltas):
+                break
+            await response.write(ready)
+            ready = b""
+        await response.write(ready + answer.last_chunks() if whole else sse_event(_ENGINE_ENDED.body) + DONE)
+        await response.write_eof()
+        return response, whole
 
 
 def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
@@ -338,16 +282,6 @@ async def _serve(server: SimulatedServer, on_start: Callable[[SimulatedServer], 
         loop.add_signal_handler(number, ended.set)
     async with server:
         on_start(server)
-        warming = asyncio.create_task(_load_tasks(server))
+        warming = asyncio.create_task(server.responder.library.warm())
         await ended.wait()
         warming.cancel()
-
-
-async def _load_tasks(server: SimulatedServer) -> None:
-    """Load the tasks while serving; the thread that loads must not keep requests waiting for the interpreter."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_S)
-    try:
-        await server.chat.responder.library.warm()
-    finally:
-        sys.setswitchinterval(usual)

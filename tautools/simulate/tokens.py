@@ -97,10 +97,6 @@ def due_times(params: SimulateParams, *, tokens: int, uncached_tokens: int, seed
     return [at_ms / 1000 / params.speed for at_ms in itertools.accumulate(gaps_ms)]
 
 
-class ServerEndingError(Exception):
-    """The server ends while a request is being answered."""
-
-
 class PendingWaits:
     """All waits of a server, so that they can be broken off together."""
 
@@ -111,13 +107,10 @@ class PendingWaits:
         """Break off all waits, and those still to come."""
         self._ending.set()
 
-    async def until(self, moment: float) -> None:
-        """Wait until the event loop's clock shows `moment` [s]; `ServerEndingError` when the server ends first."""
-        if not self._ending.is_set():
-            if moment <= asyncio.get_running_loop().time():
-                return
+    async def until(self, moment: float) -> bool:
+        """Wait until the event loop's clock shows `moment` [s]; return whether it came before the server's end."""
+        if not self._ending.is_set() and moment > asyncio.get_running_loop().time():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(moment):
                     await self._ending.wait()
-        if self._ending.is_set():
-            raise ServerEndingError
+        return not self._ending.is_set()

@@ -181,7 +181,7 @@ async def test_metrics_agree_with_the_calls_that_were_made() -> None:
     domain = open_source().domain("airline")
     async with table(1) as seated:
         await seated.talk_all(domain, Strategy.FC, ids=list(domain.tasks)[:5])
-        metrics = seated.server.chat.metrics
+        metrics = seated.server.metrics
         calls = seated.calls
     assert metrics.finished["stop"] == len(calls)
     assert metrics.prompt_tokens == sum(call.prompt_tokens or 0 for call in calls)

@@ -66,7 +66,7 @@ async def test_a_running_request_shows_and_one_whose_client_left_is_an_abort() -
         assert value(text, "vllm:kv_cache_usage_perc") > 0
         answer.close()
         for _ in range(500):
-            if server.chat.metrics.running == 0:
+            if server.metrics.running == 0:
                 break
             await asyncio.sleep(0.01)
         async with session.get(metrics_url) as after:

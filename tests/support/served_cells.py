@@ -37,7 +37,7 @@ def simulated_model(*, model: str = "sim-4B", **behaviour: Any) -> Iterator[Simu
 
 def requests_of(server: SimulatedServer) -> int:
     """Return how many chat requests the simulated server has taken in."""
-    return server.chat.metrics.finished.total() + server.chat.metrics.running
+    return server.metrics.finished.total() + server.metrics.running
 
 
 def cell_at(base_url: str, model: str = "sim-4B", **fields: Any) -> RunParams:
