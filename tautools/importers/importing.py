@@ -42,19 +42,7 @@ _KNOWN_FORMATS = (
 
 
 def read_files(paths: Sequence[Path]) -> tuple[list[SourceFile], dict[Path, ParamsError]]:
-    """Read files, and the result files of folders.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Files and folders; a folder stands for the result files in it and below.
-
-    Returns
-    -------
-    list of SourceFile
-        Those that could be read, in the order given, those of a folder by name.
-    dict of Path to ParamsError
-        Files of folders that were refused, and why.
+    """Read files, and the result files in folders and below; return those read in the order given, and those refused.
 
     Raises
     ------
@@ -240,19 +228,12 @@ def import_results(paths: Sequence[Path], request: ImportRequest, *, dry_run: bo
 
 
 def write_import(plan: ImportPlan, workspace: Path) -> None:
-    """Write what is kept, the faults, and a num_trials file for each setting.
-
-    Parameters
-    ----------
-    plan : ImportPlan
-        The plan, which has validated every row.
-    workspace : Path
-        The folder of `results/`.
+    """Write what is kept, the faults, and a num_trials file for each setting; a repeat imports what the disk refused.
 
     Raises
     ------
     RunError, FilesError
-        When the disk does not take it; what it took is imported, and a repeat imports the rest.
+        When the disk does not take it.
     """
     for group in plan.groups:
         check_writable(group.folder.parent)

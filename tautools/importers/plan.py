@@ -122,16 +122,7 @@ class ImportPlan:
 def plan_import(
     files: Sequence[SourceFile], request: ImportRequest, refused: Mapping[Path, ParamsError] | None = None
 ) -> ImportPlan:
-    """Decide on every row of files.
-
-    Parameters
-    ----------
-    files : sequence of SourceFile
-        In the order given: among rows without a finish time, the first one counts.
-    request : ImportRequest
-        What the person said.
-    refused : mapping of Path to ParamsError
-        Files that could not be read, to be reported with the rest.
+    """Decide on every row of files; of rows without a finish time the first in the order given counts.
 
     Raises
     ------

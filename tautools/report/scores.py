@@ -20,7 +20,6 @@ from tautools.stats import (
     pass_hat_k,
     spread,
     task_values,
-    v1_counts,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +99,6 @@ class CellScore:
     pass_at: tuple[Estimate, ...]
     v1: tuple[float, ...]
     """pass^1 … as tau-bench v1 counts: faults and missing trials failed, k up to the trial numbers found."""
-    v1_trials: int
     outcomes: Mapping[Outcome, int]
     infra_faults: int
     """How often a conversation was lost to the infrastructure."""
@@ -120,37 +118,18 @@ PASS_HAT = ScoreMetric("pass^", "all of k trials pass", "pass_hat_k", lambda sco
 PASS_AT = ScoreMetric("pass@", "at least one of k trials passes", "pass_at_k", lambda score: score.pass_at)
 
 
-def score_cell(
-    cell: ReportCell, *, label: str, nested_in: int | None, baseline: NullBaseline, seed: int = 0
-) -> CellScore:
-    """Compute the scores of one cell, in [0, 1], as means over tasks; without scored conversations there are none.
-
-    Parameters
-    ----------
-    cell : ReportCell
-        The cell, with the conversations that are finished.
-    label : str
-        Its name in the report.
-    nested_in : int, optional
-        Trials of the widest cell of the same setting; None when this is that one.
-    baseline : NullBaseline
-        What doing nothing scores on the same tasks.
-    seed : int
-        Of the bootstrap behind the intervals. Formulas and their sources are in `tautools.stats`.
-    """
+def score_cell(cell: ReportCell, *, label: str, nested_in: int | None, baseline: NullBaseline) -> CellScore:
+    """Compute the scores of one cell, in [0, 1], as means over tasks; without scored conversations there are none."""
     tasks = task_counts(cell)
     counts = list(tasks.values())
-    ks = range(1, largest_k(counts) + 1)
-    v1_tasks, v1_trials = _v1(cell)
     return CellScore(
         cell=cell,
         label=label,
         nested_in=nested_in,
         tasks=tasks,
-        pass_hat=_estimates(counts, ks, pass_hat_k, seed),
-        pass_at=_estimates(counts, ks, pass_at_k, seed),
-        v1=tuple(mean_over_tasks(v1_tasks, k) for k in range(1, v1_trials + 1)),
-        v1_trials=v1_trials,
+        pass_hat=_estimates(counts, pass_hat_k),
+        pass_at=_estimates(counts, pass_at_k),
+        v1=_v1(cell),
         outcomes=Counter(row.outcome for row in cell.rows),
         infra_faults=sum(event.kind == "fault" for event in cell.faults),
         user_errors=sum(event.kind == "user_error" for event in cell.faults),
@@ -161,31 +140,26 @@ def score_cell(
 
 def task_counts(cell: ReportCell) -> dict[str, TaskCounts]:
     """Return scored trials and passes of the tasks that a cell's score rests on: those with a scored conversation."""
-    trials: Counter[str] = Counter()
-    passed: Counter[str] = Counter()
-    for row in cell.rows:
-        if row.outcome.scored:
-            trials[row.task_id] += 1
-            passed[row.task_id] += row.outcome is Outcome.PASSED
+    trials = Counter(row.task_id for row in cell.rows if row.outcome.scored)
+    passed = Counter(row.task_id for row in cell.rows if row.outcome is Outcome.PASSED)
     return {task: TaskCounts(trials[task], passed[task]) for task in cell.tasks if trials[task]}
 
 
-def _estimates(
-    counts: Sequence[TaskCounts], ks: range, estimator: Callable[[int, int, int], float], seed: int
-) -> tuple[Estimate, ...]:
+def _estimates(counts: Sequence[TaskCounts], estimator: Callable[[int, int, int], float]) -> tuple[Estimate, ...]:
+    ks = range(1, largest_k(counts) + 1)
     columns = [task_values(counts, k, estimator) for k in ks]
-    found = zip(ks, columns, intervals(columns, seed=seed), strict=True)
+    found = zip(ks, columns, intervals(columns), strict=True)
     return tuple(Estimate(k, sum(values) / len(values), limits) for k, values, limits in found)
 
 
-def _v1(cell: ReportCell) -> tuple[list[TaskCounts], int]:
-    """Count as tau-bench v1's file would: a row for every conversation that ended, in whatever way."""
+def _v1(cell: ReportCell) -> tuple[float, ...]:
+    """Return pass^1 … of what tau-bench v1's file would hold: a row for every conversation that ended, in any way."""
     pairs = {(row.task_id, row.trial) for row in cell.rows}
     pairs |= {(event.task_id, event.trial) for event in cell.faults if event.trial is not None}
-    passed: Counter[str] = Counter({task: 0 for task, _ in pairs})
-    passed.update(row.task_id for row in cell.rows if row.outcome is Outcome.PASSED)
     trials = len({trial for _, trial in pairs})
-    return v1_counts(list(passed.values()), trials), trials
+    passed = Counter(row.task_id for row in cell.rows if row.outcome is Outcome.PASSED)
+    counts = [TaskCounts(trials, passed[task]) for task in sorted({task for task, _ in pairs})]
+    return tuple(mean_over_tasks(counts, k) for k in range(1, trials + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from tautools.simulate.reply import Do, SimulatedReply
+from tautools.simulate.reply import Do, SimulatedReply, call_tool
+from tautools.simulate.requests import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,14 +97,14 @@ def customer_answer(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mappi
     `messages` are those that the user model sees, `tools` the customer's own.
     """
     last = messages[-1]
-    text = _content(last)
+    text = text_of(last)
     if last["role"] == "tool":
         result = " ".join(text.split())[:_LONGEST_REPORT]
         failed = result.startswith("Error")
         return SimulatedReply(text=f"{'I tried, but it did not work:' if failed else 'I did that. It says:'} {result}")
     call = requested_call(text, tools) if last["role"] == "user" else None
     if call is not None:
-        return SimulatedReply(tool=call.name, arguments=json.dumps(dict(call.arguments)))
+        return call_tool(call.name, call.arguments)
     return SimulatedReply(
         text=customer_text([each for each in messages if each["role"] != "tool" and not each.get("tool_calls")])
     )
@@ -150,19 +151,18 @@ def _normalized(words: str) -> str:
 def customer_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the customer's next words; v1 also asks for a thought before them, or for a judgement of a draft."""
     if [message["role"] for message in messages] == ["user"]:
-        return _draft_verdict(_content(messages[-1]))
+        # A draft of its own is good; where a better one is wanted, it finds other words.
+        judged = text_of(messages[0]).rstrip().endswith("Classification:")
+        return "true" if judged else "Reflection:\nIt could be shorter.\n\nResponse:\nPlease go on."
     scenario = _system_prompt(messages)
-    agent = [_content(message) for message in messages if message["role"] == "user"]
+    agent = [text_of(message).lower() for message in messages if message["role"] == "user"]
     replies = sum(message["role"] == "assistant" for message in messages)
-    text = _reply_to(scenario, agent[-1].lower() if agent else "", replies) if replies else _first_text(scenario)
+    if replies:
+        text = _reply_to(scenario, agent[-1] if agent else "", replies)
+    else:  # a customer starts with the matter and does not read the whole scenario out
+        reason = " ".join(_sentences(_scenario_part(scenario, "Reason for call"))[:2])
+        text = f"Hi! {first_person(reason)}" if reason else "Hi! I need some help with my account, please."
     return f"Thought:\nI say what I came for.\n\nUser Response:\n{text}" if "User Response:" in scenario else text
-
-
-def _draft_verdict(question: str) -> str:
-    """Judge a draft of the customer's own as good; where a better one is wanted, return other words."""
-    if question.rstrip().endswith("Classification:"):
-        return "true"
-    return "Reflection:\nIt could be shorter.\n\nResponse:\nPlease go on."
 
 
 def first_person(text: str) -> str:
@@ -174,12 +174,6 @@ def first_person(text: str) -> str:
 
 def _sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
-
-
-def _first_text(scenario: str) -> str:
-    # A customer starts with the matter and does not read the whole scenario out.
-    reason = " ".join(_sentences(_scenario_part(scenario, "Reason for call"))[:2])
-    return f"Hi! {first_person(reason)}" if reason else "Hi! I need some help with my account, please."
 
 
 def _reply_to(scenario: str, agent: str, replies: int) -> str:
@@ -227,7 +221,7 @@ def with_persona(messages: Sequence[Mapping[str, Any]], answer: str) -> str:
 
 def persona_label(messages: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the mood that a simulated judge sees in a customer's words; None when it is asked something else."""
-    question = _JUDGE_QUESTION.search(_content(messages[-1]))
+    question = _JUDGE_QUESTION.search(text_of(messages[-1]))
     if question is None:
         return None
     moods = [name.strip() for name in question[1].split(",")]
@@ -241,8 +235,4 @@ def persona_label(messages: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _system_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(_content(message) for message in messages if message["role"] == "system")
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    return str(message.get("content") or "")
+    return "\n".join(text_of(message) for message in messages if message["role"] == "system")

@@ -15,6 +15,12 @@ _TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 
            2560)  # fmt: skip
 _ITL_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _REQUEST_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_HISTOGRAMS = {
+    "time_to_first_token": _TTFT_S,
+    "inter_token_latency": _ITL_S,
+    "e2e_request_latency": _REQUEST_S,
+    "request_decode_time": _REQUEST_S,
+}
 _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
@@ -31,10 +37,10 @@ class PrometheusHistogram:
         """Number of observations."""
         return sum(self.counts)
 
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count `times` observations of `value`."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
         """Yield the histogram's lines: cumulative buckets, sum, count."""
@@ -57,10 +63,7 @@ class SimulatedMetrics:
         self.cached_tokens = 0
         self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
-        self._ttft = PrometheusHistogram(_TTFT_S)
-        self._inter_token = PrometheusHistogram(_ITL_S)
-        self._e2e = PrometheusHistogram(_REQUEST_S)
-        self._decode = PrometheusHistogram(_REQUEST_S)
+        self._histograms = {name: PrometheusHistogram(bounds) for name, bounds in _HISTOGRAMS.items()}
 
     def admitted(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Count a request that was taken in."""
@@ -77,11 +80,11 @@ class SimulatedMetrics:
         self.finished[reason] += 1
         if not sent_at_s:
             return
-        self._ttft.observe(sent_at_s[0])
-        self._e2e.observe(sent_at_s[-1])
-        self._decode.observe(sent_at_s[-1] - sent_at_s[0])
+        self._histograms["time_to_first_token"].observe(sent_at_s[0])
+        self._histograms["e2e_request_latency"].observe(sent_at_s[-1])
+        self._histograms["request_decode_time"].observe(sent_at_s[-1] - sent_at_s[0])
         for former, later in pairwise(sent_at_s):
-            self._inter_token.observe(later - former)
+            self._histograms["inter_token_latency"].observe(later - former)
 
     def text(self, version: str) -> str:
         """Return everything as Prometheus reads it; the first line carries the version, which is marked."""
@@ -90,25 +93,8 @@ class SimulatedMetrics:
     def _lines(self) -> Iterator[str]:
         model = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         labels = f'engine="0",model_name="{model}"'
-        for name, kind, text, value in self._plain():
-            yield from (f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name}{{{labels}}} {value}")
-        yield "# HELP vllm:request_success_total Requests finished, by reason."
-        yield "# TYPE vllm:request_success_total counter"
-        for reason in _REASONS:
-            yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {self.finished[reason]}'
-        histograms = {
-            "time_to_first_token": self._ttft,
-            "inter_token_latency": self._inter_token,
-            "e2e_request_latency": self._e2e,
-            "request_decode_time": self._decode,
-        }
-        for name, histogram in histograms.items():
-            yield f"# TYPE vllm:{name}_seconds histogram"
-            yield from histogram.lines(f"vllm:{name}_seconds", labels)
-
-    def _plain(self) -> list[tuple[str, str, str, float]]:
         usage = min(1.0, self.running_tokens / self.kv_capacity_tokens)
-        return [
+        plain: list[tuple[str, str, str, float]] = [
             ("tautools_simulated", "gauge", "1: no model stands behind these figures.", 1),
             ("vllm:num_requests_running", "gauge", "Requests being answered.", self.running),
             ("vllm:num_requests_waiting", "gauge", "Requests waiting: none, all are answered at once.", 0),
@@ -120,3 +106,12 @@ class SimulatedMetrics:
             ("vllm:generation_tokens_total", "counter", "Tokens sent.", self.generation_tokens),
             ("vllm:num_preemptions_total", "counter", "Requests put back: never.", 0),
         ]
+        for name, kind, text, value in plain:
+            yield from (f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name}{{{labels}}} {value}")
+        yield "# HELP vllm:request_success_total Requests finished, by reason."
+        yield "# TYPE vllm:request_success_total counter"
+        for reason in _REASONS:
+            yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {self.finished[reason]}'
+        for name, histogram in self._histograms.items():
+            yield f"# TYPE vllm:{name}_seconds histogram"
+            yield from histogram.lines(f"vllm:{name}_seconds", labels)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from tautools.bench.agents.experts import CALL_EXPERT
 from tautools.simulate.tokens import split_tokens
 
 if TYPE_CHECKING:
@@ -147,14 +146,17 @@ class SimulatedReply:
     reasoning: str = ""
 
 
+def call_tool(name: str, arguments: Mapping[str, Any]) -> SimulatedReply:
+    """Return the reply that calls a tool."""
+    return SimulatedReply(tool=name, arguments=json.dumps(dict(arguments)))
+
+
 def render(step: Step, thought: str, strategy: str) -> SimulatedReply:
     """Write a step as the strategy wants it: a tool call for `fc`, text for `act` and `react`."""
     if strategy not in _TEXT_STRATEGIES:
-        if isinstance(step, Say):
-            return SimulatedReply(text=step.text)
-        return SimulatedReply(tool=step.name, arguments=json.dumps(dict(step.arguments)))
+        return SimulatedReply(text=step.text) if isinstance(step, Say) else call_tool(step.name, step.arguments)
     call = Do("respond", {"content": step.text}) if isinstance(step, Say) else step
-    text = f"Action:\n{json.dumps({'name': call.name, 'arguments': dict(call.arguments)})}"
+    text = f"Action:\n{_call_text(call)}"
     return SimulatedReply(text=f"Thought:\n{thought}\n{text}" if strategy == "react" else text)
 
 
@@ -162,13 +164,11 @@ def render_tagged(step: Step) -> SimulatedReply:
     """Write a step as an expert does: words or a call between tags."""
     if isinstance(step, Say):
         return SimulatedReply(text=f"<message>{step.text}</message>")
-    action = {"name": step.name, "arguments": dict(step.arguments)}
-    return SimulatedReply(text=f"<tool_call>{json.dumps(action)}</tool_call>")
+    return SimulatedReply(text=f"<tool_call>{_call_text(step)}</tool_call>")
 
 
-def call_expert(expert: str) -> SimulatedReply:
-    """Call an expert, as an orchestrating agent does."""
-    return SimulatedReply(tool=CALL_EXPERT, arguments=json.dumps({"expert": expert}))
+def _call_text(call: Do) -> str:
+    return json.dumps({"name": call.name, "arguments": dict(call.arguments)})
 
 
 def turns_so_far(request: ChatRequest, strategy: str) -> list[str]:

@@ -90,7 +90,12 @@ def read_request(raw: bytes) -> ChatRequest:
     ApiError
         400 when the body is not JSON, lacks what a chat needs, or forces a tool that it does not offer.
     """
-    body = _json_body(raw)
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"The request body is not JSON: {error}", kind="Bad Request", param="body") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "The request body must be a JSON object.", kind="Bad Request", param="body")
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(item, dict) and "role" in item for item in messages):
         raise ApiError(400, "Field required: messages, a list of objects with a role", kind="Bad Request",
@@ -115,34 +120,29 @@ def read_request(raw: bytes) -> ChatRequest:
     )
 
 
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a message, whose content may come in parts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content)
+
+
 def _thinks(template: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the model is to think: by the template's variable or, with the last word, by Qwen3's `/think`."""
-    last = next((str(each.get("content") or "") for each in reversed(messages) if each["role"] == "user"), "")
+    last = next((text_of(each) for each in reversed(messages) if each["role"] == "user"), "")
     for mark, thinks in (("/no_think", False), ("/think", True)):
         if last.endswith(mark):
             return thinks
     return any(template.get(name) is True for name in ("enable_thinking", "thinking"))
 
 
-def _json_body(raw: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"The request body is not JSON: {error}", kind="Bad Request", param="body") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "The request body must be a JSON object.", kind="Bad Request", param="body")
-    return body
-
-
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise ApiError(400, f"{name} must be at least 1, got {value}.", param=name)
+    name = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
+    value = body.get(name)
+    if value is None or (isinstance(value, int) and value >= 1):
         return value
-    return None
+    raise ApiError(400, f"{name} must be at least 1, got {value}.", param=name)
 
 
 def _forced_tool(choice: object, tools: Sequence[Mapping[str, Any]]) -> str | None:

@@ -24,13 +24,13 @@ from tautools.simulate.reply import (
     SchemaFiller,
     SimulatedReply,
     Step,
-    call_expert,
+    call_tool,
     last_tool_called,
     render,
     render_tagged,
     turns_so_far,
 )
-from tautools.simulate.requests import TaskLibrary
+from tautools.simulate.requests import TaskLibrary, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -211,16 +211,16 @@ def _without_scoring(text: str, task: Task) -> str:
 
 def answer_probe(request: ChatRequest) -> SimulatedReply:
     """Answer a request without a task: a customer's as its prompt says, an agent's as one of skill 0."""
-    instructions = " ".join(_message_text(message) for message in request.messages if message["role"] == "system")
+    instructions = " ".join(text_of(message) for message in request.messages if message["role"] == "system")
     if "<scenario>" in instructions:
         return customer_answer(request.messages, request.tools)
     last = request.messages[-1]
-    text = _message_text(last)
+    text = text_of(last)
     if last["role"] == "tool":
         return SimulatedReply(text=f"The tool answered: {text[:400]}")
     tool = _tool_named(text, request.tools)
     if tool is not None:
-        return _call_tool(tool, text)
+        return _fill_call(tool, text)
     word = _WORD_ASKED.search(text) if len(text) <= _LONGEST_PROBE else None
     # A model with a role talks to customers, who seldom ask for a word.
     if word and (not instructions or _PLAINLY_ASKED.search(word.group())):
@@ -231,14 +231,13 @@ def answer_probe(request: ChatRequest) -> SimulatedReply:
 def forced_call(request: ChatRequest) -> SimulatedReply:
     """Call the tool that `tool_choice` forces, with arguments that fit its schema."""
     named = [tool for tool in request.tools if tool["function"]["name"] == request.forced_tool]
-    text = next((_message_text(item) for item in reversed(request.messages) if item["role"] == "user"), "")
-    return _call_tool((named or request.tools)[0], text)
+    text = next((text_of(item) for item in reversed(request.messages) if item["role"] == "user"), "")
+    return _fill_call((named or request.tools)[0], text)
 
 
-def _call_tool(tool: Mapping[str, Any], text: str) -> SimulatedReply:
+def _fill_call(tool: Mapping[str, Any], text: str) -> SimulatedReply:
     schema = tool["function"].get("parameters") or {"type": "object"}
-    arguments = SchemaFiller(text, schema).value({"type": "object", **schema})
-    return SimulatedReply(tool=tool["function"]["name"], arguments=json.dumps(arguments))
+    return call_tool(tool["function"]["name"], SchemaFiller(text, schema).value({"type": "object", **schema}))
 
 
 def _tool_named(text: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -249,13 +248,6 @@ def _tool_named(text: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, A
         if name in text or (len(tools) == 1 and words & set(re.findall(r"[a-z]{4,}", name.lower()))):
             return tool
     return None
-
-
-def _message_text(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(content)
 
 
 def is_solved(skill: float, seed: int, conversation: str) -> bool:
@@ -301,7 +293,7 @@ class Responder:
 
     def _judge(self, request: ChatRequest, field: TaskField) -> SimulatedReply:
         """Call each statement met with the probability `skill`, the same each time."""
-        question = str(request.messages[1].get("content") if len(request.messages) > 1 else "")
+        question = text_of(request.messages[1]) if len(request.messages) > 1 else ""
         count = len(re.findall(r"^\d+\. ", question.rpartition(STATEMENTS_LINE)[2], re.MULTILINE))
         draws = [is_solved(self.skill, self.seed, f"judge/{field.conversation}/{number}") for number in range(count)]
         verdicts = [{"number": at, "met": met, "reason": "SIMULATED"} for at, met in enumerate(draws, start=1)]
@@ -320,7 +312,7 @@ class Responder:
         if field.role is Role.EXPERT:
             return render_tagged(step)
         expert = _choose_expert(request, f"{self.seed}/{field.conversation}/{index}")
-        return call_expert(expert) if expert else render(step, _thought(step), field.strategy)
+        return call_tool(CALL_EXPERT, {"expert": expert}) if expert else render(step, _thought(step), field.strategy)
 
 
 def _choose_expert(request: ChatRequest, draw: str) -> str:

@@ -12,13 +12,10 @@ from tautools.stats.intervals import (
     exact_interval,
     interval,
     intervals,
-    task_bootstrap,
-    wilson,
 )
 from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, summarize
-from tautools.stats.paired import PairedEffect, paired_effect
-from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
-from tautools.stats.variance import Spread, spread
+from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values
+from tautools.stats.variance import PairedEffect, Spread, paired_effect, spread
 
 __all__ = [
     "PERCENTILES",
@@ -41,8 +38,5 @@ __all__ = [
     "pass_hat_k",
     "spread",
     "summarize",
-    "task_bootstrap",
     "task_values",
-    "v1_counts",
-    "wilson",
 ]

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+DRAWS = 10_000
+FEW = 10
+"""Below this many tasks above 0, or below 1, the bootstrap's coverage falls away (measured in tests/stats)."""
+
+
 def exact_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     """Return the exact (Clopper-Pearson) interval of a share.
 
@@ -66,11 +71,6 @@ def _root(rising: Callable[[float], float]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)
     return (low + high) / 2
-
-
-DRAWS = 10_000
-FEW = 10
-"""Below this many tasks above 0, or below 1, the bootstrap's coverage falls away (measured in tests/stats)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,39 +147,26 @@ def task_bootstrap(
 
 
 def interval(values: Sequence[float], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
-    """Return the interval for the mean of one value a task, in [0, 1], by the method that can be trusted.
-
-    Parameters
-    ----------
-    values : (n_tasks,) sequence of float in [0, 1]
-        One estimate a task, such as its pass^k.
-    draws, seed, level
-        As in `task_bootstrap`; Wilson's interval has no use for the first two.
-
-    Returns
-    -------
-    Interval
-        By the bootstrap when at least `FEW` tasks lie above 0 and as many below 1, by Wilson otherwise.
-
-    Raises
-    ------
-    StatsError
-        Without tasks.
-    """
+    """Return the interval for the mean of one value a task, such as its pass^k: one column of `intervals`."""
     return intervals([values], draws=draws, seed=seed, level=level)[0]
 
 
 def intervals(
     columns: Sequence[Sequence[float]], *, draws: int = DRAWS, seed: int = 0, level: float = 0.95
 ) -> list[Interval]:
-    """Return the interval of each column's mean, as `interval` does; all columns see the same draws of tasks.
+    """Return the interval of each column's mean by the method that can be trusted; all see the same draws of tasks.
 
     Parameters
     ----------
     columns : sequence of (n_tasks,) sequences of float in [0, 1]
         Several estimates of the same tasks, such as pass^1 to pass^n.
     draws, seed, level
-        As in `task_bootstrap`.
+        As in `task_bootstrap`; Wilson's interval has no use for the first two.
+
+    Returns
+    -------
+    list of Interval
+        By the bootstrap when at least `FEW` tasks lie above 0 and as many below 1, by Wilson otherwise.
 
     Raises
     ------

@@ -8,7 +8,7 @@ mean over tasks of 1 - C(n-c,k)/C(n,k). Both are the share among all choices of 
 
 Two conventions exist for runs with gaps. tau2-bench leaves out what was lost to the infrastructure, gives each task its
 own n and lets k run to the smallest n. tau-bench (v1) counts a fault as a failure and divides by the number of trials
-in the whole file; `v1_counts` turns counts into that form, so that one estimator serves both.
+in the whole file: counts in which every task has had that many trials. One estimator serves both.
 """
 
 from __future__ import annotations
@@ -32,6 +32,18 @@ class TaskCounts(NamedTuple):
 def pass_hat_k(trials: int, passed: int, k: int) -> float:
     """Return the share, in [0, 1], of the choices of `k` among `trials` trials in which all pass.
 
+    Parameters
+    ----------
+    trials, passed : int
+        n and c: finished trials of a task, and those of them that passed.
+    k : int
+        Size of the choices, in 1..trials.
+
+    Returns
+    -------
+    float
+        C(c,k)/C(n,k).
+
     Raises
     ------
     StatsError
@@ -43,6 +55,18 @@ def pass_hat_k(trials: int, passed: int, k: int) -> float:
 
 def pass_at_k(trials: int, passed: int, k: int) -> float:
     """Return the share, in [0, 1], of the choices of `k` among `trials` trials in which at least one passes.
+
+    Parameters
+    ----------
+    trials, passed : int
+        n and c: finished trials of a task, and those of them that passed.
+    k : int
+        Size of the choices, in 1..trials.
+
+    Returns
+    -------
+    float
+        1 - C(n-c,k)/C(n,k).
 
     Raises
     ------
@@ -79,19 +103,6 @@ def mean_over_tasks(
     if not values:
         raise StatsError("There is no task to average over (n = 0).", next_step="Run the cell first.")
     return sum(values) / len(values)
-
-
-def v1_counts(passed: Sequence[int], trials_in_file: int) -> list[TaskCounts]:
-    """Return counts as tau-bench v1 sees them: every task has had as many trials as the file has trial numbers.
-
-    Parameters
-    ----------
-    passed : sequence of int
-        Trials passed, for each task that has any row at all, faults among them.
-    trials_in_file : int
-        Number of distinct trial numbers over all rows; a row that is missing or lost to a fault counts as failed.
-    """
-    return [TaskCounts(trials_in_file, count) for count in passed]
 
 
 def _check(trials: int, passed: int, k: int) -> None:

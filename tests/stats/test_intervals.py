@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tautools.errors import StatsError
-from tautools.stats import TaskCounts, interval, intervals, pass_at_k, pass_hat_k, task_bootstrap, task_values, wilson
+from tautools.stats import TaskCounts, interval, intervals, pass_at_k, pass_hat_k, task_values
+from tautools.stats.intervals import task_bootstrap, wilson
 
 PUBLISHED = [TaskCounts(4, passed) for passed, tasks in enumerate((14, 12, 10, 4, 10)) for _ in range(tasks)]
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from tautools.errors import StatsError
-from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values, v1_counts
+from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values
 
 EVERY_CASE = [(n, c, k) for n in range(1, 8) for c in range(n + 1) for k in range(1, n + 1)]
 PUBLISHED = [TaskCounts(4, passed) for passed, tasks in enumerate((14, 12, 10, 4, 10)) for _ in range(tasks)]
@@ -35,7 +35,7 @@ def test_each_task_uses_its_own_number_of_trials_and_k_ends_at_the_smallest() ->
 
 
 def test_the_first_convention_counts_a_trial_that_is_not_there_as_failed() -> None:
-    counts = v1_counts([2, 3, 0], trials_in_file=4)
+    counts = [TaskCounts(4, passed) for passed in (2, 3, 0)]
     assert mean_over_tasks(counts, 1) == pytest.approx((2 / 4 + 3 / 4 + 0) / 3)
     assert mean_over_tasks(counts, 2) == pytest.approx((1 / 6 + 3 / 6 + 0) / 3)
 
