@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
 from tautools.importers.rows import (
+    LOCAL_PREFIXES,
     RowStatus,
     SourceFacts,
     SourceFile,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _STOP_WORDS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 _LETTERS = {"C": 1.0, "I": 0.0}
 _TASK = "tau2_"
-_PROVIDERS = ("openai/", "hosted_vllm/", "openai-api/", "vllm/", "wire/", "mockllm/", "hf/", "sglang/")
+_PROVIDERS = (*LOCAL_PREFIXES, "vllm/", "wire/", "mockllm/", "hf/", "sglang/")
 """What inspect writes before a model's own name; one of them may be the reader's own."""
 
 

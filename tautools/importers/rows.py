@@ -107,6 +107,8 @@ class SourceFile:
 
 
 _PASSED_FROM = 1 - 1e-6
+LOCAL_PREFIXES = ("openai/", "hosted_vllm/", "vllm/", "openai-api/")
+"""What other programs write before the name of a model on an OpenAI-compatible server."""
 _HOSTED_PROVIDERS = {
     *("anthropic", "azure", "bedrock", "deepseek", "gemini", "groq", "mistral", "ollama", "ollama_chat"),
     *("openrouter", "together_ai", "vertex_ai", "xai"),
@@ -170,12 +172,9 @@ def _unix_time(value: Any) -> float | None:
 
 
 def model_params(
-    role: str, name: Any, settings: Any = None, *, prefixes: Sequence[str] = ("openai/", "hosted_vllm/", "vllm/")
+    role: str, name: Any, settings: Any = None, *, prefixes: Sequence[str] = LOCAL_PREFIXES
 ) -> dict[str, Any]:
-    """Return a role's model and how it was asked as params, from its name in litellm's or inspect's way of writing.
-
-    `prefixes` are what stands before the name of a model on an OpenAI-compatible server.
-    """
+    """Return a role's model and how it was asked as params, from its name in litellm's or inspect's way of writing."""
     if not isinstance(name, str) or not name.strip():
         return {}
     name = name.strip()

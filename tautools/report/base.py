@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tautools.report.figures import ReportFigure
     from tautools.report.formatting import Summary, Table
+
 NOTHING_NEXT = "Next: run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`)."
 
 
@@ -36,15 +37,12 @@ class Report(ABC):
     workspace: Path
     sweep: str
     """Name or path of a sweep file; empty for everything under `results/`."""
+    simulated: bool
+    """Whether a simulated model had a part in it."""
 
     name: ClassVar[str]
     file_name: ClassVar[str]
     """Name of its JSON file."""
-
-    @property
-    @abstractmethod
-    def simulated(self) -> bool:
-        """Whether a simulated model had a part in it."""
 
     @property
     @abstractmethod

@@ -223,7 +223,20 @@ def _notebook_html(notebook: Path) -> str:
 
 
 def how_to_open(page: Path, *, port: int = 8000) -> str:
-    """Return the ways to open a page from a remote session: copying it, JupyterLab, a tunnel to a loopback server."""
+    """Return the ways to open a page from a remote session: copying it, JupyterLab, a tunnel to a loopback server.
+
+    Parameters
+    ----------
+    page : Path
+        The page.
+    port : int
+        Of the loopback server that the text proposes.
+
+    Returns
+    -------
+    str
+        Lines for a person, with commands to copy.
+    """
     there = f"{getpass.getuser()}@{socket.gethostname()}"
     folder = shlex.quote(str(page.parent))
     source = shlex.quote(f"{there}:{page.parent}")

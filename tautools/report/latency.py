@@ -57,11 +57,6 @@ class LatencyReport(Report):
     name = "latency"
     file_name = "profile_analysis.json"
 
-    @property
-    def simulated(self) -> bool:
-        """Whether a simulated model answered any call."""
-        return any(group.simulated for group in self.groups)
-
     @cached_property
     def _turns_by_model(self) -> list[tuple[str, pd.DataFrame, Timing]]:
         by_model = self.turns.groupby("agent_model")
@@ -232,7 +227,9 @@ def latency_report(*, workspace: str | Path = ".", sweep: str = "") -> LatencyRe
     """
     cells = tuple(widest_cells(find_cells(Path(workspace), sweep or None)))
     calls = call_frame(cells)
-    return LatencyReport(Path(workspace), sweep, cells, calls, turn_frame(calls, cells), tuple(call_groups(calls)))
+    simulated = bool(calls["simulated"].any())
+    turns, groups = turn_frame(calls, cells), tuple(call_groups(calls))
+    return LatencyReport(Path(workspace), sweep, simulated, cells, calls, turns, groups)
 
 
 def _draw_calls(group: CallGroup) -> ReportFigure:

@@ -71,11 +71,6 @@ class PassReport(Report):
     name = "pass_k"
     file_name = "pass_k.json"
 
-    @property
-    def simulated(self) -> bool:
-        """Whether a simulated model had a part in any cell."""
-        return any(each.cell.simulated for each in self.scores)
-
     @cached_property
     def _widest(self) -> list[CellScore]:
         """Those that are not nested."""
@@ -240,7 +235,8 @@ def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
         )
         for cell in cells
     )
-    return PassReport(Path(workspace), sweep, tuple(scores))
+    simulated = any(cell.simulated for cell in cells)
+    return PassReport(Path(workspace), sweep, simulated, tuple(scores))
 
 
 def _score_table(scores: Sequence[CellScore], metric: ScoreMetric, first_note: str, notes: Sequence[str] = ()) -> Table:

@@ -85,7 +85,27 @@ def largest_k(counts: Sequence[TaskCounts]) -> int:
 def task_values(
     counts: Sequence[TaskCounts], k: int, estimator: Callable[[int, int, int], float] = pass_hat_k
 ) -> list[float]:
-    """Return each task's estimate, in the order of `counts`."""
+    """Return each task's estimate.
+
+    Parameters
+    ----------
+    counts : sequence of TaskCounts
+        Trials and passes of each task.
+    k : int
+        In 1 to the smallest number of trials.
+    estimator : callable
+        `pass_hat_k` or `pass_at_k`.
+
+    Returns
+    -------
+    list of float
+        In the order of `counts`, in [0, 1].
+
+    Raises
+    ------
+    StatsError
+        When a task has fewer than `k` trials.
+    """
     return [estimator(task.trials, task.passed, k) for task in counts]
 
 
@@ -93,6 +113,16 @@ def mean_over_tasks(
     counts: Sequence[TaskCounts], k: int, estimator: Callable[[int, int, int], float] = pass_hat_k
 ) -> float:
     """Return the mean over tasks of `estimator`, in [0, 1].
+
+    Parameters
+    ----------
+    counts, k, estimator
+        As in `task_values`.
+
+    Returns
+    -------
+    float
+        pass^k by `pass_hat_k`, pass@k by `pass_at_k`.
 
     Raises
     ------

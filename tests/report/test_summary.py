@@ -51,7 +51,7 @@ def _score(
 
 
 def _summary(scores: list[CellScore], workspace: str = "w") -> Summary:
-    return PassReport(Path(workspace), "", tuple(scores)).summary
+    return PassReport(Path(workspace), "", simulated=False, scores=tuple(scores)).summary
 
 
 def test_one_setting_is_not_called_the_highest_of_several() -> None:
