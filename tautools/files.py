@@ -39,32 +39,18 @@ def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
     FilesError
         When the folder cannot be made or is not one that this user can write to.
     """
+    choose = "Choose a workspace you can write to with --workspace, or make the folder yourself."
     try:
         path.mkdir(parents=True, exist_ok=True, mode=mode)
     except OSError as error:
-        raise FilesError(
-            f"The folder {path} cannot be made.",
-            evidence=str(error),
-            next_step="Choose a workspace you can write to with --workspace, or make the folder yourself.",
-        ) from error
+        raise FilesError(f"The folder {path} cannot be made.", evidence=str(error), next_step=choose) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise FilesError(
-            f"The folder {path} cannot be written to.",
-            next_step="Choose a workspace you can write to with --workspace.",
-        )
+        raise FilesError(f"The folder {path} cannot be written to.", next_step=choose)
     return path
 
 
 def packaged_yaml(package: str, name: str) -> Any:
-    """Return the content of a YAML file that is part of a package.
-
-    Parameters
-    ----------
-    package : str
-        Dotted name of the package.
-    name : str
-        The file's name.
-    """
+    """Return the content of the YAML file `name` that is part of a package, which is given by its dotted name."""
     import yaml
 
     text = files(package).joinpath(name).read_text(encoding="utf-8")
@@ -72,16 +58,9 @@ def packaged_yaml(package: str, name: str) -> Any:
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> None:
-    """Replace `path` by `data`, so that no reader ever sees a part of it.
+    """Replace `path`, whose folder exists, by `data`, so that no reader ever sees a part of it.
 
-    Parameters
-    ----------
-    path : Path
-        The file. Its folder must exist.
-    data : bytes or str
-        Its content; text is written as UTF-8.
-    mode : int, optional
-        Permission bits, such as 0o600; set before anything is written.
+    Text is written as UTF-8. The permission bits, such as `mode=0o600`, are set before anything is written.
 
     Raises
     ------
@@ -159,9 +138,7 @@ class LineWriter:
         try:
             self._file: IO[bytes] = path.open("xb", buffering=0)
         except OSError as error:
-            raise FilesError(
-                f"The file {path} cannot be made.", evidence=str(error), next_step="Check the folder's permissions."
-            ) from error
+            raise _not_written(path, error) from error
 
     def append(self, line: bytes, *, sync: bool = False) -> tuple[int, int]:
         """Write one line; return its offset and its length without the newline [bytes].
@@ -231,14 +208,8 @@ def tail(path: Path, lines: int = 200, *, most_bytes: int = 262_144) -> list[str
 def exclusive(path: Path, *, wait_s: float = 120.0, stale_s: float = 30.0) -> Iterator[None]:
     """Let one process at a time into the block, on any disk: who creates the lock file has the lock.
 
-    Parameters
-    ----------
-    path : Path
-        The lock file; its folder must exist. It is removed afterwards.
-    wait_s : float
-        Seconds to wait for another holder.
-    stale_s : float
-        A lock is free when its holder's process is gone (same host), or has not touched the file for so long.
+    Another holder is waited for `wait_s` seconds. A lock is free when its holder's process is gone (same host), or has
+    not touched the file for `stale_s`. The file is removed afterwards.
 
     Raises
     ------

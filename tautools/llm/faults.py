@@ -54,6 +54,13 @@ NEXT_STEPS = {
     CallFault.REFUSED: "Correct the request: sampling, extra_body, or how the server was started (tool-call parser).",
 }
 
+_SAYS = {
+    CallFault.AUTH: "refuses the key",
+    CallFault.CONTEXT_OVERFLOW: "says that the prompt no longer fits its context",
+    CallFault.NOT_FOUND: "does not have what was asked for",
+    CallFault.OVERLOADED: "is overloaded",
+}
+
 
 def fault_of(status: int, text: str) -> CallFault:
     """Return the kind of fault of a response with `status` (not 200) and the body `text`."""
@@ -71,31 +78,13 @@ def fault_of(status: int, text: str) -> CallFault:
 
 
 def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | None = None) -> ModelCallError:
-    """Return the error for an answer with a status other than 200.
-
-    Parameters
-    ----------
-    where : str
-        Who answered, without a key.
-    status : int
-        HTTP status, or the code of an error event.
-    text : str
-        The body; an excerpt becomes the evidence.
-    headers : Mapping, optional
-        For `Retry-After`.
-    """
+    """Return the error for an answer of `where` with a status, or the code of an error event, other than 200."""
     fault = fault_of(status, text)
     step = {"next_step": NEXT_STEPS[fault]} if fault in NEXT_STEPS else {}
     if fault is CallFault.REFUSED and "chat_template_kwargs" in text:
         step = {"next_step": "This server has no template switch: set `thinking_switch: no_think` in the role."}
-    says = {
-        CallFault.AUTH: "refuses the key",
-        CallFault.CONTEXT_OVERFLOW: "says that the prompt no longer fits its context",
-        CallFault.NOT_FOUND: "does not have what was asked for",
-        CallFault.OVERLOADED: "is overloaded",
-    }.get(fault, "answered with an error")
     return ModelCallError(
-        f"{where} {says} ({status}).",
+        f"{where} {_SAYS.get(fault, 'answered with an error')} ({status}).",
         fault=fault,
         status=status,
         evidence=excerpt(_message(text)),

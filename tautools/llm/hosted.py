@@ -61,18 +61,9 @@ def check_hosted_key(provider: str, model: str) -> None:
 
 
 async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts) -> None:
-    """Send `body` (as for an OpenAI-compatible server) through litellm and take the whole answer into `parser`.
+    """Send `body` (as `chat_body` makes it) through litellm and take the whole answer into `parser`.
 
-    Parameters
-    ----------
-    endpoint : Endpoint
-        Provider and model; an address or key in it goes before those that litellm knows.
-    body : dict
-        As `chat_body` makes it. `seed` is left out for a provider that has none.
-    parser : StreamParser
-        Takes the answer, its times and what it cost.
-    timeouts : Timeouts
-        How long to wait for each part of the answer.
+    An address or key of `endpoint` goes before those that litellm knows; `seed` is left out for a provider without.
 
     Raises
     ------

@@ -38,16 +38,7 @@ _MARKS = {Thinking.OFF: " /no_think", Thinking.ON: " /think"}
 
 
 def switch_of(model: str, thinking: Thinking, named: ThinkingSwitch | None = None) -> ThinkingSwitch:
-    """Return how a model is told to think or not to.
-
-    Parameters
-    ----------
-    model : str
-        Hub id, folder or served name.
-    thinking : Thinking
-        What the role asks for.
-    named : ThinkingSwitch, optional
-        The switch that the role names; then the family does not count.
+    """Return how a model (hub id, folder or served name) is told to think or not; a switch that the role names counts.
 
     Raises
     ------
@@ -98,25 +89,10 @@ def with_thinking_mark(messages: Sequence[Message], thinking: Thinking, switch: 
 def chat_body(
     endpoint: Endpoint, config: ModelConfig, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
 ) -> dict[str, Any]:
-    """Return the request for an OpenAI-compatible server; `extra_body` of the config has the last word.
+    """Return the request for an OpenAI-compatible server: streamed, with usage at the stream's end.
 
-    Parameters
-    ----------
-    endpoint : Endpoint
-        The server; only a simulated one learns which task it plays.
-    config : ModelConfig
-        Sampling and thinking of the role. What it leaves open is not sent, and the server's default holds.
-    tag : CallTag
-        The request's place in its conversation; its seed is sent when there is one.
-    messages : sequence of Message
-        The history as the model sees it, but for Qwen3's `/no_think` where that switches its thinking.
-    tools : sequence of ToolSpec, optional
-        What it may call; None and an empty sequence send no `tools`.
-
-    Returns
-    -------
-    dict
-        Streamed, with usage at the stream's end, unless `extra_body` says otherwise.
+    What `config` leaves open is not sent, and the server's default holds; its `extra_body` has the last word. Only a
+    simulated server learns which task it plays. Without tools no `tools` are sent.
     """
     body: dict[str, Any] = {
         "model": endpoint.model,
@@ -124,22 +100,16 @@ def chat_body(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    for name in ("temperature", "top_p", "top_k", "max_tokens"):
-        if (value := getattr(config.sampling, name)) is not None:
-            body[name] = value
-    if tools:
-        body["tools"] = list(tools)
-    if tag.seed is not None:
-        body["seed"] = tag.seed
-    extra = dict(config.sampling.extra_body)
-    switch = switch_fields(endpoint.model, config.thinking, config.thinking_switch)
-    if "chat_template_kwargs" in switch:
-        switch["chat_template_kwargs"] |= extra.get("chat_template_kwargs", {})
-        extra.pop("chat_template_kwargs", None)
-    extra = {**switch, **extra}
+    chosen = {name: getattr(config.sampling, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
+    chosen |= {"tools": list(tools) if tools else None, "seed": tag.seed}
+    body |= {name: value for name, value in chosen.items() if value is not None}
     if endpoint.simulated:
         body["tautools_task"] = task_field(tag)
-    return {**body, **extra}
+    extra = config.sampling.extra_body
+    switch = switch_fields(endpoint.model, config.thinking, config.thinking_switch)
+    if template := switch.get("chat_template_kwargs"):
+        extra = extra | {"chat_template_kwargs": template | extra.get("chat_template_kwargs", {})}
+    return {**body, **switch, **extra}
 
 
 def task_field(tag: CallTag) -> dict[str, Any]:

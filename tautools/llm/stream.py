@@ -225,18 +225,10 @@ class StreamParser:
         self.first = None
 
     def finish(self, *, asked_to_think: bool = False) -> Completion:
-        """Return the answer, once the stream is over.
+        """Return the answer, once the stream is over; `ModelCallError` when it was not a whole answer.
 
-        Parameters
-        ----------
-        asked_to_think : bool
-            Whether thinking was switched on: then a text cut off by its length before any closing tag, with nothing
-            in a field for thinking, is taken as unfinished thinking (templates open the tag in the prompt).
-
-        Raises
-        ------
-        ModelCallError
-            When the stream was not a whole answer.
+        With `asked_to_think`, a text cut off by its length before any closing tag, with nothing in a field for
+        thinking, is taken as unfinished thinking (templates open the tag in the prompt).
         """
         self._check()
         try:
@@ -361,20 +353,7 @@ class StreamTimeouts:
 async def ask_server(
     http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts
 ) -> None:
-    """Send `body` and take the whole answer into `parser`.
-
-    Parameters
-    ----------
-    http : StreamHttp
-        The open session.
-    endpoint : Endpoint
-        Address and key.
-    body : dict
-        As `chat_body` makes it.
-    parser : StreamParser
-        Takes the answer and its times.
-    timeouts : Timeouts
-        How long to wait for each part of the answer.
+    """Send `body` (as `chat_body` makes it) and take the whole answer into `parser`.
 
     Raises
     ------

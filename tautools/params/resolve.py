@@ -33,6 +33,8 @@ MODELS: dict[Kind, type[BaseModel]] = {
     "personas": PersonaParams,
 }
 
+_KINDS = {model: kind for kind, model in MODELS.items()}
+
 RUN_OPTIONS = {
     "bench": "--bench",
     "source": "--source",
@@ -133,8 +135,8 @@ def resolve(
     ParamsError
         For everything that is wrong with them, before anything is started.
     """
-    file = find_params(_kind_of(model), name, workspace)
-    tree = read_document(file, shown=_short_path(file))
+    file = find_params(_KINDS[model], name, workspace)
+    tree = _read(file)
     if isinstance(tree.data, dict) and "name" not in tree.data:
         tree.data["name"] = file.stem
         tree.origins[("name",)] = Origin(OriginKind.DEFAULT, "the file's name")
@@ -180,9 +182,11 @@ def resolve_run(
         For everything that is wrong, before anything is started.
     """
     path = Path(file).expanduser() if file is not None else None
-    tree = read_document(path, shown=_short_path(path)) if path is not None else ParamsTree("the command line", {})
+    tree = _read(path) if path is not None else ParamsTree("the command line", {})
     _expand_role_names(tree)
-    apply_flags(tree, flags or {}, RUN_OPTIONS)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            tree.put(tuple(name.split(".")), value, Origin(OriginKind.FLAG, RUN_OPTIONS.get(name, f"--{name}")))
     return _resolve_tree(RunParams, tree, overrides, workspace=workspace, file=path)
 
 
@@ -222,35 +226,19 @@ def apply_overrides(tree: ParamsTree, overrides: Sequence[str]) -> None:
                 next_step="Write it like `--set agent.temperature=0.2` or `--set grid.env=[airline]`.",
             )
         written = read_value(value, shown=shown)
-        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
-        for target in _override_targets(tree, path):
+        path: KeyPath = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+        agents = _agents(tree.data) if path[0] == "agent" and len(path) > 1 else None
+        targets = [path] if agents is None else [("grid", "agent", index, *path[1:]) for index in range(len(agents))]
+        for target in targets:
             tree.put(target, written.data, Origin(OriginKind.FLAG, shown))
             tree.old_booleans |= {target + below: word for below, word in written.old_booleans.items()}
 
 
-def apply_flags(tree: ParamsTree, flags: Mapping[str, Any], options: Mapping[str, str]) -> None:
-    """Lay the values of named options over a tree; None means that the option was not given.
-
-    Parameters
-    ----------
-    tree : ParamsTree
-        What a file said.
-    flags : mapping
-        Dotted name to value, such as `{"agent.model": "m"}`.
-    options : mapping
-        Dotted name to the option's own name, such as `{"agent.model": "--model"}`.
-    """
-    for name, value in flags.items():
-        if value is not None:
-            tree.put(tuple(name.split(".")), value, Origin(OriginKind.FLAG, options.get(name, f"--{name}")))
-
-
-def _override_targets(tree: ParamsTree, path: KeyPath) -> list[KeyPath]:
-    grid = tree.data.get("grid") if isinstance(tree.data, dict) else None
+def _agents(data: Any) -> list[Any] | None:
+    """Return the agents of a sweep's grid; None where there is no such list."""
+    grid = data.get("grid") if isinstance(data, dict) else None
     agents = grid.get("agent") if isinstance(grid, dict) else None
-    if len(path) > 1 and path[0] == "agent" and isinstance(agents, list):
-        return [("grid", "agent", index, *path[1:]) for index in range(len(agents))]
-    return [path]
+    return agents if isinstance(agents, list) else None
 
 
 def _expand_role_names(tree: ParamsTree) -> None:
@@ -258,13 +246,10 @@ def _expand_role_names(tree: ParamsTree) -> None:
     data = tree.data
     if not isinstance(data, dict):
         return
-    grid = data.get("grid")
-    agents = grid.get("agent") if isinstance(grid, dict) else None
     roles: list[tuple[Any, KeyPath]] = [(data, (name,)) for name in ("user", "agent", "judge") if name in data]
-    experts = data.get("experts")
-    if isinstance(experts, dict):
-        roles += [(experts, ("experts", name)) for name in experts]
-    if isinstance(agents, list):
+    if isinstance(data.get("experts"), dict):
+        roles += [(data["experts"], ("experts", name)) for name in data["experts"]]
+    if agents := _agents(data):
         roles += [(agents, ("grid", "agent", index)) for index in range(len(agents))]
     for parent, path in roles:
         if isinstance(parent[path[-1]], str):
@@ -299,14 +284,10 @@ def _flat_values(params: BaseModel, path: KeyPath) -> Iterator[tuple[KeyPath, An
             yield here, params.model_dump(mode="json", include={name})[name]
 
 
-def _kind_of(model: type[BaseModel]) -> Kind:
-    return next(kind for kind, each in MODELS.items() if each is model)
-
-
-def _short_path(path: Path) -> str:
-    """Return the path as seen from the current folder when that is shorter."""
+def _read(path: Path) -> ParamsTree:
+    """Read a file; errors name it as seen from the current folder when that is shorter."""
     relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)
+    return read_document(path, shown=relative if not relative.startswith("..") else str(path))
 
 
 def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P], dict[str, ParamsError]]:
@@ -326,10 +307,9 @@ def load_all(model: type[P], workspace: Path | None = None) -> tuple[dict[str, P
     dict of str to ParamsError
         Those that cannot be read, or whose name cannot be used, each with the reason.
     """
-    kind = _kind_of(model)
     good: dict[str, P] = {}
-    bad = misnamed_params(kind, workspace)
-    for name in list_params(kind, workspace):
+    bad = misnamed_params(_KINDS[model], workspace)
+    for name in list_params(_KINDS[model], workspace):
         try:
             good[name] = resolve(model, name, workspace=workspace).params
         except ParamsError as error:
