@@ -36,7 +36,7 @@ from pydantic import ValidationError
 from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError, UnknownServerError, unknown_name
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
-from tautools.shell import process_alive, this_process
+from tautools.shell import group_members, process_alive, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -313,3 +313,8 @@ class Registry:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return dict(note) if complete else {}
+
+
+def processes_of(record: ServerRecord) -> list[int]:
+    """Return the pids of a server's process group on this machine, workers included; none of one on another host."""
+    return group_members(*record.process) if record.process and record.on_this_host else []

@@ -20,8 +20,8 @@ from tautools.servers.backends import Look, backend_of
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose import Diagnosis
-from tautools.servers.registry import Registry
-from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, processes_of, record_start
+from tautools.servers.registry import Registry, processes_of
+from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, record_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -22,8 +22,9 @@ from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.servers.diagnose import Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
+from tautools.servers.registry import processes_of
 from tautools.servers.vllm.log import read_startup_stage
-from tautools.shell import group_members, process_alive
+from tautools.shell import process_alive
 
 if TYPE_CHECKING:
     from tautools.records import ServerRecord
@@ -95,12 +96,6 @@ def process_runs(record: ServerRecord) -> bool:
     """Return whether the process of a server runs on this machine."""
     pid, started_at = record.pid, record.pid_started_at
     return pid is not None and started_at is not None and process_alive(pid, started_at)
-
-
-def processes_of(record: ServerRecord) -> list[int]:
-    """Return the pids of a server's process group on this machine, workers included."""
-    pid, started_at = record.pid, record.pid_started_at
-    return group_members(pid, started_at) if pid is not None and started_at is not None else []
 
 
 def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = "") -> Snapshot:

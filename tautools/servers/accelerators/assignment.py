@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
 from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
-from tautools.shell import group_members, stop_process
+from tautools.servers.registry import processes_of
+from tautools.shell import stop_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.records import ServerRecord
     from tautools.servers.accelerators.probe import CardProcess
     from tautools.servers.registry import Registry
 
@@ -127,12 +127,8 @@ def promised_cards(registry: Registry) -> dict[int, str]:
 
     A server that is starting shows no memory on its card yet.
     """
-    holders = [record for record in registry.list() if record.spec.get("cards") and _processes_here(record)]
+    holders = [record for record in registry.list() if record.spec.get("cards") and processes_of(record)]
     return {card: record.name for record in holders for card in record.spec["cards"]}
-
-
-def _processes_here(record: ServerRecord) -> list[int]:
-    return list(group_members(*record.process)) if record.process and record.on_this_host else []
 
 
 def why_not_free(card: Card, promised: Mapping[int, str]) -> str:
@@ -259,7 +255,7 @@ def wait_released(
 
 def stale_processes(cards: Sequence[Card], registry: Registry) -> list[CardProcess]:
     """Return this user's processes on the cards that no registered server owns, each once, by pid."""
-    ours = {os.getpid(), *(pid for record in registry.list() for pid in _processes_here(record))}
+    ours = {os.getpid(), *(pid for record in registry.list() for pid in processes_of(record))}
     found = {holder.pid: holder for card in cards for holder in card.holders if holder.mine}
     return [found[pid] for pid in sorted(found.keys() - ours)]
 

@@ -18,11 +18,11 @@ from tautools.files import ensure_folder
 from tautools.servers.accelerators.assignment import require_cards
 from tautools.servers.backends import Backend, check_model, check_options, name_taken, new_record
 from tautools.servers.ports import choose_port
+from tautools.servers.registry import processes_of
 from tautools.servers.state import (
     ended_state,
     out_of_sight,
     process_runs,
-    processes_of,
     silent_state,
 )
 from tautools.servers.vllm.command import ListenAddress, server_argv, server_env
