@@ -42,7 +42,6 @@ from tautools.servers.placement import (
 from tautools.servers.start import check_one_job
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
-    ListenAddress,
     choose_profile,
     installed_versions,
     server_argv,
@@ -256,7 +255,7 @@ def show_dry_run(servers: Sequence[ServerParams], layout: LayoutRequest, site: S
         if site.uses_slurm:
             _show_accepted(name, starts_at)
         else:
-            click.echo(shlex.join(server_argv(params, site, ListenAddress(site.host, params.port or 0, "launch-…"))))
+            click.echo(shlex.join(server_argv(params, site, port=params.port or 0, alias="launch-…")))
 
 
 def _show_accepted(names: str, starts_at: float | None) -> None:

@@ -25,7 +25,7 @@ from tautools.run import model_slug
 from tautools.servers import Registry, State, launch
 from tautools.servers.lease import lease_file
 from tautools.servers.model_cache import ModelFacts, model_facts
-from tautools.servers.vllm.command import ListenAddress, server_argv
+from tautools.servers.vllm.command import server_argv
 from tautools.shell import run_command
 
 PIECES = ["$(touch X)", "`touch X`", "; touch X;", "|", "&", "'", '"', "\\", "\n", "\r", " ", "..", "/", "~", "*", "-",
@@ -58,7 +58,7 @@ def test_every_value_of_a_server_file_is_one_word_of_the_command_and_reaches_the
         }
     )
     try:
-        argv = server_argv(params, SiteParams(name="local"), ListenAddress("127.0.0.1", 8007, "launch-1"))
+        argv = server_argv(params, SiteParams(name="local"), port=8007, alias="launch-1")
     except ParamsError:
         assert given_["model"].startswith("-")
         return

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from tautools.errors import ParamsError
 from tautools.params.models import ServerParams, SiteParams
-from tautools.servers.vllm.command import ListenAddress, server_argv, server_env
+from tautools.servers.vllm.command import server_argv, server_env
 
-PLACE = ListenAddress("127.0.0.1", 8007, "launch-1")
 SITE = SiteParams(name="here", serve_command=["apptainer", "run", "vllm.sif", "vllm", "serve"])
 
 
 def argv(**fields: Any) -> list[str]:
-    return server_argv(ServerParams(name="s", model="Qwen/Qwen3-8B", **fields), SITE, PLACE)
+    return server_argv(ServerParams(name="s", model="Qwen/Qwen3-8B", **fields), SITE, port=8007, alias="launch-1")
 
 
 def test_vllm_is_started_as_the_site_says_with_the_model_first() -> None:
@@ -105,7 +104,7 @@ def test_hostile_text_stays_one_word(model: str, value: str, mapping: dict[str, 
         {"name": "s", "model": model, "vllm": {"dtype": value, "args": {"some_flag": mapping, "other": value}}}
     )
 
-    words = server_argv(params, SITE, PLACE)
+    words = server_argv(params, SITE, port=8007, alias="launch-1")
 
     assert words[len(SITE.serve_command)] == model
     assert words[words.index("--dtype") + 1] == value

@@ -12,13 +12,13 @@ import pytest
 from tautools.errors import ParamsError
 from tautools.params import list_params, load_server
 from tautools.params.models import SiteParams
-from tautools.servers.vllm.command import ListenAddress, server_argv
+from tautools.servers.vllm.command import server_argv
 
 TEMPLATE = "llama31_headers_hermes_calls.jinja"
 
 
 def words(name: str, workspace: Path) -> list[str]:
-    return server_argv(load_server(name, workspace=workspace), SiteParams(name="s"), ListenAddress("h", 1, "a"))
+    return server_argv(load_server(name, workspace=workspace), SiteParams(name="s"), port=1, alias="a")
 
 
 def flag(argv: list[str], name: str) -> str | None:

@@ -21,7 +21,7 @@ from tautools.servers import Registry, State, launch, open_server, server_states
 from tautools.servers.checks.target import CheckTarget
 from tautools.servers.diagnose import diagnose_refusal
 from tautools.servers.restart import plan_restart, restart
-from tautools.servers.vllm.command import ListenAddress, server_argv
+from tautools.servers.vllm.command import server_argv
 from tautools.servers.vllm.flags import check_flags, deprecated_flags, installed_flags
 from tautools.shell import group_members
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
-PLACE = ListenAddress("127.0.0.1", 8007, "launch-1")
 
 SMALL = {
     "HF_HUB_OFFLINE": "1",
@@ -221,7 +220,9 @@ def test_every_flag_of_the_shipped_server_files_is_known(flags: Path, vllm_comma
         params = load_server(name, workspace=tmp_path)
         if params.engine == "vllm":
             command = [vllm_command, "serve"]
-            argv = server_argv(params.model_copy(update={"serve_command": command}), SiteParams(name="here"), PLACE)
+            argv = server_argv(
+                params.model_copy(update={"serve_command": command}), SiteParams(name="here"), port=8007, alias="a"
+            )
             check_flags(argv, command=command, env=os.environ, folder=flags)
 
 

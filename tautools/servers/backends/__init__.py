@@ -156,10 +156,10 @@ def check_options(params: ServerParams, site: SiteParams, registry: Registry) ->
     command = params.serve_command or site.serve_command
     if params.simulated or shutil.which(command[0]) is None:
         return
-    from tautools.servers.vllm.command import ListenAddress, server_argv
+    from tautools.servers.vllm.command import server_argv
     from tautools.servers.vllm.flags import check_flags
 
-    argv = server_argv(params, site, ListenAddress(site.host, params.port or 0, alias="check"))
+    argv = server_argv(params, site, port=params.port or 0, alias="check")
     check_flags(argv, command=command, env=_own_env(params, site, registry), folder=registry.folder / "flags")
 
 

@@ -25,7 +25,7 @@ from tautools.servers.state import (
     process_runs,
     silent_state,
 )
-from tautools.servers.vllm.command import ListenAddress, server_argv, server_env
+from tautools.servers.vllm.command import server_argv, server_env
 from tautools.shell import start_detached, stop_group
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LocalBackend(Backend):
         """Check port, command, address, model, options and cards."""
         params, site = request.params, request.site
         port = choose_port(site.host, asked=params.port, avoid=registry.ports())
-        argv = server_argv(params, site, ListenAddress(site.host, port, alias="check"))
+        argv = server_argv(params, site, port=port, alias="check")
         if shutil.which(argv[0]) is None:
             raise ServerError(
                 f"`{argv[0]}`, which starts server {request.name!r}, is not installed in this session.",
@@ -68,19 +68,16 @@ class LocalBackend(Backend):
         params, site, name = request.params, request.site, request.name
         # Another launch may have taken them.
         cards = require_cards(params, site, registry, force=request.force) if params.cards else []
-        address = ListenAddress(
-            site.host,
-            choose_port(site.host, asked=params.port, avoid=registry.ports()),
-            alias=f"launch-{secrets.token_hex(8)}",
-        )
+        port = choose_port(site.host, asked=params.port, avoid=registry.ports())
+        alias = f"launch-{secrets.token_hex(8)}"
         key, key_file = registry.new_key(name)
         record = new_record(
             request,
-            alias=address.alias,
-            base_url=f"http://{routable_host(site.host, site.reach)}:{address.port}/v1",
+            alias=alias,
+            base_url=f"http://{routable_host(site.host, site.reach)}:{port}/v1",
             key_file=str(key_file.resolve()),
             host=socket.gethostname(),
-            argv=server_argv(params, site, address),
+            argv=server_argv(params, site, port=port, alias=alias),
             cards={
                 str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
                 for card in cards

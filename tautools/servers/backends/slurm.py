@@ -16,9 +16,9 @@ from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
 from tautools.servers.backends import Backend, name_taken, new_record, warn_missing_model
 from tautools.servers.backends.slurm_job import job_script
-from tautools.servers.backends.slurm_script import job_argv
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
+from tautools.servers.vllm.command import server_argv
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState, explain_reason, parse_duration
 
@@ -184,7 +184,8 @@ def _new_records(requests: Sequence[LaunchRequest], registry: Registry) -> list[
             base_url="",
             key_file=str(registry.folder.resolve() / f"{check_name(request.name)}.key"),
             shares_job=len(requests) > 1,
-            argv=job_argv(request, alias),
+            # The job puts the port there that it found.
+            argv=server_argv(request.params, request.site, port="$port", alias=alias),
         )
         for request, alias in zip(requests, aliases, strict=True)
     ]

@@ -20,8 +20,6 @@ from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     RECIPES_MB,
     RECIPES_VARIABLE,
-    ListenAddress,
-    server_argv,
     server_env,
     user_folder,
 )
@@ -79,8 +77,6 @@ def _recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]
 
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PORT_PLACEHOLDER = 0
-"""Stands for the port in the command until the job has chosen one."""
 
 _KERNEL_LINES = """
 # A login shell sets this, a job's shell does not; without it Gaudi's compiler fails with synStatus=26
@@ -138,14 +134,6 @@ if not os.path.exists(f"{base}.json") and not os.path.exists(verified):
     write(f"{base}.json", json.dumps(dict(record, started_at=time.time(), **{k: found[k] for k in found})))
 print(port, base_url, node)
 """.strip()
-
-
-def job_argv(request: LaunchRequest, alias: str) -> list[str]:
-    """Return the server's command, with `$port` where the job puts the port that it found."""
-    address = ListenAddress(request.site.host, _PORT_PLACEHOLDER, alias)
-    argv = server_argv(request.params, request.site, address)
-    spot = next(i for i, word in enumerate(argv) if word == "--port" and argv[i + 1] == str(_PORT_PLACEHOLDER))
-    return [*argv[: spot + 1], "$port", *argv[spot + 2 :]]
 
 
 def log_patterns(name: str, workspace: Path) -> tuple[str, str]:

@@ -141,17 +141,17 @@ _LAUNCHER_FLAGS = {"api_key", "host", "port", "served_model_name", "model", "uds
 """Flags that the launcher sets itself; a second value would undo the identity check or show the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where one launch listens and the name that only it is served under."""
-
-    host: str
-    port: int
-    alias: str
-
-
-def server_argv(params: ServerParams, site: SiteParams, address: ListenAddress) -> list[str]:
+def server_argv(params: ServerParams, site: SiteParams, *, port: int | str, alias: str) -> list[str]:
     """Return the command that starts the server, word by word.
+
+    Parameters
+    ----------
+    params, site
+        What was written; it listens on the site's `host`.
+    port : int or str
+        Where it listens; `$port` in a job, which chooses it.
+    alias : str
+        A second name of the model, under which only this launch is served.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def server_argv(params: ServerParams, site: SiteParams, address: ListenAddress) 
             f"The model {params.model!r} would be taken for a flag.",
             next_step="Give it as ORGANISATION/NAME or as a path; write a folder with such a name as ./NAME.",
         )
-    argv = _simulate_argv(params, address) if params.simulated else _vllm_argv(params, site, address)
+    argv = (_simulate_argv if params.simulated else _vllm_argv)(params, site, port, alias)
     for name in (word.partition("=")[0] for word in argv):
         if name.startswith("--") and names_a_secret(name.lstrip("-")):
             raise ParamsError(
@@ -223,18 +223,18 @@ def server_env(
     return env
 
 
-def _simulate_argv(params: ServerParams, address: ListenAddress) -> list[str]:
-    flags = {"host": address.host, "port": address.port, "model": params.serves, "alias": address.alias}
+def _simulate_argv(params: ServerParams, site: SiteParams, port: int | str, alias: str) -> list[str]:
+    flags = {"host": site.host, "port": port, "model": params.serves, "alias": alias}
     flags |= {name.removesuffix("_tokens"): value for name, value in params.simulate}
     # -P: a file of the workspace must not be taken for a module of Python's.
     words = params.serve_command or [sys.executable, "-P", "-m", "tautools.simulate"]
     return [*words, *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
 
 
-def _vllm_argv(params: ServerParams, site: SiteParams, address: ListenAddress) -> list[str]:
+def _vllm_argv(params: ServerParams, site: SiteParams, port: int | str, alias: str) -> list[str]:
     vllm = params.vllm
-    argv = [*(params.serve_command or site.serve_command), params.model, "--host", address.host]
-    argv += ["--port", str(address.port), "--served-model-name", params.serves, address.alias]
+    argv = [*(params.serve_command or site.serve_command), params.model, "--host", site.host]
+    argv += ["--port", str(port), "--served-model-name", params.serves, alias]
     flags: dict[str, Any] = {}
     for name, value in vllm.model_dump(exclude_defaults=True, exclude={"args"}).items():
         flags |= {"enable_auto_tool_choice": True} if name == "tool_call_parser" and value else {}
