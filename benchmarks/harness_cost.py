@@ -157,16 +157,16 @@ async def ours(domain: Domain, base_url: str, names: list[str], strategy_name: s
 
 def tau2_retail() -> Domain:
     """Return tau2's retail, a new one: nothing of the rewards is known yet."""
-    from tautools.bench.sources.inspect_tau2 import DatabaseDomain
+    from tautools.bench.sources.inspect_tau2 import load_env
 
-    return DatabaseDomain("retail", "base")
+    return load_env("retail").of_split("base")
 
 
 def tau2_telecom() -> Domain:
     """Return tau2's telecom, a new one."""
-    from tautools.bench.sources.inspect_tau2 import TelecomDomain
+    from tautools.bench.sources.inspect_tau2 import load_env
 
-    return TelecomDomain("base")
+    return load_env("telecom").of_split("base")
 
 
 def lowest(make: Callable[[], Domain], base_url: str, names: list[str], strategy: str, cut: str) -> Cost:

@@ -38,16 +38,10 @@ def check_approach(domain: Domain, approach: Approach) -> None:
     BenchError
         Naming those that it has.
     """
-    for kind, wanted, known in (
-        ("strategy", approach.strategy, domain.strategies),
-        ("user strategy", approach.user_strategy, domain.user_strategies),
-    ):
-        if wanted not in known:
-            raise BenchError(
-                f"{domain.ref.bench} has no {kind} {wanted.value}.",
-                evidence=f"It has {', '.join(each.value for each in known)}.",
-                next_step=f"Choose another {kind}, or a benchmark that has this one.",
-            )
+    bench = domain.ref.bench
+    check_known("strategy", approach.strategy.value, [each.value for each in domain.strategies], of=bench)
+    users = [each.value for each in domain.user_strategies]
+    check_known("user strategy", approach.user_strategy.value, users, of=bench)
     if approach.strategy is Strategy.EXPERTS and not approach.experts:
         raise BenchError(
             "The strategy experts has no experts.",

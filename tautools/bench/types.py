@@ -6,17 +6,18 @@ A `Source` knows envs and splits; a `Domain` is one env loaded once per process 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from tautools.errors import BenchError, unknown_name
+from tautools.errors import BenchError, PersonaError, unknown_name
 from tautools.records import UserStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
     from tautools.params.personas import Persona
@@ -39,9 +40,11 @@ class ReferenceAction:
     compared: Sequence[str] | None = None
     """Names of the arguments that matter where the benchmark asks for the action itself; None: all of them."""
 
-    def compared_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those of `arguments` that matter."""
-        return {name: value for name, value in arguments.items() if self.compared is None or name in self.compared}
+    def compared_arguments(self, arguments: Any) -> Any:
+        """Return those of `arguments` that matter; what is no object is returned as it is."""
+        if not isinstance(arguments, dict) or self.compared is None:
+            return arguments
+        return {name: value for name, value in arguments.items() if name in self.compared}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,23 @@ class Participant(ABC):
     def __init__(self, system_prompt: str) -> None:
         self.messages: list[Message] = [{"role": "system", "content": system_prompt}]
 
+    def add_persona(self, text: str) -> None:
+        """Append `text` to the system prompt, whenever that is made, or show it to the person who plays.
+
+        Raises
+        ------
+        PersonaError
+            When there is no system prompt to append it to.
+        """
+        first = self.messages[0] if self.messages else {}
+        if first.get("role") != "system":
+            raise PersonaError(
+                f"The persona {text.strip()[:80]!r} cannot be attached: the customer has no system prompt.",
+                evidence=f"Its first message is {first!r:.200}." if first else "It has no message yet.",
+                next_step="Run it without --persona, or report how this customer's prompt is made.",
+            )
+        self.messages[0] = {**first, "content": f"{first['content']}{text}"}
+
     def receive(self, text: str) -> None:
         """Take in what the other participant said."""
         self.messages.append({"role": "user", "content": text})
@@ -283,6 +303,8 @@ class Source(ABC):
     name: str
     version: str
     default_split = "base"
+    takes: Sequence[str] = ()
+    """Which of `path` and `python` name where it is, for its function `find`, whose result it is made of."""
 
     def __init__(self) -> None:
         self._domains: dict[tuple[str, str], Domain] = {}
@@ -297,12 +319,9 @@ class Source(ABC):
     @abstractmethod
     def _load(self, env: str, split: str) -> Domain: ...
 
-    def _check_env(self, env: str) -> None:
-        check_known("env", env, self.envs())
-
     def splits(self, env: str) -> Sequence[str]:
         """Return the names of the splits of an env, the default one first."""
-        self._check_env(env)
+        check_known("env", env, self.envs())
         return sorted(self._split_names(env), key=lambda name: (name != self.default_split, name))
 
     def domain(self, env: str, split: str | None = None) -> Domain:
@@ -352,30 +371,22 @@ def run_without_loop(call: Coroutine[Any, Any, T]) -> T:
     )
 
 
+@contextlib.contextmanager
+def told_as(problem: str, next_step: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn an error of these kinds into a `BenchError` with it as evidence."""
+    try:
+        yield
+    except kinds as error:
+        raise BenchError(problem, evidence=f"{type(error).__name__}: {error}", next_step=next_step) from error
+
+
 def text_hashes(texts: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of each text, by its name."""
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def check_known(kind: str, name: str, known: Collection[str], *, of: str = "") -> str:
-    """Return `name` if it is known; `of` says in messages whose it would be.
-
-    Parameters
-    ----------
-    kind : str
-        What is named, as messages call it: `env`, `task`.
-    name : str
-        The name, as it was given.
-    known : collection of str
-        All names that exist.
-    of : str
-        Whose name it would be, for messages; empty when that goes without saying.
-
-    Raises
-    ------
-    BenchError
-        When it is not; the message names the nearest known names and all that exist.
-    """
-    if name in known:
-        return name
-    raise unknown_name(BenchError, kind, name, known, of=of and f"of {of}")
+    """Return `name` if it is known, else raise `BenchError`; `kind` and `of` say in messages what is named, of what."""
+    if name not in known:
+        raise unknown_name(BenchError, kind, name, known, of=of and f"of {of}")
+    return name

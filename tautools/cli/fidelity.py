@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.text import Text
 
 from tautools.bench import open_source
-from tautools.bench.fidelity.check import REASONS, check_fidelity, plan_checks
-from tautools.bench.fidelity.hashes import SHIPPED_HASHES, HashFile
+from tautools.bench.fidelity.check import REASONS, SHIPPED_HASHES, HashFile, check_fidelity, plan_checks
 from tautools.bench.fidelity.scripts import VARIANTS
 from tautools.bench.fidelity.traces import Original
 from tautools.bench.sources.tau_bench import TauBench
@@ -143,9 +142,9 @@ def _compare_with_original(given: Mapping[str, Any]) -> bool:
     rows = _compare(checkout, given)
     verdicts: dict[str, str] = {}
     if given["write"]:
-        hash_file.write(version, {row.name: row.hashes for row in rows}, _regenerates(given), single=single)
+        hash_file.write(version, {row.name: row.as_kept(single=single) for row in rows}, _regenerates(given))
     elif whole and hash_file.is_for(version):
-        verdicts = {row.name: hash_file.verdict(row.name, row.hashes) for row in rows}
+        verdicts = {row.name: hash_file.verdict(row.name, row.sha256) for row in rows}
     listed = [row.as_dict() | {"kept_hash": verdicts.get(row.name) or None} for row in rows]
     value = {"version": version, "rows": listed}
     emit(value, as_json=given["as_json"], text=lambda: _show_comparison(rows, verdicts))

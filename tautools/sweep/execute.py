@@ -19,8 +19,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import TautoolsError
+from tautools.imports import without_iri_grammar
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.notebook import NotebookJob, check_parameters, execute_notebook
 from tautools.sweep.status import STOPPED, CellAttempt, write_note

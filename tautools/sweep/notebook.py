@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
-from tautools.bench.sources.inspect_tools import without_iri_grammar
 from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
+from tautools.imports import without_iri_grammar
 from tautools.params import shipped
 from tautools.shell import Process, start_detached, this_process
 from tautools.sweep.cells import runs_folder

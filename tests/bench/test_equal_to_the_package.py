@@ -96,7 +96,7 @@ def _dumped(env: str) -> dict[str, dict[str, Any]]:
 def _full_hash(env_state: InspectEnvState) -> str:
     """Hash our whole database, the package's way: the base with what was touched in its place."""
     tables = {name: dict(table) for name, table in _dumped(env_state._domain.ref.env).items()}
-    for name, table in vars(env_state._toolkit.db).items():
+    for name, table in vars(env_state.toolkit.db).items():
         for key in table.touched:
             tables[name][key] = table[key].model_dump()
     return str(get_dict_hash(tables))
@@ -152,7 +152,7 @@ def test_the_shared_database_is_as_it_was_loaded(domain: Domain) -> None:
         env_state = domain.env_state(task)
         for action in task.reference:
             asyncio.run(env_state.call(action.name, json.dumps(dict(action.arguments))))  # type: ignore[arg-type]
-    tables = domain.env_state(task)._domain.shared.tables  # type: ignore[attr-defined]
+    tables = domain.tables  # type: ignore[attr-defined]
     whole = {name: {key: found.model_dump() for key, found in table.entities.items()} for name, table in tables.items()}
     assert get_dict_hash(whole) == base_hash(domain.ref.env)
 
@@ -171,8 +171,8 @@ def test_an_equal_number_of_another_kind_is_another_database(retail: Domain) -> 
     env_state = retail.env_state(next(iter(retail.tasks.values())))
     assert isinstance(env_state, InspectEnvState)
     untouched = env_state.reward([]).info["different"]
-    key, user = next((key, user) for key, user in env_state._toolkit.db.users.items() if _gift_card(user) is not None)
-    card = _gift_card(env_state._toolkit.db.users[key])
+    key, user = next((key, user) for key, user in env_state.toolkit.db.users.items() if _gift_card(user) is not None)
+    card = _gift_card(env_state.toolkit.db.users[key])
     card.balance = int(card.balance)
     assert card == _gift_card(user)
     assert set(env_state.reward([]).info["different"]) - set(untouched) == {f"users/{key}"}

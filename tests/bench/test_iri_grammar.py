@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import sys
-from tautools.bench.sources.inspect_tools import without_iri_grammar
+from tautools.imports import without_iri_grammar
 
 with without_iri_grammar():
     import jsonschema

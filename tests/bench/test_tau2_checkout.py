@@ -141,7 +141,7 @@ def test_what_the_reference_changes_is_told(library: Domain, source: Tau2Bench) 
 
 def test_a_world_that_nobody_holds_is_dropped_there(source: Tau2Bench, library: Domain) -> None:
     env_state: Any = library.env_state(library.tasks["lend"])
-    number = env_state._number.number
+    number = env_state._number
     assert source.process.ask("changes", env_state=number) == []
     del env_state
     with pytest.raises(BenchError, match="could not list the changes: KeyError"):

@@ -264,4 +264,4 @@ def test_a_task_that_begins_in_the_middle_is_refused(source: Tau2Bench) -> None:
         source.domain("library", "begun")
     with pytest.raises(BenchError, match=r"no split 'bass'.*") as refused:
         source.domain("library", "bass")
-    assert "'base'" in str(refused.value)
+    assert "`base`" in str(refused.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tautools.bench.fidelity.hashes import ConversationHashes, HashFile
+from tautools.bench.fidelity.check import HashFile, hash_conversation
 from tautools.bench.fidelity.scripts import make_cases
 from tautools.bench.fidelity.traces import FixedTextMask, Original, Trace, play_ours
 from tautools.bench.types import Approach, Domain
@@ -29,8 +29,8 @@ def differing_conversations(kept: HashFile, domain: Domain, approach: Approach, 
     async def play() -> list[Trace]:
         return [mask(await play_ours(domain, approach, case)) for case in cases]
 
-    ours = ConversationHashes()
+    ours: dict[str, str] = {}
     for trace in asyncio.run(play()):
         requests, *rest, _ = expected[trace.case].split()
-        ours.add(trace, int(requests), end=not rest)
-    return [name for name in expected | ours.hashes if expected.get(name) != ours.hashes.get(name)]
+        ours[trace.case] = hash_conversation(trace, int(requests), end=not rest)
+    return [name for name in expected | ours if expected.get(name) != ours.get(name)]

@@ -1,21 +1,25 @@
 """Compare our loop with the original, script by script: requests, ends and rewards.
 
 A `Deviation` is an intended difference; everything else is reported. `docs/fidelity.md` lists the deviations for
-people, and a test compares the two.
+people, and a test compares the two. What the original asked and returned is kept as hashes too, so that ours can be
+compared without it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
+import hashlib
 import json
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.fidelity.hashes import ConversationHashes
 from tautools.bench.fidelity.scripts import (
     BREAKING_CALLS,
     BREAKING_CUSTOMER,
@@ -27,11 +31,12 @@ from tautools.bench.fidelity.scripts import (
 )
 from tautools.bench.fidelity.traces import FixedTextMask, play_ours
 from tautools.bench.setting import check_approach, select_tasks
-from tautools.bench.types import Approach
+from tautools.bench.types import Approach, told_as
+from tautools.files import write_atomic
 from tautools.records import Outcome, Strategy, UserStrategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tautools.bench.fidelity.scripts import Case
     from tautools.bench.fidelity.traces import Original, RecordedRequest, Trace
@@ -85,8 +90,8 @@ class FidelityRow:
     """What was odd about answers that both sides got, by kind."""
     differences: list[str] = field(default_factory=list)
     """The first one of each conversation that has any, for people."""
-    hashes: ConversationHashes = field(default_factory=ConversationHashes)
-    """Of what the original did, as far as it was compared."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Case to the hash of what the original did, as far as it was compared."""
 
     @property
     def name(self) -> str:
@@ -94,16 +99,9 @@ class FidelityRow:
         return "/".join((self.env, self.split, self.approach.strategy, self.approach.user_strategy))
 
     def add(self, case: Case, original: Trace, ours: Trace) -> None:
-        """Compare one conversation, every request in its order and then the end, and count it.
+        """Compare what the two sides made of a script, every request in its order and then the end, and count it.
 
         Where an intended difference ends one side before the other, what came before it is compared.
-
-        Parameters
-        ----------
-        case : Case
-            The script.
-        original, ours : Trace
-            What each side made of it.
         """
         deviation = _deviation(case, original, ours)
         theirs, own = original.requests, ours.requests
@@ -119,7 +117,17 @@ class FidelityRow:
         self.rewards += deviation is None
         asked = Counter(request.role for request in original.requests)
         self.oddities.update(kind for role, kinds in case.odd.items() for kind in kinds[: asked[role]] if kind)
-        self.hashes.add(original, len(theirs), end=deviation is None)
+        self.hashes[original.case] = hash_conversation(original, len(theirs), end=deviation is None)
+
+    @property
+    def sha256(self) -> str:
+        """One hash over those of all conversations."""
+        return json_sha256(self.hashes)
+
+    def as_kept(self, *, single: bool) -> dict[str, Any]:
+        """Return what a file of hashes has of it; with `single` the hash of each conversation too."""
+        conversations = self.hashes if single else len(self.hashes)
+        return {"conversations": conversations, "requests": self.requests, "sha256": self.sha256}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -134,7 +142,7 @@ class FidelityRow:
             "differences": self.differences,
             "deviations": {kind.value: count for kind, count in sorted(self.deviations.items())},
             "oddities": dict(sorted(self.oddities.items())),
-            "sha256": self.hashes.sha256,
+            "sha256": self.sha256,
         }
 
 
@@ -149,21 +157,8 @@ def plan_checks(
 ) -> list[tuple[Domain, Approach, list[Task]]]:
     """Return what is to be compared; all of it by default.
 
-    Parameters
-    ----------
-    source : Source
-        A checkout of tau-bench, or a package of its shape.
-    tasks : TaskParams
-        Which tasks of each split.
-    envs, splits : sequence of str
-        Only these; a split alone means the envs that have it.
-    strategy, user_strategy : str, optional
-        Only these of `APPROACHES`; both together are one approach, whether it is in there or not.
-
-    Raises
-    ------
-    BenchError
-        When there is no such env, split, task or strategy.
+    A split alone means the envs that have it; strategy and user strategy together are one approach, whether it is in
+    `APPROACHES` or not. Raises `BenchError` when there is no such env, split, task or strategy.
     """
     if strategy and user_strategy:
         approaches = [Approach(Strategy(strategy), UserStrategy(user_strategy))]
@@ -190,28 +185,15 @@ def check_fidelity(
 ) -> FidelityRow:
     """Play the scripts of one env and approach on both sides and compare.
 
-    Parameters
-    ----------
-    original : Original
-        The other side.
-    domain : Domain
-        Ours: the same env and split.
-    approach : Approach
-        How both sides are played.
-    tasks : sequence of Task, optional
-        All of the split by default.
-    variants : sequence of str
-        Which scripts of each task.
-    on_progress : callable, optional
-        Gets the number of conversations that are compared.
-
-    Raises
-    ------
-    BenchError
-        When the original could not be run.
+    `tasks` are all of the split by default, `variants` the scripts of each; `on_progress` gets the number of
+    conversations that are compared. Raises `BenchError` when the original could not be run.
     """
     row = FidelityRow(domain.ref.env, domain.ref.split, approach)
-    theirs, own = _masks(original, domain, approach)
+    masks: list[Callable[[Trace], Trace]] = [lambda trace: trace] * 2
+    if original.domain_path is not None:  # what each side plays is comparable without each package's own fixed texts
+        sides = (original, replace(original, path=original.domain_path, domain_path=None))
+        masks = [FixedTextMask(side.fixed_texts((row.env, row.split), approach)) for side in sides]
+    theirs, own = masks
     for chunk, played in _play_originals(original, domain, approach, make_cases(domain, approach, variants, tasks)):
         with asyncio.Runner() as loop:
             for case, wanted in zip(chunk, played, strict=True):
@@ -219,14 +201,6 @@ def check_fidelity(
         if on_progress is not None:
             on_progress(row.conversations)
     return row
-
-
-def _masks(original: Original, domain: Domain, approach: Approach) -> Sequence[Callable[[Trace], Trace]]:
-    """Return what makes each side comparable: nothing, unless the original plays another package's env."""
-    if original.domain_path is None:
-        return [lambda trace: trace] * 2
-    sides = (original, replace(original, path=original.domain_path, domain_path=None))
-    return [FixedTextMask(side.fixed_texts((domain.ref.env, domain.ref.split), approach)) for side in sides]
 
 
 def _play_originals(
@@ -289,17 +263,13 @@ def _first_difference(theirs: Sequence[RecordedRequest], own: Sequence[RecordedR
 def _request_difference(wanted: RecordedRequest, made: RecordedRequest) -> str:
     if wanted.role != made.role:
         return f"ours asks its {made.role} in its place"
-    for name, left, right in (("tools", wanted.tools, made.tools), ("model and sampling", wanted.rest, made.rest)):
-        if left != right:
-            return f"{name}: {_text_difference(left, right)}"
-    return _history_difference(wanted.messages, made.messages)
+    others = [("tools", (wanted.tools, made.tools)), ("model and sampling", (wanted.rest, made.rest))]
+    return _text_difference(*others, *_numbered(wanted.messages, made.messages))
 
 
-def _history_difference(wanted: Sequence[str], made: Sequence[str]) -> str:
-    for number, (left, right) in enumerate(zip_longest(wanted, made, fillvalue="(no message)")):
-        if left != right:
-            return f"message {number}: {_text_difference(left, right)}"
-    return ""
+def _numbered(wanted: Sequence[str], made: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    pairs = zip_longest(wanted, made, fillvalue="(no message)")
+    return ((f"message {number}", pair) for number, pair in enumerate(pairs))
 
 
 def _end_difference(original: Trace, ours: Trace) -> str:
@@ -307,7 +277,7 @@ def _end_difference(original: Trace, ours: Trace) -> str:
         left, right = getattr(original, name), getattr(ours, name)
         if left != right:
             return f"{name}: the original {left!r}, ours {right!r}"
-    difference = _history_difference(original.messages, ours.messages)
+    difference = _text_difference(*_numbered(original.messages, ours.messages))
     return difference and f"the agent's history at the end, {difference}"
 
 
@@ -315,7 +285,12 @@ _SHOWN_CHARS = 300
 """Characters shown on each side of the place where two texts part."""
 
 
-def _text_difference(left: str, right: str) -> str:
+def _text_difference(*named: tuple[str, tuple[str, str]]) -> str:
+    """Return which of the named pairs of texts differ first, and where they part; empty when all are equal."""
+    return next((f"{name}: {_parting(*pair)}" for name, pair in named if pair[0] != pair[1]), "")
+
+
+def _parting(left: str, right: str) -> str:
     pairs = enumerate(zip(left, right, strict=False))
     at = next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))
     start = max(0, at - 60)
@@ -326,3 +301,68 @@ def _text_difference(left: str, right: str) -> str:
 
 def _last_message(request: RecordedRequest) -> str:
     return json.loads(request.messages[-1]).get("content", "")[-_SHOWN_CHARS:] if request.messages else "(no message)"
+
+
+SHIPPED_HASHES = Path(__file__).with_name("hashes.json")
+"""The hashes that come with the package: of every task of every env."""
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def hash_conversation(trace: Trace, requests: int, *, end: bool) -> str:
+    """Return the number of requests, whether the end is hashed too, and the sha256 of these first requests and it."""
+    asked = [[each.role, each.messages, each.tools, each.rest] for each in trace.requests[:requests]]
+    ended = [trace.end, trace.reward, trace.db, dict(trace.outputs), trace.messages] if end else []
+    return f"{requests}{'' if end else ' requests only'} {json_sha256([trace.case, asked, ended])[:16]}"
+
+
+def json_sha256(value: Any) -> str:
+    """Return the sha256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class HashFile:
+    """A file of hashes."""
+
+    path: Path
+    version: str = ""
+    """Of the original's files."""
+    python: str = ""
+    """Version of Python by which they were made: some of its own error texts are what tools answer."""
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name to the number of its conversations, or the hash of each; of its requests; and the sha256 over all."""
+
+    @classmethod
+    def read(cls, path: Path) -> HashFile:
+        """Read a file; one that is not there has no hashes, and one of another kind is a `BenchError`."""
+        if not path.exists():
+            return cls(path)
+        problem = f"{path} is not a file of hashes of the original."
+        next_step = "Write it again: `tautools fidelity --path CHECKOUT --write`."
+        with told_as(problem, next_step, OSError, ValueError, KeyError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version, python, rows = (content[name] for name in ("version", "python", "rows"))
+        return cls(path, version, python, rows)
+
+    def is_for(self, version: str) -> bool:
+        """Whether the hashes were made of these files, by this version of Python."""
+        return self.version == version and self.python == _PYTHON
+
+    def verdict(self, name: str, sha256: str) -> str:
+        """Return whether a row is as it was kept: `same`, `differs`, or empty where none was kept."""
+        kept = self.rows.get(name)
+        return "" if kept is None else "same" if kept["sha256"] == sha256 else "differs"
+
+    def write(self, version: str, rows: Mapping[str, Mapping[str, Any]], command: str) -> None:
+        """Write the file with these rows in it, and what makes it again; other rows of the same version stay."""
+        old = self.rows if self.is_for(version) else {}
+        content = {
+            "what": "Hashes of what tau-bench's own agents and users ask, and of the rewards, for the scripts of "
+            "tautools.bench.fidelity.scripts",
+            "command": command,
+            "version": version,
+            "python": _PYTHON,
+            "written": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "rows": dict(sorted({**old, **rows}.items())),
+        }
+        write_atomic(self.path, json.dumps(content, indent=1) + "\n")

@@ -75,13 +75,13 @@ class ScriptedModel:
         tools = json.dumps(request.pop("tools")) if "tools" in request else None
         apart = {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools}
         self.requests.append(apart | request)
-        answer = {"content": CONSTRUCTOR[role]} if self.constructing else self._next(role)
+        if self.constructing:
+            answer: dict[str, Any] = {"content": CONSTRUCTOR[role]}
+        else:
+            answer = next(self.answers.get(role, iter(())), self.after[role])
         return types.SimpleNamespace(
             choices=[types.SimpleNamespace(message=ScriptedMessage(answer))], _hidden_params={"response_cost": 0.0}
         )
-
-    def _next(self, role: str) -> dict[str, Any]:
-        return next(self.answers.get(role, iter(())), self.after[role])
 
 
 SCRIPT = ScriptedModel()

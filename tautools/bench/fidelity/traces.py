@@ -81,13 +81,7 @@ def _without_null(value: Any) -> Any:
 
 
 class FixedTextMask:
-    """Replaces a benchmark's own fixed texts by their names, so that two benchmarks of one shape can be compared.
-
-    Parameters
-    ----------
-    fixed : mapping of str to sequence of str
-        Name and the text's pieces, around what differs between conversations, as `Original.fixed_texts` returns them.
-    """
+    """Replaces a benchmark's fixed texts, as `Original` has them, by their names, so that two of one shape compare."""
 
     def __init__(self, fixed: Mapping[str, Sequence[str]]) -> None:
         pairs = [(f"\\n{fixed['example'][0]} {number}:\\n", f"\\n<example {number}>\\n") for number in range(1, 6)]
@@ -136,21 +130,7 @@ class Original:
     ) -> list[Trace]:
         """Play the scripts, in a process that ends before this returns, and return the traces in their order.
 
-        Parameters
-        ----------
-        env_and_split : (str, str)
-            Names of the env and the split.
-        approach : Approach
-            How both sides are played.
-        cases : sequence of Case
-            The scripts.
-        displays : sequence of str
-            The solved examples that few-shot draws from.
-
-        Raises
-        ------
-        BenchError
-            When the original could not be run.
+        `displays` are the solved examples that few-shot draws from. Raises `BenchError` when it could not be run.
         """
         texts: dict[str, str] = {}
         traces = []

@@ -10,26 +10,21 @@ from tautools.bench.types import check_known
 from tautools.errors import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tautools.bench.sources.tau2_checkout import Tau2Checkout
     from tautools.bench.types import Domain, Source
     from tautools.records import BenchRef
 
-__all__ = ["IMPORTED_PREFIX", "open_domain", "open_ref", "open_source", "playing_source"]
-
 IMPORTED_PREFIX = "imported:"
 """Before the name of the program that made imported results: their settings never mix with those of a source."""
 
-_SOURCES = {"tau2": ("inspect-evals", "tau2-bench"), "tau-bench": ("tau-bench",)}
-"""The sources of each benchmark, the usual one first."""
-
-_CLASSES = {
-    "inspect-evals": ("tautools.bench.sources.inspect_tau2", "InspectTau2"),
-    "tau-bench": ("tautools.bench.sources.tau_bench", "TauBench"),
-    "tau2-bench": ("tautools.bench.sources.tau2_bench", "Tau2Bench"),
+_SOURCES = {
+    "tau2": {"inspect-evals": "inspect_tau2.InspectTau2", "tau2-bench": "tau2_bench.Tau2Bench"},
+    "tau-bench": {"tau-bench": "tau_bench.TauBench"},
 }
-"""Module and class of each source; imported when it is opened."""
+"""Module and class of each benchmark's sources, the usual one first; imported when it is opened."""
 
 
 def playing_source(source: str) -> str | None:
@@ -63,34 +58,26 @@ def open_source(
     BenchError
         When there is no such bench or source, or the source is not installed.
     """
-    check_known("benchmark", bench, _SOURCES)
+    sources = _SOURCES[check_known("benchmark", bench, _SOURCES)]
     source = None if source is None else playing_source(source)
-    source = check_known("source", source or _SOURCES[bench][0], _SOURCES[bench], of=bench)
-    if source == "tau2-bench":
-        from tautools.bench.sources.tau2_checkout import find_tau2_checkout
-
-        return _open(source, find_tau2_checkout(path, python))
-    unused = {"python": python} if source == "tau-bench" else {"path": path, "python": python}
-    for name, value in unused.items():
-        if value is not None:
-            kind = "runs in this process" if source == "tau-bench" else "is a package"
+    source = check_known("source", source or next(iter(sources)), sources, of=bench)
+    module, name = sources[source].split(".")
+    source_class = getattr(import_module(f"tautools.bench.sources.{module}"), name)
+    takes = source_class.takes
+    given = {name: value for name, value in (("path", path), ("python", python)) if value is not None}
+    for name, value in given.items():
+        if name not in takes:
             raise BenchError(
-                f"The source {source} {kind} and takes no {name}.",
+                f"The source {source} {'runs in this process' if takes else 'is a package'} and takes no {name}.",
                 evidence=f"{name}: {value}",
                 next_step=f"Leave `{name}` out.",
             )
-    if source == "tau-bench":
-        from tautools.bench.sources.tau_bench_checkout import find_tau_bench
-
-        return _open(source, find_tau_bench(path))
-    return _open(source)
+    return _open(source_class, *([source_class.find(**given)] if takes else []))
 
 
 @functools.cache
-def _open(source: str, *checkout: Tau2Checkout | Path) -> Source:
-    module, name = _CLASSES[source]
-    opened: Source = getattr(import_module(module), name)(*checkout)
-    return opened
+def _open(source_class: Callable[..., Source], *checkout: Tau2Checkout | Path) -> Source:
+    return source_class(*checkout)
 
 
 def open_ref(ref: BenchRef) -> Source:
@@ -99,11 +86,5 @@ def open_ref(ref: BenchRef) -> Source:
 
 
 def open_domain(ref: BenchRef) -> Domain:
-    """Return the env of a reference, loaded once.
-
-    Raises
-    ------
-    BenchError
-        When there is no such bench, source, env or split, or the source is not installed.
-    """
+    """Return the env of a reference, loaded once, as `open_source` and `Source.domain` do."""
     return open_ref(ref).domain(ref.env, ref.split or None)

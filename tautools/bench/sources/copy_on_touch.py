@@ -11,6 +11,7 @@ The standard library is all that this module needs: the program in a tau2-bench 
 from __future__ import annotations
 
 import json
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,14 +36,7 @@ def canonical_text(entity: Any) -> str:
 class LoadedTable:
     """One table of the database as loaded: never changed, shared by all conversations of the process.
 
-    Parameters
-    ----------
-    entities : mapping
-        Key to entity.
-    copied : callable
-        Returns a deep copy of an entity.
-    text : callable
-        Returns the text by which entities are compared.
+    `copied` returns a deep copy of an entity, `text` the text by which entities are compared.
     """
 
     def __init__(
@@ -87,15 +81,10 @@ class TouchedTable(dict[str, Any]):
         super().__delitem__(key)
         self.touched.add(key)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return an entity, copied first."""
-        return self[key] if key in self else default  # noqa: SIM401 - this is `get`
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return an entity, copied first, or put one there."""
-        if key not in self:
-            self[key] = default
-        return self[key]
+    # Those of `dict` do not go through the three above; these do.
+    get = MutableMapping.get  # type: ignore[assignment]
+    setdefault = MutableMapping.setdefault
+    update = MutableMapping.update
 
     def pop(self, key: str, *default: Any) -> Any:
         """Take an entity out, copied first."""
@@ -104,11 +93,6 @@ class TouchedTable(dict[str, Any]):
         entity = self[key]
         del self[key]
         return entity
-
-    def update(self, *others: Any, **named: Any) -> None:
-        """Put entities there."""
-        for key, entity in dict(*others, **named).items():
-            self[key] = entity
 
     def changes(self) -> dict[str, str | None]:
         """Return the text of each entity that is not as loaded; None for one that is gone."""

@@ -1,47 +1,41 @@
 """tau2 from the PyPI package `inspect-evals`: airline, retail and telecom.
 
-Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. The sharing
-of the database is ours: see `copy_on_touch`. The package's scorer rebuilds the expected database at every score and
-hashes both whole. Here the changes that the reference makes are computed once per task, by the same calls, as the
-canonical JSON of each entity that they change. In telecom the customer has a phone and tools for it: two databases, the
-carrier's and the customer's, are kept in step by the package's own `Environment`, and the score rests on assertions.
+Tasks, tools, database, policy, prompts and guidelines are the package's own, read when they are asked for. The agent's
+system prompt exists only inside the package's agent, so that agent is run with a limit of no messages. The sharing of
+the database is ours: see `copy_on_touch`. The package's scorer rebuilds the expected database at every score and hashes
+both whole. Here the changes that the reference makes are computed once per task, by the same calls, as the canonical
+JSON of each entity that they change. In telecom the customer has a phone and tools for it: two databases, the carrier's
+and the customer's, are kept in step by the package's own `Environment`, and the score rests on assertions.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import functools
+import gzip
 import json
-from dataclasses import dataclass
-from importlib import metadata
-from types import SimpleNamespace
+from importlib import import_module, metadata
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
-from tautools.bench.sources.inspect_env import (
-    INSPECT_ENVS,
-    INSPECT_SOURCE,
-    InspectDomain,
-    LoadedEnv,
-    agent_system_prompt,
-    data_folder,
-    inspect_module,
-    methods_of,
-    read_data,
-    tool_class_of,
-)
 from tautools.bench.sources.inspect_tools import InspectTools
-from tautools.bench.sources.tau2 import checked_assertion
-from tautools.bench.types import Observation, Reward, Source, different_entities
+from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
+from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, different_entities, told_as
 from tautools.errors import BenchError, NotInstalledError
+from tautools.records import BenchRef, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tautools.bench.types import Changes, Task
 
-
+_ENVS = ("airline", "retail", "telecom")
+_MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT
+_STOP_WORDS = ("###STOP###", "###OUT-OF-SCOPE###", "###TRANSFER###")
 _TELECOM = "telecom"
 _BANKING = (
     "Its agent searches a knowledge base of documents in one of three ways (grep, full_kb, no_knowledge), customer and "
@@ -51,10 +45,27 @@ _NOT_PLAYED = {"banking", "banking_knowledge"}
 """Domains of the package that have no source here."""
 
 
+def _module(name: str) -> Any:
+    """Return a module of the package's tau2, such as `retail.tools`."""
+    return import_module(f"inspect_evals.tau2.{name}")
+
+
+def _data_folder(env: str) -> Path:
+    """Return the folder in which the package keeps an env's data."""
+    folder: Path = _module("utils").TAU2_DATA_DIR
+    return folder / "domains" / env
+
+
+def _read_data(env: str, name: str) -> Any:
+    """Return the content of a JSON file of an env's data, packed or not."""
+    packed = _data_folder(env) / f"{name}.gz"
+    return json.loads(gzip.decompress(packed.read_bytes()) if packed.exists() else packed.with_suffix("").read_bytes())
+
+
 class InspectTau2(Source):
     """The source `inspect-evals`."""
 
-    name = INSPECT_SOURCE
+    name = "inspect-evals"
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,75 +79,141 @@ class InspectTau2(Source):
 
     def envs(self) -> Sequence[str]:
         """Return the names of the envs."""
-        return INSPECT_ENVS
+        return _ENVS
 
-    def _split_names(self, env: str) -> Sequence[str]:
-        with self._as_expected():
-            return list(read_data(env, "split_tasks.json"))
-
-    def _check_env(self, env: str) -> None:
+    def splits(self, env: str) -> Sequence[str]:
+        """Return the names of the splits of an env, the default one first."""
         if env in _NOT_PLAYED:
             raise BenchError(
                 f"tautools does not play tau2's {env}.",
                 evidence=f"inspect-evals {self.version} has it as `tau2_banking`. {_BANKING}",
-                next_step=f"Choose another env ({', '.join(INSPECT_ENVS)}); inspect's own command plays banking: "
+                next_step=f"Choose another env ({', '.join(_ENVS)}); inspect's own command plays banking: "
                 "inspect eval inspect_evals/tau2_banking.",
             )
-        super()._check_env(env)
+        return super().splits(env)
+
+    def _split_names(self, env: str) -> Sequence[str]:
+        with self._as_expected():
+            return list(_read_data(env, "split_tasks.json"))
 
     def _load(self, env: str, split: str) -> InspectDomain:
         with self._as_expected():
-            return TelecomDomain(split) if env == _TELECOM else DatabaseDomain(env, split)
+            return load_env(env).of_split(split)
 
-    @contextlib.contextmanager
-    def _as_expected(self) -> Iterator[None]:
+    def _as_expected(self) -> contextlib.AbstractContextManager[None]:
         """Turn what a changed package raises into an error that says so."""
-        try:
-            yield
-        except (ImportError, AttributeError, FileNotFoundError, KeyError) as error:
-            raise BenchError(
-                f"The installed inspect-evals {self.version} is not the package that tautools knows.",
-                evidence=f"{type(error).__name__}: {error}",
-                next_step="Install the versions of tautools' lock file: pip install 'inspect-evals==0.26.*'.",
-            ) from error
+        problem = f"The installed inspect-evals {self.version} is not the package that tautools knows."
+        next_step = "Install the versions of tautools' lock file: pip install 'inspect-evals==0.26.*'."
+        return told_as(problem, next_step, ImportError, AttributeError, FileNotFoundError, KeyError)
 
 
-@dataclass(frozen=True)
-class _LoadedDatabase(LoadedEnv):
-    toolkit_class: type
-    tables: Mapping[str, LoadedTable]
+class InspectDomain(Tau2Domain):
+    """One env of tau2, loaded once per process; `of_split` gives it the tasks of a split.
 
-    def toolkit(self) -> Any:
-        """Return the package's tool class on a database of its own."""
-        kit = self.toolkit_class()
-        kit.db = SimpleNamespace(**{name: TouchedTable(table) for name, table in self.tables.items()})
-        return kit
+    `kits` are the tools of `assistant` and, where the customer has some, of `user`.
+    """
+
+    def __init__(self, env: str, policy: str, kits: Mapping[str, InspectTools]) -> None:
+        super().__init__()
+        self.ref = BenchRef("tau2", env, "", InspectTau2.name)
+        self.kits, self.tools = kits, kits["assistant"].specs
+        self.user_tools = kits["user"].specs if "user" in kits else ()
+        self.policy, self.agent_system = policy, _agent_system_prompt(env)
+        opening = _module("common.dataset").USER_MESSAGE.text
+        self.protocol = ConversationProtocol("inspect-tau2", opening, None, _STOP_WORDS, _MAX_ROUNDS)
+
+    def of_split(self, split: str) -> InspectDomain:
+        """Return it with the tasks of one split."""
+        domain = copy.copy(self)
+        domain._expected = {}  # noqa: SLF001 - its own
+        domain.ref = self.ref._replace(split=split)
+        domain.tasks = _load_tasks(self.ref.env, split)
+        utils = _module("utils")
+        texts = {"user_guidelines": utils.USER_SIMULATOR_GUIDELINES, "user_opening": self.protocol.user_opening or ""}
+        if self.user_tools:
+            texts["user_guidelines"] = utils.USER_SIMULATOR_GUIDELINES_WITH_TOOLS
+            texts["user_tools"] = canonical_json(self.user_tools)
+        domain.prompts = domain._hash_prompts(**texts)  # noqa: SLF001 - its own
+        return domain
+
+
+def _load_tasks(env: str, split: str) -> dict[str, Task]:
+    """Return the tasks of a split by id, in the benchmark's order."""
+    to_sample = _module(f"{env}.dataset").get_record_to_sample(_agent_name(env))
+    task_class = _module("data_model.tasks").Task
+    wanted = set(_read_data(env, "split_tasks.json")[split])
+    tasks = {}
+    for record in _read_data(env, "tasks.json"):
+        if str(record["id"]) in wanted:
+            sample = to_sample(record)
+            task = task_class.model_validate(sample.metadata["task"])
+            tasks[str(record["id"])] = read_tau2_task(task.model_dump(mode="json"), sample.input[0].text, task)
+    return tasks
+
+
+def _agent_name(env: str) -> str:
+    return f"{env.title()}Agent"
+
+
+def _tool_class(env: str, side: str = "Agent") -> Any:
+    """Return the package's class with the tools of one side."""
+    name = f"{env.title()}{side}Tools"
+    return getattr(_module(f"{env}.{name}"), name)
+
+
+def _methods_of(tool_class: type) -> type:
+    """Return a class with the package's own methods and nothing of the store model they live on."""
+    methods = {
+        name: value
+        for name, value in vars(tool_class).items()
+        if isinstance(value, FunctionType | property) and not name.startswith(("__", "model_"))
+    }
+    return type(tool_class.__name__, (), methods)
+
+
+def _agent_system_prompt(env: str) -> str:
+    """Return the system prompt that the package gives its agent; no model is called."""
+    from inspect_ai.agent import AgentState
+    from inspect_ai.model import GenerateConfig
+    from inspect_ai.model._model import init_active_model
+    from inspect_ai.util import Store, store_as
+    from inspect_ai.util._store import init_subtask_store
+
+    get_agent: Callable[..., Any] = _module(f"{env}.agents").get_user_agent
+    stored = _module("common.agents").StoredAgentState
+
+    def begin() -> str:
+        init_subtask_store(Store())
+        # The agent only asks that there be a model. A real one loads every evaluation and nests the event loop.
+        init_active_model(object(), GenerateConfig())
+        run = get_agent(instance=_agent_name(env), message_limit=0)(AgentState(messages=[]))
+        with contextlib.suppress(StopIteration):
+            run.send(None)
+        return str(store_as(stored, _agent_name(env)).messages[0].text)
+
+    return contextvars.copy_context().run(begin)
 
 
 @functools.cache
-def _load_database(env: str) -> _LoadedDatabase:
-    """Load an env whose state is one database: the slow part, once per process."""
-    tool_class = tool_class_of(env)
-    database = tool_class.model_fields["db"].annotation
-    # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
-    loaded = database.model_validate(read_data(env, "db.json"))
-    return _LoadedDatabase(
-        tools=InspectTools(getattr(inspect_module(f"{env}.tools"), f"all_{env}_tools"), f"get_{env}_tools"),
-        toolkit_class=methods_of(tool_class),
-        tables={name: LoadedTable(getattr(loaded, name)) for name in database.model_fields},
-        policy=(data_folder(env) / "policy.txt").read_text(encoding="utf-8"),
-        agent_system=agent_system_prompt(env),
-    )
+def load_env(env: str) -> InspectDomain:
+    """Load an env without tasks: the slow part, once per process."""
+    return TelecomDomain() if env == _TELECOM else DatabaseDomain(env)
 
 
 class DatabaseDomain(InspectDomain):
-    """Airline or retail with the tasks of one split."""
+    """Airline or retail, whose state is one database."""
 
     reward_basis = "DB+COMMUNICATE"
 
-    def __init__(self, env: str, split: str) -> None:
-        self.shared = _load_database(env)
-        super().__init__(env, split, self.shared)
+    def __init__(self, env: str) -> None:
+        tools = InspectTools(getattr(_module(f"{env}.tools"), f"all_{env}_tools"), f"get_{env}_tools")
+        super().__init__(env, (_data_folder(env) / "policy.txt").read_text(encoding="utf-8"), {"assistant": tools})
+        tool_class = _tool_class(env)
+        self.toolkit_class: Any = _methods_of(tool_class)
+        database = tool_class.model_fields["db"].annotation
+        # Not the package's own `load`: it leaves an unpacked copy in the temporary folder at each start.
+        loaded = database.model_validate(_read_data(env, "db.json"))
+        self.tables = {name: LoadedTable(getattr(loaded, name)) for name in database.model_fields}
 
     def env_state(self, task: Task) -> InspectEnvState:
         """Return a fresh state for one conversation of `task`."""
@@ -149,20 +226,16 @@ class DatabaseDomain(InspectDomain):
         criteria = task.source_task.evaluation_criteria
         if criteria is None or criteria.actions is None:
             return None
-        toolkit = self.shared.toolkit()
+        state = self.env_state(task)
         for action in criteria.actions:
             if action.name not in {"calculate", "transfer_to_human_agents"}:
                 with contextlib.suppress(ToolError):
-                    getattr(toolkit, action.name)(**action.arguments)
-        return _changes(toolkit)
+                    getattr(state.toolkit, action.name)(**action.arguments)
+        return state.changes()
 
     def as_loaded(self, table: str, key: str) -> str | None:
         """Return the canonical JSON of an entity as loaded; None when there is no such entity."""
-        return self.shared.tables[table].text_of(key) if table in self.shared.tables else None
-
-
-def _changes(toolkit: Any) -> Changes:
-    return {(name, key): text for name, table in vars(toolkit.db).items() for key, text in table.changes().items()}
+        return self.tables[table].text_of(key) if table in self.tables else None
 
 
 class InspectEnvState:
@@ -171,13 +244,15 @@ class InspectEnvState:
     def __init__(self, domain: DatabaseDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
-        self._toolkit = domain.shared.toolkit()
+        self.tables = {name: TouchedTable(table) for name, table in domain.tables.items()}
+        self.toolkit = domain.toolkit_class()
+        self.toolkit.db = SimpleNamespace(**self.tables)
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
         """Run one tool; see `tautools.bench.types.EnvState`."""
         if requestor != "assistant":
             return Observation(f"Error: Tool {name} not found", error=True)
-        return await self._domain.shared.tools.call(self._toolkit, name, arguments)
+        return await self._domain.kits[requestor].call(self.toolkit, name, arguments)
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:
         """Score as the package's `<env>_scorer` does: the database, then what must have been said.
@@ -192,79 +267,57 @@ class InspectEnvState:
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""
-        return _changes(self._toolkit)
+        return {(name, key): text for name, table in self.tables.items() for key, text in table.changes().items()}
 
 
 _SIDES = {"assistant": ("Agent", "tools", "db.toml"), "user": ("User", "user_tools", "user_db.toml")}
 """Requestor to its side in the package's words, its attribute of the environment, and its database."""
 
 
-@dataclass(frozen=True)
-class _LoadedTelecom(LoadedEnv):
-    user_tools: InspectTools
-    classes: Mapping[str, type]
-    """Requestor to the tool class of its side."""
-    fields: Mapping[str, Mapping[str, Any]]
-    """Requestor to the values of the fields of its tool class, before any task."""
+def _telecom_tools(requestor: str) -> InspectTools:
+    side, kit, _ = _SIDES[requestor]
 
-    def environment(self, task: Task) -> Any:
-        """Return the package's environment, on databases of its own, in the state from which the task starts."""
-        kits = {requestor: made() for requestor, made in self.classes.items()}
-        # One copy of all: what is the same object in the package is the same object here.
-        for requestor, fields in copy.deepcopy(dict(self.fields)).items():
-            vars(kits[requestor]).update(fields)
-        environment = inspect_module("telecom.environment").Environment(
-            user_tools=kits["user"], tools=kits["assistant"]
-        )
-        start = task.source_task.initial_state
-        perform = inspect_module("telecom.solver").perform_action
-        for action in () if start is None else start.initialization_actions or ():
-            perform(environment, action)
-        return environment
+    def synced_kit(environment: Any) -> Any:
+        environment.sync_tools()
+        return getattr(environment, kit)
 
-
-@functools.cache
-def _load_telecom() -> _LoadedTelecom:
-    """Load telecom: the slow part, once per process."""
-    classes = {requestor: tool_class_of(_TELECOM, side) for requestor, (side, *_) in _SIDES.items()}
-
-    def tools(requestor: str) -> InspectTools:
-        side, kit, _ = _SIDES[requestor]
-
-        def synced_kit(environment: Any) -> Any:
-            environment.sync_tools()
-            return getattr(environment, kit)
-
-        makers = getattr(inspect_module(f"telecom.{kit}"), f"all_telecom_{side.lower()}_tools")
-        return InspectTools(makers, f"get_telecom_{side.lower()}_tools", synced_kit)
-
-    return _LoadedTelecom(
-        tools=tools("assistant"),
-        user_tools=tools("user"),
-        classes={requestor: methods_of(tool_class) for requestor, tool_class in classes.items()},
-        fields={requestor: _initial_fields(each, _SIDES[requestor][2]) for requestor, each in classes.items()},
-        policy=inspect_module("telecom.agents").get_domain_policy(workflow=False),
-        agent_system=agent_system_prompt(_TELECOM),
-    )
+    makers = getattr(_module(f"telecom.{kit}"), f"all_telecom_{side.lower()}_tools")
+    return InspectTools(makers, f"get_telecom_{side.lower()}_tools", synced_kit)
 
 
 def _initial_fields(tool_class: Any, database: str) -> dict[str, Any]:
     """Return the values that the package's own `initialize` leaves in the fields of a tool class."""
     own = {name: field for name, field in tool_class.model_fields.items() if name not in {"store", "instance"}}
     values = {name: field.get_default(call_default_factory=True) for name, field in own.items()}
-    loaded = own["db"].annotation.load(str(data_folder(_TELECOM) / database))
+    loaded = own["db"].annotation.load(str(_data_folder(_TELECOM) / database))
     return values | {"db": loaded, "initialized": True}
 
 
 class TelecomDomain(InspectDomain):
-    """Telecom with the tasks of one split."""
+    """Telecom, whose state is the carrier's database and the customer's."""
 
     reward_basis = "ENV_ASSERTION+ACTION"
 
-    def __init__(self, split: str) -> None:
-        self.shared = _load_telecom()
-        super().__init__(_TELECOM, split, self.shared, self.shared.user_tools)
-        self.loaded = _entities(self.shared.fields["assistant"]["db"], self.shared.fields["user"]["db"])
+    def __init__(self) -> None:
+        policy = _module("telecom.agents").get_domain_policy(workflow=False)
+        super().__init__(_TELECOM, policy, {requestor: _telecom_tools(requestor) for requestor in _SIDES})
+        classes = {requestor: _tool_class(_TELECOM, side) for requestor, (side, *_) in _SIDES.items()}
+        self._classes = {requestor: _methods_of(tool_class) for requestor, tool_class in classes.items()}
+        self._fields = {requestor: _initial_fields(each, _SIDES[requestor][2]) for requestor, each in classes.items()}
+        self.loaded = _entities(*(fields["db"] for fields in self._fields.values()))
+
+    def environment(self, task: Task) -> Any:
+        """Return the package's environment, on databases of its own, in the state from which the task starts."""
+        kits = {_SIDES[requestor][1]: made() for requestor, made in self._classes.items()}
+        # One copy of all: what is the same object in the package is the same object here.
+        for requestor, fields in copy.deepcopy(self._fields).items():
+            vars(kits[_SIDES[requestor][1]]).update(fields)
+        environment = _module("telecom.environment").Environment(**kits)
+        start = task.source_task.initial_state
+        perform = _module("telecom.solver").perform_action
+        for action in () if start is None else start.initialization_actions or ():
+            perform(environment, action)
+        return environment
 
     def env_state(self, task: Task) -> TelecomState:
         """Return a fresh state for one conversation of `task`."""
@@ -286,13 +339,12 @@ class TelecomState:
     def __init__(self, domain: TelecomDomain, task: Task) -> None:
         self._domain = domain
         self._task = task
-        self._environment = domain.shared.environment(task)
+        self._environment = domain.environment(task)
         self._calls: dict[str, list[tuple[str, dict[str, Any]]]] = {requestor: [] for requestor in _SIDES}
 
     async def call(self, name: str, arguments: str, requestor: str = "assistant") -> Observation:
         """Run one tool; see `tautools.bench.types.EnvState`."""
-        tools = self._domain.shared.user_tools if requestor == "user" else self._domain.shared.tools
-        observation = await tools.call(self._environment, name, arguments)
+        observation = await self._domain.kits[requestor].call(self._environment, name, arguments)
         self._calls[requestor].append((name, json.loads(observation.arguments)))
         return observation
 
@@ -319,7 +371,7 @@ class TelecomState:
         for calls in self._calls.values():
             made = [ToolCall("", name, arguments) for name, arguments in calls]
             sides.append(SimpleNamespace(messages=[ChatMessageAssistant(content="", tool_calls=made)]))
-        unused = inspect_module("common.scorer").find_unused_actions(*sides, self._task.source_task)
+        unused = _module("common.scorer").find_unused_actions(*sides, self._task.source_task)
         return [f"{action.requestor}: {action.get_func_format()}" for action in unused]
 
     def changes(self) -> Changes:

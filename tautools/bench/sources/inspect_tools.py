@@ -13,40 +13,20 @@ the error's text as the tool's answer, as in tau2-bench itself.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.types import Observation
+from tautools.imports import without_iri_grammar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tautools.llm.types import ToolSpec
-
-
-@contextlib.contextmanager
-def without_iri_grammar() -> Iterator[None]:
-    """Import jsonschema in a tenth of a second in place of one and a half.
-
-    It builds a grammar for IRIs whenever it is imported, for a format check that neither notebooks nor the benchmark's
-    tools ask for, and is ready for the grammar's package not to be there. So imports in the block find none; afterwards
-    it can be imported as before. Nothing changes when jsonschema is loaded already.
-    """
-    grammar = "rfc3987_syntax"
-    if "jsonschema" in sys.modules or grammar in sys.modules:
-        yield
-        return
-    sys.modules[grammar] = None  # type: ignore[assignment]  # None is Python's word for "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules[grammar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +41,8 @@ class _PreparedTool:
 class InspectTools:
     """The tools of one env, ready to be called for any number of conversations.
 
-    Parameters
-    ----------
-    makers : sequence of callable
-        The package's `all_<env>_tools`.
-    getter : str
-        Name of the function by which the tool functions find their tool class, such as `get_retail_tools`.
-    find : callable
-        Does what that function does, given what `call` is given as `toolkit`.
+    `makers` are the package's `all_<env>_tools`, `getter` is the name of the function by which they find their tool
+    class, and `find` does what that function does, given what `call` is given as `toolkit`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
-from tautools.bench.sources.tau2_checkout import CheckoutProcess
+from tautools.bench.sources.tau2_checkout import CheckoutProcess, find_tau2_checkout
 from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, Task, call_text, different_entities
 from tautools.errors import BenchError
 from tautools.records import BenchRef, canonical_json
@@ -21,15 +21,11 @@ if TYPE_CHECKING:
 
 
 class Tau2Bench(Source):
-    """The source `tau2-bench`.
-
-    Parameters
-    ----------
-    checkout : Tau2Checkout
-        Its folder and its interpreter.
-    """
+    """The source `tau2-bench`, a checkout with an interpreter of its own."""
 
     name = "tau2-bench"
+    takes = ("path", "python")
+    find = staticmethod(find_tau2_checkout)
 
     def __init__(self, checkout: Tau2Checkout) -> None:
         super().__init__()
@@ -67,21 +63,12 @@ class CheckoutDomain(Tau2Domain):
         self.agent_system = description["agent_system"]
         self.tasks = {str(each["task"]["id"]): _read_task(env, each) for each in description["tasks"]}
         self.reward_basis = _reward_basis(self.tasks)
-        steps = int(description["max_steps"])  # the package's agent greets, and every message is a step
-        self.protocol = ConversationProtocol(
-            name="tau2-bench",
-            user_opening=None,
-            agent_opening=str(description["greeting"]),
-            stop_words=tuple(description["stop_words"]),
-            max_rounds=steps,
-            max_steps=steps,
-            max_errors=int(description["max_errors"]),
-            counts_messages=True,
-        )
+        rules = description["protocol"] | {"stop_words": tuple(description["protocol"]["stop_words"])}
+        self.protocol = ConversationProtocol("tau2-bench", user_opening=None, counts_messages=True, **rules)
         # Of what tasks are scored by too: a checkout can be changed.
         criteria = canonical_json({task.id: task.source_task for task in self.tasks.values()})
         hashes = self._hash_prompts(
-            criteria=criteria, user_tools=canonical_json(self.user_tools), greeting=description["greeting"]
+            criteria=criteria, user_tools=canonical_json(self.user_tools), greeting=rules["agent_opening"]
         )
         self.prompts = hashes | {"database": description["database"]}
 

@@ -7,6 +7,7 @@ is then lost to the infrastructure. It ends when this process does, because its 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -17,7 +18,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -52,7 +53,11 @@ class Tau2Checkout:
     @property
     def recipe(self) -> str:
         """How its environment is made."""
-        return _recipe(self.path)
+        return (
+            f"Make the checkout an environment of its own, without its extras: `python3.12 -m venv {self.path}/.venv "
+            f"&& {self.path}/.venv/bin/pip install -e {self.path}`; another interpreter is named by --python or "
+            f"{TAU2_PYTHON_VARIABLE}."
+        )
 
     def accepts(self, python: str) -> bool:
         """Whether the package runs on a version of Python."""
@@ -60,14 +65,6 @@ class Tau2Checkout:
             return SpecifierSet(self.python_versions).contains(Version(python), prereleases=True)
         except (InvalidSpecifier, InvalidVersion):
             return True
-
-
-def _recipe(folder: Path) -> str:
-    return (
-        f"Make the checkout an environment of its own, without its extras: `python3.12 -m venv {folder}/.venv && "
-        f"{folder}/.venv/bin/pip install -e {folder}`; another interpreter is named by --python or "
-        f"{TAU2_PYTHON_VARIABLE}."
-    )
 
 
 def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Tau2Checkout:
@@ -96,16 +93,18 @@ def find_tau2_checkout(path: str | None = None, python: str | None = None) -> Ta
     interpreter = Path(python or os.environ.get(TAU2_PYTHON_VARIABLE) or folder / ".venv" / "bin" / "python")
     # Not resolved: a virtual environment's interpreter is a link, and is one of it only under its own name.
     interpreter = Path(os.path.abspath(interpreter.expanduser()))  # noqa: PTH100
+    checkout = Tau2Checkout(folder, interpreter, version, python_versions)
     if not interpreter.is_file() or not os.access(interpreter, os.X_OK):
         raise BenchError(
             "tau2-bench has no Python to run in.",
             evidence=f"There is no program {interpreter}.",
-            next_step=_recipe(folder),
+            next_step=checkout.recipe,
         )
-    return Tau2Checkout(folder, interpreter, version, python_versions)
+    return checkout
 
 
 def _read_project(folder: Path) -> tuple[str, str]:
+    """Return the version of a checkout and the versions of Python that it asks for."""
     file, package = folder / "pyproject.toml", folder / "src" / "tau2"
     name = version = problem = ""
     try:
@@ -140,18 +139,7 @@ class ProgramEndedError(Exception):
 
 
 class JsonPipe:
-    """One run of a program that answers each line of JSON with one.
-
-    Parameters
-    ----------
-    argv, env, cwd
-        As `start_piped` takes them.
-
-    Raises
-    ------
-    ShellError
-        When it cannot be started.
-    """
+    """One run of a program that answers each line of JSON with one; started as `start_piped` starts it."""
 
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self._process = start_piped(argv, env=env, cwd=cwd)
@@ -178,14 +166,13 @@ class JsonPipe:
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
             answer: dict[str, Any] = json.loads(self._line(timeout_s))
-        except (OSError, ValueError, EOFError) as error:
+        except BaseException as error:  # an interrupt too: the answer still to come must not be taken for another
             self.end()
+            if not isinstance(error, OSError | ValueError | EOFError):
+                raise
             code = self._process.returncode
             how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
             raise ProgramEndedError(how) from error
-        except BaseException:  # such as an interrupt: the answer that is still to come must not be taken for another
-            self.end()
-            raise
         return answer
 
     def last_lines(self) -> str:
@@ -237,9 +224,8 @@ _PROGRAM_ENV = {
     "LOGURU_LEVEL": "ERROR",
     "PYTHONIOENCODING": "utf-8",
 }
-_REQUESTS = {
-    "hello": "say hello",
-    "open": "import the package",
+_STARTING = {"hello": "say hello", "open": "import the package"}
+_REQUESTS = _STARTING | {
     "envs": "name the envs",
     "splits": "name the splits of an env",
     "domain": "load an env",
@@ -254,31 +240,25 @@ _DROPPED_VARIABLES = {"PYTHONPATH", "PYTHONHOME"}
 """They lead to our packages, which are for another Python."""
 
 
-class StateNumber(NamedTuple):
-    """One environment in one run of the program."""
-
-    run: int
-    number: int
-
-
 class CheckoutProcess:
     """The program of one checkout, and the one way to ask it."""
 
     def __init__(self, checkout: Tau2Checkout) -> None:
         self.checkout = checkout
-        self._argv = [str(checkout.python), str(_PROGRAM), str(checkout.path)]
         self._lock = threading.RLock()
         self._pipe: JsonPipe | None = None
-        self._run = 0
-        self.dropped: deque[StateNumber] = deque()
+        self._numbers = itertools.count(1)
+        self._states: set[int] = set()
+        """Numbers of the environments that are in this run of the program."""
+        self.dropped: deque[int] = deque()
         """Environments to forget with the next request; a finalizer may append to it."""
 
     @property
     def pid(self) -> int | None:
         """The program's process, while it runs."""
-        return None if self._pipe is None else self._pipe.pid
+        return self._pipe.pid if self._pipe is not None and self._pipe.end.alive else None
 
-    def ask(self, do: str, *, state: StateNumber | None = None, **what: Any) -> Any:
+    def ask(self, do: str, *, state: int | None = None, **what: Any) -> Any:
         """Ask and return the answer, starting the program when it does not run and `state` is None.
 
         Raises
@@ -287,35 +267,36 @@ class CheckoutProcess:
             When the package refuses, or the program cannot start, has ended since it made `state` or does not answer.
         """
         with self._lock:
-            if state is None:
-                return self._ask(self._pipe or self._start(), do, what)
-            if self._pipe is None or state.run != self._run:
+            if state is not None and (self.pid is None or state not in self._states):
                 raise BenchError(
                     "The database of this conversation is lost: the program of the tau2-bench checkout has ended.",
                     next_step="Run again: the conversation is pending, and nothing of it was scored.",
                 )
-            return self._ask(self._pipe, do, {"env_state": state.number, **what})
+            pipe = self._start() if self._pipe is None or self.pid is None else self._pipe
+            return self._ask(pipe, do, what if state is None else {"env_state": state, **what})
 
-    def make_state(self, env: str, task: str) -> StateNumber:
-        """Make an environment in the program."""
+    def make_state(self, env: str, task: str) -> int:
+        """Make an environment in the program, and return its number, which no other run of it has."""
         with self._lock:
-            number = self.ask("env_state", env=env, task=task)
-            return StateNumber(self._run, number)
+            number = next(self._numbers)
+            self.ask("env_state", env_state=number, env=env, task=task)
+            self._states.add(number)
+            return number
 
     def close(self) -> None:
         """End the program; the next question starts it again."""
         with self._lock:
             if self._pipe is not None:
                 self._pipe.end()
-                self._pipe = None
 
     def _start(self) -> JsonPipe:
         checkout = self.checkout
         env = {name: value for name, value in os.environ.items() if name not in _DROPPED_VARIABLES}
-        self._run += 1
-        self._pipe = JsonPipe(self._argv, env={**env, **_PROGRAM_ENV}, cwd=checkout.path)
+        argv = [str(checkout.python), str(_PROGRAM), str(checkout.path)]
+        pipe = self._pipe = JsonPipe(argv, env={**env, **_PROGRAM_ENV}, cwd=checkout.path)
+        self._states.clear()
         try:
-            version = self._ask(self._pipe, "hello", {}, START_S)["python"]
+            version = self._ask(pipe, "hello", {})["python"]
             if not checkout.accepts(version):
                 raise BenchError(
                     f"tau2-bench {checkout.version} does not run on Python {version}.",
@@ -323,8 +304,7 @@ class CheckoutProcess:
                     f"the checkout asks for {checkout.python_versions}.",
                     next_step=checkout.recipe,
                 )
-            file = self._ask(self._pipe, "open", {}, START_S)["file"]
-            package = checkout.path / "src" / "tau2"
+            file, package = self._ask(pipe, "open", {})["file"], checkout.path / "src" / "tau2"
             if Path(file).parent != package.resolve():
                 raise BenchError(
                     "Another tau2 than the checkout's is imported.",
@@ -334,24 +314,20 @@ class CheckoutProcess:
         except BaseException:
             self.close()
             raise
-        return self._pipe
+        return pipe
 
-    def _ask(self, pipe: JsonPipe, do: str, what: dict[str, Any], timeout_s: float | None = None) -> Any:
+    def _ask(self, pipe: JsonPipe, do: str, what: dict[str, Any]) -> Any:
         dropped = [self.dropped.popleft() for _ in range(len(self.dropped))]
-        numbers = [state.number for state in dropped if state.run == self._run]
+        self._states.difference_update(dropped)
         try:
-            answer = pipe.exchange({"do": do, **what, "drop": numbers}, timeout_s or ANSWER_S)
+            answer = pipe.exchange({"do": do, **what, "drop": dropped}, START_S if do in _STARTING else ANSWER_S)
         except ProgramEndedError as error:
-            self._pipe = None
             again = "Run again: what is unfinished is pending and was not scored; its last lines may say why it ended."
             raise BenchError(
                 f"The program of the tau2-bench checkout {error} when it was asked to {_REQUESTS[do]}.",
                 evidence=pipe.last_lines() or "It wrote nothing to its standard error.",
-                next_step=self.checkout.recipe if do in {"hello", "open"} else again,
+                next_step=self.checkout.recipe if do in _STARTING else again,
             ) from error
-        except BaseException:
-            self._pipe = None
-            raise
         if "error" in answer:
             raise self._refused(do, str(answer["error"]), str(answer.get("trace", "")).strip())
         return answer["ok"]

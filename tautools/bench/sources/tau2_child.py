@@ -15,7 +15,6 @@ import copy
 import functools
 import hashlib
 import importlib
-import itertools
 import json
 import os
 import platform
@@ -76,7 +75,6 @@ def _answer(handlers: Mapping[str, Callable[..., Any]], request: dict[str, Any])
 
 def _handlers(folder: Path, states: dict[int, ChildState]) -> dict[str, Callable[..., Any]]:
     """Return what each request does; `states` are the conversations under way, by number."""
-    numbers = itertools.count(1)
 
     def open_package() -> dict[str, str]:
         sys.path.insert(0, str(folder / "src"))
@@ -84,10 +82,8 @@ def _handlers(folder: Path, states: dict[int, ChildState]) -> dict[str, Callable
         hold_databases()
         return {"file": os.path.realpath(package.__file__ or "")}
 
-    def make_state(env: str, task: str) -> int:
-        number = next(numbers)
-        states[number] = ChildState(env, _tasks(env)[task])
-        return number
+    def make_state(env_state: int, env: str, task: str) -> None:
+        states[env_state] = ChildState(env, _tasks(env)[task])
 
     return {
         "hello": lambda: {"python": platform.python_version()},  # before anything of the package is imported
@@ -173,10 +169,13 @@ def describe(env: str, split: str) -> dict[str, Any]:
         "tools": [tool.openai_schema for tool in tools],
         "user_tools": [tool.openai_schema for tool in user_tools or ()],
         "tasks": [_described_task(environment, task) for task in tasks],
-        "greeting": orchestrator.DEFAULT_FIRST_AGENT_MESSAGE.content,
-        "stop_words": [user.STOP, user.TRANSFER, user.OUT_OF_SCOPE],
-        "max_steps": config.DEFAULT_MAX_STEPS,
-        "max_errors": config.DEFAULT_MAX_ERRORS,
+        "protocol": {
+            "agent_opening": orchestrator.DEFAULT_FIRST_AGENT_MESSAGE.content,
+            "stop_words": [user.STOP, user.TRANSFER, user.OUT_OF_SCOPE],
+            "max_rounds": config.DEFAULT_MAX_STEPS,
+            "max_steps": config.DEFAULT_MAX_STEPS,
+            "max_errors": config.DEFAULT_MAX_ERRORS,
+        },
         "database": hashlib.sha256(json.dumps(sorted(_loaded(env).items())).encode()).hexdigest(),
     }
 
@@ -312,9 +311,9 @@ def _loaded(env: str) -> dict[tuple[str, str], str]:
 
 def _tables(environment: Any) -> list[tuple[str, Any]]:
     """List the tables of both sides by name; the customer's is `user`, with its parts by their names."""
-    kits = [kit for kit in (environment.tools, environment.user_tools) if kit is not None and kit.db is not None]
-    tables = [(name, value) for kit in kits if kit is environment.tools for name, value in vars(kit.db).items()]
-    return tables + [("user", dict(vars(kit.db))) for kit in kits if kit is not environment.tools]
+    kits = (environment.tools, environment.user_tools)
+    own, user = (dict(vars(kit.db)) if kit is not None and kit.db is not None else {} for kit in kits)
+    return [*own.items(), *([("user", user)] if user else [])]
 
 
 def _entities(table: str, value: Any) -> dict[tuple[str, str], str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tautools.bench.agents.experts import expert_prompt_hashes
 from tautools.bench.agents.text import RESPOND
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
-from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
+from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout, find_tau_bench
 from tautools.bench.sources.tau_bench_participants import (
     few_shot_displays,
     make_tau_bench_agent,
@@ -48,16 +48,12 @@ _WHOLE_TABLE = ""
 
 
 class TauBench(Source):
-    """The source `tau-bench`.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that holds the package's folder.
-    """
+    """The source `tau-bench`; `root` is the folder that holds the package's folder."""
 
     name = "tau-bench"
     default_split = "test"
+    takes = ("path",)
+    find = staticmethod(find_tau_bench)
 
     def __init__(self, root: Path) -> None:
         super().__init__()
@@ -87,12 +83,7 @@ class TauBench(Source):
 class LoadedTauBench:
     """The database as loaded: never changed, shared by all conversations of the process.
 
-    Parameters
-    ----------
-    data : mapping
-        Table to entities by key, as v1's `load_data` returns them.
-    hashable : callable
-        v1's `to_hashable`, whose result's text v1 hashes.
+    `data` is what v1's `load_data` returns, `hashable` v1's `to_hashable`, whose result's text v1 hashes.
     """
 
     def __init__(self, data: Mapping[str, Any], hashable: Callable[[Any], Any]) -> None:
@@ -260,16 +251,8 @@ class TauBenchState:
         heard = [text.lower().replace(",", "") for text in agent_texts]
         outputs = {output: any(output.lower() in text for text in heard) for output in self._task.communicate}
         missing = [output for output, met in outputs.items() if not met]
-        info = {
-            "db": not different,
-            "communicate": not missing,
-            "missing_info": missing,
-            "different": different,
-            "r_actions": float(not different),
-            "r_outputs": float(not missing),
-            "outputs": outputs,
-        }
-        return Reward(0.0 if different or missing else 1.0, info)
+        parts = {"r_actions": float(not different), "r_outputs": float(not missing)}
+        return Reward.of_database(different, missing, **parts, outputs=outputs)
 
     def changes(self) -> Changes:
         """Return what the conversation has changed so far."""

@@ -16,31 +16,25 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata, util
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tautools.bench.types import told_as
 from tautools.errors import BenchError, NotInstalledError
 from tautools.shell import ask_git
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tautools.llm.types import Message, Reply, ToolSpec
 
 
 class PrivateImport:
-    """The modules of one package, loaded from `root` when they are first asked for.
+    """The modules of one package, loaded from its folder in `root` when they are first asked for.
 
-    Parameters
-    ----------
-    root : Path
-        Folder that holds the package's folder.
-    package : str
-        Name of the package.
-    in_place_of : mapping of str to module
-        What its modules get when they import these names.
+    `in_place_of` are the modules that they get when they import these names.
     """
 
     def __init__(self, root: Path, package: str, in_place_of: Mapping[str, ModuleType]) -> None:
@@ -51,31 +45,20 @@ class PrivateImport:
         self._lock = threading.RLock()
 
     def module(self, name: str) -> ModuleType:
-        """Return a module by its full name.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            When the package has none of that name.
-        """
+        """Return a module by its full name, or raise `ModuleNotFoundError`."""
         with self._lock:
             return self._modules.get(name) or self._load(name)
 
     def _load(self, name: str) -> ModuleType:
         above, _, last = name.rpartition(".")
         parent = self.module(above) if above else None
-        folder = self._root.joinpath(*name.split("."))
-        is_package = (folder / "__init__.py").is_file()
-        file = folder / "__init__.py" if is_package else folder.with_suffix(".py")
-        if not file.is_file():
+        spec = PathFinder.find_spec(name, getattr(parent, "__path__", []) if parent else [str(self._root)])
+        if spec is None or spec.loader is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        loader = SourceFileLoader(name, str(file))
-        spec = util.spec_from_loader(name, loader, is_package=is_package)
-        assert spec is not None  # noqa: S101 - a loader always has one
         module = self._modules[name] = util.module_from_spec(spec)
         vars(module)["__builtins__"] = self._builtins
         try:
-            loader.exec_module(module)
+            spec.loader.exec_module(module)
         except BaseException:
             del self._modules[name]
             raise
@@ -126,9 +109,9 @@ class _LitellmMessage:
     role: str = "assistant"
 
     def model_dump(self) -> Message:
-        """Return the message as it enters a history."""
-        message: Message = {"role": self.role, "content": self.content}
-        return message | {"tool_calls": self.tool_calls} if self.tool_calls else message
+        return {"role": self.role, "content": self.content} | (
+            {"tool_calls": self.tool_calls} if self.tool_calls else {}
+        )
 
     def __str__(self) -> str:
         return (
@@ -141,46 +124,12 @@ _scripted_replies: ContextVar[Iterator[Reply] | None] = ContextVar("answers", de
 
 
 def run_with_replies(given: Sequence[Reply], do: Callable[[], T]) -> T:
-    """Run the benchmark's code with the answers it is given.
-
-    Raises
-    ------
-    Asked
-        When it wants one more.
-    """
+    """Run the benchmark's code with the answers it is given; raise `ModelAsked` when it wants one more."""
     token = _scripted_replies.set(iter(given))
     try:
         return do()
     finally:
         _scripted_replies.reset(token)
-
-
-async def run_with_model(
-    do: Callable[[], T],
-    restore: Callable[[], None],
-    ask: Callable[[Sequence[Message], Sequence[ToolSpec] | None, str], Awaitable[Reply]],
-) -> T:
-    """Run the benchmark's code to its end, by as many requests as it makes.
-
-    Parameters
-    ----------
-    do : callable
-        The code.
-    restore : callable
-        Undoes what `do` changed before it was left.
-    ask : callable
-        Makes one model request, given messages, tools and purpose.
-    """
-    given: list[Reply] = []
-    while True:
-        try:
-            return run_with_replies(given, do)
-        except ModelAsked as asked:
-            messages, tools = asked.messages, asked.tools
-        # What a user model is asked about its own draft comes without the conversation's system prompt.
-        purpose = "chat" if messages[0]["role"] == "system" else "check"
-        given.append(await ask(messages, tools, purpose))
-        restore()
 
 
 def fake_litellm() -> ModuleType:
@@ -258,13 +207,7 @@ def _checked_folder(folder: Path, by: str) -> Path:
 
 
 class TauBenchCheckout:
-    """One tau-bench, its modules loaded when they are asked for.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that holds the package's folder.
-    """
+    """One tau-bench, in a folder of `root`; its modules are loaded when they are asked for."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -278,8 +221,11 @@ class TauBenchCheckout:
         if commit:
             changed = ask_git(self.root, "status", "--porcelain", "--", TAU_BENCH_PACKAGE)
             return f"{commit}+{self.digest[:8]}" if changed else commit
-        installed = _installed_version(self.package)
-        return f"{installed}+{self.digest[:8]}" if installed else f"files-{self.digest[:12]}"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed = metadata.distribution(TAU_BENCH_PACKAGE)
+            if Path(str(installed.locate_file(TAU_BENCH_PACKAGE))).resolve() == self.package.resolve():
+                return f"{installed.version}+{self.digest[:8]}"
+        return f"files-{self.digest[:12]}"
 
     @functools.cached_property
     def digest(self) -> str:
@@ -296,24 +242,8 @@ class TauBenchCheckout:
         with self.as_expected():
             return self._modules.module(f"{TAU_BENCH_PACKAGE}.{name}")
 
-    @contextlib.contextmanager
-    def as_expected(self) -> Iterator[None]:
+    def as_expected(self) -> contextlib.AbstractContextManager[None]:
         """Turn what a checkout of another shape raises into an error that says so."""
-        try:
-            yield
-        except _OTHER_SHAPE as error:
-            raise BenchError(
-                f"The tau-bench in {self.root} is not the one that tautools knows.",
-                evidence=f"{type(error).__name__}: {error}",
-                next_step="Check that it is complete (`git status`, `git lfs pull`), or clone it again.",
-            ) from error
-
-
-def _installed_version(package: Path) -> str | None:
-    """Return the version of the installed distribution if `package` is its folder."""
-    try:
-        installed = metadata.distribution(TAU_BENCH_PACKAGE)
-    except metadata.PackageNotFoundError:
-        return None
-    folder = Path(str(installed.locate_file(TAU_BENCH_PACKAGE)))
-    return installed.version if folder.resolve() == package.resolve() else None
+        problem = f"The tau-bench in {self.root} is not the one that tautools knows."
+        next_step = "Check that it is complete (`git status`, `git lfs pull`), or clone it again."
+        return told_as(problem, next_step, *_OTHER_SHAPE)

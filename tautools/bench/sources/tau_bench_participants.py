@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents.experts import Orchestrator
 from tautools.bench.agents.text import RESPOND, TextAgent
-from tautools.bench.sources.tau_bench_checkout import ModelAsked, run_with_model, run_with_replies
-from tautools.bench.types import Participant, Turn
+from tautools.bench.sources.tau_bench_checkout import ModelAsked, run_with_replies
+from tautools.bench.types import Participant, Turn, told_as
 from tautools.bench.users import PersonCustomer
 from tautools.errors import BenchError
 from tautools.llm.types import ToolCall
@@ -142,15 +142,11 @@ def few_shot_displays(checkout: TauBenchCheckout, env: str, approach: Approach) 
     """
     own = checkout.root / "few_shot_data" / f"Mock{env.title()}DomainEnv-few_shot.jsonl"
     path = Path(approach.few_shot_displays).expanduser() if approach.few_shot_displays else own
-    try:
+    problem = f"The examples for few-shot cannot be read from {path}."
+    next_step = 'Name a file with one {"messages_display": "…"} a line: `--few-shot-displays FILE`.'
+    with told_as(problem, next_step, OSError, ValueError, KeyError, TypeError):
         lines = path.read_text(encoding="utf-8").splitlines()
         displays = tuple(str(json.loads(line)["messages_display"]) for line in lines if line.strip())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(
-            f"The examples for few-shot cannot be read from {path}.",
-            evidence=f"{type(error).__name__}: {error}",
-            next_step='Name a file with one {"messages_display": "…"} a line: `--few-shot-displays FILE`.',
-        ) from error
     if len(displays) < _FEW_SHOTS:
         raise BenchError(
             f"{path} holds {len(displays)} examples; few-shot draws {_FEW_SHOTS} of them.",
@@ -212,25 +208,24 @@ class _TauBenchUser(Participant):
         self._original.build_system_prompt = lambda instruction: f"{plain(instruction=instruction)}{text}"
 
     async def next_turn(self, ask: AskModel) -> Turn:
-        """Say something, after as many requests as v1 makes for it."""
+        """Say something, after as many requests as v1 makes for it: with each answer its code runs once more."""
         before = _copied_lists(vars(self._original))
-        raw_text = ""
-
-        async def keep_answer(messages: Sequence[Message], tools: Sequence[ToolSpec] | None, purpose: str) -> Reply:
-            nonlocal raw_text
+        given: list[Reply] = []
+        while True:
+            vars(self._original).update(_copied_lists(before))
+            try:
+                text = run_with_replies(given, self._speak)
+            except ModelAsked as error:
+                asked = error
+            except (ValueError, TypeError, AttributeError):  # an answer that v1 cannot read; there the task ends with 0
+                return Turn(unusable=True, raw_text=given[-1].text if given else "")
+            else:
+                self.messages = list(self._original.messages)
+                return Turn.of_text(text)
             self.messages = list(self._original.messages)
-            reply = await ask(messages, tools, purpose=purpose)
-            raw_text = reply.text
-            return reply
-
-        try:
-            text = await run_with_model(
-                self._speak, lambda: vars(self._original).update(_copied_lists(before)), keep_answer
-            )
-        except (ValueError, TypeError, AttributeError):  # an answer that v1 cannot read; there it ends the task with 0
-            return Turn(unusable=True, raw_text=raw_text)
-        self.messages = list(self._original.messages)
-        return Turn.of_text(text)
+            # What a user model is asked about its own draft comes without the conversation's system prompt.
+            purpose = "chat" if asked.messages[0]["role"] == "system" else "check"
+            given.append(await ask(asked.messages, asked.tools, purpose=purpose))
 
     def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
         """Do nothing: v1's own object keeps the history."""
