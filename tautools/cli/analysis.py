@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from tautools.bench.analysis.rules import ScoringRules
+from tautools.bench.analysis.replay import ScoringRules
 from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title

@@ -17,8 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.analysis.failures import analyze_failure
-from tautools.bench.analysis.replay import replay
-from tautools.bench.analysis.rules import score_by_rules, with_judge_verdicts
+from tautools.bench.analysis.replay import replay, score_by_rules, with_judge_verdicts
 from tautools.bench.types import ReferenceAction
 from tautools.errors import BenchError
 from tautools.records import Outcome, Strategy
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.bench.analysis.failures import FailureAnalysis
-    from tautools.bench.analysis.rules import RulesVerdict, ScoringRules
+    from tautools.bench.analysis.replay import RulesVerdict, ScoringRules
     from tautools.bench.types import Domain, Source
     from tautools.records import CommitRow
     from tautools.run.folder import SettingFolder

@@ -10,8 +10,7 @@ import pytest
 
 from tautools.bench import open_source
 from tautools.bench.analysis.failures import ABSENT, ActionStatus, FieldError, analyze_failure
-from tautools.bench.analysis.replay import replay
-from tautools.bench.analysis.rules import ScoringRules, score_by_rules
+from tautools.bench.analysis.replay import ScoringRules, replay, score_by_rules
 from tautools.bench.types import Domain, ReferenceAction, Task
 from tautools.records import Outcome, TrajectoryAction
 
@@ -83,7 +82,7 @@ def test_a_second_try_with_the_right_arguments_is_the_action_and_the_first_is_an
 
 def test_a_change_that_nobody_asked_for_is_told_field_by_field(airline: Domain) -> None:
     task = next(t for t in airline.tasks.values() if not writes(t))
-    booking = next(iter(airline.shared.tables["reservations"].entities))  # type: ignore[attr-defined]
+    booking = next(iter(airline.tables["reservations"].entities))  # type: ignore[attr-defined]
     cancel = TrajectoryAction(call="cancel_reservation", arguments=json.dumps({"reservation_id": booking}))
     result = analyze_failure(airline, task, [*actions_of(task), cancel])
     assert result.causes == ("database",)

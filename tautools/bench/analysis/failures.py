@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.analysis.replay import replay
-from tautools.bench.analysis.rules import basis_of
-from tautools.records import TrajectoryAction, canonical_json
+from tautools.bench.analysis.replay import basis_of, replay
+from tautools.records import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from tautools.bench.analysis.replay import ReplayStep
     from tautools.bench.types import Changes, Domain, ReferenceAction, Task
+    from tautools.records import TrajectoryAction
 
 
 ABSENT = "(absent)"
@@ -51,9 +51,11 @@ class FieldDifference:
     @property
     def error(self) -> FieldError:
         """In which way it is not as it should be."""
-        if _canonical(self.actual) == _canonical(self.before):
+        # As JSON: `2` and `2.0` are equal and make two databases.
+        before, expected, actual = map(canonical_json, (self.before, self.expected, self.actual))
+        if actual == before:
             return FieldError.NOT_CHANGED
-        return FieldError.CHANGED if _canonical(self.expected) == _canonical(self.before) else FieldError.OTHERWISE
+        return FieldError.CHANGED if expected == before else FieldError.OTHERWISE
 
 
 def field_differences(
@@ -61,51 +63,38 @@ def field_differences(
 ) -> tuple[FieldDifference, ...]:
     """Return the fields in which two states of the database differ, by table, key and field.
 
-    Parameters
-    ----------
-    domain : Domain
-        Has the database as loaded.
-    start : Changes
-        What the task itself changes before the conversation begins.
-    expected, actual : Changes
-        What each state changes.
+    `start` is what the task itself changes before the conversation begins, `expected` and `actual` what each state
+    changes of the database as loaded.
     """
-    return tuple(
-        FieldDifference(*entity, path, *values)
-        for entity in sorted(expected.keys() | actual.keys())
-        if expected.get(entity, "as loaded") != actual.get(entity, "as loaded")
-        for path, values in _entity_differences(domain, entity, (start, expected, actual))
-    )
+    differences = []
+    for entity in sorted(expected.keys() | actual.keys()):
+        if expected.get(entity, "as loaded") != actual.get(entity, "as loaded"):
+            loaded = domain.as_loaded(*entity)
+            texts = (changes.get(entity, loaded) for changes in (start, expected, actual))
+            values = (ABSENT if text is None else json.loads(text) for text in texts)
+            differences += [FieldDifference(*entity, *differing) for differing in _differing_values("", *values)]
+    return tuple(differences)
 
 
-def _entity_differences(
-    domain: Domain, entity: tuple[str, str], states: Sequence[Changes]
-) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-    loaded = domain.as_loaded(*entity)
-    texts = (changes.get(entity, loaded) for changes in states)
-    before, expected, actual = (ABSENT if text is None else json.loads(text) for text in texts)
-    yield from _differing_values("", before, expected, actual)
-
-
-def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any, Any]]]:
-    """Walk down where both sides have the same kind of thing; yield the innermost values that differ."""
-    if _canonical(expected) == _canonical(actual):
+def _differing_values(path: str, before: Any, expected: Any, actual: Any) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Walk down where both sides have the same kind of thing; yield paths and values of the innermost that differ."""
+    if canonical_json(expected) == canonical_json(actual):
         return
     parts: Iterable[Any]
     if isinstance(expected, dict) and isinstance(actual, dict):
         parts = dict.fromkeys([*expected, *actual])
-    elif isinstance(expected, list) and isinstance(actual, list) and _are_objects(*expected, *actual):
+    elif (
+        isinstance(expected, list)
+        and isinstance(actual, list)
+        and all(isinstance(each, dict) for each in (*expected, *actual))
+    ):
         parts = range(max(len(expected), len(actual)))
     else:
-        yield path, (before, expected, actual)
+        yield path, before, expected, actual
         return
     for part in parts:
         inner = f"{path}.{part}" if path else str(part)
         yield from _differing_values(inner, *(_part(value, part) for value in (before, expected, actual)))
-
-
-def _are_objects(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
 
 
 def _part(value: Any, key: Any) -> Any:
@@ -113,11 +102,6 @@ def _part(value: Any, key: Any) -> Any:
     if isinstance(value, dict):
         return value.get(key, ABSENT)
     return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else ABSENT
-
-
-def _canonical(value: Any) -> str:
-    # `2` and `2.0` are equal and make two databases.
-    return json.dumps(value, sort_keys=True)
 
 
 class ActionStatus(StrEnum):
@@ -148,43 +132,27 @@ class ActionMatch:
 
 def match_actions(
     reference: Sequence[ReferenceAction], steps: Sequence[ReplayStep], refused_anyway: Collection[int]
-) -> tuple[ActionMatch, ...]:
-    """Return what became of each reference action, in the reference's order; each call stands for one action.
+) -> tuple[tuple[ActionMatch, ...], tuple[ReplayStep, ...]]:
+    """Return what became of each reference action, in order, and the calls that wrote and are no action of it.
 
-    A call that the tool accepted is taken before one that it refused. Equal calls are matched first, so a second try
-    with the right arguments is never taken for a wrong one.
-
-    Parameters
-    ----------
-    reference : sequence of ReferenceAction
-        What solves the task.
-    steps : sequence of ReplayStep
-        The conversation's calls.
-    refused_anyway : collection of int
-        Places in the reference whose call is refused in the reference's own run too: there a refused call counts as
-        made.
+    Each call stands for one action. A call that the tool accepted is taken before one that it refused. Equal calls are
+    matched first, so a second try with the right arguments is never taken for a wrong one. `refused_anyway` are places
+    in the reference whose call is refused in the reference's own run too: there a refused call counts as made.
     """
     free = dict(enumerate(steps))
     equal = [_take_equal(action, free) for action in reference]
-    return tuple(
+    unexpected = tuple(step for step in free.values() if step.wrote)
+    matches = [
         _match(action, step, free, refusable=index in refused_anyway)
         for index, (action, step) in enumerate(zip(reference, equal, strict=True))
-    )
-
-
-def unexpected_writes(reference: Sequence[ReferenceAction], steps: Sequence[ReplayStep]) -> tuple[ReplayStep, ...]:
-    """Return the calls that changed the database and are no action of the reference."""
-    free = dict(enumerate(steps))
-    for action in reference:
-        _take_equal(action, free)
-    return tuple(step for step in free.values() if step.wrote)
+    ]
+    return tuple(matches), unexpected
 
 
 def _take_equal(action: ReferenceAction, free: dict[int, ReplayStep]) -> ReplayStep | None:
     wanted = canonical_json(action.compared_arguments(action.arguments))
-    equal = [
-        index for index, step in _of_tool(action, free) if canonical_json(_compared_arguments(action, step)) == wanted
-    ]
+    made = {index: action.compared_arguments(step.arguments) for index, step in _of_tool(action, free)}
+    equal = [index for index, arguments in made.items() if canonical_json(arguments) == wanted]
     accepted = [index for index in equal if not free[index].observation.error]
     return free.pop((accepted or equal)[0]) if equal else None
 
@@ -215,16 +183,10 @@ def _of_tool(action: ReferenceAction, free: Mapping[int, ReplayStep]) -> list[tu
 
 
 def _argument_differences(action: ReferenceAction, step: ReplayStep) -> dict[str, tuple[Any, Any]]:
-    given = _compared_arguments(action, step)
-    expected, actual = action.compared_arguments(action.arguments), given if isinstance(given, Mapping) else {}
-    names = dict.fromkeys([*expected, *actual])
-    pairs = {name: (expected.get(name), actual.get(name)) for name in names}
+    expected, actual = action.compared_arguments(action.arguments), action.compared_arguments(step.arguments)
+    actual = actual if isinstance(actual, dict) else {}
+    pairs = {name: (expected.get(name), actual.get(name)) for name in dict.fromkeys([*expected, *actual])}
     return {name: pair for name, pair in pairs.items() if canonical_json(pair[0]) != canonical_json(pair[1])}
-
-
-def _compared_arguments(action: ReferenceAction, step: ReplayStep) -> Any:
-    given = step.arguments
-    return action.compared_arguments(given) if isinstance(given, Mapping) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,38 +228,23 @@ class FailureAnalysis:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        row = asdict(replace(self, actions=tuple(replace(each, expected=dict(each.expected)) for each in self.actions)))
+        row = asdict(self)
         for field_row, difference in zip(row["fields"], self.fields, strict=True):
             field_row["error"] = difference.error.value
         return row | {"causes": list(self.causes)}
 
 
 def analyze_failure(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> FailureAnalysis:
-    """Return why a conversation got its reward, from a replay of what it did.
-
-    Parameters
-    ----------
-    domain, task
-        The env and the task of the conversation.
-    actions : sequence of TrajectoryAction
-        What was done, in order: `Conversation.actions`.
-    """
+    """Return why a conversation got its reward, from a replay of what it did: `Conversation.actions`."""
     done = replay(domain, task, actions)
     start, expected = dict(domain.env_state(task).changes()), domain.expected(task)
     info = done.reward.info
-    own = [
-        TrajectoryAction(
-            by="user" if action.requestor == "user" else "assistant",
-            call=action.name,
-            arguments=json.dumps(dict(action.arguments)),
-        )
-        for action in task.reference
-    ]
-    refused_anyway = [index for index, step in enumerate(replay(domain, task, own).steps) if step.observation.error]
-    writes = unexpected_writes(task.reference, done.steps)
+    _, answers = domain.play_reference(task)
+    refused_anyway = [index for index, answer in enumerate(answers) if answer.error]
+    matches, writes = match_actions(task.reference, done.steps, refused_anyway)
     return FailureAnalysis(
         fields=() if expected is None else field_differences(domain, start, expected, done.changes),
-        actions=match_actions(task.reference, done.steps, refused_anyway),
+        actions=matches,
         unexpected_writes=tuple(f"{step.action.call}({step.action.arguments})" for step in writes),
         missing_information=tuple(map(str, info.get("missing_info") or ())),
         failed_assertions=tuple(

@@ -1,20 +1,29 @@
 """Replay a stored conversation, to score it again and to see what it changed; two rewards that need no model.
 
-A replay calls the benchmark's own tools in a fresh environment, so it needs the benchmark and no model.
+A replay calls the benchmark's own tools in a fresh environment, so it needs the benchmark and no model. What other
+benchmarks would have scored differs in little, and the little decides: whether the state at a limit is scored, where
+the required information must stand, what counts as having said it, and whether the reference's actions are required.
+
+Source
+------
+v1: `Env.calculate_reward` of tau-bench; v2: the evaluators of tau2-bench; inspect: the scorers of `inspect_evals.tau2`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.types import run_without_loop
+from tautools.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from tautools.bench.types import Changes, Domain, Observation, Reward, Task
+    from tautools.bench.types import Changes, Domain, Observation, ReferenceAction, Reward, Task
     from tautools.records import TrajectoryAction
 
 
@@ -51,14 +60,7 @@ class Replay:
 
 
 def replay(domain: Domain, task: Task, actions: Sequence[TrajectoryAction]) -> Replay:
-    """Do again what a conversation did, in a fresh environment of `task`.
-
-    Parameters
-    ----------
-    domain, task
-        The env and the task of the conversation.
-    actions : sequence of TrajectoryAction
-        What was done, in order.
+    """Do again what a conversation did, its actions in order, in a fresh environment of `task`.
 
     Raises
     ------
@@ -89,3 +91,104 @@ def reference_reward(domain: Domain, task: Task) -> Reward:
     """
     state, _ = domain.play_reference(task)
     return state.reward(list(task.communicate))
+
+
+class ScoringRules(StrEnum):
+    """Whose rules."""
+
+    V1 = "v1"
+    """tau-bench: the database, and each required information as a part of one answer; at a limit or a fault 0. A task
+    that does not score the database (telecom, which tau-bench has not) keeps the parts that it names."""
+    V2 = "v2"
+    """tau2-bench: the parts that the task's reward basis names; 0 unless the user or the agent ended it."""
+    INSPECT = "inspect"
+    """inspect's tau2: as v2, on the state reached, however it ended."""
+    EXACT = "exact"
+    """As v1, but the information must stand as a whole word or number: "10" is not said by "100"."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesVerdict:
+    """The result of one conversation under some rules."""
+
+    reward: float
+    lost_by: tuple[str, ...] = ()
+    """Why it is not 1: `end`, `database`, `information`, `environment`, `actions`, `judge`."""
+    awaiting_judge: int = 0
+    """Natural-language assertions that these rules ask a judge for and that are not judged."""
+
+
+def score_by_rules(rules: ScoringRules, domain: Domain, task: Task, done: Replay, outcome: Outcome) -> RulesVerdict:
+    """Return the result under `rules` of a conversation that did what `done` has and ended with `outcome`."""
+    basis = basis_of(task)
+    if rules not in {ScoringRules.V2, ScoringRules.INSPECT} and "DB" in basis:
+        basis = {"DB", "COMMUNICATE"}
+    info, expected = done.reward.info, domain.expected(task)
+    texts = [text.lower().replace(",", "") for text in done.said]
+    kept = {
+        "END": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
+        "DB": expected is None or dict(expected) == dict(done.changes),
+        "COMMUNICATE": all(_SAYS[rules](wanted.lower(), texts) for wanted in task.communicate),
+        "ENV_ASSERTION": all(bool(assertion.get("met")) for assertion in info.get("assertions") or ()),
+        # inspect asks for the required actions where its scorer looked for them, which its info says.
+        "ACTION": _all_made(task.reference, done) if rules is ScoringRules.V2 else not info.get("missing_actions"),
+    }
+    lost = tuple(_LOST_BY[part] for part, fine in kept.items() if part in basis | {"END"} and not fine)
+    awaiting = len(task.assertions) if "NL_ASSERTION" in basis and rules is ScoringRules.V2 else 0
+    return RulesVerdict(0.0 if lost else 1.0, lost, awaiting)
+
+
+_LOST_BY = {
+    "END": "end",
+    "DB": "database",
+    "COMMUNICATE": "information",
+    "ENV_ASSERTION": "environment",
+    "ACTION": "actions",
+}
+"""Part of a reward basis to the word for it; the conversation's end is a part of every reward."""
+
+
+def with_judge_verdicts(verdict: RulesVerdict, judged: Sequence[Mapping[str, Any]] | None) -> RulesVerdict:
+    """Return a verdict with a judge's answers to the assertions that its rules ask for; None: no judge was asked."""
+    if not judged or not verdict.awaiting_judge:
+        return verdict
+    if all(each["met"] for each in judged):
+        return replace(verdict, awaiting_judge=0)
+    return RulesVerdict(0.0, (*verdict.lost_by, "judge"))
+
+
+def basis_of(task: Task) -> set[str]:
+    """Return the parts of a task's reward; a source that names none has the database and the information."""
+    return set(task.reward_basis) or {"DB", "COMMUNICATE"}
+
+
+def _as_a_whole(info: str, texts: Sequence[str]) -> bool:
+    # A full stop between digits is part of a number; any other ends a word or a sentence.
+    whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
+    return any(whole.search(text) for text in texts)
+
+
+_SAYS: dict[ScoringRules, Callable[[str, Sequence[str]], bool]] = {
+    ScoringRules.V1: lambda info, texts: any(info in text for text in texts),
+    ScoringRules.V2: lambda info, texts: any(info in text for text in texts),
+    ScoringRules.INSPECT: lambda info, texts: info in "\n".join(texts),
+    ScoringRules.EXACT: _as_a_whole,
+}
+"""Whether the agent's texts say a required information."""
+
+
+def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:
+    """Whether some call stands for each reference action; as in tau2-bench, one call may stand for several."""
+    calls = [(step.action.call, step.arguments) for step in done.steps]
+    return all(
+        any(name == action.name and _arguments_match(action, given) for name, given in calls) for action in reference
+    )
+
+
+def _arguments_match(action: ReferenceAction, given: Any) -> bool:
+    if not isinstance(given, dict):
+        given = {"": given}
+    # Where a task does not name what is compared, tau2-bench compares the arguments that the call has.
+    names = given.keys() if action.compared is None else action.compared
+    wanted, made = ({name: each[name] for name in names if name in each} for each in (action.arguments, given))
+    return wanted == made
