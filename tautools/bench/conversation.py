@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from tautools.bench.persona import attach_persona, verify_persona
+from tautools.bench.persona import verify_persona
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import CallTag
 from tautools.records import Conversation, Outcome, Role, TrajectoryAction
@@ -121,11 +121,12 @@ class _Episode:
 
     def __post_init__(self) -> None:
         self.protocol = self.domain.protocol
+        self.max_steps = min(self.limits.max_steps, self.protocol.max_steps or self.limits.max_steps)
         self.env_state = self.domain.env_state(self.task)
         self.agent = self.domain.agent(self.approach, self.tag.seed or 0)
         self.user = self.domain.user(self.task, self.approach)
         if self.approach.persona is not None:
-            attach_persona(self.user, self.approach.persona)
+            self.user.add_persona(self.approach.persona.block)
         if self.protocol.agent_opening:
             self.agent.messages.append({"role": "assistant", "content": self.protocol.agent_opening})
             self.actions.append(TrajectoryAction(text=self.protocol.agent_opening))
@@ -135,22 +136,17 @@ class _Episode:
         started_at = time.time()
         outcome, reason = None, ""
         try:
-            await self._within_time()
+            async with asyncio.timeout(self.limits.time_s) as self.clock:  # excludes what faults cost
+                await self._take_turns()
         except _ConversationEnd as end:
             outcome, reason = end.outcome, str(end)
-        return self._record(outcome, reason, started_at)
-
-    async def _within_time(self) -> None:
-        """Take turns within the time limit, which excludes what faults cost; an end during a fault is that fault."""
-        try:
-            async with asyncio.timeout(self.limits.time_s) as self.clock:
-                await self._take_turns()
         except TimeoutError:
             if self.clock is None or not self.clock.expired():
                 raise
             if self.fault is not None:
                 raise self.fault from None
-            raise _ConversationEnd(Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s.") from None
+            outcome, reason = Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s."
+        return self._record(outcome, reason, started_at)
 
     async def _take_turns(self) -> None:
         rounds = min(self.limits.max_rounds, self.protocol.max_rounds)
@@ -189,7 +185,8 @@ class _Episode:
                     self.on_message({**message, "by": "user"})
             if role is Role.AGENT:
                 self._report_messages()
-                if self._is_terminal(turn, observations):
+                made = [call.name for call, seen in zip(turn.calls, observations, strict=True) if not seen.unreadable]
+                if not set(made).isdisjoint(self.protocol.terminal_tools):
                     return None
             self._count(turn, observations, role)
             if not turn.calls:
@@ -198,9 +195,8 @@ class _Episode:
 
     def _count_step(self) -> None:
         """Count a turn of the agent, which is one step however many requests it takes; end at the limit."""
-        limit = self._max_steps()
-        if self.steps >= limit:
-            raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {limit} requests of the agent.")
+        if self.steps >= self.max_steps:
+            raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {self.max_steps} requests of the agent.")
         self.steps += 1
 
     def _asker(self, role: Role, turn: int) -> AskModel:
@@ -250,13 +246,6 @@ class _Episode:
         ]
         return observations
 
-    def _is_terminal(self, turn: Turn, observations: list[Observation]) -> bool:
-        """Whether one of the agent's calls ends the conversation."""
-        return any(
-            call.name in self.protocol.terminal_tools and not observation.unreadable
-            for call, observation in zip(turn.calls, observations, strict=True)
-        )
-
     def _check_user(self, turn: Turn, turns: int) -> None:
         """Refuse what no customer does; `turns` counts its turns since the agent spoke."""
         if turn.calls and not self.domain.user_tools:
@@ -270,9 +259,6 @@ class _Episode:
         else:
             return
         raise _ConversationEnd(Outcome.USER_ERROR, reason)
-
-    def _max_steps(self) -> int:
-        return min(self.limits.max_steps, self.protocol.max_steps or self.limits.max_steps)
 
     def _count(self, turn: Turn, observations: list[Observation], role: Role) -> None:
         """Count steps and errors in the bench's way; where it counts messages, `_check_message_limits` compares."""
@@ -290,8 +276,8 @@ class _Episode:
             return
         if self.errors >= min(self.limits.max_errors, self.protocol.max_errors or self.limits.max_errors):
             raise _ConversationEnd(Outcome.AGENT_ERROR, f"{self.errors} calls were refused or could not be read.")
-        if self.steps >= self._max_steps():
-            raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {self._max_steps()} messages.")
+        if self.steps >= self.max_steps:
+            raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {self.max_steps} messages.")
 
     def _report_messages(self) -> None:
         """Pass the agent's new messages to `on_message`."""

@@ -8,12 +8,12 @@ the prompts: it changes what scores mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tautools.bench.types import text_hashes
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import CallTag
 from tautools.records import Outcome, Role, canonical_json
@@ -45,15 +45,7 @@ STATEMENTS_LINE = "Statements:"
 
 
 def judge_prompt(messages: Sequence[Mapping[str, Any]], statements: Sequence[str]) -> str:
-    """Return the question to a judge: the conversation as text, then the numbered statements.
-
-    Parameters
-    ----------
-    messages : sequence of dict
-        The conversation as the agent saw it; its system prompt is left out.
-    statements : sequence of str
-        What the judge decides about.
-    """
+    """Return the question to a judge: the conversation as the agent saw it, then the numbered statements."""
     conversation = "\n".join(line for message in messages for line in _message_lines(message))
     numbered = "\n".join(f"{number}. {' '.join(each.split())}" for number, each in enumerate(statements, start=1))
     return f"<conversation>\n{conversation}\n</conversation>\n\n{STATEMENTS_LINE}\n{numbered}"
@@ -105,8 +97,7 @@ def needs_judge(task: Task, outcome: Outcome) -> bool:
 def judge_texts(domain: Domain) -> dict[str, str]:
     """Return the sha256 of the texts that a judge gets apart from conversations, by versioned name."""
     assertions = canonical_json({task.id: list(task.assertions) for task in domain.tasks.values() if task.assertions})
-    texts = {f"judge-v{PROMPT_VERSION}": SYSTEM_PROMPT, "assertions": assertions}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return text_hashes({f"judge-v{PROMPT_VERSION}": SYSTEM_PROMPT, "assertions": assertions})
 
 
 async def ask_judge(

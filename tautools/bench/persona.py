@@ -1,4 +1,4 @@
-"""Personas in a conversation: attached to the customer, and verified in each request that its model is sent.
+"""Personas in a conversation: verified in each request that the customer's model is sent, and in what they say.
 
 A text that was meant to change the customer and never reached its model would be measured as "no effect". So the loop
 looks at the requests themselves, and a text that is missing there ends the run. A persona whose words name facts of the
@@ -11,49 +11,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError, PersonaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tautools.bench.types import Domain, Participant
+    from tautools.bench.types import Domain
     from tautools.llm.types import Message
     from tautools.params.personas import Persona
-
-
-_NEXT_STEP = "Nothing was recorded. Run it without --persona, or report how this customer's prompt is made."
-
-
-@runtime_checkable
-class AcceptsPersona(Protocol):
-    """A customer whose system prompt is made later than the conversation begins, or that has none."""
-
-    def add_persona(self, text: str) -> None:
-        """Append `text` to the system prompt whenever that is made, or show it to the person who plays."""
-        ...
-
-
-def attach_persona(user: Participant, persona: Persona) -> None:
-    """Append a persona to the customer's system prompt.
-
-    Raises
-    ------
-    PersonaError
-        When the customer has no system prompt to append it to.
-    """
-    if isinstance(user, AcceptsPersona):
-        user.add_persona(persona.block)
-        return
-    if not user.messages or user.messages[0].get("role") != "system":
-        raise PersonaError(
-            f"The persona {persona.label} cannot be attached: the customer has no system prompt.",
-            evidence=f"Its first message is {user.messages[0]!r:.200}." if user.messages else "It has no message yet.",
-            next_step=_NEXT_STEP,
-        )
-    first = user.messages[0]
-    user.messages[0] = {**first, "content": f"{first.get('content') or ''}{persona.block}"}
 
 
 def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool) -> None:
@@ -76,7 +43,7 @@ def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool
         f"The persona {persona.label} is {'missing from' if not times else 'more than once in'} "
         "a request to the customer's model.",
         evidence=f"The system prompt sent ends: {system[-1][-200:]!r}" if system else "No system prompt was sent.",
-        next_step=_NEXT_STEP,
+        next_step="Nothing was recorded. Run it without --persona, or report how this customer's prompt is made.",
     )
 
 

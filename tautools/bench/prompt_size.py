@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tautools.bench.types import Approach, Domain, Task
-    from tautools.llm.types import Message, ToolSpec
+    from tautools.llm.types import ToolSpec
     from tautools.records import BenchRef
 
 
@@ -26,17 +26,19 @@ ASSUMED_ROUND_CHARS = 450
 
 _action_chars_by_task: dict[tuple[BenchRef, str], int] = {}
 
-_TEXT_STRATEGIES = {Strategy.ACT, Strategy.REACT}
-
 
 def prompt_chars(messages: Iterable[Mapping[str, Any]], tools: Sequence[ToolSpec]) -> int:
     """Return the characters of a prompt: contents and calls of its messages, and its tools as JSON."""
-    return sum(map(_message_chars, messages)) + (len(json.dumps(list(tools))) if tools else 0)
+    messages = list(messages)
+    calls = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
+    written = sum(len(str(message.get("content") or "")) for message in messages)
+    written += sum(len(each["name"]) + len(each["arguments"]) for each in calls)
+    return written + (len(json.dumps(list(tools))) if tools else 0)
 
 
 def sent_tools(domain: Domain, approach: Approach) -> Sequence[ToolSpec]:
     """Return the tools that requests of the agent carry; by text they stand in the system prompt."""
-    return () if approach.strategy in _TEXT_STRATEGIES else domain.tools
+    return () if approach.strategy in {Strategy.ACT, Strategy.REACT} else domain.tools
 
 
 def reference_prompt_chars(domain: Domain, approach: Approach, tasks: Iterable[Task]) -> dict[str, int]:
@@ -65,9 +67,3 @@ def _action_chars(domain: Domain, task: Task) -> int:
             for action, result in zip(task.reference, results, strict=True)
         )
     return _action_chars_by_task[key]
-
-
-def _message_chars(message: Mapping[str, Any]) -> int:
-    calls: Sequence[Message] = message.get("tool_calls") or ()
-    written = sum(len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in calls)
-    return len(str(message.get("content") or "")) + written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -64,8 +65,8 @@ class PersonCustomer(Participant):
 
     def add_persona(self, text: str) -> None:
         """Show `text` to the person with its part."""
+        super().add_persona(text)
         self._question = replace(self._question, instruction=self._question.instruction + text)
-        self.messages[0] = {"role": "system", "content": self._question.instruction}
 
     def receive(self, text: str) -> None:
         """Take in what the agent said."""
@@ -86,41 +87,28 @@ class PersonCustomer(Participant):
 
 async def _ask_in_thread(ask: AskPerson, question: PersonQuestion) -> str:
     """Wait for a person in a daemon thread, so that a conversation that is given up does not wait for the answer."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str] = loop.create_future()
+    answer: Future[str] = Future()
+    answer.set_running_or_notify_cancel()  # from now on only the thread settles it
     cancelled = threading.Event()
 
-    def settle(text: str, error: HumanUnavailableError | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(text)
-
     def work() -> None:
-        text, fault = "", None
         try:
-            text = ask(question, cancelled)
+            answer.set_result(ask(question, cancelled))
         except HumanUnavailableError as error:
-            fault = error
-        except (EOFError, KeyboardInterrupt) as error:
-            fault = _nobody_answers(str(error) or type(error).__name__)
-        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
-            fault = _nobody_answers(f"{type(error).__name__}: {error}")
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, text, fault)
+            answer.set_exception(error)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised where the answer is awaited
+            wordless = isinstance(error, EOFError | KeyboardInterrupt)
+            said = str(error) or type(error).__name__
+            fault = HumanUnavailableError(
+                "Nobody answers as the customer.",
+                evidence=said if wordless else f"{type(error).__name__}: {error}",
+                next_step="Run it again where a person can type; what was finished is kept, this conversation is "
+                "pending.",
+            )
+            answer.set_exception(fault)
 
     threading.Thread(target=work, name="ask a person", daemon=True).start()
     try:
-        return await answer
+        return await asyncio.wrap_future(answer)
     finally:
         cancelled.set()
-
-
-def _nobody_answers(reason: str) -> HumanUnavailableError:
-    return HumanUnavailableError(
-        "Nobody answers as the customer.",
-        evidence=reason,
-        next_step="Run it again where a person can type; what was finished is kept, this conversation is pending.",
-    )

@@ -82,6 +82,9 @@ class Forgetful:
         self.original = dict(inner.messages[0])
         self.left = forgets_at
 
+    def add_persona(self, text: str) -> None:
+        self.inner.add_persona(text)
+
     def receive(self, text: str) -> None:
         self.inner.receive(text)
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from served_cells import cell_at, requests_of, simulated_model
 
-from tautools.bench.sources.inspect_env import InspectDomain
+from tautools.bench.sources.inspect_tau2 import InspectDomain
 from tautools.cli.run import run_command
 from tautools.errors import ParamsError, PersonaError
 from tautools.params import load_persona
@@ -82,6 +82,9 @@ def test_an_injection_without_effect_ends_the_run_and_leaves_no_result(tmp_path,
     class Fresh:
         def __init__(self, inner):
             self.inner, self.messages = inner, [dict(each) for each in inner.messages]
+
+        def add_persona(self, text):
+            self.messages[0]["content"] += text  # of a copy, which its model is not sent
 
         def __getattr__(self, name):
             return getattr(self.inner, name)

@@ -14,6 +14,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.agents import history_messages, turn_from_reply
+from tautools.bench.agents.text import leading_object
 from tautools.bench.types import Participant, Turn, text_hashes
 from tautools.llm.types import ToolCall
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _MESSAGE = re.compile(r"<message>(.*?)(?:</message>|\Z)", re.DOTALL)
-_CALL = re.compile(r"<tool_call>\s*(?:```[a-z]*\s*)?")
+_CALL = re.compile("<tool_call>")
 _TAG = re.compile(r"</?(?:message|tool_call)>")
 
 
@@ -36,8 +37,9 @@ def read_tagged(text: str) -> Turn:
     call the last message counts, or, in an answer without any tag, the whole text. A call that cannot be read and an
     answer that is empty are unusable.
     """
+    messages = [message for match in _MESSAGE.finditer(text) if (message := match[1].strip())]
+    message = messages[-1] if messages else "" if _TAG.search(text) else text.strip()
     marks = list(_CALL.finditer(text))
-    message = _tagged_text(text)
     for mark in marks:
         call = _decode_tagged_call(text[mark.end() :])
         if call is not None:
@@ -45,26 +47,15 @@ def read_tagged(text: str) -> Turn:
     return Turn(message, unusable=bool(marks) or not message, raw_text=message)
 
 
-def _tagged_text(text: str) -> str:
-    messages = [message for match in _MESSAGE.finditer(text) if (message := match[1].strip())]
-    if messages:
-        return messages[-1]
-    return "" if _TAG.search(text) else text.strip()
-
-
 def _decode_tagged_call(text: str) -> ToolCall | None:
-    try:
-        value: Any = json.JSONDecoder(strict=False).raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
+    value = leading_object(text)
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments)
+    if not isinstance(value.get("name"), str) or not isinstance(arguments, str):
+        return None
     # The history needs an id, and such a call comes without one.
-    call_id = f"call_{secrets.token_hex(8)}"
-    return ToolCall(call_id, value["name"], arguments) if isinstance(arguments, str) else None
+    return ToolCall(f"call_{secrets.token_hex(8)}", value["name"], arguments)
 
 
 EXPERT_PROMPTS_VERSION = 1

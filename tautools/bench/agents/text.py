@@ -129,14 +129,18 @@ def read_action(text: str) -> Turn:
     return Turn(rest, unusable=bool(marks) or not rest)
 
 
-def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:
+def leading_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text begins with, in a fence or not; an empty one when it begins with none."""
     fence = _FENCE.match(text)
     try:
         value, _ = json.JSONDecoder(strict=False).raw_decode(text, fence.end() if fence else 0)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:
+    value = leading_object(text)
     name, arguments = value.get("name"), value.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return None
