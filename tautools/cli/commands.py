@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_UNFINISHED = 3
-"""Some work is still pending: run the same command again."""
+EXIT_UNFINISHED = 3  # some work is still pending: run the same command again
 EXIT_INTERRUPTED = 130
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_BAD_INPUT = (ParamsError, BenchError, UnknownServerError)
 
 
-def guard(function: Callable[P, R]) -> Callable[P, R]:
+def guard(function: Callable[..., Any]) -> Callable[..., Any]:
     """Print a `TautoolsError` of a command on standard error, and exit with 2 for bad input, 1 for all else.
 
     An interrupt that the command did not handle exits with 130. Other exceptions are faults of tautools and keep their
@@ -37,14 +35,12 @@ def guard(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except TautoolsError as error:
             click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + str(error), err=True)
-            sys.exit(
-                EXIT_BAD_INPUT if isinstance(error, ParamsError | BenchError | UnknownServerError) else EXIT_FAILED
-            )
+            sys.exit(EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(EXIT_INTERRUPTED)
@@ -89,12 +85,9 @@ class ListOption(GroupedOption):
             reason = f"{', '.join(texts)!r} is not of the form 0,1,2 or 0-3" if self.numbers else str(error)
             raise click.BadParameter(reason, ctx, self) from None
 
-    def continues_with(self, word: str) -> bool:
+    def takes(self, word: str) -> bool:
         """Whether a word after the option's value belongs to the list."""
-        return bool(_NUMBERS.fullmatch(word)) if self.numbers else not word.startswith("-")
-
-
-_NUMBERS = re.compile(r"[0-9,-]*[0-9,]")
+        return not word.startswith("-") if not self.numbers else bool(re.fullmatch(r"[0-9,-]*[0-9,]", word))
 
 
 class GuardedCommand(click.Command):
@@ -132,7 +125,7 @@ class VerbCommand(GuardedCommand):
         for word in args:
             if current is not None and joined[-1] in lists:
                 joined.append(word)
-            elif current is not None and current.continues_with(word):
+            elif current is not None and current.takes(word):
                 joined.append(f"{joined.pop()},{word}")
             else:
                 current = lists.get(word)
@@ -180,20 +173,13 @@ class LazyGroup(VerbGroup):
     """A group that knows its commands by name, and imports one only when it is called.
 
     `verbs` has the sections of the help by title: name of a command to what help says of it, and to its
-    `module:attribute`. `same_as` has further names of commands, which help leaves out.
+    `module:attribute`. Of a second name for a command help says nothing.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        verbs: Mapping[str, Mapping[str, tuple[str, str]]],
-        same_as: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, verbs: Mapping[str, Mapping[str, tuple[str, str]]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sections = verbs
-        self.verbs = {name: verb for section in verbs.values() for name, verb in section.items()}
-        self.same_as = same_as or {}
+        self.verbs = {name: target for section in verbs.values() for name, (_, target) in section.items()}
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands in the order of a day's work."""
@@ -201,12 +187,11 @@ class LazyGroup(VerbGroup):
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
-        verb = self.verbs.get(self.same_as.get(cmd_name, cmd_name))
-        return None if verb is None else cast("click.Command", resolve_name(verb[1]))
+        return cast("click.Command", resolve_name(self.verbs[cmd_name])) if cmd_name in self.verbs else None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands under their titles, without loading them."""
         width = max(map(len, self.verbs))
         for title, section in self.sections.items():
             with formatter.section(title):
-                formatter.write_dl([(f"{name:<{width}}", text) for name, (text, _) in section.items()])
+                formatter.write_dl([(f"{name:<{width}}", text) for name, (text, _) in section.items() if text])

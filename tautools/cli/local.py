@@ -41,21 +41,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.run import Cell, CellResult
-    from tautools.servers import Server
 
+# ToolOrchestra's file of addresses: written while our servers run, read with `--skip-server-start`.
 MODEL_CONFIG = "model_config_local.json"
-"""ToolOrchestra's file of addresses: written while our servers run, read with `--skip-server-start`."""
 
 _STARTING = {"num_servers", "gpu_ids", "start_port", "stagger", "server_timeout", "tool_call_parser"}
-_STARTING |= {"log_dir", "force", "site", "overrides"}
-"""Parameters that only mean something when servers are started."""
+_STARTING |= {"log_dir", "force", "site", "overrides"}  # they only mean something when servers are started
 
-_HOSTED = {
+_HOSTED = {  # names of hosted models, by their beginning, and where they answer
     r"(gpt-\d|chatgpt-|o\d)": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"},
     r"claude-": {"provider": "anthropic"},
     r"gemini-": {"provider": "gemini"},
 }
-"""Names of hosted models, by their beginning, and where they answer."""
 
 
 def agent_server(model: str, *, workspace: Path, overrides: Sequence[str], tool_call_parser: str) -> ServerParams:
@@ -149,7 +146,7 @@ def user_role(name: str | None, agent: RoleParams, *, workspace: Path) -> tuple[
 @dry_run_option
 @usual_options
 @click.pass_context
-def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **options: Any) -> None:
+def local_command(ctx: click.Context, /, workspace: Path, **options: Any) -> None:
     """Start N servers of one model, run the domains in turn, stop the servers.
 
     What is finished is never run again: type the same command to go on. Everything is checked before a server starts.
@@ -165,14 +162,16 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
         options["site"] = options["site"].model_copy(update={"scheduler": "none"})
     if options["user_llm"] is None:
         click.echo("No --user-llm is given: the agent's model plays the customer, too.", err=True)
-    flags = _run_flags(agent, user, options)
+    flags = {"concurrency": 8 * options["num_servers"], "limits.max_steps": options["max_steps"]} | run_flags(options)
+    for name, role in (("agent", agent), ("user", user)):
+        flags |= {f"{name}.{key}": value for key, value in role.model_dump(exclude_defaults=True).items()}
     runs = [resolve_run({"env": domain} | flags, workspace=workspace).params for domain in options["domains"]]
     cells = [prepare_cell(run, workspace=workspace) for run in runs]
     if options["dry_run"]:
-        _show_plan(cells, servers, as_json=as_json)
+        _show_plan(cells, servers, as_json=options["as_json"])
         return
-    results = _run_domains(cells, servers, workspace, options, quiet=as_json)
-    if as_json:
+    results = _run_domains(cells, servers, workspace, options)
+    if options["as_json"]:
         emit([cell_result_dict(result) for result in results], as_json=True)
     if results[-1].interrupted:
         raise SystemExit(EXIT_INTERRUPTED)
@@ -181,19 +180,19 @@ def local_command(ctx: click.Context, /, workspace: Path, as_json: bool, **optio
 
 
 def _run_domains(
-    cells: Sequence[Cell], servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any], *, quiet: bool
+    cells: Sequence[Cell], servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any]
 ) -> list[CellResult]:
     """Run the domains in turn until one is interrupted; a SIGTERM, which a job's end sends, interrupts too."""
     starting = {name for params in servers for name in (params.name, params.serves)}
     for name, role in (("agent", cells[0].run.agent), ("user", cells[0].run.user)):
         if (role.server or role.model) not in starting:
             endpoints(role, workspace=workspace, role_name=name)  # raises where a running server or its key is missing
-    results: list[CellResult] = []
+    quiet, results = options["as_json"], []
     with contextlib.ExitStack() as cleanup:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         cleanup.callback(signal.signal, signal.SIGTERM, before)
         if servers:
-            _start(servers, workspace, options, cleanup, quiet=quiet)
+            _start(servers, workspace, options, cleanup)
         for cell in cells:
             with cell_progress(cell, quiet=quiet) as show:
                 result = run_cell(cell, on_event=show)
@@ -245,14 +244,6 @@ def _attached_role(model: str, workspace: Path, *, dry_run: bool) -> RoleParams 
     return running_role(model, workspace=workspace)
 
 
-def _run_flags(agent: RoleParams, user: RoleParams, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags of every domain's run."""
-    flags = {"concurrency": 8 * options["num_servers"], "limits.max_steps": options["max_steps"]} | run_flags(options)
-    for name, role in (("agent", agent), ("user", user)):
-        flags |= {f"{name}.{key}": value for key, value in role.model_dump(exclude_defaults=True).items()}
-    return flags
-
-
 def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_json: bool) -> None:
     plans = [plan_dict(cell) for cell in cells]
     starting = [pick(params, "name model replicas") for params in servers]
@@ -262,12 +253,7 @@ def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_jso
 
 
 def _start(
-    servers: Sequence[ServerParams],
-    workspace: Path,
-    options: dict[str, Any],
-    cleanup: contextlib.ExitStack,
-    *,
-    quiet: bool,
+    servers: Sequence[ServerParams], workspace: Path, options: dict[str, Any], cleanup: contextlib.ExitStack
 ) -> None:
     """Start the servers and verify them; `cleanup` stops all of them, whatever happened.
 
@@ -275,8 +261,14 @@ def _start(
     workspace's `model_config_local.json`; a file that is there is kept.
     """
     layout = LayoutRequest(gpu_ids=options["gpu_ids"], force=options["force"])
-    started = start_servers(servers, layout, options["site"], workspace, quiet=quiet)
-    cleanup.callback(_stop, started, quiet=quiet)
+    started = start_servers(servers, layout, options["site"], workspace)
+
+    @cleanup.callback
+    def stop() -> None:
+        for server in started:
+            server.stop()
+        click.echo(f"{len(started)} servers stopped", err=True)
+
     terms = LeaseTerms(owner=owner_process(os.getpid()), quiet_s=10.0, every_s=5.0)
     start_watchdogs(started, terms)
     aliases = [server.record.alias for server in started]
@@ -285,7 +277,7 @@ def _start(
         link = ensure_folder(options["log_dir"]) / log.name
         link.unlink(missing_ok=True)
         link.symlink_to(log)
-    for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=quiet).values():
+    for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=options["as_json"]).values():
         raise error
     # One that lost its port and was started again is another launch, which has no watchdog yet.
     again = [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias]
@@ -294,10 +286,3 @@ def _start(
     if not file.exists():
         write_model_config(file, [server.record for server in started])
         cleanup.callback(file.unlink, missing_ok=True)
-
-
-def _stop(servers: Sequence[Server], *, quiet: bool) -> None:
-    for server in servers:
-        server.stop()
-    if not quiet:
-        click.echo(f"{len(servers)} servers stopped", err=True)

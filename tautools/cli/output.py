@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from tautools.cli.commands import EXIT_FAILED
 from tautools.errors import TautoolsError
@@ -19,9 +25,7 @@ from tautools.errors import TautoolsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from rich.console import Console
-    from rich.progress import Progress, ProgressColumn, TaskID
-    from rich.table import Table
+    from rich.progress import ProgressColumn, TaskID
 
     from tautools.params import Resolved
     from tautools.records import Event, Setting
@@ -75,8 +79,6 @@ def simulated_mark(*, simulated: bool) -> str:
 
 def setting_title(setting: Setting) -> str:
     """Return what a setting is, in rich's markup: env, strategy, agent model, and whether it is simulated."""
-    from rich.markup import escape
-
     words = f"{escape(setting.env)} {setting.strategy.value} {escape(setting.agent.model)}"
     return words + simulated_mark(simulated=setting.simulated)
 
@@ -88,9 +90,6 @@ def plain_table(
 
     Values of `rows` are shown as their text is, without markup; a `rich.text.Text` keeps its style.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left",
@@ -102,8 +101,6 @@ def plain_table(
 
 def table_console() -> Console:
     """Return a console as wide as the terminal; a pipe or a file gets lines of any length."""
-    from rich.console import Console
-
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=400, highlight=False)
 
@@ -152,9 +149,6 @@ def age_of(seconds: float) -> str:
 
 def progress_bars(*columns: str | ProgressColumn, quiet: bool, transient: bool = False) -> Progress:
     """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=transient)
 
@@ -166,8 +160,6 @@ def watch_starts(
 
     Each may take `timeout_s`; by default only a lack of progress ends the wait.
     """
-    from rich.progress import BarColumn, TimeElapsedColumn
-
     columns = ("{task.fields[name]}", BarColumn(bar_width=24), TimeElapsedColumn(), "{task.description}")
     bars = progress_bars(*columns, quiet=quiet)
     failures: dict[str, BaseException] = {}
@@ -230,7 +222,7 @@ def show_failures(failures: dict[str, TautoolsError]) -> None:
 @contextlib.contextmanager
 def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], None]]:
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
+    from tautools.run.progress import clock
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn())
     bar = progress_bars(*columns, quiet=quiet)
@@ -240,8 +232,11 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
 
     def show(event: Event) -> None:
         nonlocal stopping
+        data = event.data
         if event.kind in {"start", "done"}:
-            bar.update(task, completed=event.data["done"], rate=stopping or _rate_and_eta(event))
+            rate = f"passed {data['passed']}/{data['scored']}" if data["scored"] else ""
+            left = "" if data.get("eta_s") is None else f"  ETA {clock(data['eta_s'])}"
+            bar.update(task, completed=data["done"], rate=stopping or rate + left)
         elif event.kind == "interrupted":
             stopping = "stopping: running conversations may finish; interrupt again to end at once"
             bar.update(task, rate=stopping)
@@ -250,20 +245,9 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
         yield show
 
 
-def _rate_and_eta(event: Event) -> str:
-    from tautools.run.progress import clock
-
-    data = event.data
-    rate = f"passed {data['passed']}/{data['scored']}" if data["scored"] else ""
-    eta = data.get("eta_s")
-    return f"{rate}  ETA {clock(eta)}" if eta is not None else rate
-
-
 @contextlib.contextmanager
 def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
     """Print the run's log: warnings above a bar, every line where no bar is drawn and the log may be searched."""
-    from rich.logging import RichHandler
-
     logger = logging.getLogger("tautools")
     handler: logging.Handler
     if console.is_terminal:
@@ -282,15 +266,12 @@ def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-LINE_EVERY_S = 15.0
-"""Without a terminal a line of progress is printed this often [s]."""
+LINE_EVERY_S = 15.0  # without a terminal a line of progress is printed this often
 
 
 @contextlib.contextmanager
 def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
     """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to."""
-    from rich.progress import BarColumn, TimeElapsedColumn
-
     columns = ("{task.description}", BarColumn(bar_width=30), TimeElapsedColumn())
     bars = progress_bars(*columns, quiet=quiet, transient=True)
     task = bars.add_task("planning", total=None)

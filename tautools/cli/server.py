@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ _SECTIONS = {
         "script": ("Print the Slurm job script of a server.", f"{_PLAN}:script"),
     },
     "Look": {
+        "list": ("", f"{_STATUS}:list_servers"),  # what people type who know other tools
         "ls": ("List servers with their state and load now.", f"{_STATUS}:list_servers"),
         "top": ("Watch servers until Ctrl-C.", f"{_STATUS}:top"),
         "logs": ("Print the end of a server's log.", f"{_STATUS}:logs"),
@@ -71,22 +73,18 @@ _EPILOG = examples_text(
 )
 
 
-# `list` is what people type who know other tools; help shows one of the two.
-@click.group("server", cls=LazyGroup, verbs=_SECTIONS, same_as={"list": "ls"}, epilog=_EPILOG)
+@click.group("server", cls=LazyGroup, verbs=_SECTIONS, epilog=_EPILOG)
 def server_command() -> None:
     """Start model servers, verify that they work, find and stop them."""
 
 
 def _lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | None:
     """Return when servers end by themselves, None when never; an owner that does not run is an error."""
+    wrong = lease not in {None, "kernel"} and not re.fullmatch("[0-9]+", str(lease))
+    refuse_if(wrong, f"--lease {lease!r}: give the pid of a process, or the word kernel")
     if idle_stop is None and lease is None:
         return None
-    owner = kernel_process() if lease == "kernel" else None
-    if lease not in {None, "kernel"}:
-        pid = str(lease)
-        number = pid.isascii() and pid.isdecimal()
-        refuse_if(not number, f"--lease {pid!r}: give the pid of a process, or the word kernel")
-        owner = owner_process(int(pid))
+    owner = None if lease is None else kernel_process() if lease == "kernel" else owner_process(int(lease))
     idle_s = None if idle_stop is None else idle_stop * 60
     return LeaseTerms(idle_s, owner, every_s=min(15.0, max(0.5, (idle_s or 60) / 4)))
 
@@ -105,16 +103,12 @@ lease_options = gathered(
 
 
 def start_servers(
-    servers: Sequence[ServerParams], layout: LayoutRequest, site: SiteParams, workspace: Path, *, quiet: bool = False
+    servers: Sequence[ServerParams], layout: LayoutRequest, site: SiteParams, workspace: Path
 ) -> list[Server]:
     """Start the arranged servers, all or none; errors as `tautools.servers.launch_all`."""
     if layout.one_job:
         return launch_one_job(servers, workspace=workspace, site=site)
-
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(text, err=True)
-
+    say = partial(click.echo, err=True)
     return launch_all(servers, workspace=workspace, site=site, gpu_ids=layout.gpu_ids, force=layout.force, emit=say)
 
 
@@ -146,14 +140,7 @@ def start_watchdogs(servers: Sequence[Server], terms: LeaseTerms | None) -> None
               help="Submit a job up to N times more, without the node, when others hold its cards there.")  # fmt: skip
 @lease_options
 @usual_options
-def up(
-    names: tuple[str, ...],
-    layout: LayoutRequest,
-    site: SiteParams,
-    terms: LeaseTerms | None,
-    workspace: Path,
-    **options: Any,
-) -> None:
+def up(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, workspace: Path, **options: Any) -> None:
     """Start servers and wait until each is verified.
 
     NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
@@ -181,7 +168,7 @@ def up(
         click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
         raise
     finally:
-        start_watchdogs(servers, terms)
+        start_watchdogs(servers, options["terms"])
     if as_json or not failures:
         show_servers(servers, as_json=as_json)
     show_failures(failures)

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from tautools.records import Check, ServerRecord
 
-CONCURRENCY = 8
-"""Chats at once when all checks are asked for: as many as a run has by default."""
+CONCURRENCY = 8  # chats at once when all checks are asked for: as many as a run has by default
 
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", "bright_black")}
 
@@ -140,7 +139,9 @@ def export(user: str | None, agent: str | None, model_config: Path | None, show_
         return
     chosen = {"USER_MODEL": user, "AGENT_MODEL": agent}
     records = {prefix: registry.get(name) for prefix, name in chosen.items() if name}
-    records = records or {_shell_variable(record.name): record for record in registry.list() if record.certificate}
+    if not records:  # a server's name is the beginning of a shell variable's
+        known = {re.sub(r"[^A-Za-z0-9]", "_", each.name).upper(): each for each in registry.list() if each.certificate}
+        records = {re.sub(r"^(?=[0-9])", "_", name): record for name, record in known.items()}
     for prefix, record in records.items():
         for line in _export_lines(prefix, record, registry, show_keys=show_keys):
             click.echo(line)
@@ -158,11 +159,6 @@ def _write_model_config(path: Path, records: Sequence[ServerRecord]) -> None:
         click.echo(f"{model.model}: {', '.join(model.base_urls)}")
     if keyed := [record.name for record in records if record.key_file]:
         click.echo(f"The file holds no keys, and these servers ask for theirs: {', '.join(keyed)}", err=True)
-
-
-def _shell_variable(name: str) -> str:
-    """Return a server's name as the beginning of a shell variable's."""
-    return re.sub(r"^(?=\d)", "_", re.sub(r"[^A-Za-z0-9]", "_", name).upper())
 
 
 def _export_lines(prefix: str, record: ServerRecord, registry: Registry, *, show_keys: bool) -> Iterator[str]:

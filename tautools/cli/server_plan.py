@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from tautools.cli.commands import EXIT_FAILED, command, refuse_if
 from tautools.cli.options import (
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers.backends.slurm import StartEstimate
     from tautools.servers.placement import Layout, NodeState
 
 
@@ -65,20 +63,15 @@ if TYPE_CHECKING:
 @layout_options
 @site_options
 @usual_options
-def plan(
-    names: tuple[str, ...],
-    layout: LayoutRequest,
-    site: SiteParams,
-    overrides: tuple[str, ...],
-    workspace: Path,
-    as_json: bool,
-) -> None:
+def plan(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, workspace: Path, **options: Any) -> None:
     """Show which card holds what, what cannot be, and when it would start; nothing is started.
 
     On this node as it is now; for a Slurm site, on nodes as its file describes them, as few as it takes. Where Slurm
     is, it says what is free now, when each server would start, and what could be asked for less to start sooner.
     """
-    servers = layout.arranged([load_server(name, workspace=workspace, overrides=overrides) for name in names])
+    servers = layout.arranged(
+        [load_server(name, workspace=workspace, overrides=options["overrides"]) for name in names]
+    )
     elsewhere = site.uses_slurm and visible_device(site.device) is None
     if elsewhere:
         node = site_node_state(servers, site, workspace)
@@ -93,56 +86,66 @@ def plan(
     asked = servers if site.uses_slurm and shutil.which("sbatch") else []
     requests = [LaunchRequest(params, site, params.name) for params in asked]
     starts = {each.name: estimate_starts(each, workspace=workspace) for each in requests}
-    value = _plan_dict(layouts, node) | {"starts": starts, "partition": Slurm().nodes(site.partition) if asked else []}
-    emit(value, as_json=as_json, text=lambda: _show_plan(layouts, node, value))
+    slurm = {"starts": starts, "partition": Slurm().nodes(site.partition) if asked else []}
+    numbered = list(enumerate(layouts, 1))
+    value = {
+        "fits": not any(each.problems for each in layouts),
+        "nodes": len(layouts),
+        "servers": [_placement_dict(place) | {"node": n} for n, each in numbered for place in each.places],
+        "cards": [row | {"node": n} for n, each in numbered for row in _card_rows(each, node)],
+        "problems": [problem for each in layouts for problem in each.problems],
+        "notes": [note for each in layouts for note in each.notes],
+    }
+    emit(value | slurm, as_json=options["as_json"], text=lambda: _show_plan(layouts, node, slurm))
     if not value["fits"]:
         raise SystemExit(EXIT_FAILED)
 
 
-def _plan_dict(layouts: Sequence[Layout], node: NodeState) -> dict[str, Any]:
-    """Return what a program reads of a plan, the nodes counted from 1."""
-    servers, cards = list[dict[str, Any]](), list[dict[str, Any]]()
-    for number, layout in enumerate(layouts, 1):
-        holder = dict(node.promised)
-        for place in layout.places:
-            holder |= dict.fromkeys(place.params.cards, place.name)
-            across, weights = place.params.vllm.tensor_parallel_size, place.facts.weights_gib
-            fit = {
-                "tensor_parallel_size": across,
-                "attention_heads": place.facts.heads,
-                "weights_gib_per_card": None if weights is None else round(weights / across, 2),
-                "node": number,
-            }
-            servers.append({"name": place.name} | pick(place.params, "cards model engine port") | fit)
-        for card in node.cards:
-            use = {"server": holder.get(card.index), "in_use": card.why_busy or None, "node": number}
-            cards.append(pick(card, "index used_mib total_mib") | use)
-    problems, notes = ([line for each in layouts for line in getattr(each, name)] for name in ("problems", "notes"))
-    value = {"fits": not problems, "nodes": len(layouts), "servers": servers, "cards": cards}
-    return value | {"problems": problems, "notes": notes}
+def _card_rows(layout: Layout, node: NodeState) -> list[dict[str, Any]]:
+    server = dict(node.promised) | {index: place.name for place in layout.places for index in place.params.cards}
+    return [
+        pick(card, "index used_mib total_mib") | {"server": server.get(card.index), "in_use": card.why_busy or None}
+        for card in node.cards
+    ]
 
 
-def _show_plan(layouts: Sequence[Layout], node: NodeState, value: Mapping[str, Any]) -> None:
+def _placement_dict(place: LaunchRequest) -> dict[str, Any]:
+    tensor_parallel, weights = place.params.vllm.tensor_parallel_size, place.facts.weights_gib
+    return {
+        "name": place.name,
+        **pick(place.params, "cards model engine port"),
+        "tensor_parallel_size": tensor_parallel,
+        "attention_heads": place.facts.heads,
+        "weights_gib_per_card": None if weights is None else round(weights / tensor_parallel, 2),
+    }
+
+
+def _show_plan(layouts: Sequence[Layout], node: NodeState, slurm: Mapping[str, Any]) -> None:
     for number, layout in enumerate(layouts, 1):
         if len(layouts) > 1:
             click.secho(f"Node {number} of {len(layouts)}", bold=True)
-        _show_layout(layout, node, [row for row in value["servers"] if row["node"] == number])
+        _show_layout(layout, node)
     if len(layouts) > 1:
         click.echo("Each server is a job of its own; Slurm chooses the nodes, and may choose others.")
-    for each in value["partition"]:
+    for each in slurm["partition"]:
         click.echo(f"{each.name}: {each.state}, {each.cards - each.cards_used} of {each.cards} cards free")
-    for name, estimates in value["starts"].items():
-        _show_estimates(name, estimates)
+    for name, estimates in slurm["starts"].items():
+        for each in estimates:
+            click.echo(f"{name}, {each.asks}: {each.refused or _start_text(each.starts_at)}")
+        whole, *less = estimates
+        latest = float("inf") if whole.refused else (whole.starts_at or 0.0) - 60
+        sooner = [(each.starts_at, each.asks) for each in less if each.starts_at and each.starts_at < latest]
+        if sooner:
+            click.echo(f"Sooner: {min(sooner)[1]}, in the site file.")
 
 
-def _show_layout(layout: Layout, node: NodeState, rows: Sequence[Mapping[str, Any]]) -> None:
-    table = plain_table("server", "cards", "port", "weights a card", "model")
-    for row in rows:
-        weights = row["weights_gib_per_card"]
-        cards = ",".join(map(str, row["cards"])) or "-"
+def _show_layout(layout: Layout, node: NodeState) -> None:
+    rows = []
+    for row in map(_placement_dict, layout.places):
+        weights, cards = row["weights_gib_per_card"], ",".join(map(str, row["cards"])) or "-"
         size = "-" if weights is None else f"{weights:.1f} GiB"
-        table.add_row(row["name"], cards, str(row["port"] or "free"), size, escape(row["model"]))
-    print_wide(table)
+        rows.append((row["name"], cards, row["port"] or "free", size, row["model"]))
+    print_wide(plain_table("server", "cards", "port", "weights a card", "model", rows=rows))
     used = {index for place in layout.places for index in place.params.cards}
     unused = [card for card in node.cards if card.index not in used]
     for card in unused:
@@ -156,19 +159,9 @@ def _show_layout(layout: Layout, node: NodeState, rows: Sequence[Mapping[str, An
         click.secho(problem, fg="red", err=True)
 
 
-def _show_estimates(name: str, estimates: Sequence[StartEstimate]) -> None:
-    """Print when a server would start, and the smaller request that starts soonest, if by more than a minute."""
-    for each in estimates:
-        when = "Slurm takes it and gives no estimate" if each.starts_at is None else _start_text(each.starts_at)
-        click.echo(f"{name}, {each.asks}: {each.refused or when}")
-    whole, *less = estimates
-    latest = float("inf") if whole.refused else (whole.starts_at or 0.0) - 60
-    sooner = [(each.starts_at, each.asks) for each in less if each.starts_at is not None and each.starts_at < latest]
-    if sooner:
-        click.echo(f"Sooner: {min(sooner)[1]}, in the site file.")
-
-
-def _start_text(starts_at: float) -> str:
+def _start_text(starts_at: float | None) -> str:
+    if starts_at is None:
+        return "Slurm takes it and gives no estimate"
     left_min = max(0, round((starts_at - time.time()) / 60))
     return "now" if left_min == 0 else f"{_clock(starts_at)}, in {left_min // 60} h {left_min % 60} min"
 
@@ -232,32 +225,29 @@ def show_dry_run(servers: Sequence[ServerParams], layout: LayoutRequest, site: S
     """Print what a start would do, each replica for itself, and whether it would be taken; nothing is started."""
     for params in servers:
         show_profile(params, site)
-    if layout.one_job:
-        places = plan_one_job(servers, workspace=workspace, site=site).require_job()
-        click.echo(job_script_text(places, workspace=workspace))
-        for place in places:
-            check_options(place.params, site, Registry(workspace))
-        starts_at = check_one_job(places, workspace=workspace)
-        _show_accepted(", ".join(place.name for place in places), starts_at)
-        return
     # A command for a node with cards can be read on one without.
-    elsewhere = site.uses_slurm or visible_device(site.device) is None
-    if elsewhere:
+    if site.uses_slurm or visible_device(site.device) is None:
         node = unknown_node_state(servers, site, workspace)
     else:
         node = this_node_state(servers, site, workspace, force=layout.force)
-    for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require():
-        params, name = place.params, place.name
+    if layout.one_job:
+        jobs = [plan_one_job(servers, workspace=workspace, site=site).require_job()]
+    else:
+        jobs = [[place] for place in plan_layout(servers, node, gpu_ids=layout.gpu_ids).require()]
+    for places in jobs:
         if site.uses_slurm:
-            click.echo(job_script_text([place], workspace=workspace))
-            check_options(params, site, Registry(workspace))
-        starts_at = check_launch(params, workspace=workspace, site=site, name=name, force=layout.force)
-        if site.uses_slurm:
-            _show_accepted(name, starts_at)
-        else:
-            click.echo(shlex.join(server_argv(params, site, port=params.port or 0, alias="launch-…")))
+            _show_job(places, workspace)
+            continue
+        params = places[0].params
+        check_launch(params, workspace=workspace, site=site, name=places[0].name, force=layout.force)
+        click.echo(shlex.join(server_argv(params, site, port=params.port or 0, alias="launch-…")))
 
 
-def _show_accepted(names: str, starts_at: float | None) -> None:
+def _show_job(places: Sequence[LaunchRequest], workspace: Path) -> None:
+    """Print the script of a job, and whether Slurm would take it."""
+    click.echo(job_script_text(places, workspace=workspace))
+    for place in places:
+        check_options(place.params, place.site, Registry(workspace))
+    starts_at = check_one_job(places, workspace=workspace)
     start = f" and expects to start it at {_clock(starts_at)}" if starts_at else ""
-    click.echo(f"{names}: Slurm would take this job{start}.", err=True)
+    click.echo(f"{', '.join(place.name for place in places)}: Slurm would take this job{start}.", err=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.padding import Padding
 from rich.text import Text
 
@@ -45,10 +44,17 @@ if TYPE_CHECKING:
     from tautools.servers.metrics import WatchedServer
     from tautools.servers.vllm.log import Shape
 
+# What a program may know of a server: where the key lies, and not the key.
 _PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
-"""What a program may know of a server: where the key lies, and not the key."""
-_WIDE = 140
-"""Columns below which model, address and detail have lines of their own."""
+_WIDE = 140  # columns of a terminal below which model, address and detail have lines of their own
+_FIGURES = {
+    "run": ("running", ".0f"),
+    "wait": ("waiting", ".0f"),
+    "KV": ("kv_usage", ".0%"),
+    "prefix": ("prefix_hit_rate", ".0%"),
+    "tok/s in": ("prompt_tokens_s", ".0f"),
+    "out": ("output_tokens_s", ".0f"),
+}
 _COLOURS = {
     **dict.fromkeys(("starting", "verifying", "queued"), "cyan"),
     **dict.fromkeys(("stopping", "degraded", "unknown"), "yellow"),
@@ -57,18 +63,13 @@ _COLOURS = {
 }
 
 
-def server_dict(server: Server) -> dict[str, Any]:
-    """Return what a program may know of a server, with its state now."""
-    return pick(server.record, _PUBLIC) | pick(server.state(), "state detail")
-
-
 def show_servers(servers: Sequence[Server], *, as_json: bool, done: str = "") -> None:
     """Print what was `done` to servers, with their addresses and models, or the job that will have an address."""
     for server in () if as_json else servers:
         where = server.record.base_url or f"job {server.record.job_id}"
         click.echo(f"{server.name}: {done}{where}  model {server.record.model}")
     if as_json:
-        emit([server_dict(server) for server in servers], as_json=True)
+        emit([pick(each.record, _PUBLIC) | pick(each.state(), "state detail") for each in servers], as_json=True)
 
 
 @command("tautools server ls", "tautools server ls --json | jq '.[].base_url'", name="ls")
@@ -117,13 +118,12 @@ def _looks(workspace: Path, every_s: float) -> Iterator[Sequence[WatchedServer]]
 
 
 def _show_statuses(statuses: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
-    console = table_console()
-    if as_json:
-        emit(_status_rows(statuses, workspace), as_json=True)
-    elif statuses:
+    def show() -> None:
+        console = table_console()
         console.print(server_table(statuses, workspace, width=console.width))
-    else:
-        click.echo(f"No server is registered in {workspace.resolve() / 'servers'}.")
+
+    none = f"No server is registered in {workspace.resolve() / 'servers'}."
+    emit(_status_rows(statuses, workspace), as_json=as_json, text=show if statuses else none)
 
 
 def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
@@ -138,37 +138,33 @@ def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dic
 
 def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: int) -> RenderableType:
     """Return the servers as a table: one line each where the terminal is wide, else words below the figures."""
-    wide, lines = width >= _WIDE, list[Any]()
-    figures, words = ("run", "wait", "KV", "prefix", "tok/s in", "out"), ("name", "state", "model", "address")
-    table = plain_table(*words[:2], "age", *figures, *(words[2:] if wide else ()), right=figures, fold=words)
-    for column in table.columns[2:9]:
-        column.no_wrap = True
+    wide, rows, lines = width >= _WIDE, list[Any](), list[Any]()
     for status in statuses:
         record, snapshot, lease = status.record, status.snapshot, _lease_text(status, workspace)
-        colour = _COLOURS.get(snapshot.state.value, "red")
+        colour, whole = _COLOURS.get(snapshot.state.value, "red"), str(snapshot)
         model = record.model + (" SIMULATED" if record.simulated else "")
         # How old the figures are, when they are not of this look.
         stale = f" (figures {age_of(status.health_age_s)} old)" if status.health_age_s else ""
+        values = [(getattr(status.load, name), form) for name, form in _FIGURES.values()]
+        figures = [age_of(snapshot.age), *("-" if each is None else format(each, form) for each, form in values)]
         if wide:
-            state = f"[{colour}]{escape(str(snapshot))}[/]{stale}" + (f"\n{escape(lease)}" if lease else "")
-            table.add_row(escape(record.name), state, *_figures(status), escape(model), escape(record.base_url))
+            state = Text.assemble((whole, colour), stale, f"\n{lease}" if lease else "")
+            rows.append((record.name, state, *figures, model, record.base_url))
             continue
-        table.add_row(escape(record.name), f"[{colour}]{snapshot.state.value}[/]", *_figures(status))
-        detail = str(snapshot).removeprefix(snapshot.state.value).lstrip(": ")
+        rows.append((record.name, Text(snapshot.state.value, colour), *figures))
+        detail = whole.removeprefix(snapshot.state.value).lstrip(": ")
         lines.append(Text(f"{record.name}: {', '.join(filter(None, (model, record.base_url)))}"))
         lines += [Padding(Text(line), (0, 0, 0, 2)) for line in (f"{detail}{stale}".strip(), lease) if line]
+    words = ("name", "state", "model", "address")
+    titles = (*words[:2], "age", *_FIGURES, *(words[2:] if wide else ()))
+    table = plain_table(*titles, rows=rows, right=tuple(_FIGURES), fold=words)
+    for column in table.columns[2:9]:
+        column.no_wrap = True
     return Group(table, Text(), *lines) if lines else table
 
 
 def _lease_text(status: WatchedServer, workspace: Path) -> str:
     return str(active_lease(status.record, workspace=workspace) or "")
-
-
-def _figures(status: WatchedServer) -> list[str]:
-    load = status.load
-    numbers = [(load.running, ".0f"), (load.waiting, ".0f"), (load.kv_usage, ".0%"), (load.prefix_hit_rate, ".0%")]
-    numbers += [(load.prompt_tokens_s, ".0f"), (load.output_tokens_s, ".0f")]
-    return [age_of(status.snapshot.age), *("-" if each is None else format(each, form) for each, form in numbers)]
 
 
 @command("tautools server logs qwen3-8b -f")
@@ -260,8 +256,7 @@ def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace
     if named:
         _stop_stale(confirmed, node_cards, registry)
     elif node_cards or as_json:
-        rows = _card_dicts(node_cards, registry)
-        emit(rows, as_json=as_json, text=lambda: _show_cards(node_cards, rows))
+        _show_cards(node_cards, registry, as_json=as_json)
     else:
         click.echo("No cards can be seen here: neither hl-smi nor nvidia-smi is on PATH, or they name none.")
 
@@ -269,55 +264,38 @@ def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace
 def _stop_stale(confirmed: Sequence[str], node_cards: Sequence[Card], registry: Registry) -> None:
     """Stop the confirmed processes and wait for their cards; name all of them where none is confirmed."""
 
-    def held(*processes: CardProcess) -> dict[int, str]:
-        pids = {process.pid for process in processes}
-        holding = [card.index for card in node_cards if pids & {each.pid for each in card.holders}]
-        return {index: f"card {index}" for index in holding}
+    def held(process: CardProcess) -> dict[int, str]:
+        pid = process.pid
+        return {each.index: f"card {each.index}" for each in node_cards if pid in [by.pid for by in each.holders]}
 
     if confirmed:
-        gone = []
+        freed: dict[int, str] = {}
         for process in stop_stale(confirmed, node_cards, registry):
-            gone.append(process)
             click.echo(f"process {process.pid}: stopped")
-        freed = held(*gone)
+            freed |= held(process)
         if wait_released(freed, emit=click.echo):
             click.echo(f"idle again: {', '.join(freed.values())}")
-        return
-    stale = stale_processes(node_cards, registry)
-    for process in stale:
-        click.echo(f"{', '.join(held(process).values())}: {process}")
-    words = " ".join(f"--confirm {process.token}" for process in stale)
-    click.echo(
-        f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}"
-        if stale
-        else "No process of yours holds a card without being a server of this workspace."
-    )
+    elif stale := stale_processes(node_cards, registry):
+        for process in stale:
+            click.echo(f"{', '.join(held(process).values())}: {process}")
+        words = " ".join(f"--confirm {process.token}" for process in stale)
+        click.echo(f"Nothing was stopped. To stop them: tautools server cards --stop-stale {words}")
+    else:
+        click.echo("No process of yours holds a card without being a server of this workspace.")
 
 
-def _card_dicts(node_cards: Sequence[Card], registry: Registry) -> list[dict[str, Any]]:
-    promised = promised_cards(registry)
+def _show_cards(node_cards: Sequence[Card], registry: Registry, *, as_json: bool) -> None:
+    promised, rows, lines = promised_cards(registry), list[Any](), list[Any]()
     stale = {process.pid for process in stale_processes(node_cards, registry)}
-    return [
-        asdict(card)
-        | {"idle": card.idle, "server": promised.get(card.index)}
-        | {
-            "holders": [
-                asdict(each) | {"age_s": round(each.age_s, 1), "stale": each.pid in stale} for each in card.holders
-            ]
-        }
-        for card in node_cards
-    ]
-
-
-def _show_cards(node_cards: Sequence[Card], rows: Sequence[dict[str, Any]]) -> None:
-    table = plain_table("card", "module", "memory MiB", "state", "held by")
-    stale = {holder["pid"] for row in rows for holder in row["holders"] if holder["stale"]}
-    for card, row in zip(node_cards, rows, strict=True):
-        who = [f"server {row['server']}"] if row["server"] else []
-        who += [f"{process}{' (stale)' if process.pid in stale else ''}" for process in card.holders]
-        state = "[green]idle[/]" if card.idle else "[yellow]in use[/]"
+    for card in node_cards:
+        server = promised.get(card.index)
+        holders = [asdict(each) | {"age_s": round(each.age_s, 1), "stale": each.pid in stale} for each in card.holders]
+        rows.append(asdict(card) | {"idle": card.idle, "server": server, "holders": holders})
+        who = [f"{process}{' (stale)' if process.pid in stale else ''}" for process in card.holders]
+        state = Text("idle", "green") if card.idle else Text("in use", "yellow")
         memory = f"{card.used_mib} / {card.total_mib}"
-        table.add_row(str(card.index), str(card.module), memory, state, escape("; ".join(who)))
-    print_wide(table)
-    if stale:
+        lines.append((card.index, card.module, memory, state, "; ".join([f"server {server}", *who] if server else who)))
+    titles = ("card", "module", "memory MiB", "state", "held by")
+    emit(rows, as_json=as_json, text=lambda: print_wide(plain_table(*titles, rows=lines)))
+    if stale and not as_json:
         click.echo("Stale: yours, and no server of this workspace; see `tautools server cards --stop-stale`.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from typing import TYPE_CHECKING, Any, cast
@@ -227,28 +228,24 @@ def fetch(model: str, dry_run: bool, workspace: Path, as_json: bool) -> None:
 
 
 def _show_weights(found: list[Weights], *, as_json: bool) -> None:
+    rows = []
+    for each in found:
+        copy, hub = each.copy, each.hub
+        sizes = [known.size_bytes for known in (hub, copy) if known is not None and known.size_bytes]
+        kept = {"folder": copy and copy.folder, "missing": copy.missing if copy else [], "hub": hub and hub.state}
+        named = pick(each, "model state usable needed_bytes free_bytes near")
+        rows.append(named | kept | {"size_bytes": sizes[0] if sizes else None})
     lines = [click.style(str(each), fg="green" if each.usable else "yellow") for each in found]
-    emit([_weights_dict(each) for each in found], as_json=as_json, text="\n".join(lines))
+    emit(rows, as_json=as_json, text="\n".join(lines))
     if not all(each.usable for each in found):
         raise SystemExit(EXIT_FAILED)
 
 
-def _weights_dict(weights: Weights) -> dict[str, Any]:
-    copy, hub = weights.copy, weights.hub
-    kept = pick(copy, "folder missing size_bytes") if copy else {"folder": None, "missing": [], "size_bytes": None}
-    known = {"size_bytes": hub.size_bytes} if hub and hub.size_bytes else {}
-    shown = pick(weights, "model state usable needed_bytes free_bytes near") | kept
-    return shown | {"hub": hub.state if hub else None} | known
-
-
 def _model_of(name: str, workspace: Path) -> str:
     """Return the model of a server file of that name, else the name itself."""
-    if "/" in name:
-        return name
-    try:
-        return load_server(name, workspace=workspace).model
-    except ParamsError:
-        return name
+    with contextlib.suppress(ParamsError):
+        return name if "/" in name else load_server(name, workspace=workspace).model
+    return name
 
 
 _BEHAVIOUR = {
@@ -260,8 +257,7 @@ _BEHAVIOUR = {
     "speed": "--speed",
     "seed": "--seed",
     "max_model_len": "--max-model-len",
-}
-"""Options by the params that they set."""
+}  # the options by the params that they set
 
 
 @command(
