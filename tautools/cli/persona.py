@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from tautools.cli.commands import EXIT_FAILED, EXIT_UNFINISHED, VerbGroup
+from tautools.cli.commands import EXIT_FAILED, EXIT_UNFINISHED, VerbGroup, examples_text
 from tautools.cli.options import (
     ChosenResults,
     ParamsName,
@@ -40,18 +40,6 @@ if TYPE_CHECKING:
 _MARKS = {True: Text("yes", "green"), False: Text("NO", "red"), None: Text("?", "yellow")}
 _LARGE = 100
 """From here on figures are shown without decimals."""
-
-
-def print_personas(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print what can be chosen."""
-    lines = []
-    for row in rows:
-        levels = ", ".join(f"{level}*" if level == row["default"] else level for level in row["levels"])
-        own = "" if row["shipped"] else "(your own) "
-        lines.append((row["name"], levels or "-", Text.assemble((own, "dim"), row["description"])))
-    console = Console(highlight=False)
-    console.print(plain_table("persona", "intensities", "", rows=lines))
-    console.print("* when none is asked for; --persona NAME:INTENSITY asks for another", style="dim")
 
 
 def print_certificate(certificate: PersonaCertificate) -> None:
@@ -88,10 +76,7 @@ def print_certificate(certificate: PersonaCertificate) -> None:
     )
 
 
-_MEASURES = (
-    ("turns", "prompt tokens", "output tokens", "facts told"),
-    ("apologies", "clarifications", "transfers"),
-)
+_MEASURES = (("turns", "prompt tokens", "output tokens", "facts told"), ("apologies", "clarifications", "transfers"))
 _WORDING = {
     "words": "words per message",
     "questions": "questions per message",
@@ -115,24 +100,22 @@ def print_comparison(comparison: PersonaComparison) -> None:
     personas = comparison.personas
     most = max((len(each.pass_hat) for each in personas), default=0)
     ks = [1] if most < 2 else [1, most]
-    scores: dict[str, list[object]] = {}
+    scores, words = {}, {}
     for each in personas:
         passes = [f"{each.pass_hat[k - 1]:.3f}" if len(each.pass_hat) >= k else "n = 0" for k in ks]
         change = "" if each.difference is None else _change(each.difference, 3)
-        verdict = "" if each.certificate is None else _MARKS[each.certificate.passed]
+        verdict = _MARKS[each.certificate.passed] if each.certificate else ""
         scores[each.label] = [each.conversations, each.user_errors, *passes, change, verdict]
+        if each.certificate:
+            wording = each.certificate.wording
+            own = next((name for name in wording if each.label.startswith(name.partition(" words")[0])), "")
+            words[each.label] = [_figure(wording.get(name), None) for name in (*_WORDING.values(), own)]
     table(("n", "user errors", *(f"pass^{k}" for k in ks), "pass^1 - control", "certificate"), scores)
     for names in _MEASURES:  # control's means, and for each persona the difference to them
         figures = {
             each.label: [_figure(each.effects.get(name), each.means.get(name)) for name in names] for each in personas
         }
         table(names, figures)
-    words: dict[str, list[object]] = {}
-    for each in personas:
-        if each.certificate is not None:
-            wording = each.certificate.wording
-            own = next((name for name in wording if each.label.startswith(name.partition(" words")[0])), "")
-            words[each.label] = [_figure(wording.get(name), None) for name in (*_WORDING.values(), own)]
     table((*_WORDING, "words of its persona"), words)
     if not comparison.has_control:
         console.print("[yellow]Control was not run: nothing to compare with. Run the same without --persona.[/]")
@@ -164,21 +147,19 @@ def _interval(effect: PairedEffect, digits: int) -> str:
     return f"{effect.low:+.{digits}f} to {effect.high:+.{digits}f}"
 
 
-_PERSONA_EPILOG = """\b
-Examples:
-  tautools persona list
-  tautools persona show anger --level strong           the text as the customer's model gets it
-  tautools run --env retail --model M --persona anger:strong --limit 20
-  tautools persona check --env retail                  certificates, read from the records
-  tautools persona compare --env retail --strategy fc
-  tautools persona label --env retail --judge-server qwen3-32b   a judge labels the customers blind
-
-\b
-Exit codes of check: 0 all hold, 1 one does not, 3 one cannot be decided yet.
-"""
-
-
-@click.group("persona", cls=VerbGroup, epilog=_PERSONA_EPILOG)
+@click.group(
+    "persona",
+    cls=VerbGroup,
+    epilog=examples_text(
+        "tautools persona list",
+        "tautools persona show anger --level strong           the text as the customer's model gets it",
+        "tautools run --env retail --model M --persona anger:strong --limit 20",
+        "tautools persona check --env retail                  certificates, read from the records",
+        "tautools persona compare --env retail --strategy fc",
+        "tautools persona label --env retail --judge-server qwen3-32b   a judge labels the customers blind",
+        notes="Exit codes of check: 0 all hold, 1 one does not, 3 one cannot be decided yet.",
+    ),
+)
 def persona_command() -> None:
     """Personas of the simulated customer."""
 
@@ -189,11 +170,20 @@ def persona_list(workspace: Path, as_json: bool) -> None:
     """List the personas: the workspace's own and the shipped ones."""
     personas, broken = load_all(PersonaParams, workspace)
     rows: list[dict[str, Any]] = []
+    lines = []
     for name, params in personas.items():
         file = find_params("personas", name, workspace)
         own = {"file": file, "shipped": file.is_relative_to(shipped("params"))}
         rows.append({"name": name, "levels": list(params.levels)} | pick(params, "default description") | own)
-    emit_files(rows, broken, as_json=as_json, text=lambda: print_personas(rows))
+        levels = ", ".join(f"{level}*" if level == params.default else level for level in params.levels)
+        mark = "" if own["shipped"] else "(your own) "
+        lines.append((name, levels or "-", Text.assemble((mark, "dim"), params.description)))
+
+    def show_table() -> None:
+        Console(highlight=False).print(plain_table("persona", "intensities", "", rows=lines))
+        click.secho("* when none is asked for; --persona NAME:INTENSITY asks for another", dim=True)
+
+    emit_files(rows, broken, as_json=as_json, text=show_table)
 
 
 @persona_command.command()
@@ -205,10 +195,9 @@ def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
     base, _, behind = name.partition(":")
     persona = choose_level(resolve(PersonaParams, base, workspace=workspace).params, level or behind or None)
     value = {"persona": persona.label, "intensity": persona.intensity, "sha256": persona.sha256, "text": persona.block}
-    text = f"{persona.label} adds nothing: a run with it is the run without a persona."
-    if persona.block:
-        mark = click.style(f"sha256 {persona.sha256}", dim=True)
-        text = persona.block.strip("\n") + f"\n{mark}"
+    nothing = f"{persona.label} adds nothing: a run with it is the run without a persona."
+    mark = click.style(f"sha256 {persona.sha256}", dim=True)
+    text = "{}\n{}".format(persona.block.strip("\n"), mark) if persona.block else nothing
     emit(value, as_json=as_json, text=text)
 
 

@@ -115,8 +115,7 @@ def export_command(
 
     if not chosen.folders:
         raise ParamsError(
-            NOTHING_RUN,
-            next_step="Run a cell with `tautools run`, or choose another workspace with --workspace.",
+            NOTHING_RUN, next_step="Run a cell with `tautools run`, or choose another workspace with --workspace."
         )
     if out is not None and len(chosen.folders) > 1:
         raise ParamsError(

@@ -7,21 +7,15 @@ import os
 import select
 import shutil
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tautools.bench.users import ask_person_with
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command
-from tautools.cli.options import (
-    dry_run_option,
-    run_flags,
-    run_options,
-    set_option,
-    show_config_option,
-    usual_options,
-)
-from tautools.cli.output import cell_progress, cell_result_dict, emit, show_resolved
+from tautools.cli.options import dry_run_option, run_flags, run_options, set_option, show_config_option, usual_options
+from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.params import resolve_run, workspace_site
 from tautools.records import Strategy, UserStrategy
@@ -129,16 +123,14 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
         from tautools.sweep import SweepCell, serving
 
         needed = [SweepCell(0, run, run.env)]
-        servers = serving(needed, workspace=workspace, site=workspace_site(workspace), report=_print_progress)
+        servers = serving(
+            needed, workspace=workspace, site=workspace_site(workspace), report=partial(click.echo, err=True)
+        )
     with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
         result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
     emit(cell_result_dict(result), as_json=as_json, text=str(result))
     if not result.finished:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
-
-
-def _print_progress(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _print_for_person(event: Event) -> None:
@@ -151,16 +143,14 @@ def _print_for_person(event: Event) -> None:
 
 def plan_dict(cell: Cell) -> dict[str, Any]:
     """Return what a program reads of a planned cell."""
+    counts = {"planned": len(cell.planned), "done": len(cell.done), "pending": len(cell.pending)}
     return {
-        "env": cell.setting.env,
+        **pick(cell.setting, "env simulated"),
         "folder": cell.folder,
         "setting_id": cell.setting.id,
-        "simulated": cell.setting.simulated,
         "tasks": [task.id for task in cell.tasks],
         "num_trials": cell.run.num_trials,
-        "planned": len(cell.planned),
-        "done": len(cell.done),
-        "pending": len(cell.pending),
+        **counts,
         "awaiting_judge": judging_note(cell.setting, cell.tasks),
         "context": [str(forecast) for forecast in context_forecasts(cell) if forecast.exceeding],
     }

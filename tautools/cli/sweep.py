@@ -13,15 +13,7 @@ from rich.text import Text
 
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, VerbGroup, examples_text
 from tautools.cli.options import ParamsName, dry_run_option, gathered, set_option, show_config_option, usual_options
-from tautools.cli.output import (
-    emit,
-    emit_files,
-    pick,
-    plain_table,
-    print_wide,
-    show_resolved,
-    sweep_progress,
-)
+from tautools.cli.output import emit, emit_files, pick, plain_table, print_wide, show_resolved, sweep_progress
 from tautools.params import load_all, resolve
 from tautools.params.models import SweepParams
 from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
