@@ -227,8 +227,9 @@ def _field_option(model: type[BaseModel], name: str, option: str, group: str) ->
         more = {"cls": ListOption}
     elif schema.get("type") in {"integer", "number"}:
         whole = schema["type"] == "integer"
-        # Limits that a number may not reach are left to the params.
-        bounds = {name[:3]: schema[name] for name in ("minimum", "maximum") if name in schema}
+        # The params check a run's numbers, and say what to do; limits that a number may not reach are theirs too.
+        checked = () if model is RunParams else ("minimum", "maximum")
+        bounds = {name[:3]: schema[name] for name in checked if name in schema}
         more["type"] = (click.IntRange if whole else click.FloatRange)(**bounds) if bounds else int if whole else float
     return click.option(option, name.replace(".", "__"), group=group, help=" ".join(parts), **more)
 
