@@ -38,6 +38,11 @@ class TautoolsError(Exception):
         parts = [self.problem, self.evidence, f"Next: {self.next_step}"]
         return "\n".join(part for part in parts if part)
 
+    @property
+    def seen(self) -> str:
+        """The problem and its evidence, without what to do next."""
+        return f"{self.problem} {self.evidence}".strip()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
 
@@ -214,7 +219,7 @@ def unknown_name(
     known : collection of str
         All names that exist.
     of : str
-        Whose name or where it would be, with its preposition: `of airline`, `in /work/servers`.
+        Whose name or where it would be, with its preposition: `of airline`, `in /data/servers`.
     next_step : str
         What to do; by default to choose one of the known names.
     """

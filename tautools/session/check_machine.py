@@ -138,7 +138,7 @@ def check_cards(context: SessionContext) -> Iterator[DoctorFinding]:
     try:
         cards = read_cards(needed)
     except TautoolsError as error:
-        yield (fails if needed else warns)("cards", f"{error.problem} {error.evidence}".strip(), error.next_step)
+        yield (fails if needed else warns)("cards", error.seen, error.next_step)
         return
     if cards:
         yield good("cards", "; ".join(map(_card_text, cards)))

@@ -133,7 +133,7 @@ class Slurm:
         except ShellError as error:
             raise SlurmError(
                 f"`{words[0]}` cannot be asked.",
-                evidence=f"{error.problem} {error.evidence}".strip(),
+                evidence=error.seen,
                 next_step="Work in a session on the cluster, with Slurm's commands on PATH; try `sinfo`.",
             ) from error
 

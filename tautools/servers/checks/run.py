@@ -145,7 +145,7 @@ def _check_tool_calls(context: CheckContext) -> str:
         # 32 tokens: that an answer begins shows that the template takes such a turn.
         after = _ask(context.endpoint, turn, tools=[_TOOL], max_tokens=32)
     except ModelCallError as error:
-        if error.fault is CallFault.REFUSED and "tool" in f"{error.problem} {error.evidence}".lower():
+        if error.fault is CallFault.REFUSED and "tool" in error.seen.lower():
             what = _short(error.evidence or error.problem, 200)
             raise CheckFailedError(f"{_NO_PARSER}. It said: {what}") from error
         raise
@@ -223,13 +223,13 @@ def _check_context_length(context: CheckContext) -> str:
     try:
         tokens = _prompt_tokens(context, below)
     except ModelCallError as error:
-        text = f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_error_text(error)}"
+        text = f"about {limit - _SPARE_TOKENS} of {limit} tokens are not answered: {_short(error.seen, 200)}"
         raise CheckFailedError(text) from error
     try:
         _prompt_tokens(context, above, answer_tokens=1)
     except ModelCallError as error:
         clean = error.fault is CallFault.CONTEXT_OVERFLOW and error.status == 400
-        require(clean, f"more than {limit} tokens: the refusal is not a clean 400: {_error_text(error)}")
+        require(clean, f"more than {limit} tokens: the refusal is not a clean 400: {_short(error.seen, 200)}")
         return f"{tokens} of {limit} tokens are answered, more are refused with 400"
     raise CheckFailedError(f"more than {limit} tokens: they were answered, so the server cuts prompts silently")
 
@@ -248,7 +248,9 @@ def _check_concurrency(context: CheckContext) -> str:
     answers = _ask_all(context.endpoint, questions, max_tokens=64)
     took_s = time.perf_counter() - began
     if failed := [answer for answer in answers if isinstance(answer, ModelCallError)]:
-        raise CheckFailedError(f"{len(failed)} of {count} chats at once were not answered: {_error_text(failed[0])}")
+        raise CheckFailedError(
+            f"{len(failed)} of {count} chats at once were not answered: {_short(failed[0].seen, 200)}"
+        )
     slowest = max(a.record.e2e_s or 0.0 for a in answers if not isinstance(a, ModelCallError))
     summary = f"{count} chats at once answered in {took_s:.2f} s, the slowest in {slowest:.2f} s"
     if before is None or (after := _preemptions(context)) is None:
@@ -275,10 +277,6 @@ def _check_determinism(context: CheckContext) -> str:
         at = next((i for i, (a, b) in enumerate(zip(first.text, second.text, strict=False)) if a != b), 0)
         raise NotApplicableError(f"not deterministic: at temperature 0 two answers differ from character {at} on")
     return "the same text twice at temperature 0"
-
-
-def _error_text(error: ModelCallError) -> str:
-    return _short(" ".join(part for part in (error.problem, error.evidence) if part), 200)
 
 
 _CHECKS: tuple[tuple[str, Callable[[CheckContext], str]], ...] = (
@@ -353,9 +351,9 @@ def _run_check(number: int, context: CheckContext, failed: str) -> Check:
 def _error_detail(error: ModelCallError, target: CheckTarget) -> str:
     """Return what was seen, and what it means where the table of known failures has it."""
     alive = None if target.process is None else process_alive(*target.process)
-    known = diagnose_refusal(f"{error.problem} {error.evidence}", server_alive=alive)
+    known = diagnose_refusal(error.seen, server_alive=alive)
     meaning = (known.cause, known.fix) if known is not None else ()
-    return " ".join(filter(None, (error.problem, error.evidence, *meaning)))
+    return " ".join((error.seen, *meaning))
 
 
 def certificate_of(name: str, context: CheckContext, record: ServerRecord | None = None) -> Certificate:
