@@ -44,14 +44,7 @@ class TautoolsError(Exception):
         return f"{self.problem} {self.evidence}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.__dict__.copy())
-
-
-def _rebuild(kind: type[TautoolsError], state: dict[str, Any]) -> TautoolsError:
-    error = kind.__new__(kind)
-    Exception.__init__(error, state["problem"])
-    error.__dict__.update(state)
-    return error
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class ParamsError(TautoolsError):

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
 
 
-class _StdoutHandler(logging.StreamHandler[TextIO]):
+class _StdoutHandler(logging.Handler):
     """Writes to whatever standard output is when a line is written: a notebook's changes with each cell."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stdout
-
-    @stream.setter
-    def stream(self, value: TextIO) -> None:
-        """There is none to set."""
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(f"{self.format(record)}\n")
+        sys.stdout.flush()
 
 
 def show_log(level: str = "INFO") -> None:
@@ -33,5 +24,7 @@ def show_log(level: str = "INFO") -> None:
     """
     logger = logging.getLogger("tautools")
     if not any(isinstance(handler, _StdoutHandler) for handler in logger.handlers):
-        logger.addHandler(_StdoutHandler())
+        handler = _StdoutHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
     logger.setLevel(level)
