@@ -192,12 +192,12 @@ def read_span(path: Path, offset: int, length: int) -> bytes:
         return file.read(length)
 
 
-def tail(path: Path, lines: int = 200, *, most_bytes: int = 262_144) -> list[str]:
-    """Return the last `lines` lines of a text file, reading at most `most_bytes` of it; [] when it is not there."""
+def tail(path: Path, lines: int = 200) -> list[str]:
+    """Return the last `lines` lines of a text file, reading at most 256 KiB of it; [] when it is not there."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - most_bytes))
+            file.seek(max(0, size - 262_144))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []

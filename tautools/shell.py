@@ -196,7 +196,6 @@ def stop_group(
     *,
     term_s: float = 20.0,
     again_s: float = 3.0,
-    kill: bool = True,
     on_signal: Callable[[str], None] | None = None,
 ) -> None:
     """End a process and everything in its group; return when the group is empty.
@@ -206,11 +205,9 @@ def stop_group(
     pid, started_at
         The group's leader. Nothing is sent to another process that has its pid now.
     term_s : float
-        Seconds in which the group may end by itself after SIGTERM.
+        Seconds in which the group may end by itself after SIGTERM; SIGKILL follows.
     again_s : float
         SIGTERM is repeated this often: a vLLM that is starting swallows the first one.
-    kill : bool
-        Whether SIGKILL follows when `term_s` is over.
     on_signal : callable, optional
         Told each signal's name as it is sent.
 
@@ -229,7 +226,7 @@ def stop_group(
             (_signal_one if pid in members else _signal_group)(pid, signal.SIGTERM)
             next_term = now + again_s
         time.sleep(0.05)
-    if members and kill:
+    if members:
         report("SIGKILL")
         _signal_group(pid, signal.SIGKILL)
         _wait_until(lambda: not group_members(pid, started_at), 10.0)

@@ -296,6 +296,8 @@ _SCALARS: dict[str, Any] = {
 }
 
 
+_UNION_PART = re.compile(r"\[key\]|literal\[.*\]|constrained-\w+")
+"""What pydantic adds to a path: which of several types it tried, or that it means the key."""
 _AGENT = re.compile(r"grid\.agent\.\d+")
 _TYPE_WORDS = {
     "integer": "a whole number",
@@ -355,7 +357,7 @@ def validated(model: type[P], data: Any, tree: ParamsTree) -> P:
 
 
 def _mistake(model: type[BaseModel], error: ErrorDetails, tree: ParamsTree) -> _Mistake:
-    path: KeyPath = tuple(error["loc"])
+    path: KeyPath = tuple(part for part in error["loc"] if not _UNION_PART.fullmatch(str(part)))
     name, kind, given = dotted(path), error["type"], error["input"]
     if kind == "extra_forbidden":
         keys = list(schema_at(model, path[:-1]).get("properties", ()))
@@ -365,7 +367,8 @@ def _mistake(model: type[BaseModel], error: ErrorDetails, tree: ParamsTree) -> _
     if kind == "value_error":
         problem = error["msg"].removeprefix("Value error, ")
         return _Mistake(f"{tree.where(path)}: {f'`{name}`: ' if name else ''}{problem}.")
-    schema = schema_at(model, path)
+    # pydantic's word for a name that is no key of a mapping
+    schema = {"type": "string", "pattern": ""} if error["loc"][-1:] == ("[key]",) else schema_at(model, path)
     if kind == "missing":
         return _Mistake(f"{tree.where(path, of_key=True)}: `{name}` is missing; it must be {_allowed(schema)}.")
     hint = did_you_mean(given, schema.get("enum", ())) if isinstance(given, str) else ""
@@ -428,8 +431,10 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def _allowed(schema: dict[str, Any]) -> str:
     """Return what is allowed for a value, such as `a number at least 0 and at most 2`."""
-    if "enum" in schema or "const" in schema:
-        return f"one of {', '.join(schema.get('enum') or [schema['const']])}"
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    if "const" in schema:
+        return str(schema["const"])
     if "properties" in schema:
         return f"keys with values: {', '.join(schema['properties'])}"
     if "anyOf" in schema:

@@ -105,3 +105,26 @@ def test_a_name_left_out_is_the_files_name(tmp_path: Path) -> None:
     path = tmp_path / "big-one.yaml"
     path.write_text("model: m\n")
     assert load_server(path, workspace=tmp_path).name == "big-one"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("stagger: soon", '`stagger` is "soon"; it must be a number at least 0 or loaded.\nNext: Correct it'),
+        ("port: 0", "it must be a whole number at least 1 and at most 65535"),
+        ("vllm: {enforce_eager: 3}", "it must be true or false"),
+        ("vllm: {args: {x: on}}", "is a bare `on`"),
+        ("env: {A: 3}", 'it must be text. Put it in quotes: "3"'),
+    ],
+)
+def test_what_is_allowed_is_said_in_plain_words(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"model: m\n{line}\n")
+    with pytest.raises(ParamsError) as error:
+        load_server(path, workspace=tmp_path)
+    assert says in str(error.value)
+
+
+def test_a_name_that_cannot_be_one_is_told_as_such(tmp_path: Path) -> None:
+    error = _refused(tmp_path, SWEEP + "experts: {'a b': sim-small}\n")
+    assert '`experts.a b` is "a b"; it must be text of letters, digits' in error.problem
