@@ -25,7 +25,7 @@ from tautools.run.progress import CallCounts
 from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from tautools.bench.types import Domain
@@ -111,30 +111,8 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
             counts.add(record)
             writer.call(record)
 
-        free = asyncio.Semaphore(concurrency)
-
-        async def judge_one(ended: AwaitingJudge) -> ModelCallError | bool:
-            """Judge and write; return the fault, or whether the judge was asked."""
-            conversation = ended.conversation
-            task = folder.task(conversation.task_id)
-            asks = needs_judge(task, conversation.outcome)
-            async with free:
-                if asks:
-                    try:
-                        verdicts = await ask_judge(domain, task, conversation, client)
-                    except ModelCallError as error:
-                        return error
-                    conversation = with_verdicts(conversation, verdicts)
-                asked = counts.pop((conversation.task_id, conversation.trial))
-                writer.commit(conversation, dict(Counter(ended.counts) + Counter(asked)))
-            return asks
-
-        async def judge_all() -> list[ModelCallError | bool]:
-            async with client:
-                return await asyncio.gather(*map(judge_one, pending))
-
         client = ModelClient(lambda _part: judges, {"judge": judge}, on_call=on_call, retry=Retry())
-        ends = asyncio.run(judge_all())
+        ends = asyncio.run(_judge_all(folder, pending, client, writer, counts, concurrency))
     faults = [each for each in ends if isinstance(each, ModelCallError)]
     rows = ledger.refresh().rows(setting.id).values()
     if rows:
@@ -182,3 +160,33 @@ def _conversations_to_judge(
             counts = {name: getattr(row, name) for name in _COUNT_FIELDS}
             to_judge[row.task_id, row.trial] = AwaitingJudge(conversation=conversation, counts=counts)
     return to_judge
+
+
+async def _judge_all(
+    folder: SettingFolder,
+    pending: Sequence[AwaitingJudge],
+    client: ModelClient,
+    writer: ResultsWriter,
+    counts: CallCounts,
+    concurrency: int,
+) -> list[ModelCallError | bool]:
+    """Judge and write each; return for each the fault, or whether the judge was asked."""
+    free = asyncio.Semaphore(concurrency)
+
+    async def judge(ended: AwaitingJudge) -> ModelCallError | bool:
+        conversation = ended.conversation
+        task = folder.task(conversation.task_id)
+        asks = needs_judge(task, conversation.outcome)
+        async with free:
+            if asks:
+                try:
+                    verdicts = await ask_judge(folder.domain, task, conversation, client)
+                except ModelCallError as error:
+                    return error
+                conversation = with_verdicts(conversation, verdicts)
+            asked = counts.pop((conversation.task_id, conversation.trial))
+            writer.commit(conversation, dict(Counter(ended.counts) + Counter(asked)))
+        return asks
+
+    async with client:
+        return await asyncio.gather(*map(judge, pending))
