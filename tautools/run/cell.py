@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
+from tautools.records import Outcome
 from tautools.run.exporters import write_view
 from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact
 from tautools.run.plan import Cell, judging_note, prepare_cell
@@ -29,12 +30,12 @@ from tautools.run.worker import Worker
 from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tautools.llm.types import Endpoint
     from tautools.params.models import RunParams
-    from tautools.records import Event, Outcome, Setting
+    from tautools.records import Event, Setting
 
 
 @dataclass(frozen=True)
@@ -79,35 +80,28 @@ class CellResult:
         notes = "".join(f"<div>{escape(line)}</div>" for line in rest)
         return f"<div><b>{escape(first)}</b>{notes}</div>"
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> Iterator[str]:
         setting = self.setting
         marked = " [SIMULATED]" if setting.simulated else ""
-        lines = [
-            f"{self.done} done, {self.pending} pending",
-            f"{setting.env} {setting.strategy.value} {setting.agent.model}{marked}: {self._score()}",
-        ]
+        scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
+        outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.most_common())
+        passed = f"{self.outcomes[Outcome.PASSED]} of {scored} passed ({outcomes})"
+        score = passed if scored else "nothing scored (n = 0)"
+        yield f"{self.done} done, {self.pending} pending"
+        yield f"{setting.env} {setting.strategy.value} {setting.agent.model}{marked}: {score}"
         if self.faults:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.fault_kinds.most_common())
-            lines.append(f"{self.faults} lost to the infrastructure and not scored: {kinds}")
+            yield f"{self.faults} lost to the infrastructure and not scored: {kinds}"
         if self.interrupted:
-            lines.append("Interrupted; run it again to go on.")
+            yield "Interrupted; run it again to go on."
         if self.pending and self.cause:
-            lines.append(self.cause)
+            yield self.cause
         if self.repeats:
-            lines.append(f"{self.repeats} repeated conversations in the ledger are not counted")
+            yield f"{self.repeats} repeated conversations in the ledger are not counted"
         if self.awaiting_judge:
-            lines.append(self.awaiting_judge)
-        lines.extend(f"Mixed under one setting: {difference}" for difference in self.mixed)
-        lines.append(f"{self.model_calls} model calls; results in {self.folder}")
-        return lines
-
-    def _score(self) -> str:
-        scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
-        if not scored:
-            return "nothing scored (n = 0)"
-        passed = sum(count for outcome, count in self.outcomes.items() if outcome.value == "passed")
-        outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.most_common())
-        return f"{passed} of {scored} passed ({outcomes})"
+            yield self.awaiting_judge
+        yield from (f"Mixed under one setting: {difference}" for difference in self.mixed)
+        yield f"{self.model_calls} model calls; results in {self.folder}"
 
 
 log = logging.getLogger("tautools.run")
