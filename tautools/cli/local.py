@@ -226,7 +226,7 @@ def _roles_and_servers(
     count = (f"{params.name}={options['num_servers']}",)
     layout = LayoutRequest(count, start_port=options["start_port"], stagger=options["stagger"])
     own = [user_server] if user_server is not None and user_server.name != params.name else []
-    return agent, user, layout.arranged([params]) + own
+    return agent, user, [*layout.arranged([params]), *own]
 
 
 def _attached_role(model: str, workspace: Path, *, dry_run: bool) -> RoleParams | None:

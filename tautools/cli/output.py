@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 _CHECK_WORDS = {True: "ok", False: "failed", None: "does not apply"}
 
+# What a program may know of a server: where the key lies, and not the key.
+PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
+
 NOTHING_RUN = "Nothing has been run here."
 
 
@@ -193,13 +196,21 @@ def watch_starts(
                 thread.start()
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.05)
-        except KeyboardInterrupt:
+        finally:
             interrupted.set()
-            raise
     known = {name: error for name, error in failures.items() if isinstance(error, TautoolsError)}
     for name in failures.keys() - known.keys():
         raise failures[name]
     return known
+
+
+def show_servers(servers: Sequence[Server], *, as_json: bool, done: str = "") -> None:
+    """Print what was `done` to servers, with their addresses and models, or the job that will have an address."""
+    for server in () if as_json else servers:
+        where = server.record.base_url or f"job {server.record.job_id}"
+        click.echo(f"{server.name}: {done}{where}  model {server.record.model}")
+    if as_json:
+        emit([pick(each.record, PUBLIC) | pick(each.state(), "state detail") for each in servers], as_json=True)
 
 
 def emit_files(rows: list[dict[str, Any]], broken: Mapping[str, TautoolsError], *, as_json: bool, text: Any) -> None:

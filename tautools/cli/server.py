@@ -18,9 +18,9 @@ from tautools.cli.options import (
     usual_options,
     workspace_option,
 )
-from tautools.cli.output import show_failures, watch_starts
+from tautools.cli.output import show_failures, show_servers, watch_starts
 from tautools.cli.server_plan import show_dry_run
-from tautools.cli.server_status import show_diagnosis, show_servers
+from tautools.cli.server_status import show_diagnosis
 from tautools.errors import TautoolsError
 from tautools.params import load_server
 from tautools.servers import Registry, launch_all, launch_one_job, open_server
@@ -148,9 +148,8 @@ def up(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, workspac
     """
     tries, as_json = options["tries"], options["as_json"]
     refuse_if(options["port"] and len(names) > 1, "--port is for one server; leave it out to give each a free port")
-    refuse_if(
-        len(set(names)) < len(names), "a name is given twice; copy its file under params/servers/ to run it twice"
-    )
+    twice = len(set(names)) < len(names)
+    refuse_if(twice, "a name is given twice; copy its file under params/servers/ to run it twice")
     chosen_cards = layout.one_job and layout.gpu_ids is not None
     refuse_if(chosen_cards, "--gpu-ids: Slurm chooses the cards of a job; leave it out")
     refuse_if(tries and layout.one_job, "--resubmit is for a job of one server; leave out --one-job")
@@ -197,18 +196,16 @@ def _wait_and_resubmit(
     """
     failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
     for number in range(1, tries + 1):
-        nodes = {place: held_node(each.record) for place, each in enumerate(servers) if each.name in failures}
-        again = []
-        for place, node in nodes.items():
-            if node is not None:
-                servers[place] = server = resubmit(servers[place].record, node, workspace=workspace)
-                again.append(server)
-                del failures[server.name]
-                reason = f"the cards of {node} are held by others; submitted again without it"
-                click.echo(f"{server.name}: {reason}, job {server.record.job_id} ({number} of {tries})", err=True)
-        if not again:
+        failed = [place for place, server in enumerate(servers) if server.name in failures]
+        held = {place: node for place in failed if (node := held_node(servers[place].record))}
+        for place, node in held.items():
+            servers[place] = server = resubmit(servers[place].record, node, workspace=workspace)
+            del failures[server.name]
+            reason = f"the cards of {node} are held by others; submitted again without it"
+            click.echo(f"{server.name}: {reason}, job {server.record.job_id} ({number} of {tries})", err=True)
+        if not held:
             break
-        failures |= watch_starts(again, timeout_s=timeout_s, quiet=quiet)
+        failures |= watch_starts([servers[place] for place in held], timeout_s=timeout_s, quiet=quiet)
     return failures
 
 

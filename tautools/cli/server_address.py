@@ -12,8 +12,7 @@ import click
 
 from tautools.cli.commands import EXIT_FAILED, command, refuse_if
 from tautools.cli.options import usual_options, workspace_option
-from tautools.cli.output import emit, show_failures
-from tautools.cli.server_status import show_servers
+from tautools.cli.output import emit, show_failures, show_servers
 from tautools.records import Thinking
 from tautools.servers import Registry, attach_all, open_server
 from tautools.servers import attach as attach_one

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tautools.cli.commands import command, refuse_if
 from tautools.cli.options import usual_options, workspace_option
-from tautools.cli.output import age_of, emit, pick, plain_table, print_wide, table_console
+from tautools.cli.output import PUBLIC, age_of, emit, pick, plain_table, print_wide, table_console
 from tautools.files import read_lines
 from tautools.servers import Registry, diagnose_log, open_server
 from tautools.servers.accelerators.assignment import (
@@ -39,13 +39,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from tautools.servers import Diagnosis, Server
+    from tautools.servers import Diagnosis
     from tautools.servers.accelerators.probe import Card, CardProcess
     from tautools.servers.metrics import WatchedServer
     from tautools.servers.vllm.log import Shape
 
-# What a program may know of a server: where the key lies, and not the key.
-_PUBLIC = "name backend engine model base_url host pid log_out log_err key_file simulated"
 _WIDE = 140  # columns of a terminal below which model, address and detail have lines of their own
 _FIGURES = {
     "run": ("running", ".0f"),
@@ -61,15 +59,6 @@ _COLOURS = {
     "ready": "green",
     "stopped": "bright_black",
 }
-
-
-def show_servers(servers: Sequence[Server], *, as_json: bool, done: str = "") -> None:
-    """Print what was `done` to servers, with their addresses and models, or the job that will have an address."""
-    for server in () if as_json else servers:
-        where = server.record.base_url or f"job {server.record.job_id}"
-        click.echo(f"{server.name}: {done}{where}  model {server.record.model}")
-    if as_json:
-        emit([pick(each.record, _PUBLIC) | pick(each.state(), "state detail") for each in servers], as_json=True)
 
 
 @command("tautools server ls", "tautools server ls --json | jq '.[].base_url'", name="ls")
@@ -128,7 +117,7 @@ def _show_statuses(statuses: Sequence[WatchedServer], workspace: Path, *, as_jso
 
 def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
     return [
-        pick(status.record, _PUBLIC)
+        pick(status.record, PUBLIC)
         | pick(status.snapshot, "state detail percent next_step")
         | pick(status, "health_age_s load")
         | {"age_s": round(status.snapshot.age, 1), "watchdog": _lease_text(status, workspace)}
