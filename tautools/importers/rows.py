@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import json
 import math
 import re
 import zlib
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tautools.records import Outcome, Sampling, canonical_json
@@ -262,17 +264,16 @@ def unzipped(raw: bytes) -> tuple[bytes, list[str]]:
     """Return the bytes of a gzip file, as far as they can be read, and notes on what is wrong with it."""
     if not raw.startswith(_GZIP):
         return raw, []
-    data, rest = b"", raw
-    while rest.startswith(_GZIP):
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            data += stream.decompress(rest)
-        except zlib.error as error:
-            return data, [f"the gzip data is damaged ({error})"]
-        if not stream.eof:
-            return data, ["the gzip data ends too early"]
-        rest = stream.unused_data
-    return data, []
+    data = bytearray()
+    try:
+        with gzip.open(BytesIO(raw)) as stream:
+            while piece := stream.read1():
+                data += piece
+    except EOFError:
+        return bytes(data), ["the gzip data ends too early"]
+    except (zlib.error, gzip.BadGzipFile) as error:
+        return bytes(data), [f"the gzip data is damaged ({error})"]
+    return bytes(data), []
 
 
 def read_loosely(raw: bytes) -> tuple[Any, list[str]]:

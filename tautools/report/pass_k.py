@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tautools.errors import TautoolsError
 from tautools.records import Outcome
 from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
@@ -16,12 +18,12 @@ from tautools.report.frames import conversation_frame
 from tautools.report.scores import (
     PASS_AT,
     PASS_HAT,
-    causes_of,
     find_null_baseline,
     judging_notes,
     score_cell,
     task_counts,
 )
+from tautools.run.replays import count_missed, failures_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tautools.report.figures import ReportFigure
-    from tautools.report.scores import CellCauses, CellScore, Estimate, ScoreMetric
+    from tautools.report.scores import CellScore, Estimate, ScoreMetric
 
 _EMPTY = "n = 0: no conversation is finished."
 _CAUSES = ("database", "information", "environment", "actions", "end")
+_MISSED = "action missed most often"
+_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_", "think")
 _CAUSES_NOTE = (
     "A conversation may have several causes: the database is not as the reference leaves it, information was not "
     "given, an assertion about the environment does not hold, a required action was not made, or a limit ended it. "
@@ -122,13 +126,7 @@ class PassReport(Report):
     @cached_property
     def causes(self) -> Table:
         """Why conversations did not pass, one row for each cell that is not nested."""
-        rows = [
-            _head(each)
-            | {"scored": count(each.scored), "not passed": count(causes.failed)}
-            | {cause: "–" if causes.unknown else count(causes.by_cause[cause]) for cause in _CAUSES}
-            | {"action missed most often": _missed_action(causes)}
-            for each, causes in ((each, causes_of(each.cell)) for each in self._widest)
-        ]
+        rows = [_head(each) | _cause_entries(each) for each in self._widest]
         return Table("Why conversations did not pass", rows, [_CAUSES_NOTE], _EMPTY)
 
     @property
@@ -287,13 +285,22 @@ def _estimate_entry(score: CellScore, estimates: Sequence[Estimate], k: int) -> 
     return share(value), f"{share(interval.low)} to {share(interval.high)}{mark}"
 
 
-def _missed_action(causes: CellCauses) -> Entry:
-    if causes.unknown:
-        return "not known", causes.unknown
-    if causes.action is None:
-        return ""
-    name, status, number = causes.action
-    return name, f"{status} in {number}"
+def _cause_entries(score: CellScore) -> dict[str, Entry]:
+    """Return why the conversations of a cell did not pass, from replays on the benchmark's own tools."""
+    cell = score.cell
+    failed = sum(row.outcome.scored and row.reward != 1 for row in cell.rows)
+    basis: dict[str, Entry] = {"scored": count(score.scored), "not passed": count(failed)}
+    mine = {(row.task_id, row.trial) for row in cell.rows}
+    found = failures_of(cell.results) if failed else ()
+    try:
+        failures = [each for each in found if (each.row.task_id, each.row.trial) in mine]
+    except TautoolsError as error:  # the results can be read without the benchmark they came from
+        return basis | dict.fromkeys(_CAUSES, "–") | {_MISSED: ("not known", error.problem)}
+    by_cause = Counter(cause for each in failures for cause in each.causes)
+    missed = {key: number for key, number in count_missed(failures).items() if not key[0].startswith(_READ_PREFIXES)}
+    (name, status), number = max(missed.items(), key=lambda item: (item[1], item[0]), default=(("", ""), 0))
+    action = (name, f"{status} in {number}") if number else ""
+    return basis | {cause: count(by_cause[cause]) for cause in _CAUSES} | {_MISSED: action}
 
 
 def _best_sentence(widest: Sequence[CellScore]) -> str:

@@ -1,4 +1,4 @@
-"""Scores of one cell under both conventions, its null baseline, and why its conversations did not pass."""
+"""Scores of one cell under both conventions, its null baseline, and what of it waits for a judge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
 from tautools.run.judging import folder_judging_note
-from tautools.run.replays import count_missed, failures_of
 from tautools.stats import (
     TaskCounts,
     intervals,
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from tautools.report.cells import ReportCell
     from tautools.run import SettingFolder
     from tautools.stats import Interval, Spread
-
-
-_READ_PREFIXES = ("get_", "find_", "search_", "list_", "calculate", "check_", "think")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +156,6 @@ def _v1(cell: ReportCell) -> tuple[float, ...]:
     passed = Counter(row.task_id for row in cell.rows if row.outcome is Outcome.PASSED)
     counts = [TaskCounts(trials, passed[task]) for task in sorted({task for task, _ in pairs})]
     return tuple(mean_over_tasks(counts, k) for k in range(1, trials + 1))
-
-
-@dataclass(frozen=True, slots=True)
-class CellCauses:
-    """Why conversations of one cell did not pass."""
-
-    failed: int
-    by_cause: Counter[str]
-    action: tuple[str, str, int] | None = None
-    """The reference action that was missed most often, how, and how often; None when none was missed."""
-    unknown: str = ""
-    """Why the causes are not known."""
-
-
-def causes_of(cell: ReportCell) -> CellCauses:
-    """Count why the conversations of a cell did not pass, from replays on the benchmark's own tools."""
-    failed = sum(row.outcome.scored and row.reward != 1 for row in cell.rows)
-    if not failed:
-        return CellCauses(0, Counter())
-    mine = {(row.task_id, row.trial) for row in cell.rows}
-    try:
-        failures = [each for each in failures_of(cell.results) if (each.row.task_id, each.row.trial) in mine]
-    except TautoolsError as error:  # the results can be read without the benchmark they came from
-        return CellCauses(failed, Counter(), unknown=error.problem)
-    missed = {key: number for key, number in count_missed(failures).items() if not key[0].startswith(_READ_PREFIXES)}
-    most = max(missed.items(), key=lambda item: (item[1], item[0]), default=None)
-    by_cause = Counter(cause for each in failures for cause in each.causes)
-    return CellCauses(failed, by_cause, None if most is None else (*most[0], most[1]))
 
 
 def judging_notes(cells: Sequence[ReportCell]) -> list[str]:

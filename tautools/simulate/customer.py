@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from tautools.simulate.reply import Do, SimulatedReply, call_tool
+from tautools.simulate.reply import Step
 from tautools.simulate.requests import text_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ _TURNING = re.compile(r"\b(?:turn|switch)\b")
 _FILLING = re.compile(r"\b(?:the|a|an|your|my|on|off|back|please)\b ?")
 
 
-def customer_answer(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> SimulatedReply:
+def customer_answer(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Step:
     """Return the customer's next reply: a call that it was asked for, what the call returned, or words.
 
     `messages` are those that the user model sees, `tools` the customer's own.
@@ -101,13 +101,10 @@ def customer_answer(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mappi
     if last["role"] == "tool":
         result = " ".join(text.split())[:_LONGEST_REPORT]
         failed = result.startswith("Error")
-        return SimulatedReply(text=f"{'I tried, but it did not work:' if failed else 'I did that. It says:'} {result}")
+        return Step(f"{'I tried, but it did not work:' if failed else 'I did that. It says:'} {result}")
     call = requested_call(text, tools) if last["role"] == "user" else None
-    if call is not None:
-        return call_tool(call.name, call.arguments)
-    return SimulatedReply(
-        text=customer_text([each for each in messages if each["role"] != "tool" and not each.get("tool_calls")])
-    )
+    said = [each for each in messages if each["role"] != "tool" and not each.get("tool_calls")]
+    return call or Step(customer_text(said))
 
 
 def ask_customer(action: ReferenceAction) -> str:
@@ -120,7 +117,7 @@ def ask_customer(action: ReferenceAction) -> str:
     return f"Please do this on your side: {call}. What does it say then?"
 
 
-def requested_call(words: str, tools: Sequence[Mapping[str, Any]]) -> Do | None:
+def requested_call(words: str, tools: Sequence[Mapping[str, Any]]) -> Step | None:
     """Return the call that the agent's words ask for; None when they name no tool, or not all that it needs."""
     text = _normalized(words)
     named = [
@@ -137,7 +134,7 @@ def requested_call(words: str, tools: Sequence[Mapping[str, Any]]) -> Do | None:
         value = re.search(rf"\b{re.escape(_spaced(name))}: ([^,;()\n]+)", words, flags=re.IGNORECASE)
         if value:
             given[name] = value[1].strip()
-    return Do(function["name"], given) if set(schema.get("required") or ()) <= given.keys() else None
+    return Step(tool=function["name"], arguments=given) if set(schema.get("required") or ()) <= given.keys() else None
 
 
 def _spaced(name: str) -> str:

@@ -32,11 +32,6 @@ class PrometheusHistogram:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    @property
-    def count(self) -> int:
-        """Number of observations."""
-        return sum(self.counts)
-
     def observe(self, value: float) -> None:
         """Count one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -118,57 +118,27 @@ def _merged_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
-    """Words for the user."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Do:
-    """One tool call."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-Step: TypeAlias = Say | Do
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedReply:
-    """One reply, before it is cut into tokens."""
+class Step:
+    """One step of a conversation, before it is cut into tokens: words, or one tool call."""
 
     text: str = ""
     tool: str = ""
-    arguments: str = ""
-    """Of the tool call, as JSON text."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the tool call."""
     reasoning: str = ""
 
+    def call_text(self) -> str:
+        """Return the tool call as the JSON object that models without tools of their own write."""
+        return json.dumps({"name": self.tool, "arguments": dict(self.arguments)})
 
-def call_tool(name: str, arguments: Mapping[str, Any]) -> SimulatedReply:
-    """Return the reply that calls a tool."""
-    return SimulatedReply(tool=name, arguments=json.dumps(dict(arguments)))
 
-
-def render(step: Step, thought: str, strategy: str) -> SimulatedReply:
-    """Write a step as the strategy wants it: a tool call for `fc`, text for `act` and `react`."""
+def render(step: Step, thought: str, strategy: str) -> Step:
+    """Write a step as the strategy wants it: as it is for `fc`, as text for `act` and `react`."""
     if strategy not in _TEXT_STRATEGIES:
-        return SimulatedReply(text=step.text) if isinstance(step, Say) else call_tool(step.name, step.arguments)
-    call = Do("respond", {"content": step.text}) if isinstance(step, Say) else step
-    text = f"Action:\n{_call_text(call)}"
-    return SimulatedReply(text=f"Thought:\n{thought}\n{text}" if strategy == "react" else text)
-
-
-def render_tagged(step: Step) -> SimulatedReply:
-    """Write a step as an expert does: words or a call between tags."""
-    if isinstance(step, Say):
-        return SimulatedReply(text=f"<message>{step.text}</message>")
-    return SimulatedReply(text=f"<tool_call>{_call_text(step)}</tool_call>")
-
-
-def _call_text(call: Do) -> str:
-    return json.dumps({"name": call.name, "arguments": dict(call.arguments)})
+        return step
+    call = step if step.tool else Step(tool="respond", arguments={"content": step.text})
+    text = f"Action:\n{call.call_text()}"
+    return Step(f"Thought:\n{thought}\n{text}" if strategy == "react" else text)
 
 
 def turns_so_far(request: ChatRequest, strategy: str) -> list[str]:
@@ -205,7 +175,7 @@ def sse_event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def deltas_of(reply: SimulatedReply, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
+def deltas_of(reply: Step, most: int, mark: str) -> tuple[list[dict[str, Any]], bool]:
     """Cut a reply into one delta per token, `most` at most; return them and whether something was cut off.
 
     `mark` names the request and the reply's tool call: the same conversation has the same ids each time.
@@ -215,12 +185,12 @@ def deltas_of(reply: SimulatedReply, most: int, mark: str) -> tuple[list[dict[st
         return deltas, False
     if reply.tool:
         # A call that was cut off reaches the caller as the raw text that the parser could not read, as from vLLM.
-        raw = f'<tool_call>\n{{"name": {json.dumps(reply.tool)}, "arguments": {reply.arguments}}}\n</tool_call>'
+        raw = f"<tool_call>\n{reply.call_text()}\n</tool_call>"
         deltas = [{"content": piece} for piece in split_tokens(raw)]
     return deltas[:most], True
 
 
-def _deltas(reply: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
+def _deltas(reply: Step, mark: str) -> Iterator[dict[str, Any]]:
     for piece in split_tokens(reply.reasoning):
         yield {"reasoning": piece}
     for piece in split_tokens(reply.text):
@@ -229,7 +199,7 @@ def _deltas(reply: SimulatedReply, mark: str) -> Iterator[dict[str, Any]]:
         return
     first = {"id": f"call_{mark}", "type": "function", "index": 0}
     yield {"tool_calls": [{**first, "function": {"name": reply.tool, "arguments": ""}}]}
-    for piece in split_tokens(reply.arguments):
+    for piece in split_tokens(json.dumps(dict(reply.arguments))):
         yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 

@@ -182,8 +182,8 @@ class TaskLibrary:
     """Finds the task that a request names."""
 
     def __init__(self) -> None:
-        self._loads: dict[BenchRef, asyncio.Task[Domain]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._loads: dict[BenchRef, Future[Domain]] = {}
+        self._one_at_a_time = threading.Lock()
 
     async def find(self, field: TaskField) -> tuple[Domain, Task]:
         """Return the env and the task that `field` names, loading the env once.
@@ -218,27 +218,26 @@ class TaskLibrary:
 
     async def _domain(self, ref: BenchRef) -> Domain:
         if ref not in self._loads:
-            self._loads[ref] = asyncio.create_task(self._load(ref))
+            self._loads[ref] = self._load(ref)
         try:
-            # A client that leaves must not cancel what others wait for.
-            return await asyncio.shield(self._loads[ref])
+            return await asyncio.wrap_future(self._loads[ref])
         except TautoolsError:
             self._loads.pop(ref, None)
             raise
 
-    async def _load(self, ref: BenchRef) -> Domain:
-        """Load an env, one at a time, in a thread that does not delay the end of the server."""
+    def _load(self, ref: BenchRef) -> Future[Domain]:
+        """Load an env in a thread that does not delay the end of the server."""
         loaded: Future[Domain] = Future()
+        loaded.set_running_or_notify_cancel()  # a client that leaves must not cancel what others wait for
 
         def work() -> None:
             from tautools.bench import open_domain
 
-            try:
-                loaded.set_result(open_domain(ref))
-            except Exception as error:  # noqa: BLE001 - raised again in the coroutine that waits
-                loaded.set_exception(error)
+            with self._one_at_a_time:
+                try:
+                    loaded.set_result(open_domain(ref))
+                except Exception as error:  # noqa: BLE001 - raised again in the coroutines that wait
+                    loaded.set_exception(error)
 
-        async with self._one_at_a_time:
-            loaded.set_running_or_notify_cancel()  # from here on nobody who waits can cancel it
-            threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
-            return await asyncio.wrap_future(loaded)
+        threading.Thread(target=work, name=f"load {ref.env}", daemon=True).start()
+        return loaded

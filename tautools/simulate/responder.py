@@ -19,15 +19,10 @@ from tautools.errors import ParamsError
 from tautools.records import Role
 from tautools.simulate.customer import ask_customer, customer_answer, persona_label, with_persona
 from tautools.simulate.reply import (
-    Do,
-    Say,
     SchemaFiller,
-    SimulatedReply,
     Step,
-    call_tool,
     last_tool_called,
     render,
-    render_tagged,
     turns_so_far,
 )
 from tautools.simulate.requests import TaskLibrary, text_of
@@ -121,35 +116,35 @@ def solving_steps(task: Task, tools: Collection[str], ending: Collection[str] = 
     """Return the steps that follow the task's reference; a tool in `ending` ends the conversation: it is last."""
     reference = [each for each in task.reference if each.name not in ending]
     actions = [each for each in reference if each.requestor == "assistant"]
-    steps: list[Step] = [Say(_greeting(tools))]
+    steps: list[Step] = [Step(_greeting(tools))]
     known: set[str] = set()
     if not any(is_read_only(action.name) for action in actions):
         steps += _first_lookup(task, tools)
     for action in reference:
         if action.requestor != "assistant":
-            steps.append(Say(ask_customer(action)))
+            steps.append(Step(ask_customer(action)))
             continue
         steps += _lookups_before(action, tools, known)
         writes = not is_read_only(action.name) and action.name != "transfer_to_human_agents"
-        if writes and Say(_CONSENT) not in steps:
-            steps.append(Say(_CONSENT))
-        steps.append(Do(action.name, action.arguments))
-    last = [Do(each.name, each.arguments) for each in task.reference if each.name in ending][-1:]
+        if writes and Step(_CONSENT) not in steps:
+            steps.append(Step(_CONSENT))
+        steps.append(Step(tool=action.name, arguments=action.arguments))
+    last = [Step(tool=each.name, arguments=each.arguments) for each in task.reference if each.name in ending][-1:]
     if task.communicate or not last:
-        steps.append(Say(_closing_text(task, actions)))
+        steps.append(Step(_closing_text(task, actions)))
     return (*steps, *last)
 
 
 def give_up_steps(task: Task, tools: Collection[str], style: int) -> tuple[Step, ...]:
     """Return the steps of a conversation that is not solved; `style` chooses how soon it is given up."""
     reads: list[Step] = [
-        Do(each.name, each.arguments)
+        Step(tool=each.name, arguments=each.arguments)
         for each in task.reference
         if each.requestor == "assistant" and is_read_only(each.name)
     ]
     reads = (reads or _first_lookup(task, tools))[: style % 4]
-    greeting: list[Step] = [Say(_without_scoring(_greeting(tools), task))] if style % 2 else []
-    return (*greeting, *reads, Say(_without_scoring(_APOLOGIES[style % len(_APOLOGIES)], task)))
+    greeting: list[Step] = [Step(_without_scoring(_greeting(tools), task))] if style % 2 else []
+    return (*greeting, *reads, Step(_without_scoring(_APOLOGIES[style % len(_APOLOGIES)], task)))
 
 
 def next_step_index(steps: Sequence[Step], turns: Sequence[str]) -> int:
@@ -160,7 +155,7 @@ def next_step_index(steps: Sequence[Step], turns: Sequence[str]) -> int:
     """
     index = 0
     for turn in turns:
-        if index < len(steps) and turn == getattr(steps[index], "name", ""):
+        if index < len(steps) and turn == steps[index].tool:
             index += 1
     return index
 
@@ -173,7 +168,7 @@ def _first_lookup(task: Task, tools: Collection[str]) -> list[Step]:
     for tool, argument, pattern in _FIRST_LOOKUPS:
         value = pattern.search(task.user_system)
         if value is not None and tool in tools:
-            return [Do(tool, {argument: value.group()})]
+            return [Step(tool=tool, arguments={argument: value.group()})]
     return []
 
 
@@ -186,7 +181,7 @@ def _lookups_before(action: ReferenceAction, tools: Collection[str], known: set[
             continue
         known.add(value)
         if tool in tools and not is_read_only(action.name):
-            steps.append(Do(tool, {argument: value}))
+            steps.append(Step(tool=tool, arguments={argument: value}))
     return steps
 
 
@@ -209,7 +204,7 @@ def _without_scoring(text: str, task: Task) -> str:
     return "-"
 
 
-def answer_probe(request: ChatRequest) -> SimulatedReply:
+def answer_probe(request: ChatRequest) -> Step:
     """Answer a request without a task: a customer's as its prompt says, an agent's as one of skill 0."""
     instructions = " ".join(text_of(message) for message in request.messages if message["role"] == "system")
     if "<scenario>" in instructions:
@@ -217,27 +212,28 @@ def answer_probe(request: ChatRequest) -> SimulatedReply:
     last = request.messages[-1]
     text = text_of(last)
     if last["role"] == "tool":
-        return SimulatedReply(text=f"The tool answered: {text[:400]}")
+        return Step(f"The tool answered: {text[:400]}")
     tool = _tool_named(text, request.tools)
     if tool is not None:
         return _fill_call(tool, text)
     word = _WORD_ASKED.search(text) if len(text) <= _LONGEST_PROBE else None
     # A model with a role talks to customers, who seldom ask for a word.
     if word and (not instructions or _PLAINLY_ASKED.search(word.group())):
-        return SimulatedReply(text=word.group(1))
-    return SimulatedReply(text=_APOLOGIES[0] if instructions else _NO_TASK)
+        return Step(word.group(1))
+    return Step(_APOLOGIES[0] if instructions else _NO_TASK)
 
 
-def forced_call(request: ChatRequest) -> SimulatedReply:
+def forced_call(request: ChatRequest) -> Step:
     """Call the tool that `tool_choice` forces, with arguments that fit its schema."""
     named = [tool for tool in request.tools if tool["function"]["name"] == request.forced_tool]
     text = next((text_of(item) for item in reversed(request.messages) if item["role"] == "user"), "")
     return _fill_call((named or request.tools)[0], text)
 
 
-def _fill_call(tool: Mapping[str, Any], text: str) -> SimulatedReply:
+def _fill_call(tool: Mapping[str, Any], text: str) -> Step:
     schema = tool["function"].get("parameters") or {"type": "object"}
-    return call_tool(tool["function"]["name"], SchemaFiller(text, schema).value({"type": "object", **schema}))
+    arguments = SchemaFiller(text, schema).value({"type": "object", **schema})
+    return Step(tool=tool["function"]["name"], arguments=arguments)
 
 
 def _tool_named(text: str, tools: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -266,7 +262,7 @@ class Responder:
         self.seed = seed
         self.library = TaskLibrary()
 
-    async def answer(self, request: ChatRequest) -> SimulatedReply:
+    async def answer(self, request: ChatRequest) -> Step:
         """Return the answer to one request.
 
         Raises
@@ -277,11 +273,11 @@ class Responder:
         reply = await self._reply(request)
         return replace(reply, reasoning=_REASONING) if request.thinking else reply
 
-    async def _reply(self, request: ChatRequest) -> SimulatedReply:
+    async def _reply(self, request: ChatRequest) -> Step:
         field = request.task
         if field is not None and field.role is Role.JUDGE:
             label = persona_label(request.messages)
-            return SimulatedReply(text=label) if label else self._judge(request, field)
+            return Step(label) if label else self._judge(request, field)
         if field is not None and field.role is Role.USER:
             reply = customer_answer(request.messages, request.tools)
             return replace(reply, text=with_persona(request.messages, reply.text)) if reply.text else reply
@@ -291,15 +287,15 @@ class Responder:
             return await self._agent(request, field)
         return answer_probe(request)
 
-    def _judge(self, request: ChatRequest, field: TaskField) -> SimulatedReply:
+    def _judge(self, request: ChatRequest, field: TaskField) -> Step:
         """Call each statement met with the probability `skill`, the same each time."""
         question = text_of(request.messages[1]) if len(request.messages) > 1 else ""
         count = len(re.findall(r"^\d+\. ", question.rpartition(STATEMENTS_LINE)[2], re.MULTILINE))
         draws = [is_solved(self.skill, self.seed, f"judge/{field.conversation}/{number}") for number in range(count)]
         verdicts = [{"number": at, "met": met, "reason": "SIMULATED"} for at, met in enumerate(draws, start=1)]
-        return SimulatedReply(text=json.dumps({"verdicts": verdicts}))
+        return Step(json.dumps({"verdicts": verdicts}))
 
-    async def _agent(self, request: ChatRequest, field: TaskField) -> SimulatedReply:
+    async def _agent(self, request: ChatRequest, field: TaskField) -> Step:
         domain, task = await self.library.find(field)
         tools = {str(tool["function"]["name"]) for tool in domain.tools}
         if is_solved(self.skill, self.seed, field.conversation):
@@ -308,11 +304,15 @@ class Responder:
             steps = give_up_steps(task, tools, _draw(f"style/{self.seed}/{field.conversation}"))
         index = next_step_index(steps, turns_so_far(request, field.strategy))
         # When the user goes on after the last step, its words are repeated.
-        step = steps[index] if index < len(steps) else steps[-1] if isinstance(steps[-1], Say) else Say(CLOSING)
+        step = steps[index] if index < len(steps) else steps[-1] if steps[-1].text else Step(CLOSING)
         if field.role is Role.EXPERT:
-            return render_tagged(step)
+            return Step(
+                f"<tool_call>{step.call_text()}</tool_call>" if step.tool else f"<message>{step.text}</message>"
+            )
         expert = _choose_expert(request, f"{self.seed}/{field.conversation}/{index}")
-        return call_tool(CALL_EXPERT, {"expert": expert}) if expert else render(step, _thought(step), field.strategy)
+        if expert:
+            return Step(tool=CALL_EXPERT, arguments={"expert": expert})
+        return render(step, _thought(step), field.strategy)
 
 
 def _choose_expert(request: ChatRequest, draw: str) -> str:
@@ -325,9 +325,9 @@ def _choose_expert(request: ChatRequest, draw: str) -> str:
 
 
 def _thought(step: Step) -> str:
-    if isinstance(step, Do):
-        purpose = "look this up first" if is_read_only(step.name) else "make the change now"
-        return f"I should {purpose}: {step.name} is the tool for it."
+    if step.tool:
+        purpose = "look this up first" if is_read_only(step.tool) else "make the change now"
+        return f"I should {purpose}: {step.tool} is the tool for it."
     return "I have no tool to use now; I should speak to the user."
 
 

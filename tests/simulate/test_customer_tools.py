@@ -10,7 +10,7 @@ import pytest
 from tautools.bench import open_source
 from tautools.bench.types import Domain, ReferenceAction
 from tautools.simulate.customer import ask_customer, customer_answer, requested_call
-from tautools.simulate.reply import Do, Say
+from tautools.simulate.reply import Step
 from tautools.simulate.responder import give_up_steps, solving_steps
 
 
@@ -31,7 +31,7 @@ def test_every_action_of_a_customer_that_a_reference_has_is_understood(telecom: 
     for action in actions.values():
         if action.requestor == "user":
             answer = heard(ask_customer(action), telecom.user_tools)
-            assert (answer.tool, json.loads(answer.arguments)) == (action.name, dict(action.arguments))
+            assert (answer.tool, answer.arguments) == (action.name, dict(action.arguments))
 
 
 def test_every_tool_without_arguments_is_understood(telecom: Domain) -> None:
@@ -40,7 +40,7 @@ def test_every_tool_without_arguments_is_understood(telecom: Domain) -> None:
         if not function["parameters"]["properties"]:
             assert requested_call(
                 ask_customer(ReferenceAction(function["name"], {}, "user")), telecom.user_tools
-            ) == Do(function["name"])
+            ) == Step(tool=function["name"])
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_only_what_asks_for_an_action_of_the_customers_makes_it_act(telecom: Dom
     for task in telecom.tasks.values():
         own = [action for action in task.reference if action.requestor == "user"]
         steps = solving_steps(task, names)
-        said = [step.text for step in steps if isinstance(step, Say)]
-        assert [found.name for words in said if (found := requested_call(words, telecom.user_tools))] == [
+        said = [step.text for step in steps if step.text]
+        assert [found.tool for words in said if (found := requested_call(words, telecom.user_tools))] == [
             action.name for action in own
         ]
         for style in range(12):
-            words = [step.text for step in give_up_steps(task, names, style) if isinstance(step, Say)]
+            words = [step.text for step in give_up_steps(task, names, style) if step.text]
             assert not any(requested_call(each, telecom.user_tools) for each in words)

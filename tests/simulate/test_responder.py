@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tautools.bench import open_source
 from tautools.bench.types import ReferenceAction, Task
 from tautools.simulate.customer import customer_text
-from tautools.simulate.reply import Do, Say, render, turns_so_far
+from tautools.simulate.reply import render, turns_so_far
 from tautools.simulate.requests import read_request
 from tautools.simulate.responder import give_up_steps, is_read_only, is_solved, next_step_index, solving_steps
 
@@ -37,7 +37,7 @@ def ends_the_talk(words: str) -> bool:
 def test_a_solved_conversation_makes_the_references_calls_in_order_and_only_reads_beside_them(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         steps = solving_steps(task, task_of(env, task.id)[1])
-        calls = [(step.name, dict(step.arguments)) for step in steps if isinstance(step, Do)]
+        calls = [(step.tool, dict(step.arguments)) for step in steps if step.tool]
         reference = [(each.name, dict(each.arguments)) for each in task.reference if each.requestor == "assistant"]
         left = iter(calls)
         assert all(call in left for call in reference)
@@ -48,13 +48,13 @@ def test_a_solved_conversation_makes_the_references_calls_in_order_and_only_read
 def test_a_solved_conversation_looks_before_it_changes_anything_and_ends_after_what_must_be_said(env: str) -> None:
     for task in open_source().domain(env).tasks.values():
         steps = solving_steps(task, task_of(env, task.id)[1])
-        calls = [step.name for step in steps if isinstance(step, Do)]
+        calls = [step.tool for step in steps if step.tool]
         assert not calls or is_read_only(calls[0]) or calls == ["transfer_to_human_agents"], task.id
-        assert isinstance(steps[-1], Say)
+        assert steps[-1].text
         heard = steps[-1].text.lower().replace(",", "")
         assert all(item.lower() in heard for item in task.communicate)
         assert ends_the_talk(steps[-1].text)
-        assert not any(ends_the_talk(step.text) for step in steps[:-1] if isinstance(step, Say))
+        assert not any(ends_the_talk(step.text) for step in steps[:-1] if step.text)
 
 
 @pytest.mark.parametrize("env", ["retail", "airline", "telecom"])
@@ -62,8 +62,8 @@ def test_a_conversation_that_is_given_up_changes_nothing_and_says_nothing_that_s
     for task in open_source().domain(env).tasks.values():
         for style in STYLES:
             steps = give_up_steps(task, task_of(env, task.id)[1], style)
-            said = [step.text for step in steps if isinstance(step, Say)]
-            assert all(is_read_only(step.name) for step in steps if isinstance(step, Do))
+            said = [step.text for step in steps if step.text]
+            assert all(is_read_only(step.tool) for step in steps if step.tool)
             heard = "\n".join(said).lower().replace(",", "")
             assert not any(item.lower() in heard for item in task.communicate), task.id
             assert ends_the_talk(said[-1])
@@ -72,7 +72,7 @@ def test_a_conversation_that_is_given_up_changes_nothing_and_says_nothing_that_s
 def test_words_that_would_score_are_replaced_by_others() -> None:
     task = Task(id="t", user_system="", reference=(), communicate=("sorry", "zip code"))
     for style in STYLES:
-        said = [step.text.lower() for step in give_up_steps(task, set(), style) if isinstance(step, Say)]
+        said = [step.text.lower() for step in give_up_steps(task, set(), style) if step.text]
         assert not any("sorry" in text or "zip code" in text for text in said)
         assert ends_the_talk(said[-1])
 
@@ -80,13 +80,13 @@ def test_words_that_would_score_are_replaced_by_others() -> None:
 def test_a_transfer_to_a_human_is_announced_at_the_end() -> None:
     task = Task(id="t", user_system="", reference=(ReferenceAction("transfer_to_human_agents", {"summary": "x"}),))
     last = solving_steps(task, set())[-1]
-    assert isinstance(last, Say)
+    assert last.text
     assert "TRANSFERRED TO A HUMAN AGENT" in last.text
 
 
 def test_calls_of_the_customer_are_not_made_by_the_agent() -> None:
     task = Task(id="t", user_system="", reference=(ReferenceAction("toggle_data", {}, requestor="user"),))
-    assert all(isinstance(step, Say) for step in solving_steps(task, set()))
+    assert all(step.text for step in solving_steps(task, set()))
 
 
 @pytest.mark.parametrize("strategy", ["fc", "act", "react"])
@@ -101,12 +101,14 @@ def test_the_place_in_a_conversation_is_found_from_its_messages_alone(strategy: 
     messages.append({"role": "user", "content": "Hi!"})
     for step in steps[:done]:
         speech = render(step, "I think.", strategy)
-        if isinstance(step, Do) and data.draw(st.booleans()):
+        if step.tool and data.draw(st.booleans()):
             cut = speech.text[: len(speech.text) // 2] or "<tool_call> {"
             messages += [{"role": "assistant", "content": cut}, {"role": "user", "content": "Pardon?"}]
         message = {"role": "assistant", "content": speech.text}
         if speech.tool:
-            message["tool_calls"] = [{"function": {"name": speech.tool, "arguments": speech.arguments}}]
+            message["tool_calls"] = [
+                {"function": {"name": speech.tool, "arguments": json.dumps(dict(speech.arguments))}}
+            ]
         refused = data.draw(st.booleans())
         messages += [message, {"role": "user", "content": "API output: Error: no" if refused else "Fine."}]
     request = read_request(json.dumps({"model": "m", "messages": messages}).encode())
