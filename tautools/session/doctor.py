@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
-from tautools.session import check_machine, check_site, check_slurm
+from tautools.session import check_slurm, checks
 from tautools.session.findings import DoctorReport, SessionContext, without_secret_values
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 CHECKS = (
-    check_machine.check_python,
-    check_machine.check_dependencies,
-    check_machine.check_workspace,
-    check_site.check_quota,
-    check_site.check_scripts,
-    check_machine.check_resources,
-    check_machine.check_cards,
-    check_site.check_vllm,
-    check_machine.check_hub_cache,
-    check_site.check_key_files,
+    checks.check_python,
+    checks.check_dependencies,
+    checks.check_workspace,
+    checks.check_quota,
+    checks.check_scripts,
+    checks.check_resources,
+    checks.check_cards,
+    checks.check_vllm,
+    checks.check_hub_cache,
+    checks.check_key_files,
     check_slurm.check_slurm,
     check_slurm.check_job,
-    check_site.check_environment,
-    check_machine.check_pins,
-    check_site.check_sweeps,
-    check_site.check_proxies,
-    check_site.check_ports,
-    check_machine.check_browser,
+    checks.check_environment,
+    checks.check_pins,
+    checks.check_sweeps,
+    checks.check_proxies,
+    checks.check_ports,
+    checks.check_browser,
 )
 """Every check, in the order in which it is printed. Each takes the context and yields findings."""
 

@@ -12,7 +12,7 @@ from command_line import called, listing
 
 from tautools.params import load_site
 from tautools.session import DoctorFinding, DoctorReport, FindingStatus, doctor
-from tautools.session.check_machine import compare_requirement
+from tautools.session.checks import compare_requirement
 
 
 def _by_name(diagnosis: DoctorReport) -> dict[str, DoctorFinding]:
