@@ -26,8 +26,8 @@ from tautools.params import load_server
 from tautools.servers import Registry, launch_all, launch_one_job, open_server
 from tautools.servers.backends import backend_of
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
-from tautools.servers.restart import exclude_node, held_node, plan_restart, resubmit
-from tautools.servers.restart import restart as start_again
+from tautools.servers.start import exclude_node, held_node, plan_restart, resubmit
+from tautools.servers.start import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _lease_terms(idle_stop: float | None, lease: str | None) -> LeaseTerms | Non
         return None
     owner = None if lease is None else kernel_process() if lease == "kernel" else owner_process(int(lease))
     idle_s = None if idle_stop is None else idle_stop * 60
-    return LeaseTerms(idle_s, owner, every_s=min(15.0, max(0.5, (idle_s or 60) / 4)))
+    return LeaseTerms(idle_s=idle_s, owner=owner, every_s=min(15.0, max(0.5, (idle_s or 60) / 4)))
 
 
 _lease_option = partial(click.option, cls=GroupedOption, group="End by itself")

@@ -154,8 +154,8 @@ def _write_model_config(path: Path, records: Sequence[ServerRecord]) -> None:
     if not records:
         click.echo("No server is verified; `tautools server ls` shows how they are.", err=True)
         raise SystemExit(EXIT_FAILED)
-    for model in write_model_config(path, records):
-        click.echo(f"{model.model}: {', '.join(model.base_urls)}")
+    for model, base_urls in write_model_config(path, records).items():
+        click.echo(f"{model}: {', '.join(base_urls)}")
     if keyed := [record.name for record in records if record.key_file]:
         click.echo(f"The file holds no keys, and these servers ask for theirs: {', '.join(keyed)}", err=True)
 

@@ -38,7 +38,6 @@ from tautools.servers.placement import (
     this_node_state,
     unknown_node_state,
 )
-from tautools.servers.start import check_one_job
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     choose_profile,
@@ -239,7 +238,7 @@ def show_dry_run(servers: Sequence[ServerParams], layout: LayoutRequest, site: S
             _show_job(places, workspace)
             continue
         params = places[0].params
-        check_launch(params, workspace=workspace, site=site, name=places[0].name, force=layout.force)
+        check_launch(places, workspace=workspace)
         click.echo(shlex.join(server_argv(params, site, port=params.port or 0, alias="launch-…")))
 
 
@@ -248,6 +247,6 @@ def _show_job(places: Sequence[LaunchRequest], workspace: Path) -> None:
     click.echo(job_script_text(places, workspace=workspace))
     for place in places:
         check_options(place.params, place.site, Registry(workspace))
-    starts_at = check_one_job(places, workspace=workspace)
+    starts_at = check_launch(places, workspace=workspace)
     start = f" and expects to start it at {_clock(starts_at)}" if starts_at else ""
     click.echo(f"{', '.join(place.name for place in places)}: Slurm would take this job{start}.", err=True)

@@ -69,7 +69,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
     Rates of servers at work are measured over 0.3 s; `server top` watches for longer.
     """
     _show_statuses(sample_servers(workspace), workspace, as_json=as_json)
-    for problem in Registry(workspace).scan().problems:
+    for problem in Registry(workspace).scan()[1]:
         click.secho(str(problem), err=True, fg="yellow")
 
 

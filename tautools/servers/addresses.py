@@ -12,7 +12,7 @@ from tautools.errors import ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
 from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import recheck
-from tautools.servers.checks.target import ModelList, ask_models, target_of
+from tautools.servers.checks.target import ask_models, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import State
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tautools.params.models import RoleParams
     from tautools.records import ServerRecord
-    from tautools.servers.checks.target import CheckContext
+    from tautools.servers.checks.target import ModelList
 
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -31,13 +31,7 @@ _KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 def as_base_url(url: str) -> str:
-    """Return `url` as an address that ends in `/v1`; a bare host and port get it added.
-
-    Raises
-    ------
-    ParamsError
-        When it is not an http address.
-    """
+    """Return `url` as an address that ends in `/v1`; a bare host and port get it added, other words a ParamsError."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ParamsError(
@@ -51,7 +45,7 @@ def as_base_url(url: str) -> str:
 def endpoints(
     role: RoleParams, *, workspace: Path, role_name: str, records: Sequence[ServerRecord] | None = None
 ) -> list[Endpoint]:
-    """Return every address that answers for a role now; each was asked for its models with its key.
+    """Return every address that answers for a role now, several when replicas run; each was asked for its models.
 
     Parameters
     ----------
@@ -63,11 +57,6 @@ def endpoints(
         For messages: `agent`, `user`, ….
     records : sequence of ServerRecord, optional
         What the registry holds, where it was read just now.
-
-    Returns
-    -------
-    list of Endpoint
-        One, or several when replicas of the model run.
 
     Raises
     ------
@@ -142,42 +131,39 @@ class _Search:
     def registered(self, candidates: Sequence[ServerRecord]) -> list[Endpoint]:
         with ThreadPoolExecutor(max_workers=min(32, len(candidates) or 1)) as pool:  # one that hangs delays none
             checked = list(pool.map(self._recheck, candidates))
-        ready = []
-        for record, (done, problem) in zip(candidates, checked, strict=True):
-            if done is not None and not problem:
-                model = self.role.model or record.model
-                endpoint = Endpoint(done.target.base_url, model, key=done.target.key, name=record.name)
-                ready.append(self._checked(endpoint, done.models))
+        ready = [found for found in checked if isinstance(found, Endpoint)]
         if ready:
             return ready
-        problems = []
-        snapshots = states_of(candidates, self.registry)
-        for record, (_, problem), snapshot in zip(candidates, checked, snapshots, strict=True):
-            state = f"not what was verified{problem}" if snapshot.state is State.READY else str(snapshot)
-            problems.append(f"{record.name} is {state}")
-        if problems:
-            backend = backend_of(candidates[0])
-            logs = "" if "logs" in backend.unfit else f"See `tautools server logs {candidates[0].name}`. "
-            raise ServerError(
-                f"No server for the {self.role_name} is ready: {'; '.join(problems)}.",
-                next_step=f"{logs}{backend.start_again(candidates[0])}",
-            )
-        raise self._unknown()
+        if not candidates:
+            raise self._unknown()
+        first, backend = candidates[0].name, backend_of(candidates[0])
+        states = [
+            f"{record.name} is {f'not what was verified: {problem}' if snapshot.state is State.READY else snapshot}"
+            for record, problem, snapshot in zip(candidates, checked, states_of(candidates, self.registry), strict=True)
+        ]
+        logs = "" if "logs" in backend.unfit else f"See `tautools server logs {first}`. "
+        raise ServerError(
+            f"No server for the {self.role_name} is ready: {'; '.join(states)}.",
+            next_step=f"{logs}{backend.start_again(candidates[0])}",
+        )
 
-    def _recheck(self, record: ServerRecord) -> tuple[CheckContext | None, str]:
-        """Check a server that was verified once more; return what was found, and what is wrong.
+    def _recheck(self, record: ServerRecord) -> Endpoint | str:
+        """Check a server that was verified once more; return its endpoint, or what is wrong.
 
         The certificate may be a day old: what costs the server nothing is checked again at each use.
         """
         if record.certificate is None or self.registry.activity(record):
-            return None, ": it is not verified"
+            return "it is not verified"
         try:
             done = recheck(target_of(record, self.registry.key(record)))
         except ServerError as error:
-            return None, f": {error.problem}"
+            return error.problem
         checks = (*record.certificate.checks, *done.checks)
         failed = next((check for check in checks if check.passed is False), None)
-        return done, "" if failed is None else f": {failed.name}: {failed.detail}"
+        if failed is not None:
+            return f"{failed.name}: {failed.detail}"
+        model = self.role.model or record.model
+        return self._checked(Endpoint(done.target.base_url, model, key=done.target.key, name=record.name), done.models)
 
     def _checked(self, endpoint: Endpoint, answer: ModelList) -> Endpoint:
         """Return the endpoint with what its server says of itself; raise when it does not serve the role."""

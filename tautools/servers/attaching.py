@@ -15,9 +15,11 @@ import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tautools.errors import ParamsError, TautoolsError, VerifyError
 from tautools.files import write_atomic
@@ -30,7 +32,7 @@ from tautools.servers.registry import Registry, check_name
 from tautools.servers.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.records import Certificate, Check
@@ -38,38 +40,36 @@ if TYPE_CHECKING:
 _ATTACHED_AT_ONCE = 8
 _OWN_PATH = "vllm_model_config_path"
 """The file's own path, which ToolOrchestra keeps in it."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_HOST_NAME = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"
+
+
+class _Address(BaseModel):
+    ip_addr: str = Field(pattern=_HOST_NAME)
+    port: int = Field(gt=0, lt=65536)
+
+    @property
+    def base_url(self) -> str:
+        return (
+            f"http://[{self.ip_addr}]:{self.port}/v1"
+            if ":" in self.ip_addr
+            else f"http://{self.ip_addr}:{self.port}/v1"
+        )
+
+
+_MODELS = TypeAdapter(dict[str, Annotated[list[_Address], Field(min_length=1)]])
 
 
 def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
     """Run the checks at any OpenAI-compatible address and return the certificate.
 
-    Parameters
-    ----------
-    target : CheckTarget
-        The address, such as `http://gaudi001:8007/v1`, and what must be true there. Without a key the check that tests
-        it does not apply.
-    on_check : callable, optional
-        Called with each finished check.
-
-    Raises
-    ------
-    ParamsError
-        When the address is not one.
+    `on_check` is called with each finished check. Without a key the check that tests it does not apply. An address that
+    is none is a ParamsError.
     """
     target = replace(target, base_url=as_base_url(target.base_url))
     return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check))
 
 
-def attach(
-    name: str,
-    url: str,
-    *,
-    workspace: Path,
-    model: str = "",
-    key: str = "",
-    group: str = "",
-) -> Server:
+def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = "", group: str = "") -> Server:
     """Verify a running server and register it; `stop` forgets it again without touching its process.
 
     Parameters
@@ -122,8 +122,7 @@ def attach(
         registry.add(record)
     server = Server(record, workspace=workspace)
     try:
-        failed = server.verify().failed
-        if failed is not None:
+        if (failed := server.verify().failed) is not None:
             raise VerifyError(
                 f"{base_url} is not attached: it fails check {failed.number}, {failed.name}.",
                 evidence=failed.detail,
@@ -137,91 +136,71 @@ def attach(
 
 def _require_new(name: str, registry: Registry) -> None:
     """Raise a ServerError when a server of that name is registered."""
-    known = registry.find(name)
-    if known is not None:
+    if (known := registry.find(name)) is not None:
         raise name_taken(known, "is registered already", known.base_url, "Forget")
 
 
 def _first_model(base_url: str, key: str) -> str:
     """Return the first model that a server lists; raise a VerifyError when it lists none."""
     answer = ask_models(base_url, key=key)
-    if not answer.names:
-        refused = answer.status in {401, 403}
-        raise VerifyError(
-            f"{base_url} does not list its models.",
-            evidence=answer.detail or f"/v1/models answers {answer.status}",
-            next_step="Name the variable that holds its key with --key-env."
-            if refused
-            else "Check the address, and that the server runs.",
-        )
-    return answer.names[0]
+    if answer.names:
+        return answer.names[0]
+    refused = answer.status in {401, 403}
+    raise VerifyError(
+        f"{base_url} does not list its models.",
+        evidence=answer.detail or f"/v1/models answers {answer.status}",
+        next_step="Name the variable that holds its key with --key-env."
+        if refused
+        else "Check the address, and that the server runs.",
+    )
 
 
 def attach_all(
-    models: Iterable[ModelAddresses], *, workspace: Path, key: str = ""
+    models: Mapping[str, Sequence[str]], *, workspace: Path, key: str = ""
 ) -> tuple[list[Server], dict[str, TautoolsError]]:
-    """Attach every address of every model, side by side.
+    """Attach every address of every model, side by side; return those that were, and what is wrong with the others.
+
+    Each is registered under the last part of the model's name, numbered from 1 when it has replicas.
 
     Parameters
     ----------
-    models : iterable of ModelAddresses
-        Models with their addresses, as `read_model_config` gives them.
+    models : mapping of str to sequence of str
+        Models with their base URLs, as `read_model_config` gives them.
     workspace : Path
-        Where they are registered: under the last part of the model's name, numbered from 1 when it has replicas.
+        Where they are registered.
     key : str
         The key of all of them, if they have one.
-
-    Returns
-    -------
-    list of Server, dict of str to TautoolsError
-        Those that were attached, and by name what is wrong with the others.
     """
-    done: list[Server] = []
-    problems: dict[str, TautoolsError] = {}
+    jobs: list[tuple[str, str, str, str]] = []
+    groups: Counter[str] = Counter()
+    for model, urls in models.items():  # models of one short name get groups of their own
+        short = short_name(model)
+        groups[short] += 1
+        group = short if groups[short] == 1 else f"{short}_{groups[short]}"
+        for number, url in enumerate(urls, start=1):
+            jobs.append((f"{group}-{number}" if len(urls) > 1 else group, url, model, group))
 
-    def one(job: tuple[str, str, str, str]) -> Server | TautoolsError:
-        name, group, model, url = job
+    def attach_one(job: tuple[str, str, str, str]) -> Server | TautoolsError:
+        name, url, model, group = job
         try:
             return attach(name, url, workspace=workspace, model=model, key=key, group=group)
         except TautoolsError as error:
             return error
 
-    jobs = _named_addresses(models)
     with ThreadPoolExecutor(max_workers=_ATTACHED_AT_ONCE) as pool:
-        for (name, *_), result in zip(jobs, pool.map(one, jobs), strict=True):
-            if isinstance(result, Server):
-                done.append(result)
-            else:
-                problems[name] = result
-    return done, problems
+        results = list(pool.map(attach_one, jobs))
+    problems = {job[0]: each for job, each in zip(jobs, results, strict=True) if isinstance(each, TautoolsError)}
+    return [each for each in results if isinstance(each, Server)], problems
 
 
-def _named_addresses(models: Iterable[ModelAddresses]) -> list[tuple[str, str, str, str]]:
-    """Return name, group, model and address of each server; models of one short name get groups of their own."""
-    jobs: list[tuple[str, str, str, str]] = []
-    groups: Counter[str] = Counter()
-    for entry in models:
-        short = short_name(entry.model)
-        groups[short] += 1
-        group = short if groups[short] == 1 else f"{short}_{groups[short]}"
-        many = len(entry.base_urls) > 1
-        jobs += [
-            (f"{group}-{number}" if many else group, group, entry.model, url)
-            for number, url in enumerate(entry.base_urls, start=1)
-        ]
-    return jobs
+def short_name(model: str) -> str:
+    """Return a model's last part as the name of a server: `/models/My Model` is `My-Model`."""
+    last = model.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:56] or "server"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelAddresses:
-    """A model and the addresses that serve it."""
-
-    model: str
-    base_urls: tuple[str, ...]
-
-
-def read_model_config(path: Path) -> list[ModelAddresses]:
-    """Return the models of a `model_config*.json`, in its order.
+def read_model_config(path: Path) -> dict[str, list[str]]:
+    """Return the base URLs of each model of a `model_config*.json`, in its order.
 
     Raises
     ------
@@ -242,29 +221,25 @@ def read_model_config(path: Path) -> list[ModelAddresses]:
             evidence=str(error),
             next_step='It must be JSON: {"model": [{"ip_addr": "127.0.0.1", "port": "1900"}]}.',
         ) from error
-    if not isinstance(stored, dict):
-        raise _not_addresses(path, "the whole file", stored)
-    models = []
-    for model, entries in stored.items():
-        if model == _OWN_PATH:
-            continue
-        if not isinstance(entries, list) or not entries:
-            raise _not_addresses(path, repr(model), entries)
-        models.append(ModelAddresses(model, tuple(_read_address(path, model, entry) for entry in entries)))
+    if isinstance(stored, dict):
+        stored.pop(_OWN_PATH, None)
+    try:
+        models = _MODELS.validate_python(stored)
+    except ValidationError as error:
+        model = next(iter(error.errors()[0]["loc"]), None)
+        where, seen = ("the whole file", stored) if model is None else (repr(model), stored[model])
+        raise ParamsError(
+            f"{path}: {where} is not a list of addresses.",
+            evidence=json.dumps(seen)[:200],
+            next_step='Write [{"ip_addr": "127.0.0.1", "port": "1900"}], one for each replica.',
+        ) from error
     if not models:
         raise ParamsError(f"{path} names no model.", next_step="Give a file that lists addresses of running servers.")
-    return models
+    return {model: [address.base_url for address in addresses] for model, addresses in models.items()}
 
 
-def write_model_config(path: Path, records: Iterable[ServerRecord]) -> list[ModelAddresses]:
-    """Write the addresses of servers by model, replicas as one list; return what was written.
-
-    Parameters
-    ----------
-    path : Path
-        The file; replaced whole.
-    records : iterable of ServerRecord
-        What is to be in it.
+def write_model_config(path: Path, records: Iterable[ServerRecord]) -> dict[str, list[str]]:
+    """Write the addresses of servers by model, replicas as one list, in place of a file; return what was written.
 
     Raises
     ------
@@ -273,43 +248,16 @@ def write_model_config(path: Path, records: Iterable[ServerRecord]) -> list[Mode
     FilesError
         When the file cannot be written.
     """
-    by_model: dict[str, list[str]] = {}
+    urls: dict[str, list[str]] = {}
+    entries: dict[str, list[dict[str, str]]] = {}
     for record in records:
-        by_model.setdefault(record.model, []).append(record.base_url)
-    content: dict[str, Any] = {model: [_address_entry(url) for url in urls] for model, urls in by_model.items()}
-    content[_OWN_PATH] = str(path)
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return [ModelAddresses(model, tuple(urls)) for model, urls in by_model.items()]
-
-
-def short_name(model: str) -> str:
-    """Return a model's last part as the name of a server: `/models/My Model` is `My-Model`."""
-    last = model.rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:56] or "server"
-
-
-def _read_address(path: Path, model: str, entry: Any) -> str:
-    if not isinstance(entry, dict):
-        raise _not_addresses(path, repr(model), entry)
-    host, port = str(entry.get("ip_addr", "")), str(entry.get("port", ""))
-    if not _HOST_NAME.fullmatch(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise _not_addresses(path, repr(model), entry)
-    return f"http://[{host}]:{int(port)}/v1" if ":" in host else f"http://{host}:{int(port)}/v1"
-
-
-def _address_entry(base_url: str) -> dict[str, str]:
-    parts = urlsplit(base_url)
-    if parts.scheme != "http" or parts.path.rstrip("/") != "/v1" or not parts.hostname:
-        raise ParamsError(
-            f"{base_url} cannot be written to a model configuration, which knows hosts and ports alone.",
-            next_step="Leave that server out by naming the others.",
-        )
-    return {"ip_addr": parts.hostname, "port": str(parts.port or 80)}
-
-
-def _not_addresses(path: Path, where: str, seen: Any) -> ParamsError:
-    return ParamsError(
-        f"{path}: {where} is not a list of addresses.",
-        evidence=json.dumps(seen)[:200],
-        next_step='Write [{"ip_addr": "127.0.0.1", "port": "1900"}], one for each replica.',
-    )
+        parts = urlsplit(record.base_url)
+        if parts.scheme != "http" or parts.path.rstrip("/") != "/v1" or not parts.hostname:
+            raise ParamsError(
+                f"{record.base_url} cannot be written to a model configuration, which knows hosts and ports alone.",
+                next_step="Leave that server out by naming the others.",
+            )
+        urls.setdefault(record.model, []).append(record.base_url)
+        entries.setdefault(record.model, []).append({"ip_addr": parts.hostname, "port": str(parts.port or 80)})
+    write_atomic(path, json.dumps(entries | {_OWN_PATH: str(path)}, indent=2, ensure_ascii=False) + "\n")
+    return urls

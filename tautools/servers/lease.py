@@ -8,19 +8,18 @@ sees is in `servers/launches/<name>.lease`; `active_lease` reads it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from tautools.errors import ParamsError, ServerError, TautoolsError
+from tautools.errors import ParamsError, TautoolsError
 from tautools.files import ensure_folder, write_atomic
 from tautools.records import names_a_secret
 from tautools.servers.metrics import Sample, ask_metrics
@@ -38,9 +37,10 @@ _LOG = logging.getLogger("tautools.servers.lease")
 _KERNEL_MARKS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher")
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTerms:
+class LeaseTerms(BaseModel):
     """When a server must end by itself."""
+
+    model_config = ConfigDict(frozen=True)
 
     idle_s: float | None = None
     """Without any request for this long [s]."""
@@ -51,7 +51,8 @@ class LeaseTerms:
     every_s: float = 15.0
     """How often the watchdog looks [s]."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _can_be_met(self) -> LeaseTerms:
         if self.idle_s is None and self.owner is None:
             raise ParamsError(
                 "Neither an idle time nor an owner is given, so there is nothing to watch for.",
@@ -59,22 +60,21 @@ class LeaseTerms:
             )
         if (self.idle_s is not None and self.idle_s <= 0) or self.quiet_s < 0 or self.every_s <= 0:
             raise ParamsError("The times of a lease must be above 0 s.", next_step="Give times above 0.")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(BaseModel):
     """What the watchdog of a server wrote down last."""
 
+    model_config = ConfigDict(frozen=True)
+
     alias: str
-    pid: int
-    started_at: float
+    terms: LeaseTerms
+    watchdog: Process
     host: str
-    idle_s: float | None
-    """The idle time after which it stops the server [s]."""
-    owner_pid: int | None
     seen_at: float
     """When it looked last [s since the epoch]."""
-    quiet_since: float | None
+    quiet_since: float | None = None
     """Since when nothing was asked of the server [s since the epoch]; None while it works or does not say."""
     owner_gone: bool = False
     stopping: str = ""
@@ -85,77 +85,48 @@ class Lease:
         """Whether the watchdog still runs; of one on another host only its last look is known."""
         if self.host != socket.gethostname():
             return time.time() - self.seen_at < 120
-        return process_alive(self.pid, self.started_at)
+        return process_alive(self.watchdog.pid, self.watchdog.started_at)
 
     def __str__(self) -> str:
         if self.stopping:
             return f"being stopped: {self.stopping}"
-        parts = []
-        if self.idle_s is not None:
-            left = self.idle_s if self.quiet_since is None else self.idle_s - (time.time() - self.quiet_since)
-            parts.append(f"ends after {_format_minutes(self.idle_s)} idle, {_format_minutes(max(0.0, left))} left")
-        if self.owner_pid is not None:
-            gone = f"process {self.owner_pid} is gone: ends when nothing uses it"
-            parts.append(gone if self.owner_gone else f"ends with process {self.owner_pid}")
+        parts, idle_s, owner = [], self.terms.idle_s, self.terms.owner
+        if idle_s is not None:
+            left = idle_s if self.quiet_since is None else idle_s - (time.time() - self.quiet_since)
+            parts.append(f"ends after {_format_minutes(idle_s)} idle, {_format_minutes(max(0.0, left))} left")
+        if owner is not None:
+            gone = f"process {owner.pid} is gone: ends when nothing uses it"
+            parts.append(gone if self.owner_gone else f"ends with process {owner.pid}")
         return "; ".join(parts)
 
 
 def start_watchdog(server: Server, terms: LeaseTerms) -> Process:
-    """Start the process that ends `server` on these terms, and return it.
-
-    Raises
-    ------
-    ServerError
-        When the server is not registered any more.
-    """
-    record, workspace = server.record, Path(server.workspace).resolve()
-    if not Registry(workspace).is_current(record):
-        raise ServerError(
-            f"Server {record.name!r} of this handle was stopped or replaced.",
-            next_step="Take a new handle from the registry.",
-        )
+    """Start the process that ends `server` on these terms, and return it; the server must be registered still."""
+    record, workspace = server.record, server.workspace.resolve()
+    Registry(workspace).require(record)
     log = ensure_folder(workspace / "logs") / f"{record.name}_watchdog-{record.alias}.log"
     # Nothing secret is needed for watching and stopping, so nothing secret is passed on.
     env = {name: value for name, value in os.environ.items() if not names_a_secret(name)}
-    argv = [
-        sys.executable,
-        "-m",
-        "tautools.servers.lease",
-        str(workspace),
-        record.name,
-        record.alias,
-        json.dumps(asdict(terms)),
-    ]
-    return start_detached(argv, env=env, cwd=workspace, stdout=log, stderr=log)
+    argv = [sys.executable, "-m", "tautools.servers.lease", str(workspace), record.name, record.alias]
+    return start_detached([*argv, terms.model_dump_json()], env=env, cwd=workspace, stdout=log, stderr=log)
 
 
 def active_lease(record: ServerRecord, *, workspace: Path) -> Lease | None:
     """Return what the watchdog of this launch wrote last; None when it has none that runs."""
-    lease = _read_lease(record, workspace)
+    lease = _read_lease(record, Registry(workspace))
     return lease if lease is not None and lease.running else None
 
 
-def lease_file(name: str, workspace: Path) -> Path:
-    """Return where the watchdog of a server writes what it sees."""
-    return Path(workspace) / "servers" / "launches" / f"{name}.lease"
-
-
-def _read_lease(record: ServerRecord, workspace: Path) -> Lease | None:
+def _read_lease(record: ServerRecord, registry: Registry) -> Lease | None:
     try:
-        lease = Lease(**json.loads(lease_file(record.name, workspace).read_text()))
-    except (OSError, ValueError, TypeError):
+        lease = Lease.model_validate_json(registry.launch_file(record.name, "lease").read_bytes())
+    except (OSError, ValueError, TautoolsError):
         return None
     return lease if lease.alias == record.alias else None
 
 
 def owner_process(pid: int) -> Process:
-    """Return the running process with this pid, with its start time.
-
-    Raises
-    ------
-    ParamsError
-        When there is none.
-    """
+    """Return the running process with this pid, with its start time; raise a ParamsError when there is none."""
     try:
         return Process(pid, psutil.Process(pid).create_time())
     except (psutil.Error, ValueError, OverflowError) as error:
@@ -169,10 +140,7 @@ def owner_process(pid: int) -> Process:
 def kernel_process(pid: int | None = None) -> Process:
     """Return the notebook kernel that `pid` (this process by default) was started from, or is.
 
-    Raises
-    ------
-    ParamsError
-        When no process above it is one.
+    A ParamsError is raised when no process above it is one.
     """
     start = psutil.Process(pid)
     for process in (start, *start.parents()):
@@ -193,59 +161,44 @@ def _format_minutes(seconds: float) -> str:
 
 
 class Watchdog:
-    """Watches one launch.
-
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch that is meant; a newer one of the same name is never touched.
-    workspace : Path
-        Where it is registered.
-    terms : LeaseTerms
-        When it must end.
-    """
+    """Watches one launch; a newer one of the same name is never touched."""
 
     def __init__(self, record: ServerRecord, *, workspace: Path, terms: LeaseTerms) -> None:
-        self.record, self.workspace, self.terms = record, workspace, terms
+        self.record, self.terms = record, terms
+        self._server, self._registry = Server(record, workspace=workspace), Registry(workspace)
+        self._file = self._registry.launch_file(record.name, "lease")
         self._last: Sample | None = None
         self._silent_since: float | None = None
-        me = this_process()
-        owner_pid = terms.owner.pid if terms.owner is not None else None
         self._lease = Lease(
-            record.alias, me.pid, me.started_at, socket.gethostname(), terms.idle_s, owner_pid, time.time(), None
+            alias=record.alias, terms=terms, watchdog=this_process(), host=socket.gethostname(), seen_at=time.time()
         )
 
     def watch(self) -> str:
         """Look until the server is gone or has to end; return why it was stopped, empty when it ended otherwise."""
-        server = Server(self.record, workspace=self.workspace)
-        registry = Registry(self.workspace)
         try:
             # A job's server gets its address only when the job begins: the record is read again each time.
-            while (current := registry.current(self.record)) is not None:
+            while (current := self._registry.current(self.record)) is not None:
                 self.record = current
                 reason = self.look()
                 if reason:
                     self._write(stopping=reason)
-                    server.stop()
+                    self._server.stop()
                     return reason
                 # The backend is asked only when the server itself does not answer: many jobs would ask Slurm often.
-                if self._silent_since is not None and server.state().state.final:
+                if self._silent_since is not None and self._server.state().state.final:
                     break
-                self._rest(registry)
+                # A server that is stopped meanwhile ends the wait within a second.
+                until = time.monotonic() + self.terms.every_s
+                while (left := until - time.monotonic()) > 0 and self._registry.current(self.record):
+                    time.sleep(min(1.0, left))
             return ""
         finally:
-            if _read_lease(self.record, self.workspace) is not None:
-                lease_file(self.record.name, self.workspace).unlink(missing_ok=True)
+            if _read_lease(self.record, self._registry) is not None:
+                self._file.unlink(missing_ok=True)
 
     def _write(self, **news: Any) -> None:
-        self._lease = replace(self._lease, **news)
-        write_atomic(lease_file(self.record.name, self.workspace), json.dumps(asdict(self._lease)), mode=0o600)
-
-    def _rest(self, registry: Registry) -> None:
-        """Wait until the next look; a server that is stopped meanwhile ends the wait within a second."""
-        until = time.monotonic() + self.terms.every_s
-        while (left := until - time.monotonic()) > 0 and registry.is_current(self.record):
-            time.sleep(min(1.0, left))
+        self._lease = self._lease.model_copy(update=news)
+        write_atomic(self._file, self._lease.model_dump_json(), mode=0o600)
 
     def look(self) -> str:
         """Look once; return why the server has to end now, empty when it goes on."""
@@ -272,16 +225,11 @@ def main(words: Sequence[str]) -> int:
     workspace, name, alias, terms = words
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    given = json.loads(terms)
-    owner = given.pop("owner")
     record = Registry(Path(workspace)).find(name)
     if record is None or record.alias != alias:
         return 0
-    watchdog = Watchdog(
-        record, workspace=Path(workspace), terms=LeaseTerms(owner=Process(**owner) if owner else None, **given)
-    )
     try:
-        reason = watchdog.watch()
+        reason = Watchdog(record, workspace=Path(workspace), terms=LeaseTerms.model_validate_json(terms)).watch()
     except TautoolsError as error:
         _LOG.error("%s: %s", name, error)
         return 1

@@ -12,8 +12,8 @@ import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ModelCallError
 from tautools.http import http_get
@@ -23,31 +23,18 @@ from tautools.servers.server import states_of
 from tautools.servers.state import Snapshot, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.records import ServerRecord
 
 
-_METRIC_LINE = re.compile(r"^vllm:(?P<name>\w+)(?:\{.*\})?\s+(?P<value>\S+)(?:\s+-?\d+)?$")
+_METRIC_LINE = re.compile(r"^vllm:(\w+)(?:\{.*\})?[ \t]+(\S+)(?:[ \t]+-?\d+)?\r?$", re.MULTILINE)
 
-_METRIC_NAMES = {
-    "running": ("num_requests_running",),
-    "waiting": ("num_requests_waiting",),
-    "kv_usage": ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
-    "prefix_queries": ("prefix_cache_queries_total", "gpu_prefix_cache_queries_total", "gpu_prefix_cache_queries"),
-    "prefix_hits": ("prefix_cache_hits_total", "gpu_prefix_cache_hits_total", "gpu_prefix_cache_hits"),
-    "prefix_rate": ("gpu_prefix_cache_hit_rate",),
-    "prompt_tokens": ("prompt_tokens_total",),
-    "output_tokens": ("generation_tokens_total",),
-    "prompt_rate": ("avg_prompt_throughput_toks_per_s",),
-    "output_rate": ("avg_generation_throughput_toks_per_s",),
-    "finished": ("request_success_total", "request_success"),
-    "preempted": ("num_preemptions_total",),
-}
-"""What is read, by its names without `vllm:`, the current one first."""
 
-_TAKE_MAX = {"kv_usage", "prefix_rate"}
+def _metric(*names: str, merge: Callable[[list[float]], float] = sum) -> Any:
+    """Return a field that is read from `vllm:<name>`, the current name first; `merge` makes one of several engines."""
+    return field(default=None, metadata={"names": names, "merge": merge})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +43,26 @@ class Sample:
 
     at: float
     """On the monotonic clock [s]."""
-    running: float | None = None
-    """Requests being answered."""
-    waiting: float | None = None
-    """Requests in the queue."""
-    kv_usage: float | None = None
+    running: float | None = _metric("num_requests_running")
+    waiting: float | None = _metric("num_requests_waiting")
+    kv_usage: float | None = _metric("kv_cache_usage_perc", "gpu_cache_usage_perc", merge=max)
     """Share of the KV cache in use, in [0, 1]."""
-    prefix_queries: float | None = None
-    prefix_hits: float | None = None
-    prefix_rate: float | None = None
+    prefix_queries: float | None = _metric(
+        "prefix_cache_queries_total", "gpu_prefix_cache_queries_total", "gpu_prefix_cache_queries"
+    )
+    prefix_hits: float | None = _metric(
+        "prefix_cache_hits_total", "gpu_prefix_cache_hits_total", "gpu_prefix_cache_hits"
+    )
+    prefix_rate: float | None = _metric("gpu_prefix_cache_hit_rate", merge=max)
     """Share of prompt tokens found in the cache, as very old versions report it, in [0, 1]."""
-    prompt_tokens: float | None = None
-    output_tokens: float | None = None
-    prompt_rate: float | None = None
+    prompt_tokens: float | None = _metric("prompt_tokens_total")
+    output_tokens: float | None = _metric("generation_tokens_total")
+    prompt_rate: float | None = _metric("avg_prompt_throughput_toks_per_s")
     """Tokens per second as very old versions report them."""
-    output_rate: float | None = None
-    finished: float | None = None
+    output_rate: float | None = _metric("avg_generation_throughput_toks_per_s")
+    finished: float | None = _metric("request_success_total", "request_success")
     """Requests that have ended, for whatever reason."""
-    preempted: float | None = None
+    preempted: float | None = _metric("num_preemptions_total")
 
     @property
     def busy(self) -> bool:
@@ -125,30 +114,18 @@ def ask_metrics(base_url: str, *, timeout_s: float = 3.0) -> Sample | None:
 
 
 def parse_metrics(text: str, *, at: float) -> Sample:
-    """Read the text form of Prometheus; lines that are not understood are left out.
-
-    Parameters
-    ----------
-    text : str
-        The answer of `/metrics`.
-    at : float
-        When it was asked, on the monotonic clock [s].
-    """
-    wanted = {name: field for name, names in _METRIC_NAMES.items() for name in names}
+    """Read the text form of Prometheus, asked at `at`; lines that are not understood are left out."""
     seen: dict[str, list[float]] = {}
-    for line in text.splitlines():
-        match = _METRIC_LINE.match(line) if line.startswith("vllm:") else None
-        if match is None or match["name"] not in wanted:
-            continue
+    for name, text_value in _METRIC_LINE.findall(text):
         with contextlib.suppress(ValueError):
-            if math.isfinite(value := float(match["value"])):
-                seen.setdefault(match["name"], []).append(value)
-    fields = {}
-    for name, names in _METRIC_NAMES.items():
-        values = next((seen[each] for each in names if each in seen), None)
+            if math.isfinite(value := float(text_value)):
+                seen.setdefault(name, []).append(value)
+    found = {}
+    for each in fields(Sample):
+        values = next((seen[name] for name in each.metadata.get("names", ()) if name in seen), None)
         if values is not None:
-            fields[name] = max(values) if name in _TAKE_MAX else sum(values)
-    return Sample(at, **fields)
+            found[each.name] = each.metadata["merge"](values)
+    return Sample(at, **found)
 
 
 def server_load(now: Sample, former: Sample | None = None) -> ServerLoad:
@@ -156,38 +133,33 @@ def server_load(now: Sample, former: Sample | None = None) -> ServerLoad:
 
     A counter that went backwards belongs to a server that was started again; its rate is left out.
     """
-    prompts = _rate(now, former, "prompt_tokens")
-    outputs = _rate(now, former, "output_tokens")
-    if former is None and not now.busy:
-        prompts, outputs = (None if value is None else 0.0 for value in (now.prompt_tokens, now.output_tokens))
+    passed_s = now.at - former.at if former is not None else 0.0
+
+    def gain(counter: str) -> float | None:
+        later, sooner = getattr(now, counter), getattr(former, counter, None)
+        return None if later is None or sooner is None or later < sooner else float(later - sooner)
+
+    def rate(counter: str, reported: float | None) -> float | None:
+        gained = gain(counter)
+        if gained is not None and passed_s > 0:
+            return gained / passed_s
+        idle = former is None and not now.busy and getattr(now, counter) is not None
+        return 0.0 if idle else reported
+
+    asked, found, hit_rate = gain("prefix_queries"), gain("prefix_hits"), now.prefix_rate
+    if asked and found is not None:
+        hit_rate = min(1.0, found / asked)
+    elif now.prefix_queries and now.prefix_hits is not None:
+        hit_rate = now.prefix_hits / now.prefix_queries
     return ServerLoad(
         running=_to_int(now.running),
         waiting=_to_int(now.waiting),
         kv_usage=now.kv_usage,
-        prefix_hit_rate=_hit_rate(now, former),
-        prompt_tokens_s=prompts if prompts is not None else now.prompt_rate,
-        output_tokens_s=outputs if outputs is not None else now.output_rate,
+        prefix_hit_rate=hit_rate,
+        prompt_tokens_s=rate("prompt_tokens", now.prompt_rate),
+        output_tokens_s=rate("output_tokens", now.output_rate),
         preempted=_to_int(now.preempted),
     )
-
-
-def _hit_rate(now: Sample, former: Sample | None) -> float | None:
-    if now.prefix_queries is None or now.prefix_hits is None:
-        return now.prefix_rate
-    if former is not None and former.prefix_queries is not None and former.prefix_hits is not None:
-        asked = now.prefix_queries - former.prefix_queries
-        if asked > 0:
-            return min(1.0, max(0.0, (now.prefix_hits - former.prefix_hits) / asked))
-    return now.prefix_hits / now.prefix_queries if now.prefix_queries > 0 else None
-
-
-def _rate(now: Sample, former: Sample | None, field: str) -> float | None:
-    if former is None or now.at <= former.at:
-        return None
-    later, sooner = getattr(now, field), getattr(former, field)
-    if later is None or sooner is None or later < sooner:
-        return None
-    return float((later - sooner) / (now.at - former.at))
 
 
 def _to_int(value: float | None) -> int | None:
@@ -232,28 +204,36 @@ def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[
     """
     states = server_states(workspace)
     before = {(each.record.name, each.record.alias): each for each in former}
-    answering = [
-        record for record, snapshot in states if snapshot.state in _ANSWERING_STATES or snapshot.stage == "answering"
-    ]
-    samples = _sample_all(answering)
-    return [
-        _watched_server(record, snapshot, samples.get(record.name), before.get((record.name, record.alias)))
-        for record, snapshot in states
-    ]
+    samples = _sample_all(
+        [record for record, now in states if now.state in _ANSWERING_STATES or now.stage == "answering"]
+    )
+    watched = []
+    for record, snapshot in states:
+        sample, old = samples.get(record.name), before.get((record.name, record.alias))
+        if sample is not None:
+            load = server_load(sample, old.sample if old is not None else None)
+            watched.append(WatchedServer(record, snapshot, sample, load, health_age_s=0.0))
+        elif old is not None and old.sample is not None:
+            age_s = time.monotonic() - old.sample.at
+            watched.append(WatchedServer(record, snapshot, old.sample, old.load, health_age_s=age_s))
+        else:
+            age = 0.0 if snapshot.state is State.READY else None
+            watched.append(WatchedServer(record, snapshot, health_age_s=age))
+    return watched
 
 
 def sample_servers(workspace: Path) -> list[WatchedServer]:
     """Return what one look shows; servers that are at work are asked twice, so that their rates are known."""
     first = poll_servers(workspace)
+    samples = {each.record.name: each.sample for each in first if each.sample is not None}
     busy = [each.record for each in first if each.sample is not None and each.sample.busy]
     if not busy:
         return first
-    oldest = min(each.sample.at for each in first if each.sample is not None)
-    time.sleep(max(0.0, oldest + BETWEEN_SAMPLES_S - time.monotonic()))
+    time.sleep(max(0.0, min(each.at for each in samples.values()) + BETWEEN_SAMPLES_S - time.monotonic()))
     second = _sample_all(busy)
     return [
-        _watched_server(each.record, each.snapshot, second[each.record.name], each)
-        if each.record.name in second
+        replace(each, sample=second[name], load=server_load(second[name], each.sample), health_age_s=0.0)
+        if (name := each.record.name) in second
         else each
         for each in first
     ]
@@ -261,19 +241,6 @@ def sample_servers(workspace: Path) -> list[WatchedServer]:
 
 def _sample_all(records: Sequence[ServerRecord]) -> Mapping[str, Sample]:
     """Ask all side by side, so that one that hangs delays none."""
-    if not records:
-        return {}
-    with ThreadPoolExecutor(max_workers=min(32, len(records))) as pool:
+    with ThreadPoolExecutor(max_workers=min(32, len(records) or 1)) as pool:
         samples = pool.map(lambda record: ask_metrics(record.base_url), records)
         return {record.name: sample for record, sample in zip(records, samples, strict=True) if sample is not None}
-
-
-def _watched_server(
-    record: ServerRecord, snapshot: Snapshot, sample: Sample | None, before: WatchedServer | None
-) -> WatchedServer:
-    earlier = before.sample if before is not None else None
-    if sample is not None:
-        return WatchedServer(record, snapshot, sample, server_load(sample, earlier), health_age_s=0.0)
-    if earlier is None or before is None:
-        return WatchedServer(record, snapshot, health_age_s=0.0 if snapshot.state is State.READY else None)
-    return WatchedServer(record, snapshot, earlier, before.load, health_age_s=time.monotonic() - earlier.at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from tautools.servers.ports import is_free
 from tautools.servers.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tautools.servers.accelerators.probe import Device
@@ -80,21 +80,8 @@ def apply_layout_options(
 ) -> list[ServerParams]:
     """Return the servers with the options of the command line in place of what their files say.
 
-    Parameters
-    ----------
-    servers : sequence of ServerParams
-        As their files say.
-    replicas : mapping, optional
-        Name to number of replicas.
-    start_port : int, optional
-        Port of the first replica of the first server; all others follow without a gap.
-    stagger : float or "loaded", optional
-        When each next one is started.
-
-    Raises
-    ------
-    ParamsError
-        When a name in `replicas` is none of theirs.
+    `replicas` are numbers by name. `start_port` is the port of the first replica of the first server; all others follow
+    without a gap. `stagger` says when each next one is started. A ParamsError is raised where they do not fit.
     """
     unknown = sorted((replicas or {}).keys() - {params.name for params in servers})
     if unknown:
@@ -105,17 +92,13 @@ def apply_layout_options(
         )
     changed = []
     for params in servers:
-        update: dict[str, object] = {}
         count = (replicas or {}).get(params.name, params.replicas)
-        if count != params.replicas:
-            update["replicas"] = count
-        if stagger is not None:
-            update["stagger"] = stagger
+        update: dict[str, object] = {"replicas": count} | ({} if stagger is None else {"stagger": stagger})
         if start_port is not None:
             update |= {"port": None, "start_port": start_port, "end_port": None}
             start_port += count
         try:  # checked as a file would be: a port and replicas may not agree
-            changed.append(ServerParams.model_validate(params.model_dump() | update) if update else params)
+            changed.append(ServerParams.model_validate(params.model_dump() | update))
         except ValidationError as error:
             raise ParamsError(
                 f"Server {params.name!r} cannot be started like that: {error.errors()[0]['msg']}.",
@@ -137,22 +120,16 @@ class NodeState:
     """Cards of running servers, with the server's name."""
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     """By model."""
-    taken_ports: Collection[int] = ()
+    port_is_free: Callable[[int], bool] = lambda _port: True
+    """Whether nobody else has a port that a file or an option gives out by its `start_port`."""
     force: bool = False
     """Whether cards in use may be given out when they are asked for."""
 
 
 def plan_layout(servers: Sequence[ServerParams], node: NodeState, *, gpu_ids: Sequence[int] | None = None) -> Layout:
-    """Give each replica of each server its name, cards and port.
+    """Give each replica of each server its name, cards and port; the servers come in the order of their start.
 
-    Parameters
-    ----------
-    servers : sequence of ServerParams
-        In the order of their start; `replicas`, `cards`, `start_port` as written or overridden.
-    node : NodeState
-        The node.
-    gpu_ids : sequence of int, optional
-        Only these cards are given out, in this order, instead of those written in the files or of every idle one.
+    With `gpu_ids` only these cards are given out, in this order, not those written in the files or every idle one.
     """
     if gpu_ids is not None:
         servers = [params.model_copy(update={"cards": []}) for params in servers]
@@ -166,7 +143,7 @@ class _LayoutPlanner:
         self._gpu_ids = gpu_ids
         self._cards = {card.index: card for card in node.cards}
         self._busy = {index: why for index, card in self._cards.items() if (why := why_not_free(card, node.promised))}
-        self._ports = set(node.taken_ports)
+        self._ports: set[int] = set()
         self._problems: list[str] = []
         self._notes: list[str] = []
         self._free = self._free_cards()
@@ -244,22 +221,26 @@ class _LayoutPlanner:
         return [cards[number * needed : (number + 1) * needed] for number in range(count)]
 
     def _port(self, params: ServerParams, number: int) -> int | None:
-        if params.start_port is None:
-            port = params.port
-        elif params.end_port is None:
-            port = params.start_port + number
-        else:
-            free = (port for port in range(params.start_port, params.end_port + 1) if port not in self._ports)
-            port = next(free, None)
+        """Return the port of a replica: the written one, the next of the row, or the first free one of the range."""
+        first, last = params.start_port, params.end_port
+        if first is not None and last is not None:
+            port = next((port for port in range(first, last + 1) if not self._port_taken(port)), None)
             if port is None:
-                self._problems.append(f"{params.name}: no port of {params.start_port}-{params.end_port} is left")
+                self._problems.append(f"{params.name}: no port of {first}-{last} is left")
+                return None
+        else:
+            port = params.port if first is None else first + number
         if port is None:
             return None
-        if port > 65535 or port in self._ports:
+        taken = port in self._ports if first is None else self._port_taken(port)
+        if port > 65535 or taken:
             wrong = "does not exist" if port > 65535 else "is taken"
             self._problems.append(f"{params.name}: port {port} {wrong}")
         self._ports.add(port)
         return port
+
+    def _port_taken(self, port: int) -> bool:
+        return port in self._ports or (port <= 65535 and not self._node.port_is_free(port))
 
 
 def plan_launch(
@@ -288,13 +269,8 @@ def plan_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Site
     """Plan the servers on one node of a Slurm site, for one job; nothing is started.
 
     The site's `cards_per_node` says what a node has. The cards are numbered from 0 as if the whole node were the job's;
-    on the node the job gives out, in the same order, the ones that it was given. Parameters are those of
-    `launch_one_job`.
-
-    Raises
-    ------
-    ParamsError
-        When the site has no Slurm, or cards are chosen by hand.
+    on the node the job gives out, in the same order, the ones that it was given. A ParamsError is raised when the site
+    has no Slurm, or cards are chosen by hand.
     """
     if not site.uses_slurm:
         raise ParamsError(
@@ -336,12 +312,9 @@ def plan_multi_node(servers: Sequence[ServerParams], node: NodeState) -> list[La
 
 
 def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace: Path, *, force: bool) -> NodeState:
-    """Return the state of this node: cards with their processes, promised cards, taken ports, models on disk.
+    """Return the state of this node: cards with their processes, promised cards, free ports, models on disk.
 
-    Raises
-    ------
-    ServerError
-        When the site has cards and they cannot be read.
+    A ServerError is raised when the site has cards and they cannot be read.
     """
     registry = Registry(workspace)
     # Simulated servers need no card, and asking for them takes seconds on a busy node.
@@ -352,7 +325,7 @@ def this_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
         known=bool(cards) or site.device != "cuda",
         promised=promised_cards(registry) if cards else {},
         facts=_facts(servers, workspace),
-        taken_ports=_taken_ports(servers, site, registry),
+        port_is_free=partial(is_free, site.host, avoid=registry.ports()),
         force=force,
     )
 
@@ -373,17 +346,3 @@ def site_node_state(servers: Sequence[ServerParams], site: SiteParams, workspace
 def _facts(servers: Sequence[ServerParams], workspace: Path) -> dict[str, ModelFacts]:
     models = {params.model for params in servers if not params.simulated}
     return {model: model_facts(model, workspace=workspace) for model in models}
-
-
-def _taken_ports(servers: Sequence[ServerParams], site: SiteParams, registry: Registry) -> set[int]:
-    """Return which of the ports that the servers would get are not free; it stops where enough are."""
-    promised = registry.ports()
-    taken: set[int] = set()
-    for params in servers:
-        if params.start_port is None:
-            continue
-        last = params.end_port if params.end_port is not None else params.start_port + params.replicas - 1
-        ports = iter(range(params.start_port, min(last, 65535) + 1))
-        for _ in range(sum(each.replicas for each in servers)):
-            taken.update(takewhile(lambda port: not is_free(site.host, port, avoid=promised), ports))
-    return taken

@@ -21,42 +21,38 @@ if TYPE_CHECKING:
 
 
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
-    """Return a port on `host` on which nothing listens.
+    """Return a port on `host` on which nothing listens: the asked-for one, or any.
 
-    Parameters
-    ----------
-    host : str
-        Address the server will bind to.
-    asked : int, optional
-        The port it must be.
-    avoid : collection of int
-        Ports promised to servers that are starting and have not bound theirs yet.
-
-    Raises
-    ------
-    ServerError
-        When the asked-for port is taken; the message names its owner as far as this user may know it.
+    `avoid` are ports promised to servers that are starting and have not bound theirs yet. A ServerError is raised when
+    the asked-for port is taken; it names the port's owner as far as this user may know it.
     """
-    if asked is not None:
-        _require_port(host, asked, avoid)
-        return asked
-    while (port := _bind(host, 0)) in avoid:
-        pass
-    return port
+    if asked is None:
+        while (port := _bind(host, 0)) in avoid:
+            pass
+        return port
+    if asked in avoid:
+        raise ServerError(
+            f"Port {asked} is promised to another server of this workspace.",
+            next_step="See `tautools server ls`; stop that server, or leave out --port to get a free one.",
+        )
+    try:
+        _bind(host, asked)
+    except OSError as error:
+        # Connections of a server that has just stopped keep the port for a minute; a new server can still use it.
+        if error.errno == errno.EADDRINUSE and not listeners(asked) and not _accepts_connection(host, asked):
+            return asked
+        raise ServerError(
+            f"Port {asked} on {host} cannot be used: it belongs to {_owner_of(asked)}.",
+            evidence=str(error),
+            next_step="Leave out --port to get a free one, or stop what listens there if it is yours.",
+        ) from error
+    return asked
 
 
 def is_free(host: str, port: int, *, avoid: Collection[int] = ()) -> bool:
-    """Return whether `choose_port` would take the port, and this user may use it.
-
-    Parameters
-    ----------
-    host, avoid
-        As of `choose_port`.
-    port : int
-        The port.
-    """
+    """Return whether `choose_port` would take the port, and this user may use it."""
     try:
-        _require_port(host, port, avoid)
+        choose_port(host, asked=port, avoid=avoid)
     except ServerError:
         return False
     return port >= 1024 or os.getuid() == 0
@@ -72,17 +68,8 @@ def listeners(port: int) -> list[int | None]:
 
 
 def other_listeners(port: int, members: Callable[[], Collection[int]]) -> list[int | None]:
-    """Return who else listens on a server's port; None for another user's process.
+    """Return who else listens on a server's port, whose own pids `members` gives; None for another user's process.
 
-    Parameters
-    ----------
-    port : int
-        The server's.
-    members : callable
-        Gives the pids of the server's own processes; called only when more than one socket listens there.
-
-    Notes
-    -----
     The kernel's list of sockets is read in a fraction of a millisecond; finding who owns them means looking at every
     process and takes a hundred times as long. So that is done only for the rare port with several sockets.
     """
@@ -112,25 +99,6 @@ def _owner_of(port: int) -> str:
         return f"process {pid} ({process.name()}) of {process.username()}"
     except psutil.Error:
         return f"process {pid}"
-
-
-def _require_port(host: str, port: int, avoid: Collection[int]) -> None:
-    if port in avoid:
-        raise ServerError(
-            f"Port {port} is promised to another server of this workspace.",
-            next_step="See `tautools server ls`; stop that server, or leave out --port to get a free one.",
-        )
-    try:
-        _bind(host, port)
-    except OSError as error:
-        # Connections of a server that has just stopped keep the port for a minute; a new server can still use it.
-        if error.errno == errno.EADDRINUSE and not listeners(port) and not _accepts_connection(host, port):
-            return
-        raise ServerError(
-            f"Port {port} on {host} cannot be used: it belongs to {_owner_of(port)}.",
-            evidence=str(error),
-            next_step="Leave out --port to get a free one, or stop what listens there if it is yours.",
-        ) from error
 
 
 def _bind(host: str, port: int) -> int:

@@ -28,32 +28,35 @@ import secrets
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from tautools.errors import OldWorkspaceError, ParamsError, RecordError, ServerError, UnknownServerError, unknown_name
+from tautools.errors import (
+    NotReadyError,
+    OldWorkspaceError,
+    ParamsError,
+    RecordError,
+    ServerError,
+    UnknownServerError,
+    unknown_name,
+)
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import group_members, process_alive, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_JOB_NOTE_FIELDS = ("job_id", "host", "base_url", "log_out", "log_err")
+_JOB_NOTE = ("job_id", "host", "base_url", "log_out", "log_err", "at")
 _LAUNCH_FILES = ("address", "sbatch", "exit", "doing", "stop", "json")
 
 
 def check_name(name: str) -> str:
-    """Return `name` when files and log lines can carry it.
-
-    Raises
-    ------
-    ParamsError
-        When it holds anything but letters, digits, dot, dash and underscore, or is too long.
-    """
+    """Return `name` when files and log lines can carry it; raise a ParamsError when not."""
     if not _SERVER_NAME.fullmatch(name):
         raise ParamsError(
             f"{name!r} cannot be the name of a server.",
@@ -62,30 +65,16 @@ def check_name(name: str) -> str:
     return name
 
 
-class Scan(NamedTuple):
-    """The records of a workspace as they were at one moment."""
-
-    records: dict[str, ServerRecord]
-    problems: list[RecordError]
-    """Files that cannot be read, each with its path and what is wrong."""
-
-
 class Registry:
-    """The servers of one workspace.
-
-    Parameters
-    ----------
-    workspace : Path
-        The folder whose `servers/` holds the records. Reading creates nothing.
-    """
+    """The servers of one workspace, whose `servers/` holds the records. Reading creates nothing."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = Path(workspace)
         self.folder = self.workspace / "servers"
         self._launches = self.folder / "launches"
 
-    def scan(self) -> Scan:
-        """Read all records once, with a list of the files that cannot be read."""
+    def scan(self) -> tuple[Sequence[ServerRecord], Sequence[RecordError]]:
+        """Read every known server by name, verified or not, and what is wrong with each file that cannot be read."""
         records: dict[str, ServerRecord] = {}
         problems = []
         for folder in (self._launches, self.folder):  # a verified record takes precedence
@@ -95,24 +84,15 @@ class Registry:
                         records[record.name] = record
                 except RecordError as error:
                     problems.append(error)
-        return Scan(dict(sorted(records.items())), problems)
+        return [records[name] for name in sorted(records)], problems
 
     def list(self) -> list[ServerRecord]:
         """Return every known server by name, verified or not; a file that cannot be read is left out."""
-        return list(self.scan().records.values())
+        return list(self.scan()[0])
 
     def get(self, name: str) -> ServerRecord:
-        """Return the record of one server.
-
-        Raises
-        ------
-        UnknownServerError
-            When no server of that name is known; the message names the nearest.
-        RecordError
-            When its file cannot be read.
-        """
-        record = self.find(name)
-        if record is not None:
+        """Return the record of one server; an unknown name is an UnknownServerError with the nearest."""
+        if (record := self.find(name)) is not None:
             return record
         raise unknown_name(
             UnknownServerError,
@@ -140,18 +120,17 @@ class Registry:
         # An alias belongs to one launch; the address of a job's server is known only when the job has begun.
         return known if record.alias or known.base_url == record.base_url else None
 
-    def is_current(self, record: ServerRecord) -> bool:
-        """Whether the registered server of that name is this very launch."""
-        return self.current(record) is not None
+    def require(self, record: ServerRecord) -> ServerRecord:
+        """Return what is registered now of this very launch; raise a NotReadyError when it was stopped or replaced."""
+        if (known := self.current(record)) is not None:
+            return known
+        raise NotReadyError(
+            f"Server {record.name!r} of this handle was stopped or replaced.",
+            next_step="Start it again, or take a new handle from the registry.",
+        )
 
     def key(self, record: ServerRecord) -> str:
-        """Return the server's key; empty when it has none.
-
-        Raises
-        ------
-        ServerError
-            When the key's file is gone.
-        """
+        """Return the server's key; empty when it has none. A ServerError is raised when the key's file is gone."""
         if not record.key_file:
             return ""
         try:
@@ -163,12 +142,10 @@ class Registry:
                 next_step=f"Stop it with `tautools server stop {record.name}` and start it again.",
             ) from error
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
+    def claim(self) -> AbstractContextManager[None]:
         """Take the right to start servers in this workspace, so that two launches never take one name or port."""
         self._make_folders()
-        with exclusive(self._launches / ".lock", wait_s=600.0):
-            yield
+        return exclusive(self._launches / ".lock", wait_s=600.0)
 
     def new_key(self, name: str) -> tuple[str, Path]:
         """Make a random key for a launch; return it and the private file that holds it."""
@@ -182,80 +159,60 @@ class Registry:
         self._make_folders()
         write_atomic(self._launches / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
 
-    def mark_verified(self, record: ServerRecord) -> None:
-        """Write down a verified server.
+    def certify(self, record: ServerRecord) -> None:
+        """Keep a server where its certificate says: among the verified ones, or back among the others.
 
-        Raises
-        ------
-        ServerError
-            When the record has no certificate that passed, or is not of the launch that is registered.
+        A NotReadyError is raised when the launch was stopped or replaced meanwhile.
         """
-        if record.certificate is None or not record.certificate.passed or not self.is_current(record):
-            raise ServerError(
-                f"Server {record.name!r} is not verified to be this launch.",
-                next_step=f"Run `tautools server verify {record.name}`.",
-            )
-        write_atomic(self.folder / f"{record.name}.json", record.model_dump_json(indent=1), mode=0o600)
-        self.launch_file(record.name, "json").unlink(missing_ok=True)
-
-    def revoke(self, record: ServerRecord) -> None:
-        """Move a server that failed a check back among those that are not verified."""
-        if self.is_current(record):
-            self.add(record)
-            (self.folder / f"{record.name}.json").unlink(missing_ok=True)
+        self.require(record)
+        files = [self.folder / f"{record.name}.json", self.launch_file(record.name, "json")]
+        passed = record.certificate is not None and record.certificate.passed
+        right, wrong = files if passed else reversed(files)
+        write_atomic(right, record.model_dump_json(indent=1), mode=0o600)
+        wrong.unlink(missing_ok=True)
 
     def remove(self, record: ServerRecord) -> None:
         """Forget a server and its key; nothing happens when a newer launch has its name."""
-        if not self.is_current(record):
+        if self.current(record) is None:
             return
-        (self.folder / f"{record.name}.key").unlink(missing_ok=True)
-        for suffix in _LAUNCH_FILES:
-            self.launch_file(record.name, suffix).unlink(missing_ok=True)
-        (self.folder / f"{record.name}.json").unlink(missing_ok=True)
+        files = [self.launch_file(record.name, suffix) for suffix in _LAUNCH_FILES]
+        for file in (self.folder / f"{record.name}.key", *files, self.folder / f"{record.name}.json"):
+            file.unlink(missing_ok=True)
 
     @contextmanager
     def marked(self, record: ServerRecord, activity: str) -> Iterator[None]:
         """Leave a note, for as long as the block runs, that this process is `verifying` or `stopping` the server."""
         me = this_process()
-        note = {"what": activity, "alias": record.alias, "pid": me.pid, "started_at": me.started_at}
-        file = self.launch_file(record.name, "doing")
         self._make_folders()
-        write_atomic(file, json.dumps(note | {"host": socket.gethostname()}), mode=0o600)
+        where = socket.gethostname()
+        self._write_note(record, "doing", what=activity, pid=me.pid, started_at=me.started_at, host=where)
         try:
             yield
         finally:
-            file.unlink(missing_ok=True)
+            self.launch_file(record.name, "doing").unlink(missing_ok=True)
 
     def activity(self, record: ServerRecord) -> str:
         """Return what a living process is doing to the server: `verifying`, `stopping`, or empty.
 
         A process of another host counts as gone.
         """
-        try:
-            note = json.loads(self.launch_file(record.name, "doing").read_text())
-            mine = note["alias"] == record.alias and note["host"] == socket.gethostname()
-            return str(note["what"]) if mine and process_alive(note["pid"], note["started_at"]) else ""
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        note = self._note(record, "doing", "what", "pid", "started_at", "host")
+        here = note.get("host") == socket.gethostname()
+        return str(note["what"]) if here and process_alive(note["pid"], note["started_at"]) else ""
 
-    def write_exit(self, name: str, alias: str, code: int) -> None:
+    def write_exit(self, record: ServerRecord, code: int) -> None:
         """Write down a server's exit status, unless its record is gone by now."""
-        known = self.find(name)
-        if known is not None and known.alias == alias:
-            write_atomic(self.launch_file(name, "exit"), json.dumps({"alias": alias, "code": code}), mode=0o600)
+        if self.current(record) is not None:
+            self._write_note(record, "exit", code=code)
 
     def exit_code(self, record: ServerRecord) -> int | None:
         """Return the exit status (negative: the signal), if it was written down."""
-        try:
-            note = json.loads(self.launch_file(record.name, "exit").read_text())
-        except (OSError, ValueError):
-            return None
-        return int(note["code"]) if note.get("alias") == record.alias else None
+        note = self._note(record, "exit", "code")
+        return int(note["code"]) if note else None
 
     def began_at(self, record: ServerRecord) -> float:
         """Return when the start itself began [s since the epoch]: for a job, when it left the queue."""
-        note = self._job_note(record)
-        return float(note["at"]) if note else record.started_at
+        return float(self._note(record, "address", *_JOB_NOTE).get("at", record.started_at))
 
     def neighbours(self, record: ServerRecord) -> Sequence[ServerRecord]:
         """Return the other servers of the same job that have not ended by themselves."""
@@ -289,30 +246,32 @@ class Registry:
                 evidence=str(error)[:500],
                 next_step="Look at the file; if it is damaged, end the server by its pid and delete the record.",
             ) from error
-        is_process = record.base_url and not record.job_id
-        return record if is_process else self._with_job_note(record)
+        return self._with_job_note(record) if record.job_id or not record.base_url else record
 
     def _with_job_note(self, record: ServerRecord) -> ServerRecord:
         """Return a job's record with the address that its job wrote down; unchanged when it has not begun yet.
 
         A job may come back on another node or port: an older certificate counts no more.
         """
-        note = self._job_note(record)
+        note = self._note(record, "address", *_JOB_NOTE)
         if not note:
             return record
-        fields = {name: str(note[name]) for name in _JOB_NOTE_FIELDS}
-        old = record.certificate
-        if old is not None and (old.issued_at < float(note["at"]) or old.base_url != fields["base_url"]):
+        began_at, old = float(note.pop("at")), record.certificate
+        if old is not None and (old.issued_at < began_at or old.base_url != note["base_url"]):
             old = None
-        return record.model_copy(update={**fields, "certificate": old})
+        return record.model_copy(update={**note, "certificate": old})
 
-    def _job_note(self, record: ServerRecord) -> dict[str, str | float]:
+    def _write_note(self, record: ServerRecord, suffix: str, **note: Any) -> None:
+        text = json.dumps(note | {"alias": record.alias})
+        write_atomic(self.launch_file(record.name, suffix), text, mode=0o600)
+
+    def _note(self, record: ServerRecord, suffix: str, *names: str) -> dict[str, Any]:
+        """Return these entries of a note that belongs to this very launch; nothing when one is missing."""
         try:
-            note = json.loads(self.launch_file(record.name, "address").read_text())
-            complete = note["alias"] == record.alias and float(note["at"]) and all(n in note for n in _JOB_NOTE_FIELDS)
+            note = json.loads(self.launch_file(record.name, suffix).read_bytes())
+            return {name: note[name] for name in names} if note["alias"] == record.alias else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
-        return dict(note) if complete else {}
 
 
 def processes_of(record: ServerRecord) -> list[int]:

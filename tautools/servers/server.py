@@ -22,6 +22,7 @@ from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose import Diagnosis
 from tautools.servers.registry import Registry, processes_of
 from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, record_start
+from tautools.shell import stop_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,28 +40,15 @@ _NEARLY_PERCENT = 96
 
 
 class Server:
-    """The handle of one launch.
+    """The handle of one launch, registered in a workspace.
 
-    Parameters
-    ----------
-    record : ServerRecord
-        The launch that is meant.
-    workspace : Path
-        Where it is registered.
-    start_again : callable, optional
-        Starts the same server on another free port and returns the new record; for the launcher itself.
+    The launcher itself gives it `start_again`, which starts the same server on another free port.
     """
 
     def __init__(
-        self,
-        record: ServerRecord,
-        *,
-        workspace: Path,
-        start_again: Callable[[], ServerRecord] | None = None,
+        self, record: ServerRecord, *, workspace: Path, start_again: Callable[[], ServerRecord] | None = None
     ) -> None:
-        self.record = record
-        self.workspace = Path(workspace)
-        self.start_again = start_again
+        self.record, self.workspace, self.start_again = record, Path(workspace), start_again
         self._registry = Registry(workspace)
 
     def __repr__(self) -> str:
@@ -96,15 +84,7 @@ class Server:
         return log_lines(self.record, lines)
 
     def follow(self, lines: int = 0, *, poll_s: float = 0.3) -> Iterator[str]:
-        """Yield the last lines that it wrote, and then each new one, until it has ended.
-
-        Parameters
-        ----------
-        lines : int
-            How many of the lines that are there already, of each file.
-        poll_s : float
-            Seconds between two looks at the files.
-        """
+        """Yield the last `lines` lines of each of its files, and then each new one, until it has ended."""
         backend, readers = backend_of(self.record), dict[Path, LogReader]()
         asked_at, ended = float("-inf"), False
         while True:
@@ -227,8 +207,7 @@ class Server:
 
     def _why_not_ready(self) -> TautoolsError:
         record = self.record
-        failed = record.certificate.failed if record.certificate is not None else None
-        if failed is not None:
+        if record.certificate is not None and (failed := record.certificate.failed) is not None:
             return VerifyError(
                 f"Server {self.name!r} answers and fails check {failed.number}, {failed.name}.",
                 evidence=failed.detail,
@@ -236,11 +215,9 @@ class Server:
                 f"{self.name}`.",
             )
         snapshot = self.state()
-        if snapshot.state is State.FAILED and processes_of(record):
-            from tautools.shell import stop_group
-
+        if snapshot.state is State.FAILED and record.process is not None and processes_of(record):
             # The main process is dead. Workers that it may have left would keep their cards for ever.
-            stop_group(record.pid or 0, record.pid_started_at or 0.0, term_s=5.0)
+            stop_group(*record.process, term_s=5.0)
             snapshot = self.state()
         return NotReadyError(
             f"Server {self.name!r} is {snapshot.state.value}: {snapshot.detail}",
@@ -259,31 +236,18 @@ class Server:
             Chats at once that it must bear; 0 leaves out the checks that load a server: the context limit, many chats
             at once, the same answer twice.
 
-        Returns
-        -------
-        Certificate
-            With every check; `passed` says whether none failed.
-
         Raises
         ------
         ServerError
             When the launch is not registered any more, or its key is gone.
         """
-        record = self._current()
-        if record is None:
-            raise NotReadyError(
-                f"Server {self.record.name!r} of this handle was stopped or replaced.",
-                next_step="Start it again, or take a new handle from the registry.",
-            )
+        record = self._registry.require(self.record)
         with self._registry.marked(record, "verifying"):
             target = target_of(record, self._registry.key(record), concurrency=concurrency)
             certificate = certificate_of(record.name, run_checks(target, on_check=on_check), record)
         simulated = record.simulated or certificate.simulated
         self.record = record.model_copy(update={"certificate": certificate, "simulated": simulated})
-        if certificate.passed:
-            self._registry.mark_verified(self.record)
-        else:
-            self._registry.revoke(self.record)
+        self._registry.certify(self.record)
         return certificate
 
     def stop(self, on_progress: Callable[[str], None] | None = None, *, term_s: float = 20.0) -> None:
@@ -303,8 +267,7 @@ class Server:
         ServerError
             When it runs on another host.
         """
-        record = self._current()
-        if record is None:
+        if (record := self._current()) is None:
             return
         with self._registry.marked(record, "stopping"):
             backend_of(record).stop(record, self._registry, on_progress or (lambda _text: None), term_s=term_s)
@@ -312,8 +275,7 @@ class Server:
 
     def _current(self) -> ServerRecord | None:
         """Take over what other processes wrote down of the same launch; None when it was stopped or replaced."""
-        known = self._registry.current(self.record)
-        if known is not None:
+        if (known := self._registry.current(self.record)) is not None:
             self.record = known
         return known
 

@@ -1,31 +1,39 @@
-"""Start servers: one, replicas of a model, several models on one node, or all in one job of Slurm.
+"""Start servers: one, replicas of a model, several models on one node, or all in one job of Slurm; start one again.
 
 Nothing waits here unless a start is staggered: the process runs, its record lies under `servers/launches/`, and the
 handle says how far it is. Of many, all start or none: what can be checked is checked before the first start, and a
-failed start stops the ones before it.
+failed start stops the ones before it. A fix is shown before and written into the new record, so that no result is made
+by a server that differs from its file unseen.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from tautools.errors import NotReadyError
-from tautools.params.models import SiteParams
-from tautools.servers.backends import backend_for, backend_of
+from tautools.errors import NotReadyError, ServerError
+from tautools.params.models import ServerParams, SiteParams
+from tautools.servers.backends import backend_for, backend_of, require_fit
 from tautools.servers.placement import LaunchRequest, plan_launch, plan_one_job
 from tautools.servers.registry import Registry, check_name
-from tautools.servers.server import Server
-from tautools.servers.state import State
+from tautools.servers.server import Server, open_server
+from tautools.servers.state import State, log_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.params.models import ServerParams
     from tautools.records import ServerRecord
+    from tautools.servers.diagnose import Diagnosis
     from tautools.servers.state import Snapshot
 
+_HELD_CARDS = re.compile(r"ERROR: \d+ idle cards are needed on .* submit again with --exclude=(\S+)")
+"""What the job itself says before the engine starts; see `accelerators.assignment`."""
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\[\],-]*")
 _WEIGHTS_LOADED_PERCENT = 50
 """Where a log says that the weights are loaded; see `read_startup_stage`."""
 
@@ -65,25 +73,21 @@ def launch(
     ParamsError
         When the name or a flag cannot be used.
     """
-    request, registry = _request(params, site, name, force=force), Registry(workspace)
-    _check(request, registry)
-    return _start(request, registry)
+    request = LaunchRequest(params, site or SiteParams(name="local"), check_name(name or params.name), force)
+    check_launch([request], workspace=workspace)
+    return _start([request], Registry(workspace))[0]
 
 
-def check_launch(
-    params: ServerParams,
-    *,
-    workspace: Path,
-    site: SiteParams | None = None,
-    name: str | None = None,
-    force: bool = False,
-) -> float | None:
-    """Raise what `launch` would raise, as far as it can be known before; return when Slurm expects the job to start.
+def check_launch(requests: Sequence[LaunchRequest], *, workspace: Path) -> float | None:
+    """Raise what the launch of these servers would raise, as far as it can be known before; on Slurm as one job.
 
-    No server is started or written down; an environment that is new here is asked which flags its vLLM knows.
-    Parameters and errors are those of `launch`; the answer is in seconds since the epoch, where Slurm can say.
+    No server is started or written down; an environment that is new here is asked which flags its vLLM knows. Returns
+    when Slurm expects the job to start [s since the epoch], where it can say.
     """
-    return _check(_request(params, site, name, force=force), Registry(workspace))
+    registry = Registry(workspace)
+    for request in requests:
+        _refuse_running(request.name, registry)
+    return backend_for(requests[0].site).check(requests, registry)
 
 
 def launch_all(
@@ -120,13 +124,13 @@ def launch_all(
     registry = Registry(workspace)
     requests = plan_launch(servers, workspace=workspace, site=site, gpu_ids=gpu_ids, force=force).require()
     for request in requests:
-        _check(request, registry)
+        check_launch([request], workspace=workspace)
     started: list[Server] = []
     try:
         for request, former in zip(requests, [None, *requests], strict=False):
             if former is not None:
                 _stagger(started[-1], former.params, request.name, emit)
-            started.append(_start(request, registry))
+            started += _start([request], registry)
     except BaseException:
         for server in started:
             server.stop()
@@ -155,59 +159,28 @@ def launch_one_job(servers: Sequence[ServerParams], *, workspace: Path, site: Si
     SlurmError
         When Slurm does not take the job; nothing is left behind then.
     """
-    from tautools.servers.backends.slurm import submit
-
     requests = plan_one_job(servers, workspace=workspace, site=site).require_job()
-    check_one_job(requests, workspace=workspace)
-    registry = Registry(workspace)
-    with registry.claim():
-        for request in requests:
-            _free_name(request.name, registry)
-        records = submit(requests, registry)
-    return [Server(record, workspace=workspace) for record in records]
+    check_launch(requests, workspace=workspace)
+    return _start(requests, Registry(workspace))
 
 
-def check_one_job(requests: Sequence[LaunchRequest], *, workspace: Path) -> float | None:
-    """Raise what `launch_one_job` would raise; return when Slurm expects the job to start [s since the epoch]."""
-    from tautools.servers.backends.slurm import check_job
-
-    registry = Registry(workspace)
-    for request in requests:
-        _refuse_running(request.name, registry)
-    return check_job(requests, registry)
-
-
-def _request(params: ServerParams, site: SiteParams | None, name: str | None, *, force: bool) -> LaunchRequest:
-    return LaunchRequest(params, site or SiteParams(name="local"), check_name(name or params.name), force)
-
-
-def _check(request: LaunchRequest, registry: Registry) -> float | None:
-    _refuse_running(request.name, registry)
-    return backend_for(request.site).check(request, registry)
-
-
-def _start(request: LaunchRequest, registry: Registry) -> Server:
-    def start() -> ServerRecord:
+def _start(requests: Sequence[LaunchRequest], registry: Registry) -> list[Server]:
+    def start() -> list[ServerRecord]:
         with registry.claim():
-            _free_name(request.name, registry)
-            return backend_for(request.site).start(request, registry)
+            for request in requests:
+                if (former := _refuse_running(request.name, registry)) is not None:
+                    registry.remove(former)
+            return backend_for(requests[0].site).start(requests, registry)
 
-    again = None if request.params.port is not None else start
-    return Server(start(), workspace=registry.workspace, start_again=again)
+    again = None if len(requests) > 1 or requests[0].params.port is not None else lambda: start()[0]
+    return [Server(record, workspace=registry.workspace, start_again=again) for record in start()]
 
 
 def _refuse_running(name: str, registry: Registry) -> ServerRecord | None:
     """Return the registered server of a name, which has ended; raise when it may still run."""
-    known = registry.find(name)
-    if known is not None:
+    if (known := registry.find(name)) is not None:
         backend_of(known).refuse_running(known, registry)
     return known
-
-
-def _free_name(name: str, registry: Registry) -> None:
-    former = _refuse_running(name, registry)
-    if former is not None:
-        registry.remove(former)
 
 
 def _stagger(former: Server, params: ServerParams, following: str, emit: Callable[[str], None]) -> None:
@@ -237,3 +210,118 @@ def _loaded(snapshot: Snapshot) -> bool:
     if snapshot.state is State.STARTING:
         return (snapshot.percent or 0) >= _WEIGHTS_LOADED_PERCENT
     return snapshot.state is not State.QUEUED
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What a restart would do."""
+
+    record: ServerRecord
+    """Of the former launch, with the params and the site that the new one gets."""
+    changes: list[str] = field(default_factory=list)
+    """Each as `name: old -> new`; empty when nothing is changed."""
+    diagnosis: Diagnosis | None = None
+    """Why the former start failed; None when it did not."""
+
+
+def plan_restart(name: str, *, workspace: Path, fix: bool) -> Restart:
+    """Return what would be started, and why; nothing is stopped or started.
+
+    With `fix` what the log asks for is changed. A ServerError is raised when no server of that name is registered, it
+    is attached, or a fix is asked for and none is known.
+    """
+    server = open_server(name, workspace=workspace)
+    record = server.record
+    require_fit(record, "restart")
+    state = server.state().state
+    diagnosis = server.cause() if state.failed else None
+    if not fix:
+        return Restart(record, diagnosis=diagnosis)
+    if diagnosis is None:
+        raise ServerError(
+            f"Server {name!r} has not failed, so there is nothing to fix: it is {state.value}.",
+            next_step=f"Look with `tautools server ls`; `tautools server restart {name}` starts it again as it is.",
+        )
+    spec, changes = apply_fix(record.spec, diagnosis.changes)
+    if not changes:
+        raise ServerError(
+            f"No automatic fix is known for server {name!r}: {diagnosis.cause}",
+            evidence=diagnosis.evidence,
+            next_step=diagnosis.fix,
+        )
+    return Restart(record.model_copy(update={"spec": spec}), changes, diagnosis)
+
+
+def restart(plan: Restart, *, workspace: Path) -> Server:
+    """Stop what is left of the former launch, start it as planned, and write down what was changed."""
+    former = plan.record
+    params = ServerParams.model_validate(former.spec)
+    site = SiteParams.model_validate(former.site) if former.site else None
+    open_server(former.name, workspace=workspace).stop()
+    server = launch(params, workspace=workspace, site=site, name=former.name)
+    cause = f" ({plan.diagnosis.cause})" if plan.diagnosis is not None else ""
+    changes = [*former.changes, *(change + cause for change in plan.changes)]
+    if changes:
+        server.record = server.record.model_copy(update={"changes": changes})
+        Registry(workspace).add(server.record)
+    return server
+
+
+def apply_fix(spec: Mapping[str, Any], fix: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a copy of the params with new values by dotted name (None removes one), and each change in words."""
+    tree, changes = copy.deepcopy(dict(spec)), []
+    for name, value in fix.items():
+        *parents, last = name.split(".", 2)
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        old = branch.get(last)
+        if old == value:
+            continue
+        if value is None:
+            branch.pop(last, None)
+        else:
+            branch[last] = value
+        shown = ["not set" if each is None else json.dumps(each, ensure_ascii=False) for each in (old, value)]
+        changes.append(f"{name}: {' -> '.join(shown)}")
+    return tree, changes
+
+
+def held_node(record: ServerRecord) -> str | None:
+    """Return the node whose cards were held by others, by the job's log; None when it names none."""
+    nodes = [match[1] for line in log_lines(record) if (match := _HELD_CARDS.search(line))]
+    return nodes[-1] if nodes and backend_of(record).by_scheduler else None
+
+
+def exclude_node(plan: Restart, node: str = "") -> Restart:
+    """Return the restart of a job with a node left out, together with those that were left out before.
+
+    `node` may be several as Slurm writes them; empty: the one whose cards were held, by the failed job's log. A
+    ServerError is raised when the server is no job, or there is no such name of a node.
+    """
+    record = plan.record
+    if not backend_of(record).by_scheduler:
+        raise ServerError(
+            f"Server {record.name!r} is no job of Slurm, so it has no node to leave out.",
+            next_step=f"Start it again with `tautools server restart {record.name}`.",
+        )
+    node = node or held_node(record) or ""
+    if not _NODE_NAME.fullmatch(node):
+        raise ServerError(
+            f"{node!r} cannot be the name of a node."
+            if node
+            else f"The log of server {record.name!r} names no node whose cards are held.",
+            next_step=f"Name it: `tautools server restart {record.name} --exclude NODE`.",
+        )
+    old = SiteParams.model_validate(record.site).exclude
+    if node in old:
+        return plan
+    new = [*old, node]
+    change = f"site.exclude: {','.join(old) or 'not set'} -> {','.join(new)}"
+    without = record.model_copy(update={"site": dict(record.site) | {"exclude": new}})
+    return replace(plan, record=without, changes=[*plan.changes, change])
+
+
+def resubmit(record: ServerRecord, node: str, *, workspace: Path) -> Server:
+    """Submit a server again whose job ended on a node with held cards, with that node left out."""
+    return restart(exclude_node(Restart(record), node), workspace=workspace)

@@ -94,8 +94,7 @@ class Snapshot:
 
 def process_runs(record: ServerRecord) -> bool:
     """Return whether the process of a server runs on this machine."""
-    pid, started_at = record.pid, record.pid_started_at
-    return pid is not None and started_at is not None and process_alive(pid, started_at)
+    return record.process is not None and process_alive(*record.process)
 
 
 def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = "") -> Snapshot:
@@ -104,22 +103,19 @@ def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = ""
     if registry.exit_code(record) == 0 and not orphans:
         return Snapshot(State.STOPPED, "It ended by itself.")
     diagnosis = diagnose_end(record, registry, job_state=job_state)
-    if orphans:
-        detail = f"{diagnosis.cause} {len(orphans)} of its workers still run."
-        next_step = f"End them with `tautools server stop {record.name}`."
-        return Snapshot(State.FAILED, detail, next_step=next_step)
-    return Snapshot(State.FAILED, diagnosis.cause, next_step=diagnosis.fix)
+    if not orphans:
+        return Snapshot(State.FAILED, diagnosis.cause, next_step=diagnosis.fix)
+    detail = f"{diagnosis.cause} {len(orphans)} of its workers still run."
+    return Snapshot(State.FAILED, detail, next_step=f"End them with `tautools server stop {record.name}`.")
 
 
 def silent_state(record: ServerRecord, registry: Registry, answer: ModelList) -> Snapshot:
     """Return the state of a server that runs and does not answer: it starts, or it hangs."""
     if record.certificate is not None:
-        next_step = f"Read its log with `tautools server logs {record.name}`."
         detail = f"It runs and does not answer: {answer.detail}"
-        return Snapshot(State.DEGRADED, detail, next_step=next_step)
+        return Snapshot(State.DEGRADED, detail, next_step=f"Read its log with `tautools server logs {record.name}`.")
     stage = read_startup_stage(log_lines(record, 400))
-    left = remaining_start(record, registry, stage.percent)
-    detail = f"{stage.name}, {left}" if left else stage.name
+    detail = ", ".join(filter(None, (stage.name, remaining_start(record, registry, stage.percent))))
     return Snapshot(State.STARTING, detail, stage=stage.name, percent=stage.percent)
 
 
@@ -131,20 +127,17 @@ def out_of_sight(record: ServerRecord) -> Snapshot:
 
 def answering_state(record: ServerRecord, answer: ModelList, *, verifying: bool) -> Snapshot:
     """Return the state of a server that answers: it may be another one, not verified, degraded or ready."""
-    problem = _identity_problem(record, answer)
-    if problem:
+    verify = f"`tautools server verify {record.name}`"
+    if problem := _identity_problem(record, answer):
         next_step = f"Stop it with `tautools server stop {record.name}` and start it again on another port."
         return Snapshot(State.DEGRADED, problem, next_step=next_step)
     if verifying:
         return Snapshot(State.VERIFYING, "The checks are running.")
     if record.certificate is None:
-        next_step = f"Verify it with `tautools server verify {record.name}`."
-        detail = "It answers and is not verified yet."
+        detail, next_step = "It answers and is not verified yet.", f"Verify it with {verify}."
         return Snapshot(State.STARTING, detail, stage="answering", percent=100, next_step=next_step)
-    failed = record.certificate.failed
-    if failed is not None:
-        next_step = f"Fix it, then run `tautools server verify {record.name}`."
-        return Snapshot(State.DEGRADED, f"{failed.name}: {failed.detail}", next_step=next_step)
+    if (failed := record.certificate.failed) is not None:
+        return Snapshot(State.DEGRADED, f"{failed.name}: {failed.detail}", next_step=f"Fix it, then run {verify}.")
     return Snapshot(State.READY)
 
 
@@ -176,15 +169,7 @@ def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:
 
 
 class LogReader:
-    """Reads what was added to a file since the last look.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it may be created later.
-    lines : int, optional
-        How many of the lines that are there already are read at the first look; all by default.
-    """
+    """Reads what was added to a file since the last look; of what is there at the first, only the last `lines`."""
 
     def __init__(self, path: Path, lines: int | None = None) -> None:
         self.path = path
@@ -194,21 +179,19 @@ class LogReader:
 
     def new_lines(self) -> list[str]:
         """Return the lines that are complete since the last look; a redrawn progress bar counts as a line."""
+        most, self._lines = self._lines, None  # all that comes later is new
         try:
             with self.path.open("rb") as file:
-                if self._lines is not None and self._offset == 0:
+                if most is not None:
                     self._offset = max(0, os.fstat(file.fileno()).st_size - _MAX_TAIL_BYTES)
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
-            self._lines = None  # all that will be in it is new
             return []
         self._offset += len(data)
         *whole, self._torn = (self._torn + data).replace(b"\r", b"\n").split(b"\n")
         lines = [line.decode(errors="replace") for line in whole if line.strip()]
-        if self._lines is not None:
-            lines, self._lines = lines[max(0, len(lines) - self._lines) :], None
-        return lines
+        return lines if most is None else lines[max(0, len(lines) - most) :]
 
 
 def record_start(record: ServerRecord, registry: Registry) -> None:
@@ -227,15 +210,18 @@ def record_start(record: ServerRecord, registry: Registry) -> None:
 
 def remaining_start(record: ServerRecord, registry: Registry, percent: int) -> str:
     """Return in words how long a start may still take; empty when it cannot be estimated."""
-    so_far_s = time.time() - registry.began_at(record)
-    kind = _start_kind(record)
-    alike = [float(row["took_s"]) for row in _past_starts(registry) if row.get("like") == kind][-_STARTS_COMPARED:]
+    so_far_s, kind = time.time() - registry.began_at(record), _start_kind(record)
+    alike = [row["took_s"] for row in _past_starts(registry) if row.get("like") == kind][-_STARTS_COMPARED:]
     if alike:
-        times = "the last start" if len(alike) == 1 else f"the last {len(alike)} starts"
-        return f"about {_format_duration(max(0.0, median(alike) - so_far_s))} left, by {times}"
-    if percent >= _WARM_UP_PERCENT and so_far_s > 0:
-        return f"about {_format_duration(so_far_s * (100 - percent) / percent)} left, by what it took so far"
-    return ""
+        left_s = median(alike) - so_far_s
+        by = "the last start" if len(alike) == 1 else f"the last {len(alike)} starts"
+    elif percent >= _WARM_UP_PERCENT and so_far_s > 0:
+        left_s = so_far_s * (100 - percent) / percent
+        by = "what it took so far"
+    else:
+        return ""
+    left = f"{max(5, round(left_s / 5) * 5)} s" if left_s < 90 else f"{round(left_s / 60)} min"
+    return f"about {left} left, by {by}"
 
 
 def _start_kind(record: ServerRecord) -> str:
@@ -251,9 +237,3 @@ def _past_starts(registry: Registry) -> list[dict[str, Any]]:
             if isinstance(row, dict) and isinstance(row.get("took_s"), int | float):
                 rows.append(row)
     return rows
-
-
-def _format_duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(5, round(seconds / 5) * 5)} s"
-    return f"{round(seconds / 60)} min"

@@ -18,7 +18,7 @@ from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines
 from tautools.servers.backends.slurm import job_script_text
 from tautools.servers.placement import LaunchRequest
-from tautools.servers.restart import Restart, exclude_node, held_node
+from tautools.servers.start import Restart, exclude_node, held_node
 
 SITE = SiteParams(name="g", scheduler="slurm", device="gaudi")
 
@@ -83,7 +83,7 @@ def test_the_node_to_leave_out_is_read_from_the_jobs_log_and_joins_those_left_ou
     (tmp_path / "job.err").write_text(f"before\n{done.stderr}after\n")
     record = job_record(tmp_path / "job.err", exclude=["gaudi001"])
 
-    plan = exclude_node(Restart(record, model(2), [], None))
+    plan = exclude_node(Restart(record))
 
     assert held_node(record) == "gaudi003"
     assert plan.record.site["exclude"] == ["gaudi001", "gaudi003"]
@@ -101,9 +101,9 @@ def test_a_node_that_is_not_known_or_no_name_is_refused(tmp_path: Path, node: st
 
     assert held_node(record) is None
     with pytest.raises(ServerError, match=said):
-        exclude_node(Restart(record, model(2), [], None), node)
+        exclude_node(Restart(record), node)
     with pytest.raises(ServerError, match="no job of Slurm"):
-        exclude_node(Restart(record.model_copy(update={"backend": "local"}), model(2), [], None), "gaudi003")
+        exclude_node(Restart(record.model_copy(update={"backend": "local"})), "gaudi003")
 
 
 def test_a_node_without_hl_smi_is_left_as_it_is(tmp_path: Path) -> None:

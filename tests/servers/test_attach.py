@@ -19,7 +19,6 @@ from tautools.params.models import RoleParams
 from tautools.records import ServerRecord
 from tautools.servers import Registry, State, endpoints, launch, open_server, server_states
 from tautools.servers.attaching import (
-    ModelAddresses,
     attach,
     attach_all,
     read_model_config,
@@ -255,10 +254,9 @@ def test_addresses_are_read_and_written_as_tool_orchestra_does(tmp_path: Path) -
     content = {"m": [{"ip_addr": "::1", "port": 1900}, {"ip_addr": "gaudi001", "port": "1901"}]}
     path = written(tmp_path / "c.json", content)
 
-    assert read_model_config(path) == [ModelAddresses("m", ("http://[::1]:1900/v1", "http://gaudi001:1901/v1"))]
+    assert read_model_config(path) == {"m": ["http://[::1]:1900/v1", "http://gaudi001:1901/v1"]}
     records = [
-        ServerRecord(name=f"s{n}", model="m", base_url=url)
-        for n, url in enumerate(read_model_config(path)[0].base_urls)
+        ServerRecord(name=f"s{n}", model="m", base_url=url) for n, url in enumerate(read_model_config(path)["m"])
     ]
     write_model_config(path, records)
     assert json.loads(path.read_text())["m"] == [
@@ -278,10 +276,7 @@ def test_a_model_gives_its_servers_a_plain_name(model: str, name: str) -> None:
 
 
 def test_models_of_one_short_name_are_not_mixed(workspace: Path, open_two: list[str]) -> None:
-    _, failures = attach_all(
-        [ModelAddresses("/a/sim", (open_two[0],)), ModelAddresses("/b/sim", (open_two[1], open_two[0]))],
-        workspace=workspace,
-    )
+    _, failures = attach_all({"/a/sim": [open_two[0]], "/b/sim": [open_two[1], open_two[0]]}, workspace=workspace)
 
     assert list(failures) == ["sim", "sim_2-1", "sim_2-2"]
     assert all("serves sim-4B" in error.evidence for error in failures.values())

@@ -23,7 +23,6 @@ from tautools.params import find_params, load_server
 from tautools.params.models import ServerParams, SiteParams, SweepParams
 from tautools.run import model_slug
 from tautools.servers import Registry, State, launch
-from tautools.servers.lease import lease_file
 from tautools.servers.model_cache import ModelFacts, model_facts
 from tautools.servers.vllm.command import server_argv
 from tautools.shell import run_command
@@ -97,7 +96,7 @@ def test_a_hostile_server_name_is_refused_and_leads_to_no_file(name: str) -> Non
     except ValidationError:
         pass
     else:
-        assert lease_file(name, Path("/w")).parent == Path("/w/servers/launches")
+        assert Registry(Path("/w")).launch_file(name, "lease").parent == Path("/w/servers/launches")
         assert Path(name).name == name
     registry = Registry(Path("/nowhere"))
     with pytest.raises(TautoolsError) as refused:

@@ -9,7 +9,7 @@ from staged_failures import ENGINE, STAGED, WRAPPER, Staged
 
 from tautools.params.models import ServerParams
 from tautools.servers.diagnose import FIXES, When, diagnose_answer, diagnose_log, diagnose_refusal, known_failures
-from tautools.servers.restart import apply_fix
+from tautools.servers.start import apply_fix
 
 SPEC = ServerParams.model_validate(
     {

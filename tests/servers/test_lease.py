@@ -23,7 +23,6 @@ from tautools.servers.lease import (
     Watchdog,
     active_lease,
     kernel_process,
-    lease_file,
     owner_process,
     start_watchdog,
 )
@@ -55,7 +54,7 @@ def test_an_idle_server_is_stopped_whole_and_its_watchdog_ends_with_it(workspace
     _until(lambda: _gone(watchdog))
 
     assert server.state().state is State.STOPPED
-    assert not lease_file(server.name, workspace).exists()
+    assert not Registry(workspace).launch_file(server.name, "lease").exists()
     (log,) = (workspace / "logs").glob("*_watchdog-*.log")
     assert "stopped, no request for" in log.read_text()
 
@@ -118,7 +117,7 @@ def test_a_server_that_was_stopped_otherwise_ends_the_watchdog(workspace: Path) 
     server.stop()
 
     _until(lambda: _gone(watchdog))
-    assert not lease_file(server.name, workspace).exists()
+    assert not Registry(workspace).launch_file(server.name, "lease").exists()
 
 
 def test_a_watchdog_never_touches_a_newer_launch_of_the_same_name(workspace: Path) -> None:
@@ -146,12 +145,12 @@ def test_up_says_when_a_server_will_end_and_the_watchdog_knows_no_key(workspace:
     (row,) = json.loads(called("server", "ls", "--json", "--workspace", str(workspace)).out)
     assert row["watchdog"].startswith("ends after 30 min idle")
     assert f"ends with process {os.getpid()}" in row["watchdog"]
-    watchdog = psutil.Process(note.pid)
+    watchdog = psutil.Process(note.watchdog.pid)
     told = "\n".join([*watchdog.cmdline(), *(f"{k}={v}" for k, v in watchdog.environ().items())])
     assert secret not in told
     assert Registry(workspace).key(record) not in told
     called("server", "stop", "sim-small", "--workspace", str(workspace))
-    _until(lambda: not psutil.pid_exists(note.pid))
+    _until(lambda: not psutil.pid_exists(note.watchdog.pid))
 
 
 def test_the_kernel_above_a_process_is_found(tmp_path: Path) -> None:

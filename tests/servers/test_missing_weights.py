@@ -14,6 +14,7 @@ from tautools.errors import ParamsError, ServerError
 from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, check_launch, launch
 from tautools.servers.backends import warn_missing_model
+from tautools.servers.placement import LaunchRequest
 from tautools.servers.weights import require_weights
 
 MODEL = "Qwen/Qwen3-8B"
@@ -46,9 +47,11 @@ def test_nothing_is_started_for_a_model_that_is_not_cached_while_offline(
 ) -> None:
     env = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
 
-    for attempt in (launch, check_launch):
-        with pytest.raises(ServerError, match="cannot load its model") as caught:
-            attempt(params(command=vllm, env=env), workspace=workspace)
+    asked = params(command=vllm, env=env)
+    with pytest.raises(ServerError, match="cannot load its model"):
+        launch(asked, workspace=workspace)
+    with pytest.raises(ServerError, match="cannot load its model") as caught:
+        check_launch([LaunchRequest(asked, SiteParams(name="local"), "s")], workspace=workspace)
 
     assert "unset HF_HUB_OFFLINE" in caught.value.evidence
     assert not (tmp_path / "started").exists()

@@ -83,11 +83,11 @@ def test_cards_written_for_all_replicas_are_shared_out() -> None:
         ([model("a"), model("a")], node(0, 0), None, "a: 2 servers of that name"),
         ([model("a", replicas=2), model("a-1")], node(0, 0, 0), None, "a-1: 2 servers of that name"),
         ([model("a")], NodeState(SITE), None, "a: needs 1 cards, and this node has none that can be seen"),
-        ([model("a", start_port=1900)], node(0, taken_ports={1900}), None, "a: port 1900 is taken"),
+        ([model("a", start_port=1900)], node(0, port_is_free=lambda port: port != 1900), None, "a: port 1900 is taken"),
         ([model("a", start_port=65535, replicas=2)], node(0, 0), None, "a: port 65536 does not exist"),
         (
             [model("a", start_port=1900, end_port=1901, replicas=2)],
-            node(0, 0, taken_ports={1900}),
+            node(0, 0, port_is_free=lambda port: port != 1900),
             None,
             "a: no port of 1900-1901 is left",
         ),
@@ -105,7 +105,9 @@ def test_what_cannot_be_is_refused_with_the_reason(
 
 def test_four_replicas_get_four_ports_in_a_row_and_a_range_skips_the_taken_one() -> None:
     row = plan([simulated("s", start_port=1900, replicas=4)], node())
-    skipping = plan([simulated("s", start_port=1900, end_port=1909, replicas=3)], node(taken_ports={1901}))
+    skipping = plan(
+        [simulated("s", start_port=1900, end_port=1909, replicas=3)], node(port_is_free=lambda port: port != 1901)
+    )
 
     assert [place.params.port for place in row.places] == [1900, 1901, 1902, 1903]
     assert [place.params.port for place in skipping.places] == [1900, 1902, 1903]

@@ -20,7 +20,7 @@ from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, State, launch, open_server, server_states, verify_target
 from tautools.servers.checks.target import CheckTarget
 from tautools.servers.diagnose import diagnose_refusal
-from tautools.servers.restart import plan_restart, restart
+from tautools.servers.start import plan_restart, restart
 from tautools.servers.vllm.command import server_argv
 from tautools.servers.vllm.flags import check_flags, deprecated_flags, installed_flags
 from tautools.shell import group_members
@@ -179,7 +179,7 @@ def test_a_real_kv_cache_that_is_too_small_is_mended_by_the_length_in_its_log(wo
         server.wait_ready()
     assert members(server) == []
     plan = plan_restart("tiny", workspace=workspace, fix=True)
-    length = plan.params.vllm.max_model_len
+    length = plan.record.spec["vllm"]["max_model_len"]
     assert plan.diagnosis is not None
     assert plan.diagnosis.id == "2"
     assert str(length) in plan.diagnosis.evidence

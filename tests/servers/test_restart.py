@@ -13,7 +13,7 @@ from serving import fake_vllm, simulated
 from tautools.cli.server import server_command
 from tautools.errors import NotReadyError, ServerError
 from tautools.servers import Registry, State, launch, open_server
-from tautools.servers.restart import apply_fix, plan_restart, restart
+from tautools.servers.start import apply_fix, plan_restart, restart
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ async def main(workspace: Path, count: int) -> None:
                 checks=[Check(number=2, name="health", passed=True)],
                 simulated=True,
             )
-            registry.mark_verified(record.model_copy(update={"certificate": proof}))
+            registry.certify(record.model_copy(update={"certificate": proof}))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from tautools.errors import ServerError, TautoolsError
 from tautools.records import ServerRecord
 from tautools.servers.checks.target import ask_models
-from tautools.servers.state import answering_state
+from tautools.servers.state import Snapshot, State, answering_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
     from tautools.params.models import ServerParams, SiteParams
     from tautools.servers.checks.target import ModelList
     from tautools.servers.placement import LaunchRequest
     from tautools.servers.registry import Registry
-    from tautools.servers.state import Snapshot
     from tautools.slurm.jobs import SlurmJob
 
 _LOG = logging.getLogger(__name__)
-_BACKENDS = {"local": "LocalBackend", "slurm": "SlurmBackend", "attached": "AttachedBackend"}
+_BACKENDS = {"local": "LocalBackend", "slurm": "SlurmBackend"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,14 @@ class Backend(Protocol):
     unfit: ClassVar[Mapping[str, str]] = {}
     """Verbs that make no sense for its servers, with the reason."""
 
-    def check(self, request: LaunchRequest, registry: Registry) -> float | None:
+    def check(self, requests: Sequence[LaunchRequest], registry: Registry) -> float | None:
         """Raise what `start` would raise, as far as it can be known; return an estimated start [s since the epoch]."""
 
-    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
-        """Start a server, register it and return its record at once. The caller holds the registry's claim."""
+    def start(self, requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
+        """Start servers, in one job where there are jobs, register them and return their records at once.
+
+        The caller holds the registry's claim.
+        """
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise a ServerError when the server may still run, so that its name is not free."""
@@ -105,8 +108,50 @@ class Backend(Protocol):
         return f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
 
 
+class AttachedBackend(Backend):
+    """Running servers that somebody else started: known by their address, verified like others, never ended by us."""
+
+    owns = False
+    unfit = {  # noqa: RUF012 - the protocol declares it a class variable
+        "logs": "its log is where it was started",
+        "restart": "it was not started from here",
+    }
+
+    def check(self, requests: Sequence[LaunchRequest], registry: Registry) -> NoReturn:
+        """Refuse: an attached server is started by somebody else."""
+        name = requests[0].name
+        raise ServerError(
+            f"Server {name!r} is attached, so it cannot be started from here.",
+            next_step=f"Start it where it runs, then `tautools server attach {name} URL`.",
+        )
+
+    start = check
+
+    def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
+        """Raise: whether it runs does not matter, its name is taken until it is detached."""
+        raise name_taken(record, "is attached in this workspace", record.base_url, "Forget")
+
+    def poll(self, record: ServerRecord, look: Look) -> Snapshot:
+        """Ask the address; nothing else of it can be seen."""
+        answer, snapshot = look.ask(record)
+        detail = f"Its address does not answer: {answer.detail}"
+        return snapshot or Snapshot(State.UNKNOWN, detail, next_step=self.start_again(record))
+
+    def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
+        """Do nothing: the caller forgets it, and its process goes on."""
+
+    def start_again(self, record: ServerRecord) -> str:
+        """Return where it must be started, and how it is forgotten here."""
+        return (
+            f"Start it again where it was started, at {record.base_url}; `tautools server stop {record.name}` forgets "
+            "it here."
+        )
+
+
 @cache
 def _backend(name: str) -> Backend:
+    if name == "attached":
+        return AttachedBackend()
     return cast("Backend", getattr(import_module(f"{__name__}.{name}"), _BACKENDS[name])())
 
 

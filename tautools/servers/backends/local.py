@@ -19,21 +19,14 @@ from tautools.servers.accelerators.assignment import require_cards
 from tautools.servers.backends import Backend, check_model, check_options, name_taken, new_record
 from tautools.servers.ports import choose_port
 from tautools.servers.registry import processes_of
-from tautools.servers.state import (
-    ended_state,
-    out_of_sight,
-    process_runs,
-    silent_state,
-)
+from tautools.servers.state import ended_state, out_of_sight, process_runs, silent_state
 from tautools.servers.vllm.command import server_argv, server_env
 from tautools.shell import start_detached, stop_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from tautools.params.models import ServerParams, SiteParams
     from tautools.records import ServerRecord
-    from tautools.servers.accelerators.probe import Card
     from tautools.servers.backends import Look
     from tautools.servers.placement import LaunchRequest
     from tautools.servers.registry import Registry
@@ -45,47 +38,14 @@ _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 class LocalBackend(Backend):
     """Processes of this machine. A process on another host is listed, and can only be reached by its address."""
 
-    def check(self, request: LaunchRequest, registry: Registry) -> None:
-        """Check port, command, address, model, options and cards."""
-        params, site = request.params, request.site
-        port = choose_port(site.host, asked=params.port, avoid=registry.ports())
-        argv = server_argv(params, site, port=port, alias="check")
-        if shutil.which(argv[0]) is None:
-            raise ServerError(
-                f"`{argv[0]}`, which starts server {request.name!r}, is not installed in this session.",
-                evidence=f"PATH={os.environ.get('PATH', '')}",
-                next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
-                "docs/servers.md has the recipe.",
-            )
-        routable_host(site.host, site.reach)
-        check_model(params, site, registry)
-        check_options(params, site, registry)
-        if params.cards:
-            require_cards(params, site, registry, force=request.force)
+    def check(self, requests: Sequence[LaunchRequest], registry: Registry) -> None:
+        """Check port, command, address, model, options and cards of each."""
+        for request in requests:
+            _check(request, registry)
 
-    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
-        """Start the process on cards and a port that are free now."""
-        params, site, name = request.params, request.site, request.name
-        # Another launch may have taken them.
-        cards = require_cards(params, site, registry, force=request.force) if params.cards else []
-        port = choose_port(site.host, asked=params.port, avoid=registry.ports())
-        alias = f"launch-{secrets.token_hex(8)}"
-        key, key_file = registry.new_key(name)
-        record = new_record(
-            request,
-            alias=alias,
-            base_url=f"http://{routable_host(site.host, site.reach)}:{port}/v1",
-            key_file=str(key_file.resolve()),
-            host=socket.gethostname(),
-            argv=server_argv(params, site, port=port, alias=alias),
-            cards={
-                str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
-                for card in cards
-            },
-        )
-        cache = (registry.folder / "cache" / name).resolve()
-        env = server_env(*_by_module(cards, params, site), key=key, cache=cache, inherited=os.environ)
-        return _run_process(record, env, registry)
+    def start(self, requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
+        """Start the processes on cards and ports that are free now."""
+        return [_start(request, registry) for request in requests]
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise when the process, or a worker it left behind, runs."""
@@ -106,10 +66,9 @@ class LocalBackend(Backend):
             return snapshot
         if not record.on_this_host:
             return out_of_sight(record)
-        # It may have ended while it was asked; the process has the last word.
-        return (
-            silent_state(record, look.registry, answer) if process_runs(record) else ended_state(record, look.registry)
-        )
+        if process_runs(record):
+            return silent_state(record, look.registry, answer)
+        return ended_state(record, look.registry)  # it ended while it was asked
 
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the process is gone; a process on another host counts as running."""
@@ -122,9 +81,9 @@ class LocalBackend(Backend):
                 f"Server {record.name!r} runs on host {record.host}, which this session cannot reach into.",
                 next_step=f"Run `tautools server stop {record.name}` there.",
             )
-        if record.pid is None or record.pid_started_at is None:
+        if record.process is None:
             return
-        stop_group(record.pid, record.pid_started_at, term_s=term_s, on_signal=emit)
+        stop_group(*record.process, term_s=term_s, on_signal=emit)
         if record.spec.get("cards") and not record.simulated:
             from tautools.servers.accelerators.assignment import RELEASE_TIMEOUT_S, wait_released
 
@@ -135,18 +94,8 @@ class LocalBackend(Backend):
 def routable_host(bound: str, reach: str | None = None) -> str:
     """Return the host part of the address that others use for a server bound to `bound`.
 
-    Parameters
-    ----------
-    bound : str
-        The address that it binds to. One that is not every address is the answer itself.
-    reach : str, optional
-        An interface such as `ib0`, a network such as `10.0.0.0/8`, or an address of this node; the host name when not
-        given.
-
-    Raises
-    ------
-    ParamsError
-        When this node has no such interface or no address in that network.
+    Of a server bound to every address that is the address of the interface, in the network or at the address that
+    `reach` names (a ParamsError when there is none), and the host name without it.
     """
     if bound not in _EVERY_ADDRESS:
         return _bracketed(bound)
@@ -184,12 +133,49 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _by_module(cards: list[Card], params: ServerParams, site: SiteParams) -> tuple[ServerParams, SiteParams]:
-    """Return the params with the cards as the device's own variable names them: by module on Gaudi."""
-    if not cards:
-        return params, site
-    modules = [card.module for card in cards]
-    return params.model_copy(update={"cards": modules}), site.model_copy(update={"device": cards[0].device})
+def _check(request: LaunchRequest, registry: Registry) -> None:
+    params, site = request.params, request.site
+    port = choose_port(site.host, asked=params.port, avoid=registry.ports())
+    argv = server_argv(params, site, port=port, alias="check")
+    if shutil.which(argv[0]) is None:
+        raise ServerError(
+            f"`{argv[0]}`, which starts server {request.name!r}, is not installed in this session.",
+            evidence=f"PATH={os.environ.get('PATH', '')}",
+            next_step="Give the command of the vLLM environment as `serve_command` in the site or server file: "
+            "docs/servers.md has the recipe.",
+        )
+    routable_host(site.host, site.reach)
+    check_model(params, site, registry)
+    check_options(params, site, registry)
+    if params.cards:
+        require_cards(params, site, registry, force=request.force)
+
+
+def _start(request: LaunchRequest, registry: Registry) -> ServerRecord:
+    params, site, name = request.params, request.site, request.name
+    # Another launch may have taken them.
+    cards = require_cards(params, site, registry, force=request.force) if params.cards else []
+    port = choose_port(site.host, asked=params.port, avoid=registry.ports())
+    alias = f"launch-{secrets.token_hex(8)}"
+    key, key_file = registry.new_key(name)
+    record = new_record(
+        request,
+        alias=alias,
+        base_url=f"http://{routable_host(site.host, site.reach)}:{port}/v1",
+        key_file=str(key_file.resolve()),
+        host=socket.gethostname(),
+        argv=server_argv(params, site, port=port, alias=alias),
+        cards={
+            str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
+            for card in cards
+        },
+    )
+    if cards:  # as the device's own variable names them: by module on Gaudi
+        params = params.model_copy(update={"cards": [card.module for card in cards]})
+        site = site.model_copy(update={"device": cards[0].device})
+    cache = (registry.folder / "cache" / name).resolve()
+    env = server_env(params, site, key=key, cache=cache, inherited=os.environ)
+    return _run_process(record, env, registry)
 
 
 def _run_process(record: ServerRecord, env: Mapping[str, str], registry: Registry) -> ServerRecord:
@@ -207,7 +193,7 @@ def _run_process(record: ServerRecord, env: Mapping[str, str], registry: Registr
 
     def on_exit(code: int) -> None:
         registered.wait()
-        registry.write_exit(record.name, record.alias, code)
+        registry.write_exit(record, code)
 
     process = start_detached(record.argv, env=env, cwd=workspace, stdout=out, stderr=err, on_exit=on_exit)
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
 from tautools.servers.backends import Backend, name_taken, new_record, warn_missing_model
-from tautools.servers.backends.slurm_job import job_script
+from tautools.servers.backends.slurm_script import job_script
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
 from tautools.servers.vllm.command import server_argv
@@ -57,13 +57,37 @@ class SlurmBackend(Backend):
     by_scheduler = True
     ask_every_s = 5.0
 
-    def check(self, request: LaunchRequest, registry: Registry) -> float | None:
+    def check(self, requests: Sequence[LaunchRequest], registry: Registry) -> float | None:
         """Ask Slurm whether it would take the job; a model that cannot be found from here is logged."""
-        return check_job([request], registry)
+        text = job_script_text(requests, workspace=registry.workspace)
+        for request in requests:
+            warn_missing_model(request.params, request.site, registry)
+        return Slurm().test_only(text)
 
-    def start(self, request: LaunchRequest, registry: Registry) -> ServerRecord:
-        """Submit the job; nothing is left behind when Slurm does not take it."""
-        return submit([request], registry)[0]
+    def start(self, requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
+        """Submit the job of one or several servers; nothing is left behind when Slurm does not take it."""
+        workspace = registry.workspace.resolve()
+        records = _new_records(requests, registry)
+        text = job_script(requests, records, workspace)
+        logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
+        try:
+            for record in records:
+                registry.new_key(record.name)
+                registry.add(record)
+            script = registry.launch_file(records[0].name, "sbatch")
+            write_atomic(script, text, mode=0o600)
+            job_id = Slurm().submit(script.resolve())
+        except BaseException:
+            for record in records:
+                registry.remove(record)
+            raise
+        submitted = []
+        for record in records:
+            file = f"{record.name}_{job_id}"
+            fields = {"job_id": job_id, "log_out": str(logs / f"{file}.out"), "log_err": str(errors / f"{file}.err")}
+            submitted.append(record.model_copy(update=fields))
+            registry.add(submitted[-1])
+        return submitted
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise when the job waits or runs, unless this was one of its several servers and has ended."""
@@ -71,19 +95,16 @@ class SlurmBackend(Backend):
             return
         job = _job_of(record)
         if job is not None and not job.state.ended:
-            evidence = f"job {job.job_id} is {job.state.value}"
-            raise name_taken(record, "has a job in this workspace", evidence, "Use it, stop")
+            state = f"job {job.job_id} is {job.state.value}"
+            raise name_taken(record, "has a job in this workspace", state, "Use it, stop")
 
     def poll(self, record: ServerRecord, look: Look) -> Snapshot:
         """Ask Slurm first, then the address, then the log."""
         registry = look.registry
         job = _job_of(record) if look.jobs is None else look.jobs.get(record.job_id)
         if _ended(record, job, registry):
-            by_slurm = _ended_job(record, job) if job is not None else None
-            job_state = job.state.name if job is not None and job.state.ended else ""
-            return by_slurm or ended_state(record, registry, job_state=job_state)
-        waiting = _not_begun(record, job)
-        if waiting is not None:
+            return self._ended_job(record, job) or ended_state(record, registry, job_state=_end_word(job))
+        if (waiting := _not_begun(record, job)) is not None:
             return waiting
         answer, snapshot = look.ask(record)
         if snapshot is None:
@@ -93,14 +114,22 @@ class SlurmBackend(Backend):
             return replace(snapshot, detail=f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit")
         return snapshot
 
+    def _ended_job(self, record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
+        """Return the state of a server whose job has ended; None when its own log has to say why."""
+        if job is None or job.state not in _JOB_ENDS:
+            return None
+        state, detail, advice = _JOB_ENDS[job.state]
+        where = f" Job {job.job_id}{f' on {job.node}' if job.node else ''}."
+        next_step = "" if state is State.STOPPED else f"{advice} {self.start_again(record)}".strip()
+        return Snapshot(state, detail + where, next_step=next_step)
+
     def has_ended(self, record: ServerRecord, registry: Registry) -> bool:
         """Return whether the job has ended, or this server of a job of several."""
         return _ended(record, _job_of(record), registry)
 
     def job_state(self, record: ServerRecord) -> str:
         """Return Slurm's word for how the job ended."""
-        job = _job_of(record)
-        return job.state.name if job is not None and job.state.ended else ""
+        return _end_word(_job_of(record))
 
     def stop(self, record: ServerRecord, registry: Registry, emit: Callable[[str], None], *, term_s: float) -> None:
         """Cancel the job, or ask it to end this one of its servers."""
@@ -116,68 +145,19 @@ class SlurmBackend(Backend):
 
 
 def job_script_text(requests: Sequence[LaunchRequest], *, workspace: Path) -> str:
-    """Return the job script of a launch, to read and to submit by hand; nothing is written.
+    """Return the job script of one server, or of several that share the job, to read and to submit by hand.
 
-    Parameters
-    ----------
-    requests : sequence of LaunchRequest
-        One server, or several of one site that share the job.
-    workspace : Path
-        Where they are registered.
-
-    Raises
-    ------
-    ParamsError
-        When a value cannot stand in a job script.
+    Nothing is written. A ParamsError is raised when a value cannot stand in a job script.
     """
     registry = Registry(workspace.resolve())
     return job_script(requests, _new_records(requests, registry), registry.workspace)
 
 
-def check_job(requests: Sequence[LaunchRequest], registry: Registry) -> float | None:
-    """Raise what `submit` would raise; return when Slurm expects the job to start [s since the epoch]."""
-    text = job_script_text(requests, workspace=registry.workspace)
-    for request in requests:
-        warn_missing_model(request.params, request.site, registry)
-    return Slurm().test_only(text)
-
-
-def submit(requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
-    """Submit the job of one or several servers; return their records with its id and their logs.
-
-    Raises
-    ------
-    SlurmError
-        When Slurm does not take the job; nothing is left behind then.
-    """
-    workspace = registry.workspace.resolve()
-    records = _new_records(requests, registry)
-    text = job_script(requests, records, workspace)
-    logs, errors = ensure_folder(workspace / "logs"), ensure_folder(workspace / "errors")
-    try:
-        for record in records:
-            registry.new_key(record.name)
-            registry.add(record)
-        script = registry.launch_file(records[0].name, "sbatch")
-        write_atomic(script, text, mode=0o600)
-        job_id = Slurm().submit(script.resolve())
-    except BaseException:
-        for record in records:
-            registry.remove(record)
-        raise
-    submitted = []
-    for record in records:
-        file = f"{record.name}_{job_id}"
-        fields = {"job_id": job_id, "log_out": str(logs / f"{file}.out"), "log_err": str(errors / f"{file}.err")}
-        submitted.append(record.model_copy(update=fields))
-        registry.add(submitted[-1])
-    return submitted
-
-
 def _new_records(requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
-    aliases = [f"launch-{secrets.token_hex(8)}" for _ in requests]
-    return [
-        new_record(
+    records = []
+    for request in requests:
+        alias = f"launch-{secrets.token_hex(8)}"
+        record = new_record(
             request,
             backend="slurm",
             alias=alias,
@@ -187,8 +167,8 @@ def _new_records(requests: Sequence[LaunchRequest], registry: Registry) -> list[
             # The job puts the port there that it found.
             argv=server_argv(request.params, request.site, port="$port", alias=alias),
         )
-        for request, alias in zip(requests, aliases, strict=True)
-    ]
+        records.append(record)
+    return records
 
 
 def ask_jobs(records: Sequence[ServerRecord]) -> Mapping[str, SlurmJob]:
@@ -203,6 +183,10 @@ def _job_of(record: ServerRecord) -> SlurmJob | None:
     return ask_jobs([record]).get(record.job_id)
 
 
+def _end_word(job: SlurmJob | None) -> str:
+    return job.state.name if job is not None and job.state.ended else ""
+
+
 def _ended(record: ServerRecord, job: SlurmJob | None, registry: Registry) -> bool:
     """Whether the job has ended, or this server of several, or one whose job Slurm has forgotten."""
     if job is not None and job.state.ended:
@@ -213,31 +197,19 @@ def _ended(record: ServerRecord, job: SlurmJob | None, registry: Registry) -> bo
 def _not_begun(record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
     """Return the state of a server whose job has not begun its work; None when it has."""
     if job is None:
-        unknown = Snapshot(State.UNKNOWN, f"Slurm does not know its job {record.job_id}.")
-        return None if record.base_url else unknown
+        unknown = f"Slurm does not know its job {record.job_id}."
+        return None if record.base_url else Snapshot(State.UNKNOWN, unknown)
     if job.state in {JobState.PENDING, JobState.SUSPENDED}:
         reason = explain_reason(job.reason) if job.state is JobState.PENDING else "It is suspended."
-        estimate = ""
         if job.starts_at is not None:
             minutes = max(0, round((job.starts_at - time.time()) / 60))
             clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.starts_at))
-            estimate = f" Slurm thinks it starts at {clock}, in {minutes // 60} h {minutes % 60} min."
-        return Snapshot(State.QUEUED, f"Job {job.job_id}: {reason}{estimate}")
+            reason += f" Slurm thinks it starts at {clock}, in {minutes // 60} h {minutes % 60} min."
+        return Snapshot(State.QUEUED, f"Job {job.job_id}: {reason}")
     if not record.base_url:
         where = f" on {job.node}" if job.node else ""
         return Snapshot(State.STARTING, f"Job {job.job_id} has begun{where}.", stage="job started")
     return None
-
-
-def _ended_job(record: ServerRecord, job: SlurmJob) -> Snapshot | None:
-    """Return the state of a server whose job has ended; None when its own log has to say why."""
-    if job.state not in _JOB_ENDS:
-        return None
-    state, detail, advice = _JOB_ENDS[job.state]
-    where = f" Job {job.job_id}{f' on {job.node}' if job.node else ''}."
-    again = f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
-    next_step = "" if state is State.STOPPED else f"{advice} {again}".strip()
-    return Snapshot(state, detail + where, next_step=next_step)
 
 
 def _stop_one(record: ServerRecord, note: Path, emit: Callable[[str], None]) -> None:
@@ -276,11 +248,6 @@ def estimate_starts(request: LaunchRequest, *, workspace: Path) -> list[StartEst
     """Return when the job would start as the site asks, first, and with less of one thing; nothing is submitted.
 
     Cards are not varied: a server needs the ones that it needs.
-
-    Raises
-    ------
-    ParamsError
-        When a value cannot stand in a job script.
     """
     estimates = []
     for asks, site in _variants(request.site):

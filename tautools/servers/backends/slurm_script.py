@@ -1,4 +1,4 @@
-"""What a job of Slurm does for one server, in bash. Pure: what a person can read, check and submit by hand.
+"""The job script of one server, or of several that share a job. Pure: a person can read, check and submit it by hand.
 
 The port is chosen on the node, because only there it is known which one is free; the job writes the address down and
 the checks verify it. The key never stands in the script: the job reads it from its private file, or makes it there when
@@ -15,7 +15,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError
-from tautools.servers.accelerators.assignment import cards_needed
+from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_card_shares
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     RECIPES_MB,
@@ -23,7 +23,7 @@ from tautools.servers.vllm.command import (
     server_env,
     user_folder,
 )
-from tautools.slurm.script import log_pattern
+from tautools.slurm.script import log_pattern, render_sbatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,18 +136,58 @@ print(port, base_url, node)
 """.strip()
 
 
-def log_patterns(name: str, workspace: Path) -> tuple[str, str]:
-    """Return Slurm's patterns for the files of output and errors."""
+_SUPERVISE = r"""
+set -m  # each server leads a process group of its own
+pids=() asked=()
+
+runs() {
+  [ -n "${pids[$1]:-}" ] && kill -0 -- "-${pids[$1]}" 2> /dev/null
+}
+
+tend() {  # once a second: end the servers for which somebody has left a note
+  local i note
+  sleep 1
+  for i in "${!names[@]}"; do
+    note="$launches/${names[$i]}.stop"
+    [ -e "$note" ] || continue
+    if ! runs "$i"; then rm -f -- "$note"; continue; fi
+    asked[$i]=$((${asked[$i]:-0} + 1))
+    if [ "${asked[$i]}" -gt 20 ]; then kill -KILL -- "-${pids[$i]}"
+    elif [ $((${asked[$i]} % 3)) -eq 1 ]; then kill -TERM -- "-${pids[$i]}"
+    fi
+  done
+}
+
+loaded() {  # whether the next server may start: this one has its weights, or has ended
+  grep -qsE 'Loading weights took|Model loading took|Application startup complete|Serving .* on http' "$1" "$2" ||
+    [ -e "$launches/../${names[$3]}.json" ] || ! runs "$3"
+}
+""".strip()
+
+_WAIT_FOR_ALL = r"""
+while :; do
+  left=0
+  for i in "${!pids[@]}"; do if runs "$i"; then left=1; fi; done
+  [ "$left" = 1 ] || break
+  tend
+done
+code=0
+for i in "${!pids[@]}"; do wait "${pids[$i]}" || code=$?; done
+exit "$code"
+""".strip()
+
+
+def _log_patterns(name: str, workspace: Path) -> tuple[str, str]:
     return log_pattern(workspace / "logs", name, "out"), log_pattern(workspace / "errors", name, "err")
 
 
-def server_lines(request: LaunchRequest, record: ServerRecord, workspace: Path, *, cards: Sequence[str]) -> list[str]:
+def _server_lines(request: LaunchRequest, record: ServerRecord, workspace: Path, *, cards: Sequence[str]) -> list[str]:
     """Return what a job does for one server, in bash; it ends with the server's exit status.
 
     `cards` are the lines that give the server its cards.
     """
     params, site = request.params, request.site
-    out, err = log_patterns(record.name, workspace)
+    out, err = _log_patterns(record.name, workspace)
     record = record.model_copy(update={"log_out": out, "log_err": err})
     cache = workspace / "servers" / "cache" / record.name
     env = server_env(params, site, key="", cache=cache, inherited={})
@@ -162,7 +202,7 @@ def server_lines(request: LaunchRequest, record: ServerRecord, workspace: Path, 
         "trap : TERM  # the end is written down too when Slurm ends the job",
         f"cd -- {shlex.quote(str(workspace))} || exit 1",
         "",
-        *environment_lines(site),
+        *_environment_lines(site),
         *([_KERNEL_LINES] if site.device == "gaudi" else []),
         "unset VLLM_PORT",
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
@@ -187,8 +227,7 @@ def server_lines(request: LaunchRequest, record: ServerRecord, workspace: Path, 
     ]
 
 
-def environment_lines(site: SiteParams) -> list[str]:
-    """Return the lines that load the environment of a site's servers."""
+def _environment_lines(site: SiteParams) -> list[str]:
     return [
         "# The environment of the servers",
         *(f"module load {' '.join(shlex.quote(word) for word in module.split())} || exit 1" for module in site.modules),
@@ -215,3 +254,98 @@ def _run_lines(record: ServerRecord, workspace: Path, after: list[str]) -> list[
         f"if grep -qsF {record.alias} {verified}; then mv -- {verified} {base}.json; fi",
         "exit $code",
     ]
+
+
+def job_script(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord], workspace: Path) -> str:
+    """Return the whole text of the job script of one server, or of several that share the job.
+
+    Parameters
+    ----------
+    requests : sequence of LaunchRequest
+        What to serve, and what a job of the site asks for; cores and memory count for each server.
+    records : sequence of ServerRecord
+        Their launches; the job registers those that are not registered yet.
+    workspace : Path
+        Folder of registry and logs, which the nodes see too; absolute.
+    """
+    site, names = requests[0].site, [record.name for record in records]
+    name = "+".join(names)[:64].rstrip("+")
+    needed = [cards_needed(request.params, site) for request in requests]
+    if len(names) > 1:
+        body, what = _shared_lines(requests, records, workspace, needed), f"Servers {', '.join(names)} on one node"
+    else:
+        cards = job_card_lines(needed[0], site, asked=requests[0].params.cards)
+        body = _server_lines(requests[0], records[0], workspace, cards=cards)
+        what = f"Server {name}: {records[0].model}"
+    out, err = _log_patterns(name, workspace)
+    asked = {
+        "job-name": name,
+        "account": site.account,
+        "partition": site.partition,
+        "qos": site.qos,
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": None if site.cores is None else site.cores * len(names),
+        "mem": None if site.memory_gib is None else f"{site.memory_gib * len(names)}G",
+        "gres": gres_for(site, sum(needed)),
+        "constraint": site.constraint,
+        "exclude": ",".join(site.exclude) or None,
+        "time": site.time_limit,
+        "output": out,
+        "error": err,
+    }
+    note = f"{what}. Submit it by hand in {workspace}: mkdir -p logs errors && sbatch FILE"
+    text = render_sbatch(asked, body, note=note)
+    if "\0" in text:
+        raise ParamsError(f"Server {name!r} has a NUL byte in one of its values.", next_step="Remove it from its file.")
+    return text
+
+
+def _shared_lines(
+    requests: Sequence[LaunchRequest], records: Sequence[ServerRecord], workspace: Path, needed: Sequence[int]
+) -> list[str]:
+    site, shares = requests[0].site, job_card_shares(needed, requests[0].site)
+    # Read once, before the first server starts: afterwards its cards would no longer be idle.
+    probe = job_card_lines(sum(needed), site, errors=[_log_word(record, workspace, "err") for record in records])
+    functions: list[str] = []
+    for number, (request, record) in enumerate(zip(requests, records, strict=True)):
+        # Subshells: what one server loads, exports and ends does not concern the others.
+        lines = _server_lines(request, record, workspace, cards=shares[number])
+        functions += [f"serve_{number}() (", *lines, ")", ""]
+    return [
+        "trap : TERM  # the end of each server is written down too when Slurm ends the job",
+        f"cd -- {shlex.quote(str(workspace))} || exit 1",
+        f"names=({' '.join(shlex.quote(record.name) for record in records)})",
+        f"launches={shlex.quote(str(workspace / 'servers' / 'launches'))}",
+        "",
+        *functions,
+        *([*_environment_lines(site), *probe] if probe else []),
+        _SUPERVISE,
+        "",
+        *_start_lines(requests, records, workspace),
+        _WAIT_FOR_ALL,
+    ]
+
+
+def _log_word(record: ServerRecord, workspace: Path, end: str) -> str:
+    """Return the bash word for one of a server's logs."""
+    folder = workspace / ("logs" if end == "out" else "errors")
+    return f'{shlex.quote(str(folder / record.name))}_"$SLURM_JOB_ID".{end}'
+
+
+def _start_lines(requests: Sequence[LaunchRequest], records: Sequence[ServerRecord], workspace: Path) -> list[str]:
+    lines = []
+    for number, (request, record) in enumerate(zip(requests, records, strict=True)):
+        logs = [_log_word(record, workspace, end) for end in ("out", "err")]
+        lines += [
+            f"# {record.name}",
+            f'rm -f -- "$launches"/{record.name}.stop',
+            f"serve_{number} >> {logs[0]} 2>> {logs[1]} &",
+            f"pids[{number}]=$!",
+        ]
+        stagger = request.params.stagger
+        if stagger is not None and number + 1 < len(requests):
+            may_start = f"until loaded {logs[0]} {logs[1]} {number}"
+            lines.append(f"{may_start if stagger == 'loaded' else f'for _ in $(seq {round(stagger)})'}; do tend; done")
+        lines.append("")
+    return lines
