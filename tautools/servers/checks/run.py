@@ -116,9 +116,10 @@ def _check_chat(context: CheckContext) -> str:
     """Check 5: one answer at temperature 0, not empty, and the server says why it ended."""
     reply = _ask(context.endpoint, [{"role": "user", "content": "Answer with the one word: ready"}])
     reason = f"finish reason {reply.finish_reason or 'none'}"
-    known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
-    why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
-    require(reply.text.strip(), f"{why} ({reason})")
+    if not reply.text.strip():
+        known = diagnose_answer(reply.text, reasoning=reply.thinking, asked_tools=False)
+        why = f"{known.cause} {known.fix}" if known is not None else "an empty answer"
+        raise CheckFailedError(f"{why} ({reason})")
     summary = f"answered {_short(reply.text)}, {reason}"
     require(reply.finish_reason, f"{summary}: the answer did not end properly")
     if "ready" in reply.text.lower():
