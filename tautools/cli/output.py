@@ -233,7 +233,7 @@ def show_failures(failures: dict[str, TautoolsError]) -> None:
 @contextlib.contextmanager
 def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Event], None]]:
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
-    from tautools.run.progress import clock
+    from tautools.run.ledger import clock
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn())
     bar = progress_bars(*columns, quiet=quiet)

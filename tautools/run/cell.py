@@ -21,9 +21,8 @@ from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
 from tautools.records import Outcome
 from tautools.run.exporters import write_view
-from tautools.run.ledger import ResultsWriter, count_awaiting_judge, intact
+from tautools.run.ledger import EventSink, ResultsWriter, count_awaiting_judge, intact
 from tautools.run.plan import Cell, judging_note, prepare_cell
-from tautools.run.progress import EventSink
 from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
 from tautools.run.worker import Worker

@@ -21,7 +21,7 @@ from tautools.run.exporters import write_view
 from tautools.run.folder import find_folder, make_folder
 from tautools.run.ledger import AwaitingJudge, Ledger, ResultsWriter, count_awaiting_judge, read_awaiting_judge
 from tautools.run.plan import judging_note, model_config_of
-from tautools.run.progress import CallCounts
+from tautools.run.worker import CallCounts
 from tautools.servers.addresses import endpoints
 
 if TYPE_CHECKING:

@@ -5,11 +5,14 @@ files, `ledger/<writer>.jsonl` and so on, and never reopens one; a torn last lin
 never written. Of two rows with one key the one that finished first counts, whatever its outcome, so that a repeat can
 never improve a score. A row whose conversation turned out to be damaged is taken back by a later line: nothing is ever
 rewritten. Conversations that lack only a judge's verdict wait in `awaiting_judge/<writer>.jsonl`.
+
+`[TAU2_TASK_COMPLETE]`, `OVERALL_ETA` and `Retrying in N seconds` keep the words of the logs that users grep today.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -26,8 +29,12 @@ from tautools.files import LineWriter, ensure_folder, read_lines, read_span
 from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from tautools.errors import ModelCallError
+    from tautools.llm.types import CallTag
+    from tautools.records import Setting
 
 Key: TypeAlias = tuple[str, str, int]
 """Setting id, task id, trial."""
@@ -317,3 +324,58 @@ class ResultsWriter:
             if kind not in self._files:
                 self._files[kind] = LineWriter(ensure_folder(self.folder / kind) / f"{self.name}.jsonl")
             return self._files[kind].append(line, sync=sync)
+
+
+log = logging.getLogger("tautools.run")
+
+
+class EventSink:
+    """Turns what happens under a setting into events, stored and passed on in the run's thread, and into log lines."""
+
+    def __init__(self, setting: Setting, writer: ResultsWriter, on_event: Callable[[Event], None]) -> None:
+        self._setting, self._writer, self._on_event = setting, writer, on_event
+        self._name = f"{setting.env} {setting.strategy.value} {setting.agent.model}"
+
+    def emit(self, kind: str, message: str = "", *, at: tuple[str, int] | None = None, **data: Any) -> None:
+        """Store an event and pass it on; `at` is the task and trial that it happened to, None for the whole run."""
+        event = self._event(kind, message, at, data)
+        self._writer.event(event)
+        self._on_event(event)
+
+    def finished(self, row: CommitRow, **data: Any) -> None:
+        """Pass on that a conversation is finished; the ledger has it, so the events file does not repeat it."""
+        reward = "none" if row.reward is None else f"{row.reward:g}"
+        if row.writer == self._writer.name:
+            took_s, eta_s, of = row.finished_at - row.started_at, data.get("eta_s"), f"{data['done']}/{data['planned']}"
+            what = f"{self._name} task={row.task_id} trial={row.trial} outcome={row.outcome.value} reward={reward}"
+            log.info("[TAU2_TASK_COMPLETE] %s took=%.1fs calls=%d (%s)", what, took_s, row.model_calls, of)
+            eta = "unknown" if eta_s is None else clock(eta_s)
+            log.info("OVERALL_ETA %s done=%s elapsed=%s", eta, of, clock(data["elapsed_s"]))
+        message = f"task {row.task_id} trial {row.trial}: {row.outcome.value}, reward {reward}"
+        data |= {"outcome": row.outcome.value, "reward": row.reward, "took_s": row.duration_s, "writer": row.writer}
+        self._on_event(self._event("done", message, (row.task_id, row.trial), data))
+
+    def retrying(self, tag: CallTag, delay_s: float, error: ModelCallError) -> None:
+        """Emit that a model call is tried again after a while."""
+        fault, role = error.fault.value, tag.role.value
+        what = f"{self._name} task={tag.task_id} trial={tag.trial} {role} call: {fault} ({error.problem})"
+        log.warning("Retrying in %.3g seconds: %s", delay_s, what)
+        at = (tag.task_id, tag.trial)
+        self.emit("retry", error.problem, at=at, fault=fault, role=role, delay_s=delay_s, status=error.status)
+
+    def _event(self, kind: str, message: str, at: tuple[str, int] | None, data: dict[str, Any]) -> Event:
+        task_id, trial = at or ("", None)
+        now, setting_id = time.time(), self._setting.id
+        return Event(kind=kind, at=now, setting_id=setting_id, task_id=task_id, trial=trial, message=message, data=data)
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time as `H:MM:SS`.
+
+    Examples
+    --------
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tautools.bench.types import Domain
     from tautools.llm.types import Endpoint
-    from tautools.run.progress import EventSink
+    from tautools.run.ledger import EventSink
 
 EVERY_S = 60.0
 TIMEOUT_S = 2.0

@@ -17,22 +17,32 @@ import signal
 import threading
 import time
 from bisect import insort
-from collections import Counter
+from collections import Counter, defaultdict
+from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
-from tautools.errors import BenchError, FilesError, HumanUnavailableError, ModelCallError, PersonaError, SlurmError
-from tautools.records import UserStrategy
-from tautools.run.progress import CellProgress, DeadServerWatch, DurationEstimate
+from tautools.errors import (
+    BenchError,
+    CallFault,
+    FilesError,
+    HumanUnavailableError,
+    ModelCallError,
+    PersonaError,
+    SlurmError,
+)
+from tautools.records import Role, UserStrategy
+from tautools.run.ledger import passed_and_scored
 from tautools.run.worker import Skipped
 from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from tautools.bench.types import Task
     from tautools.llm.types import CompletionClient
-    from tautools.records import CallRecord
+    from tautools.records import CallRecord, CommitRow
+    from tautools.run.ledger import EventSink
     from tautools.run.plan import Cell, Pair
-    from tautools.run.progress import EventSink
     from tautools.run.worker import TrialResult, Worker
 
 
@@ -118,6 +128,107 @@ class JobTime:
             # An answer is not worth waiting for while conversations run.
             left = (self._slurm or Slurm(timeout_s=5.0)).time_left(self._job_id)
             self._ends_at = math.inf if left is None else time.monotonic() + left
+
+
+HOPELESS = frozenset(
+    each.value for each in (CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED)
+)
+"""Faults that the next conversation will meet too: few of them in a row are enough to stop."""
+
+
+class DeadServerWatch:
+    """Notices that a role's or expert's server no longer answers: many faulted conversations, no answered call between.
+
+    `limit` conversations in a row that end in any fault are enough, or `hopeless_limit` that end in a hopeless one.
+    """
+
+    def __init__(self, *, hopeless_limit: int, limit: int) -> None:
+        self._hopeless_limit, self._limit = hopeless_limit, limit
+        self._hopeless: Counter[str] = Counter()
+        self._any: Counter[str] = Counter()
+        self._last_fault: dict[tuple[str, int], str] = {}
+
+    def call(self, record: CallRecord) -> None:
+        """Note one call."""
+        part = f"{record.role.value} {record.expert}".strip()
+        if record.fault:
+            self._last_fault[record.task_id, record.trial] = part
+        else:
+            self._hopeless[part] = self._any[part] = 0
+
+    def faulted(self, pair: tuple[str, int], fault: str) -> str:
+        """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
+        part = self._last_fault.pop(pair, Role.AGENT.value)
+        self._any[part] += 1
+        self._hopeless[part] += fault in HOPELESS
+        if self._hopeless[part] >= self._hopeless_limit or self._any[part] >= self._limit:
+            lost = self._any[part]
+            return f"The {part} model's server does not answer: {lost} conversations in a row ended in {fault}"
+        return ""
+
+
+class CellProgress:
+    """Counts what of a cell is planned, done, passed, scored and pending, while it runs."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._planned = len(cell.keys)
+        self._left = set(cell.keys)
+        self._done: list[CommitRow] = []
+        for row in cell.known.values():
+            self.finished(row)
+
+    @property
+    def pending(self) -> Counter[str]:
+        """Task id to the number of its conversations that are not finished."""
+        return Counter(task_id for _, task_id, _ in self._left)
+
+    def finished(self, row: CommitRow) -> None:
+        """Count one more finished conversation, once, if it is planned."""
+        if row.key in self._left:
+            self._left.remove(row.key)
+            self._done.append(row)
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts that events carry."""
+        passed, scored = passed_and_scored(self._done)
+        done = {"planned": self._planned, "done": len(self._done), "pending": len(self._left)}
+        return done | {"passed": passed, "scored": scored}
+
+
+_SMALL_TALK_STEPS = 4
+"""Greeting, question, confirmation, good-bye: steps of a conversation apart from its reference actions."""
+
+
+class DurationEstimate:
+    """Expected length of each task's conversations [s], from those of any trial, else from its reference actions."""
+
+    def __init__(self, tasks: Sequence[Task], rows: Iterable[CommitRow]) -> None:
+        self._steps = {task.id: len(task.reference) + _SMALL_TALK_STEPS for task in tasks}
+        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            self.learn(row)
+
+    def learn(self, row: CommitRow) -> None:
+        """Take one more finished conversation into account."""
+        if row.imported is None and row.duration_s is not None:  # imported ones ran on other servers
+            self._took[row.task_id].append(max(row.duration_s, 0.0))
+
+    def seconds(self, task_id: str) -> float:
+        """Return the expected length of one conversation [s]; before anything is known, in steps."""
+        if task_id in self._took:
+            return fmean(self._took[task_id])
+        rates = [fmean(took) / self._steps[each] for each, took in self._took.items() if each in self._steps]
+        return self._steps.get(task_id, _SMALL_TALK_STEPS) * (median(rates) if rates else 1.0)
+
+    def eta_s(self, pending: Mapping[str, int], concurrency: int) -> float | None:
+        """Return the seconds until `pending` (task id to conversations) is done; None while nothing is known."""
+        if not pending:
+            return 0.0
+        if not self._took:
+            return None
+        each = {task_id: self.seconds(task_id) for task_id in pending}
+        work = sum(each[task_id] * count for task_id, count in pending.items())
+        return max(work / concurrency, *each.values())
 
 
 log = logging.getLogger("tautools.run")

@@ -19,7 +19,7 @@ import os
 import re
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -30,9 +30,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
 from tautools.files import ensure_folder, read_lines
-from tautools.records import Outcome
+from tautools.records import Outcome, Role
 from tautools.run.ledger import AwaitingJudge, read_awaiting_judge, read_events, read_ledger
-from tautools.run.progress import CallCounts
 from tautools.run.trajectory import interleaved
 from tautools.shell import process_alive, this_process
 
@@ -42,9 +41,8 @@ if TYPE_CHECKING:
     from tautools.llm.types import CompletionClient
     from tautools.records import CallRecord, CommitRow
     from tautools.run.folder import SettingFolder
-    from tautools.run.ledger import ResultsWriter
+    from tautools.run.ledger import EventSink, ResultsWriter
     from tautools.run.plan import Cell, Pair
-    from tautools.run.progress import EventSink
 
 STALE_S = 120.0
 """A claim that was not touched for so long has no owner any more [s]."""
@@ -196,6 +194,32 @@ def _take_away(path: Path, writer: str) -> bool:
         return False
     aside.unlink(missing_ok=True)
     return True
+
+
+_COUNTED_ROLES = (Role.AGENT, Role.USER, Role.EXPERT, Role.JUDGE)
+
+
+class CallCounts:
+    """Counts what each running conversation asks of the models."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._of: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+
+    def add(self, record: CallRecord) -> None:
+        """Count one call; only those that succeeded count for the conversation."""
+        self.total += 1
+        if not record.fault:
+            self._of[record.task_id, record.trial].update(
+                {f"{record.role.value}_calls": 1} if record.role in _COUNTED_ROLES else {},
+                prompt_tokens=record.prompt_tokens or 0,
+                cached_tokens=record.cached_tokens or 0,
+                output_tokens=record.output_tokens or 0,
+            )
+
+    def pop(self, pair: tuple[str, int]) -> dict[str, int]:
+        """Return a conversation's counts by the names of `CommitRow`, and forget them."""
+        return dict(self._of.pop(pair, Counter()))
 
 
 P = ParamSpec("P")

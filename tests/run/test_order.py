@@ -4,7 +4,8 @@ from made_conversations import made_setting
 
 from tautools.bench.types import ReferenceAction, Task
 from tautools.records import CallRecord, CommitRow, ConversationLocation, Role
-from tautools.run.progress import CallCounts, DeadServerWatch, DurationEstimate
+from tautools.run.scheduler import DeadServerWatch, DurationEstimate
+from tautools.run.worker import CallCounts
 
 SETTING = made_setting()
 PLACE = ConversationLocation(file="x", offset=0, length=1, sha256="")
