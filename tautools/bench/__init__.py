@@ -11,21 +11,3 @@ from tautools.bench.conversation import run_conversation
 from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts
 from tautools.bench.setting import approach_of, build_setting, check_approach, conversation_seed, select_tasks
 from tautools.bench.sources import open_domain, open_ref, open_source
-
-__all__ = [
-    "approach_of",
-    "ask_judge",
-    "build_setting",
-    "check_approach",
-    "conversation_seed",
-    "judge_texts",
-    "needs_judge",
-    "null_baseline",
-    "open_domain",
-    "open_ref",
-    "open_source",
-    "reference_reward",
-    "run_conversation",
-    "select_tasks",
-    "with_verdicts",
-]

@@ -12,8 +12,6 @@ from tautools.cli.commands import LazyGroup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["VERBS", "cli", "main"]
-
 _SECTIONS = {
     "Start here": {
         "demo": ("The whole way on simulated models, in minutes.", "tautools.cli.demo:demo_command"),

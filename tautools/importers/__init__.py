@@ -8,13 +8,3 @@ keeps through the ledger's own writer.
 from tautools.importers.importing import ImportResult, import_results, read_files, write_import
 from tautools.importers.plan import ImportRequest, plan_import
 from tautools.importers.rows import RowStatus
-
-__all__ = [
-    "ImportRequest",
-    "ImportResult",
-    "RowStatus",
-    "import_results",
-    "plan_import",
-    "read_files",
-    "write_import",
-]

@@ -5,5 +5,3 @@ from __future__ import annotations
 from tautools.llm.client import ModelClient, Retry
 from tautools.llm.hosted import check_hosted_key
 from tautools.llm.stream import Timeouts
-
-__all__ = ["ModelClient", "Retry", "Timeouts", "check_hosted_key"]

@@ -30,27 +30,3 @@ from tautools.params.resolve import (
     resolve_run,
     workspace_site,
 )
-
-__all__ = [
-    "CONTROL",
-    "KINDS",
-    "RUN_OPTIONS",
-    "Kind",
-    "Persona",
-    "Resolved",
-    "default_site",
-    "find_params",
-    "list_params",
-    "load_all",
-    "load_persona",
-    "load_server",
-    "load_site",
-    "load_sweep",
-    "misnamed_params",
-    "own_params",
-    "resolve",
-    "resolve_run",
-    "shipped",
-    "workspace_path",
-    "workspace_site",
-]

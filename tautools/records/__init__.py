@@ -33,35 +33,3 @@ from tautools.records.conversation import (
 )
 from tautools.records.server import Certificate, Check, ServerRecord
 from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting, setting_id
-
-__all__ = [
-    "HIDDEN",
-    "LOOP_VERSION",
-    "BenchRef",
-    "CallRecord",
-    "Certificate",
-    "Check",
-    "CommitRow",
-    "Conversation",
-    "ConversationLocation",
-    "Event",
-    "ImportedFrom",
-    "Limits",
-    "ModelConfig",
-    "Outcome",
-    "Record",
-    "Role",
-    "Sampling",
-    "ServerRecord",
-    "Setting",
-    "Strategy",
-    "StrictValue",
-    "Thinking",
-    "ThinkingSwitch",
-    "TrajectoryAction",
-    "UserStrategy",
-    "canonical_json",
-    "names_a_secret",
-    "setting_id",
-    "without_secrets",
-]

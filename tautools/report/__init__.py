@@ -11,13 +11,3 @@ from tautools.report.cells import find_cells
 from tautools.report.frames import conversation_frame
 from tautools.report.latency import latency_report
 from tautools.report.pass_k import pass_report
-
-__all__ = [
-    "ReportPaths",
-    "build_reports",
-    "conversation_frame",
-    "find_cells",
-    "how_to_open",
-    "latency_report",
-    "pass_report",
-]

@@ -11,20 +11,3 @@ from tautools.run.folder import SettingFolder, model_slug, read_setting, results
 from tautools.run.ledger import Key, read_calls, read_conversation, read_events, read_ledger
 from tautools.run.plan import Cell, prepare_cell
 from tautools.run.scheduler import Stop
-
-__all__ = [
-    "Cell",
-    "CellResult",
-    "Key",
-    "SettingFolder",
-    "Stop",
-    "model_slug",
-    "prepare_cell",
-    "read_calls",
-    "read_conversation",
-    "read_events",
-    "read_ledger",
-    "read_setting",
-    "results_of",
-    "run_cell",
-]

@@ -38,26 +38,6 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "Diagnosis",
-    "Registry",
-    "Server",
-    "Snapshot",
-    "State",
-    "as_base_url",
-    "attach",
-    "attach_all",
-    "check_launch",
-    "diagnose_log",
-    "endpoints",
-    "launch",
-    "launch_all",
-    "launch_one_job",
-    "open_server",
-    "server_states",
-    "verify_target",
-]
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:

@@ -8,14 +8,3 @@ from __future__ import annotations
 from tautools.session.doctor import doctor
 from tautools.session.findings import DoctorFinding, DoctorReport, FindingStatus
 from tautools.session.init import InitPlan, find_agent_project, plan_init, write_workspace
-
-__all__ = [
-    "DoctorFinding",
-    "DoctorReport",
-    "FindingStatus",
-    "InitPlan",
-    "doctor",
-    "find_agent_project",
-    "plan_init",
-    "write_workspace",
-]

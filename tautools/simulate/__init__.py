@@ -8,5 +8,3 @@ from __future__ import annotations
 
 from tautools.simulate.responder import expected_pass_hat_k, pass_probability
 from tautools.simulate.server import MARK, SimulatedServer
-
-__all__ = ["MARK", "SimulatedServer", "expected_pass_hat_k", "pass_probability"]

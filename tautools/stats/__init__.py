@@ -16,27 +16,3 @@ from tautools.stats.intervals import (
 from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, summarize
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values
 from tautools.stats.variance import PairedEffect, Spread, paired_effect, spread
-
-__all__ = [
-    "PERCENTILES",
-    "SLA_S",
-    "Histogram",
-    "Interval",
-    "LatencySummary",
-    "PairedEffect",
-    "Spread",
-    "TaskCounts",
-    "binomial_tail",
-    "exact_interval",
-    "histogram",
-    "interval",
-    "intervals",
-    "largest_k",
-    "mean_over_tasks",
-    "paired_effect",
-    "pass_at_k",
-    "pass_hat_k",
-    "spread",
-    "summarize",
-    "task_values",
-]

@@ -7,21 +7,3 @@ from tautools.sweep.plan import SweepPlan, outline_sweep, plan_sweep
 from tautools.sweep.run import run_sweep
 from tautools.sweep.servers import serving
 from tautools.sweep.status import CellStatus, SweepEvent, SweepResult, SweepStatus, require_finished, sweep_status
-
-__all__ = [
-    "CellStatus",
-    "SweepCell",
-    "SweepEvent",
-    "SweepPlan",
-    "SweepResult",
-    "SweepStatus",
-    "expand",
-    "open_cell",
-    "outline_sweep",
-    "parse_indices",
-    "plan_sweep",
-    "require_finished",
-    "run_sweep",
-    "serving",
-    "sweep_status",
-]

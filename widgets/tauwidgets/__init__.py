@@ -5,5 +5,3 @@ from __future__ import annotations
 from tauwidgets.customer_panel import CustomerPanel
 from tauwidgets.server_panel import ServerPanel
 from tauwidgets.sweep_board import SweepBoard
-
-__all__ = ["CustomerPanel", "ServerPanel", "SweepBoard"]

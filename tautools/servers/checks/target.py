@@ -207,7 +207,7 @@ def check_identity(context: CheckContext) -> str:
     require(models.status == 200 and models.names, f"/v1/models {answer}: {models.detail}")
     context.model = target.model or models.names[0]
     for name in filter(None, (context.model, target.alias)):
-        near = nearest(name, models.names) if name == context.model else []
+        near = nearest(name, models.names) if name == context.model and name not in models.names else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         require(name in models.names, f"it serves {', '.join(models.names)}, not {name!r}{hint}")
     if target.process is None and (target.alias or target.key):
