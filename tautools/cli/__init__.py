@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SECTIONS = {
     "Start here": {
-        "demo": ("The whole way on simulated models, in minutes.", "tautools.cli.demo:demo_command"),
+        "demo": ("The whole way on simulated models, in minutes.", "tautools.cli.sweep:demo_command"),
         "init": ("Write a workspace from a site.", "tautools.cli.setup:init_command"),
         "doctor": ("Say whether this machine can do the work.", "tautools.cli.setup:doctor_command"),
         "config": ("Show sites, servers, sweeps and runs as they will be used.", "tautools.cli.setup:config_command"),

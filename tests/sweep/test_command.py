@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from small_sweep import small_sweep
 
 from tautools.cli import cli
-from tautools.cli.demo import DEMO_SWEEP, run_demo
+from tautools.cli.sweep import DEMO_SWEEP, run_demo
 from tautools.report import build_reports
 
 
