@@ -27,8 +27,7 @@ from tautools.params.personas import PersonaParams, choose_level
 from tautools.run.folder import choose_folders, folder_at
 from tautools.run.personas.comparison import compare as compare_group
 from tautools.run.personas.comparison import keep_certificate
-from tautools.run.personas.labels import keep_labels
-from tautools.run.personas.pairing import groups_of
+from tautools.run.personas.measures import groups_of, keep_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,8 +15,7 @@ from tautools.errors import ParamsError, PersonaError
 from tautools.params.models import RoleParams
 from tautools.run import read_conversation, read_ledger, read_setting, run_cell
 from tautools.run.personas.comparison import CERTIFICATE, certify, compare
-from tautools.run.personas.labels import keep_labels
-from tautools.run.personas.pairing import facts_coverage, facts_to_tell, groups_of, wording
+from tautools.run.personas.measures import facts_coverage, facts_to_tell, groups_of, keep_labels, wording
 
 TASKS, TRIALS = 6, 2
 CONTROL, ANGER, OTHER = "4B", "4B+anger", "4B+confusion-strong"

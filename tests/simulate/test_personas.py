@@ -17,7 +17,7 @@ from tautools.llm.types import Endpoint
 from tautools.params import Persona, load_persona
 from tautools.params.models import SimulateParams
 from tautools.records import Conversation, Limits, ModelConfig, Outcome, Role, Strategy, UserStrategy
-from tautools.run.personas.pairing import count_persona_words, customer_messages
+from tautools.run.personas.measures import count_persona_words, customer_messages
 from tautools.simulate import SimulatedServer
 from tautools.simulate.customer import persona_label, with_persona
 

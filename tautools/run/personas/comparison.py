@@ -21,8 +21,7 @@ from tautools.files import write_atomic
 from tautools.params.personas import HEADING
 from tautools.records import Outcome, UserStrategy
 from tautools.run.ledger import read_events
-from tautools.run.personas.labels import read_labels
-from tautools.run.personas.pairing import MEASURES, groups_of
+from tautools.run.personas.measures import MEASURES, groups_of, read_labels
 from tautools.run.trajectory import actions_of
 from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tautools.run.folder import SettingFolder
-    from tautools.run.personas.labels import LabelSummary
-    from tautools.run.personas.pairing import Pair, PersonaConversation, PersonaRun
+    from tautools.run.personas.measures import LabelSummary, Pair, PersonaConversation, PersonaRun
     from tautools.stats import Interval, PairedEffect
 
 CERTIFICATE = "persona_certificate.json"
