@@ -120,7 +120,8 @@ def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dic
         pick(status.record, PUBLIC)
         | pick(status.snapshot, "state detail percent next_step")
         | pick(status, "health_age_s load")
-        | {"age_s": round(status.snapshot.age, 1), "watchdog": _lease_text(status, workspace)}
+        | {"age_s": round(status.snapshot.age, 1)}
+        | {"watchdog": str(active_lease(status.record, workspace=workspace) or "")}
         for status in statuses
     ]
 
@@ -129,7 +130,8 @@ def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: i
     """Return the servers as a table: one line each where the terminal is wide, else words below the figures."""
     wide, rows, lines = width >= _WIDE, list[Any](), list[Any]()
     for status in statuses:
-        record, snapshot, lease = status.record, status.snapshot, _lease_text(status, workspace)
+        record, snapshot = status.record, status.snapshot
+        lease = str(active_lease(record, workspace=workspace) or "")
         colour, whole = _COLOURS.get(snapshot.state.value, "red"), str(snapshot)
         model = record.model + (" SIMULATED" if record.simulated else "")
         # How old the figures are, when they are not of this look.
@@ -150,10 +152,6 @@ def server_table(statuses: Sequence[WatchedServer], workspace: Path, *, width: i
     for column in table.columns[2:9]:
         column.no_wrap = True
     return Group(table, Text(), *lines) if lines else table
-
-
-def _lease_text(status: WatchedServer, workspace: Path) -> str:
-    return str(active_lease(status.record, workspace=workspace) or "")
 
 
 @command("tautools server logs qwen3-8b -f")

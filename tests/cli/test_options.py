@@ -137,6 +137,11 @@ def test_help_of_a_run_has_a_group_for_each_part_and_every_option() -> None:
     assert "[default: 8]" in text
 
 
+@pytest.mark.parametrize("words", ["run", "simulate"])
+def test_a_number_without_bounds_shows_none(words: str) -> None:
+    assert "None" not in called(words, "--help").out
+
+
 def test_the_help_of_tautools_and_of_server_has_groups() -> None:
     assert all(f"\n{title}:" in called("--help").out for title in ("Start here", "Servers", "Results", "Expert"))
     assert all(f"\n{title}:" in called("server", "--help").out for title in ("Start and stop", "Look"))
