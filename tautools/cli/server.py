@@ -26,7 +26,7 @@ from tautools.params import load_server
 from tautools.servers import Registry, launch_all, launch_one_job, open_server
 from tautools.servers.backends import backend_of
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
-from tautools.servers.start import exclude_node, held_node, plan_restart, resubmit
+from tautools.servers.start import Restart, exclude_node, held_node, plan_restart
 from tautools.servers.start import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
 
@@ -199,7 +199,8 @@ def _wait_and_resubmit(
         failed = [place for place, server in enumerate(servers) if server.name in failures]
         held = {place: node for place in failed if (node := held_node(servers[place].record))}
         for place, node in held.items():
-            servers[place] = server = resubmit(servers[place].record, node, workspace=workspace)
+            plan = exclude_node(Restart(servers[place].record), node)
+            servers[place] = server = start_again(plan, workspace=workspace)
             del failures[server.name]
             reason = f"the cards of {node} are held by others; submitted again without it"
             click.echo(f"{server.name}: {reason}, job {server.record.job_id} ({number} of {tries})", err=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from tautools.errors import ParamsError, TautoolsError
 from tautools.files import ensure_folder, write_atomic
@@ -37,10 +37,8 @@ _LOG = logging.getLogger("tautools.servers.lease")
 _KERNEL_MARKS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher")
 
 
-class LeaseTerms(BaseModel):
+class LeaseTerms(BaseModel, frozen=True):
     """When a server must end by itself."""
-
-    model_config = ConfigDict(frozen=True)
 
     idle_s: float | None = None
     """Without any request for this long [s]."""
@@ -63,10 +61,8 @@ class LeaseTerms(BaseModel):
         return self
 
 
-class Lease(BaseModel):
+class Lease(BaseModel, frozen=True):
     """What the watchdog of a server wrote down last."""
-
-    model_config = ConfigDict(frozen=True)
 
     alias: str
     terms: LeaseTerms

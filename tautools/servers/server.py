@@ -20,7 +20,7 @@ from tautools.servers.backends import Look, backend_of
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose import Diagnosis
-from tautools.servers.registry import Registry, processes_of
+from tautools.servers.registry import Registry
 from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, record_start
 from tautools.shell import stop_group
 
@@ -35,6 +35,8 @@ _LOST_PORT_CAUSES = {"port_in_use", "internal_port_in_use"}
 """Causes that go away with another start, because it takes other ports."""
 _EAGER_S = 30.0
 """For so long a start is looked at often; a longer one takes minutes, and half a second does not matter then."""
+_EXIT_NOTE_S = 1.0
+"""Longest wait for the exit status of a start that failed, which is written down a moment after the end."""
 _NEARLY_PERCENT = 96
 """From here on a start is a matter of a second, however long it took."""
 
@@ -215,9 +217,12 @@ class Server:
                 f"{self.name}`.",
             )
         snapshot = self.state()
-        if snapshot.state is State.FAILED and record.process is not None and processes_of(record):
+        if snapshot.state is State.FAILED and record.process is not None:
             # The main process is dead. Workers that it may have left would keep their cards for ever.
             stop_group(*record.process, term_s=5.0)
+            until = time.monotonic() + _EXIT_NOTE_S
+            while self._registry.exit_code(record) is None and time.monotonic() < until:
+                time.sleep(0.02)
             snapshot = self.state()
         return NotReadyError(
             f"Server {self.name!r} is {snapshot.state.value}: {snapshot.detail}",

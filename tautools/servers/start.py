@@ -320,8 +320,3 @@ def exclude_node(plan: Restart, node: str = "") -> Restart:
     change = f"site.exclude: {','.join(old) or 'not set'} -> {','.join(new)}"
     without = record.model_copy(update={"site": dict(record.site) | {"exclude": new}})
     return replace(plan, record=without, changes=[*plan.changes, change])
-
-
-def resubmit(record: ServerRecord, node: str, *, workspace: Path) -> Server:
-    """Submit a server again whose job ended on a node with held cards, with that node left out."""
-    return restart(exclude_node(Restart(record), node), workspace=workspace)

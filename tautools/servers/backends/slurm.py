@@ -91,10 +91,8 @@ class SlurmBackend(Backend):
 
     def refuse_running(self, record: ServerRecord, registry: Registry) -> None:
         """Raise when the job waits or runs, unless this was one of its several servers and has ended."""
-        if record.shares_job and registry.exit_code(record) is not None:
-            return
         job = _job_of(record)
-        if job is not None and not job.state.ended:
+        if job is not None and not _ended(record, job, registry):
             state = f"job {job.job_id} is {job.state.value}"
             raise name_taken(record, "has a job in this workspace", state, "Use it, stop")
 
