@@ -24,7 +24,7 @@ from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
 from tautools.params.models import TaskParams
 from tautools.records import Strategy, UserStrategy
-from tautools.run.replays import ReplayStatus, replay_file
+from tautools.run.replays import replay_file
 from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ def _show_replays(replays: Mapping[str, Sequence[ReplayedRow]]) -> None:
         envs = Counter(row.env for row in rows if row.env)
         click.secho(name, bold=True)
         click.echo(f"  {len(rows)} rows: {', '.join(f'{count} of {env}' for env, count in envs.items())}")
-        for status, count in Counter(row.status for row in rows).items():
-            ok = status not in {ReplayStatus.DIFFERENT, ReplayStatus.UNKNOWN_TASK}
-            click.echo(f"  {count:>5}  {click.style(status.value, fg='green' if ok else 'red')}")
+        for (status, explained), count in Counter((row.status, row.explained) for row in rows).items():
+            click.echo(f"  {count:>5}  {click.style(status.value, fg='green' if explained else 'red')}")
         recorded, others = sum(row.observations for row in rows), sum(row.other_observations for row in rows)
         first = next((f"; the first: {row.detail}" for row in rows if row.other_observations and row.detail), "")
         click.echo(f"  tool answers: {recorded} recorded, {others} different now{first}")

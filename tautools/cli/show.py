@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tautools.bench.analysis.failures import ABSENT, ActionStatus, FieldError
+from tautools.bench.analysis.failures import ABSENT, FieldError
 from tautools.cli.commands import command
 from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
@@ -34,7 +35,7 @@ from tautools.run.trajectory import (
 from tautools.run.worker import follow, now_running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tautools.bench.analysis.failures import ActionMatch, FailureAnalysis, FieldDifference
     from tautools.records import CommitRow, Conversation
@@ -137,11 +138,11 @@ def _print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = F
 
 
 def _print_head(folder: SettingFolder, task_id: str, trial: int) -> None:
-    """Print what conversation this is."""
-    task = f"task {escape(task_id)}, trial {trial}"
-    short = len(task_id) <= _SHORT_NAME
+    """Print what conversation this is; a long id stands below the heading, where nothing cuts it."""
     console = Console(highlight=False)
-    console.rule(setting_title(folder.setting) + (f"  {task}" if short else ""))
+    task, title = f"task {escape(task_id)}, trial {trial}", setting_title(folder.setting)
+    short = len(task_id) <= _SHORT_NAME
+    console.rule(f"{title}  {task}" if short else title)
     if not short:
         console.print(task, soft_wrap=True)
 
@@ -240,21 +241,22 @@ def _field_line(each: FieldDifference) -> str:
 
 def _missed_text(one: ActionMatch) -> str:
     who = "" if one.by == "assistant" else f" (by the {one.by})"
-    answer = _cut(one.answer, _SHORT_VALUE)
-    if one.status is ActionStatus.OTHER_ARGUMENTS:
-        pairs = (f"{name}={_value(got)} in place of {_value(wanted)}" for name, (wanted, got) in one.differs.items())
-        return f"{one.name}{who} {', '.join(pairs)}" + (f"; the tool said: {answer}" if answer else "")
-    given = ", ".join(f"{name}={_value(value)}" for name, value in one.expected.items())
-    return f"{one.name}({given}){who}" + (f": {answer}" if answer else "")
+    answer = f"; the tool said: {_cut(one.answer, _SHORT_VALUE)}" if one.answer else ""
+    pairs = [f"{name}={_value(got)} in place of {_value(wanted)}" for name, (wanted, got) in one.differs.items()]
+    made = f"{one.name}{who} {', '.join(pairs)}" if pairs else f"{_call_text(one.name, one.expected, _value)}{who}"
+    return made + answer
 
 
 def _action(call: MadeCall | None) -> Text:
     if call is None:
         return Text()
-    given = call.arguments
-    inside = ", ".join(f"{name}={_json(value)}" for name, value in given.items()) if isinstance(given, dict) else given
     who = "" if call.by == "assistant" else f"{call.by}: "
-    return Text(f"{who}{call.name}({inside})")
+    return Text(who + _call_text(call.name, call.arguments, _json))
+
+
+def _call_text(name: str, given: Any, text_of: Callable[[Any], str]) -> str:
+    pairs = (f"{key}={text_of(value)}" for key, value in given.items()) if isinstance(given, Mapping) else [str(given)]
+    return f"{name}({', '.join(pairs)})"
 
 
 def _value(value: Any) -> str:
