@@ -9,6 +9,7 @@ pending.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -152,14 +153,14 @@ class _Episode:
         rounds = min(self.limits.max_rounds, self.protocol.max_rounds)
         self._report_messages()
         for turn in range(rounds):
-            request = await self._reply_of(self.user, Role.USER, self._asker(Role.USER, turn)) or ""
+            request = await self._reply_of(self.user, Role.USER, turn) or ""
             self.agent.receive(request)
             self._report_messages()
             self._check_message_limits()
             stops = any(stop in request for stop in self.protocol.stop_words)
             if stops and (turn or self.protocol.opening_may_stop):
                 return
-            answer = await self._reply_of(self.agent, Role.AGENT, self._asker(Role.AGENT, turn))
+            answer = await self._reply_of(self.agent, Role.AGENT, turn)
             if answer is None:
                 return
             self.actions.append(TrajectoryAction(text=answer))
@@ -167,8 +168,9 @@ class _Episode:
             self._check_message_limits()
         raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {rounds} rounds.")
 
-    async def _reply_of(self, party: Participant, role: Role, ask: AskModel) -> str | None:
+    async def _reply_of(self, party: Participant, role: Role, number: int) -> str | None:
         """Let one party act until it says something to the other one; None when a call ended the conversation."""
+        ask: AskModel = functools.partial(self._ask, role, number)
         turns = 0
         while True:
             if role is Role.AGENT and not self.protocol.counts_messages:
@@ -199,26 +201,22 @@ class _Episode:
             raise _ConversationEnd(Outcome.STEP_LIMIT, f"No end within {self.max_steps} requests of the agent.")
         self.steps += 1
 
-    def _asker(self, role: Role, turn: int) -> AskModel:
-        """Return the function by which one party asks its models during one turn."""
-
-        async def ask(
-            messages: Sequence[Message],
-            tools: Sequence[ToolSpec] | None = None,
-            *,
-            purpose: str = "chat",
-            expert: str = "",
-        ) -> Reply:
-            asked = Role.EXPERT if expert else role
-            if asked is Role.USER and self.approach.persona is not None:
-                verify_persona(messages, self.approach.persona, first=not self.requests[asked])
-            tag = replace(self.tag, role=asked, turn=turn, step=self.requests[asked], purpose=purpose, expert=expert)
-            self.requests[asked] += 1
-            return await self._ask(tag, messages, tools)
-
-        return ask
-
-    async def _ask(self, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None) -> Reply:
+    async def _ask(
+        self,
+        role: Role,
+        turn: int,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] | None = None,
+        *,
+        purpose: str = "chat",
+        expert: str = "",
+    ) -> Reply:
+        """Let a party ask one of its models."""
+        role = Role.EXPERT if expert else role
+        if role is Role.USER and self.approach.persona is not None:
+            verify_persona(messages, self.approach.persona, first=not self.requests[role])
+        tag = replace(self.tag, role=role, turn=turn, step=self.requests[role], purpose=purpose, expert=expert)
+        self.requests[role] += 1
         try:
             reply = await self.client.complete(tag, messages, tools)
         except asyncio.CancelledError as cancelled:

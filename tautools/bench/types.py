@@ -372,7 +372,7 @@ def run_without_loop(call: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def told_as(problem: str, next_step: str, *kinds: type[Exception]) -> Iterator[None]:
+def as_bench_error(problem: str, next_step: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn an error of these kinds into a `BenchError` with it as evidence."""
     try:
         yield

@@ -31,7 +31,7 @@ from tautools.bench.fidelity.scripts import (
 )
 from tautools.bench.fidelity.traces import FixedTextMask, play_ours
 from tautools.bench.setting import check_approach, select_tasks
-from tautools.bench.types import Approach, told_as
+from tautools.bench.types import Approach, as_bench_error
 from tautools.files import write_atomic
 from tautools.records import Outcome, Strategy, UserStrategy
 
@@ -339,7 +339,7 @@ class HashFile:
             return cls(path)
         problem = f"{path} is not a file of hashes of the original."
         next_step = "Write it again: `tautools fidelity --path CHECKOUT --write`."
-        with told_as(problem, next_step, OSError, ValueError, KeyError, TypeError):
+        with as_bench_error(problem, next_step, OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_text(encoding="utf-8"))
             version, python, rows = (content[name] for name in ("version", "python", "rows"))
         return cls(path, version, python, rows)

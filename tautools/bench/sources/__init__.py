@@ -27,14 +27,6 @@ _SOURCES = {
 """Module and class of each benchmark's sources, the usual one first; imported when it is opened."""
 
 
-def playing_source(source: str) -> str | None:
-    """Return the source that can run what a name stands for; for imported results, that of their benchmark, if any."""
-    if not source.startswith(IMPORTED_PREFIX):
-        return source
-    made_by = source.removeprefix(IMPORTED_PREFIX)
-    return made_by if any(made_by in names for names in _SOURCES.values()) else None
-
-
 def open_source(
     bench: str = "tau2", source: str | None = None, path: str | None = None, python: str | None = None
 ) -> Source:
@@ -59,8 +51,10 @@ def open_source(
         When there is no such bench or source, or the source is not installed.
     """
     sources = _SOURCES[check_known("benchmark", bench, _SOURCES)]
-    source = None if source is None else playing_source(source)
-    source = check_known("source", source or next(iter(sources)), sources, of=bench)
+    made_by = (source or "").removeprefix(IMPORTED_PREFIX)
+    if made_by != source and not any(made_by in names for names in _SOURCES.values()):
+        made_by = ""  # results of a program that is no source are run by the usual one
+    source = check_known("source", made_by or next(iter(sources)), sources, of=bench)
     module, name = sources[source].split(".")
     source_class = getattr(import_module(f"tautools.bench.sources.{module}"), name)
     takes = source_class.takes

@@ -21,9 +21,8 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
-from tautools.bench.sources.inspect_tools import InspectTools
 from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
-from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, different_entities, told_as
+from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, as_bench_error, different_entities
 from tautools.errors import BenchError, NotInstalledError
 from tautools.records import BenchRef, canonical_json
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from tautools.bench.sources.inspect_tools import InspectTools
     from tautools.bench.types import Changes, Task
 
 _ENVS = ("airline", "retail", "telecom")
@@ -104,7 +104,7 @@ class InspectTau2(Source):
         """Turn what a changed package raises into an error that says so."""
         problem = f"The installed inspect-evals {self.version} is not the package that tautools knows."
         next_step = "Install the versions of tautools' lock file: pip install 'inspect-evals==0.26.*'."
-        return told_as(problem, next_step, ImportError, AttributeError, FileNotFoundError, KeyError)
+        return as_bench_error(problem, next_step, ImportError, AttributeError, FileNotFoundError, KeyError)
 
 
 class InspectDomain(Tau2Domain):
@@ -206,6 +206,8 @@ class DatabaseDomain(InspectDomain):
     reward_basis = "DB+COMMUNICATE"
 
     def __init__(self, env: str) -> None:
+        from tautools.bench.sources.inspect_tools import InspectTools
+
         tools = InspectTools(getattr(_module(f"{env}.tools"), f"all_{env}_tools"), f"get_{env}_tools")
         super().__init__(env, (_data_folder(env) / "policy.txt").read_text(encoding="utf-8"), {"assistant": tools})
         tool_class = _tool_class(env)
@@ -275,6 +277,8 @@ _SIDES = {"assistant": ("Agent", "tools", "db.toml"), "user": ("User", "user_too
 
 
 def _telecom_tools(requestor: str) -> InspectTools:
+    from tautools.bench.sources.inspect_tools import InspectTools
+
     side, kit, _ = _SIDES[requestor]
 
     def synced_kit(environment: Any) -> Any:

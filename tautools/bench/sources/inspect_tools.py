@@ -20,8 +20,24 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from inspect_ai.model._call_tools import (
+    get_type_hints,
+    parse_tool_call,
+    resolve_tool_content,
+    tool_call_error,
+    tool_param,
+    type_hint_includes_none,
+)
+from inspect_ai.tool import ToolDef
+from inspect_ai.tool._tool import ToolParsingError
+from inspect_ai.tool._tool_info import ToolInfo
+from inspect_ai.util._json import json_schema_dump
+
 from tautools.bench.types import Observation
 from tautools.imports import without_iri_grammar
+
+with without_iri_grammar():
+    from jsonschema import Draft7Validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,9 +64,6 @@ class InspectTools:
     def __init__(
         self, makers: Sequence[Callable[[], Any]], getter: str, find: Callable[[Any], Any] = lambda toolkit: toolkit
     ) -> None:
-        from inspect_ai.tool import ToolDef
-        from inspect_ai.tool._tool_info import ToolInfo
-
         definitions = [ToolDef(make()) for make in makers]
         self._bound: ContextVar[Any] = ContextVar(getter)
         names = {getter: lambda: find(self._bound.get())}
@@ -62,8 +75,6 @@ class InspectTools:
     @property
     def specs(self) -> list[ToolSpec]:
         """The tools as inspect's OpenAI provider sends them, without its `strict` flag."""
-        from inspect_ai.util._json import json_schema_dump
-
         functions = [
             {"name": info.name, "description": info.description, "parameters": json_schema_dump(info.parameters)}
             for info in self._infos
@@ -72,8 +83,6 @@ class InspectTools:
 
     async def call(self, toolkit: Any, name: str, arguments: str) -> Observation:
         """Call one tool on `toolkit`, the conversation's own instance of the env's tool class, or what has it."""
-        from inspect_ai.model._call_tools import parse_tool_call, tool_call_error
-
         call = parse_tool_call("", name, arguments, self._infos)
         read = json.dumps(call.arguments)
         if call.parse_error:
@@ -86,9 +95,6 @@ class InspectTools:
             return Observation(f"Error: {text}", error=True, arguments=read)
 
     async def _run(self, toolkit: Any, name: str, arguments: dict[str, Any]) -> str:
-        from inspect_ai.model._call_tools import resolve_tool_content
-        from inspect_ai.tool._tool import ToolParsingError
-
         tool = self._tools.get(name)
         if tool is None:
             raise ToolParsingError(f"Tool {name} not found")
@@ -107,9 +113,6 @@ class InspectTools:
 
 def _coerce(tool: _PreparedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     """Do what inspect's `tool_params` does, with types and defaults read before."""
-    from inspect_ai.model._call_tools import tool_param
-    from inspect_ai.tool._tool import ToolParsingError
-
     coerced: dict[str, Any] = {}
     for name, hint, default, may_be_none in tool.parameters:
         if name in arguments:
@@ -123,11 +126,6 @@ def _coerce(tool: _PreparedTool, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _prepare(definition: Any, names: Mapping[str, Any]) -> _PreparedTool:
     """Prepare a tool in whose function some of its module's `names` mean something else."""
-    from inspect_ai.model._call_tools import get_type_hints, type_hint_includes_none
-
-    with without_iri_grammar():
-        from jsonschema import Draft7Validator
-
     tool = definition.tool
     scope = {**tool.__globals__, **names}
     run = FunctionType(tool.__code__, scope, tool.__name__, tool.__defaults__, tool.__closure__)

@@ -11,19 +11,12 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents.experts import expert_prompt_hashes
 from tautools.bench.agents.text import RESPOND
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
 from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout, find_tau_bench
-from tautools.bench.sources.tau_bench_participants import (
-    few_shot_displays,
-    make_tau_bench_agent,
-    make_tau_bench_user,
-    user_system_prompt,
-)
+from tautools.bench.sources.tau_bench_participants import TauBenchPlayers
 from tautools.bench.types import (
     ConversationProtocol,
-    Domain,
     Observation,
     ReferenceAction,
     Reward,
@@ -32,13 +25,13 @@ from tautools.bench.types import (
     different_entities,
     text_hashes,
 )
-from tautools.records import BenchRef, Strategy, UserStrategy, canonical_json
+from tautools.records import BenchRef, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tautools.bench.types import Approach, Changes, Participant
+    from tautools.bench.types import Changes
     from tautools.llm.types import ToolSpec
 
 _MAX_STEPS = 30  # the default of `max_num_steps` in tau_bench.agents.base.Agent.solve, which nothing overrides
@@ -132,12 +125,10 @@ def _copied_json(value: Any) -> Any:
     return value
 
 
-class TauBenchDomain(Domain):
+class TauBenchDomain(TauBenchPlayers):
     """One env of tau-bench with the tasks of one split."""
 
     reward_basis = "DB+OUTPUTS"
-    strategies: Sequence[Strategy] = tuple(Strategy)
-    user_strategies: Sequence[UserStrategy] = tuple(UserStrategy)
 
     def __init__(self, checkout: TauBenchCheckout, ref: BenchRef, original: Any, loaded: LoadedTauBench) -> None:
         super().__init__()
@@ -150,7 +141,7 @@ class TauBenchDomain(Domain):
         self.tasks: Mapping[str, Task] = {
             str(index): Task(
                 id=str(index),
-                user_system=user_system_prompt(checkout, UserStrategy.LLM, task.instruction),
+                user_system=self._user_system_prompt(UserStrategy.LLM, task.instruction),
                 reference=tuple(ReferenceAction(action.name, action.kwargs) for action in task.actions),
                 communicate=tuple(task.outputs),
                 source_task=task,
@@ -175,23 +166,6 @@ class TauBenchDomain(Domain):
     def env_state(self, task: Task) -> TauBenchState:
         """Return a fresh state for one conversation of `task`."""
         return TauBenchState(self, task)
-
-    def agent(self, approach: Approach, seed: int) -> Participant:
-        """Return the agent of one conversation; the displays of few-shot are drawn by `seed`."""
-        return make_tau_bench_agent(self.checkout, self, approach, seed)
-
-    def user(self, task: Task, approach: Approach) -> Participant:
-        """Return the customer of one conversation."""
-        return make_tau_bench_user(self.checkout, task, approach, _STOP_WORD)
-
-    def instructions(self, approach: Approach) -> Mapping[str, str]:
-        """Return the hashes of the texts that models are shown."""
-        agent_system = str(self.agent(approach, 0).messages[0]["content"])
-        if approach.strategy is Strategy.FEW_SHOT:
-            agent_system = canonical_json(few_shot_displays(self.checkout, self.ref.env, approach))
-        user_system = user_system_prompt(self.checkout, approach.user_strategy, _STOP_WORD)
-        own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
-        return {**self.prompts, **text_hashes({"agent_system": agent_system, "user_system": user_system}), **own}
 
     def reference_data(self, task: Task) -> dict[str, Any]:
         """Return the database as the reference leaves it; v1 skips the actions that would end the conversation."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tautools.bench.types import told_as
+from tautools.bench.types import as_bench_error
 from tautools.errors import BenchError, NotInstalledError
 from tautools.shell import ask_git
 
@@ -246,4 +246,4 @@ class TauBenchCheckout:
         """Turn what a checkout of another shape raises into an error that says so."""
         problem = f"The tau-bench in {self.root} is not the one that tautools knows."
         next_step = "Check that it is complete (`git status`, `git lfs pull`), or clone it again."
-        return told_as(problem, next_step, *_OTHER_SHAPE)
+        return as_bench_error(problem, next_step, *_OTHER_SHAPE)

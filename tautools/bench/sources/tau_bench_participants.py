@@ -10,45 +10,92 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tautools.bench.agents.experts import Orchestrator
+from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
 from tautools.bench.agents.text import RESPOND, TextAgent
 from tautools.bench.sources.tau_bench_checkout import ModelAsked, run_with_replies
-from tautools.bench.types import Participant, Turn, told_as
+from tautools.bench.types import Domain, Participant, Turn, as_bench_error, text_hashes
 from tautools.bench.users import PersonCustomer
 from tautools.errors import BenchError
 from tautools.llm.types import ToolCall
-from tautools.records import Strategy, UserStrategy
+from tautools.records import Strategy, UserStrategy, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
-    from tautools.bench.types import Approach, AskModel, Domain, Observation, Task
+    from tautools.bench.types import Approach, AskModel, Observation, Task
     from tautools.llm.types import Message, Reply, ToolSpec
 
 
 _FEW_SHOTS = 5  # the default of `num_few_shots` in v1's FewShotToolCallingAgent, which nothing overrides
 _drawing = threading.Lock()
+_USER_CLASSES = {
+    UserStrategy.LLM: "LLMUserSimulationEnv",
+    UserStrategy.REACT: "ReactUserSimulationEnv",
+    UserStrategy.VERIFY: "VerifyUserSimulationEnv",
+    UserStrategy.REFLECTION: "ReflectionUserSimulationEnv",
+}
 
 
-def make_tau_bench_agent(checkout: TauBenchCheckout, domain: Domain, approach: Approach, seed: int) -> Participant:
-    """Return the agent of one conversation: v1's own, or an orchestrator of experts, which v1 does not have."""
-    if approach.strategy is Strategy.EXPERTS:
-        return Orchestrator(domain.policy, domain.tools, approach.experts)
-    shared = {"tools_info": domain.tools, "wiki": domain.policy, "model": "agent", "provider": "openai"}
-    if approach.strategy is Strategy.FC:
-        agent = checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)
-        return _TauBenchToolAgent(_agent_system_prompt(agent), domain.tools)
-    if approach.strategy is Strategy.FEW_SHOT:
-        module = checkout.module("agents.few_shot_agent")
-        displays = list(few_shot_displays(checkout, domain.ref.env, approach))
-        agent = module.FewShotToolCallingAgent(**shared, few_shot_displays=displays, num_few_shots=_FEW_SHOTS)
-        with _drawing:
-            vars(module)["random"] = random.Random(seed)  # noqa: S311 - v1 draws from the process's; it is ours alone
-            return _TauBenchToolAgent(_agent_system_prompt(agent), domain.tools)
-    module = checkout.module("agents.chat_react_agent")
-    agent = module.ChatReActAgent(**shared, use_reasoning=approach.strategy is Strategy.REACT)
-    return _TauBenchTextAgent(_agent_system_prompt(agent), agent)
+class TauBenchPlayers(Domain):
+    """An env of tau-bench as it is played: by v1's own agents and customers, or by experts, which v1 does not have."""
+
+    strategies = tuple(Strategy)
+    user_strategies = tuple(UserStrategy)
+    checkout: TauBenchCheckout
+
+    def agent(self, approach: Approach, seed: int) -> Participant:
+        """Return the agent of one conversation; the displays of few-shot are drawn by `seed`."""
+        if approach.strategy is Strategy.EXPERTS:
+            return Orchestrator(self.policy, self.tools, approach.experts)
+        shared = {"tools_info": self.tools, "wiki": self.policy, "model": "agent", "provider": "openai"}
+        if approach.strategy is Strategy.FC:
+            agent = self.checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)
+            return _TauBenchToolAgent(_agent_system_prompt(agent), self.tools)
+        if approach.strategy is Strategy.FEW_SHOT:
+            module = self.checkout.module("agents.few_shot_agent")
+            displays = list(few_shot_displays(self.checkout, self.ref.env, approach))
+            agent = module.FewShotToolCallingAgent(**shared, few_shot_displays=displays, num_few_shots=_FEW_SHOTS)
+            with _drawing:
+                # v1 draws from the process's own; this one is for its module alone.
+                vars(module)["random"] = random.Random(seed)  # noqa: S311 - no secret
+                return _TauBenchToolAgent(_agent_system_prompt(agent), self.tools)
+        module = self.checkout.module("agents.chat_react_agent")
+        agent = module.ChatReActAgent(**shared, use_reasoning=approach.strategy is Strategy.REACT)
+        return _TauBenchTextAgent(_agent_system_prompt(agent), agent)
+
+    def user(self, task: Task, approach: Approach) -> Participant:
+        """Return the customer of one conversation."""
+        instruction = task.source_task.instruction
+        if approach.user_strategy is UserStrategy.HUMAN:
+            return PersonCustomer(task.id, instruction, self.protocol.stop_words[0])
+        return _TauBenchUser(self._original_user(approach.user_strategy), instruction)
+
+    def instructions(self, approach: Approach) -> Mapping[str, str]:
+        """Return the hashes of the texts that models are shown."""
+        agent_system = str(self.agent(approach, 0).messages[0]["content"])
+        if approach.strategy is Strategy.FEW_SHOT:
+            agent_system = canonical_json(few_shot_displays(self.checkout, self.ref.env, approach))
+        user_system = self._user_system_prompt(approach.user_strategy, self.protocol.stop_words[0])
+        own = expert_prompt_hashes(approach.experts) if approach.strategy is Strategy.EXPERTS else {}
+        return {**self.prompts, **text_hashes({"agent_system": agent_system, "user_system": user_system}), **own}
+
+    def _user_system_prompt(self, strategy: UserStrategy, instruction: str) -> str:
+        """Return the system prompt of a customer's model; a person gets the instruction alone."""
+        if strategy is UserStrategy.HUMAN:
+            return instruction
+        with self.checkout.as_expected():
+            return str(self._original_user(strategy).build_system_prompt(instruction=instruction))
+
+    def _original_user(self, strategy: UserStrategy) -> Any:
+        """Return v1's own object; its constructor is left where it would ask a model about no task."""
+        module = self.checkout.module("envs.user")
+        with self.checkout.as_expected():
+            kind = getattr(module, _USER_CLASSES[strategy])
+            person = kind.__new__(kind)
+            with contextlib.suppress(ModelAsked):
+                run_with_replies([], lambda: kind.__init__(person, model="user", provider="openai"))
+        return person
 
 
 def _agent_system_prompt(agent: Any) -> str:
@@ -144,7 +191,7 @@ def few_shot_displays(checkout: TauBenchCheckout, env: str, approach: Approach) 
     path = Path(approach.few_shot_displays).expanduser() if approach.few_shot_displays else own
     problem = f"The examples for few-shot cannot be read from {path}."
     next_step = 'Name a file with one {"messages_display": "…"} a line: `--few-shot-displays FILE`.'
-    with told_as(problem, next_step, OSError, ValueError, KeyError, TypeError):
+    with as_bench_error(problem, next_step, OSError, ValueError, KeyError, TypeError):
         lines = path.read_text(encoding="utf-8").splitlines()
         displays = tuple(str(json.loads(line)["messages_display"]) for line in lines if line.strip())
     if len(displays) < _FEW_SHOTS:
@@ -153,40 +200,6 @@ def few_shot_displays(checkout: TauBenchCheckout, env: str, approach: Approach) 
             next_step="Name a file with more: `--few-shot-displays FILE`.",
         )
     return displays
-
-
-_USER_CLASSES = {
-    UserStrategy.LLM: "LLMUserSimulationEnv",
-    UserStrategy.REACT: "ReactUserSimulationEnv",
-    UserStrategy.VERIFY: "VerifyUserSimulationEnv",
-    UserStrategy.REFLECTION: "ReflectionUserSimulationEnv",
-}
-
-
-def make_tau_bench_user(checkout: TauBenchCheckout, task: Task, approach: Approach, stop_word: str) -> Participant:
-    """Return the customer of one conversation."""
-    if approach.user_strategy is UserStrategy.HUMAN:
-        return PersonCustomer(task.id, task.source_task.instruction, stop_word)
-    return _TauBenchUser(_original_user(checkout, approach.user_strategy), task.source_task.instruction)
-
-
-def user_system_prompt(checkout: TauBenchCheckout, strategy: UserStrategy, instruction: str) -> str:
-    """Return the system prompt of a customer's model; a person gets the instruction alone."""
-    if strategy is UserStrategy.HUMAN:
-        return instruction
-    with checkout.as_expected():
-        return str(_original_user(checkout, strategy).build_system_prompt(instruction=instruction))
-
-
-def _original_user(checkout: TauBenchCheckout, strategy: UserStrategy) -> Any:
-    """Return v1's own object; its constructor is left where it would ask a model about no task."""
-    module = checkout.module("envs.user")
-    with checkout.as_expected():
-        kind = getattr(module, _USER_CLASSES[strategy])
-        person = kind.__new__(kind)
-        with contextlib.suppress(ModelAsked):
-            run_with_replies([], lambda: kind.__init__(person, model="user", provider="openai"))
-    return person
 
 
 class _TauBenchUser(Participant):
