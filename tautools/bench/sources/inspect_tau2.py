@@ -364,7 +364,7 @@ class TelecomState:
     def _checked(self, assertion: Any) -> dict[str, Any]:
         kit = getattr(self._environment, _SIDES[assertion.env_type][1])
         met = getattr(kit, assertion.func_name)(**assertion.arguments) == assertion.assert_value
-        return checked_assertion(assertion.model_dump(mode="json"), met=met)
+        return checked_assertion(vars(assertion), met=met)
 
     def _missing_actions(self) -> list[str]:
         """Return the required actions that neither side called, by the package's own comparison."""
