@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from tautools.bench.analysis.replay import ScoringRules
-from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command
+from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command, exit_if
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
 from tautools.run.judging import folder_judging_note, judge_folder
@@ -190,8 +190,7 @@ def judge_command(chosen: ChosenResults, concurrency: int, *, dry_run: bool, as_
     judge = judge_role(options)
     done = [judge_folder(folder, judge, workspace=chosen.workspace, concurrency=concurrency) for folder in folders]
     emit(done, as_json=as_json, text="\n".join(map(_judged_line, done)) or "Nothing is to be judged.")
-    if any(each.pending for each in done):
-        raise SystemExit(EXIT_UNFINISHED)
+    exit_if(any(each.pending for each in done), EXIT_UNFINISHED)
 
 
 def _judged_line(done: JudgingResult) -> str:

@@ -54,6 +54,12 @@ def refuse_if(found: object, problem: str) -> None:
         raise click.UsageError(problem)
 
 
+def exit_if(found: object, code: int = EXIT_FAILED) -> None:
+    """End the command with an exit code, when it is the case."""
+    if found:
+        raise SystemExit(code)
+
+
 class GroupedOption(click.Option):
     """An option that `--help` lists under the title of its group."""
 

@@ -18,7 +18,7 @@ from tautools.bench.fidelity.check import REASONS, SHIPPED_HASHES, HashFile, che
 from tautools.bench.fidelity.scripts import VARIANTS
 from tautools.bench.fidelity.traces import Original
 from tautools.bench.sources.tau_bench import TauBench
-from tautools.cli.commands import EXIT_FAILED, ListOption, command
+from tautools.cli.commands import ListOption, command, exit_if
 from tautools.cli.options import json_option
 from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
@@ -88,8 +88,7 @@ def fidelity_command(**given: Any) -> None:
         explained = all(row.explained for rows in replays.values() for row in rows)
     else:
         explained = _compare_with_original(given)
-    if not explained:
-        raise SystemExit(EXIT_FAILED)
+    exit_if(not explained)
 
 
 def _show_replays(replays: Mapping[str, Sequence[ReplayedRow]]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, command, refuse_if
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, command, exit_if, refuse_if
 from tautools.cli.options import (
     LayoutRequest,
     dry_run_option,
@@ -173,10 +173,8 @@ def local_command(ctx: click.Context, /, workspace: Path, **options: Any) -> Non
     results = _run_domains(cells, servers, workspace, options)
     if options["as_json"]:
         emit([cell_result_dict(result) for result in results], as_json=True)
-    if results[-1].interrupted:
-        raise SystemExit(EXIT_INTERRUPTED)
-    if not all(result.finished for result in results):
-        raise SystemExit(EXIT_UNFINISHED)
+    exit_if(results[-1].interrupted, EXIT_INTERRUPTED)
+    exit_if(not all(result.finished for result in results), EXIT_UNFINISHED)
 
 
 def _run_domains(

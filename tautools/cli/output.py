@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from tautools.cli.commands import EXIT_FAILED
+from tautools.cli.commands import exit_if
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
@@ -226,8 +226,7 @@ def show_failures(failures: dict[str, TautoolsError]) -> None:
     """Print what went wrong with each server, and exit with 1 when anything did."""
     for name, error in failures.items():
         click.secho(f"{name}: {error}", err=True, fg="red")
-    if failures:
-        raise SystemExit(EXIT_FAILED)
+    exit_if(failures)
 
 
 @contextlib.contextmanager

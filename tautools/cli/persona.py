@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from tautools.cli.commands import EXIT_FAILED, EXIT_UNFINISHED, VerbGroup, examples_text
+from tautools.cli.commands import EXIT_FAILED, EXIT_UNFINISHED, VerbGroup, examples_text, exit_if
 from tautools.cli.options import (
     ChosenResults,
     ParamsName,
@@ -235,8 +235,7 @@ def check(chosen: ChosenResults, *, as_json: bool) -> None:
     certificates = [keep_certificate(chosen.workspace, folder) for folder in chosen.folders]
     emit_each(certificates, print_certificate, as_json=as_json)
     results = {certificate.passed for certificate in certificates}
-    if results != {True}:
-        raise SystemExit(EXIT_FAILED if False in results else EXIT_UNFINISHED)
+    exit_if(results != {True}, EXIT_FAILED if False in results else EXIT_UNFINISHED)
 
 
 @persona_command.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_UNFINISHED, command
+from tautools.cli.commands import EXIT_UNFINISHED, command, exit_if
 from tautools.cli.options import (
     ChosenResults,
     ParamsName,
@@ -91,8 +91,7 @@ def import_command(
     request = ImportRequest(workspace, run_flags(options), overrides, comparable)
     result = import_results([path.expanduser() for path in paths], request, dry_run=dry_run)
     emit(result, as_json=as_json)
-    if result.pending:
-        raise SystemExit(EXIT_UNFINISHED)
+    exit_if(result.pending, EXIT_UNFINISHED)
 
 
 @command(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tautools.bench.users import ask_person_with
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command, exit_if
 from tautools.cli.options import dry_run_option, run_flags, run_options, set_option, show_config_option, usual_options
 from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
@@ -129,8 +129,7 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
     with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
         result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
     emit(cell_result_dict(result), as_json=as_json, text=str(result))
-    if not result.finished:
-        raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
+    exit_if(not result.finished, EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
 
 
 def _print_for_person(event: Event) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, command, refuse_if
+from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import emit, show_failures, show_servers
 from tautools.records import Thinking
@@ -66,8 +66,7 @@ def verify(server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
     verdict = f"{mark}{certificate.model or certificate.base_url}: {'passed' if certificate.passed else 'failed'}"
     value = certificate.model_dump(mode="json") | {"passed": certificate.passed}
     emit(value, as_json=as_json, text=click.style(verdict, bold=True))
-    if not certificate.passed:
-        raise SystemExit(EXIT_FAILED)
+    exit_if(not certificate.passed)
 
 
 def _key_from(variable: str | None) -> str:

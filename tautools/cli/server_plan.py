@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, command, refuse_if
+from tautools.cli.commands import command, exit_if, refuse_if
 from tautools.cli.options import (
     LayoutRequest,
     ParamsName,
@@ -96,8 +96,7 @@ def plan(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, worksp
         "notes": [note for each in layouts for note in each.notes],
     }
     emit(value | slurm, as_json=options["as_json"], text=lambda: _show_plan(layouts, node, slurm))
-    if not value["fits"]:
-        raise SystemExit(EXIT_FAILED)
+    exit_if(not value["fits"])
 
 
 def _card_rows(layout: Layout, node: NodeState) -> list[dict[str, Any]]:

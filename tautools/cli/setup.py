@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, VerbGroup, command, examples_text
+from tautools.cli.commands import VerbGroup, command, examples_text, exit_if
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
@@ -124,8 +124,7 @@ def doctor_command(
         for line in str(report).splitlines():
             mark, space, rest = line.partition(" ")
             click.echo(click.style(mark, fg=_COLOURS[mark]) + space + rest if mark in _COLOURS else line)
-    if report.worst is FindingStatus.FAIL:
-        raise SystemExit(EXIT_FAILED)
+    exit_if(report.worst is FindingStatus.FAIL)
 
 
 @click.group(
@@ -237,8 +236,7 @@ def _show_weights(found: list[Weights], *, as_json: bool) -> None:
         rows.append(named | kept | {"size_bytes": sizes[0] if sizes else None})
     lines = [click.style(str(each), fg="green" if each.usable else "yellow") for each in found]
     emit(rows, as_json=as_json, text="\n".join(lines))
-    if not all(each.usable for each in found):
-        raise SystemExit(EXIT_FAILED)
+    exit_if(not all(each.usable for each in found))
 
 
 def _model_of(name: str, workspace: Path) -> str:
