@@ -197,9 +197,7 @@ def _stored(settings: Sequence[Setting], workspace: Path) -> dict[str, Any]:
 
 def check_writable(path: Path) -> None:
     """Raise `RunError` when `path` could not be made or written to; makes nothing."""
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = next(each for each in (path, *path.absolute().parents) if each.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return
     raise RunError(

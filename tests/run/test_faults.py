@@ -77,7 +77,7 @@ def test_a_fault_that_passes_costs_nothing_but_time(tmp_path, caplog):
 
 def test_a_dead_server_ends_the_run_with_its_cause_and_leaves_the_work_owed(tmp_path):
     with scripted_cell(limit=60, concurrency=4) as (_, run):
-        cell = prepare_cell(run, workspace=tmp_path)
+        cell = prepare_cell(run, workspace=tmp_path).with_servers()
     result = run_cell(cell, retry=QUICK)
     assert (result.done, result.pending) == (0, 60)
     assert result.faults < 20, "not every conversation is thrown at a dead server"
