@@ -21,7 +21,7 @@ from tautools.bench.types import run_without_loop
 from tautools.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tautools.bench.types import Changes, Domain, Observation, ReferenceAction, Reward, Task
     from tautools.records import TrajectoryAction
@@ -128,7 +128,7 @@ def score_by_rules(rules: ScoringRules, domain: Domain, task: Task, done: Replay
     kept = {
         "END": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
         "DB": expected is None or dict(expected) == dict(done.changes),
-        "COMMUNICATE": all(_SAYS[rules](wanted.lower(), texts) for wanted in task.communicate),
+        "COMMUNICATE": all(_says(rules, wanted.lower(), texts) for wanted in task.communicate),
         "ENV_ASSERTION": all(bool(assertion.get("met")) for assertion in info.get("assertions") or ()),
         # inspect asks for the required actions where its scorer looked for them, which its info says.
         "ACTION": _all_made(task.reference, done) if rules is ScoringRules.V2 else not info.get("missing_actions"),
@@ -162,19 +162,14 @@ def basis_of(task: Task) -> set[str]:
     return set(task.reward_basis) or {"DB", "COMMUNICATE"}
 
 
-def _as_a_whole(info: str, texts: Sequence[str]) -> bool:
-    # A full stop between digits is part of a number; any other ends a word or a sentence.
-    whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
-    return any(whole.search(text) for text in texts)
-
-
-_SAYS: dict[ScoringRules, Callable[[str, Sequence[str]], bool]] = {
-    ScoringRules.V1: lambda info, texts: any(info in text for text in texts),
-    ScoringRules.V2: lambda info, texts: any(info in text for text in texts),
-    ScoringRules.INSPECT: lambda info, texts: info in "\n".join(texts),
-    ScoringRules.EXACT: _as_a_whole,
-}
-"""Whether the agent's texts say a required information."""
+def _says(rules: ScoringRules, info: str, texts: Sequence[str]) -> bool:
+    """Whether the agent's texts say a required information."""
+    if rules is ScoringRules.INSPECT:
+        return info in "\n".join(texts)
+    if rules is ScoringRules.EXACT:  # a full stop between digits is part of a number; any other ends a word or sentence
+        whole = re.compile(rf"(?<!\w)(?<!\d\.){re.escape(info.replace(',', ''))}(?!\w|\.\d)")
+        return any(whole.search(text) for text in texts)
+    return any(info in text for text in texts)
 
 
 def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:
