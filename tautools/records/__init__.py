@@ -32,4 +32,4 @@ from tautools.records.conversation import (
     TrajectoryAction,
 )
 from tautools.records.server import Certificate, Check, ServerRecord
-from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting, setting_id
+from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting

@@ -111,11 +111,6 @@ class Setting(Record):
 
     @property
     def id(self) -> str:
-        """First 16 hex digits of the hash over the non-default fields."""
-        return setting_id(self)
-
-
-def setting_id(setting: Setting) -> str:
-    """Return the setting id: sha256 over the canonical JSON of the fields that differ from their defaults."""
-    chosen = setting.model_dump(mode="json", exclude_defaults=True, exclude={"schema_version"})
-    return hashlib.sha256(canonical_json(chosen).encode()).hexdigest()[:16]
+        """First 16 hex digits of the sha256 over the canonical JSON of the fields that differ from their defaults."""
+        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude={"schema_version"})
+        return hashlib.sha256(canonical_json(chosen).encode()).hexdigest()[:16]
