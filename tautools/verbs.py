@@ -214,8 +214,7 @@ def run(
             )
         from tautools.sweep import run_sweep
 
-        chosen = _sweep_params(sweep, folder, overrides)
-        return run_sweep(chosen, workspace=folder, only=_indices(cells), on_event=on_event)
+        return run_sweep(on_event=on_event, **_of_sweep(sweep, folder, cells, overrides))
     return _run_one(folder, overrides, options, start_servers=start_servers, on_event=on_event)
 
 
@@ -246,8 +245,7 @@ def plan(
     """
     from tautools.sweep import plan_sweep
 
-    folder = _folder(workspace)
-    return plan_sweep(_sweep_params(sweep, folder, overrides), workspace=folder, only=_indices(cells))
+    return plan_sweep(**_of_sweep(sweep, _folder(workspace), cells, overrides))
 
 
 def status(
@@ -271,8 +269,7 @@ def status(
     """
     from tautools.sweep import sweep_status
 
-    folder = _folder(workspace)
-    return sweep_status(_sweep_params(sweep, folder, overrides), workspace=folder, only=_indices(cells))
+    return sweep_status(**_of_sweep(sweep, _folder(workspace), cells, overrides))
 
 
 def report(
@@ -426,13 +423,11 @@ def _run_flags(options: dict[str, Any]) -> dict[str, Any]:
     return {RUN_ARGUMENTS[name]: value for name, value in options.items()}
 
 
-def _sweep_params(sweep: str | Path | SweepParams, folder: Path, overrides: Sequence[str]) -> SweepParams:
-    return load_sweep(sweep, workspace=folder, overrides=overrides) if isinstance(sweep, str | Path) else sweep
-
-
-def _indices(cells: str | Sequence[int] | None) -> Sequence[int] | None:
-    if not isinstance(cells, str):
-        return cells
+def _of_sweep(
+    sweep: str | Path | SweepParams, folder: Path, cells: str | Sequence[int] | None, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Return what is asked of a sweep as the functions of its room take it."""
     from tautools.sweep import parse_indices
 
-    return parse_indices(cells)
+    params = load_sweep(sweep, workspace=folder, overrides=overrides) if isinstance(sweep, str | Path) else sweep
+    return {"sweep": params, "workspace": folder, "only": parse_indices(cells) if isinstance(cells, str) else cells}

@@ -76,9 +76,6 @@ class ToolCallParts:
         self._calls: list[_PartialCall] = []
         self._at: dict[int, _PartialCall] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
-
     def add(self, deltas: list[dict[str, Any]]) -> None:
         """Take the `tool_calls` of one chunk."""
         for delta in deltas:
