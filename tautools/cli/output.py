@@ -276,7 +276,27 @@ def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-LINE_EVERY_S = 15.0  # without a terminal a line of progress is printed this often
+SPOKEN_EVERY_S = 8.0  # without a terminal the words of a bar are printed this often
+
+
+@contextlib.contextmanager
+def spoken(bars: Progress) -> Iterator[None]:
+    """Draw the bars while the block runs; where none can be drawn, print their words every few seconds."""
+    ended = threading.Event()
+
+    def speak() -> None:
+        while not ended.wait(SPOKEN_EVERY_S):
+            for task in bars.tasks:
+                bars.console.print(f"  {task.elapsed or 0:.0f} s: {task.description}", markup=False)
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    with bars:
+        if not (bars.console.quiet or bars.console.is_terminal):
+            speaker.start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 @contextlib.contextmanager
@@ -285,19 +305,14 @@ def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], No
     columns = ("{task.description}", BarColumn(bar_width=30), TimeElapsedColumn())
     bars = progress_bars(*columns, quiet=quiet, transient=True)
     task = bars.add_task("planning", total=None)
-    last_line = time.monotonic()
 
     def show(event: SweepEvent) -> None:
-        nonlocal last_line
         if event.message:
             bars.console.print(event.message, markup=False)
-        line = sweep_line(event)
-        bars.update(task, description=line, completed=event.done, total=event.planned or None)
-        if event.kind == "progress" and not bars.console.is_terminal and time.monotonic() - last_line >= LINE_EVERY_S:
-            bars.console.print(line)
-            last_line = time.monotonic()
+        words = sweep_line(event) if event.done or event.kind == "progress" else "starting servers and checking them"
+        bars.update(task, description=words, completed=event.done, total=event.planned or None)
 
-    with bars:
+    with spoken(bars):
         yield show
 
 

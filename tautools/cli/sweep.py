@@ -27,6 +27,7 @@ from tautools.cli.output import (
     print_wide,
     progress_bars,
     show_resolved,
+    spoken,
     sweep_progress,
 )
 from tautools.params import load_all, load_sweep, resolve
@@ -214,8 +215,9 @@ def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> DemoResult:
     if known or not result.finished:
         return DemoResult(result, known, built=False)
     click.echo(f"{result}\nBuilding two reports: about 15 s")
-    with progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), quiet=False, transient=True) as bars:
-        task = bars.add_task("")
+    bars = progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), quiet=False, transient=True)
+    task = bars.add_task("building the reports")
+    with spoken(bars):
         built = build_reports(
             workspace=workspace, sweep=sweep, on_progress=lambda line: bars.update(task, description=line)
         )
