@@ -13,8 +13,6 @@ The verbs are `launch verify servers run plan status report import_results show 
 log handler. A verb, and the packages that it needs, load when it is used.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType

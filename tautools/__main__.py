@@ -1,7 +1,5 @@
 """`python -m tautools` is `tautools`."""
 
-from __future__ import annotations
-
 from tautools.cli import main
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ error here and never a reward of 0. Errors survive pickling, so they can cross a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
     E = TypeVar("E", bound="TautoolsError")
 
 

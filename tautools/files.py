@@ -6,8 +6,6 @@ bytes that a crashed file system leaves behind, as never written. A lock is a fi
 shared disks (Lustre, some NFS) have no `flock`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -15,14 +13,12 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from tautools.errors import FilesError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def expand_home(text: str) -> Path:

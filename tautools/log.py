@@ -1,7 +1,5 @@
 """Show what the package logs. Importing tautools installs no handler; a notebook calls `show_log` once."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

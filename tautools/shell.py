@@ -8,25 +8,20 @@ Accepted trade-off: an exit status is known only while the process that started 
 for it. Who needs it later has it written down with `on_exit`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import psutil
 
 from tautools.errors import ShellError, TautoolsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
 
 Piped: TypeAlias = "subprocess.Popen[bytes]"
 """A program whose streams are ours, as `start_piped` starts it."""

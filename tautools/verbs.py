@@ -6,24 +6,21 @@ exist: the argument, else the variable TAUTOOLS_WORKSPACE, else the current fold
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.errors import ParamsError, unknown_name
+from tautools.importers import ImportResult
 from tautools.params import RUN_OPTIONS, load_server, load_sweep, resolve_run, workspace_path, workspace_site
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tautools.importers import ImportResult
-    from tautools.params.models import ServerParams, SiteParams, SweepParams
-    from tautools.records import Certificate, Check
-    from tautools.report import ReportPaths
-    from tautools.run import CellResult
-    from tautools.servers import Server
-    from tautools.session import DoctorReport
-    from tautools.sweep import SweepPlan, SweepResult, SweepStatus
+from tautools.params.models import ServerParams, SiteParams, SweepParams
+from tautools.records import Certificate, Check
+from tautools.report import ReportPaths
+from tautools.run import CellResult
+from tautools.servers import Server
+from tautools.session import DoctorReport
+from tautools.sweep import SweepPlan, SweepResult, SweepStatus
 
 RUN_ARGUMENTS = {option.removeprefix("--").replace("-", "_"): name for name, option in RUN_OPTIONS.items()}
 """The options of `tautools run` as keyword arguments, with the params they set."""

@@ -4,8 +4,6 @@ Tasks, tools, databases, policies and prompts come from the benchmark's own pack
 (`types`); the loop is ours, because what the harness costs decides how true the measured latencies are.
 """
 
-from __future__ import annotations
-
 from tautools.bench.analysis.replay import null_baseline, reference_reward
 from tautools.bench.conversation import run_conversation
 from tautools.bench.judge import ask_judge, judge_texts, needs_judge, with_verdicts

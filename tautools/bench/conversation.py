@@ -6,27 +6,19 @@ a limit or a party's model ended is an outcome; what the infrastructure broke is
 pending.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tautools.bench.persona import verify_persona
+from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
 from tautools.errors import CallFault, ModelCallError
-from tautools.llm.types import CallTag
-from tautools.records import Conversation, Outcome, Role, TrajectoryAction
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
-    from tautools.llm.types import CompletionClient, Message, Reply, ToolSpec
-    from tautools.records import Limits
-
+from tautools.llm.types import CallTag, CompletionClient, Message, Reply, ToolSpec
+from tautools.records import Conversation, Limits, Outcome, Role, TrajectoryAction
 
 _PASSED_FROM = 1 - 1e-6
 

@@ -6,25 +6,16 @@ the infrastructure: the conversation is kept, and its verdict stays pending. Rai
 the prompts: it changes what scores mean.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tautools.bench.types import text_hashes
+from tautools.bench.types import Domain, Task, text_hashes
 from tautools.errors import CallFault, ModelCallError
-from tautools.llm.types import CallTag
-from tautools.records import Outcome, Role, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from tautools.bench.types import Domain, Task
-    from tautools.llm.types import CompletionClient, Message
-    from tautools.records import Conversation
-
+from tautools.llm.types import CallTag, CompletionClient, Message
+from tautools.records import Conversation, Outcome, Role, canonical_json
 
 PROMPT_VERSION = 1
 

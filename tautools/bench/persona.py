@@ -7,20 +7,15 @@ customers' names, the values of the reference's arguments, what must be said, an
 as `blue` are not told apart from everyday speech and not looked for.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tautools.bench.types import Domain
 from tautools.errors import ParamsError, PersonaError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from tautools.bench.types import Domain
-    from tautools.llm.types import Message
-    from tautools.params.personas import Persona
+from tautools.llm.types import Message
+from tautools.params.personas import Persona
 
 
 def verify_persona(messages: Sequence[Message], persona: Persona, *, first: bool) -> None:

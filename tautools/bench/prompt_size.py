@@ -4,20 +4,13 @@ An estimate in characters, made without a model: the system prompt and the tools
 with what the benchmark's own tools return for them, and spoken rounds whose number and length are assumed.
 """
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from tautools.records import Strategy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from tautools.bench.types import Approach, Domain, Task
-    from tautools.llm.types import ToolSpec
-    from tautools.records import BenchRef
-
+from tautools.bench.types import Approach, Domain, Task
+from tautools.llm.types import ToolSpec
+from tautools.records import BenchRef, Strategy
 
 ASSUMED_ROUNDS = 5
 """Rounds of speech that a conversation is assumed to have besides its calls."""

@@ -3,21 +3,14 @@
 The id of a setting makes conversations comparable.
 """
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from tautools.bench.judge import BASIS, judge_texts
-from tautools.bench.types import Approach, Expert, check_known
+from tautools.bench.types import Approach, Domain, Expert, Source, Task, check_known
 from tautools.errors import BenchError
+from tautools.params.models import RunParams, TaskParams
 from tautools.records import LOOP_VERSION, ModelConfig, Setting, Strategy, Thinking, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tautools.bench.types import Domain, Source, Task
-    from tautools.params.models import RunParams, TaskParams
 
 
 def approach_of(run: RunParams) -> Approach:

@@ -10,19 +10,14 @@ import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tautools.errors import BenchError, PersonaError, unknown_name
-from tautools.records import UserStrategy
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-
-    from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
-    from tautools.params.personas import Persona
-    from tautools.records import BenchRef, Strategy
-
+from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
+from tautools.params.personas import Persona
+from tautools.records import BenchRef, Strategy, UserStrategy
 
 T = TypeVar("T")
 

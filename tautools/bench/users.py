@@ -1,21 +1,15 @@
 """A person plays the customer; how it is asked can be changed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from tautools.bench.types import Participant, Turn
+from tautools.bench.types import AskModel, Observation, Participant, Turn
 from tautools.errors import HumanUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tautools.bench.types import AskModel, Observation
 
 
 @dataclass(frozen=True, slots=True)

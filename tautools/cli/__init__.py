@@ -1,16 +1,12 @@
 """The command line: `tautools`, a group of verbs of which one is loaded when it is called."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from tautools import __version__
 from tautools.cli.commands import LazyGroup
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SECTIONS = {
     "Start here": {

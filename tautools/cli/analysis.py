@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +14,20 @@ from tautools.bench.analysis.replay import ScoringRules
 from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command, exit_if
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
-from tautools.run.judging import folder_judging_note, judge_folder
+from tautools.run.judging import JudgingResult, folder_judging_note, judge_folder
 from tautools.run.ledger import count_awaiting_judge, passed_and_scored
-from tautools.run.replays import count_causes, count_fields, count_missed, failures_of, rescore
+from tautools.run.replays import (
+    FailedConversation,
+    Rescored,
+    count_causes,
+    count_fields,
+    count_missed,
+    failures_of,
+    rescore,
+)
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Sequence
-
     from tautools.run.folder import SettingFolder
-    from tautools.run.judging import JudgingResult
-    from tautools.run.replays import FailedConversation, Rescored
 
 
 def _emit_by_setting(

@@ -3,21 +3,17 @@
 Nothing heavy is imported here, so that `tautools --help` stays quick.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 
 from tautools.errors import BenchError, ParamsError, TautoolsError, UnknownServerError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2

@@ -1,20 +1,19 @@
 """`tautools fidelity`: compare our conversation loop with tau-bench's own."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tautools.bench import open_source
-from tautools.bench.fidelity.check import REASONS, SHIPPED_HASHES, HashFile, check_fidelity, plan_checks
+from tautools.bench.fidelity.check import REASONS, SHIPPED_HASHES, FidelityRow, HashFile, check_fidelity, plan_checks
 from tautools.bench.fidelity.scripts import VARIANTS
 from tautools.bench.fidelity.traces import Original
 from tautools.bench.sources.tau_bench import TauBench
@@ -24,14 +23,8 @@ from tautools.cli.output import emit, plain_table, print_wide, progress_bars
 from tautools.errors import BenchError
 from tautools.params.models import TaskParams
 from tautools.records import Strategy, UserStrategy
-from tautools.run.replays import replay_file
+from tautools.run.replays import ReplayedRow, replay_file
 from tautools.stats import TaskCounts, largest_k, mean_over_tasks, pass_hat_k
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from tautools.bench.fidelity.check import FidelityRow
-    from tautools.run.replays import ReplayedRow
 
 _DIFFERENT = click.style("DIFFERENT", fg="red", bold=True)
 _PASSED_FROM = 1 - 1e-6

@@ -1,13 +1,12 @@
 """`tautools local`: start servers on this machine, run the domains in turn, stop the servers."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -32,15 +31,10 @@ from tautools.params.models import RoleParams, ServerParams
 from tautools.params.paths import looks_like_path
 from tautools.params.resolve import apply_overrides
 from tautools.params.yaml import ParamsTree, validated
-from tautools.run import prepare_cell, run_cell
+from tautools.run import Cell, CellResult, prepare_cell, run_cell
 from tautools.servers import Registry, attach_all, endpoints
 from tautools.servers.attaching import read_model_config, write_model_config
 from tautools.servers.lease import LeaseTerms, owner_process
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.run import Cell, CellResult
 
 # ToolOrchestra's file of addresses: written while our servers run, read with `--skip-server-start`.
 MODEL_CONFIG = "model_config_local.json"

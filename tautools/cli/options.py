@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,20 +16,17 @@ from pydantic import ValidationError
 
 from tautools.cli.commands import GroupedOption, ListOption, refuse_if
 from tautools.errors import ParamsError
-from tautools.params import RUN_OPTIONS, list_params, workspace_path, workspace_site
-from tautools.params.models import RoleParams, RunParams
+from tautools.params import RUN_OPTIONS, Kind, list_params, workspace_path, workspace_site
+from tautools.params.models import RoleParams, RunParams, ServerParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.yaml import schema_at
 from tautools.records import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pydantic import BaseModel
 
-    from tautools.params import Kind
-    from tautools.params.models import ServerParams
     from tautools.run.folder import SettingFolder
+
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

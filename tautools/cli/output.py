@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,8 +24,6 @@ from tautools.cli.commands import exit_if
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
     from rich.progress import ProgressColumn, TaskID
 
     from tautools.params import Resolved
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from tautools.run import Cell, CellResult
     from tautools.servers import Server
     from tautools.sweep import SweepEvent
+
 
 T = TypeVar("T")
 

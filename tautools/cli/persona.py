@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,16 +27,13 @@ from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
 from tautools.run.folder import choose_folders, folder_at
+from tautools.run.personas.comparison import PersonaCertificate, PersonaComparison, keep_certificate
 from tautools.run.personas.comparison import compare as compare_group
-from tautools.run.personas.comparison import keep_certificate
 from tautools.run.personas.measures import groups_of, keep_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.run.personas.comparison import PersonaCertificate, PersonaComparison
     from tautools.stats import PairedEffect
+
 
 _MARKS = {True: Text("yes", "green"), False: Text("NO", "red"), None: Text("?", "yellow")}
 _LARGE = 100

@@ -1,35 +1,27 @@
 """`tautools run`: one cell, from flags alone or with a file of params; a person may play the customer."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
 import shutil
 import sys
+import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from tautools.bench.users import ask_person_with
+from tautools.bench.users import PersonQuestion, ask_person_with
 from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command, exit_if
 from tautools.cli.options import dry_run_option, run_flags, run_options, set_option, show_config_option, usual_options
 from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.params import resolve_run, workspace_site
-from tautools.records import Strategy, UserStrategy
-from tautools.run import prepare_cell, run_cell
+from tautools.records import Event, Strategy, UserStrategy
+from tautools.run import Cell, prepare_cell, run_cell
 from tautools.run.context import context_forecasts
 from tautools.run.plan import judging_note
-
-if TYPE_CHECKING:
-    import threading
-    from pathlib import Path
-
-    from tautools.bench.users import PersonQuestion
-    from tautools.records import Event
-    from tautools.run import Cell
 
 _LOOK_S = 0.2
 """How long a line is waited for before looking whether it is still wanted [s]."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tautools.cli.commands import GroupedOption, LazyGroup, command, examples_text, refuse_if
 from tautools.cli.options import (
+    LayoutRequest,
     ParamsName,
     dry_run_option,
     gathered,
@@ -23,7 +26,7 @@ from tautools.cli.server_plan import show_dry_run
 from tautools.cli.server_status import show_diagnosis
 from tautools.errors import TautoolsError
 from tautools.params import load_server
-from tautools.servers import Registry, launch_all, launch_one_job, open_server
+from tautools.servers import Registry, Server, launch_all, launch_one_job, open_server
 from tautools.servers.backends import backend_of
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
 from tautools.servers.start import Restart, exclude_node, held_node, plan_restart
@@ -31,12 +34,8 @@ from tautools.servers.start import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tautools.cli.options import LayoutRequest
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers import Server
+
 
 _HERE, _PLAN, _STATUS, _ADDRESS = (f"tautools.cli.server{part}" for part in ("", "_plan", "_status", "_address"))
 

@@ -1,28 +1,22 @@
 """`tautools server verify` (or `test`), `attach` and `export`: servers by their address."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import emit, show_failures, show_servers
-from tautools.records import Thinking
+from tautools.records import Check, ServerRecord, Thinking
 from tautools.servers import Registry, attach_all, open_server
 from tautools.servers import attach as attach_one
 from tautools.servers.attaching import read_model_config, verify_target, write_model_config
 from tautools.servers.checks.target import CheckTarget
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tautools.records import Check, ServerRecord
 
 CONCURRENCY = 8  # chats at once when all checks are asked for: as many as a run has by default
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from tautools.servers.backends import check_options
 from tautools.servers.backends.slurm import estimate_starts, job_script_text
 from tautools.servers.placement import (
     LaunchRequest,
+    Layout,
+    NodeState,
     plan_launch,
     plan_layout,
     plan_multi_node,
@@ -48,10 +51,7 @@ from tautools.servers.vllm.command import (
 from tautools.slurm.client import Slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers.placement import Layout, NodeState
 
 
 @command(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from tautools.cli.commands import command, refuse_if
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import PUBLIC, age_of, emit, pick, plain_table, print_wide, table_console
 from tautools.files import read_lines
-from tautools.servers import Registry, diagnose_log, open_server
+from tautools.servers import Diagnosis, Registry, diagnose_log, open_server
 from tautools.servers.accelerators.assignment import (
     assign_cards,
     promised_cards,
@@ -27,22 +29,15 @@ from tautools.servers.accelerators.assignment import (
     stop_stale,
     wait_released,
 )
-from tautools.servers.accelerators.probe import read_cards
+from tautools.servers.accelerators.probe import Card, CardProcess, read_cards
 from tautools.servers.backends import backend_of, require_fit
 from tautools.servers.lease import active_lease
-from tautools.servers.metrics import poll_servers, sample_servers
-from tautools.servers.vllm.log import proposed_buckets, read_cold_shapes
+from tautools.servers.metrics import WatchedServer, poll_servers, sample_servers
+from tautools.servers.vllm.log import Shape, proposed_buckets, read_cold_shapes
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Iterator, Sequence
-
     from rich.console import RenderableType
 
-    from tautools.servers import Diagnosis
-    from tautools.servers.accelerators.probe import Card, CardProcess
-    from tautools.servers.metrics import WatchedServer
-    from tautools.servers.vllm.log import Shape
 
 _WIDE = 140  # columns of a terminal below which model, address and detail have lines of their own
 _FIGURES = {

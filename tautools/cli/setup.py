@@ -1,11 +1,10 @@
 """`tautools init`, `doctor`, `config`, `model` and `simulate`: the way to a first result."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import click
 
@@ -26,6 +25,7 @@ from tautools.cli.server_plan import show_profile
 from tautools.errors import ParamsError
 from tautools.params import (
     KINDS,
+    Kind,
     find_params,
     list_params,
     load_all,
@@ -35,19 +35,11 @@ from tautools.params import (
     shipped,
     workspace_path,
 )
-from tautools.params.models import SimulateParams
+from tautools.params.models import ServerParams, SimulateParams, SiteParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.resolve import MODELS
-from tautools.servers.weights import check_weights, fetch_weights
-from tautools.session import FindingStatus, doctor, plan_init, write_workspace
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tautools.params import Kind
-    from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers.weights import Weights
-    from tautools.session import InitPlan
+from tautools.servers.weights import Weights, check_weights, fetch_weights
+from tautools.session import FindingStatus, InitPlan, doctor, plan_init, write_workspace
 
 
 @command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,17 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tautools.bench.analysis.failures import ABSENT, FieldError
+from tautools.bench.analysis.failures import ABSENT, ActionMatch, FailureAnalysis, FieldDifference, FieldError
 from tautools.cli.commands import command
 from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
-from tautools.run.folder import choose_row, only_folder
+from tautools.run.folder import SettingFolder, choose_row, only_folder
 from tautools.run.judging import folder_judging_note
 from tautools.run.ledger import is_tool_output, passed_and_scored, read_ledger
 from tautools.run.replays import analysis_of
 from tautools.run.trajectory import (
+    MadeCall,
     align_actions,
     conversation_dict,
     expected_of,
@@ -35,12 +36,8 @@ from tautools.run.trajectory import (
 from tautools.run.worker import follow, now_running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tautools.bench.analysis.failures import ActionMatch, FailureAnalysis, FieldDifference
     from tautools.records import CommitRow, Conversation
-    from tautools.run.folder import SettingFolder
-    from tautools.run.trajectory import MadeCall
+
 
 _SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""

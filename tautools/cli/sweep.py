@@ -4,12 +4,10 @@ Running the demo again finds everything done: no server is started, no model is 
 before.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Group
@@ -32,12 +30,9 @@ from tautools.cli.output import (
 )
 from tautools.params import load_all, load_sweep, resolve
 from tautools.params.models import SweepParams
-from tautools.sweep import expand, outline_sweep, plan_sweep, run_sweep
+from tautools.sweep import SweepPlan, SweepResult, SweepStatus, expand, outline_sweep, plan_sweep, run_sweep
 from tautools.sweep.plan import PLAN_COLUMNS
 from tautools.sweep.status import STATUS_COLUMNS, SweepWatch
-
-if TYPE_CHECKING:
-    from tautools.sweep import SweepPlan, SweepResult, SweepStatus
 
 
 @dataclass(frozen=True, slots=True)

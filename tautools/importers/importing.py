@@ -1,20 +1,20 @@
 """Import result files: read them, plan, write through the ledger's own writer, and report what became of each row."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
 import shlex
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import tautools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.errors import ParamsError
 from tautools.importers import tau2_bench, tau_bench
-from tautools.importers.plan import plan_import
+from tautools.importers.plan import ImportGroup, ImportPlan, ImportRequest, plan_import
 from tautools.importers.rows import RowStatus, SourceFacts, SourceFile, part, read_loosely, unzipped
 from tautools.params import RUN_OPTIONS
 from tautools.records import Event
@@ -22,13 +22,6 @@ from tautools.run.exporters import write_view
 from tautools.run.folder import claim_folder
 from tautools.run.ledger import ResultsWriter, read_events, read_ledger
 from tautools.run.plan import check_writable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from tautools.importers.plan import ImportGroup, ImportPlan, ImportRequest
-
 
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".eval")
 _ZIP = b"PK\x03\x04"

@@ -8,7 +8,9 @@ sample with a failed request in it is a fault here, not a score.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.errors import ParamsError
@@ -27,9 +29,6 @@ from tautools.importers.rows import (
 from tautools.records import Outcome, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ChatMessage
 

@@ -1,32 +1,25 @@
 """Decide which rows are imported, under which setting, and why the rest is not. Nothing is written here."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench import open_domain, select_tasks
 from tautools.bench.sources import IMPORTED_PREFIX
+from tautools.bench.types import Domain
 from tautools.errors import BenchError, ParamsError
 from tautools.importers.rows import LOST, RowStatus, SourceFacts, SourceFile, SourceRow
 from tautools.params import resolve_run
-from tautools.records import Conversation, ImportedFrom, ModelConfig, Setting, canonical_json
+from tautools.params.models import RunParams
+from tautools.records import BenchRef, Conversation, ImportedFrom, ModelConfig, Setting, canonical_json
 from tautools.run import prepare_cell, read_setting, results_of
 from tautools.run.folder import find_folder
 from tautools.run.ledger import read_ledger
 from tautools.run.plan import named_models
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.types import Domain
-    from tautools.params.models import RunParams
-    from tautools.records import BenchRef
-
 
 # What a file or its flags must say: params name, the flag, the param that may stand in for it, the words for it.
 _REQUIRED = (

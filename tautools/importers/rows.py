@@ -8,18 +8,14 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeGuard
+from pathlib import Path
+from typing import Any, TypeGuard
 
-from tautools.records import Outcome, Sampling, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.records import TrajectoryAction
+from tautools.records import Outcome, Sampling, TrajectoryAction, canonical_json
 
 
 class RowStatus(StrEnum):

@@ -1,11 +1,11 @@
 """tau2-bench's results: one JSON file, or `results.json` beside a folder with one file for each simulation."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from tautools.importers.rows import (
     RowStatus,
@@ -27,11 +27,6 @@ from tautools.importers.rows import (
     whole_number,
 )
 from tautools.records import Outcome, Strategy, TrajectoryAction
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
 
 _PARTS = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
 _OUTCOMES = {

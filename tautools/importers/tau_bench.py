@@ -5,12 +5,12 @@ A row with `info.error` is a fault that v1 scores 0: here it is pending. `reward
 its env from the policy that its agent was given.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.importers.rows import (
     RowStatus,
@@ -29,11 +29,6 @@ from tautools.importers.rows import (
 )
 from tautools.records import Outcome, Strategy
 from tautools.run.ledger import is_tool_output
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
 
 _POLICY = re.compile(r"\s*#*\s*(airline|retail) agent policy", re.IGNORECASE)
 _TOOL_WORDS = (("airline", ("reservation", "flight", "airport")), ("retail", ("order", "product", "exchange")))

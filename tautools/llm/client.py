@@ -12,9 +12,10 @@ import contextlib
 import os
 import random
 import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tautools.errors import CallFault, ModelCallError, TautoolsError
 from tautools.http import ConnectError, StreamHttp
@@ -24,9 +25,6 @@ from tautools.llm.request import chat_body
 from tautools.llm.stream import StreamParser, Timeouts, ask_server
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
 from tautools.records import CallRecord, ModelConfig, Thinking, names_a_secret
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 _DOWN_S = 30.0
 _DOWN_AT_MOST_S = 600.0

@@ -1,20 +1,15 @@
 """Classify failed responses: from HTTP status and body to the kind of fault and what to do about it."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"

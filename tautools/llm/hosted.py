@@ -6,24 +6,18 @@ complete; it reports a failed connection as "internal server error". Its chunks 
 the lean client, so thinking, tool calls and times are treated alike.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.errors import CallFault, ModelCallError, unknown_name
 from tautools.http import ConnectError
 from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
-from tautools.llm.stream import StreamTimeouts
-
-if TYPE_CHECKING:
-    from tautools.llm.stream import StreamParser, Timeouts
-    from tautools.llm.types import Endpoint
-
+from tautools.llm.stream import StreamParser, StreamTimeouts, Timeouts
+from tautools.llm.types import Endpoint
 
 _NO_CONNECTION = re.compile(
     r"cannot connect to host|connection error|connection refused|name or service not known", re.IGNORECASE

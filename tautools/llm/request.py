@@ -5,20 +5,13 @@ templates); a server that was started with a template of its own may know other 
 `thinking_switch`.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from tautools.errors import ParamsError
-from tautools.records import Thinking, ThinkingSwitch
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
-    from tautools.records import ModelConfig
-
+from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
+from tautools.records import ModelConfig, Thinking, ThinkingSwitch
 
 _ALWAYS, _NEVER = "always thinks", "never thinks"
 

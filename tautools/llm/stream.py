@@ -5,27 +5,20 @@ Servers with a reasoning parser stream thinking in a field of its own; those wit
 alone. The whole text is cut at once, when it is complete: how the tags were spread over chunks does not matter.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
+from tautools.http import StreamedResponse, StreamHttp
 from tautools.llm.faults import excerpt, refusal
-from tautools.llm.types import Completion, ToolCall
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from tautools.http import StreamedResponse, StreamHttp
-    from tautools.llm.types import Endpoint
-
+from tautools.llm.types import Completion, Endpoint, ToolCall
 
 _TAG = re.compile(r"(</?think>)")
 _UNREADABLE = (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError)

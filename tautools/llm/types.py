@@ -1,17 +1,10 @@
 """What goes to a model and what comes back: messages, tags, endpoints, replies."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from tautools.records import BenchRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tautools.records import CallRecord, Role
-
+from tautools.records import BenchRef, CallRecord, Role
 
 _NO_ENV = BenchRef()
 

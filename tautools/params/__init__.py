@@ -4,8 +4,6 @@ Reading is strict: an unknown key is an error that names the nearest known one w
 guessed. Precedence: default < file < flag. Every value can tell where it came from (`Resolved`).
 """
 
-from __future__ import annotations
-
 from tautools.params.paths import (
     KINDS,
     Kind,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tautools.records import BenchRef, Limits, Sampling, Strategy, StrictValue, Thinking, ThinkingSwitch, UserStrategy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""

@@ -7,21 +7,15 @@ count from the workspace, those of a flag from the current folder. A chat templa
 file; it is looked for in the workspace, in its `params/templates/` and among the shipped ones. Nothing is made here.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from tautools.errors import ParamsError, unknown_name
-from tautools.params.yaml import OriginKind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tautools.params.yaml import KeyPath, ParamsTree
+from tautools.params.yaml import KeyPath, OriginKind, ParamsTree
 
 Kind: TypeAlias = Literal["sites", "servers", "sweeps", "personas"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

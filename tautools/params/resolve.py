@@ -1,28 +1,20 @@
 """Params as they will be used: defaults, then a file, then flags; each value with where it came from."""
 
-from __future__ import annotations
-
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from tautools.errors import ParamsError
 from tautools.params.models import RunParams, ServerParams, SiteParams, SweepParams
 from tautools.params.paths import Kind, default_site, expand_tree, find_params, list_params, misnamed_params
-from tautools.params.personas import PersonaParams, choose_level
-from tautools.params.yaml import Origin, OriginKind, ParamsTree, dotted, read_document, read_value, validated
+from tautools.params.personas import Persona, PersonaParams, choose_level
+from tautools.params.yaml import KeyPath, Origin, OriginKind, ParamsTree, dotted, read_document, read_value, validated
 from tautools.records import without_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from tautools.params.personas import Persona
-    from tautools.params.yaml import KeyPath
-
 
 P = TypeVar("P", bound=BaseModel)
 

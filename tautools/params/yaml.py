@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import yaml
@@ -20,10 +22,8 @@ from pydantic import BaseModel, ValidationError
 from tautools.errors import ParamsError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pydantic_core import ErrorDetails
+
 
 P = TypeVar("P", bound=BaseModel)
 

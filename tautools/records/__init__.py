@@ -6,8 +6,6 @@ differ from their defaults, so a field added later, with a default, keeps old id
 version, its served length) is provenance and does not enter the id.
 """
 
-from __future__ import annotations
-
 from tautools.records.base import (
     HIDDEN,
     Outcome,

@@ -1,7 +1,5 @@
 """What a run leaves behind: model calls, finished conversations, their commit rows, events."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

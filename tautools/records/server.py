@@ -1,7 +1,5 @@
 """What the registry knows about servers: records, certificates, checks."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Settings: everything chosen that makes conversations comparable, and the id that follows from it."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, NamedTuple
 

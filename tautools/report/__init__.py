@@ -4,8 +4,6 @@
 pages. Everything is read from the ledger's folders; no model is asked.
 """
 
-from __future__ import annotations
-
 from tautools.report.build import ReportPaths, build_reports, how_to_open
 from tautools.report.cells import find_cells
 from tautools.report.frames import conversation_frame

@@ -1,20 +1,15 @@
 """What both reports share: one JSON file with every figure, and the pictures next to it."""
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tautools.files import ensure_folder, write_atomic
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.report.figures import ReportFigure
-    from tautools.report.formatting import Summary, Table
+from tautools.report.figures import ReportFigure
+from tautools.report.formatting import Summary, Table
 
 NOTHING_NEXT = "Next: run a cell (`tautools run --help` shows how) or a sweep (`tautools sweep run NAME`)."
 

@@ -5,17 +5,17 @@ computation. Pages need no other file: nbconvert's `basic` template gives the no
 that its full pages fetch; the page around it is ours and reads in light and in dark.
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import shlex
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import tautools
 from tautools.errors import RecordError, RunError
@@ -24,10 +24,6 @@ from tautools.params import shipped
 from tautools.report.cells import find_cells
 from tautools.report.formatting import Summary
 from tautools.sweep.notebook import execute_notebook
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 CELL_TIMEOUT_S = 1800
 """Longest time that one cell may take [s]."""

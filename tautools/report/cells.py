@@ -5,23 +5,16 @@ are what there is: a cell for each `num_trials-<n>.json` next to the ledger, or 
 is then not known, so every task with a row or a fault counts as planned.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.params import load_sweep
+from tautools.records import CommitRow, Event, Setting
 from tautools.report.formatting import short_name
-from tautools.run import read_events, read_ledger, results_of
+from tautools.run import SettingFolder, read_events, read_ledger, results_of
 from tautools.sweep.plan import plan_cells
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from tautools.records import CommitRow, Event, Setting
-    from tautools.run import SettingFolder
 
 _VIEW = re.compile(r"num_trials-(\d+)\.json")
 _LOST_KINDS = {"fault", "user_error"}

@@ -8,23 +8,21 @@ and in line, so they can be told apart in print without colour.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.report.formatting import percent, share, significant
-from tautools.stats import SLA_S
+from tautools.report.scores import CellScore, Estimate, ScoreMetric
+from tautools.report.timings import Timing
+from tautools.stats import SLA_S, LatencySummary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tautools.report.scores import CellScore, Estimate, ScoreMetric
-    from tautools.report.timings import Timing
-    from tautools.stats import LatencySummary
 
 DPI = 144
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -1,15 +1,11 @@
 """Write numbers, tables and summaries the same way everywhere in a report: as HTML, as text and as Markdown."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import chain
 from math import floor, log10
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 SIMULATED_NOTE = "SIMULATED models: these figures test the tools and say nothing about any real model."
 

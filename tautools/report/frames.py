@@ -5,19 +5,16 @@ Each conversation stands once, however many cells are views on it: frames are ma
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tautools.records import Role
-from tautools.report.cells import widest_cells
+from tautools.records import CallRecord, Role
+from tautools.report.cells import ReportCell, widest_cells
 from tautools.run import read_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import pandas as pd
 
-    from tautools.records import CallRecord
-    from tautools.report.cells import ReportCell
 
 _KEY_COLUMNS = ["env", "strategy", "agent_model", "setting_id", "task_id", "trial"]
 _CALL_COLUMNS = [

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tautools.report.base import NOTHING_NEXT, Report
-from tautools.report.cells import find_cells, widest_cells
+from tautools.report.cells import ReportCell, find_cells, widest_cells
 from tautools.report.figures import FigureList, HistogramPanel, ReportFigure, draw_histograms
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, short_name, significant
 from tautools.report.frames import call_frame, turn_frame
-from tautools.report.timings import METRICS, TURN, call_groups, time_metric
-from tautools.stats import PERCENTILES, SLA_S, summarize
+from tautools.report.timings import METRICS, TURN, CallGroup, Timing, call_groups, time_metric
+from tautools.stats import PERCENTILES, SLA_S, LatencySummary, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
-    from tautools.report.cells import ReportCell
-    from tautools.report.timings import CallGroup, Timing
-    from tautools.stats import LatencySummary
 
 _SHOWN = ("ttft_s", "decode_s", "tpot_s", "e2e_s")
 _EMPTY = "n = 0: no model call was recorded."

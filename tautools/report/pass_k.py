@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,15 @@ from tautools.errors import TautoolsError
 from tautools.records import Outcome
 from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
-from tautools.report.figures import draw_scores
+from tautools.report.figures import ReportFigure, draw_scores
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, share
 from tautools.report.frames import conversation_frame
 from tautools.report.scores import (
     PASS_AT,
     PASS_HAT,
+    CellScore,
+    Estimate,
+    ScoreMetric,
     find_null_baseline,
     judging_notes,
     score_cell,
@@ -26,12 +30,8 @@ from tautools.report.scores import (
 from tautools.run.replays import count_missed, failures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pandas as pd
 
-    from tautools.report.figures import ReportFigure
-    from tautools.report.scores import CellScore, Estimate, ScoreMetric
 
 _EMPTY = "n = 0: no conversation is finished."
 _CAUSES = ("database", "information", "environment", "actions", "end")

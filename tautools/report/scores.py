@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tautools.bench import null_baseline
 from tautools.errors import TautoolsError
 from tautools.records import Outcome
+from tautools.report.cells import ReportCell
+from tautools.run import SettingFolder
 from tautools.run.judging import folder_judging_note
 from tautools.stats import (
+    Interval,
+    Spread,
     TaskCounts,
     intervals,
     largest_k,
@@ -20,13 +25,6 @@ from tautools.stats import (
     spread,
     task_values,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from tautools.report.cells import ReportCell
-    from tautools.run import SettingFolder
-    from tautools.stats import Interval, Spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tautools.stats import histogram, summarize
+from tautools.stats import Histogram, LatencySummary, histogram, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
-
-    from tautools.stats import Histogram, LatencySummary
 
 
 class Metric(NamedTuple):

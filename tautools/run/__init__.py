@@ -4,8 +4,6 @@
 `read_ledger` says what is finished.
 """
 
-from __future__ import annotations
-
 from tautools.run.cell import CellResult, run_cell
 from tautools.run.folder import SettingFolder, model_slug, read_setting, results_of
 from tautools.run.ledger import Key, read_calls, read_conversation, read_events, read_ledger

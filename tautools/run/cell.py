@@ -5,21 +5,23 @@ same call works in a terminal, in a notebook's kernel (whose event loop may be r
 interrupt) and in a thread of a sweep.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
 import queue
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.errors import RunError, TautoolsError
 from tautools.llm import ModelClient, Retry
-from tautools.records import Outcome
+from tautools.llm.types import Endpoint
+from tautools.params.models import RunParams
+from tautools.records import Event, Outcome, Setting
 from tautools.run.exporters import write_view
 from tautools.run.ledger import EventSink, ResultsWriter, count_awaiting_judge, intact
 from tautools.run.plan import Cell, judging_note, prepare_cell
@@ -27,14 +29,6 @@ from tautools.run.provenance import metrics_events, mixed, observe, store_certif
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
 from tautools.run.worker import Worker
 from tautools.servers.addresses import endpoints
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from tautools.llm.types import Endpoint
-    from tautools.params.models import RunParams
-    from tautools.records import Event, Setting
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,21 @@ they say how many characters a token has and how far conversations outgrow their
 the forecast says so. An overflow is an outcome all the same, whatever was forecast.
 """
 
-from __future__ import annotations
-
 import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.bench.prompt_size import prompt_chars, reference_prompt_chars, sent_tools
 from tautools.errors import TautoolsError
 from tautools.params import load_server
-from tautools.records import Role
+from tautools.params.models import RoleParams
+from tautools.records import Role, ServerRecord
 from tautools.run.folder import results_of
 from tautools.run.ledger import read_calls
+from tautools.run.plan import Cell
 from tautools.servers.addresses import servers_for_role
 from tautools.servers.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.params.models import RoleParams
-    from tautools.records import ServerRecord
-    from tautools.run.plan import Cell
 
 CHARS_PER_TOKEN = 3.6
 """Assumed where no call of the model was recorded: English and JSON mixed."""

@@ -7,20 +7,20 @@ program and is never written to. A benchmark checkout is looked for where it was
 gone from there, where one is named or installed now.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from tautools.bench import open_domain, open_ref
+from tautools.bench.types import Domain, Source, Task
 from tautools.errors import (
     BenchError,
     FilesError,
@@ -31,16 +31,9 @@ from tautools.errors import (
     unknown_name,
 )
 from tautools.files import ensure_folder, write_atomic
-from tautools.records import Setting
+from tautools.params.models import RunParams
+from tautools.records import CommitRow, Conversation, Setting
 from tautools.run.ledger import Ledger, read_conversation
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.bench.types import Domain, Source, Task
-    from tautools.params.models import RunParams
-    from tautools.records import CommitRow, Conversation
-
 
 SETTING_FILE = "setting.json"
 

@@ -5,33 +5,26 @@ conversations are copied, with verdicts where their tasks assert something. Noth
 what is judged already is not judged again. Conversations that a run left without a verdict are judged in place.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.bench import ask_judge, judge_texts, needs_judge, with_verdicts
 from tautools.bench.judge import BASIS
+from tautools.bench.types import Domain
 from tautools.errors import BenchError, ModelCallError, ParamsError
 from tautools.llm import ModelClient, Retry
+from tautools.params.models import RoleParams
+from tautools.records import CallRecord, ModelConfig, Setting
 from tautools.run.exporters import write_view
-from tautools.run.folder import find_folder, make_folder
+from tautools.run.folder import SettingFolder, find_folder, make_folder
 from tautools.run.ledger import AwaitingJudge, Ledger, ResultsWriter, count_awaiting_judge, read_awaiting_judge
 from tautools.run.plan import judging_note, model_config_of
 from tautools.run.worker import CallCounts
 from tautools.servers.addresses import endpoints
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from tautools.bench.types import Domain
-    from tautools.params.models import RoleParams
-    from tautools.records import CallRecord, ModelConfig, Setting
-    from tautools.run.folder import SettingFolder
 
 
 def folder_judging_note(folder: SettingFolder, task_ids: Iterable[str] | None = None) -> str:

@@ -20,21 +20,16 @@ import socket
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from tautools.errors import RecordError
+from tautools.errors import ModelCallError, RecordError
 from tautools.files import LineWriter, ensure_folder, read_lines, read_span
-from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from tautools.errors import ModelCallError
-    from tautools.llm.types import CallTag
-    from tautools.records import Setting
+from tautools.llm.types import CallTag
+from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record, Setting
 
 Key: TypeAlias = tuple[str, str, int]
 """Setting id, task id, trial."""

@@ -8,32 +8,26 @@ is used, and new conversations are stored next to the imported ones, each marked
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
 from tautools.bench.persona import refuse_task_facts
 from tautools.bench.sources import IMPORTED_PREFIX
+from tautools.bench.types import Approach, Domain, Source, Task
 from tautools.errors import ParamsError, RunError, TautoolsError
 from tautools.llm.request import switch_of
+from tautools.llm.types import Endpoint
 from tautools.params import load_persona, load_server
-from tautools.records import ModelConfig
-from tautools.run.folder import SETTING_FILE, find_folder, make_folder, open_recorded_source, results_of
-from tautools.run.ledger import Ledger
+from tautools.params.models import RoleParams, RunParams
+from tautools.records import CommitRow, ModelConfig, ServerRecord, Setting
+from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
+from tautools.run.ledger import Key, Ledger
 from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
 from tautools.servers.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.bench.types import Approach, Domain, Source, Task
-    from tautools.llm.types import Endpoint
-    from tautools.params.models import RoleParams, RunParams
-    from tautools.records import CommitRow, ServerRecord, Setting
-    from tautools.run.folder import SettingFolder
-    from tautools.run.ledger import Key
 
 Pair = tuple[str, int]
 """Task id and trial."""

@@ -3,30 +3,25 @@
 It does not enter the setting id. A mix of it under one id is flagged, never refused.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
 import re
 from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import tautools
+from tautools.bench.types import Domain
 from tautools.errors import ModelCallError
 from tautools.files import ensure_folder, write_atomic
 from tautools.http import HttpResponse, http_get
+from tautools.llm.types import Endpoint
+from tautools.run.ledger import EventSink
 from tautools.servers.registry import Registry
 from tautools.shell import ask_git
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-    from tautools.bench.types import Domain
-    from tautools.llm.types import Endpoint
-    from tautools.run.ledger import EventSink
 
 EVERY_S = 60.0
 TIMEOUT_S = 2.0

@@ -6,33 +6,24 @@ task by what it says of it and never by its file's name; where the task has chan
 reference that it carries.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from tautools.bench.analysis.failures import analyze_failure
-from tautools.bench.analysis.replay import replay, score_by_rules, with_judge_verdicts
-from tautools.bench.types import ReferenceAction
+from tautools.bench.analysis.failures import FailureAnalysis, analyze_failure
+from tautools.bench.analysis.replay import RulesVerdict, ScoringRules, replay, score_by_rules, with_judge_verdicts
+from tautools.bench.types import Domain, ReferenceAction, Source
 from tautools.errors import BenchError
-from tautools.records import Outcome, Strategy
+from tautools.records import CommitRow, Outcome, Strategy
+from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output
 from tautools.run.trajectory import actions_in, actions_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.bench.analysis.failures import FailureAnalysis
-    from tautools.bench.analysis.replay import RulesVerdict, ScoringRules
-    from tautools.bench.types import Domain, Source
-    from tautools.records import CommitRow
-    from tautools.run.folder import SettingFolder
 
 _DIGIT = re.compile(r"\d")
 

@@ -6,8 +6,6 @@ Slurm job nothing is begun that would be cut off. A conversation that another pr
 when that process dies.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -18,9 +16,11 @@ import threading
 import time
 from bisect import insort
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from tautools.bench.types import Task
 from tautools.errors import (
     BenchError,
     CallFault,
@@ -30,20 +30,12 @@ from tautools.errors import (
     PersonaError,
     SlurmError,
 )
-from tautools.records import Role, UserStrategy
-from tautools.run.ledger import passed_and_scored
-from tautools.run.worker import Skipped
+from tautools.llm.types import CompletionClient
+from tautools.records import CallRecord, CommitRow, Role, UserStrategy
+from tautools.run.ledger import EventSink, passed_and_scored
+from tautools.run.plan import Cell, Pair
+from tautools.run.worker import Skipped, TrialResult, Worker
 from tautools.slurm.client import Slurm
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from tautools.bench.types import Task
-    from tautools.llm.types import CompletionClient
-    from tautools.records import CallRecord, CommitRow
-    from tautools.run.ledger import EventSink
-    from tautools.run.plan import Cell, Pair
-    from tautools.run.worker import TrialResult, Worker
 
 
 class Stop:

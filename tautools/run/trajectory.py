@@ -1,22 +1,16 @@
 """What was done in a stored conversation, in order: actions, beside its task's reference too, and all messages."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tautools.bench.agents.text import RESPOND, read_action
 from tautools.errors import BenchError, RecordError
-from tautools.records import Strategy, TrajectoryAction, canonical_json
+from tautools.records import CommitRow, Conversation, Setting, Strategy, TrajectoryAction, canonical_json
+from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tautools.records import CommitRow, Conversation, Setting
-    from tautools.run.folder import SettingFolder
 
 _TEXT = {Strategy.ACT, Strategy.REACT}
 

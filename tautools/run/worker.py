@@ -9,8 +9,6 @@ Whatever touches the disk happens in a thread of its own: disks of clusters stal
 show as latency of the models.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -20,29 +18,24 @@ import re
 import socket
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import IO, Any, ParamSpec, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
 from tautools.files import ensure_folder, read_lines
-from tautools.records import Outcome, Role
-from tautools.run.ledger import AwaitingJudge, read_awaiting_judge, read_events, read_ledger
+from tautools.llm.types import CompletionClient
+from tautools.records import CallRecord, CommitRow, Outcome, Role
+from tautools.run.folder import SettingFolder
+from tautools.run.ledger import AwaitingJudge, EventSink, ResultsWriter, read_awaiting_judge, read_events, read_ledger
+from tautools.run.plan import Cell, Pair
 from tautools.run.trajectory import interleaved
 from tautools.shell import process_alive, this_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tautools.llm.types import CompletionClient
-    from tautools.records import CallRecord, CommitRow
-    from tautools.run.folder import SettingFolder
-    from tautools.run.ledger import EventSink, ResultsWriter
-    from tautools.run.plan import Cell, Pair
 
 STALE_S = 120.0
 """A claim that was not touched for so long has no owner any more [s]."""

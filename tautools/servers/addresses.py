@@ -1,29 +1,22 @@
 """The addresses that answer for a role: of registered servers, of an address that is given, or of a hosted provider."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tautools.errors import ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
+from tautools.params.models import RoleParams
+from tautools.records import ServerRecord
 from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import recheck
-from tautools.servers.checks.target import ask_models, target_of
+from tautools.servers.checks.target import ModelList, ask_models, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import State
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tautools.params.models import RoleParams
-    from tautools.records import ServerRecord
-    from tautools.servers.checks.target import ModelList
 
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _KEY_VARIABLE = "OPENAI_API_KEY"

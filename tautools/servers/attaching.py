@@ -7,35 +7,29 @@ list is a replica. Keys are not in it::
      "vllm_model_config_path": "model_config_local.json"}
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tautools.errors import ParamsError, TautoolsError, VerifyError
 from tautools.files import write_atomic
-from tautools.records import ServerRecord
+from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.addresses import as_base_url
 from tautools.servers.backends import name_taken
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import CheckTarget, ask_models
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.server import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.records import Certificate, Check
 
 _ATTACHED_AT_ONCE = 8
 _OWN_PATH = "vllm_model_config_path"

@@ -9,22 +9,17 @@ An automatic fix makes new values of server params from the log line and the par
 makes none; the advice for a person is always there.
 """
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tautools.errors import nearest
 from tautools.files import packaged_yaml
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 from tautools.servers.vllm.log import LogMessage, read_messages
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 When = Literal["log", "late", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"]
 """Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `wrapper` repeats another process's

@@ -13,25 +13,20 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from pydantic import BaseModel, model_validator
 
 from tautools.errors import ParamsError, TautoolsError
 from tautools.files import ensure_folder, write_atomic
-from tautools.records import names_a_secret
+from tautools.records import ServerRecord, names_a_secret
 from tautools.servers.metrics import Sample, ask_metrics
 from tautools.servers.registry import Registry
 from tautools.servers.server import Server
 from tautools.shell import Process, process_alive, start_detached, this_process
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.records import ServerRecord
-
 
 _LOG = logging.getLogger("tautools.servers.lease")
 _KERNEL_MARKS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher")

@@ -5,29 +5,23 @@ Counters mean nothing alone: two samples make a rate. Values of several engines 
 their KV caches the fullest is shown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.errors import ModelCallError
 from tautools.http import http_get
+from tautools.records import ServerRecord
 from tautools.servers.checks.target import root_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import Snapshot, State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.records import ServerRecord
-
 
 _METRIC_LINE = re.compile(r"^vllm:(\w+)(?:\{.*\})?[ \t]+(\S+)(?:[ \t]+-?\d+)?\r?$", re.MULTILINE)
 

@@ -4,25 +4,19 @@ Only reads. A weights file counts as complete when its own header and its length
 names of the files come from the index beside them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.errors import ParamsError
 from tautools.files import expand_home
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tautools.params.models import ServerParams
-
+from tautools.params.models import ServerParams
 
 _ID_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _MODEL_ID = re.compile(rf"{_ID_PART}(?:/{_ID_PART})?")

@@ -3,12 +3,12 @@
 `plan_layout` is arithmetic over a `NodeState`; the functions that return one ask this machine or read a site's file.
 """
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -21,16 +21,10 @@ from tautools.servers.accelerators.assignment import (
     site_cards,
     why_not_free,
 )
-from tautools.servers.accelerators.probe import Card
+from tautools.servers.accelerators.probe import Card, Device
 from tautools.servers.model_cache import ModelFacts, model_facts, why_not_fit
 from tautools.servers.ports import is_free
 from tautools.servers.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.servers.accelerators.probe import Device
 
 
 @dataclass(frozen=True, slots=True)

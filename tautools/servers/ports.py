@@ -4,20 +4,15 @@ The bind is plain on purpose: with `SO_REUSEPORT`, as vLLM itself binds, two ser
 and share its requests silently.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import socket
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from tautools.errors import ServerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
 
 
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:

@@ -20,15 +20,14 @@ its alias; the alias is compared before a record is removed or marked, so an old
 newer launch of the same name.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
 import socket
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -45,10 +44,6 @@ from tautools.errors import (
 from tautools.files import ensure_folder, exclusive, write_atomic
 from tautools.records import ServerRecord
 from tautools.shell import group_members, process_alive, this_process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
 
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _JOB_NOTE = ("job_id", "host", "base_url", "log_out", "log_err", "at")

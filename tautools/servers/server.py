@@ -8,14 +8,15 @@ another one.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tautools.errors import NotReadyError, TautoolsError, VerifyError
 from tautools.llm.types import Endpoint
+from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.backends import Look, backend_of
 from tautools.servers.checks.run import certificate_of, run_checks
 from tautools.servers.checks.target import target_of
@@ -23,11 +24,6 @@ from tautools.servers.diagnose import Diagnosis
 from tautools.servers.registry import Registry
 from tautools.servers.state import LogReader, Snapshot, State, diagnose_end, log_lines, record_start
 from tautools.shell import stop_group
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tautools.records import Certificate, Check, ServerRecord
 
 _MAX_STARTS = 3
 """Starts in all, when ports are lost."""

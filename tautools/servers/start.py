@@ -6,30 +6,24 @@ failed start stops the ones before it. A fix is shown before and written into th
 by a server that differs from its file unseen.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.errors import NotReadyError, ServerError
 from tautools.params.models import ServerParams, SiteParams
+from tautools.records import ServerRecord
 from tautools.servers.backends import backend_for, backend_of, require_fit
+from tautools.servers.diagnose import Diagnosis
 from tautools.servers.placement import LaunchRequest, plan_launch, plan_one_job
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.server import Server, open_server
-from tautools.servers.state import State, log_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.records import ServerRecord
-    from tautools.servers.diagnose import Diagnosis
-    from tautools.servers.state import Snapshot
+from tautools.servers.state import Snapshot, State, log_lines
 
 _HELD_CARDS = re.compile(r"ERROR: \d+ idle cards are needed on .* submit again with --exclude=(\S+)")
 """What the job itself says before the engine starts; see `accelerators.assignment`."""

@@ -5,8 +5,6 @@ What runs and what has ended is a matter of the backend; see `backends`. Kept to
 counts, because the first start of a model downloads and compiles what later ones find.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -15,21 +13,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
+from tautools.records import ServerRecord
+from tautools.servers.checks.target import ModelList
 from tautools.servers.diagnose import Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
-from tautools.servers.registry import processes_of
+from tautools.servers.registry import Registry, processes_of
 from tautools.servers.vllm.log import read_startup_stage
 from tautools.shell import process_alive
-
-if TYPE_CHECKING:
-    from tautools.records import ServerRecord
-    from tautools.servers.checks.target import ModelList
-    from tautools.servers.registry import Registry
 
 _STARTS_KEPT = 400
 _STARTS_COMPARED = 5

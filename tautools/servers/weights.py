@@ -5,18 +5,18 @@ when it is certain that the model is nowhere; what is only likely is logged. Not
 a folder or complete in the cache, nor for a command that is not vLLM itself, which may see other folders.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tautools.errors import ServerError
+from tautools.params.models import ServerParams
 from tautools.servers.model_cache import (
     LocalWeights,
     cache_folder,
@@ -27,12 +27,6 @@ from tautools.servers.model_cache import (
     local_weights,
 )
 from tautools.servers.vllm.flags import first_release_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.params.models import ServerParams
-
 
 _LOG = logging.getLogger(__name__)
 

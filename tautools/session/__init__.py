@@ -3,8 +3,6 @@
 `init` writes a workspace from a site and never overwrites; `doctor` looks and changes nothing.
 """
 
-from __future__ import annotations
-
 from tautools.session.doctor import doctor
 from tautools.session.findings import DoctorFinding, DoctorReport, FindingStatus
 from tautools.session.init import InitPlan, find_agent_project, plan_init, write_workspace

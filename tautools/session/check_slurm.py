@@ -1,20 +1,13 @@
 """Doctor checks of Slurm: its commands, its controller, the partition, this user's account and QOS, this job."""
 
-from __future__ import annotations
-
 import getpass
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from tautools.session.findings import fails, good, warns
+from tautools.params.models import SiteParams
+from tautools.session.findings import DoctorFinding, SessionContext, fails, good, warns
 from tautools.slurm.jobs import is_unreachable, parse_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tautools.params.models import SiteParams
-    from tautools.session.findings import DoctorFinding, SessionContext
 
 _NODE = re.compile(r"(?P<cores>\d+)[^|]*\|(?P<mib>\d+)[^|]*\|(?P<gres>[^|]+)")
 """A line of `sinfo -o "%c|%m|%G"`, such as `152|1000000+|gpu:hl225:8(S:0-1)`."""

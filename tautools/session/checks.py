@@ -1,7 +1,5 @@
 """Doctor checks of everything but Slurm: Python, the machine and its cards, the site, sweeps, folders, keys, ports."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os
@@ -11,9 +9,9 @@ import resource
 import shutil
 import stat
 import sys
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -21,19 +19,12 @@ from tautools import __version__
 from tautools.errors import BenchError, ParamsError, TautoolsError
 from tautools.files import why_not_writable
 from tautools.params import load_all, load_server, load_site, load_sweep
-from tautools.params.models import ServerParams
-from tautools.servers.accelerators.probe import CARD_VARIABLES, read_cards
+from tautools.params.models import ServerParams, SweepParams
+from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
 from tautools.servers.model_cache import cache_folder, free_bytes, hub_is_off, hub_token_file
 from tautools.servers.ports import choose_port, is_free
-from tautools.session.findings import fails, good, warns
+from tautools.session.findings import DoctorFinding, SessionContext, fails, good, warns
 from tautools.session.init import find_agent_project
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tautools.params.models import SweepParams
-    from tautools.servers.accelerators.probe import Card
-    from tautools.session.findings import DoctorFinding, SessionContext
 
 _GIB = 2**30
 _ACTIVATED = re.compile(r"\bactivate\s+(?P<name>\S+)\s*$")

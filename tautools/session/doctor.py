@@ -1,20 +1,14 @@
 """The doctor: whether this session can do the work of a site. It looks, and changes nothing."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
 from tautools.session import check_slurm, checks
 from tautools.session.findings import DoctorReport, SessionContext, without_secret_values
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
 
 CHECKS = (
     checks.check_python,

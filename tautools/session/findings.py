@@ -1,7 +1,5 @@
 """What the doctor looks at and what it finds, printed, as HTML, as JSON, or as text that can be shared."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import html
@@ -12,22 +10,18 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tautools import __version__
 from tautools.errors import ShellError
+from tautools.params.models import SiteParams
 from tautools.records import HIDDEN, names_a_secret, without_secrets
-from tautools.shell import run_command
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.params.models import SiteParams
-    from tautools.shell import Completed
+from tautools.shell import Completed, run_command
 
 
 class FindingStatus(StrEnum):

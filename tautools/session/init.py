@@ -1,20 +1,15 @@
 """Make a workspace from a site: planned first, so that it can be shown, then written; existing files are kept."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.errors import FilesError, ParamsError
 from tautools.files import ensure_folder, why_not_writable, write_new
 from tautools.params import find_params, list_params, load_site, load_sweep, shipped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _SCRIPTS = {
     "assistant-server.sh": "tautools server up",

@@ -4,7 +4,5 @@ It answers without a model, so that a laptop can run the whole toolkit in minute
 the toolkit measures can be compared with what it must measure. Everything it produces is marked SIMULATED.
 """
 
-from __future__ import annotations
-
 from tautools.simulate.responder import expected_pass_hat_k, pass_probability
 from tautools.simulate.server import MARK, SimulatedServer

@@ -1,21 +1,16 @@
 """`python -m tautools.simulate`: the process behind a server of the engine `simulate`."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from tautools.errors import TautoolsError
 from tautools.params.models import SimulateParams
 from tautools.simulate.server import MARK, SimulatedServer, serve_until_signal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _log = logging.getLogger("tautools.simulate")
 

@@ -4,19 +4,14 @@ It does what the agent asks it to do with tools of its own, and nothing else. Wh
 under every persona, so that a conversation's reward does not depend on it.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from tautools.bench.types import ReferenceAction
 from tautools.simulate.reply import Step
 from tautools.simulate.requests import text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.types import ReferenceAction
 
 STOP = "###STOP###"
 TRANSFER = "###TRANSFER###"

@@ -1,23 +1,18 @@
 """Replies of the simulated model: text or one tool call, as each strategy writes it, and as chunks of a stream."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
 import time
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from tautools.simulate.requests import ChatRequest
 from tautools.simulate.tokens import split_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from tautools.simulate.requests import ChatRequest
 
 DONE = b"data: [DONE]\n\n"
 

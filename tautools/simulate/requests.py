@@ -3,26 +3,21 @@
 Loading an env takes seconds, most of them for importing the benchmark's package, so it never happens on the event loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from aiohttp import web
 
+from tautools.bench.types import Domain, Task
 from tautools.errors import TautoolsError
 from tautools.records import BenchRef, Role
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.types import Domain, Task
 
 _log = logging.getLogger(__name__)
 

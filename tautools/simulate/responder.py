@@ -5,16 +5,16 @@ changes nothing and says nothing that scores. The steps follow from the task and
 place from the messages it is sent and keeps no memory. Requests that name no task get short and harmless answers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.agents.experts import CALL_EXPERT
 from tautools.bench.judge import STATEMENTS_LINE
+from tautools.bench.types import Domain, ReferenceAction, Task
 from tautools.errors import ParamsError
 from tautools.records import Role
 from tautools.simulate.customer import ask_customer, customer_answer, persona_label, with_persona
@@ -25,13 +25,7 @@ from tautools.simulate.reply import (
     render,
     turns_so_far,
 )
-from tautools.simulate.requests import TaskLibrary, text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from tautools.bench.types import Domain, ReferenceAction, Task
-    from tautools.simulate.requests import ChatRequest, TaskField
+from tautools.simulate.requests import ChatRequest, TaskField, TaskLibrary, text_of
 
 CLOSING = "Is there anything else I can help you with?"
 _GREETING = "I am happy to help with that. May I have your user id, or your name and zip code or email?"

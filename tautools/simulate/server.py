@@ -1,13 +1,13 @@
 """The simulated model server: routes, key, the chat endpoint, start and end."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -16,16 +16,9 @@ from tautools.errors import ServerError
 from tautools.params.models import SimulateParams
 from tautools.simulate.metrics import SimulatedMetrics
 from tautools.simulate.reply import DONE, ChatAnswer, deltas_of, sse_event
-from tautools.simulate.requests import ApiError, read_request
+from tautools.simulate.requests import ApiError, ChatRequest, read_request
 from tautools.simulate.responder import Responder
 from tautools.simulate.tokens import PendingWaits, PrefixCache, due_times, prompt_parts
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from types import TracebackType
-    from typing import Self
-
-    from tautools.simulate.requests import ChatRequest
 
 MARK = "SIMULATED"
 _LARGEST_BODY = 256 * 1024 * 1024

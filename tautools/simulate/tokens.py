@@ -4,22 +4,18 @@ There is no tokenizer: a token of a prompt is four characters of its JSON, a tok
 characters. What matters is that the counts grow as a real server's do and that they are the same each time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools
 import math
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.params.models import SimulateParams
+from tautools.params.models import SimulateParams
 
 CHARS_PER_TOKEN = 4
 BLOCK_TOKENS = 16

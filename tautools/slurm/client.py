@@ -1,11 +1,10 @@
 """Slurm's commands, run as processes."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from tautools.errors import ShellError, SlurmError
 from tautools.shell import Completed, run_command
@@ -23,11 +22,6 @@ from tautools.slurm.jobs import (
     parse_sacct,
     parse_squeue,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from pathlib import Path
-
 
 _OF_A_JOB = ("SLURM_", "SBATCH_", "SRUN_", "SLURMD_")
 _ESTIMATE = re.compile(r"to start at (\S+) ")

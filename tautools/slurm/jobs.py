@@ -3,8 +3,6 @@
 The JSON of `squeue` changes its shape from version to version; these fields and columns do not.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import datetime

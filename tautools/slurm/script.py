@@ -4,17 +4,11 @@ Slurm reads the `#SBATCH` lines itself, with quotes and backslashes of its own a
 value that no quoting carries safely (a line break would begin a new line of the script) is refused.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tautools.errors import ParamsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=+@%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")

@@ -4,8 +4,6 @@ The sampling unit is the task: trials of one task are alike, so nothing here poo
 nothing to be computed from is a `StatsError` or says n = 0; it is never 0.
 """
 
-from __future__ import annotations
-
 from tautools.stats.intervals import (
     Interval,
     binomial_tail,

@@ -15,6 +15,7 @@ of the binomial", Biometrika 26 (1934) 404-413.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
@@ -23,8 +24,6 @@ from typing import TYPE_CHECKING, Any
 from tautools.errors import StatsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
 

@@ -1,15 +1,9 @@
 """Latencies as numbers: percentiles, the share under a promise, histograms. Seconds everywhere."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tautools.errors import StatsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 PERCENTILES = (10, 25, 40, 50, 75, 90, 95, 99)
 SLA_S = 5.0

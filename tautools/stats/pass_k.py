@@ -11,15 +11,11 @@ own n and lets k run to the smallest n. tau-bench (v1) counts a fault as a failu
 in the whole file: counts in which every task has had that many trials. One estimator serves both.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from math import comb
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tautools.errors import StatsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 class TaskCounts(NamedTuple):

@@ -8,20 +8,14 @@ Effect size of paired differences (d_z = mean over standard deviation of the dif
 Analysis for the Behavioral Sciences" (1988), section 2.3.5.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import stdev
-from typing import TYPE_CHECKING
 
 from tautools.errors import StatsError
 from tautools.stats.intervals import DRAWS, task_bootstrap
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.stats.pass_k import TaskCounts
+from tautools.stats.pass_k import TaskCounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """Many cells: plan, servers, papermill, status."""
 
-from __future__ import annotations
-
 from tautools.sweep.cells import SweepCell, expand, open_cell, parse_indices
 from tautools.sweep.plan import SweepPlan, outline_sweep, plan_sweep
 from tautools.sweep.run import run_sweep

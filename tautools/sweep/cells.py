@@ -4,25 +4,18 @@ The order is env, strategy, agent, persona, num_trials. Index and name of a cell
 several people can share one sweep by index.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tautools.errors import ParamsError
 from tautools.params import load_sweep
-from tautools.params.models import RunParams, SharedRunParams, split_ids
+from tautools.params.models import RoleParams, RunParams, SharedRunParams, SweepParams, split_ids
 from tautools.run import model_slug
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tautools.params.models import RoleParams, SweepParams
-
 
 _INDICES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 

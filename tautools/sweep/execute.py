@@ -8,8 +8,6 @@ Exit status: 0 the notebook ran to its end, 1 a cell of it failed, 2 it could no
 What is finished is in the ledger whatever the status is.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -17,18 +15,15 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 from tautools.errors import TautoolsError
 from tautools.imports import without_iri_grammar
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.notebook import NotebookJob, check_parameters, execute_notebook
 from tautools.sweep.status import STOPPED, CellAttempt, write_note
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FrameType
-
 
 _log = logging.getLogger(__name__)
 

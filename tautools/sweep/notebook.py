@@ -4,8 +4,6 @@ papermill only warns of a parameter that the notebook does not have, and takes a
 go on with the notebook's own default. So names and types are checked here, before anything is started.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -13,8 +11,9 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -23,14 +22,10 @@ from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
 from tautools.imports import without_iri_grammar
 from tautools.params import shipped
+from tautools.params.models import SweepParams
 from tautools.shell import Process, start_detached, this_process
 from tautools.sweep.cells import runs_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from tautools.params.models import SweepParams
-    from tautools.sweep.plan import PlannedCell
+from tautools.sweep.plan import PlannedCell
 
 UNLIMITED_CONVERSATION_S = 3600
 """Assumed longest time of a conversation that has no time limit of its own [s]."""

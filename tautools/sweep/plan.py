@@ -4,31 +4,23 @@ Cells that differ only in `num_trials` are views on one pool of trials, so a pla
 key, once each: 1 to 5 trials cost 5, not 15. Nothing is written and no server is asked.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
-from tautools.run import prepare_cell
-from tautools.run.context import context_forecasts
+from tautools.params.models import RunParams, SweepParams
+from tautools.records import CommitRow
+from tautools.run import Cell, Key, prepare_cell
+from tautools.run.context import ContextForecast, context_forecasts
 from tautools.sweep.cells import SweepCell, agent_name, expand, select_cells
-from tautools.sweep.servers import server_needs, servers_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.params.models import RunParams, SweepParams
-    from tautools.records import CommitRow
-    from tautools.run import Cell, Key
-    from tautools.run.context import ContextForecast
-    from tautools.sweep.servers import ServerNeed
+from tautools.sweep.servers import ServerNeed, server_needs, servers_text
 
 SomeCell = TypeVar("SomeCell", bound=SweepCell)
 

@@ -19,29 +19,24 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tautools.errors import ShellError, SweepError
 from tautools.files import ensure_folder
+from tautools.params.models import SweepParams
 from tautools.records import Record
 from tautools.run.ledger import passed_and_scored
 from tautools.run.scheduler import catching_signals
 from tautools.shell import Process, process_alive, start_detached, stop_group
 from tautools.sweep.cells import expand, runs_folder, select_cells
 from tautools.sweep.notebook import NotebookLauncher, run_cell_notebook
-from tautools.sweep.plan import by_setting, plan_sweep, refreshed
+from tautools.sweep.plan import PlannedCell, SweepPlan, by_setting, plan_sweep, refreshed
 from tautools.sweep.servers import check_endpoints, serving
 from tautools.sweep.status import CellAttempt, SweepEvent, SweepResult, read_note, status_of, write_note
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from tautools.params.models import SweepParams
-    from tautools.sweep.plan import PlannedCell, SweepPlan
 
 _log = logging.getLogger(__name__)
 

@@ -5,29 +5,21 @@ only what was started here is stopped here, also after an error or an interrupt.
 of each server stops it once nothing has asked it for a while, so that the next run may still use it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.errors import SweepError, TautoolsError
 from tautools.params import load_all, load_server, load_site
-from tautools.params.models import ServerParams, SimulateParams
-from tautools.servers import Registry, Server, State, endpoints, launch_all
+from tautools.params.models import RoleParams, ServerParams, SimulateParams, SiteParams
+from tautools.records import ServerRecord
+from tautools.servers import Registry, Server, Snapshot, State, endpoints, launch_all
 from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from tautools.params.models import RoleParams, SiteParams
-    from tautools.records import ServerRecord
-    from tautools.servers import Snapshot
-    from tautools.sweep.cells import SweepCell
+from tautools.sweep.cells import SweepCell
 
 IDLE_S = 120.0
 """A server whose sweep was killed is stopped after this long without a request [s]; a new run in time keeps it."""

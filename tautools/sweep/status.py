@@ -5,31 +5,24 @@ notebook itself does not say how it ended: after a time-out, an interrupt or a k
 completed.
 """
 
-from __future__ import annotations
-
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from tautools.errors import SweepError
 from tautools.files import ensure_folder, write_atomic
+from tautools.params.models import SweepParams
 from tautools.records import Record
-from tautools.run import read_events
+from tautools.run import CellResult, read_events
 from tautools.shell import process_alive
 from tautools.sweep.cells import runs_folder
-from tautools.sweep.plan import CELL_COLUMNS, duration, plan_cells, refreshed, table_html
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tautools.params.models import SweepParams
-    from tautools.run import CellResult
-    from tautools.sweep.plan import PlannedCell
+from tautools.sweep.plan import CELL_COLUMNS, PlannedCell, duration, plan_cells, refreshed, table_html
 
 Note = TypeVar("Note", bound=Record)
 

@@ -1,26 +1,20 @@
 """CustomerPanel: a person plays the customer in a notebook, with the part to play and the talk so far."""
 
-from __future__ import annotations
-
 import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
-from tautools.bench.users import ask_person_with
+from tautools.bench.users import PersonQuestion, ask_person_with
 from tautools.errors import HumanUnavailableError, ParamsError
+from tautools.params.models import RunParams
 from tautools.records import UserStrategy
 from tautools.run import Stop, run_cell
 from tauwidgets.panel import Notice, Panel, Rendered, button, escape
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.bench.users import PersonQuestion
-    from tautools.params.models import RunParams
 
 POLL_S = 0.2
 """How long to wait for a line before checking whether it is still wanted [s]."""

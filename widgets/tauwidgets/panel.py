@@ -5,25 +5,21 @@ thread per panel writes, at most twice a second; buttons hand their work to a th
 the panel; no output capture anywhere, because it can hang papermill for ever.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import ipywidgets
 import traitlets
 
 from tautools.errors import TautoolsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 REFRESH_S = 0.5
 """JupyterLab drops messages past a rate and never sends them again; two writes a second are far below it."""

@@ -1,24 +1,19 @@
 """ServerPanel: choose a server, launch it, watch its log and checks, verify it, stop it."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
 import tautools as tt
 from tautools.errors import ParamsError
 from tautools.params import list_params
+from tautools.records import Check, ServerRecord
 from tautools.servers import Registry, Server, Snapshot, open_server, server_states
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.records import Check, ServerRecord
 
 LOG_LINES = 200
 CONFIRM_S = 6.0

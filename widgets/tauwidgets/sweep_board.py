@@ -4,26 +4,20 @@ The grid has one row for each env, strategy and model, and one column for each n
 word; colour is only the third cue.
 """
 
-from __future__ import annotations
-
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
 from tautools.files import tail
 from tautools.params import load_sweep
-from tautools.sweep.run import find_sweep_process, start_sweep, stop_sweep
+from tautools.sweep import CellStatus
+from tautools.sweep.run import SweepProcess, find_sweep_process, start_sweep, stop_sweep
 from tautools.sweep.status import SweepWatch
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.sweep import CellStatus
-    from tautools.sweep.run import SweepProcess
 
 LOG_LINES = 100
 

@@ -3,17 +3,11 @@
 inspect's agents and simulated customers call tools as `ToolCallingParticipant` does.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tautools.bench.types import Participant, Turn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.bench.types import AskModel, Observation
-    from tautools.llm.types import Message, Reply, ToolSpec
+from tautools.bench.types import AskModel, Observation, Participant, Turn
+from tautools.llm.types import Message, Reply, ToolSpec
 
 
 class ToolCallingParticipant(Participant):

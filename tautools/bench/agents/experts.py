@@ -6,24 +6,16 @@ to the customer, its call is run, and the orchestrator reads both in its history
 are ours, and so is the rule for an answer that cannot be read: the orchestrator gets an error.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from tautools.bench.agents import history_messages, turn_from_reply
 from tautools.bench.agents.text import leading_object
-from tautools.bench.types import Participant, Turn, text_hashes
-from tautools.llm.types import ToolCall
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.bench.types import AskModel, Expert, Observation
-    from tautools.llm.types import Message, Reply, ToolSpec
-
+from tautools.bench.types import AskModel, Expert, Observation, Participant, Turn, text_hashes
+from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 
 _MESSAGE = re.compile(r"<message>(.*?)(?:</message>|\Z)", re.DOTALL)
 _CALL = re.compile("<tool_call>")

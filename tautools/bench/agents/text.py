@@ -9,22 +9,15 @@ and, for react, a line `Thought:` before it. The result of a tool comes back as 
 text goes to the user; so does one whose action cannot be read, which also counts as an unusable answer.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tautools.bench.types import Participant, Turn
+from tautools.bench.types import AskModel, Domain, Observation, Participant, Turn
 from tautools.llm.types import ToolCall
 from tautools.records import Strategy
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tautools.bench.types import AskModel, Domain, Observation
-
 
 TEXT_PROMPTS_VERSION = 1
 """Raise it with any change of the prompts: it changes what scores mean."""

@@ -1,23 +1,14 @@
 """Why a conversation failed: its database, its actions and its words, compared with what the task's reference does."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tautools.bench.analysis.replay import basis_of, replay
-from tautools.records import canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from tautools.bench.analysis.replay import ReplayStep
-    from tautools.bench.types import Changes, Domain, ReferenceAction, Task
-    from tautools.records import TrajectoryAction
-
+from tautools.bench.analysis.replay import ReplayStep, basis_of, replay
+from tautools.bench.types import Changes, Domain, ReferenceAction, Task
+from tautools.records import TrajectoryAction, canonical_json
 
 ABSENT = "(absent)"
 """Stands for a value where there is none: an entity or a field that is not there."""

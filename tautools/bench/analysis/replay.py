@@ -9,22 +9,15 @@ Source
 v1: `Env.calculate_reward` of tau-bench; v2: the evaluators of tau2-bench; inspect: the scorers of `inspect_evals.tau2`.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tautools.bench.types import run_without_loop
-from tautools.records import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.types import Changes, Domain, Observation, ReferenceAction, Reward, Task
-    from tautools.records import TrajectoryAction
+from tautools.bench.types import Changes, Domain, Observation, ReferenceAction, Reward, Task, run_without_loop
+from tautools.records import Outcome, TrajectoryAction
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ import hashlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.fidelity.scripts import (
     BREAKING_CALLS,
@@ -27,21 +28,15 @@ from tautools.bench.fidelity.scripts import (
     BROKEN_REFLECTION,
     SILENT,
     VARIANTS,
+    Case,
     make_cases,
 )
-from tautools.bench.fidelity.traces import FixedTextMask, play_ours
+from tautools.bench.fidelity.traces import FixedTextMask, Original, RecordedRequest, Trace, play_ours
 from tautools.bench.setting import check_approach, select_tasks
-from tautools.bench.types import Approach, as_bench_error
+from tautools.bench.types import Approach, Domain, Source, Task, as_bench_error
 from tautools.files import write_atomic
+from tautools.params.models import TaskParams
 from tautools.records import Outcome, Strategy, UserStrategy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tautools.bench.fidelity.scripts import Case
-    from tautools.bench.fidelity.traces import Original, RecordedRequest, Trace
-    from tautools.bench.types import Domain, Source, Task
-    from tautools.params.models import TaskParams
 
 APPROACHES = (
     *(Approach(strategy) for strategy in (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.FEW_SHOT)),

@@ -9,8 +9,6 @@ restored before each conversation, so that each is the first one of its process:
 reference can change the arguments of that reference for later conversations.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import hashlib

@@ -11,19 +11,15 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from tautools.bench.setting import conversation_seed
+from tautools.bench.types import Approach, Domain, Task
 from tautools.records import Strategy, UserStrategy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.types import Approach, Domain, Task
 
 ScriptedAnswer: TypeAlias = dict[str, Any]
 """`content`, and `tool_calls` in OpenAI's form."""

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.conversation import run_conversation
+from tautools.bench.fidelity.scripts import Case
+from tautools.bench.types import Approach, Domain
 from tautools.errors import BenchError
 from tautools.llm.request import chat_body
-from tautools.llm.types import Endpoint, Reply, ToolCall
+from tautools.llm.types import CallTag, Endpoint, Message, Reply, ToolCall, ToolSpec
 from tautools.records import CallRecord, Limits, ModelConfig, Outcome, Role, Sampling
 from tautools.shell import run_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from tautools.bench.fidelity.scripts import Case
-    from tautools.bench.types import Approach, Domain
-    from tautools.llm.types import CallTag, Message, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)

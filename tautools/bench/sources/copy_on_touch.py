@@ -8,14 +8,9 @@ search that way. Tests compare the shared database with its hash after thousands
 The standard library is all that this module needs: the program in a tau2-bench checkout's environment loads it too.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
 
 
 def plain(value: Any) -> Any:

@@ -16,22 +16,27 @@ import copy
 import functools
 import gzip
 import json
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
+from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
+from tautools.bench.sources.inspect_tools import InspectTools
 from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
-from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, as_bench_error, different_entities
+from tautools.bench.types import (
+    Changes,
+    ConversationProtocol,
+    Observation,
+    Reward,
+    Source,
+    Task,
+    as_bench_error,
+    different_entities,
+)
 from tautools.errors import BenchError, NotInstalledError
 from tautools.records import BenchRef, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.bench.sources.inspect_tools import InspectTools
-    from tautools.bench.types import Changes, Task
 
 _ENVS = ("airline", "retail", "telecom")
 _MAX_ROUNDS = 100  # inspect_evals.tau2.common.agents.DEFAULT_MESSAGE_LIMIT

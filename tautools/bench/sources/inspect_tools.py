@@ -11,14 +11,13 @@ passenger without a birth date) escapes inspect's tool loop and makes its agent'
 the error's text as the tool's answer, as in tau2-bench itself.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inspect_ai.model._call_tools import (
     get_type_hints,
@@ -35,14 +34,10 @@ from inspect_ai.util._json import json_schema_dump
 
 from tautools.bench.types import Observation
 from tautools.imports import without_iri_grammar
+from tautools.llm.types import ToolSpec
 
 with without_iri_grammar():
     from jsonschema import Draft7Validator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from tautools.llm.types import ToolSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,13 @@
 """What both sources of tau2 share: how its envs are played, and its tasks and prompts in the form of every source."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from tautools.bench.agents import ToolCallingParticipant
 from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
 from tautools.bench.agents.text import TEXT_PROMPTS, TEXT_PROMPTS_VERSION, TextAgent, text_system_prompt
-from tautools.bench.types import Domain, ReferenceAction, Task, call_text, text_hashes
+from tautools.bench.types import Approach, Domain, Participant, ReferenceAction, Task, call_text, text_hashes
 from tautools.records import Strategy, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tautools.bench.types import Approach, Participant
 
 STRATEGIES = (Strategy.FC, Strategy.ACT, Strategy.REACT, Strategy.EXPERTS)
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.sources.tau2 import Tau2Domain, checked_assertion, read_tau2_task
-from tautools.bench.sources.tau2_checkout import CheckoutProcess, find_tau2_checkout
-from tautools.bench.types import ConversationProtocol, Observation, Reward, Source, Task, call_text, different_entities
+from tautools.bench.sources.tau2_checkout import CheckoutProcess, Tau2Checkout, find_tau2_checkout
+from tautools.bench.types import (
+    Changes,
+    ConversationProtocol,
+    Observation,
+    Reward,
+    Source,
+    Task,
+    call_text,
+    different_entities,
+)
 from tautools.errors import BenchError
 from tautools.records import BenchRef, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.sources.tau2_checkout import Tau2Checkout
-    from tautools.bench.types import Changes
 
 
 class Tau2Bench(Source):

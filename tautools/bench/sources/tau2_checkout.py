@@ -4,8 +4,6 @@ The program is started when it is first asked and again after it has ended; a co
 is then lost to the infrastructure. It ends when this process does, because its input ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -16,21 +14,16 @@ import time
 import tomllib
 import weakref
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from tautools.errors import BenchError
-from tautools.shell import start_piped
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.shell import Piped
-
+from tautools.shell import Piped, start_piped
 
 TAU2_PATH_VARIABLE = "TAUTOOLS_TAU2_BENCH_PATH"
 TAU2_PYTHON_VARIABLE = "TAUTOOLS_TAU2_BENCH_PYTHON"

@@ -20,12 +20,10 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from tautools.bench.agents.text import RESPOND
 from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
 from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout, find_tau_bench
 from tautools.bench.sources.tau_bench_participants import TauBenchPlayers
 from tautools.bench.types import (
+    Changes,
     ConversationProtocol,
     Observation,
     ReferenceAction,
@@ -25,14 +28,8 @@ from tautools.bench.types import (
     different_entities,
     text_hashes,
 )
+from tautools.llm.types import ToolSpec
 from tautools.records import BenchRef, UserStrategy, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.bench.types import Changes
-    from tautools.llm.types import ToolSpec
 
 _MAX_STEPS = 30  # the default of `max_num_steps` in tau_bench.agents.base.Agent.solve, which nothing overrides
 _STOP_WORD = "###STOP###"

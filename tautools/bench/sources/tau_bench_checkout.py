@@ -5,30 +5,25 @@ model, it runs until it needs an answer that it was not given; it is then left, 
 from the start with one answer more. So v1's own code decides what the model is asked and what the user says.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import functools
 import hashlib
 import os
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import metadata, util
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tautools.bench.types import as_bench_error
 from tautools.errors import BenchError, NotInstalledError
+from tautools.llm.types import Message, Reply, ToolSpec
 from tautools.shell import ask_git
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tautools.llm.types import Message, Reply, ToolSpec
 
 
 class PrivateImport:

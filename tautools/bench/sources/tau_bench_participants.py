@@ -1,31 +1,32 @@
 """tau-bench's own agents and customers: the checkout's classes speak, our loop asks the models for them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import random
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
 from tautools.bench.agents.text import RESPOND, TextAgent
-from tautools.bench.sources.tau_bench_checkout import ModelAsked, run_with_replies
-from tautools.bench.types import Domain, Participant, Turn, as_bench_error, text_hashes
+from tautools.bench.sources.tau_bench_checkout import ModelAsked, TauBenchCheckout, run_with_replies
+from tautools.bench.types import (
+    Approach,
+    AskModel,
+    Domain,
+    Observation,
+    Participant,
+    Task,
+    Turn,
+    as_bench_error,
+    text_hashes,
+)
 from tautools.bench.users import PersonCustomer
 from tautools.errors import BenchError
-from tautools.llm.types import ToolCall
+from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 from tautools.records import Strategy, UserStrategy, canonical_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
-    from tautools.bench.types import Approach, AskModel, Observation, Task
-    from tautools.llm.types import Message, Reply, ToolSpec
-
 
 _FEW_SHOTS = 5  # the default of `num_few_shots` in v1's FewShotToolCallingAgent, which nothing overrides
 _drawing = threading.Lock()

@@ -5,26 +5,20 @@ holds every finished conversation of the setting with a trial below n, so runnin
 smaller. A conversation that ended in a user_error has the reward null: no fault is turned into a score of 0.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tautools.errors import ParamsError, RecordError
 from tautools.files import ensure_folder, write_atomic
-from tautools.records import Outcome
+from tautools.records import CommitRow, Outcome
 from tautools.run.exporters.tau2 import tau2_results
+from tautools.run.folder import SettingFolder
 from tautools.run.ledger import read_conversation
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from tautools.records import CommitRow
-    from tautools.run.folder import SettingFolder
 
 
 class ExportFormat(StrEnum):

@@ -5,27 +5,20 @@ tau2-bench's own reason, and its own reward of 0. The agent's history and the us
 messages, in the order in which they happened.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.bench.agents.text import read_action
+from tautools.bench.types import Task
 from tautools.errors import BenchError
-from tautools.records import Outcome, Role, Strategy
+from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, Strategy
+from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from tautools.bench.types import Task
-    from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig
-    from tautools.run.folder import SettingFolder
-
 
 _TERMINATION = {
     Outcome.PASSED: "user_stop",

@@ -5,33 +5,33 @@ prompt of every conversation; the rest of the prompt is the task as control has 
 control's; the user told as many of the facts; and how the wording differs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from tautools.errors import BenchError, PersonaError
 from tautools.files import write_atomic
 from tautools.params.personas import HEADING
 from tautools.records import Outcome, UserStrategy
+from tautools.run.folder import SettingFolder
 from tautools.run.ledger import read_events
-from tautools.run.personas.measures import MEASURES, groups_of, read_labels
+from tautools.run.personas.measures import (
+    MEASURES,
+    LabelSummary,
+    Pair,
+    PersonaConversation,
+    PersonaRun,
+    groups_of,
+    read_labels,
+)
 from tautools.run.trajectory import actions_of
-from tautools.stats import TaskCounts, interval, largest_k, mean_over_tasks, task_values
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.run.folder import SettingFolder
-    from tautools.run.personas.measures import LabelSummary, Pair, PersonaConversation, PersonaRun
-    from tautools.stats import Interval, PairedEffect
+from tautools.stats import Interval, PairedEffect, TaskCounts, interval, largest_k, mean_over_tasks, task_values
 
 CERTIFICATE = "persona_certificate.json"
 """Its file, beside `setting.json`."""

@@ -11,36 +11,30 @@ import contextlib
 import hashlib
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
 from tautools.bench.persona import plain_values
+from tautools.bench.types import Task
 from tautools.errors import ParamsError, RecordError
 from tautools.files import write_atomic
 from tautools.llm import ModelClient
-from tautools.llm.types import CallTag
+from tautools.llm.types import CallTag, Endpoint
 from tautools.params import CONTROL
-from tautools.records import Role
-from tautools.run.folder import results_of
+from tautools.params.models import RoleParams
+from tautools.records import CommitRow, Conversation, ModelConfig, Role
+from tautools.run.folder import SettingFolder, results_of
 from tautools.run.ledger import ResultsWriter
 from tautools.run.plan import model_config_of
 from tautools.servers.addresses import endpoints
 from tautools.stats import PairedEffect, binomial_tail, exact_interval, paired_effect
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.bench.types import Task
-    from tautools.llm.types import Endpoint
-    from tautools.params.models import RoleParams
-    from tautools.records import CommitRow, Conversation, ModelConfig
-    from tautools.run.folder import SettingFolder
 
 LEXICONS: Mapping[str, tuple[str, ...]] = {
     "frustration": (

@@ -6,28 +6,19 @@ script, because the toolkit need not be installed there. After a stop, a card's 
 minutes), so the next start waits for it. Stale processes are listed first and stopped only when named again.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
 import socket
 import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from tautools.errors import ParamsError, ServerError, TautoolsError
-from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
-from tautools.servers.registry import processes_of
+from tautools.params.models import ServerParams, SiteParams
+from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, CardProcess, read_cards
+from tautools.servers.registry import Registry, processes_of
 from tautools.shell import stop_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from tautools.params.models import ServerParams, SiteParams
-    from tautools.servers.accelerators.probe import CardProcess
-    from tautools.servers.registry import Registry
-
 
 _CHOOSE_MODULES_SCRIPT = r"""
 import os, socket, subprocess, sys

@@ -6,25 +6,21 @@ memory above the idle baseline, the table that it prints without arguments, and 
 `/dev/accel/accel<index>` open. Processes of other users are named as far as the kernel allows, and never touched.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import psutil
 
 from tautools.errors import ServerError
 from tautools.shell import run_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Device = Literal["gaudi", "cuda"]
 

@@ -1,7 +1,5 @@
 """Servers as processes of this machine, and the addresses by which other nodes reach them."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import secrets
@@ -9,28 +7,21 @@ import shutil
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
 from tautools.errors import ParamsError, ServerError
 from tautools.files import ensure_folder
+from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import require_cards
-from tautools.servers.backends import Backend, check_model, check_options, name_taken, new_record
+from tautools.servers.backends import Backend, Look, check_model, check_options, name_taken, new_record
+from tautools.servers.placement import LaunchRequest
 from tautools.servers.ports import choose_port
-from tautools.servers.registry import processes_of
-from tautools.servers.state import ended_state, out_of_sight, process_runs, silent_state
+from tautools.servers.registry import Registry, processes_of
+from tautools.servers.state import Snapshot, ended_state, out_of_sight, process_runs, silent_state
 from tautools.servers.vllm.command import server_argv, server_env
 from tautools.shell import start_detached, stop_group
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from tautools.records import ServerRecord
-    from tautools.servers.backends import Look
-    from tautools.servers.placement import LaunchRequest
-    from tautools.servers.registry import Registry
-    from tautools.servers.state import Snapshot
 
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 

@@ -5,32 +5,24 @@ among the servers, so a customer and its agents start together or not at all. Ea
 logs and record, and is verified, watched and stopped by itself; the job ends when the last of them has ended.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tautools.errors import ServerError, SlurmError
 from tautools.files import ensure_folder, write_atomic
-from tautools.servers.backends import Backend, name_taken, new_record, warn_missing_model
+from tautools.params.models import SiteParams
+from tautools.records import ServerRecord
+from tautools.servers.backends import Backend, Look, name_taken, new_record, warn_missing_model
 from tautools.servers.backends.slurm_script import job_script
+from tautools.servers.placement import LaunchRequest
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
 from tautools.servers.vllm.command import server_argv
 from tautools.slurm.client import Slurm
-from tautools.slurm.jobs import JobState, explain_reason, parse_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.params.models import SiteParams
-    from tautools.records import ServerRecord
-    from tautools.servers.backends import Look
-    from tautools.servers.placement import LaunchRequest
-    from tautools.slurm.jobs import SlurmJob
+from tautools.slurm.jobs import JobState, SlurmJob, explain_reason, parse_duration
 
 _STOP_TIMEOUT_S = 120.0
 """The job looks once a second and sends SIGKILL after 20 looks; a shared disk may show the note late."""

@@ -7,15 +7,17 @@ kept on the node's own disk in a folder named by those; a site may name a shared
 value that cannot stand in a job script is a `ParamsError`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tautools.errors import ParamsError
+from tautools.params.models import ServerParams, SiteParams
+from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_card_shares
+from tautools.servers.placement import LaunchRequest
 from tautools.servers.vllm.command import (
     KEY_VARIABLE,
     RECIPES_MB,
@@ -24,15 +26,6 @@ from tautools.servers.vllm.command import (
     user_folder,
 )
 from tautools.slurm.script import log_pattern, render_sbatch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from tautools.params.models import ServerParams, SiteParams
-    from tautools.records import ServerRecord
-    from tautools.servers.placement import LaunchRequest
-
 
 _VERSIONS_PROGRAM = r"""
 import importlib.metadata as installed, re

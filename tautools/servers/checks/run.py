@@ -6,20 +6,20 @@ load a server (8-10) run alone, last, and only when asked for. A check that does
 key to test) neither passes nor fails.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tautools
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import http_get, http_post
-from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, Thinking, without_secrets
+from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
+from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, ServerRecord, Thinking, without_secrets
 from tautools.servers.checks.target import (
     CheckContext,
     CheckFailedError,
@@ -35,12 +35,6 @@ from tautools.servers.checks.target import (
 )
 from tautools.servers.diagnose import diagnose_answer, diagnose_refusal
 from tautools.shell import process_alive
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
-    from tautools.records import ServerRecord
 
 
 def _ask(endpoint: Endpoint, messages: Sequence[Message], **request: Any) -> Reply:

@@ -1,27 +1,20 @@
 """The server that is checked, and the checks of which one it is: its process, port, models, key; they cost little."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from tautools.errors import ModelCallError, nearest
 from tautools.http import http_get
 from tautools.llm.types import Endpoint
-from tautools.records import Check, Thinking
+from tautools.records import Check, ServerRecord, Thinking
 from tautools.servers.ports import listeners
 from tautools.shell import group_members, process_alive
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tautools.records import ServerRecord
-
 
 _CONNECTIONS = 16
 """Connections by which a server on another node is asked whether it is alone on its port."""

@@ -6,26 +6,20 @@ the node can see. What a kind of card needs in the environment is chosen by the 
 whatever the session, the site or the server file sets itself wins.
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tautools.errors import ParamsError
+from tautools.params.models import ServerParams, SiteParams
 from tautools.records import names_a_secret
 from tautools.servers.accelerators.probe import CARD_VARIABLES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.params.models import ServerParams, SiteParams
-
 
 _PACKAGES = {"vllm", "vllm_gaudi", "habana_torch_plugin", "torch", "transformers", "tokenizers"}
 _DIST_INFO = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)\.(?:dist|egg)-info")

@@ -5,29 +5,23 @@ A start that ends with "unrecognized arguments" costs ten seconds here and minut
 vLLM has had since 0.9 are not worth the question. What is known beforehand stands in `flags.yaml`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from tautools.errors import ParamsError, ShellError, did_you_mean, unknown_name
 from tautools.files import ensure_folder, packaged_yaml, write_atomic
+from tautools.params.models import ServerParams
 from tautools.servers.vllm.command import installed_versions, packages_folders
 from tautools.shell import run_command
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tautools.params.models import ServerParams
-
 
 _LOG = logging.getLogger(__name__)
 

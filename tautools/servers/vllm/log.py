@@ -1,15 +1,10 @@
 """Read vLLM's log: how far a start is, its messages without prefixes, and requests that met a cold shape."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+from typing import TypeAlias
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
