@@ -1,11 +1,9 @@
 """`tautools failures`, `rescore` and `judge`: why conversations got their rewards."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,6 +12,7 @@ from tautools.bench.analysis.replay import ScoringRules
 from tautools.cli.commands import EXIT_UNFINISHED, ListOption, command, exit_if
 from tautools.cli.options import ChosenResults, dry_run_option, judge_role, results_options, run_options
 from tautools.cli.output import NOTHING_RUN, emit, pick, plain_table, setting_title
+from tautools.run.folder import SettingFolder
 from tautools.run.judging import JudgingResult, folder_judging_note, judge_folder
 from tautools.run.ledger import count_awaiting_judge, passed_and_scored
 from tautools.run.replays import (
@@ -25,9 +24,6 @@ from tautools.run.replays import (
     failures_of,
     rescore,
 )
-
-if TYPE_CHECKING:
-    from tautools.run.folder import SettingFolder
 
 
 def _emit_by_setting(

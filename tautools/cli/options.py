@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tautools.cli.commands import GroupedOption, ListOption, refuse_if
 from tautools.errors import ParamsError
@@ -23,8 +23,6 @@ from tautools.params.yaml import schema_at
 from tautools.records import Strategy
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from tautools.run.folder import SettingFolder
 
 

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,8 +24,6 @@ from tautools.cli.commands import exit_if
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn, TaskID
-
     from tautools.params import Resolved
     from tautools.records import Event, Setting
     from tautools.run import Cell, CellResult

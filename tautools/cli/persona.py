@@ -1,10 +1,8 @@
 """`tautools persona`: list personas, verify their runs, compare them with the run without one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -30,10 +28,7 @@ from tautools.run.folder import choose_folders, folder_at
 from tautools.run.personas.comparison import PersonaCertificate, PersonaComparison, keep_certificate
 from tautools.run.personas.comparison import compare as compare_group
 from tautools.run.personas.measures import groups_of, keep_labels
-
-if TYPE_CHECKING:
-    from tautools.stats import PairedEffect
-
+from tautools.stats import PairedEffect
 
 _MARKS = {True: Text("yes", "green"), False: Text("NO", "red"), None: Text("?", "yellow")}
 _LARGE = 100

@@ -1,12 +1,10 @@
 """`tautools server`: the group of the verbs about model servers, and those that start and stop them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,16 +24,13 @@ from tautools.cli.server_plan import show_dry_run
 from tautools.cli.server_status import show_diagnosis
 from tautools.errors import TautoolsError
 from tautools.params import load_server
+from tautools.params.models import ServerParams, SiteParams
 from tautools.servers import Registry, Server, launch_all, launch_one_job, open_server
 from tautools.servers.backends import backend_of
 from tautools.servers.lease import LeaseTerms, kernel_process, owner_process, start_watchdog
 from tautools.servers.start import Restart, exclude_node, held_node, plan_restart
 from tautools.servers.start import restart as start_again
 from tautools.servers.vllm.flags import warnings_for
-
-if TYPE_CHECKING:
-    from tautools.params.models import ServerParams, SiteParams
-
 
 _HERE, _PLAN, _STATUS, _ADDRESS = (f"tautools.cli.server{part}" for part in ("", "_plan", "_status", "_address"))
 

@@ -39,16 +39,18 @@ key_option = click.option("--key-env", help="Environment variable that holds its
 @click.option("--thinking", type=click.Choice(["on", "off"]),
               help="Whether its model must think when nothing is asked.")  # fmt: skip
 @usual_options
-def verify(server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
+@click.pass_context
+def verify(ctx: click.Context, /, server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
     """Verify a registered server again, or any OpenAI-compatible server by its address.
 
     All checks are run: does it answer, what does it serve, is the key asked for, a chat, tool calls. Of a registered
     server the certificate is written down, and one that fails is not ready any more; what must hold of it is in its
-    record, so --model, --key-env and --thinking are for addresses.
+    record, so --model, --key-env and --thinking are for addresses. `server test` takes an address always, such as the
+    bare name of a host.
     """
     on_check = None if as_json else _show_check
     chats = asked["concurrency"] or (CONCURRENCY if asked["full"] else 0)
-    if ":" in server or "/" in server:
+    if ctx.info_name == "test" or ":" in server or "/" in server:
         key, thinking = _key_from(asked["key_env"]), Thinking(asked["thinking"] or "default")
         target = CheckTarget(server, asked["model"] or "", key=key, thinking=thinking, concurrency=chats)
         certificate = verify_target(target, on_check=on_check)

@@ -1,14 +1,12 @@
 """`tautools server plan`, `script` and `up --dry-run`: what a start would do."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,6 +22,7 @@ from tautools.cli.options import (
 from tautools.cli.output import emit, pick, plain_table, print_wide
 from tautools.files import ensure_folder, write_new
 from tautools.params import load_server
+from tautools.params.models import ServerParams, SiteParams
 from tautools.records import without_secrets
 from tautools.servers import Registry, check_launch
 from tautools.servers.accelerators.probe import visible_device
@@ -49,9 +48,6 @@ from tautools.servers.vllm.command import (
     server_env,
 )
 from tautools.slurm.client import Slurm
-
-if TYPE_CHECKING:
-    from tautools.params.models import ServerParams, SiteParams
 
 
 @command(

@@ -1,7 +1,5 @@
 """`tautools server ls`, `top`, `logs`, `diagnose` and `cards`: what runs, how it is, and what the node's cards hold."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import time
@@ -9,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
@@ -34,10 +32,6 @@ from tautools.servers.backends import backend_of, require_fit
 from tautools.servers.lease import active_lease
 from tautools.servers.metrics import WatchedServer, poll_servers, sample_servers
 from tautools.servers.vllm.log import Shape, proposed_buckets, read_cold_shapes
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 
 _WIDE = 140  # columns of a terminal below which model, address and detail have lines of their own
 _FIGURES = {

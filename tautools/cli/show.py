@@ -1,12 +1,10 @@
 """`tautools show`: what has been run, and one conversation in full."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -20,6 +18,7 @@ from tautools.cli.commands import command
 from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
+from tautools.records import CommitRow, Conversation
 from tautools.run.folder import SettingFolder, choose_row, only_folder
 from tautools.run.judging import folder_judging_note
 from tautools.run.ledger import is_tool_output, passed_and_scored, read_ledger
@@ -34,10 +33,6 @@ from tautools.run.trajectory import (
     made_calls_of,
 )
 from tautools.run.worker import follow, now_running
-
-if TYPE_CHECKING:
-    from tautools.records import CommitRow, Conversation
-
 
 _SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""

@@ -315,6 +315,13 @@ def test_any_address_is_verified_with_all_checks(
     assert "FAILED  3 identity" in call("verify", there.base_url, status=1).stdout
 
 
+def test_a_bare_host_is_an_address_to_test_and_a_name_to_verify(call: Any) -> None:
+    certificate = json.loads(call("test", "nowhere.invalid", "--thinking", "off", "--json", status=1).stdout)
+
+    assert certificate["base_url"] == "http://nowhere.invalid/v1"
+    assert "There is no server 'nowhere.invalid'" in call("verify", "nowhere.invalid", status=2).stderr
+
+
 def test_an_attached_server_is_typed_in_and_verified_by_its_name(
     theirs: list[Server], call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
