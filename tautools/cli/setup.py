@@ -35,7 +35,7 @@ from tautools.params import (
     shipped,
     workspace_path,
 )
-from tautools.params.models import ServerParams, SimulateParams, SiteParams
+from tautools.params.models import SIMULATE_OPTIONS, ServerParams, SimulateParams, SiteParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.resolve import MODELS
 from tautools.servers.weights import Weights, check_weights, fetch_weights
@@ -238,18 +238,6 @@ def _model_of(name: str, workspace: Path) -> str:
     return name
 
 
-_BEHAVIOUR = {
-    "skill": "--skill",
-    "ttft_ms": "--ttft-ms",
-    "itl_ms": "--itl-ms",
-    "prefill_ms_per_1k_tokens": "--prefill-ms-per-1k",
-    "jitter": "--jitter",
-    "speed": "--speed",
-    "seed": "--seed",
-    "max_model_len": "--max-model-len",
-}  # the options by the params that they set
-
-
 @command(
     "tautools simulate --model demo --skill 0.7",
     "VLLM_API_KEY=secret tautools simulate --port 8007 --model Qwen/Qwen3-4B-Instruct-2507 --speed 10",
@@ -259,7 +247,7 @@ _BEHAVIOUR = {
 @click.option("--alias", "aliases", multiple=True, help="A further served name; may be given several times.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one.")
-@params_options(SimulateParams, _BEHAVIOUR)
+@params_options(SimulateParams, SIMULATE_OPTIONS)
 def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int, **behaviour: Any) -> None:
     """Serve a SIMULATED model that plays agent and user of the benchmark's tasks, until Ctrl-C.
 

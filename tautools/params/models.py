@@ -117,6 +117,10 @@ class SimulateParams(Params):
     """Longest prompt and answer together [tokens]."""
 
 
+SIMULATE_OPTIONS = {name: f"--{name.removesuffix('_tokens').replace('_', '-')}" for name in SimulateParams.model_fields}
+"""The options of `tautools simulate` by the params that they set."""
+
+
 class VllmParams(Params):
     """vLLM's own options, by vLLM's own names; anything else goes into `args`."""
 

@@ -115,8 +115,8 @@ def test_hostile_text_stays_one_word(model: str, value: str, mapping: dict[str, 
 def test_a_simulated_server_is_started_with_this_python() -> None:
     words = argv(engine="simulate", simulate={"skill": 0.45, "seed": 7})
 
-    assert words[:4] == [sys.executable, "-P", "-m", "tautools.simulate"]
-    flags = dict(zip(words[4::2], words[5::2], strict=True))
+    assert words[:5] == [sys.executable, "-P", "-m", "tautools", "simulate"]
+    flags = dict(zip(words[5::2], words[6::2], strict=True))
     assert flags["--skill"] == "0.45"
     assert flags["--seed"] == "7"
     assert (flags["--model"], flags["--alias"], flags["--port"]) == ("Qwen/Qwen3-8B", "launch-1", "8007")

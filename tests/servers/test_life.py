@@ -273,4 +273,4 @@ def test_params_travel_with_the_record(workspace: Path) -> None:
     record = launch(params, workspace=workspace).record
 
     assert record.spec["simulate"]["skill"] == 0.25
-    assert record.argv[:4] == [sys.executable, "-P", "-m", "tautools.simulate"]
+    assert record.argv[:5] == [sys.executable, "-P", "-m", "tautools", "simulate"]

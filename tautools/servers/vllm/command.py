@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tautools.errors import ParamsError
-from tautools.params.models import ServerParams, SiteParams
+from tautools.params.models import SIMULATE_OPTIONS, ServerParams, SiteParams
 from tautools.records import names_a_secret
 from tautools.servers.accelerators.probe import CARD_VARIABLES
 
@@ -218,11 +218,11 @@ def server_env(
 
 
 def _simulate_argv(params: ServerParams, site: SiteParams, port: int | str, alias: str) -> list[str]:
-    flags = {"host": site.host, "port": port, "model": params.serves, "alias": alias}
-    flags |= {name.removesuffix("_tokens"): value for name, value in params.simulate}
+    flags: dict[str, Any] = {"--host": site.host, "--port": port, "--model": params.serves, "--alias": alias}
+    flags |= {SIMULATE_OPTIONS[name]: value for name, value in params.simulate}
     # -P: a file of the workspace must not be taken for a module of Python's.
-    words = params.serve_command or [sys.executable, "-P", "-m", "tautools.simulate"]
-    return [*words, *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
+    words = params.serve_command or [sys.executable, "-P", "-m", "tautools", "simulate"]
+    return [*words, *(word for option, value in flags.items() for word in (option, str(value)))]
 
 
 def _vllm_argv(params: ServerParams, site: SiteParams, port: int | str, alias: str) -> list[str]:
