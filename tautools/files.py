@@ -45,12 +45,16 @@ def ensure_folder(path: Path, *, mode: int = 0o777) -> Path:
     return path
 
 
+def packaged_text(package: str, name: str) -> str:
+    """Return the text of the file `name` that is part of a package, which is given by its dotted name."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
 def packaged_yaml(package: str, name: str) -> Any:
-    """Return the content of the YAML file `name` that is part of a package, which is given by its dotted name."""
+    """Return the content of a YAML file that is part of a package; see `packaged_text`."""
     import yaml
 
-    text = files(package).joinpath(name).read_text(encoding="utf-8")
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
+    return yaml.load(packaged_text(package, name), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> None:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tautools
 from tautools.errors import RecordError, RunError
-from tautools.files import ensure_folder, write_atomic
+from tautools.files import ensure_folder, packaged_text, write_atomic
 from tautools.params import shipped
 from tautools.report.cells import find_cells
 from tautools.report.formatting import Summary
@@ -190,7 +189,7 @@ def execute_report(
 
 def _page(title: str, body: str, foot: str) -> str:
     """Return a whole page around `body`, which is HTML already."""
-    css = (files("tautools.report") / "page.css").read_text(encoding="utf-8")
+    css = packaged_text("tautools.report", "page.css")
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{css}</style>\n</head>\n'

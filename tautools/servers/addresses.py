@@ -167,7 +167,7 @@ class _Search:
                 evidence=answer.detail,
                 next_step="Try `tautools server test URL`; a server on loopback answers on its own node only.",
             )
-        if answer.status in {401, 403}:
+        if answer.refuses_key:
             raise VerifyError(
                 f"The server for the {self.role_name} at {where} refuses the key ({answer.status}).",
                 evidence=answer.detail,

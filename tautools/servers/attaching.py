@@ -27,7 +27,8 @@ from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.addresses import as_base_url
 from tautools.servers.backends import name_taken
 from tautools.servers.checks.run import certificate_of, run_checks
-from tautools.servers.checks.target import CheckTarget, ask_models
+from tautools.servers.checks.target import CheckTarget
+from tautools.servers.ports import bracketed
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.server import Server
 
@@ -43,11 +44,7 @@ class _Address(BaseModel):
 
     @property
     def base_url(self) -> str:
-        return (
-            f"http://[{self.ip_addr}]:{self.port}/v1"
-            if ":" in self.ip_addr
-            else f"http://{self.ip_addr}:{self.port}/v1"
-        )
+        return f"http://{bracketed(self.ip_addr)}:{self.port}/v1"
 
 
 _MODELS = TypeAdapter(dict[str, Annotated[list[_Address], Field(min_length=1)]])
@@ -97,56 +94,38 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
             next_step="Put the key in an environment variable and name it with --key-env.",
         )
     _require_new(name, registry)
-    model, key_file = model or _first_model(base_url, key), registry.folder.resolve() / f"{name}.key"
-    record = ServerRecord(
-        name=name,
-        backend="attached",
-        engine="attached",
-        model=model,
-        base_url=base_url,
-        key_file=str(key_file) if key else "",
-        spec={"name": check_name(group)} if group else {},
-        started_at=time.time(),
-        owner=getpass.getuser(),
-    )
+    spec = {"name": check_name(group)} if group else {}
+    certificate = verify_target(CheckTarget(base_url, model, key=key)).model_copy(update={"server": name})
+    if (failed := certificate.failed) is not None:
+        raise VerifyError(
+            f"{base_url} is not attached: it fails check {failed.number}, {failed.name}.",
+            evidence=failed.detail,
+            next_step=f"Fix it, then see with `tautools server test {base_url}`.",
+        )
     with registry.claim():
         _require_new(name, registry)
-        if key:
-            write_atomic(key_file, key + "\n", mode=0o600)
+        record = ServerRecord(
+            name=name,
+            backend="attached",
+            engine="attached",
+            model=certificate.model,
+            base_url=base_url,
+            key_file=str(registry.new_key(name, key)[1].resolve()) if key else "",
+            spec=spec,
+            started_at=time.time(),
+            certificate=certificate,
+            simulated=certificate.simulated,
+            owner=getpass.getuser(),
+        )
         registry.add(record)
-    server = Server(record, workspace=workspace)
-    try:
-        if (failed := server.verify().failed) is not None:
-            raise VerifyError(
-                f"{base_url} is not attached: it fails check {failed.number}, {failed.name}.",
-                evidence=failed.detail,
-                next_step=f"Fix it, then see with `tautools server test {base_url}`.",
-            )
-    except BaseException:
-        registry.remove(record)
-        raise
-    return server
+        registry.certify(record)
+    return Server(record, workspace=workspace)
 
 
 def _require_new(name: str, registry: Registry) -> None:
     """Raise a ServerError when a server of that name is registered."""
     if (known := registry.find(name)) is not None:
         raise name_taken(known, "is registered already", known.base_url, "Forget")
-
-
-def _first_model(base_url: str, key: str) -> str:
-    """Return the first model that a server lists; raise a VerifyError when it lists none."""
-    answer = ask_models(base_url, key=key)
-    if answer.names:
-        return answer.names[0]
-    refused = answer.status in {401, 403}
-    raise VerifyError(
-        f"{base_url} does not list its models.",
-        evidence=answer.detail or f"/v1/models answers {answer.status}",
-        next_step="Name the variable that holds its key with --key-env."
-        if refused
-        else "Check the address, and that the server runs.",
-    )
 
 
 def attach_all(

@@ -9,9 +9,9 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -196,45 +196,37 @@ def poll_servers(workspace: Path, former: Sequence[WatchedServer] = ()) -> list[
     former : sequence of WatchedServer, optional
         What the last look returned. A server that does not answer now keeps its load from then, with its age.
     """
+    return _watch(server_states(workspace), former)
+
+
+def sample_servers(workspace: Path) -> list[WatchedServer]:
+    """Return what one look shows; when one is at work all are asked twice, so that the rates are known."""
     states = server_states(workspace)
+    first = _watch(states)
+    if not any(each.sample is not None and each.sample.busy for each in first):
+        return first
+    time.sleep(BETWEEN_SAMPLES_S)
+    return _watch(states, first)
+
+
+def _watch(
+    states: Sequence[tuple[ServerRecord, Snapshot]], former: Sequence[WatchedServer] = ()
+) -> list[WatchedServer]:
+    """Ask all that answer for their load, side by side, so that one that hangs delays none."""
     before = {(each.record.name, each.record.alias): each for each in former}
-    samples = _sample_all(
-        [record for record, now in states if now.state in _ANSWERING_STATES or now.stage == "answering"]
-    )
+    asked = [record for record, now in states if now.state in _ANSWERING_STATES or now.stage == "answering"]
+    with ThreadPoolExecutor(max_workers=min(32, len(asked) or 1)) as pool:
+        found = pool.map(lambda record: ask_metrics(record.base_url), asked)
+        samples = {record.name: sample for record, sample in zip(asked, found, strict=True)}
     watched = []
     for record, snapshot in states:
         sample, old = samples.get(record.name), before.get((record.name, record.alias))
+        last = old.sample if old is not None else None
         if sample is not None:
-            load = server_load(sample, old.sample if old is not None else None)
-            watched.append(WatchedServer(record, snapshot, sample, load, health_age_s=0.0))
-        elif old is not None and old.sample is not None:
-            age_s = time.monotonic() - old.sample.at
-            watched.append(WatchedServer(record, snapshot, old.sample, old.load, health_age_s=age_s))
+            watched.append(WatchedServer(record, snapshot, sample, server_load(sample, last), health_age_s=0.0))
+        elif old is not None and last is not None:
+            watched.append(WatchedServer(record, snapshot, last, old.load, health_age_s=time.monotonic() - last.at))
         else:
             age = 0.0 if snapshot.state is State.READY else None
             watched.append(WatchedServer(record, snapshot, health_age_s=age))
     return watched
-
-
-def sample_servers(workspace: Path) -> list[WatchedServer]:
-    """Return what one look shows; servers that are at work are asked twice, so that their rates are known."""
-    first = poll_servers(workspace)
-    samples = {each.record.name: each.sample for each in first if each.sample is not None}
-    busy = [each.record for each in first if each.sample is not None and each.sample.busy]
-    if not busy:
-        return first
-    time.sleep(max(0.0, min(each.at for each in samples.values()) + BETWEEN_SAMPLES_S - time.monotonic()))
-    second = _sample_all(busy)
-    return [
-        replace(each, sample=second[name], load=server_load(second[name], each.sample), health_age_s=0.0)
-        if (name := each.record.name) in second
-        else each
-        for each in first
-    ]
-
-
-def _sample_all(records: Sequence[ServerRecord]) -> Mapping[str, Sample]:
-    """Ask all side by side, so that one that hangs delays none."""
-    with ThreadPoolExecutor(max_workers=min(32, len(records) or 1)) as pool:
-        samples = pool.map(lambda record: ask_metrics(record.base_url), records)
-        return {record.name: sample for record, sample in zip(records, samples, strict=True) if sample is not None}

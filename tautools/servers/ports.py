@@ -15,6 +15,11 @@ import psutil
 from tautools.errors import ServerError
 
 
+def bracketed(address: str) -> str:
+    """Return an address as the host part of a URL: one of IPv6 stands in brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
 def choose_port(host: str, *, asked: int | None = None, avoid: Collection[int] = ()) -> int:
     """Return a port on `host` on which nothing listens: the asked-for one, or any.
 

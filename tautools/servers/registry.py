@@ -142,10 +142,10 @@ class Registry:
         self._make_folders()
         return exclusive(self._launches / ".lock", wait_s=600.0)
 
-    def new_key(self, name: str) -> tuple[str, Path]:
-        """Make a random key for a launch; return it and the private file that holds it."""
+    def new_key(self, name: str, key: str = "") -> tuple[str, Path]:
+        """Keep a server's key, by default a random one for a launch; return it and the private file that holds it."""
         self._make_folders()
-        key, path = secrets.token_urlsafe(24), self.folder / f"{name}.key"
+        key, path = key or secrets.token_urlsafe(24), self.folder / f"{name}.key"
         write_atomic(path, key + "\n", mode=0o600)
         return key, path
 

@@ -137,7 +137,7 @@ def answering_state(record: ServerRecord, answer: ModelList, *, verifying: bool)
 
 
 def _identity_problem(record: ServerRecord, answer: ModelList) -> str:
-    if answer.status in {401, 403}:
+    if answer.refuses_key:
         return "Another server answers on its port: it refuses this server's key."
     if answer.status != 200 or not answer.names:
         return f"It answers with status {answer.status}: {answer.detail}"

@@ -102,7 +102,7 @@ def test_what_is_not_verified_is_not_attached(
 
 
 def test_where_nothing_answers_nothing_is_written(workspace: Path) -> None:
-    with pytest.raises(VerifyError, match="does not list its models"):
+    with pytest.raises(VerifyError, match="is not attached: it fails check 2, health"):
         attach("mine", "http://127.0.0.1:9/v1", workspace=workspace)
 
     assert list(workspace.iterdir()) == []

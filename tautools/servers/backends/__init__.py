@@ -22,6 +22,9 @@ from tautools.errors import ServerError, TautoolsError
 from tautools.records import ServerRecord
 from tautools.servers.checks.target import ask_models
 from tautools.servers.state import Snapshot, State, answering_state
+from tautools.servers.vllm.command import server_argv, server_env
+from tautools.servers.vllm.flags import check_flags
+from tautools.servers.weights import require_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -201,9 +204,6 @@ def check_options(params: ServerParams, site: SiteParams, registry: Registry) ->
     command = params.serve_command or site.serve_command
     if params.simulated or shutil.which(command[0]) is None:
         return
-    from tautools.servers.vllm.command import server_argv
-    from tautools.servers.vllm.flags import check_flags
-
     argv = server_argv(params, site, port=params.port or 0, alias="check")
     check_flags(argv, command=command, env=_own_env(params, site, registry), folder=registry.folder / "flags")
 
@@ -212,15 +212,11 @@ def check_model(params: ServerParams, site: SiteParams, registry: Registry) -> N
     """Raise when the model that a server of this machine must load is nowhere; errors as `weights.require_weights`."""
     if params.simulated:
         return
-    from tautools.servers.weights import require_weights
-
     env, command = _own_env(params, site, registry), params.serve_command or site.serve_command
     require_weights(params, command=command, env=env, workspace=registry.workspace.resolve())
 
 
 def _own_env(params: ServerParams, site: SiteParams, registry: Registry) -> dict[str, str]:
-    from tautools.servers.vllm.command import server_env
-
     return server_env(params, site, key="", cache=registry.folder / "cache", inherited=os.environ)
 
 

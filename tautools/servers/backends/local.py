@@ -17,7 +17,7 @@ from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import require_cards
 from tautools.servers.backends import Backend, Look, check_model, check_options, name_taken, new_record
 from tautools.servers.placement import LaunchRequest
-from tautools.servers.ports import choose_port
+from tautools.servers.ports import bracketed, choose_port
 from tautools.servers.registry import Registry, processes_of
 from tautools.servers.state import Snapshot, ended_state, out_of_sight, process_runs, silent_state
 from tautools.servers.vllm.command import server_argv, server_env
@@ -89,7 +89,7 @@ def routable_host(bound: str, reach: str | None = None) -> str:
     `reach` names (a ParamsError when there is none), and the host name without it.
     """
     if bound not in _EVERY_ADDRESS:
-        return _bracketed(bound)
+        return bracketed(bound)
     if reach is None:
         return socket.gethostname()
     addresses = node_addresses()
@@ -100,7 +100,7 @@ def routable_host(bound: str, reach: str | None = None) -> str:
             evidence="; ".join(f"{name}: {', '.join(own)}" for name, own in addresses.items()),
             next_step="Name one of these interfaces, or a network such as 10.0.0.0/8.",
         )
-    return _bracketed(fitting[0])
+    return bracketed(fitting[0])
 
 
 def node_addresses() -> dict[str, list[str]]:
@@ -118,10 +118,6 @@ def _in_network(address: str, reach: str) -> bool:
         return ipaddress.ip_address(address) in ipaddress.ip_network(reach, strict=False)
     except ValueError:
         return False
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _check(request: LaunchRequest, registry: Registry) -> None:

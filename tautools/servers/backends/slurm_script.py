@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tautools.errors import ParamsError
+from tautools.files import packaged_text
 from tautools.params.models import ServerParams, SiteParams
 from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_card_shares
@@ -126,47 +127,6 @@ if not os.path.exists(f"{base}.json") and not os.path.exists(verified):
     found.pop("at")
     write(f"{base}.json", json.dumps(dict(record, started_at=time.time(), **{k: found[k] for k in found})))
 print(port, base_url, node)
-""".strip()
-
-
-_SUPERVISE = r"""
-set -m  # each server leads a process group of its own
-pids=() asked=()
-
-runs() {
-  [ -n "${pids[$1]:-}" ] && kill -0 -- "-${pids[$1]}" 2> /dev/null
-}
-
-tend() {  # once a second: end the servers for which somebody has left a note
-  local i note
-  sleep 1
-  for i in "${!names[@]}"; do
-    note="$launches/${names[$i]}.stop"
-    [ -e "$note" ] || continue
-    if ! runs "$i"; then rm -f -- "$note"; continue; fi
-    asked[$i]=$((${asked[$i]:-0} + 1))
-    if [ "${asked[$i]}" -gt 20 ]; then kill -KILL -- "-${pids[$i]}"
-    elif [ $((${asked[$i]} % 3)) -eq 1 ]; then kill -TERM -- "-${pids[$i]}"
-    fi
-  done
-}
-
-loaded() {  # whether the next server may start: this one has its weights, or has ended
-  grep -qsE 'Loading weights took|Model loading took|Application startup complete|Serving .* on http' "$1" "$2" ||
-    [ -e "$launches/../${names[$3]}.json" ] || ! runs "$3"
-}
-""".strip()
-
-_WAIT_FOR_ALL = r"""
-while :; do
-  left=0
-  for i in "${!pids[@]}"; do if runs "$i"; then left=1; fi; done
-  [ "$left" = 1 ] || break
-  tend
-done
-code=0
-for i in "${!pids[@]}"; do wait "${pids[$i]}" || code=$?; done
-exit "$code"
 """.strip()
 
 
@@ -313,10 +273,9 @@ def _shared_lines(
         "",
         *functions,
         *([*_environment_lines(site), *probe] if probe else []),
-        _SUPERVISE,
-        "",
+        packaged_text(__package__, "supervise.sh"),
         *_start_lines(requests, records, workspace),
-        _WAIT_FOR_ALL,
+        "wait_for_all",
     ]
 
 

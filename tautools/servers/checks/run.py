@@ -21,15 +21,11 @@ from tautools.http import http_get, http_post
 from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
 from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, ServerRecord, Thinking, without_secrets
 from tautools.servers.checks.target import (
+    FIRST_CHECKS,
     CheckContext,
     CheckFailedError,
     CheckTarget,
     NotApplicableError,
-    check_health,
-    check_identity,
-    check_key,
-    check_port,
-    check_process,
     require,
     root_of,
 )
@@ -274,12 +270,8 @@ def _check_determinism(context: CheckContext) -> str:
     return "the same text twice at temperature 0"
 
 
-_CHECKS: tuple[tuple[str, Callable[[CheckContext], str]], ...] = (
-    ("process alive", check_process),
-    ("port is ours", check_port),
-    ("health", check_health),
-    ("identity", check_identity),
-    ("key", check_key),
+_CHECKS = (
+    *FIRST_CHECKS,
     ("chat", _check_chat),
     ("thinking", _check_thinking),
     ("tool calls", _check_tool_calls),
@@ -287,7 +279,7 @@ _CHECKS: tuple[tuple[str, Callable[[CheckContext], str]], ...] = (
     ("at once", _check_concurrency),
     ("same twice", _check_determinism),
 )
-"""By their numbers; each returns what it saw, or raises `CheckFailedError` or `NotApplicableError`."""
+"""By their numbers, as `FIRST_CHECKS`."""
 
 
 def run_checks(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> CheckContext:

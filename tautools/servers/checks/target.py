@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -237,3 +237,13 @@ def check_key(context: CheckContext) -> str:
         require(answer.status, f"it did not answer a question {which}: {answer.detail}")
         require(answer.refuses_key, f"the server is open: it answers {which}; start it again with a key")
     return "refused without a key and with a wrong one"
+
+
+FIRST_CHECKS: Sequence[tuple[str, Callable[[CheckContext], str]]] = (
+    ("process alive", check_process),
+    ("port is ours", check_port),
+    ("health", check_health),
+    ("identity", check_identity),
+    ("key", check_key),
+)
+"""By their numbers; each returns what it saw, or raises `CheckFailedError` or `NotApplicableError`."""
