@@ -26,13 +26,7 @@ from tautools.run.replays import (
 )
 
 
-def _emit_by_setting(
-    found: Sequence[tuple[SettingFolder, list[Any]]],
-    name: str,
-    show: Callable[[Console, SettingFolder, list[Any]], None],
-    *,
-    as_json: bool,
-) -> None:
+def _emit_by_setting(found: Sequence[tuple[SettingFolder, list[Any]]], name: str, show: Callable[..., None]) -> None:
     """Print what was found of each setting under its title; in JSON it stands as `name` beside the setting."""
 
     def text() -> str | None:
@@ -46,7 +40,7 @@ def _emit_by_setting(
     for folder, rows in found:
         named = {"folder": folder.path, "id": folder.id, "agent_model": folder.setting.agent.model}
         values.append(named | pick(folder.setting, "env strategy simulated") | {name: rows})
-    emit(values, as_json=as_json, text=text)
+    emit(values, text=text)
 
 
 @command(
@@ -60,14 +54,14 @@ def _emit_by_setting(
     "--most", type=click.IntRange(1), default=10, show_default=True, help="Rows of each count that are shown."
 )
 @results_options
-def failures_command(chosen: ChosenResults, most: int, *, as_json: bool) -> None:
+def failures_command(chosen: ChosenResults, most: int) -> None:
     """Say why conversations failed: fields of the database, reference actions, information that was not said.
 
     Every failed conversation is done again on the benchmark's own tools and compared with what its task's reference
     does; no model is asked, and the same records give the same answer.
     """
     found = [(folder, list(failures_of(folder))) for folder in chosen.folders]
-    _emit_by_setting(found, "failures", partial(_print_failures, most=most), as_json=as_json)
+    _emit_by_setting(found, "failures", partial(_print_failures, most=most))
 
 
 def _print_failures(
@@ -120,7 +114,7 @@ _RULES = """Rules:
     "--rules", "names", cls=ListOption, default=("v1,v2,inspect,exact",), show_default=True, help="Which rules."
 )
 @results_options
-def rescore_command(chosen: ChosenResults, names: list[str], *, as_json: bool) -> None:
+def rescore_command(chosen: ChosenResults, names: list[str]) -> None:
     """Score stored conversations under v1's and v2's rules, and name those whose verdict changes.
 
     Each conversation is done again on the benchmark's own tools; no model is asked and nothing is written.
@@ -130,7 +124,7 @@ def rescore_command(chosen: ChosenResults, names: list[str], *, as_json: bool) -
         raise click.UsageError(f"--rules: {wrong[0]!r} is none of {', '.join(known)}")
     rules = [known[name] for name in names]
     found = [(folder, list(rescore(folder, rules))) for folder in chosen.folders]
-    _emit_by_setting(found, "conversations", partial(_print_rescored, rules=rules), as_json=as_json)
+    _emit_by_setting(found, "conversations", partial(_print_rescored, rules=rules))
 
 
 def _print_rescored(
@@ -175,7 +169,7 @@ def _mean(total: float, number: int) -> str:
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Judged at a time.")
 @dry_run_option
 @results_options
-def judge_command(chosen: ChosenResults, concurrency: int, *, dry_run: bool, as_json: bool, **options: Any) -> None:
+def judge_command(chosen: ChosenResults, concurrency: int, *, dry_run: bool, **options: Any) -> None:
     """Put what tasks assert in natural language to a judge, for conversations that are finished.
 
     Results without a judge stay as they are; judged copies of them go to a folder of their own. What was judged is not
@@ -186,11 +180,11 @@ def judge_command(chosen: ChosenResults, concurrency: int, *, dry_run: bool, as_
     ]
     if dry_run:
         notes = {str(folder.path): folder_judging_note(folder) or "nothing to judge" for folder in folders}
-        emit(notes, as_json=as_json, text="\n".join(f"{path}: {note}" for path, note in notes.items()))
+        emit(notes, text="\n".join(f"{path}: {note}" for path, note in notes.items()))
         return
     judge = judge_role(options)
     done = [judge_folder(folder, judge, workspace=chosen.workspace, concurrency=concurrency) for folder in folders]
-    emit(done, as_json=as_json, text="\n".join(map(_judged_line, done)) or "Nothing is to be judged.")
+    emit(done, text="\n".join(map(_judged_line, done)) or "Nothing is to be judged.")
     exit_if(any(each.pending for each in done), EXIT_UNFINISHED)
 
 

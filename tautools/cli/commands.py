@@ -56,6 +56,12 @@ def exit_if(found: object, code: int = EXIT_FAILED) -> None:
         raise SystemExit(code)
 
 
+def wants_json() -> bool:
+    """Whether the command that runs was given `--json`: its option `json_option` leaves it in click's context."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get("json"))
+
+
 class GroupedOption(click.Option):
     """An option that `--help` lists under the title of its group."""
 

@@ -77,7 +77,7 @@ def fidelity_command(**given: Any) -> None:
     if given["files"]:
         source = _opened(given["path"])
         replays = {str(path): replay_file(path, source) for path in given["files"]}
-        emit(replays, as_json=given["as_json"], text=lambda: _show_replays(replays))
+        emit(replays, text=lambda: _show_replays(replays))
         explained = all(row.explained for rows in replays.values() for row in rows)
     else:
         explained = _compare_with_original(given)
@@ -138,7 +138,7 @@ def _compare_with_original(given: Mapping[str, Any]) -> bool:
         verdicts = {row.name: hash_file.verdict(row.name, row.sha256) for row in rows}
     listed = [row.as_dict() | {"kept_hash": verdicts.get(row.name) or None} for row in rows]
     value = {"version": version, "rows": listed}
-    emit(value, as_json=given["as_json"], text=lambda: _show_comparison(rows, verdicts))
+    emit(value, text=lambda: _show_comparison(rows, verdicts))
     return not (any(row.differences for row in rows) or "differs" in verdicts.values())
 
 
@@ -159,7 +159,7 @@ def _compare(checkout: TauBench, given: Mapping[str, Any]) -> list[FidelityRow]:
     variants = given["variants"] or VARIANTS
     rows: list[FidelityRow] = []
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with progress_bars(*columns, quiet=given["as_json"]) as bar:
+    with progress_bars(*columns) as bar:
         task = bar.add_task("comparing", total=sum(len(tasks) for *_, tasks in checks) * len(variants))
 
         def show(done: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, command, exit_if, refuse_if
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, ListOption, command, exit_if, refuse_if, wants_json
 from tautools.cli.options import (
     LayoutRequest,
     dry_run_option,
@@ -162,11 +162,11 @@ def local_command(ctx: click.Context, /, workspace: Path, **options: Any) -> Non
     runs = [resolve_run({"env": domain} | flags, workspace=workspace).params for domain in options["domains"]]
     cells = [prepare_cell(run, workspace=workspace) for run in runs]
     if options["dry_run"]:
-        _show_plan(cells, servers, as_json=options["as_json"])
+        _show_plan(cells, servers)
         return
     results = _run_domains(cells, servers, workspace, options)
-    if options["as_json"]:
-        emit([cell_result_dict(result) for result in results], as_json=True)
+    if wants_json():
+        emit([cell_result_dict(result) for result in results])
     exit_if(results[-1].interrupted, EXIT_INTERRUPTED)
     exit_if(not all(result.finished for result in results), EXIT_UNFINISHED)
 
@@ -179,17 +179,17 @@ def _run_domains(
     for name, role in (("agent", cells[0].run.agent), ("user", cells[0].run.user)):
         if (role.server or role.model) not in starting:
             endpoints(role, workspace=workspace, role_name=name)  # raises where a running server or its key is missing
-    quiet, results = options["as_json"], []
+    results = []
     with contextlib.ExitStack() as cleanup:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         cleanup.callback(signal.signal, signal.SIGTERM, before)
         if servers:
             _start(servers, workspace, options, cleanup)
         for cell in cells:
-            with cell_progress(cell, quiet=quiet) as show:
+            with cell_progress(cell) as show:
                 result = run_cell(cell, on_event=show)
             results.append(result)
-            if not quiet:
+            if not wants_json():
                 click.echo(str(result))
             if options["output_dir"] is not None and result.view is not None:
                 file = ensure_folder(options["output_dir"]) / f"{cell.run.env}.json"
@@ -236,12 +236,12 @@ def _attached_role(model: str, workspace: Path, *, dry_run: bool) -> RoleParams 
     return running_role(model, workspace=workspace)
 
 
-def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams], *, as_json: bool) -> None:
+def _show_plan(cells: Sequence[Cell], servers: Sequence[ServerParams]) -> None:
     plans = [plan_dict(cell) for cell in cells]
     starting = [pick(params, "name model replicas") for params in servers]
     lines = [f"{params.name}: {params.replicas} x {params.model} would be started" for params in servers]
     lines += [plan_text(cell, plan) for cell, plan in zip(cells, plans, strict=True)]
-    emit({"servers": starting, "domains": plans}, as_json=as_json, text="\n".join(lines))
+    emit({"servers": starting, "domains": plans}, text="\n".join(lines))
 
 
 def _start(
@@ -269,7 +269,7 @@ def _start(
         link = ensure_folder(options["log_dir"]) / log.name
         link.unlink(missing_ok=True)
         link.symlink_to(log)
-    for error in watch_starts(started, timeout_s=options["server_timeout"], quiet=options["as_json"]).values():
+    for error in watch_starts(started, timeout_s=options["server_timeout"]).values():
         raise error
     # One that lost its port and was started again is another launch, which has no watchdog yet.
     again = [each for each, alias in zip(started, aliases, strict=True) if each.record.alias != alias]

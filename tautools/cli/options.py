@@ -71,7 +71,14 @@ workspace_option = click.option(
     is_eager=True,
     help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.update(json=value),
+    help="Print JSON for a program to read.",
+)
+"""Adds `--json`, which no command takes: what prints asks `wants_json`."""
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; do nothing.")
 set_option = click.option(
     "--set",

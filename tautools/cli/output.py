@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from tautools.cli.commands import exit_if
+from tautools.cli.commands import exit_if, wants_json
 from tautools.errors import TautoolsError
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ PUBLIC = "name backend engine model base_url host pid log_out log_err key_file s
 NOTHING_RUN = "Nothing has been run here."
 
 
-def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None = None, indent: int | None = 1) -> None:
+def emit(value: Any, *, text: Callable[[], object] | str | None = None, indent: int | None = 1) -> None:
     """Print a value: for a program as JSON, for a person as `text`, by default as the value's own.
 
     Lists, mappings, dataclasses and records are values; what has an `as_dict` is asked for it. `text` may be a
     function that returns one or prints by itself. An `indent` of None gives JSON of one line.
     """
-    if as_json:
+    if wants_json():
         click.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain))
         return
     shown = text() if callable(text) else value if text is None else text
@@ -55,13 +55,14 @@ def emit(value: Any, *, as_json: bool, text: Callable[[], object] | str | None =
         click.echo(str(shown))
 
 
-def emit_each(values: Sequence[T], show: Callable[[T], None], *, as_json: bool) -> None:
+def emit_each(values: Sequence[T], show: Callable[[T], None]) -> None:
     """Print values: as one JSON list for a program, else each as `show` prints it."""
-    if as_json:
-        emit(values, as_json=True)
-        return
-    for value in values:
-        show(value)
+
+    def show_all() -> None:
+        for value in values:
+            show(value)
+
+    emit(values, text=show_all)
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +112,7 @@ def print_wide(value: Any) -> None:
     table_console().print(value, soft_wrap=True)
 
 
-def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
+def show_resolved(resolved: Resolved[Any]) -> None:
     """Print params with where each value came from: what `--show-config` prints."""
 
     def shown(value: Any) -> str:
@@ -125,7 +126,7 @@ def show_resolved(resolved: Resolved[Any], *, as_json: bool = False) -> None:
             line = f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}"
             click.secho(line, bold=number == 0, dim=origin == "default")
 
-    emit(resolved.as_json() if as_json else None, as_json=as_json, text=show)
+    emit(resolved.as_json(), text=show)
 
 
 def pick(value: Any, names: str) -> dict[str, Any]:
@@ -148,21 +149,23 @@ def age_of(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def progress_bars(*columns: str | ProgressColumn, quiet: bool, transient: bool = False) -> Progress:
-    """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show."""
+def progress_bars(*columns: str | ProgressColumn, quiet: bool = False, transient: bool = False) -> Progress:
+    """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show.
+
+    With `quiet`, and where JSON is asked for, nothing shows.
+    """
+    quiet = quiet or wants_json()
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=transient)
 
 
-def watch_starts(
-    servers: Sequence[Server], *, timeout_s: float | None = None, quiet: bool = False
-) -> dict[str, TautoolsError]:
+def watch_starts(servers: Sequence[Server], timeout_s: float | None = None) -> dict[str, TautoolsError]:
     """Wait for all servers side by side, show how far each is, and return what went wrong, by name.
 
     Each may take `timeout_s`; by default only a lack of progress ends the wait.
     """
     columns = ("{task.fields[name]}", BarColumn(bar_width=24), TimeElapsedColumn(), "{task.description}")
-    bars = progress_bars(*columns, quiet=quiet)
+    bars = progress_bars(*columns)
     failures: dict[str, BaseException] = {}
     interrupted = threading.Event()
 
@@ -202,19 +205,19 @@ def watch_starts(
     return known
 
 
-def show_servers(servers: Sequence[Server], *, as_json: bool, done: str = "") -> None:
+def show_servers(servers: Sequence[Server], *, done: str = "") -> None:
     """Print what was `done` to servers, with their addresses and models, or the job that will have an address."""
-    for server in () if as_json else servers:
+    for server in () if wants_json() else servers:
         where = server.record.base_url or f"job {server.record.job_id}"
         click.echo(f"{server.name}: {done}{where}  model {server.record.model}")
-    if as_json:
-        emit([pick(each.record, PUBLIC) | pick(each.state(), "state detail") for each in servers], as_json=True)
+    if wants_json():
+        emit([pick(each.record, PUBLIC) | pick(each.state(), "state detail") for each in servers])
 
 
-def emit_files(rows: list[dict[str, Any]], broken: Mapping[str, TautoolsError], *, as_json: bool, text: Any) -> None:
+def emit_files(rows: list[dict[str, Any]], broken: Mapping[str, TautoolsError], *, text: Any) -> None:
     """Print what files hold, as `emit` does, and below it the files that cannot be used."""
     unused = [{"name": name, "error": error.problem, "next_step": error.next_step} for name, error in broken.items()]
-    emit(rows + unused, as_json=as_json, text=text)
+    emit(rows + unused, text=text)
     for row in unused:
         click.secho(f"Cannot be used: {row['error']}", fg="red", err=True)
         click.echo(f"  Next: {row['next_step']}", err=True)
@@ -249,12 +252,12 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
             stopping = "stopping: running conversations may finish; interrupt again to end at once"
             bar.update(task, rate=stopping)
 
-    with bar, _logging_to(bar.console, quiet=quiet):
+    with bar, _logging_to(bar.console):
         yield show
 
 
 @contextlib.contextmanager
-def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
+def _logging_to(console: Console) -> Iterator[None]:
     """Print the run's log: warnings above a bar, every line where no bar is drawn and the log may be searched."""
     logger = logging.getLogger("tautools")
     handler: logging.Handler
@@ -264,7 +267,7 @@ def _logging_to(console: Console, *, quiet: bool) -> Iterator[None]:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     before = logger.level
-    if not quiet:
+    if not console.quiet:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     try:
@@ -298,10 +301,10 @@ def spoken(bars: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sweep_progress(*, quiet: bool = False) -> Iterator[Callable[[SweepEvent], None]]:
+def sweep_progress() -> Iterator[Callable[[SweepEvent], None]]:
     """Show how far a sweep is, on standard error, while the block runs; yields what to give the events to."""
     columns = ("{task.description}", BarColumn(bar_width=30), TimeElapsedColumn())
-    bars = progress_bars(*columns, quiet=quiet, transient=True)
+    bars = progress_bars(*columns, transient=True)
     task = bars.add_task("planning", total=None)
 
     def show(event: SweepEvent) -> None:

@@ -159,7 +159,7 @@ def persona_command() -> None:
 
 @persona_command.command("list")
 @usual_options
-def persona_list(workspace: Path, as_json: bool) -> None:
+def persona_list(workspace: Path) -> None:
     """List the personas: the workspace's own and the shipped ones."""
     personas, broken = load_all(PersonaParams, workspace)
     rows: list[dict[str, Any]] = []
@@ -176,14 +176,14 @@ def persona_list(workspace: Path, as_json: bool) -> None:
         Console(highlight=False).print(plain_table("persona", "intensities", "", rows=lines))
         click.secho("* when none is asked for; --persona NAME:INTENSITY asks for another", dim=True)
 
-    emit_files(rows, broken, as_json=as_json, text=show_table)
+    emit_files(rows, broken, text=show_table)
 
 
 @persona_command.command()
 @click.argument("name", type=ParamsName("personas"))
 @click.option("--level", default=None, help="The intensity.  [default: the persona's usual one]")
 @usual_options
-def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
+def show(name: str, level: str | None, workspace: Path) -> None:
     """Print what is appended to the customer's system prompt, word for word."""
     base, _, behind = name.partition(":")
     persona = choose_level(resolve(PersonaParams, base, workspace=workspace).params, level or behind or None)
@@ -191,7 +191,7 @@ def show(name: str, level: str | None, workspace: Path, as_json: bool) -> None:
     nothing = f"{persona.label} adds nothing: a run with it is the run without a persona."
     mark = click.style(f"sha256 {persona.sha256}", dim=True)
     text = "{}\n{}".format(persona.block.strip("\n"), mark) if persona.block else nothing
-    emit(value, as_json=as_json, text=text)
+    emit(value, text=text)
 
 
 def _persona_folders(
@@ -224,30 +224,27 @@ persona_results = gathered("chosen", _persona_folders, persona_option, setting_o
 
 @persona_command.command()
 @persona_results
-def check(chosen: ChosenResults, *, as_json: bool) -> None:
+def check(chosen: ChosenResults) -> None:
     """Verify each persona's run from its records, and write its certificate next to the results."""
     certificates = [keep_certificate(chosen.workspace, folder) for folder in chosen.folders]
-    emit_each(certificates, print_certificate, as_json=as_json)
+    emit_each(certificates, print_certificate)
     results = {certificate.passed for certificate in certificates}
     exit_if(results != {True}, EXIT_FAILED if False in results else EXIT_UNFINISHED)
 
 
 @persona_command.command()
 @persona_results
-def compare(chosen: ChosenResults, *, as_json: bool) -> None:
+def compare(chosen: ChosenResults) -> None:
     """Compare personas with control: scores, length, tokens, the agent's manners, wording; paired by task and trial."""
-    emit_each(
-        [compare_group(group) for group in groups_of(chosen.workspace, chosen.folders)],
-        print_comparison,
-        as_json=as_json,
-    )
+    groups = groups_of(chosen.workspace, chosen.folders)
+    emit_each([compare_group(group) for group in groups], print_comparison)
 
 
 @persona_command.command()
 @run_options("judge.")
 @dry_run_option
 @persona_results
-def label(chosen: ChosenResults, *, dry_run: bool, as_json: bool, **options: Any) -> None:
+def label(chosen: ChosenResults, *, dry_run: bool, **options: Any) -> None:
     """Ask a judge, blind, which persona each customer shows; the certificates then count it."""
     judge = None if dry_run else judge_role(options)
     rows: list[dict[str, Any]] = []
@@ -264,4 +261,4 @@ def label(chosen: ChosenResults, *, dry_run: bool, as_json: bool, **options: Any
             lines.append(f"{setting.env} {setting.strategy.value} {persona}: {done}")
     if not dry_run:
         lines.append("Next: `tautools persona check` compares them with chance.")
-    emit(rows, as_json=as_json, text="\n".join(lines))
+    emit(rows, text="\n".join(lines))

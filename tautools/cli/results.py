@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder to write into.  [default: reports/<sweep>/<time>/ of the workspace]")  # fmt: skip
 @usual_options
-def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json: bool) -> None:
+def report_command(sweep: str | None, out: Path | None, workspace: Path) -> None:
     """Write the reports on scores and latency: HTML pages, Markdown, JSON and figures.
 
     Executes the notebooks 30_pass_k and 31_latency on the results of a workspace. No model is asked. Exit status 1 when
@@ -45,7 +45,7 @@ def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json
     from tautools.report import build_reports, how_to_open
 
     paths = build_reports(workspace=workspace, sweep=sweep, out=out.expanduser() if out else None)
-    emit(paths, as_json=as_json, text=lambda: f"{paths}\n{how_to_open(paths.front)}")
+    emit(paths, text=lambda: f"{paths}\n{how_to_open(paths.front)}")
 
 
 @command(
@@ -70,14 +70,7 @@ def report_command(sweep: str | None, out: Path | None, workspace: Path, as_json
 @dry_run_option
 @usual_options
 def import_command(
-    paths: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    workspace: Path,
-    *,
-    comparable: bool,
-    dry_run: bool,
-    as_json: bool,
-    **options: Any,
+    paths: tuple[Path, ...], overrides: tuple[str, ...], workspace: Path, *, comparable: bool, **options: Any
 ) -> None:
     """Import results of tau-bench, tau2-bench, inspect's tau2, or num_trials files of tautools.
 
@@ -89,8 +82,8 @@ def import_command(
     from tautools.importers import ImportRequest, import_results
 
     request = ImportRequest(workspace, run_flags(options), overrides, comparable)
-    result = import_results([path.expanduser() for path in paths], request, dry_run=dry_run)
-    emit(result, as_json=as_json)
+    result = import_results([path.expanduser() for path in paths], request, dry_run=options["dry_run"])
+    emit(result)
     exit_if(result.pending, EXIT_UNFINISHED)
 
 
@@ -106,9 +99,7 @@ def import_command(
 @click.option("--num-trials", type=click.IntRange(1), help="Only trials below this.  [default: all]")
 @click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: next to the results]")
 @results_options
-def export_command(
-    chosen: ChosenResults, kind: str, num_trials: int | None, out: Path | None, *, as_json: bool
-) -> None:
+def export_command(chosen: ChosenResults, kind: str, num_trials: int | None, out: Path | None) -> None:
     """Write finished conversations as tau2-bench or tau-bench would have written them: one file for each setting."""
     from tautools.run.exporters import ExportFormat, export
 
@@ -123,7 +114,7 @@ def export_command(
             next_step="Add --env, --strategy and --model, or leave out --out: each is written next to its results.",
         )
     written = [export(each, ExportFormat(kind), out=out, num_trials=num_trials) for each in chosen.folders]
-    emit(written, as_json=as_json, text=lambda: "\n".join(map(_export_line, written)))
+    emit(written, text=lambda: "\n".join(map(_export_line, written)))
 
 
 def _export_line(exported: ExportedFile) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tautools.bench.users import PersonQuestion, ask_person_with
-from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command, exit_if
+from tautools.cli.commands import EXIT_INTERRUPTED, EXIT_UNFINISHED, command, exit_if, wants_json
 from tautools.cli.options import dry_run_option, run_flags, run_options, set_option, show_config_option, usual_options
 from tautools.cli.output import cell_progress, cell_result_dict, emit, pick, show_resolved
 from tautools.errors import HumanUnavailableError, ParamsError
@@ -88,7 +88,7 @@ def _show_question(question: PersonQuestion) -> None:
 @dry_run_option
 @click.option("--start-servers", is_flag=True, help="Start the named servers that do not run, and stop those after.")
 @usual_options
-def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
+def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, **options: Any) -> None:
     """Run the pending conversations of one cell. What is finished is never run again.
 
     The models are found among the servers of the workspace, or at the addresses given. Without a customer's model, the
@@ -102,12 +102,12 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
             next_step="Add --strategy experts, or leave --expert out.",
         )
     if options["show_config"]:
-        show_resolved(resolved, as_json=as_json)
+        show_resolved(resolved)
         return
     cell = prepare_cell(run, workspace=workspace)  # bad input ends here, before any start
     if options["dry_run"]:
         plan = plan_dict(cell)
-        emit(plan, as_json=as_json, text=lambda: plan_text(cell, plan))
+        emit(plan, text=lambda: plan_text(cell, plan))
         return
     by_person = run.user_strategy is UserStrategy.HUMAN  # a bar would write over what it reads
     servers: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -118,9 +118,9 @@ def run_command(file: str | None, overrides: tuple[str, ...], workspace: Path, a
         servers = serving(
             needed, workspace=workspace, site=workspace_site(workspace), report=partial(click.echo, err=True)
         )
-    with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=as_json or by_person) as show:
-        result = run_cell(cell, on_event=_print_for_person if by_person and not as_json else show)
-    emit(cell_result_dict(result), as_json=as_json, text=str(result))
+    with servers, ask_person_with(TerminalPerson()), cell_progress(cell, quiet=by_person) as show:
+        result = run_cell(cell, on_event=_print_for_person if by_person and not wants_json() else show)
+    emit(cell_result_dict(result), text=str(result))
     exit_if(not result.finished, EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tautools.cli.commands import GroupedOption, LazyGroup, command, examples_text, refuse_if
+from tautools.cli.commands import GroupedOption, LazyGroup, command, examples_text, refuse_if, wants_json
 from tautools.cli.options import (
     LayoutRequest,
     ParamsName,
@@ -140,7 +140,7 @@ def up(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, workspac
     NAME is a file under params/servers/ of the workspace or of the package. All are started side by side, unless
     --stagger says otherwise. Models get idle cards of this node; `server plan` shows which.
     """
-    tries, as_json = options["tries"], options["as_json"]
+    tries = options["tries"]
     refuse_if(options["port"] and len(names) > 1, "--port is for one server; leave it out to give each a free port")
     twice = len(set(names)) < len(names)
     refuse_if(twice, "a name is given twice; copy its file under params/servers/ to run it twice")
@@ -156,14 +156,14 @@ def up(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, workspac
     servers, failures = start_servers(chosen, layout, site, workspace), dict[str, TautoolsError]()
     try:
         if not options["no_wait"]:
-            failures = _wait_and_resubmit(servers, tries, workspace, timeout_s=options["timeout_s"], quiet=as_json)
+            failures = _wait_and_resubmit(servers, tries, workspace, options["timeout_s"])
     except KeyboardInterrupt:
         click.echo(f"{', '.join(names)} may still start: `tautools server ls`, `tautools server stop NAME`.", err=True)
         raise
     finally:
         start_watchdogs(servers, options["terms"])
-    if as_json or not failures:
-        show_servers(servers, as_json=as_json)
+    if wants_json() or not failures:
+        show_servers(servers)
     show_failures(failures)
 
 
@@ -182,13 +182,13 @@ def _chosen(name: str, workspace: Path, options: dict[str, Any]) -> ServerParams
 
 
 def _wait_and_resubmit(
-    servers: list[Server], tries: int, workspace: Path, *, timeout_s: float | None, quiet: bool
+    servers: list[Server], tries: int, workspace: Path, timeout_s: float | None
 ) -> dict[str, TautoolsError]:
     """Wait for all servers and return what went wrong, by name; jobs whose cards were held are submitted again.
 
     A server that was submitted again takes the place of its former launch in `servers`.
     """
-    failures = watch_starts(servers, timeout_s=timeout_s, quiet=quiet)
+    failures = watch_starts(servers, timeout_s)
     for number in range(1, tries + 1):
         failed = [place for place, server in enumerate(servers) if server.name in failures]
         held = {place: node for place in failed if (node := held_node(servers[place].record))}
@@ -200,7 +200,7 @@ def _wait_and_resubmit(
             click.echo(f"{server.name}: {reason}, job {server.record.job_id} ({number} of {tries})", err=True)
         if not held:
             break
-        failures |= watch_starts([servers[place] for place in held], timeout_s=timeout_s, quiet=quiet)
+        failures |= watch_starts([servers[place] for place in held], timeout_s)
     return failures
 
 
@@ -261,4 +261,4 @@ def restart(name: str, fix: bool, exclude: str | None, workspace: Path, **how: b
     if not how["no_wait"]:
         for failure in watch_starts([server]).values():
             raise failure
-    show_servers([server], as_json=False)
+    show_servers([server])

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if
+from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if, wants_json
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import emit, show_failures, show_servers
 from tautools.records import Check, ServerRecord, Thinking
@@ -40,7 +40,7 @@ key_option = click.option("--key-env", help="Environment variable that holds its
               help="Whether its model must think when nothing is asked.")  # fmt: skip
 @usual_options
 @click.pass_context
-def verify(ctx: click.Context, /, server: str, workspace: Path, as_json: bool, **asked: Any) -> None:
+def verify(ctx: click.Context, /, server: str, workspace: Path, **asked: Any) -> None:
     """Verify a registered server again, or any OpenAI-compatible server by its address.
 
     All checks are run: does it answer, what does it serve, is the key asked for, a chat, tool calls. Of a registered
@@ -48,7 +48,7 @@ def verify(ctx: click.Context, /, server: str, workspace: Path, as_json: bool, *
     record, so --model, --key-env and --thinking are for addresses. `server test` takes an address always, such as the
     bare name of a host.
     """
-    on_check = None if as_json else _show_check
+    on_check = None if wants_json() else _show_check
     chats = asked["concurrency"] or (CONCURRENCY if asked["full"] else 0)
     if ctx.info_name == "test" or ":" in server or "/" in server:
         key, thinking = _key_from(asked["key_env"]), Thinking(asked["thinking"] or "default")
@@ -61,7 +61,7 @@ def verify(ctx: click.Context, /, server: str, workspace: Path, as_json: bool, *
     mark = "SIMULATED " if certificate.simulated else ""
     verdict = f"{mark}{certificate.model or certificate.base_url}: {'passed' if certificate.passed else 'failed'}"
     value = certificate.model_dump(mode="json") | {"passed": certificate.passed}
-    emit(value, as_json=as_json, text=click.style(verdict, bold=True))
+    emit(value, text=click.style(verdict, bold=True))
     exit_if(not certificate.passed)
 
 
@@ -105,7 +105,7 @@ def attach(
         servers, failures = [attach_one(name, url, workspace=workspace, model=model or "", key=key)], {}
     else:
         raise click.UsageError("give NAME and URL, or --model-config FILE")
-    show_servers(servers, as_json=how["as_json"], done="attached, ")
+    show_servers(servers, done="attached, ")
     show_failures(failures)
 
 

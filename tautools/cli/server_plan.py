@@ -91,7 +91,7 @@ def plan(names: tuple[str, ...], layout: LayoutRequest, site: SiteParams, worksp
         "problems": [problem for each in layouts for problem in each.problems],
         "notes": [note for each in layouts for note in each.notes],
     }
-    emit(value | slurm, as_json=options["as_json"], text=lambda: _show_plan(layouts, node, slurm))
+    emit(value | slurm, text=lambda: _show_plan(layouts, node, slurm))
     exit_if(not value["fits"])
 
 

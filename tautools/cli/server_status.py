@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tautools.cli.commands import command, refuse_if
+from tautools.cli.commands import command, refuse_if, wants_json
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import PUBLIC, age_of, emit, pick, plain_table, print_wide, table_console
 from tautools.files import read_lines
@@ -52,12 +52,12 @@ _COLOURS = {
 
 @command("tautools server ls", "tautools server ls --json | jq '.[].base_url'", name="ls")
 @usual_options
-def list_servers(workspace: Path, as_json: bool) -> None:
+def list_servers(workspace: Path) -> None:
     """List servers with their state and load now.
 
     Rates of servers at work are measured over 0.3 s; `server top` watches for longer.
     """
-    _show_statuses(sample_servers(workspace), workspace, as_json=as_json)
+    _show_statuses(sample_servers(workspace), workspace)
     for problem in Registry(workspace).scan()[1]:
         click.secho(str(problem), err=True, fg="yellow")
 
@@ -66,7 +66,7 @@ def list_servers(workspace: Path, as_json: bool) -> None:
 @click.option("--every", "every_s", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one table, with rates over --every seconds, and end.")
 @usual_options
-def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
+def top(every_s: float, once: bool, workspace: Path) -> None:
     """Watch servers until Ctrl-C: health and its age, requests, KV cache, prefix cache, tokens.
 
     With --json one line for each look. A server that does not answer keeps its last figures, with their age.
@@ -75,10 +75,10 @@ def top(every_s: float, once: bool, workspace: Path, as_json: bool) -> None:
     if once:
         statuses = next(looks)
         seen = next(looks) if any(status.sample is not None for status in statuses) else statuses
-        _show_statuses(seen, workspace, as_json=as_json)
-    elif as_json:
+        _show_statuses(seen, workspace)
+    elif wants_json():
         for statuses in looks:
-            emit(_status_rows(statuses, workspace), as_json=True, indent=None)
+            emit(_status_rows(statuses, workspace), indent=None)
     else:
         console = table_console()
         with Live(console=console, auto_refresh=False) as live:
@@ -95,13 +95,13 @@ def _looks(workspace: Path, every_s: float) -> Iterator[Sequence[WatchedServer]]
         statuses = poll_servers(workspace, statuses)
 
 
-def _show_statuses(statuses: Sequence[WatchedServer], workspace: Path, *, as_json: bool) -> None:
+def _show_statuses(statuses: Sequence[WatchedServer], workspace: Path) -> None:
     def show() -> None:
         console = table_console()
         console.print(server_table(statuses, workspace, width=console.width))
 
     none = f"No server is registered in {workspace.resolve() / 'servers'}."
-    emit(_status_rows(statuses, workspace), as_json=as_json, text=show if statuses else none)
+    emit(_status_rows(statuses, workspace), text=show if statuses else none)
 
 
 def _status_rows(statuses: Sequence[WatchedServer], workspace: Path) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def logs(name: str, lines: int, keep_on: bool, workspace: Path) -> None:
 @command("tautools server diagnose qwen3-8b", "tautools server diagnose logs/user_1.out errors/user_1.err")
 @click.argument("sources", nargs=-1, required=True, metavar="NAME|LOG...")
 @usual_options
-def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+def diagnose(sources: tuple[str, ...], workspace: Path) -> None:
     """Say why a server failed, and what helps.
 
     NAME is a registered server; LOG are log files of any vLLM or Slurm job, read in the given order. Of a Gaudi server
@@ -185,7 +185,7 @@ def diagnose(sources: tuple[str, ...], workspace: Path, as_json: bool) -> None:
     value = asdict(cause) | {
         "cold_shapes": {"count": cold.total(), "shapes": shapes, "proposed": proposed_buckets(cold)}
     }
-    emit(value, as_json=as_json, text=lambda: show_diagnosis(cause, cold))
+    emit(value, text=lambda: show_diagnosis(cause, cold))
 
 
 def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None) -> None:
@@ -218,7 +218,7 @@ def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None) -> None
 @click.option("--assign", type=click.IntRange(1),
               help="Choose so many idle cards of this job; print the line that shows them.")  # fmt: skip
 @usual_options
-def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace: Path, as_json: bool) -> None:
+def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace: Path) -> None:
     """Show this node's cards: memory, and who holds them.
 
     Another user's process is never touched, and nothing of yours without its name and start time.
@@ -226,13 +226,13 @@ def cards(named: bool, confirmed: tuple[str, ...], assign: int | None, workspace
     refuse_if(confirmed and not named, "--confirm goes with --stop-stale")
     if assign is not None:
         for name, value in assign_cards(assign).items():
-            click.echo(json.dumps({name: value}) if as_json else f"export {name}={shlex.quote(value)}")
+            click.echo(json.dumps({name: value}) if wants_json() else f"export {name}={shlex.quote(value)}")
         return
     registry, node_cards = Registry(workspace), read_cards()
     if named:
         _stop_stale(confirmed, node_cards, registry)
-    elif node_cards or as_json:
-        _show_cards(node_cards, registry, as_json=as_json)
+    elif node_cards or wants_json():
+        _show_cards(node_cards, registry)
     else:
         click.echo("No cards can be seen here: neither hl-smi nor nvidia-smi is on PATH, or they name none.")
 
@@ -260,7 +260,7 @@ def _stop_stale(confirmed: Sequence[str], node_cards: Sequence[Card], registry: 
         click.echo("No process of yours holds a card without being a server of this workspace.")
 
 
-def _show_cards(node_cards: Sequence[Card], registry: Registry, *, as_json: bool) -> None:
+def _show_cards(node_cards: Sequence[Card], registry: Registry) -> None:
     promised, rows, lines = promised_cards(registry), list[Any](), list[Any]()
     stale = {process.pid for process in stale_processes(node_cards, registry)}
     for card in node_cards:
@@ -272,6 +272,6 @@ def _show_cards(node_cards: Sequence[Card], registry: Registry, *, as_json: bool
         memory = f"{card.used_mib} / {card.total_mib}"
         lines.append((card.index, card.module, memory, state, "; ".join([f"server {server}", *who] if server else who)))
     titles = ("card", "module", "memory MiB", "state", "held by")
-    emit(rows, as_json=as_json, text=lambda: print_wide(plain_table(*titles, rows=lines)))
-    if stale and not as_json:
+    emit(rows, text=lambda: print_wide(plain_table(*titles, rows=lines)))
+    if stale and not wants_json():
         click.echo("Stale: yours, and no server of this workspace; see `tautools server cards --stop-stale`.")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from tautools.cli.commands import VerbGroup, command, examples_text, exit_if
+from tautools.cli.commands import VerbGroup, command, examples_text, exit_if, wants_json
 from tautools.cli.options import (
     ParamsName,
     dry_run_option,
@@ -53,7 +53,7 @@ from tautools.session import FindingStatus, InitPlan, doctor, plan_init, write_w
 @click.option("--site", type=ParamsName("sites"), default="local", show_default=True, help="Site, by name or path.")
 @dry_run_option
 @json_option
-def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) -> None:
+def init_command(folder: str | None, site: str, dry_run: bool) -> None:
     """Write a workspace into DIR: params to edit, notebooks, folders for logs and results.
 
     What exists is kept as it is. A folder with the scripts, logs, results and checkout of an agent-project is
@@ -64,7 +64,7 @@ def init_command(folder: str | None, site: str, dry_run: bool, as_json: bool) ->
     files = {"dry_run": dry_run, "written": tuple(done.files), "kept": done.kept}
     found = plan.found and pick(plan.found, "scripts tau_bench results")
     value = pick(plan, "workspace site") | files | {"agent_project": found}
-    emit(value, as_json=as_json, text=lambda: "\n".join(_init_lines(done, dry_run=dry_run)))
+    emit(value, text=lambda: "\n".join(_init_lines(done, dry_run=dry_run)))
 
 
 def _init_lines(done: InitPlan, *, dry_run: bool) -> list[str]:
@@ -103,13 +103,11 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
     "--workspace", metavar="FOLDER", help=f"The workspace.  [default: {WORKSPACE_VARIABLE} or the current folder]"
 )
 @json_option
-def doctor_command(
-    site: str | None, sweeps: tuple[str, ...], paste: bool, workspace: str | None, as_json: bool
-) -> None:
+def doctor_command(site: str | None, sweeps: tuple[str, ...], paste: bool, workspace: str | None) -> None:
     """Say whether this machine can do the work: each problem with what to do. Nothing is changed."""
     report = doctor(workspace_path(workspace), site=site, sweeps=sweeps or None)
-    if as_json:
-        emit(report.as_json(), as_json=True)
+    if wants_json():
+        emit(report.as_json())
     elif paste:
         click.echo(report.shareable(os.environ))
     else:
@@ -138,7 +136,7 @@ def config_command() -> None:
 @config_command.command("list")
 @click.argument("kind", required=False, type=click.Choice(KINDS))
 @usual_options
-def config_list(kind: str | None, workspace: Path, as_json: bool) -> None:
+def config_list(kind: str | None, workspace: Path) -> None:
     """List what can be named: the workspace's own params and the shipped ones."""
     kinds, ours = [each for each in KINDS if kind in (None, each)], shipped("params")
     names = [(each, name) for each in kinds for name in list_params(each, workspace)]
@@ -146,7 +144,7 @@ def config_list(kind: str | None, workspace: Path, as_json: bool) -> None:
     lines = [f"{each:<8} {name:<28} {'shipped' if file.is_relative_to(ours) else file}" for each, name, file in files]
     rows = [{"kind": each, "name": name, "file": file} for each, name, file in files]
     broken = {name: error for each in kinds for name, error in load_all(MODELS[each], workspace)[1].items()}
-    emit_files(rows, broken, as_json=as_json, text="\n".join(lines))
+    emit_files(rows, broken, text="\n".join(lines))
 
 
 def _config_of(kind: Kind) -> None:
@@ -158,12 +156,10 @@ def _config_of(kind: Kind) -> None:
     @click.argument("name", type=ParamsName(kind))
     @(site_options if with_site else set_option)
     @usual_options
-    def one(
-        name: str, overrides: tuple[str, ...], workspace: Path, as_json: bool, site: SiteParams | None = None
-    ) -> None:
+    def one(name: str, overrides: tuple[str, ...], workspace: Path, site: SiteParams | None = None) -> None:
         resolved = resolve(MODELS[kind], name, workspace=workspace, overrides=overrides)
-        show_resolved(resolved, as_json=as_json)
-        if site is not None and not as_json:
+        show_resolved(resolved)
+        if site is not None and not wants_json():
             show_profile(cast("ServerParams", resolved.params), site)
 
 
@@ -176,10 +172,10 @@ for _kind in KINDS:
 @click.option("--file", type=click.Path(), default=None, help="YAML file with the params of one run.")
 @set_option
 @usual_options
-def config_run(file: str | None, overrides: tuple[str, ...], workspace: Path, as_json: bool, **options: Any) -> None:
+def config_run(file: str | None, overrides: tuple[str, ...], workspace: Path, **options: Any) -> None:
     """Show one run as `tautools run` with the same options would do it."""
     resolved = resolve_run(run_flags(options), workspace=workspace, file=file, overrides=overrides)
-    show_resolved(resolved, as_json=as_json)
+    show_resolved(resolved)
 
 
 @click.group(
@@ -200,25 +196,25 @@ def model_command() -> None:
 @model_command.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=ParamsName("servers"))
 @usual_options
-def check(models: tuple[str, ...], workspace: Path, as_json: bool) -> None:
+def check(models: tuple[str, ...], workspace: Path) -> None:
     """Say whether weights are cached and complete, gated, absent, and whether the disk has room. Fetches nothing.
 
     MODEL is a name at the hub, a folder, or a server file, whose model is meant.
     """
-    _show_weights([check_weights(_model_of(name, workspace)) for name in models], as_json=as_json)
+    _show_weights([check_weights(_model_of(name, workspace)) for name in models])
 
 
 @model_command.command()
 @click.argument("model", type=ParamsName("servers"))
 @dry_run_option
 @usual_options
-def fetch(model: str, dry_run: bool, workspace: Path, as_json: bool) -> None:
+def fetch(model: str, dry_run: bool, workspace: Path) -> None:
     """Bring weights into the cache: only what a server loads, and going on where a download was broken off."""
     get = check_weights if dry_run else fetch_weights
-    _show_weights([get(_model_of(model, workspace))], as_json=as_json)
+    _show_weights([get(_model_of(model, workspace))])
 
 
-def _show_weights(found: list[Weights], *, as_json: bool) -> None:
+def _show_weights(found: list[Weights]) -> None:
     rows = []
     for each in found:
         copy, hub = each.copy, each.hub
@@ -227,7 +223,7 @@ def _show_weights(found: list[Weights], *, as_json: bool) -> None:
         named = pick(each, "model state usable needed_bytes free_bytes near")
         rows.append(named | kept | {"size_bytes": sizes[0] if sizes else None})
     lines = [click.style(str(each), fg="green" if each.usable else "yellow") for each in found]
-    emit(rows, as_json=as_json, text="\n".join(lines))
+    emit(rows, text="\n".join(lines))
     exit_if(not all(each.usable for each in found))
 
 

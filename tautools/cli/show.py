@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tautools.bench.analysis.failures import ABSENT, ActionMatch, FailureAnalysis, FieldDifference, FieldError
-from tautools.cli.commands import command
+from tautools.cli.commands import command, wants_json
 from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
@@ -51,7 +51,6 @@ def show_results(
     *,
     narrowed: bool,
     full: bool = False,
-    as_json: bool = False,
 ) -> None:
     """Print the conversation of a task, else those of the only setting, else a line for each setting that fits.
 
@@ -61,16 +60,16 @@ def show_results(
     if task_id is not None:
         folder = only_folder(folders)
         row = choose_row(folder, task_id, trial)
-        value = conversation_dict(folder, row) if as_json else None
-        emit(value, as_json=as_json, text=lambda: _print_conversation(folder, row, full=full))
+        value = conversation_dict(folder, row) if wants_json() else None
+        emit(value, text=lambda: _print_conversation(folder, row, full=full))
     elif len(folders) == 1 and narrowed:
         rows = folders[0].rows()
-        emit(rows, as_json=as_json, text=lambda: _print_rows(folders[0], rows))
+        emit(rows, text=lambda: _print_rows(folders[0], rows))
     else:
         settings = [
             {"folder": each.path, "id": each.id, **_counts(each.rows()), "setting": each.setting} for each in folders
         ]
-        emit(settings, as_json=as_json, text=lambda: _print_overview(settings) if settings else NOTHING_RUN)
+        emit(settings, text=lambda: _print_overview(settings) if settings else NOTHING_RUN)
 
 
 def _counts(rows: Sequence[CommitRow]) -> dict[str, int]:
@@ -286,17 +285,15 @@ def _figure(reward: float | None) -> str:
 @click.option("--follow", is_flag=True, help="Watch a conversation that is running, until it ends.")
 @click.option("--full", is_flag=True, help="Do not shorten prompts and tool results.")
 @results_options
-def show_command(
-    chosen: ChosenResults, task_id: str | None, trial: int | None, *, follow: bool, full: bool, as_json: bool
-) -> None:
+def show_command(chosen: ChosenResults, task_id: str | None, trial: int | None, *, follow: bool, full: bool) -> None:
     """List what has been run, or print one conversation."""
     if follow:
-        _follow(chosen.folders, task_id, trial, full=full, as_json=as_json)
+        _follow(chosen.folders, task_id, trial, full=full)
     else:
-        show_results(chosen.folders, task_id, trial, narrowed=chosen.narrowed, full=full, as_json=as_json)
+        show_results(chosen.folders, task_id, trial, narrowed=chosen.narrowed, full=full)
 
 
-def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None, *, full: bool, as_json: bool) -> None:
+def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None, *, full: bool) -> None:
     running = now_running(folders, task_id=task_id, trial=trial)
     if not running:
         raise ParamsError(
@@ -304,11 +301,11 @@ def _follow(folders: list[SettingFolder], task_id: str | None, trial: int | None
             next_step="`tautools show` lists what is finished; start a run with `tautools run`.",
         )
     folder, which = running[0]
-    if not as_json:
+    if not wants_json():
         _print_head(folder, which.task_id, which.trial)
     for message in follow(folder, which):
-        emit(message, as_json=as_json, indent=None, text=partial(_print_message, message, full=full))
-    if as_json:
+        emit(message, indent=None, text=partial(_print_message, message, full=full))
+    if wants_json():
         return
     row = read_ledger(folder.path).get((folder.id, which.task_id, which.trial))
     if row is None:

@@ -42,18 +42,17 @@ class SweepRequest:
     sweep: SweepParams
     only: list[int] | None
     workspace: Path
-    as_json: bool
 
 
 def _sweep_request(
-    name: str, cells: list[int] | None, overrides: tuple[str, ...], workspace: Path, show_config: bool, as_json: bool
+    name: str, cells: list[int] | None, overrides: tuple[str, ...], workspace: Path, show_config: bool
 ) -> SweepRequest:
     """Return the sweep that is meant; with `show_config` print it and end."""
     resolved = resolve(SweepParams, name, workspace=workspace, overrides=overrides)
     if show_config:
-        show_resolved(resolved, as_json=as_json)
+        show_resolved(resolved)
         raise click.exceptions.Exit
-    return SweepRequest(resolved.params, sorted(cells) if cells else None, workspace, as_json)
+    return SweepRequest(resolved.params, sorted(cells) if cells else None, workspace)
 
 
 sweep_options = gathered(
@@ -84,14 +83,14 @@ def sweep_command() -> None:
 
 @sweep_command.command("ls")
 @usual_options
-def list_sweeps(workspace: Path, as_json: bool) -> None:
+def list_sweeps(workspace: Path) -> None:
     """List the sweep files: the workspace's own and those that come with tautools."""
     sweeps, broken = load_all(SweepParams, workspace)
     rows: list[dict[str, Any]] = [
         {"name": name, "cells": len(expand(sweep)), "description": sweep.description} for name, sweep in sweeps.items()
     ]
     lines = [f"{row['name']:<20} {row['cells']:>4} cells  {row['description']}" for row in rows]
-    emit_files(rows, broken, as_json=as_json, text="\n".join(lines))
+    emit_files(rows, broken, text="\n".join(lines))
 
 
 @sweep_command.command(
@@ -106,10 +105,10 @@ def plan(chosen: SweepRequest) -> None:
 def _plan(chosen: SweepRequest) -> None:
     outline = outline_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if outline is not None:
-        emit(outline, as_json=chosen.as_json)
+        emit(outline)
         return
     made = plan_sweep(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
-    emit(_plan_dict(made), as_json=chosen.as_json, text=lambda: _show_plan(made))
+    emit(_plan_dict(made), text=lambda: _show_plan(made))
 
 
 def _show_plan(made: SweepPlan) -> None:
@@ -146,10 +145,10 @@ def run(chosen: SweepRequest, *, parallel: int | None, dry_run: bool) -> None:
         _plan(chosen)
         return
     sweep = chosen.sweep.model_copy(update={"parallel_settings": parallel} if parallel is not None else {})
-    with sweep_progress(quiet=chosen.as_json) as on_event:
+    with sweep_progress() as on_event:
         result = run_sweep(sweep, workspace=chosen.workspace, only=chosen.only, on_event=on_event)
     value = pick(result, "sweep executed interrupted finished cells") | {"took_s": round(result.took_s, 1)}
-    emit(value, as_json=chosen.as_json, text=str(result))
+    emit(value, text=str(result))
     if not result.finished or result.interrupted:
         raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
 
@@ -162,7 +161,7 @@ def status(chosen: SweepRequest, *, watch: bool) -> None:
     sweep = SweepWatch(chosen.sweep, workspace=chosen.workspace, only=chosen.only)
     if not watch:
         cells = sweep.status()
-        emit(list(cells), as_json=chosen.as_json, text=lambda: print_wide(_status_table(cells)))
+        emit(list(cells), text=lambda: print_wide(_status_table(cells)))
         return
     with Live(auto_refresh=False) as live:
         while True:
@@ -210,7 +209,7 @@ def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> DemoResult:
     if known or not result.finished:
         return DemoResult(result, known, built=False)
     click.echo(f"{result}\nBuilding two reports: about 15 s")
-    bars = progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), quiet=False, transient=True)
+    bars = progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), transient=True)
     task = bars.add_task("building the reports")
     with spoken(bars):
         built = build_reports(

@@ -16,7 +16,7 @@ import yaml
 from command_line import called, listing
 
 from tautools.cli import cli
-from tautools.cli.commands import ListOption, VerbCommand
+from tautools.cli.commands import ListOption, VerbCommand, wants_json
 from tautools.cli.options import LayoutRequest
 from tautools.params import RUN_OPTIONS
 
@@ -179,8 +179,17 @@ def test_no_option_is_accepted_and_then_not_used(words: str) -> None:
     command = COMMANDS[words]
     assert command.callback is not None
     known = {*RUN_NAMES, *LayoutRequest.__dataclass_fields__, *_names_in(command.callback)}
-    unused = {parameter.name for parameter in command.params} - known
+    unused = {parameter.name for parameter in command.params if parameter.expose_value} - known
     assert unused == set()
+    has_json = any("--json" in parameter.opts for parameter in command.params)
+    assert not has_json or _asks_for_json(inspect.unwrap(command.callback))
+
+
+def _asks_for_json(function: Callable[..., Any]) -> bool:
+    """Whether a function, or one of the command line's that it calls, asks whether JSON is wanted."""
+    calls = [function.__globals__.get(name) for name in function.__code__.co_names]
+    ours = [each for each in calls if inspect.isfunction(each) and each.__module__.startswith("tautools.cli")]
+    return wants_json in ours or any(_asks_for_json(each) for each in ours if each is not function)
 
 
 RUN_NAMES = {name.replace(".", "__") for name in RUN_OPTIONS}
