@@ -17,8 +17,8 @@ import pytest
 from scripted_server import Request, Say, ScriptedServer, serve_in_thread
 
 from tautools.bench import open_source, run_conversation
+from tautools.bench.fidelity.driver import canonical
 from tautools.bench.fidelity.scripts import Case, make_cases
-from tautools.bench.fidelity.traces import canonical
 from tautools.bench.types import Approach, Domain
 from tautools.llm import ModelClient
 from tautools.llm.types import Endpoint

@@ -251,20 +251,19 @@ def _first_difference(theirs: Sequence[RecordedRequest], own: Sequence[RecordedR
         if made is None:
             return f"request {number}: only the original makes it, of its {wanted.role}: {_last_message(wanted)}"
         if wanted != made:
-            return f"request {number}, of the {wanted.role}: {_request_difference(wanted, made)}"
+            difference = f"ours asks its {made.role} in its place"
+            if wanted.role == made.role:
+                difference = _text_difference(_texts_of(wanted), _texts_of(made))
+            return f"request {number}, of the {wanted.role}: {difference}"
     return ""
 
 
-def _request_difference(wanted: RecordedRequest, made: RecordedRequest) -> str:
-    if wanted.role != made.role:
-        return f"ours asks its {made.role} in its place"
-    others = [("tools", (wanted.tools, made.tools)), ("model and sampling", (wanted.rest, made.rest))]
-    return _text_difference(*others, *_numbered(wanted.messages, made.messages))
+def _texts_of(request: RecordedRequest) -> dict[str, str]:
+    return {"tools": request.tools, "model and sampling": request.rest, **_numbered(request.messages)}
 
 
-def _numbered(wanted: Sequence[str], made: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    pairs = zip_longest(wanted, made, fillvalue="(no message)")
-    return ((f"message {number}", pair) for number, pair in enumerate(pairs))
+def _numbered(messages: Sequence[str]) -> dict[str, str]:
+    return {f"message {number}": message for number, message in enumerate(messages)}
 
 
 def _end_difference(original: Trace, ours: Trace) -> str:
@@ -272,7 +271,7 @@ def _end_difference(original: Trace, ours: Trace) -> str:
         left, right = getattr(original, name), getattr(ours, name)
         if left != right:
             return f"{name}: the original {left!r}, ours {right!r}"
-    difference = _text_difference(*_numbered(original.messages, ours.messages))
+    difference = _text_difference(_numbered(original.messages), _numbered(ours.messages))
     return difference and f"the agent's history at the end, {difference}"
 
 
@@ -280,9 +279,13 @@ _SHOWN_CHARS = 300
 """Characters shown on each side of the place where two texts part."""
 
 
-def _text_difference(*named: tuple[str, tuple[str, str]]) -> str:
-    """Return which of the named pairs of texts differ first, and where they part; empty when all are equal."""
-    return next((f"{name}: {_parting(*pair)}" for name, pair in named if pair[0] != pair[1]), "")
+def _text_difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
+    """Return which of the named texts differ first, and where they part; empty when all are equal."""
+    for name in theirs | own:
+        pair = [texts.get(name, "(no message)") for texts in (theirs, own)]
+        if pair[0] != pair[1]:
+            return f"{name}: {_parting(*pair)}"
+    return ""
 
 
 def _parting(left: str, right: str) -> str:

@@ -30,9 +30,29 @@ ROLES = {
     "reflect": "check",
 }
 """Calling function to role; `check` is what a user model is asked about its own draft."""
-CONSTRUCTOR = {"user": "User Response:\nHello.", "check": "true"}
+CONSTRUCTOR = {"user": {"content": "User Response:\nHello."}, "check": {"content": "true"}}
 """What is answered while an env is made: the original asks its user model then, about no task."""
 AGENT_MODEL, USER_MODEL = "agent-model", "user-model"
+
+
+def canonical(value: Any) -> str:
+    """Return JSON that is equal for equal values; a field that is null is a field that is not there."""
+    return json.dumps(without_null(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def without_null(value: Any) -> Any:
+    """Return a value without its fields that are null."""
+    if isinstance(value, dict):
+        return {key: without_null(each) for key, each in value.items() if each is not None}
+    return [without_null(each) for each in value] if isinstance(value, list) else value
+
+
+def recorded(role: str, request: dict[str, Any], *ignored: str) -> dict[str, Any]:
+    """Return a request as it is compared: its role, and as canonical JSON each message, the tools, and the rest."""
+    apart = {"messages", "tools", *ignored}
+    rest = canonical({name: value for name, value in request.items() if name not in apart})
+    tools = canonical(request["tools"]) if request.get("tools") else ""
+    return {"role": role, "messages": [*map(canonical, request["messages"])], "tools": tools, "rest": rest}
 
 
 class ScriptedMessage:
@@ -63,20 +83,13 @@ class ScriptedModel:
         """Start a conversation with the answers of each role, and what each says when they are used up."""
         self.answers, self.after = {role: iter(each) for role, each in answers.items()}, after
         self.requests: list[dict[str, Any]] = []
-        self.constructing = False
 
     def completion(self, **request: Any) -> Any:
         """Stand in for `litellm.completion`."""
         role = asking_role()
         # As JSON of now: the original goes on with its lists.
-        messages = [json.dumps(message) for message in request.pop("messages")]
-        tools = json.dumps(request.pop("tools")) if "tools" in request else None
-        apart = {"role": role, "constructor": self.constructing, "messages": messages, "tools": tools}
-        self.requests.append(apart | request)
-        if self.constructing:
-            answer: dict[str, Any] = {"content": CONSTRUCTOR[role]}
-        else:
-            answer = next(self.answers.get(role, iter(())), self.after[role])
+        self.requests.append(recorded(role, request, "custom_llm_provider"))
+        answer = next(self.answers.get(role, iter(())), self.after[role])
         return types.SimpleNamespace(
             choices=[types.SimpleNamespace(message=ScriptedMessage(answer))], _hidden_params={"response_cost": 0.0}
         )
@@ -103,9 +116,8 @@ def main() -> None:
     job = json.load(sys.stdin)
     get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
     sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
-    known: dict[str | None, str] = {}
     for case in job["cases"]:
-        sys.stdout.write(json.dumps(with_numbers(play(job, case, get_env), known)) + "\n")
+        sys.stdout.write(json.dumps(play(job, case, get_env)) + "\n")
 
 
 def prepare(checkout: Path, env: str, domain_path: str | None) -> Any:
@@ -131,7 +143,7 @@ def cache_data(module: Any) -> None:
     kept = marshal.dumps(read)
     if marshal.loads(kept) != read:  # noqa: S302 - our own bytes
         raise SystemExit("The database does not survive being copied; its load cannot be cached.")
-    module.load_data = lambda: read if SCRIPT.constructing else marshal.loads(kept)  # noqa: S302 - our own bytes
+    module.load_data = lambda: read if SCRIPT.after is CONSTRUCTOR else marshal.loads(kept)  # noqa: S302 - our own bytes
 
 
 def cache_hashes(base: Any) -> None:
@@ -162,24 +174,33 @@ def cache_hashes(base: Any) -> None:
 
 
 def play(job: dict[str, Any], case: dict[str, Any], get_env: Any) -> dict[str, Any]:
-    """Run one conversation as the original's `run` does, and return its requests and its end."""
-    SCRIPT.begin(case["answers"], case["after"])
+    """Run one conversation as the original's `run` does, and return its requests and its end, as a trace has them."""
+    SCRIPT.begin({}, CONSTRUCTOR)
     random.seed(case["seed"])
-    SCRIPT.constructing = True
     where = {"user_provider": "openai", "task_index": case["index"]}
     env = get_env(job["env"], job["user_strategy"], USER_MODEL, job["split"], **where)
-    SCRIPT.constructing = False
+    constructor = len(SCRIPT.requests)
+    SCRIPT.begin(case["answers"], case["after"])
     # The task with the arguments that it had at first.
     env.tasks[env.task_index] = env.task = copy.deepcopy(PRISTINE.setdefault(env.task_index, env.task))
     agent = make_agent(job, env)
-    end: dict[str, Any]
+    reward, scored, messages, end = 0.0, None, [], ""
     try:
         solved = agent.solve(env=env, task_index=case["index"])
-        end = {"reward": solved.reward, "reward_info": solved.info.get("reward_info"), "messages": solved.messages}
+        reward, scored, messages = solved.reward, solved.info.get("reward_info"), solved.messages
+        end = "" if scored else "step_limit"
     except Exception as error:  # noqa: BLE001 - the original's `run` makes a reward of 0 of any
-        end = {"reward": 0.0, "reward_info": None, "messages": [], "error": f"{type(error).__name__}: {error}"}
-    hashes = getattr(env, "hashes", [])
-    return {"case": case["name"], "requests": SCRIPT.requests, "db": len(set(hashes)) == 1 if hashes else None, **end}
+        end = f"{type(error).__name__}: {error}"
+    return {
+        "case": case["name"],
+        "requests": SCRIPT.requests,
+        "messages": [*map(canonical, messages)],
+        "reward": reward,
+        "db": len(set(env.hashes)) == 1 if scored else None,
+        "outputs": scored["info"].get("outputs", {}) if scored else {},
+        "end": end,
+        "constructor": constructor,
+    }
 
 
 def make_agent(job: dict[str, Any], env: Any) -> Any:
@@ -241,21 +262,6 @@ def agent_texts() -> dict[str, list[str]]:
     except AttributeError:  # the env has no step: all that is wanted is the first request
         texts["example"] = [first_words().split("\0")[0].strip().removesuffix(" 1:")]
     return texts
-
-
-def with_numbers(played: dict[str, Any], known: dict[str | None, str]) -> dict[str, Any]:
-    """Return a conversation with numbers for messages and tools, and beside it the texts that are new."""
-    texts: dict[str, str] = {}
-
-    def number_of(text: str | None) -> str | None:
-        if text is not None and text not in known:
-            known[text] = str(len(known))
-            texts[known[text]] = text
-        return known.get(text)
-
-    for request in played["requests"]:
-        request |= {"messages": list(map(number_of, request["messages"])), "tools": number_of(request["tools"])}
-    return {**played, "messages": [number_of(json.dumps(message)) for message in played["messages"]], "texts": texts}
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tautools.bench.conversation import run_conversation
+from tautools.bench.fidelity.driver import canonical, recorded
 from tautools.bench.fidelity.scripts import Case
 from tautools.bench.types import Approach, Domain
 from tautools.errors import BenchError
@@ -29,21 +29,12 @@ class RecordedRequest:
 
     role: str
     """`agent`, `user`, or `check`: what a user model is asked about its own draft."""
-    messages: tuple[str, ...]
+    messages: Sequence[str]
     """Each as canonical JSON."""
     tools: str
     """As canonical JSON; empty when none are offered."""
     rest: str
     """Model and sampling, as canonical JSON."""
-
-    @classmethod
-    def of(
-        cls, role: str, messages: Iterable[str], tools: str, fields: Mapping[str, Any], *ignored: str
-    ) -> RecordedRequest:
-        """Return a request whose other fields are compared but for those that are ignored."""
-        apart = {"messages", "tools", *ignored}
-        rest = {name: value for name, value in fields.items() if name not in apart}
-        return cls(role, tuple(messages), tools, canonical(rest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +42,8 @@ class Trace:
     """One conversation."""
 
     case: str
-    requests: tuple[RecordedRequest, ...]
-    messages: tuple[str, ...]
+    requests: Sequence[RecordedRequest]
+    messages: Sequence[str]
     """The agent's history at the end, each message as canonical JSON; empty when an exception lost it."""
     reward: float | None
     db: bool | None
@@ -63,17 +54,6 @@ class Trace:
     """What ended it when that was not the benchmark: an exception of the original, or an outcome of ours."""
     constructor: int = 0
     """Requests that were made while the conversation was set up, about no task."""
-
-
-def canonical(value: Any) -> str:
-    """Return JSON that is equal for equal values; a field that is null is a field that is not there."""
-    return json.dumps(_without_null(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _without_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_null(each) for key, each in value.items() if each is not None}
-    return [_without_null(each) for each in value] if isinstance(value, list) else value
 
 
 class FixedTextMask:
@@ -128,12 +108,8 @@ class Original:
 
         `displays` are the solved examples that few-shot draws from. Raises `BenchError` when it could not be run.
         """
-        texts: dict[str, str] = {}
-        traces = []
-        for played in map(json.loads, self._output(env_and_split, approach, cases, displays)[1:]):
-            texts |= {key: canonical(json.loads(text)) for key, text in played["texts"].items()}
-            traces.append(_original_trace(played, texts))
-        return traces
+        played = map(json.loads, self._output(env_and_split, approach, cases, displays)[1:])
+        return [Trace(**each | {"requests": [RecordedRequest(**sent) for sent in each["requests"]]}) for each in played]
 
     def _output(
         self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str]
@@ -161,25 +137,6 @@ class Original:
         return lines
 
 
-def _original_trace(played: dict[str, Any], texts: Mapping[str, str]) -> Trace:
-    def request(each: dict[str, Any]) -> RecordedRequest:
-        messages, tools = (texts[key] for key in each["messages"]), texts.get(each["tools"], "")
-        return RecordedRequest.of(each["role"], messages, tools, each, "role", "constructor", "custom_llm_provider")
-
-    requests = tuple(request(each) for each in played["requests"] if not each["constructor"])
-    scored = played["reward_info"] or {}
-    return Trace(
-        case=played["case"],
-        requests=requests,
-        messages=tuple(texts[key] for key in played["messages"]),
-        reward=played["reward"],
-        db=played["db"] if scored else None,
-        outputs=scored.get("info", {}).get("outputs", {}),
-        end=played.get("error", "") or ("" if scored else "step_limit"),
-        constructor=len(played["requests"]) - len(requests),
-    )
-
-
 MODELS = {
     Role.AGENT: ModelConfig(model="agent-model", sampling=Sampling(temperature=0.0)),
     Role.USER: ModelConfig(model="user-model"),
@@ -198,8 +155,8 @@ async def play_ours(domain: Domain, approach: Approach, case: Case) -> Trace:
     info = ours.reward_info
     return Trace(
         case=case.name,
-        requests=tuple(client.requests),
-        messages=tuple(map(canonical, ours.messages)),
+        requests=client.requests,
+        messages=[*map(canonical, ours.messages)],
         reward=ours.reward,
         db=info["db"] if scored else None,
         outputs=info.get("outputs", {}) if scored else {},
@@ -222,9 +179,7 @@ class _ScriptedClient:
         role = "check" if tag.purpose == "check" else tag.role.value
         config = MODELS[tag.role]
         body = chat_body(Endpoint("", config.model), config, tag, messages, tools)
-        tools_text = canonical(body["tools"]) if body.get("tools") else ""
-        ours_alone = ("stream", "stream_options", "seed")
-        self.requests.append(RecordedRequest.of(role, map(canonical, body["messages"]), tools_text, body, *ours_alone))
+        self.requests.append(RecordedRequest(**recorded(role, body, "stream", "stream_options", "seed")))
         answer = next(self._answers.get(role, iter(())), self._after[role])
         functions = [(call["id"], call["function"]) for call in answer.get("tool_calls") or ()]
         calls = tuple(ToolCall(name, each["name"], each["arguments"]) for name, each in functions)
