@@ -7,6 +7,7 @@ import asyncio
 from tautools.bench.fidelity.check import HashFile, hash_conversation
 from tautools.bench.fidelity.scripts import make_cases
 from tautools.bench.fidelity.traces import FixedTextMask, Original, Trace, play_ours
+from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
 from tautools.bench.types import Approach, Domain
 
 
@@ -24,7 +25,7 @@ def differing_conversations(kept: HashFile, domain: Domain, approach: Approach, 
     env, split = domain.ref.env, domain.ref.split
     expected = kept_conversations(kept, "/".join((env, split, approach.strategy, approach.user_strategy)))
     cases = make_cases(domain, approach, list(dict.fromkeys(name.split("/", 1)[1] for name in expected)))
-    mask = FixedTextMask(stand_in.fixed_texts((env, split), approach))
+    mask = FixedTextMask(TauBenchCheckout(stand_in.path))
 
     async def play() -> list[Trace]:
         return [mask(await play_ours(domain, approach, case)) for case in cases]

@@ -131,46 +131,42 @@ def match_actions(
     in the reference whose call is refused in the reference's own run too: there a refused call counts as made.
     """
     free = dict(enumerate(steps))
-    equal = [_take_equal(action, free) for action in reference]
+    equal = [_take(action, free, equal=True) for action in reference]
     unexpected = tuple(step for step in free.values() if step.wrote)
     matches = [
-        _match(action, step, free, refusable=index in refused_anyway)
+        _match(action, step or _take(action, free, equal=False), refusable=index in refused_anyway)
         for index, (action, step) in enumerate(zip(reference, equal, strict=True))
     ]
     return tuple(matches), unexpected
 
 
-def _take_equal(action: ReferenceAction, free: dict[int, ReplayStep]) -> ReplayStep | None:
-    wanted = canonical_json(action.compared_arguments(action.arguments))
-    made = {index: action.compared_arguments(step.arguments) for index, step in _of_tool(action, free)}
-    equal = [index for index, arguments in made.items() if canonical_json(arguments) == wanted]
-    accepted = [index for index in equal if not free[index].observation.error]
-    return free.pop((accepted or equal)[0]) if equal else None
-
-
-def _match(
-    action: ReferenceAction, equal: ReplayStep | None, free: dict[int, ReplayStep], *, refusable: bool
-) -> ActionMatch:
-    """Match an action with its equal call, or with the call of the same tool that differs in the fewest arguments."""
-    made = ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.MADE)
-    if equal is not None:
-        refused = equal.observation.error and not refusable
-        return replace(made, status=ActionStatus.REFUSED, answer=equal.observation.text) if refused else made
+def _take(action: ReferenceAction, free: dict[int, ReplayStep], *, equal: bool) -> ReplayStep | None:
+    """Take out the call of the action's tool that differs in the fewest arguments; with `equal` only an equal one."""
     candidates = [
         (len(_argument_differences(action, step)), step.observation.error, index)
-        for index, step in _of_tool(action, free)
+        for index, step in free.items()
+        if (step.action.call, step.action.by) == (action.name, action.requestor)
+        and (not equal or _is_equal(action, step))
     ]
-    if not candidates:
+    return free.pop(min(candidates)[-1]) if candidates else None
+
+
+def _is_equal(action: ReferenceAction, step: ReplayStep) -> bool:
+    wanted, made = map(action.compared_arguments, (action.arguments, step.arguments))
+    return canonical_json(wanted) == canonical_json(made)
+
+
+def _match(action: ReferenceAction, step: ReplayStep | None, *, refusable: bool) -> ActionMatch:
+    made = ActionMatch(action.name, action.requestor, action.arguments, ActionStatus.MADE)
+    if step is None:
         return replace(made, status=ActionStatus.MISSING)
-    step = free.pop(min(candidates)[-1])
     answer = step.observation.text if step.observation.error else ""
-    differs = _argument_differences(action, step)
-    return replace(made, status=ActionStatus.OTHER_ARGUMENTS, differs=differs, answer=answer)
-
-
-def _of_tool(action: ReferenceAction, free: Mapping[int, ReplayStep]) -> list[tuple[int, ReplayStep]]:
-    wanted = (action.name, action.requestor)
-    return [(index, step) for index, step in free.items() if (step.action.call, step.action.by) == wanted]
+    if not _is_equal(action, step):
+        differs = _argument_differences(action, step)
+        return replace(made, status=ActionStatus.OTHER_ARGUMENTS, differs=differs, answer=answer)
+    if step.observation.error and not refusable:
+        return replace(made, status=ActionStatus.REFUSED, answer=answer)
+    return made
 
 
 def _argument_differences(action: ReferenceAction, step: ReplayStep) -> dict[str, tuple[Any, Any]]:

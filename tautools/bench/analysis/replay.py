@@ -118,27 +118,17 @@ def score_by_rules(rules: ScoringRules, domain: Domain, task: Task, done: Replay
         basis = {"DB", "COMMUNICATE"}
     info, expected = done.reward.info, domain.expected(task)
     texts = [text.lower().replace(",", "") for text in done.said]
-    kept = {
-        "END": rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED},
-        "DB": expected is None or dict(expected) == dict(done.changes),
-        "COMMUNICATE": all(_says(rules, wanted.lower(), texts) for wanted in task.communicate),
-        "ENV_ASSERTION": all(bool(assertion.get("met")) for assertion in info.get("assertions") or ()),
+    parts = [
+        ("END", "end", rules is ScoringRules.INSPECT or outcome in {Outcome.PASSED, Outcome.FAILED}),
+        ("DB", "database", expected is None or dict(expected) == dict(done.changes)),
+        ("COMMUNICATE", "information", all(_says(rules, wanted.lower(), texts) for wanted in task.communicate)),
+        ("ENV_ASSERTION", "environment", all(bool(each.get("met")) for each in info.get("assertions") or ())),
         # inspect asks for the required actions where its scorer looked for them, which its info says.
-        "ACTION": _all_made(task.reference, done) if rules is ScoringRules.V2 else not info.get("missing_actions"),
-    }
-    lost = tuple(_LOST_BY[part] for part, fine in kept.items() if part in basis | {"END"} and not fine)
+        ("ACTION", "actions", _all_made(task, done) if rules is ScoringRules.V2 else not info.get("missing_actions")),
+    ]
+    lost = tuple(word for part, word, kept in parts if part in basis | {"END"} and not kept)
     awaiting = len(task.assertions) if "NL_ASSERTION" in basis and rules is ScoringRules.V2 else 0
     return RulesVerdict(0.0 if lost else 1.0, lost, awaiting)
-
-
-_LOST_BY = {
-    "END": "end",
-    "DB": "database",
-    "COMMUNICATE": "information",
-    "ENV_ASSERTION": "environment",
-    "ACTION": "actions",
-}
-"""Part of a reward basis to the word for it; the conversation's end is a part of every reward."""
 
 
 def with_judge_verdicts(verdict: RulesVerdict, judged: Sequence[Mapping[str, Any]] | None) -> RulesVerdict:
@@ -165,18 +155,14 @@ def _says(rules: ScoringRules, info: str, texts: Sequence[str]) -> bool:
     return any(info in text for text in texts)
 
 
-def _all_made(reference: Sequence[ReferenceAction], done: Replay) -> bool:
+def _all_made(task: Task, done: Replay) -> bool:
     """Whether some call stands for each reference action; as in tau2-bench, one call may stand for several."""
-    calls = [(step.action.call, step.arguments) for step in done.steps]
-    return all(
-        any(name == action.name and _arguments_match(action, given) for name, given in calls) for action in reference
-    )
+    return all(any(_stands_for(step, action) for step in done.steps) for action in task.reference)
 
 
-def _arguments_match(action: ReferenceAction, given: Any) -> bool:
-    if not isinstance(given, dict):
-        given = {"": given}
+def _stands_for(step: ReplayStep, action: ReferenceAction) -> bool:
+    given = step.arguments if isinstance(step.arguments, dict) else {"": step.arguments}
     # Where a task does not name what is compared, tau2-bench compares the arguments that the call has.
     names = given.keys() if action.compared is None else action.compared
     wanted, made = ({name: each[name] for name in names if name in each} for each in (action.arguments, given))
-    return wanted == made
+    return step.action.call == action.name and wanted == made

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
@@ -33,6 +33,9 @@ from tautools.bench.fidelity.scripts import (
 )
 from tautools.bench.fidelity.traces import FixedTextMask, Original, RecordedRequest, Trace, play_ours
 from tautools.bench.setting import check_approach, select_tasks
+from tautools.bench.sources.tau_bench import TauBenchDomain
+from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout
+from tautools.bench.sources.tau_bench_participants import few_shot_displays
 from tautools.bench.types import Approach, Domain, Source, Task, as_bench_error
 from tautools.files import write_atomic
 from tautools.params.models import TaskParams
@@ -186,8 +189,7 @@ def check_fidelity(
     row = FidelityRow(domain.ref.env, domain.ref.split, approach)
     masks: list[Callable[[Trace], Trace]] = [lambda trace: trace] * 2
     if original.domain_path is not None:  # what each side plays is comparable without each package's own fixed texts
-        sides = (original, replace(original, path=original.domain_path, domain_path=None))
-        masks = [FixedTextMask(side.fixed_texts((row.env, row.split), approach)) for side in sides]
+        masks = [FixedTextMask(TauBenchCheckout(path)) for path in (original.path, original.domain_path)]
     theirs, own = masks
     for chunk, played in _play_originals(original, domain, approach, make_cases(domain, approach, variants, tasks)):
         with asyncio.Runner() as loop:
@@ -202,9 +204,6 @@ def _play_originals(
     original: Original, domain: Domain, approach: Approach, cases: Sequence[Case]
 ) -> Iterator[tuple[Sequence[Case], list[Trace]]]:
     """Yield the scripts in parts, each with what the original made of it, some parts ahead of the reader."""
-    from tautools.bench.sources.tau_bench import TauBenchDomain
-    from tautools.bench.sources.tau_bench_participants import few_shot_displays
-
     displays: Sequence[str] = ()
     if approach.strategy is Strategy.FEW_SHOT and isinstance(domain, TauBenchDomain):
         displays = few_shot_displays(domain.checkout, domain.ref.env, approach)

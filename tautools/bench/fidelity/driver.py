@@ -16,7 +16,6 @@ import importlib
 import json
 import marshal
 import random
-import re
 import sys
 import types
 from pathlib import Path
@@ -115,7 +114,6 @@ def main() -> None:
     gc.disable()  # it would walk over each copy of the database, and there are no cycles
     job = json.load(sys.stdin)
     get_env = prepare(Path(job["path"]), job["env"], job.get("domain_path"))
-    sys.stdout.write(json.dumps({"texts": fixed_texts()}) + "\n")
     for case in job["cases"]:
         sys.stdout.write(json.dumps(play(job, case, get_env)) + "\n")
 
@@ -216,52 +214,6 @@ def make_agent(job: dict[str, Any], env: Any) -> Any:
 def agents(name: str) -> Any:
     """Return a module of the original's agents."""
     return importlib.import_module(f"tau_bench.agents.{name}")
-
-
-def fixed_texts() -> dict[str, list[str]]:
-    """Return the original's own words around what differs between conversations, in pieces, by what they are for."""
-    user = importlib.import_module("tau_bench.envs.user")
-    prompts = {"user llm": user.LLMUserSimulationEnv, "user react": user.ReactUserSimulationEnv}
-    texts = agent_texts()
-    for name, kind in prompts.items():  # without the constructor, which would ask a model
-        texts[name] = str(kind.build_system_prompt(kind.__new__(kind), instruction="\0")).split("\0")
-    SCRIPT.begin({}, {"check": {"content": "Response: true"}, "user": {"content": "Hello."}})
-    for name in ("verify", "reflect"):
-        asked = checked(getattr(user, name), [{"role": "\1", "content": ""}])
-        texts[name] = asked.replace("\1: ", "\0").split("\0")
-    draft = checked(user.verify, [{"role": role, "content": "\1"} for role in ("system", "user", "assistant")])
-    texts["labels"] = re.findall("(.*): \x01", draft)
-    texts["opening"] = [user.LLMUserSimulationEnv(USER_MODEL, "openai").messages[1]["content"]]
-    return texts
-
-
-def checked(ask: Any, messages: list[dict[str, Any]]) -> str:
-    """Return what a user model is asked about a draft."""
-    ask(USER_MODEL, "openai", "\0", messages)
-    return first_words()
-
-
-def first_words() -> str:
-    """Return the content of the first message of the last request."""
-    return str(json.loads(SCRIPT.requests[-1]["messages"][0])["content"])
-
-
-def agent_texts() -> dict[str, list[str]]:
-    """Return the agents' own words around wiki, tools and examples."""
-    react = agents("chat_react_agent").ChatReActAgent
-    texts = {}
-    for name in ("act", "react"):
-        agent = react(["\1"], "\0", AGENT_MODEL, "openai", use_reasoning=name == "react")
-        texts[f"agent {name}"] = agent.prompt.replace(json.dumps(["\1"]), "\0").split("\0")
-    few = agents("few_shot_agent").FewShotToolCallingAgent
-    opening = types.SimpleNamespace(observation="", info=types.SimpleNamespace(model_dump=dict))
-    SCRIPT.begin({}, {"agent": {"content": ""}})
-    try:
-        agent = few([], "", AGENT_MODEL, "openai", few_shot_displays=["\0"], num_few_shots=1)
-        agent.solve(types.SimpleNamespace(reset=lambda **_: opening))
-    except AttributeError:  # the env has no step: all that is wanted is the first request
-        texts["example"] = [first_words().split("\0")[0].strip().removesuffix(" 1:")]
-    return texts
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@ every run, with a client that answers from the script and keeps what is asked.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tautools.bench.conversation import run_conversation
 from tautools.bench.fidelity.driver import canonical, recorded
 from tautools.bench.fidelity.scripts import Case
+from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout, first_request
+from tautools.bench.sources.tau_bench_participants import agent_system_prompt
 from tautools.bench.types import Approach, Domain
 from tautools.errors import BenchError
 from tautools.llm.request import chat_body
@@ -56,10 +60,37 @@ class Trace:
     """Requests that were made while the conversation was set up, about no task."""
 
 
-class FixedTextMask:
-    """Replaces a benchmark's fixed texts, as `Original` has them, by their names, so that two of one shape compare."""
+def fixed_texts(checkout: TauBenchCheckout) -> dict[str, list[str]]:
+    """Return a package's own words around what differs between conversations, in pieces, by what they are for."""
+    react = checkout.module("agents.chat_react_agent").ChatReActAgent
+    few_shot = checkout.module("agents.few_shot_agent").FewShotToolCallingAgent
+    user = checkout.module("envs.user")
+    texts: dict[str, list[str]] = {}
+    for name in ("act", "react"):
+        agent = react(["\1"], "\0", "", "openai", use_reasoning=name == "react")
+        texts[f"agent {name}"] = agent.prompt.replace(json.dumps(["\1"]), "\0").split("\0")
+    shown = agent_system_prompt(few_shot([], "", "", "openai", few_shot_displays=["\0"], num_few_shots=1))
+    texts["example"] = [shown.split("\0")[0].strip().removesuffix(" 1:")]
+    plain = user.LLMUserSimulationEnv
+    for name, kind in {"user llm": plain, "user react": user.ReactUserSimulationEnv}.items():
+        texts[name] = str(kind.build_system_prompt(kind.__new__(kind), instruction="\0")).split("\0")
 
-    def __init__(self, fixed: Mapping[str, Sequence[str]]) -> None:
+    def asked(about: Callable[..., Any], *messages: Message) -> str:
+        return str(first_request(about, "", "openai", "\0", list(messages))[0]["content"])
+
+    for name, about in {"verify": user.verify, "reflect": user.reflect}.items():
+        texts[name] = asked(about, {"role": "\1", "content": ""}).replace("\1: ", "\0").split("\0")
+    draft = asked(user.verify, *({"role": role, "content": "\1"} for role in ("system", "user", "assistant")))
+    texts["labels"] = re.findall("(.*): \x01", draft)
+    texts["opening"] = [first_request(plain, "", "openai")[1]["content"]]
+    return texts
+
+
+class FixedTextMask:
+    """Replaces a package's fixed texts by their names, so that two packages of one shape compare."""
+
+    def __init__(self, checkout: TauBenchCheckout) -> None:
+        fixed = fixed_texts(checkout)
         pairs = [(f"\\n{fixed['example'][0]} {number}:\\n", f"\\n<example {number}>\\n") for number in range(1, 6)]
         pairs += [
             (json.dumps(piece, ensure_ascii=False)[1:-1], f"<{name} {number}>")
@@ -96,11 +127,6 @@ class Original:
     jobs: int = 1
     """Processes at one time."""
 
-    def fixed_texts(self, env_and_split: tuple[str, str], approach: Approach) -> Mapping[str, Sequence[str]]:
-        """Return the original's own fixed texts by name, in pieces around what differs between conversations."""
-        texts: Mapping[str, Sequence[str]] = json.loads(self._output(env_and_split, approach, (), ())[0])["texts"]
-        return texts
-
     def play(
         self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str] = ()
     ) -> list[Trace]:
@@ -108,13 +134,6 @@ class Original:
 
         `displays` are the solved examples that few-shot draws from. Raises `BenchError` when it could not be run.
         """
-        played = map(json.loads, self._output(env_and_split, approach, cases, displays)[1:])
-        return [Trace(**each | {"requests": [RecordedRequest(**sent) for sent in each["requests"]]}) for each in played]
-
-    def _output(
-        self, env_and_split: tuple[str, str], approach: Approach, cases: Sequence[Case], displays: Sequence[str]
-    ) -> list[str]:
-        """Return the driver's lines: the fixed texts, then one for each script."""
         job = {
             "path": str(self.path),
             "domain_path": str(self.domain_path) if self.domain_path else None,
@@ -128,13 +147,14 @@ class Original:
         driver = Path(__file__).with_name("driver.py")
         run = run_command([self.python, "-X", "utf8", str(driver)], timeout_s=1800.0, input=json.dumps(job))
         lines = run.stdout.splitlines()
-        if run.exit_code or len(lines) != len(cases) + 1:
+        if run.exit_code or len(lines) != len(cases):
             raise BenchError(
                 f"The original in {self.path} could not be run.",
                 evidence=run.stderr.strip()[-1500:] or f"It wrote {len(lines)} lines for {len(cases)} scripts.",
                 next_step=f"It is run by {self.python} and needs pydantic there; name another with --python.",
             )
-        return lines
+        traces = map(json.loads, lines)
+        return [Trace(**each | {"requests": [RecordedRequest(**sent) for sent in each["requests"]]}) for each in traces]
 
 
 MODELS = {

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib import metadata, util
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -95,24 +94,15 @@ class ModelAsked(BaseException):
         self.tools = tools
 
 
-@dataclass(frozen=True, slots=True)
-class _LitellmMessage:
+class _LitellmMessage(SimpleNamespace):
     """An answer's message as litellm hands it out; v1's verifying user shows its text form to the model."""
 
-    content: str | None
-    tool_calls: list[dict[str, Any]] | None
-    role: str = "assistant"
-
     def model_dump(self) -> Message:
-        return {"role": self.role, "content": self.content} | (
-            {"tool_calls": self.tool_calls} if self.tool_calls else {}
-        )
+        return {name: value for name, value in vars(self).items() if value or name != "tool_calls"}
 
     def __str__(self) -> str:
-        return (
-            f"Message(content={self.content!r}, role={self.role!r}, tool_calls={self.tool_calls!r}, "
-            "function_call=None, provider_specific_fields=None)"
-        )
+        fields = {**vars(self), "function_call": None, "provider_specific_fields": None}
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
 
 _scripted_replies: ContextVar[Iterator[Reply] | None] = ContextVar("answers", default=None)
@@ -125,6 +115,18 @@ def run_with_replies(given: Sequence[Reply], do: Callable[[], T]) -> T:
         return do()
     finally:
         _scripted_replies.reset(token)
+
+
+def first_request(ask: Callable[..., Any], *given: Any, **named: Any) -> list[Message]:
+    """Return the messages of the first request that the benchmark's code makes when it is called."""
+    try:
+        run_with_replies([], lambda: ask(*given, **named))
+    except ModelAsked as asked:
+        return asked.messages
+    raise BenchError(
+        f"The checkout's {ask.__qualname__} asks no model.",
+        next_step="Check that the checkout is complete and unchanged (`git status`).",
+    )
 
 
 def fake_litellm() -> ModuleType:
@@ -144,7 +146,8 @@ def _fake_completion(*_: Any, messages: Sequence[Message], tools: Sequence[ToolS
     reply = next(given, None)
     if reply is None:
         raise ModelAsked(messages, tools)
-    answer = _LitellmMessage(reply.text, [call.as_message() for call in reply.tool_calls] or None)
+    calls = [call.as_message() for call in reply.tool_calls] or None
+    answer = _LitellmMessage(content=reply.text, role="assistant", tool_calls=calls)
     return SimpleNamespace(choices=[SimpleNamespace(message=answer)], _hidden_params={"response_cost": 0.0})
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tautools.bench.agents import history_messages
 from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
 from tautools.bench.agents.text import RESPOND, TextAgent
-from tautools.bench.sources.tau_bench_checkout import ModelAsked, TauBenchCheckout, run_with_replies
+from tautools.bench.sources.tau_bench_checkout import ModelAsked, TauBenchCheckout, first_request, run_with_replies
 from tautools.bench.types import (
     Approach,
     AskModel,
@@ -52,7 +53,7 @@ class TauBenchPlayers(Domain):
         shared = {"tools_info": self.tools, "wiki": self.policy, "model": "agent", "provider": "openai"}
         if approach.strategy is Strategy.FC:
             agent = self.checkout.module("agents.tool_calling_agent").ToolCallingAgent(**shared)
-            return _TauBenchToolAgent(_agent_system_prompt(agent), self.tools)
+            return _TauBenchToolAgent(agent_system_prompt(agent), self.tools)
         if approach.strategy is Strategy.FEW_SHOT:
             module = self.checkout.module("agents.few_shot_agent")
             displays = list(few_shot_displays(self.checkout, self.ref.env, approach))
@@ -60,10 +61,10 @@ class TauBenchPlayers(Domain):
             with _drawing:
                 # v1 draws from the process's own; this one is for its module alone.
                 vars(module)["random"] = random.Random(seed)  # noqa: S311 - no secret
-                return _TauBenchToolAgent(_agent_system_prompt(agent), self.tools)
+                return _TauBenchToolAgent(agent_system_prompt(agent), self.tools)
         module = self.checkout.module("agents.chat_react_agent")
         agent = module.ChatReActAgent(**shared, use_reasoning=approach.strategy is Strategy.REACT)
-        return _TauBenchTextAgent(_agent_system_prompt(agent), agent)
+        return _TauBenchTextAgent(agent_system_prompt(agent), agent)
 
     def user(self, task: Task, approach: Approach) -> Participant:
         """Return the customer of one conversation."""
@@ -99,18 +100,11 @@ class TauBenchPlayers(Domain):
         return person
 
 
-def _agent_system_prompt(agent: Any) -> str:
+def agent_system_prompt(agent: Any) -> str:
     """Return the system prompt of one of v1's agents, by letting it begin in an env that says nothing."""
     first = SimpleNamespace(observation="", info=SimpleNamespace(model_dump=dict))
     env = SimpleNamespace(reset=lambda **_: first)
-    try:
-        run_with_replies([], lambda: agent.solve(env=env, task_index=0))
-    except ModelAsked as asked:
-        return str(asked.messages[0]["content"])
-    raise BenchError(
-        f"The checkout's {type(agent).__name__} asks no model.",
-        next_step="Check that the checkout is complete and unchanged (`git status`).",
-    )
+    return str(first_request(agent.solve, env=env, task_index=0)[0]["content"])
 
 
 class _TauBenchToolAgent(Participant):
@@ -133,18 +127,15 @@ class _TauBenchToolAgent(Participant):
 
     def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
         """Append the answer and, for a call, what it gave back."""
-        message: Message = {"role": "assistant", "content": turn.raw_text}
-        arguments = [each.arguments for each in observations] or [each.arguments for each in self._reply_calls]
+        message, *results = history_messages(turn, observations)
         calls = turn.calls or self._reply_calls
         if calls:
+            given = [each.arguments for each in observations or self._reply_calls]
             # An answer without text carries null next to its calls, as servers send it.
             message["content"] = turn.raw_text or None
-            message["tool_calls"] = [call.as_message(given) for call, given in zip(calls, arguments, strict=True)]
-        self.messages.append(message)
-        self.messages += [
-            {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": result.text}
-            for call, result in zip(turn.calls, observations, strict=True)
-        ]
+            message["tool_calls"] = [call.as_message(each) for call, each in zip(calls, given, strict=True)]
+        named = [{**result, "name": call.name} for call, result in zip(turn.calls, results, strict=True)]
+        self.messages += [message, *named]
 
 
 def _text_of_respond_call(call: ToolCall) -> str | None:
