@@ -280,7 +280,7 @@ _SHOWN_CHARS = 300
 
 def _text_difference(theirs: Mapping[str, str], own: Mapping[str, str]) -> str:
     """Return which of the named texts differ first, and where they part; empty when all are equal."""
-    for name in theirs | own:
+    for name in {**theirs, **own}:
         pair = [texts.get(name, "(no message)") for texts in (theirs, own)]
         if pair[0] != pair[1]:
             return f"{name}: {_parting(*pair)}"
