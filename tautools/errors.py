@@ -95,17 +95,7 @@ class CallFault(StrEnum):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed a moment later."""
-        return self in _TRANSIENT
-
-
-_TRANSIENT = {
-    CallFault.UNREACHABLE,
-    CallFault.TIME_OUT,
-    CallFault.OVERLOADED,
-    CallFault.MALFORMED,
-    CallFault.BROKEN_STREAM,
-    CallFault.SERVER_FAULT,
-}
+        return self not in {CallFault.AUTH, CallFault.NOT_FOUND, CallFault.CONTEXT_OVERFLOW, CallFault.REFUSED}
 
 
 class ModelCallError(TautoolsError):
@@ -190,13 +180,7 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
 
 
 def unknown_name(
-    error: Callable[..., E],
-    kind: str,
-    name: str,
-    known: Collection[str],
-    *,
-    of: str = "",
-    next_step: str = "",
+    error: Callable[..., E], kind: str, name: str, known: Collection[str], *, of: str = "", next_step: str = ""
 ) -> E:
     """Return the error for a name that does not exist: the nearest that does, and which there are.
 

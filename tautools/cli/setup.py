@@ -1,5 +1,6 @@
 """`tautools init`, `doctor`, `config`, `model` and `simulate`: the way to a first result."""
 
+import asyncio
 import contextlib
 import os
 import shlex
@@ -263,4 +264,4 @@ def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int,
         click.echo("Key:      from VLLM_API_KEY" if key else "Key:      none; set VLLM_API_KEY to ask for one")
         click.echo("Ctrl-C ends it.")
 
-    serve_until_signal(server, show)
+    asyncio.run(serve_until_signal(server, show))

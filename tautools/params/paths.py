@@ -52,8 +52,7 @@ def shipped(kind: Literal["params", "notebooks"]) -> Path:
 
 def list_params(kind: Kind, workspace: Path | None = None) -> list[str]:
     """Return the names of the params of a kind, the workspace's own and the shipped ones, sorted."""
-    files = [path for folder in _folders(kind, workspace) for path in _yaml_files(folder)]
-    return sorted({path.stem for path in files if _NAME.match(path.stem)})
+    return sorted({path.stem for path in _files(kind, workspace) if _NAME.match(path.stem)})
 
 
 def own_params(kind: Kind, workspace: Path) -> list[str]:
@@ -63,8 +62,7 @@ def own_params(kind: Kind, workspace: Path) -> list[str]:
 
 def misnamed_params(kind: Kind, workspace: Path | None = None) -> dict[str, ParamsError]:
     """Return the files of a kind whose name cannot be used, such as one with a space, each with the reason."""
-    files = [path for folder in _folders(kind, workspace) for path in _yaml_files(folder)]
-    return {path.stem: _misnamed(kind, path) for path in files if not _NAME.match(path.stem)}
+    return {path.stem: _misnamed(kind, path) for path in _files(kind, workspace) if not _NAME.match(path.stem)}
 
 
 def default_site(workspace: Path) -> str:
@@ -93,12 +91,11 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
     text = str(name)
     if isinstance(name, Path) or "/" in text or text.endswith(_SUFFIXES):
         return _file_at(kind, text)
-    for folder in _folders(kind, workspace):
-        for path in _yaml_files(folder):
-            if unicodedata.normalize("NFC", path.stem) == unicodedata.normalize("NFC", text):
-                if _NAME.match(text):
-                    return path
-                raise _misnamed(kind, path)
+    for path in _files(kind, workspace):
+        if unicodedata.normalize("NFC", path.stem) == unicodedata.normalize("NFC", text):
+            if _NAME.match(text):
+                return path
+            raise _misnamed(kind, path)
     known = list_params(kind, workspace)
     write_one = f"Choose one of these, or write <workspace>/params/{kind}/<name>.yaml."
     error = unknown_name(ParamsError, kind[:-1], text, known, next_step=write_one)
@@ -109,6 +106,11 @@ def find_params(kind: Kind, name: str | Path, workspace: Path | None = None) -> 
 def _folders(kind: Kind, workspace: Path | None) -> list[Path]:
     """Return the folders that hold params of a kind, in the order in which they are searched."""
     return [*([workspace / "params" / kind] if workspace is not None else []), shipped("params") / kind]
+
+
+def _files(kind: Kind, workspace: Path | None) -> list[Path]:
+    """Return the files of params of a kind, in the order in which they are searched."""
+    return [path for folder in _folders(kind, workspace) for path in _yaml_files(folder)]
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -181,9 +183,7 @@ def expand_text(text: str, *, where: str) -> str:
         return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
     except RuntimeError as error:
         raise ParamsError(
-            f"{where}: the home folder in {text!r} is not known.",
-            evidence=str(error),
-            next_step="Write the path out.",
+            f"{where}: the home folder in {text!r} is not known.", evidence=str(error), next_step="Write the path out."
         ) from error
 
 

@@ -109,8 +109,8 @@ def build_reports(
     front = [f"<h1>{escape(f'Reports: {name}')}</h1>"]
     simulated = False
     for part in _PARTS:
-        source, executed = shipped("notebooks") / part.notebook, folder / part.notebook
-        execute_report(source, executed, parameters=parameters, folder=workspace, on_progress=on_progress)
+        executed = folder / part.notebook
+        _execute(shipped("notebooks") / part.notebook, executed, parameters, on_progress)
         write_atomic(folder / part.page, _page(f"{part.heading}: {name}", _notebook_html(executed), foot))
         data = json.loads((folder / part.data).read_bytes())
         first, second = data["summary"]
@@ -153,15 +153,10 @@ def _check_results(workspace: Path, sweep: str | None) -> None:
     )
 
 
-def execute_report(
-    notebook: Path,
-    out: Path,
-    *,
-    parameters: Mapping[str, str],
-    folder: Path,
-    on_progress: Callable[[str], None] | None = None,
+def _execute(
+    notebook: Path, out: Path, parameters: Mapping[str, str], on_progress: Callable[[str], None] | None
 ) -> None:
-    """Execute a report's notebook in `folder` and keep it, with its results, as `out`; raises as `build_reports`."""
+    """Execute a report's notebook in the workspace and keep it, with its results, as `out`."""
     from traitlets.config import Config
 
     def executed(cell_index: int = 0, **_: Any) -> None:
@@ -176,7 +171,7 @@ def execute_report(
         kernel_name="python3",
         # Only the owner can read the kernel's sockets.
         config=Config({"KernelManager": {"transport_encryption": "required"}}),
-        cwd=str(folder.resolve()),
+        cwd=parameters["workspace"],
         on_cell_executed=executed,
     )
     if cause:

@@ -15,8 +15,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tautools.report.formatting import percent, share, significant
+from tautools.report.frames import Timing
 from tautools.report.scores import CellScore, Estimate, ScoreMetric
-from tautools.report.timings import Timing
 from tautools.stats import SLA_S, LatencySummary
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import ReportCell, find_cells, widest_cells
 from tautools.report.figures import FigureList, HistogramPanel, ReportFigure, draw_histograms
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, short_name, significant
-from tautools.report.frames import call_frame, turn_frame
-from tautools.report.timings import METRICS, TURN, CallGroup, Timing, call_groups, time_metric
+from tautools.report.frames import METRICS, TURN, CallGroup, Timing, call_frame, call_groups, time_metric, turn_frame
 from tautools.stats import PERCENTILES, SLA_S, LatencySummary, summarize
 
 if TYPE_CHECKING:
@@ -238,12 +237,7 @@ def _draw_calls(group: CallGroup) -> ReportFigure:
         if timing.summary.n
     ]
     return draw_histograms(
-        f"latency_{'_'.join(safe)}",
-        f"Latency of {of}",
-        panels,
-        of=of,
-        counted="calls",
-        simulated=group.simulated,
+        f"latency_{'_'.join(safe)}", f"Latency of {of}", panels, of=of, counted="calls", simulated=group.simulated
     )
 
 
@@ -305,15 +299,10 @@ def _turn_sentence(turns: pd.DataFrame) -> str:
 def _group_json(group: CallGroup) -> dict[str, Any]:
     expert = f"expert = {group.expert} and " if group.expert else ""
     return {
-        "role": group.role,
-        "expert": group.expert,
-        "model": group.model,
-        "simulated": group.simulated,
-        "answered": group.answered,
+        **{name: getattr(group, name) for name in ("role", "expert", "model", "simulated", "answered", "faults")},
         "where": f"role = {group.role} and {expert}model = {group.model} and fault is empty",
         "metrics": {timing.metric.column: _timing_json(timing) | {"source": timing.source} for timing in group.timings},
         "tokens": asdict(group.tokens),
-        "faults": dict(group.faults),
     }
 
 

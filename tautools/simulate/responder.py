@@ -18,13 +18,7 @@ from tautools.bench.types import Domain, ReferenceAction, Task
 from tautools.errors import ParamsError
 from tautools.records import Role
 from tautools.simulate.customer import ask_customer, customer_answer, persona_label, with_persona
-from tautools.simulate.reply import (
-    SchemaFiller,
-    Step,
-    last_tool_called,
-    render,
-    turns_so_far,
-)
+from tautools.simulate.reply import SchemaFiller, Step, last_tool_called, render, turns_so_far
 from tautools.simulate.requests import ChatRequest, TaskField, TaskLibrary, text_of
 
 CLOSING = "Is there anything else I can help you with?"

@@ -6,7 +6,6 @@ import hmac
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
@@ -32,7 +31,7 @@ _ENGINE_ENDED = ApiError(
 
 
 class SimulatedServer:
-    """An OpenAI-compatible server without a model; an async context manager, or `start` and `stop`.
+    """An OpenAI-compatible server without a model; it answers inside `async with`.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ class SimulatedServer:
         self._cache = PrefixCache(capacity)
         self._waiting = PendingWaits()
         self._key = key
-        self._runner: web.AppRunner | None = None
+        self._runner: web.AppRunner
 
     @property
     def base_url(self) -> str:
@@ -88,7 +87,7 @@ class SimulatedServer:
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - shown, not bound here
         return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
 
-    async def start(self) -> Self:
+    async def __aenter__(self) -> Self:
         """Bind and answer.
 
         Raises
@@ -111,20 +110,10 @@ class SimulatedServer:
         self.port = runner.addresses[0][1]
         return self
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Break off the running answers, as vLLM does, and release the port."""
-        if self._runner is not None:
-            self._waiting.end()
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        self._waiting.end()
+        await self._runner.cleanup()
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._guard])
@@ -257,7 +246,7 @@ class SimulatedServer:
         return response, whole
 
 
-def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
+async def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
     """Serve until SIGTERM or SIGINT, then end cleanly; `on_start` is called once the server answers.
 
     Raises
@@ -265,10 +254,6 @@ def serve_until_signal(server: SimulatedServer, on_start: Callable[[SimulatedSer
     ServerError
         When the address cannot be bound.
     """
-    asyncio.run(_serve(server, on_start))
-
-
-async def _serve(server: SimulatedServer, on_start: Callable[[SimulatedServer], None]) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

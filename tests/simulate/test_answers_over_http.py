@@ -266,6 +266,7 @@ async def test_what_is_not_there_is_not_found(server: SimulatedServer) -> None:
 
 async def test_a_port_in_use_is_refused_and_the_other_server_is_not_disturbed(server: SimulatedServer) -> None:
     with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{server.port}") as caught:
-        await SimulatedServer(AT_ONCE, port=server.port).start()
+        async with SimulatedServer(AT_ONCE, port=server.port):
+            pass
     assert "address already in use" in str(caught.value)
     assert (await get(server, "/health"))[0] == 200
