@@ -19,6 +19,7 @@ from tautools.cli import cli
 from tautools.cli.commands import ListOption, VerbCommand, wants_json
 from tautools.cli.options import LayoutRequest
 from tautools.params import RUN_OPTIONS
+from tautools.params.models import SIMULATE_OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +179,7 @@ def test_no_option_is_accepted_and_then_not_used(words: str) -> None:
     """Each value is an argument of the command, or of what its options wrap around it, or is read by its name."""
     command = COMMANDS[words]
     assert command.callback is not None
-    known = {*RUN_NAMES, *LayoutRequest.__dataclass_fields__, *_names_in(command.callback)}
+    known = {*RUN_NAMES, *SIMULATE_OPTIONS, *LayoutRequest.__dataclass_fields__, *_names_in(command.callback)}
     unused = {parameter.name for parameter in command.params if parameter.expose_value} - known
     assert unused == set()
     has_json = any("--json" in parameter.opts for parameter in command.params)
