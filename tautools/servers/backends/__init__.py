@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
@@ -180,11 +181,13 @@ def require_fit(record: ServerRecord, verb: str) -> None:
         )
 
 
-def new_record(request: LaunchRequest, **fields: Any) -> ServerRecord:
-    """Return the record of a launch: what the request says, and the fields that its backend knows."""
-    params = request.params
+def new_record(request: LaunchRequest, *, port: int | str, **fields: Any) -> ServerRecord:
+    """Return the record of a new launch: what the request says, an alias, and the fields that its backend knows."""
+    params, alias = request.params, f"launch-{secrets.token_hex(8)}"
     return ServerRecord(
         name=request.name,
+        alias=alias,
+        argv=server_argv(params, request.site, port=port, alias=alias),
         engine=params.engine,
         model=params.serves,
         spec=params.model_dump(mode="json"),

@@ -2,7 +2,6 @@
 
 import ipaddress
 import os
-import secrets
 import shutil
 import socket
 import threading
@@ -143,15 +142,13 @@ def _start(request: LaunchRequest, registry: Registry) -> ServerRecord:
     # Another launch may have taken them.
     cards = require_cards(params, site, registry, force=request.force) if params.cards else []
     port = choose_port(site.host, asked=params.port, avoid=registry.ports())
-    alias = f"launch-{secrets.token_hex(8)}"
     key, key_file = registry.new_key(name)
     record = new_record(
         request,
-        alias=alias,
+        port=port,
         base_url=f"http://{routable_host(site.host, site.reach)}:{port}/v1",
         key_file=str(key_file.resolve()),
         host=socket.gethostname(),
-        argv=server_argv(params, site, port=port, alias=alias),
         cards={
             str(card.index): str(card.module) if card.device == "gaudi" else card.uuid or str(card.module)
             for card in cards

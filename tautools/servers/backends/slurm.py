@@ -5,7 +5,6 @@ among the servers, so a customer and its agents start together or not at all. Ea
 logs and record, and is verified, watched and stopped by itself; the job ends when the last of them has ended.
 """
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from tautools.servers.backends.slurm_script import job_script
 from tautools.servers.placement import LaunchRequest
 from tautools.servers.registry import Registry, check_name
 from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
-from tautools.servers.vllm.command import server_argv
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState, SlurmJob, explain_reason, parse_duration
 
@@ -144,21 +142,17 @@ def job_script_text(requests: Sequence[LaunchRequest], *, workspace: Path) -> st
 
 
 def _new_records(requests: Sequence[LaunchRequest], registry: Registry) -> list[ServerRecord]:
-    records = []
-    for request in requests:
-        alias = f"launch-{secrets.token_hex(8)}"
-        record = new_record(
+    return [
+        new_record(
             request,
+            port="$port",  # the job puts the one there that it found
             backend="slurm",
-            alias=alias,
             base_url="",
             key_file=str(registry.folder.resolve() / f"{check_name(request.name)}.key"),
             shares_job=len(requests) > 1,
-            # The job puts the port there that it found.
-            argv=server_argv(request.params, request.site, port="$port", alias=alias),
         )
-        records.append(record)
-    return records
+        for request in requests
+    ]
 
 
 def ask_jobs(records: Sequence[ServerRecord]) -> Mapping[str, SlurmJob]:

@@ -19,13 +19,7 @@ from tautools.params.models import ServerParams, SiteParams
 from tautools.records import ServerRecord
 from tautools.servers.accelerators.assignment import cards_needed, gres_for, job_card_lines, job_card_shares
 from tautools.servers.placement import LaunchRequest
-from tautools.servers.vllm.command import (
-    KEY_VARIABLE,
-    RECIPES_MB,
-    RECIPES_VARIABLE,
-    server_env,
-    user_folder,
-)
+from tautools.servers.vllm.command import KEY_VARIABLE, RECIPES_VARIABLE, recipes_config, server_env, user_folder
 from tautools.slurm.script import log_pattern, render_sbatch
 
 _VERSIONS_PROGRAM = r"""
@@ -56,7 +50,7 @@ def _recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]
         'if [ -n "$software" ]; then',
         f"recipes={folder}",
         'mkdir -p -- "$recipes"',
-        f'export {RECIPES_VARIABLE}="$recipes,false,{RECIPES_MB}"',
+        f'export {RECIPES_VARIABLE}="{recipes_config("$recipes")}"',
     ]
     after = []
     if site.recipe_store is not None:

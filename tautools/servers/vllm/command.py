@@ -42,8 +42,11 @@ def installed_versions(command: Sequence[str]) -> dict[str, str]:
 
 
 RECIPES_VARIABLE = "PT_HPU_RECIPE_CACHE_CONFIG"
-RECIPES_MB = 16384
-"""Size that the cache of compiled graphs may grow to [MB]."""
+
+
+def recipes_config(folder: str) -> str:
+    """Return the variable's value: compiled graphs are kept in a folder, which may grow to 16 GB."""
+    return f"{folder},false,16384"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def _gaudi_profile(params: ServerParams, site: SiteParams, versions: Mapping[str
         "PT_HPU_ENABLE_LAZY_COLLECTIVES": "true" if fork and vllm.tensor_parallel_size > 1 else None,
         "PT_HPUGRAPH_DISABLE_TENSOR_CACHE": "false" if fork and "qwen" in params.model.lower() else None,
         "VLLM_DECODE_BS_BUCKET_MAX": None if vllm.max_num_seqs is None else str(vllm.max_num_seqs),
-        RECIPES_VARIABLE: f"{recipes},false,{RECIPES_MB}" if recipes else None,
+        RECIPES_VARIABLE: recipes_config(recipes) if recipes else None,
     }
     written = site.env | params.env
     notes = {
