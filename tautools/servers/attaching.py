@@ -144,25 +144,25 @@ def attach_all(
     key : str
         The key of all of them, if they have one.
     """
-    jobs: list[tuple[str, str, str, str]] = []
+    jobs: list[dict[str, str]] = []
     groups: Counter[str] = Counter()
     for model, urls in models.items():  # models of one short name get groups of their own
         short = short_name(model)
         groups[short] += 1
         group = short if groups[short] == 1 else f"{short}_{groups[short]}"
         for number, url in enumerate(urls, start=1):
-            jobs.append((f"{group}-{number}" if len(urls) > 1 else group, url, model, group))
+            name = f"{group}-{number}" if len(urls) > 1 else group
+            jobs.append({"name": name, "url": url, "model": model, "group": group})
 
-    def attach_one(job: tuple[str, str, str, str]) -> Server | TautoolsError:
-        name, url, model, group = job
+    def attach_one(job: dict[str, str]) -> Server | TautoolsError:
         try:
-            return attach(name, url, workspace=workspace, model=model, key=key, group=group)
+            return attach(**job, workspace=workspace, key=key)
         except TautoolsError as error:
             return error
 
     with ThreadPoolExecutor(max_workers=_ATTACHED_AT_ONCE) as pool:
         results = list(pool.map(attach_one, jobs))
-    problems = {job[0]: each for job, each in zip(jobs, results, strict=True) if isinstance(each, TautoolsError)}
+    problems = {job["name"]: each for job, each in zip(jobs, results, strict=True) if isinstance(each, TautoolsError)}
     return [each for each in results if isinstance(each, Server)], problems
 
 

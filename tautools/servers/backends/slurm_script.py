@@ -22,46 +22,20 @@ from tautools.servers.placement import LaunchRequest
 from tautools.servers.vllm.command import KEY_VARIABLE, RECIPES_VARIABLE, recipes_config, server_env, user_folder
 from tautools.slurm.script import log_pattern, render_sbatch
 
-_VERSIONS_PROGRAM = r"""
-import importlib.metadata as installed, re
-found = []
-for name in ("habana_torch_plugin", "vllm", "vllm_gaudi"):
-    try:
-        found.append(re.sub(r"[^A-Za-z0-9._+-]", "_", installed.version(name)))
-    except installed.PackageNotFoundError:
-        if name == "vllm":
-            raise SystemExit
-print("-".join(found))
-""".strip()
-
 
 def _recipe_lines(params: ServerParams, site: SiteParams, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the lines before and after a server of a Gaudi site; none for others, or where a person has chosen."""
     if site.device != "gaudi" or cards_needed(params, site) == 0 or RECIPES_VARIABLE in env:
         return [], []
     kind = f"tp{params.vllm.tensor_parallel_size}-{re.sub(r'[^A-Za-z0-9._+-]', '_', params.vllm.dtype or 'auto')}"
-    folder = f'{shlex.quote(f"{user_folder(site)}/recipes")}/"$software"-{kind}'
+    values = {"root": f"{user_folder(site)}/recipes", "kind": kind, "store": site.recipe_store or ""}
     before = [
-        "# Compiled graphs of this very software, on the node's own disk",
-        "software=$(python3 - <<'PYTHON'",
-        _VERSIONS_PROGRAM,
-        "PYTHON",
-        ")",
-        'if [ -n "$software" ]; then',
-        f"recipes={folder}",
-        'mkdir -p -- "$recipes"',
-        f'export {RECIPES_VARIABLE}="{recipes_config("$recipes")}"',
+        *(f"recipe_{name}={shlex.quote(value)}" for name, value in values.items()),
+        packaged_text(__package__, "recipes.sh"),
+        f'[ -z "$software" ] || export {RECIPES_VARIABLE}="{recipes_config("$recipes")}"',
+        "",
     ]
-    after = []
-    if site.recipe_store is not None:
-        store = f'{shlex.quote(site.recipe_store)}/"${{recipes##*/}}"'
-        before.append(f'cp -r -n -- {store}/. "$recipes"/ 2> /dev/null')
-        after = [
-            'if [ -n "$software" ]; then',
-            f'mkdir -p -- {store} && cp -r -n -- "$recipes"/. {store}/',
-            "fi",
-        ]
-    return [*before, "fi", ""], after
+    return before, ["keep_recipes"]
 
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tautools.errors import ParamsError, ShellError, did_you_mean, unknown_name
 from tautools.files import ensure_folder, packaged_yaml, write_atomic
@@ -30,10 +30,8 @@ _CHOICES = re.compile(r" \{[^}]*\}.*")
 _HELP_PARSERS = re.compile(r"--tool-call-parser \{([^}]*)\}")
 
 
-class KnownFlags(BaseModel):
+class KnownFlags(BaseModel, frozen=True):
     """What one installed vLLM takes."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     names: frozenset[str]
     """Flags without dashes in front, `no-` forms included."""
