@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic_core import to_jsonable_python
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from tautools.run import Cell, CellResult
     from tautools.servers import Server
     from tautools.sweep import SweepEvent
-
-
-T = TypeVar("T")
 
 _CHECK_WORDS = {True: "ok", False: "failed", None: "does not apply"}
 
@@ -55,7 +52,7 @@ def emit(value: Any, *, text: Callable[[], object] | str | None = None, indent: 
         click.echo(str(shown))
 
 
-def emit_each(values: Sequence[T], show: Callable[[T], None]) -> None:
+def emit_each(values: Sequence[Any], show: Callable[[Any], None]) -> None:
     """Print values: as one JSON list for a program, else each as `show` prints it."""
 
     def show_all() -> None:

@@ -24,7 +24,7 @@ from tautools.cli.output import emit, emit_each, emit_files, pick, plain_table, 
 from tautools.errors import ParamsError
 from tautools.params import find_params, load_all, resolve, shipped
 from tautools.params.personas import PersonaParams, choose_level
-from tautools.run.folder import choose_folders, folder_at
+from tautools.run.folder import SettingFolder, choose_folders, folder_at
 from tautools.run.personas.comparison import PersonaCertificate, PersonaComparison, keep_certificate
 from tautools.run.personas.comparison import compare as compare_group
 from tautools.run.personas.measures import groups_of, keep_labels
@@ -197,23 +197,19 @@ def show(name: str, level: str | None, workspace: Path) -> None:
 def _persona_folders(
     folder: Path | None, workspace: Path, env: str | None, strategy: str | None, model: str | None, persona: str | None
 ) -> ChosenResults:
-    """Return the settings with a persona that are meant."""
-    if folder:
-        found = [folder_at(folder)]
-    elif model and persona is None:  # a model's name means all of its personas; a folder's name means one
-        found = [
-            each
-            for each in choose_folders(workspace, env=env, strategy=strategy)
-            if model in {each.setting.agent.model, each.id, each.path.name, each.path.name.partition("+")[0]}
-        ]
-    else:
-        found = choose_folders(workspace, env=env, strategy=strategy, model=model)
-    personas = [each for each in found if each.setting.persona and persona in {None, each.setting.persona}]
+    """Return the settings with a persona that are meant; a model's name means all of its personas, a folder's one."""
+
+    def fits(each: SettingFolder) -> bool:
+        names = {each.setting.agent.model, each.id, each.path.name, each.path.name.partition("+")[0]}
+        return persona in {None, each.setting.persona} and bool(folder or model is None or model in names)
+
+    every = [folder_at(folder)] if folder else choose_folders(workspace, env=env, strategy=strategy)
+    personas = [each for each in every if each.setting.persona and fits(each)]
     if personas:
         return ChosenResults(personas, workspace, narrowed=True)
     raise ParamsError(
         "No results of a persona fit.",
-        evidence="\n".join(str(each.path) for each in found),
+        evidence="\n".join(str(each.path) for each in every),
         next_step="Run one: `tautools run … --persona anger`; `tautools show` lists what there is.",
     )
 

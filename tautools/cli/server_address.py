@@ -110,8 +110,7 @@ def attach(
 
 
 @command(
-    "tautools server export --user qwen3-32b",
-    'eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"',
+    "tautools server export --user qwen3-32b", 'eval "$(tautools server export --user qwen3-32b --agent qwen3-8b)"'
 )
 @click.option("--user", help="Server that plays the customer: USER_MODEL_API_BASE and friends.")
 @click.option("--agent", help="Server of the agent: AGENT_MODEL_API_BASE and friends, and OPENAI_API_BASE.")

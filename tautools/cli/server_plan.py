@@ -40,13 +40,7 @@ from tautools.servers.placement import (
     this_node_state,
     unknown_node_state,
 )
-from tautools.servers.vllm.command import (
-    KEY_VARIABLE,
-    choose_profile,
-    installed_versions,
-    server_argv,
-    server_env,
-)
+from tautools.servers.vllm.command import KEY_VARIABLE, choose_profile, installed_versions, server_argv, server_env
 from tautools.slurm.client import Slurm
 
 
