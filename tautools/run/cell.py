@@ -188,7 +188,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         cell = _without_damaged(cell, writer, sink)
         worker = Worker(cell, writer=writer, sink=sink)
         scheduler = Scheduler(cell, worker, sink=sink, stop=stop)
-        counts: dict[str, Any] = scheduler.progress.counts()
+        counts: dict[str, Any] = cell.counts()
         message = f"{counts['done']} done, {counts['pending']} pending"
         sink.emit("start", message, **counts, provenance=observed, mixed=differences)
         for difference in differences:

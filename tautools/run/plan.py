@@ -25,7 +25,7 @@ from tautools.params import load_persona, load_server
 from tautools.params.models import RoleParams, RunParams
 from tautools.records import CommitRow, ModelConfig, ServerRecord, Setting
 from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
-from tautools.run.ledger import Key, Ledger
+from tautools.run.ledger import Key, Ledger, passed_and_scored
 from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
 from tautools.servers.registry import Registry
 
@@ -87,6 +87,13 @@ class Cell:
     def pending(self) -> list[Pair]:
         """The planned conversations that are not finished."""
         return [pair for pair in self.planned if self.key(pair) not in self.known]
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts that events carry."""
+        rows = self.done.values()
+        passed, scored = passed_and_scored(rows)
+        planned, done = len(self.keys), len(rows)
+        return {"planned": planned, "done": done, "pending": planned - done, "passed": passed, "scored": scored}
 
     def key(self, pair: Pair) -> Key:
         """Return the ledger's key of a planned conversation."""

@@ -32,7 +32,7 @@ from tautools.errors import (
 )
 from tautools.llm.types import CompletionClient
 from tautools.records import CallRecord, CommitRow, Role, UserStrategy
-from tautools.run.ledger import EventSink, passed_and_scored
+from tautools.run.ledger import EventSink
 from tautools.run.plan import Cell, Pair
 from tautools.run.worker import Skipped, TrialResult, Worker
 from tautools.slurm.client import Slurm
@@ -159,34 +159,6 @@ class DeadServerWatch:
         return ""
 
 
-class CellProgress:
-    """Counts what of a cell is planned, done, passed, scored and pending, while it runs."""
-
-    def __init__(self, cell: Cell) -> None:
-        self._planned = len(cell.keys)
-        self._left = set(cell.keys)
-        self._done: list[CommitRow] = []
-        for row in cell.known.values():
-            self.finished(row)
-
-    @property
-    def pending(self) -> Counter[str]:
-        """Task id to the number of its conversations that are not finished."""
-        return Counter(task_id for _, task_id, _ in self._left)
-
-    def finished(self, row: CommitRow) -> None:
-        """Count one more finished conversation, once, if it is planned."""
-        if row.key in self._left:
-            self._left.remove(row.key)
-            self._done.append(row)
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts that events carry."""
-        passed, scored = passed_and_scored(self._done)
-        done = {"planned": self._planned, "done": len(self._done), "pending": len(self._left)}
-        return done | {"passed": passed, "scored": scored}
-
-
 _SMALL_TALK_STEPS = 4
 """Greeting, question, confirmation, good-bye: steps of a conversation apart from its reference actions."""
 
@@ -249,14 +221,13 @@ class Scheduler:
     """Runs the pending conversations of one cell by a worker, until it is done or `stop` is asked to end it."""
 
     def __init__(self, cell: Cell, worker: Worker, *, sink: EventSink, stop: Stop) -> None:
-        self.progress = CellProgress(cell)
         self.faults: Counter[str] = Counter()
         self.cause = ""
         """Why the run ended before its work was done, when it did."""
         self.last_fault = ""
         self.broken: FilesError | PersonaError | None = None
         """The disk no longer takes results, or what would be recorded is not what the setting says."""
-        self._worker, self._sink, self._stop = worker, sink, stop
+        self._cell, self._worker, self._sink, self._stop = cell, worker, sink, stop
         # A person has one conversation at a time.
         self._concurrency = 1 if cell.approach.user_strategy is UserStrategy.HUMAN else cell.run.concurrency
         self._grace_s = cell.run.grace_s
@@ -341,14 +312,15 @@ class Scheduler:
         elif result is Skipped.USER_ERROR:
             insort(self._queue, trial)
         elif not isinstance(result, Skipped):
-            self.progress.finished(result)
+            self._cell.known[result.key] = result
             self._expect.learn(result)
+            pending = Counter(task_id for task_id, _ in self._cell.pending)
             self._sink.finished(
                 result,
-                **self.progress.counts(),
+                **self._cell.counts(),
                 running=len(self._running),
                 elapsed_s=time.monotonic() - self._started_at,
-                eta_s=self._expect.eta_s(self.progress.pending, self._concurrency),
+                eta_s=self._expect.eta_s(pending, self._concurrency),
             )
 
     def _faulted(self, trial: QueuedTrial, error: Exception) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tautools.bench import open_ref
 from tautools.errors import NotInstalledError
@@ -86,12 +86,6 @@ class SweepPlan:
 
     sweep: SweepParams = field(repr=False)
     cells: tuple[PlannedCell, ...]
-    conversations: int
-    """Distinct conversations: trials that cells share are counted once."""
-    shared: int
-    """How many more there would be if cells did not share trials."""
-    pending: int
-    """Distinct conversations that are not finished."""
     servers: tuple[ServerNeed, ...]
     """Servers that the pending cells need."""
     estimate_s: float
@@ -102,6 +96,21 @@ class SweepPlan:
     """Models whose context some tasks are likely to exceed, one forecast for each env, strategy and model."""
 
     @property
+    def conversations(self) -> int:
+        """Distinct conversations: trials that cells share are counted once."""
+        return sum(cell.planned - cell.shared for cell in self.cells)
+
+    @property
+    def shared(self) -> int:
+        """How many more there would be if cells did not share trials."""
+        return sum(cell.shared for cell in self.cells)
+
+    @cached_property
+    def pending(self) -> int:
+        """Distinct conversations that are not finished."""
+        return len({key for cell in self.cells for key in cell.missing})
+
+    @property
     def done(self) -> int:
         """Distinct conversations that are finished."""
         return self.conversations - self.pending
@@ -110,6 +119,10 @@ class SweepPlan:
     def pending_cells(self) -> tuple[PlannedCell, ...]:
         """Cells with something to do."""
         return tuple(cell for cell in self.cells if cell.pending)
+
+    def refreshed(self) -> Self:
+        """Return the plan with what is finished by now; its estimate stays what it was."""
+        return replace(self, cells=tuple(refreshed(self.cells)))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -152,17 +165,12 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     """
     cells = plan_cells(sweep, workspace=workspace, only=only)
     unfinished = [cell for cell in cells if cell.pending]
-    planned: frozenset[Key] = frozenset().union(*(cell.prepared.keys for cell in cells))
-    pending: frozenset[Key] = frozenset().union(*(cell.missing for cell in unfinished))
     needs = server_needs(unfinished, workspace=workspace)
     estimate_s, basis = _estimate(sweep, cells, needs)
     forecasts = (each for group in by_setting(unfinished) for each in context_forecasts(group[-1].prepared))
     return SweepPlan(
         sweep=sweep,
         cells=tuple(cells),
-        conversations=len(planned),
-        shared=sum(cell.planned for cell in cells) - len(planned),
-        pending=len(pending),
         servers=tuple(needs),
         estimate_s=estimate_s,
         basis=basis,

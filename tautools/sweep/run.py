@@ -194,14 +194,13 @@ class SweepProgress:
     """Counts finished conversations from the ledgers, each line of which is read once, and reports what happens."""
 
     def __init__(self, plan: SweepPlan, on_event: Callable[[SweepEvent], None] | None) -> None:
-        self._plan, self._on_event = plan, on_event
-        self._cells = {cell.index: cell for cell in plan.cells}
+        self._plan, self._now, self._on_event = plan, plan, on_event
         self._began = time.monotonic()
 
     def now(self, cell: PlannedCell) -> PlannedCell:
         """Return a cell with what is finished by now."""
-        self._cells = {each.index: each for each in refreshed(self._cells.values())}
-        return self._cells[cell.index]
+        self._now = self._now.refreshed()
+        return next(each for each in self._now.cells if each.index == cell.index)
 
     def emit(self, kind: str, message: str, cell: PlannedCell | None = None) -> None:
         """Report that something happened, with how far the sweep is by now."""
@@ -209,18 +208,16 @@ class SweepProgress:
             _log.info("%s", message)
         if self._on_event is None:
             return
-        self._cells = {each.index: each for each in refreshed(self._cells.values())}
-        missing = frozenset().union(*(each.missing for each in self._cells.values()))
-        done = self._plan.conversations - len(missing)
+        now = self._now = self._now.refreshed()
         event = SweepEvent(
             kind=kind,
             message=message,
             cell=None if cell is None else cell.index,
-            done=done,
-            planned=self._plan.conversations,
-            cells_done=sum(not each.missing for each in self._cells.values()),
-            cells=len(self._cells),
-            eta_s=self._eta_s(done),
+            done=now.done,
+            planned=now.conversations,
+            cells_done=len(now.cells) - len(now.pending_cells),
+            cells=len(now.cells),
+            eta_s=self._eta_s(now.done),
         )
         self._on_event(event)
 
