@@ -193,8 +193,18 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         sink.emit("start", message, **counts, provenance=observed, mixed=differences)
         for difference in differences:
             log.warning("Mixed provenance under one setting: %s", difference)
+        client = ModelClient(
+            _endpoint_source(cell),
+            cell.models.configs,
+            on_call=scheduler.on_call,
+            on_retry=sink.retrying,
+            retry=retry,
+            keep_itl=cell.run.keep_itl,
+        )
+        servers = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
         try:
-            await _run_trials(cell, scheduler, sink, retry)
+            async with client, metrics_events(servers, sink):
+                await scheduler.run(client)
         finally:
             cell = cell.refreshed()  # with what other processes finished
             view = _write_view(cell)
@@ -213,20 +223,6 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         raise scheduler.broken
     _certify_persona(cell)
     return result
-
-
-async def _run_trials(cell: Cell, scheduler: Scheduler, sink: EventSink, retry: Retry) -> None:
-    client = ModelClient(
-        _endpoint_source(cell),
-        cell.models.configs,
-        on_call=scheduler.on_call,
-        on_retry=sink.retrying,
-        retry=retry,
-        keep_itl=cell.run.keep_itl,
-    )
-    every = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
-    async with client, metrics_events(every, sink):
-        await scheduler.run(client)
 
 
 def _without_damaged(cell: Cell, writer: ResultsWriter, sink: EventSink) -> Cell:

@@ -86,9 +86,6 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
     domain = folder.domain
     judges = endpoints(role, workspace=workspace, role_name="judge")
     judge = model_config_of(role, judges[0].model)
-    before = folder.setting.judge
-    if before is not None and before.model == judge.model:
-        judge = before  # its sampling is that of the run
     simulated = folder.setting.simulated or any(endpoint.simulated for endpoint in judges)
     setting = _with_judge(folder.setting, domain, judge, simulated=simulated)
     target = find_folder(workspace / "results", setting)
@@ -104,7 +101,7 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
             counts.add(record)
             writer.call(record)
 
-        client = ModelClient(lambda _part: judges, {"judge": judge}, on_call=on_call, retry=Retry())
+        client = ModelClient(lambda _part: judges, {"judge": setting.judge or judge}, on_call=on_call, retry=Retry())
         ends = asyncio.run(_judge_all(folder, pending, client, writer, counts, concurrency))
     faults = [each for each in ends if isinstance(each, ModelCallError)]
     rows = ledger.refresh().rows(setting.id).values()
@@ -121,8 +118,8 @@ def judge_folder(folder: SettingFolder, role: RoleParams, *, workspace: Path, co
 
 
 def _with_judge(setting: Setting, domain: Domain, judge: ModelConfig, *, simulated: bool) -> Setting:
-    if setting.judge == judge:
-        return setting
+    if setting.judge is not None and setting.judge.model == judge.model:
+        return setting  # its sampling is that of the run
     if setting.judge is not None:
         raise ParamsError(
             f"These results have a judge, {setting.judge.model}; another one would mix two judges under one score.",

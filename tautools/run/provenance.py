@@ -9,7 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -106,7 +106,7 @@ def observe(endpoints: Endpoints, domain: Domain) -> dict[str, Any]:
         "tautools": tautools.__version__,
         "git_revision": git_revision(Path(tautools.__file__).parent.parent),
         "benchmark": domain.ref.location,
-        "packages": {name: _installed(name) for name in _PACKAGES},
+        "packages": {name: next((each.version for each in distributions(name=name)), None) for name in _PACKAGES},
         "endpoints": {role: list(map(_place, each)) for role, each in endpoints.items()},
         "server_version": {role: ask_version(endpoint) for role, endpoint in by_role if endpoint.base_url},
         "served_length": {role: endpoint.max_model_len for role, endpoint in by_role},
@@ -135,13 +135,6 @@ def git_revision(root: Path) -> str | None:
     # `describe --dirty` would take the index's lock, and leave it behind when this process is killed.
     changed = ask_git(root, "status", "--porcelain", "--untracked-files=no")
     return f"{revision}-dirty" if revision and changed else revision
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def store_certificates(endpoints: Endpoints, folder: Path, writer: str, *, workspace: Path) -> None:

@@ -136,8 +136,7 @@ class DeadServerWatch:
 
     def __init__(self, *, hopeless_limit: int, limit: int) -> None:
         self._hopeless_limit, self._limit = hopeless_limit, limit
-        self._hopeless: Counter[str] = Counter()
-        self._any: Counter[str] = Counter()
+        self._lost: defaultdict[str, list[str]] = defaultdict(list)
         self._last_fault: dict[tuple[str, int], str] = {}
 
     def call(self, record: CallRecord) -> None:
@@ -146,17 +145,16 @@ class DeadServerWatch:
         if record.fault:
             self._last_fault[record.task_id, record.trial] = part
         else:
-            self._hopeless[part] = self._any[part] = 0
+            self._lost[part].clear()
 
     def faulted(self, pair: tuple[str, int], fault: str) -> str:
         """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
         part = self._last_fault.pop(pair, Role.AGENT.value)
-        self._any[part] += 1
-        self._hopeless[part] += fault in HOPELESS
-        if self._hopeless[part] >= self._hopeless_limit or self._any[part] >= self._limit:
-            lost = self._any[part]
-            return f"The {part} model's server does not answer: {lost} conversations in a row ended in {fault}"
-        return ""
+        lost = self._lost[part]
+        lost.append(fault)
+        if len(lost) < self._limit and sum(each in HOPELESS for each in lost) < self._hopeless_limit:
+            return ""
+        return f"The {part} model's server does not answer: {len(lost)} conversations in a row ended in {fault}"
 
 
 _SMALL_TALK_STEPS = 4
@@ -204,8 +202,6 @@ HOPELESS_LIMIT = 5
 """Conversations in a row lost to a fault that the next one will meet too, after which a run ends."""
 
 ELSEWHERE_POLL_S = 1.0
-HEARTBEAT_S = 20.0
-"""How often claims are touched [s]; a sixth of the time after which they are taken for abandoned."""
 
 
 class QueuedTrial(NamedTuple):
@@ -249,7 +245,7 @@ class Scheduler:
 
     async def run(self, client: CompletionClient) -> None:
         """Run what is pending, until it is done, the run is stopped, or going on makes no sense."""
-        heartbeat = asyncio.create_task(self._touch_claims())
+        heartbeat = asyncio.create_task(self._worker.keep_claims())
         try:
             while not self._stop.asked and not self.cause:
                 self._start_some(client)
@@ -351,8 +347,3 @@ class Scheduler:
             if left_s <= 0:
                 return
             await self._wait(left_s)
-
-    async def _touch_claims(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            await self._worker.touch_claims()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from tautools.bench.agents.text import RESPOND, read_action
+from tautools.bench.agents.text import read_action, text_of_respond_call
 from tautools.errors import BenchError, RecordError
 from tautools.records import CommitRow, Conversation, Setting, Strategy, TrajectoryAction, canonical_json
 from tautools.run.folder import SettingFolder
@@ -38,7 +38,7 @@ def actions_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> It
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     text = str(message.get("content") or "")
     if calls and bench == "tau-bench":
-        yield _called_v1(calls[0])
+        yield _action_v1(calls[0]["name"], calls[0]["arguments"])
     elif calls:
         yield from (TrajectoryAction(call=call["name"], arguments=call["arguments"]) for call in calls)
     elif strategy not in _TEXT:
@@ -52,15 +52,10 @@ def actions_in(message: Mapping[str, Any], strategy: Strategy, bench: str) -> It
             yield TrajectoryAction(text=turn.text)
 
 
-def _called_v1(call: Mapping[str, Any]) -> TrajectoryAction:
+def _action_v1(name: str, arguments: str) -> TrajectoryAction:
     """Read a call as tau-bench does: one of `respond`, which is no tool, is words."""
-    made = TrajectoryAction(call=call["name"], arguments=call["arguments"])
-    if made.call != RESPOND:
-        return made
-    try:
-        return TrajectoryAction(text=str(json.loads(made.arguments)["content"]))
-    except (ValueError, TypeError, KeyError):
-        return made
+    text = text_of_respond_call(name, arguments)
+    return TrajectoryAction(call=name, arguments=arguments) if text is None else TrajectoryAction(text=text)
 
 
 def _read_v1(text: str) -> TrajectoryAction:
@@ -68,12 +63,9 @@ def _read_v1(text: str) -> TrajectoryAction:
     written = text.rsplit("Action:", maxsplit=1)[-1].strip()
     try:
         action = json.loads(written)
-        name, arguments = action["name"], action["arguments"]
+        return _action_v1(str(action["name"]), json.dumps(action["arguments"]))
     except (ValueError, TypeError, KeyError):
         return TrajectoryAction(text=written)
-    if name == RESPOND:
-        return TrajectoryAction(text=str(arguments.get("content", "")) if isinstance(arguments, dict) else written)
-    return TrajectoryAction(call=str(name), arguments=json.dumps(arguments))
 
 
 def interleaved(conversation: Conversation) -> list[dict[str, Any]]:
@@ -81,19 +73,29 @@ def interleaved(conversation: Conversation) -> list[dict[str, Any]]:
 
     The agent does not see what a user with tools calls, so its messages do not contain it; those of the user do.
     """
-    # For each message of the user to the agent, its calls before it; calls after the last message stand last.
-    user_calls: list[list[dict[str, Any]]] = [[]]
-    for message in conversation.user_messages:
-        if message["role"] == "tool" or message.get("tool_calls"):
-            user_calls[-1].append({**message, "by": "user"})
-        elif message["role"] == "assistant":
-            user_calls.append([])
+    turns = user_turns(conversation)
     messages: list[dict[str, Any]] = []
     for message in conversation.messages:
-        if message["role"] == "user" and not is_tool_output(message) and user_calls:
-            messages += user_calls.pop(0)
+        if message["role"] == "user" and not is_tool_output(message):
+            messages += _calls_in(next(turns, []))
         messages.append(message)
-    return [*messages, *(message for calls in user_calls for message in calls)]
+    return [*messages, *(call for turn in turns for call in _calls_in(turn))]
+
+
+def user_turns(conversation: Conversation) -> Iterator[list[dict[str, Any]]]:
+    """Yield the user's calls up to each of its texts, with that text; at the end calls that no text followed."""
+    turn: list[dict[str, Any]] = []
+    for message in conversation.user_messages:
+        if message["role"] in {"assistant", "tool"}:
+            turn.append(message)
+        if message["role"] == "assistant" and not message.get("tool_calls"):
+            yield turn
+            turn = []
+    yield turn
+
+
+def _calls_in(turn: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**each, "by": "user"} for each in turn if each["role"] == "tool" or each.get("tool_calls")]
 
 
 def made_by_user(message: Mapping[str, Any]) -> bool:
@@ -146,7 +148,7 @@ def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall
         actions = actions_of(conversation, setting)
     except RecordError:
         return []
-    return [MadeCall(each.call, _parsed(each.arguments), each.by) for each in actions if each.call]
+    return [MadeCall(each.call, parsed(each.arguments), each.by) for each in actions if each.call]
 
 
 def expected_of(folder: SettingFolder, task_id: str) -> list[MadeCall] | None:
@@ -191,7 +193,8 @@ def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
     }
 
 
-def _parsed(arguments: str) -> Any:
+def parsed(arguments: str) -> Any:
+    """Return a call's arguments as JSON; the text itself when it is none."""
     try:
         return json.loads(arguments)
     except ValueError:

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
 from tautools.files import ensure_folder, read_lines
 from tautools.llm.types import CompletionClient
-from tautools.records import CallRecord, CommitRow, Outcome, Role
+from tautools.records import CallRecord, CommitRow, Outcome
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import AwaitingJudge, EventSink, ResultsWriter, read_awaiting_judge, read_events, read_ledger
 from tautools.run.plan import Cell, Pair
@@ -39,6 +39,9 @@ from tautools.shell import process_alive, this_process
 
 STALE_S = 120.0
 """A claim that was not touched for so long has no owner any more [s]."""
+
+HEARTBEAT_S = 20.0
+"""How often claims are touched [s]; a sixth of that."""
 
 RUNNING = "running"
 
@@ -189,9 +192,6 @@ def _take_away(path: Path, writer: str) -> bool:
     return True
 
 
-_COUNTED_ROLES = (Role.AGENT, Role.USER, Role.EXPERT, Role.JUDGE)
-
-
 class CallCounts:
     """Counts what each running conversation asks of the models."""
 
@@ -204,7 +204,7 @@ class CallCounts:
         self.total += 1
         if not record.fault:
             self._of[record.task_id, record.trial].update(
-                {f"{record.role.value}_calls": 1} if record.role in _COUNTED_ROLES else {},
+                {f"{record.role.value}_calls": 1},
                 prompt_tokens=record.prompt_tokens or 0,
                 cached_tokens=record.cached_tokens or 0,
                 output_tokens=record.output_tokens or 0,
@@ -275,9 +275,11 @@ class Worker:
             self.counts.pop(pair)
             self._disk.submit(self._claims.release, claim)
 
-    async def touch_claims(self) -> None:
-        """Tell other processes that the conversations claimed here are alive."""
-        await self._on_disk(self._claims.touch)
+    async def keep_claims(self) -> None:
+        """Tell other processes, again and again, that the conversations claimed here are alive."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self._on_disk(self._claims.touch)
 
     async def close(self) -> None:
         """Finish what the disk still has to do, and give every claim up."""

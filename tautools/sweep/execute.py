@@ -33,15 +33,12 @@ class _AskedToStop(BaseException):
 
 
 class _KernelInterrupter:
-    """Turns the first signal to this process into one SIGINT of the kernel."""
+    """Takes over the signals that ask a process to end: the first becomes one SIGINT of the kernel."""
 
     def __init__(self, kernel_manager: Any) -> None:
         self.asked = False
         self._kernels = kernel_manager
         self._in_cell = False
-
-    def install(self) -> None:
-        """Take over the signals that ask a process to end."""
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(name, self._on_signal)
 
@@ -80,7 +77,6 @@ def _run_notebook(job: NotebookJob) -> tuple[int, str]:
     # Whole conversations cross the kernel's sockets; on a shared node they are not for everybody.
     kernels = AsyncKernelManager(kernel_name="python3", transport_encryption="required")
     interrupter = _KernelInterrupter(kernels)
-    interrupter.install()
     if job.owner is not None:
         threading.Thread(target=_stop_with_owner, args=(job.owner,), daemon=True).start()
     try:

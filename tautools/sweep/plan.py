@@ -338,12 +338,10 @@ def outline_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | 
     """
     try:
         open_ref(sweep.ref)
-    except NotInstalledError as error:
-        missing = error
-    else:
-        return None
-    cells = select_cells(expand(sweep), only)
-    return SweepOutline(sweep, tuple(cells), tuple(server_needs(cells, workspace=workspace)), missing)
+    except NotInstalledError as missing:
+        cells = select_cells(expand(sweep), only)
+        return SweepOutline(sweep, tuple(cells), tuple(server_needs(cells, workspace=workspace)), missing)
+    return None
 
 
 def duration(seconds: float) -> str:

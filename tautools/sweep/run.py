@@ -28,15 +28,14 @@ from pathlib import Path
 from tautools.errors import ShellError, SweepError
 from tautools.files import ensure_folder
 from tautools.params.models import SweepParams
-from tautools.records import Record
 from tautools.run.ledger import passed_and_scored
 from tautools.run.scheduler import catching_signals
-from tautools.shell import Process, process_alive, start_detached, stop_group
+from tautools.shell import Process, start_detached, stop_group
 from tautools.sweep.cells import expand, runs_folder, select_cells
 from tautools.sweep.notebook import NotebookLauncher, run_cell_notebook
 from tautools.sweep.plan import PlannedCell, SweepPlan, by_setting, plan_sweep, refreshed
 from tautools.sweep.servers import check_endpoints, serving
-from tautools.sweep.status import CellAttempt, SweepEvent, SweepResult, read_note, status_of, write_note
+from tautools.sweep.status import CellAttempt, NotedProcess, SweepEvent, SweepResult, read_note, status_of, write_note
 
 _log = logging.getLogger(__name__)
 
@@ -135,13 +134,10 @@ class Driver:
             else:
                 self._emit("cell_started", f"{cell}: started", cell)
                 # The exit status comes from the thread that saw the process end.
-                process = self._launcher.start(cell, partial(self._on_exit, cell.index))
+                process = self._launcher.start(cell, lambda code, index=cell.index: self._ended.put((index, code)))
                 self._active[cell.index] = _RunningCell(cell, process, cells)
                 self.executed += 1
                 return
-
-    def _on_exit(self, index: int, code: int) -> None:
-        self._ended.put((index, code))
 
     def _wait(self) -> None:
         """Wait for a notebook to end, at most a tick, and report progress."""
@@ -301,22 +297,13 @@ STOP_MARGIN_S = 30.0
 _COLOUR_VARIABLES = {"FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"}
 
 
-class SweepProcess(Record):
+class SweepProcess(NotedProcess):
     """The process that works on a sweep."""
 
-    pid: int
-    pid_started_at: float
-    started_at: float
-    """Unix time [s]."""
     log: str
     """What it prints."""
     cells: list[int] | None = None
     """Indices it was asked for; all when None."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still works."""
-        return process_alive(self.pid, self.pid_started_at)
 
 
 def find_sweep_process(sweep: str, *, workspace: Path) -> SweepProcess | None:

@@ -17,6 +17,7 @@ from tautools.params import load_all, load_server, load_site
 from tautools.params.models import RoleParams, ServerParams, SimulateParams, SiteParams
 from tautools.records import ServerRecord
 from tautools.servers import Registry, Server, Snapshot, State, endpoints, launch_all
+from tautools.servers.addresses import servers_for_role
 from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.cells import SweepCell
@@ -97,8 +98,7 @@ def _server_need(
     registered: Sequence[ServerRecord],
     workspace: Path,
 ) -> ServerNeed:
-    named = [each for each in registered if role.server and role.server in {each.name, each.spec.get("name")}]
-    known = named or [each for each in registered if each.model == (role.model or role.server)]
+    known = servers_for_role(role, registered)
     states = {record.name: Server(record, workspace=workspace).state().state for record in known}
     alive = [each for each in known if not states[each.name].final]
     if alive:
@@ -259,21 +259,22 @@ def check_endpoints(cells: Sequence[SweepCell], *, workspace: Path) -> None:
     One bad address does not stop the cells of the others: the first cell's error is raised when no cell can work.
     """
     tried: dict[str, TautoolsError | None] = {}
-    first: TautoolsError | None = None
+
+    def try_role(name: str, role: RoleParams) -> TautoolsError | None:
+        key = f"{name} {role.model_dump_json()}"
+        if not _needs_server(role) and key not in tried:
+            tried[key] = None
+            try:
+                endpoints(role, workspace=workspace, role_name=name)
+            except TautoolsError as error:
+                tried[key] = error
+        return tried.get(key)
+
+    errors: list[TautoolsError] = []
     for cell in cells:
-        errors = []
-        for name, role in cell.run.roles.items():
-            key = f"{name} {role.model_dump_json()}"
-            if not _needs_server(role) and key not in tried:
-                tried[key] = None
-                try:
-                    endpoints(role, workspace=workspace, role_name=name)
-                except TautoolsError as error:
-                    tried[key] = error
-            errors.append(tried.get(key))
-        bad = next(filter(None, errors), None)
-        if bad is None:
+        found = [error for name, role in cell.run.roles.items() if (error := try_role(name, role))]
+        if not found:
             return
-        first = first or bad
-    if first is not None:
-        raise first
+        errors += found
+    if errors:
+        raise errors[0]

@@ -35,15 +35,25 @@ GLYPHS = {"done": "✔", "running": "…", "failed": "✖", "partial": "◐", "p
 STATUS_COLUMNS = (*CELL_COLUMNS, "state", "conversations")
 
 
-class CellAttempt(Record):
-    """One attempt at a cell."""
+class NotedProcess(Record):
+    """A process that was written down, so that others can find it."""
 
     pid: int
     pid_started_at: float
     """Start time of the process [s since the epoch]."""
-    host: str
     started_at: float
     """Unix time [s]."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still works, on this host."""
+        return process_alive(self.pid, self.pid_started_at)
+
+
+class CellAttempt(NotedProcess):
+    """One attempt at a cell."""
+
+    host: str
     finished_at: float | None = None
     exit_code: int | None = None
     """0: the notebook ran to its end; 143: it was asked to stop."""
@@ -55,8 +65,7 @@ class CellAttempt(Record):
     @property
     def running(self) -> bool:
         """Whether its process still works on it; on another host it does until it says otherwise."""
-        elsewhere = self.host != socket.gethostname()
-        return self.finished_at is None and (elsewhere or process_alive(self.pid, self.pid_started_at))
+        return self.finished_at is None and (self.host != socket.gethostname() or self.alive)
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:

@@ -81,6 +81,18 @@ TEXT_PROMPTS = {Strategy.ACT: _ROLE + _ACT, Strategy.REACT: _ROLE + _REACT}
 RESPOND = "respond"
 """The action that speaks to the user; its argument is `content`."""
 
+
+def text_of_respond_call(name: str, arguments: str) -> str | None:
+    """Return what a model says by calling a tool `respond`, which does not exist but v1 obeys; None for other calls."""
+    if name != RESPOND:
+        return None
+    try:
+        content = json.loads(arguments)["content"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return content if isinstance(content, str) else None
+
+
 _MARKER = re.compile(r"^[ \t>*#]*Action:[ \t*]*", re.MULTILINE)
 _FENCE = re.compile(r"\s*(?:```[a-z]*)?\s*")
 

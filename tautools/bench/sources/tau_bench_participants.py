@@ -11,7 +11,7 @@ from typing import Any
 
 from tautools.bench.agents import history_messages
 from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
-from tautools.bench.agents.text import RESPOND, TextAgent
+from tautools.bench.agents.text import RESPOND, TextAgent, text_of_respond_call
 from tautools.bench.sources.tau_bench_checkout import ModelAsked, TauBenchCheckout, first_request, run_with_replies
 from tautools.bench.types import (
     Approach,
@@ -122,7 +122,7 @@ class _TauBenchToolAgent(Participant):
         if not reply.tool_calls:
             return Turn.of_text(reply.text)
         first = reply.tool_calls[0]
-        text = _text_of_respond_call(first)
+        text = text_of_respond_call(first.name, first.arguments)
         return Turn(calls=(first,), raw_text=reply.text) if text is None else Turn.of_text(text, reply.text)
 
     def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
@@ -136,17 +136,6 @@ class _TauBenchToolAgent(Participant):
             message["tool_calls"] = [call.as_message(each) for call, each in zip(calls, given, strict=True)]
         named = [{**result, "name": call.name} for call, result in zip(turn.calls, results, strict=True)]
         self.messages += [message, *named]
-
-
-def _text_of_respond_call(call: ToolCall) -> str | None:
-    """Return what a model says by calling a tool `respond`, which does not exist but v1 obeys; None for other calls."""
-    if call.name != RESPOND:
-        return None
-    try:
-        content = json.loads(call.arguments)["content"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return content if isinstance(content, str) else None
 
 
 class _TauBenchTextAgent(TextAgent):

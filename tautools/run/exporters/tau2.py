@@ -5,11 +5,10 @@ tau2-bench's own reason, and its own reward of 0. The agent's history and the us
 messages, in the order in which they happened.
 """
 
-import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +18,7 @@ from tautools.errors import BenchError
 from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, Strategy
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
+from tautools.run.trajectory import parsed, user_turns
 
 _TERMINATION = {
     Outcome.PASSED: "user_stop",
@@ -87,16 +87,16 @@ def trajectory(conversation: Conversation, strategy: Strategy, calls: Sequence[C
     Under `act` and `react` the agent's calls are read from its text; calls of attempts that were lost do no harm.
     """
     by_text = strategy in {Strategy.ACT, Strategy.REACT}
-    user_turns = _user_turns(conversation.user_messages)
+    turns = user_turns(conversation)
     messages: list[Message] = []
     for message in conversation.messages:
         if message["role"] == "system":
             continue
         if message["role"] == "user" and not (by_text and is_tool_output(message)):
-            messages += next(user_turns, []) or [_message("user", message.get("content"))]
+            messages += [_from_openai(each, "user") for each in next(turns, []) or [message]]
         else:
             messages.append(_agent(message, messages, by_text=by_text))
-    messages += [each for unheard in user_turns for each in unheard]
+    messages += [_from_openai(each, "user") for unheard in turns for each in unheard]
     _mark_errors(messages, conversation)
     _set_times(messages, conversation, calls)
     return [{**message, "turn_idx": index} for index, message in enumerate(messages)]
@@ -107,32 +107,19 @@ def _iso_time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).astimezone().replace(tzinfo=None).isoformat()
 
 
-def _user_turns(history: Sequence[Message]) -> Iterator[list[Message]]:
-    """Yield the user's calls up to each of its texts, with that text; at the end calls that no text followed."""
-    part: list[Message] = []
-    for message in history:
-        if message["role"] == "assistant":
-            part.append(_from_openai(message, "user"))
-            if not message.get("tool_calls"):
-                yield part
-                part = []
-        elif message["role"] == "tool":
-            part.append(_tool_result(message.get("tool_call_id", ""), message.get("content"), "user"))
-    if part:
-        yield part
-
-
 def _agent(message: Message, before: Sequence[Message], *, by_text: bool) -> Message:
-    if message["role"] == "tool":
-        return _tool_result(message.get("tool_call_id", ""), message.get("content"), "assistant")
     if message["role"] == "user":  # what a tool gave back under `act` and `react`
         asked = before[-1].get("tool_calls") if before else None
         text = str(message.get("content", "")).removeprefix("API output:").strip()
         return _tool_result(asked[0]["id"] if asked else "", text, "assistant")
-    return _from_text(message, len(before)) if by_text else _from_openai(message, "assistant")
+    if by_text and message["role"] == "assistant":
+        return _from_text(message, len(before))
+    return _from_openai(message, "assistant")
 
 
 def _from_openai(message: Message, requestor: str) -> Message:
+    if message["role"] == "tool":
+        return _tool_result(message.get("tool_call_id", ""), message.get("content"), requestor)
     calls = [
         _call(call.get("id") or "", call["function"]["name"], call["function"]["arguments"], requestor)
         for call in message.get("tool_calls") or ()
@@ -152,12 +139,9 @@ def _from_text(message: Message, index: int) -> Message:
 
 
 def _call(call_id: str, name: str, arguments: str, requestor: str) -> Message:
-    try:
-        parsed = json.loads(arguments or "{}")
-    except ValueError:
-        parsed = arguments
-    given = parsed if isinstance(parsed, dict) else {"": parsed}
-    return {"id": call_id, "name": name, "arguments": given, "requestor": requestor}
+    given = parsed(arguments or "{}")
+    named = given if isinstance(given, dict) else {"": given}
+    return {"id": call_id, "name": name, "arguments": named, "requestor": requestor}
 
 
 def _message(role: str, content: Any, calls: list[Message] | None = None) -> Message:
