@@ -139,7 +139,11 @@ def run_cell(
     else:
         cell = prepare_cell(run, workspace=workspace)
     if not cell.pending and all(intact(cell.folder, row) for row in cell.done.values()):
-        return _finished_result(cell)
+        view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
+        if not view.exists():
+            _write_view(cell)
+        _certify_persona(cell)
+        return _sum_up(cell, view=view)
     if not cell.models.endpoints:
         cell = cell.with_servers()
     stop = stop or Stop()
@@ -166,15 +170,6 @@ def _listen(events: queue.SimpleQueue[Event | None], stop: Stop, on_event: Calla
                 log.exception("A listener failed on %r; the run goes on.", event.kind)
         except KeyboardInterrupt:
             stop.request()
-
-
-def _finished_result(cell: Cell) -> CellResult:
-    """Return the result of a cell in which nothing is pending; its view is written when it is not there."""
-    view = cell.folder / f"num_trials-{cell.run.num_trials}.json"
-    if not view.exists():
-        _write_view(cell)
-    _certify_persona(cell)
-    return _sum_up(cell, view=view)
 
 
 async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry: Retry) -> CellResult:

@@ -138,7 +138,10 @@ class NotebookLauncher:
         self._notebook = notebook
         self._folder = runs_folder(workspace, sweep.name)
         check_parameters(notebook, self._parameters(0, Path("sweep.yaml")))
-        self._file = _write_sweep_file(sweep, ensure_folder(self._folder))
+        # The hash in its name keeps runs of the sweep with other overrides apart.
+        text = yaml.safe_dump(sweep.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+        self._file = ensure_folder(self._folder) / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
+        write_atomic(self._file, text)
         self._job = f"{sweep.name}_{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def attempt_path(self, cell: PlannedCell) -> Path:
@@ -179,11 +182,3 @@ class NotebookLauncher:
             # The sweep keeps the servers running; a notebook of it must not start a second one of the same name.
             "start_servers": False,
         }
-
-
-def _write_sweep_file(sweep: SweepParams, folder: Path) -> Path:
-    """Write the sweep as it is run; the hash in its name keeps runs with other overrides apart."""
-    text = yaml.safe_dump(sweep.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
-    path = folder / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
-    write_atomic(path, text)
-    return path
