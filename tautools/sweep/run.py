@@ -134,10 +134,13 @@ class Driver:
             else:
                 self._emit("cell_started", f"{cell}: started", cell)
                 # The exit status comes from the thread that saw the process end.
-                process = self._launcher.start(cell, lambda code, index=cell.index: self._ended.put((index, code)))
+                process = self._launcher.start(cell, partial(self._on_exit, cell.index))
                 self._active[cell.index] = _RunningCell(cell, process, cells)
                 self.executed += 1
                 return
+
+    def _on_exit(self, index: int, code: int) -> None:
+        self._ended.put((index, code))
 
     def _wait(self) -> None:
         """Wait for a notebook to end, at most a tick, and report progress."""
