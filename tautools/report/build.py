@@ -110,7 +110,8 @@ def build_reports(
     simulated = False
     for part in _PARTS:
         executed = folder / part.notebook
-        _execute(shipped("notebooks") / part.notebook, executed, parameters, on_progress)
+        source = shipped("notebooks") / part.notebook
+        execute_report(source, executed, parameters=parameters, folder=workspace, on_progress=on_progress)
         write_atomic(folder / part.page, _page(f"{part.heading}: {name}", _notebook_html(executed), foot))
         data = json.loads((folder / part.data).read_bytes())
         first, second = data["summary"]
@@ -153,10 +154,15 @@ def _check_results(workspace: Path, sweep: str | None) -> None:
     )
 
 
-def _execute(
-    notebook: Path, out: Path, parameters: Mapping[str, str], on_progress: Callable[[str], None] | None
+def execute_report(
+    notebook: Path,
+    out: Path,
+    *,
+    parameters: Mapping[str, str],
+    folder: Path,
+    on_progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Execute a report's notebook in the workspace and keep it, with its results, as `out`."""
+    """Execute a report's notebook in `folder` and keep it, with its results, as `out`; raises as `build_reports`."""
     from traitlets.config import Config
 
     def executed(cell_index: int = 0, **_: Any) -> None:
@@ -171,7 +177,7 @@ def _execute(
         kernel_name="python3",
         # Only the owner can read the kernel's sockets.
         config=Config({"KernelManager": {"transport_encryption": "required"}}),
-        cwd=parameters["workspace"],
+        cwd=str(folder.resolve()),
         on_cell_executed=executed,
     )
     if cause:
