@@ -21,7 +21,7 @@ tend() {  # once a second: end the servers for which somebody has left a note
 }
 
 loaded() {  # whether the next server may start: this one has its weights, or has ended
-  grep -qsE 'Loading weights took|Model loading took|Application startup complete|Serving .* on http' "$1" "$2" ||
+  grep -qsE 'Loading weights took|Model loading took|Application startup complete|^Base URL: +http' "$1" "$2" ||
     [ -e "$launches/../${names[$3]}.json" ] || ! runs "$3"
 }
 
