@@ -70,7 +70,7 @@ def test_following_asks_nothing_of_the_address(workspace: Path) -> None:
     following.join(timeout=20)
 
     assert not following.is_alive()
-    assert any("Serving sim-model" in line for line in lines)
+    assert any("SIMULATED model server" in line for line in lines)
 
 
 @contextlib.contextmanager
