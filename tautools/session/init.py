@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tautools.errors import FilesError, ParamsError
-from tautools.files import ensure_folder, why_not_writable, write_new
+from tautools.files import ensure_folder, packaged_text, why_not_writable, write_new
 from tautools.params import find_params, list_params, load_site, load_sweep, shipped
 
 _SCRIPTS = {
@@ -85,24 +85,6 @@ def _notebook_for(workspace: Path, shipped: bytes) -> bytes:
 
 
 _PATH_LINE = re.compile(r"^# path: .*$", re.MULTILINE)
-
-_README = """# A workspace of tautools, for the site {site}
-
-Start in JupyterLab: open `notebooks/00_session.ipynb` and run it; it says what this session has and what is missing.
-Then `10_servers.ipynb` starts a model server, `20_sweep.ipynb` runs a sweep, and `30_pass_k.ipynb` and
-`31_latency.ipynb` show scores and latencies. The notebooks are yours to edit; this folder is their workspace.
-
-In a terminal, in this folder, the same is:
-
-    tautools doctor                         what this session has and what is missing
-    tautools config list                    sites, servers, sweeps and personas that can be named
-    tautools sweep plan {sweep:<18}  cells, conversations and time, before anything starts
-    tautools sweep run {sweep:<19}  run it; run it again to resume
-    tautools report --sweep {sweep:<14}  tables, figures, one page
-
-Your own files in `params/` win over the shipped ones. `logs/` and `errors/` have what servers and jobs print,
-`results/` the finished conversations and their ledgers, `runs/` the executed notebooks, `reports/` the reports.
-"""
 
 
 @dataclass(frozen=True)
@@ -188,7 +170,12 @@ def _planned_files(workspace: Path, site: str, name: str, found: AgentProject | 
         yield own / "servers" / f"{server}.yaml", find_params("servers", server).read_bytes()
     for notebook in sorted(shipped("notebooks").glob("[0-9]*.ipynb")):
         yield workspace / "notebooks" / notebook.name, _notebook_for(workspace, notebook.read_bytes())
-    yield workspace / "README.md", _README.format(site=name, sweep=sweeps[0] if sweeps else "demo").encode()
+    yield (
+        workspace / "README.md",
+        packaged_text("tautools.session", "workspace.md")
+        .format(site=name, sweep=sweeps[0] if sweeps else "demo")
+        .encode(),
+    )
 
 
 def _check_folder(folder: Path) -> None:

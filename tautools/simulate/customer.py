@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tautools.bench.types import ReferenceAction
+from tautools.files import packaged_yaml
 from tautools.simulate.reply import Step
 from tautools.simulate.requests import text_of
 
@@ -25,24 +26,7 @@ _HEADING = re.compile(r"^# Your mood in this conversation: (.+?)(?: \(([a-z0-9-]
 _JUDGE_QUESTION = re.compile(r"^Moods: (.+)$.*?^What the customer said:$(.*)", re.MULTILINE | re.DOTALL)
 _REPLY_MARK = "User Response:\n"
 """What stands before the reply when v1 asks for a thought too."""
-_PERSONA_PHRASES = {
-    "frustration": (
-        ("Honestly, this is tedious.", "Sigh, here we go.", "I am fed up with how slow this is."),
-        ("This is so frustrating.", "I am tired of this.", "Why is this so complicated?"),
-    ),
-    "anxiety": (
-        ("I am a bit nervous about this.", "Sorry, I am really worried.", "I hope nothing goes wrong."),
-        ("Will it be all right?", "Are you sure it is safe?", "I am so anxious, can you reassure me?"),
-    ),
-    "anger": (
-        ("I am angry!", "This is OUTRAGEOUS!", "This is completely UNACCEPTABLE!"),
-        ("Get on with it!", "I am furious!", "Just fix it NOW!"),
-    ),
-    "confusion": (
-        ("Hmm, I am a little lost.", "I am not sure I understand.", "Wait, I am confused."),
-        ("What does that mean?", "How does this work?", "Could you explain what happens next?"),
-    ),
-}
+_PERSONA_PHRASES: Mapping[str, list[list[str]]] = packaged_yaml(__package__, "phrases.yaml")
 """What a persona says before and after the reply."""
 
 _NEXT_PART = r"^[\t ]*(?:Domain|Reason for call|Known info|Unknown info|Task instructions):|</scenario>|\Z"

@@ -5,7 +5,7 @@ from typing import Any
 
 from tautools.bench.agents import ToolCallingParticipant
 from tautools.bench.agents.experts import Orchestrator, expert_prompt_hashes
-from tautools.bench.agents.text import TEXT_PROMPTS, TEXT_PROMPTS_VERSION, TextAgent, text_system_prompt
+from tautools.bench.agents.text import TEXT_PROMPTS_VERSION, TextAgent, text_prompts, text_system_prompt
 from tautools.bench.types import Approach, Domain, Participant, ReferenceAction, Task, call_text, text_hashes
 from tautools.records import Strategy, canonical_json
 
@@ -40,9 +40,9 @@ class Tau2Domain(Domain):
         prompts, strategy = dict(self.prompts), approach.strategy
         if strategy is Strategy.EXPERTS:
             return prompts | expert_prompt_hashes(approach.experts)
-        if strategy in TEXT_PROMPTS:
+        if strategy in text_prompts():
             del prompts["agent_system"]
-            prompts |= text_hashes({f"{strategy}-v{TEXT_PROMPTS_VERSION}": TEXT_PROMPTS[strategy]})
+            prompts |= text_hashes({f"{strategy}-v{TEXT_PROMPTS_VERSION}": text_prompts()[strategy]})
         return prompts
 
     def _hash_prompts(self, **others: str) -> dict[str, str]:

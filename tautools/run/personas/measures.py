@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from tautools.bench.persona import plain_values
 from tautools.bench.types import Task
 from tautools.errors import ParamsError, RecordError
-from tautools.files import write_atomic
+from tautools.files import packaged_yaml, write_atomic
 from tautools.llm import ModelClient
 from tautools.llm.types import CallTag, Endpoint
 from tautools.params import CONTROL
@@ -36,25 +36,8 @@ from tautools.run.plan import model_config_of
 from tautools.servers.addresses import endpoints
 from tautools.stats import PairedEffect, binomial_tail, exact_interval, paired_effect
 
-LEXICONS: Mapping[str, tuple[str, ...]] = {
-    "frustration": (
-        "annoy", "disappoint", "exasperat", "fed up", "frustrat", "hassle", "sigh", "sick of", "slow", "tedious",
-        "tired of", "ugh", "waste of", "wasted", "wasting", "weary",
-    ),
-    "anxiety": (
-        "afraid", "anxi", "concerned", "fear", "hope nothing", "nervous", "panic", "reassur", "scared", "stress",
-        "unsafe", "what if", "will it be all right", "worr",
-    ),
-    "anger": (
-        "absurd", "anger", "angry", "disgrace", "furious", "get on with it", "incompeten", "mad", "outrag", "rage",
-        "ridiculous", "terrible", "unacceptable", "unbelievable",
-    ),
-    "confusion": (
-        "confus", "do not follow", "do not understand", "don't follow", "don't understand", "explain", "how does",
-        "i'm lost", "lost", "not sure", "puzzl", "unclear", "what do you mean", "what does that mean",
-    ),
-}  # fmt: skip
-"""Mood to beginnings of words; an expression of several words is looked for as it stands."""
+LEXICONS: Mapping[str, Sequence[str]] = packaged_yaml(__package__, "lexicons.yaml")
+"""Emotion to beginnings of words; an expression of several words is looked for as it stands."""
 
 _WHOLE = frozenset({"mad", "rage", "lost", "slow", "ugh", "sigh", "fear"})
 """Beginnings of other words too (`made`, `slowly` aside): only the word itself counts."""
