@@ -4,8 +4,6 @@ Servers, sites and sweeps are given by name or path. The workspace is the folder
 exist: the argument, else the variable TAUTOOLS_WORKSPACE, else the current folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +32,7 @@ class ServerList(list["Server"]):
         lines = (f"{each.name:<24} {each.state()!s}  {each.record.model} {each.record.base_url}" for each in self)
         return "\n".join(lines) or "No server is registered in this workspace."
 
-    def wait_ready(self, on_check: Callable[[Check], None] | None = None) -> ServerList:
+    def wait_ready(self, on_check: Callable[[Check], None] | None = None) -> "ServerList":
         """Wait until every server is verified; raises as `Server.wait_ready`."""
         for each in self:
             each.wait_ready(on_check=on_check)

@@ -1,7 +1,5 @@
 """The rows of a result file, and tolerant JSON reading: gzip, lists joined end to end, torn files, NaN."""
 
-from __future__ import annotations
-
 import datetime
 import gzip
 import json
@@ -65,7 +63,7 @@ class SourceRow:
     seed: int = 0
     simulated: bool = False
 
-    def but(self, status: RowStatus, why: str = "") -> SourceRow:
+    def but(self, status: RowStatus, why: str = "") -> "SourceRow":
         """Return the row with another status."""
         return replace(self, status=status, why=why)
 

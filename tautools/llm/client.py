@@ -5,8 +5,6 @@ cannot be connected to is marked down, and its conversations move to another one
 intervals, with the next request. When none is left, the client's `resolve` is asked again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -242,7 +240,7 @@ class ModelClient:
                 raise
             raise asyncio.CancelledError(*cancelled.args) from faults[-1]
 
-    async def _ask_until_answered(self, pool: _ReplicaPool, request: _Request, faults: list[ModelCallError]) -> Reply:
+    async def _ask_until_answered(self, pool: _ReplicaPool, request: "_Request", faults: list[ModelCallError]) -> Reply:
         """Ask again while that may help; `faults` gets the fault of each attempt that failed."""
         began = time.perf_counter()
         failures = 0
@@ -262,7 +260,7 @@ class ModelClient:
                     self.on_retry(request.tag, wait_s, error)
             await asyncio.sleep(wait_s)
 
-    async def _attempt(self, pool: _ReplicaPool, request: _Request, attempt: int) -> Reply:
+    async def _attempt(self, pool: _ReplicaPool, request: "_Request", attempt: int) -> Reply:
         started_at, wanted = time.time(), time.perf_counter()
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
@@ -293,7 +291,7 @@ class ModelClient:
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
 
-    async def _send(self, endpoint: Endpoint, request: _Request, parser: StreamParser) -> None:
+    async def _send(self, endpoint: Endpoint, request: "_Request", parser: StreamParser) -> None:
         body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
         if endpoint.provider == "openai":
             await ask_server(self._http, endpoint, body, parser, self.timeouts)

@@ -1,7 +1,5 @@
 """What people write: sites, servers, sweeps, runs. Strict: an unknown key is an error, values are never guessed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -172,7 +170,7 @@ class ServerParams(Params):
     simulate: SimulateParams = SimulateParams()
 
     @model_validator(mode="after")
-    def _ports_agree(self) -> ServerParams:
+    def _ports_agree(self) -> "ServerParams":
         if self.port is not None and (self.start_port is not None or self.replicas > 1):
             raise ValueError("`port` is for one server; give several `start_port`")
         if self.end_port is not None and (self.start_port is None or self.end_port < self.start_port):
@@ -221,7 +219,7 @@ class RoleParams(Params):
         return {"server": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _names_a_model(self) -> RoleParams:
+    def _names_a_model(self) -> "RoleParams":
         if not (self.server or self.model):
             raise ValueError("a role needs `server` or `model`")
         if self.base_url is not None and not self.model:
@@ -355,7 +353,7 @@ class SweepParams(SharedRunParams):
     """Cells that differ only in `num_trials` are views on one pool of trials."""
 
     @model_validator(mode="after")
-    def _has_models(self) -> SweepParams:
+    def _has_models(self) -> "SweepParams":
         if self.user_strategy is UserStrategy.HUMAN:
             raise ValueError("nobody can play the customer in the cells of a sweep; use `tautools run` for that")
         return self

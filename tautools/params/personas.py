@@ -1,7 +1,5 @@
 """How the simulated customer behaves: a persona's file, and the text that it adds to the customer's prompt."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated
@@ -44,7 +42,7 @@ class PersonaParams(Params):
     """The intensity when none is asked for."""
 
     @model_validator(mode="after")
-    def _levels_agree(self) -> PersonaParams:
+    def _levels_agree(self) -> "PersonaParams":
         if self.default is not None and self.default not in self.levels:
             raise ValueError(f"`default` is {self.default!r}, and `levels` has no such intensity")
         if self.levels and self.default is None:
@@ -54,7 +52,7 @@ class PersonaParams(Params):
         return self
 
     @model_validator(mode="after")
-    def _leaves_the_protocol_alone(self) -> PersonaParams:
+    def _leaves_the_protocol_alone(self) -> "PersonaParams":
         words = " ".join((self.mood, self.text, *self.levels.values()))
         found = [mark for mark in ("###", "</", "```") if mark in words]
         if found:

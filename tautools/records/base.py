@@ -1,7 +1,5 @@
 """What all records share, and the words they are made of: roles, strategies, outcomes."""
 
-from __future__ import annotations
-
 import json
 import re
 from enum import StrEnum
@@ -96,7 +94,7 @@ class Strategy(StrEnum):
     """An orchestrating model that calls expert models as tools."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Strategy | None:
+    def _missing_(cls, value: object) -> "Strategy | None":
         """Understand tau-bench's own word for `fc`."""
         return cls.FC if value == "tool-calling" else None
 

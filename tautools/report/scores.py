@@ -1,7 +1,5 @@
 """Scores of one cell under both conventions, its null baseline, and what of it waits for a judge."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +72,7 @@ class ScoreMetric(NamedTuple):
     name: str
     meaning: str
     file_name: str
-    of: Callable[[CellScore], Sequence[Estimate]]
+    of: "Callable[[CellScore], Sequence[Estimate]]"
 
 
 @dataclass(frozen=True, slots=True)

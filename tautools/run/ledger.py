@@ -9,8 +9,6 @@ rewritten. Conversations that lack only a judge's verdict wait in `awaiting_judg
 `[TAU2_TASK_COMPLETE]`, `OVERALL_ETA` and `Retrying in N seconds` keep the words of the logs that users grep today.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -64,7 +62,7 @@ class Ledger:
         self._rows: dict[Key, list[CommitRow]] = {}
         self._void: set[tuple[str, int, str]] = set()
 
-    def refresh(self) -> Ledger:
+    def refresh(self) -> "Ledger":
         """Read what writers have added since the last time, and return this ledger."""
         sizes = {path: path.stat().st_size for path in sorted((self.folder / "ledger").glob("*.jsonl"))}
         if any(size < self._read_to[path.name] for path, size in sizes.items()):

@@ -5,8 +5,6 @@ and verified. A source `imported:…` continues imported results: the one import
 is used, and new conversations are stored next to the imported ones, each marked for what it is.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,13 +97,13 @@ class Cell:
         """Return the ledger's key of a planned conversation."""
         return (self.setting.id, *pair)
 
-    def refreshed(self) -> Cell:
+    def refreshed(self) -> "Cell":
         """Return the cell with what has been finished by now; only what was added to the ledger is read."""
         if self.results.exists != (self.folder / SETTING_FILE).is_file():  # made, or moved away, since then
             return replace(self, **_stored([self.setting], self.workspace))
         return replace(self, known=self.ledger.refresh().rows(self.setting.id))
 
-    def with_servers(self) -> Cell:
+    def with_servers(self) -> "Cell":
         """Return the cell with its models as their servers tell them, each of which is asked and verified.
 
         Raises
@@ -124,7 +122,7 @@ class Cell:
         changed = {} if settings[0].id == self.setting.id else _stored(settings, self.workspace)
         return replace(self, models=models, **changed)
 
-    def with_folder(self, provenance: dict[str, Any]) -> Cell:
+    def with_folder(self, provenance: dict[str, Any]) -> "Cell":
         """Return the cell with its folder made, if it was not there; errors as `claim_folder`."""
         results = make_folder(self.results, provenance)
         ledger = self.ledger if results.path == self.folder else Ledger(results.path)

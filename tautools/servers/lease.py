@@ -6,8 +6,6 @@ does. A server that does not answer `/metrics` is not called idle; only its owne
 sees is in `servers/launches/<name>.lease`; `active_lease` reads it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket
@@ -45,7 +43,7 @@ class LeaseTerms(BaseModel, frozen=True):
     """How often the watchdog looks [s]."""
 
     @model_validator(mode="after")
-    def _can_be_met(self) -> LeaseTerms:
+    def _can_be_met(self) -> "LeaseTerms":
         if self.idle_s is None and self.owner is None:
             raise ParamsError(
                 "Neither an idle time nor an owner is given, so there is nothing to watch for.",

@@ -5,8 +5,6 @@ stands still. A free port can be lost to another process before the server binds
 another one.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +127,7 @@ class Server:
         timeout_s: float | None = None,
         on_progress: Callable[[Snapshot], None] | None = None,
         on_check: Callable[[Check], None] | None = None,
-    ) -> Server:
+    ) -> "Server":
         """Wait until it answers, verify it, and return this handle.
 
         A start that lost its port is made again; the handle is then of the new process.

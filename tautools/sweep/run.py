@@ -8,8 +8,6 @@ error or a signal, ends the notebooks first, in good order within the sweep's `g
 nothing: the command line's own `tautools sweep run`, noted in `claims/<sweep>/runner.json` for any panel to find.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -98,7 +96,7 @@ class Driver:
     """Executes the notebooks of pending cells, and reports in the thread of `run`."""
 
     def __init__(
-        self, plan: SweepPlan, launcher: NotebookLauncher, progress: SweepProgress, interrupts: Interrupts
+        self, plan: SweepPlan, launcher: NotebookLauncher, progress: "SweepProgress", interrupts: Interrupts
     ) -> None:
         self.executed = 0
         self._sweep = plan.sweep

@@ -5,8 +5,6 @@ people, and a test compares the two. What the original asked and returned is kep
 compared without it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import hashlib
@@ -330,7 +328,7 @@ class HashFile:
     """Name to the number of its conversations, or the hash of each; of its requests; and the sha256 over all."""
 
     @classmethod
-    def read(cls, path: Path) -> HashFile:
+    def read(cls, path: Path) -> "HashFile":
         """Read a file; one that is not there has no hashes, and one of another kind is a `BenchError`."""
         if not path.exists():
             return cls(path)

@@ -6,8 +6,6 @@ answer at which the original raises. Each oddity is one row of a table: its name
 words that were due.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re
@@ -47,7 +45,7 @@ class ScriptedCall:
         return json.dumps({"name": self.name, "arguments": self.arguments})
 
     @property
-    def callable(self) -> ScriptedCall:
+    def callable(self) -> "ScriptedCall":
         """The call; when words are due, thinking about them, which can be called."""
         return self if self.name != "respond" else ScriptedCall("think", {"thought": self.words}, self.wanted_id)
 

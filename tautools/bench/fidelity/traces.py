@@ -4,8 +4,6 @@ The original (tau-bench's own agents, users and envs) runs in a process of its o
 every run, with a client that answers from the script and keeps what is asked.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -9,8 +9,6 @@ Each line of standard input is a request, `{"do": NAME, ...}`; each gets one lin
 `{"error": ..., "trace": ...}`. Whatever the package prints goes to standard error. It ends when its input does.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import hashlib
@@ -71,7 +69,7 @@ def _answer(handlers: Mapping[str, Callable[..., Any]], request: dict[str, Any])
         return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-4000:]}
 
 
-def _handlers(folder: Path, states: dict[int, ChildState]) -> dict[str, Callable[..., Any]]:
+def _handlers(folder: Path, states: "dict[int, ChildState]") -> dict[str, Callable[..., Any]]:
     """Return what each request does; `states` are the conversations under way, by number."""
 
     def open_package() -> dict[str, str]:

@@ -5,8 +5,6 @@ loop is ours, and so is the sharing of the database (see `copy_on_touch`). What 
 hashes, in which `2` and `2.0` differ, and `[]` and `{}` do not.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +57,7 @@ class TauBench(Source):
         files = (self.checkout.package / "envs" / env).glob("tasks_*.py")
         return [file.stem.removeprefix("tasks_") for file in files]
 
-    def _load(self, env: str, split: str) -> TauBenchDomain:
+    def _load(self, env: str, split: str) -> "TauBenchDomain":
         get_env = self.checkout.module("envs").get_env
         hashable = self.checkout.module("envs.base").to_hashable
         with self.checkout.as_expected():
@@ -160,7 +158,7 @@ class TauBenchDomain(TauBenchPlayers):
         self.prompts = text_hashes(texts)
         self._references: dict[str, dict[str, Any]] = {}
 
-    def env_state(self, task: Task) -> TauBenchState:
+    def env_state(self, task: Task) -> "TauBenchState":
         """Return a fresh state for one conversation of `task`."""
         return TauBenchState(self, task)
 

@@ -4,8 +4,6 @@ Conversations of settings that differ in the persona alone are paired by task an
 it chooses among the personas, and is counted against chance.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -138,7 +136,7 @@ class PersonaRun:
     """One setting with its conversations."""
 
     folder: SettingFolder
-    control: PersonaRun | None = None
+    control: "PersonaRun | None" = None
     """The same without a persona, where it was run."""
 
     @property
@@ -171,7 +169,7 @@ class PersonaRun:
         return table
 
     def effects(
-        self, figures: Callable[[PersonaRun], Mapping[str, Mapping[Pair, float]]], *, level: float = 0.95
+        self, figures: "Callable[[PersonaRun], Mapping[str, Mapping[Pair, float]]]", *, level: float = 0.95
     ) -> dict[str, PairedEffect]:
         """Return how each figure differs from control's, paired by task and trial, where there is a pair."""
         if self.control is None:
