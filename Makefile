@@ -5,11 +5,12 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: help demo demo-full test lab check bench lock clean
+.PHONY: help demo demo-full real test lab check bench lock clean
 
 help:
 	@echo "make demo       servers, a small sweep of real tau2 tasks, two reports (simulated models); a minute"
 	@echo "make demo-full  the same with all three strategies; about two minutes"
+	@echo "make real       a real small model through a real vLLM on the CPU, from nothing to a report; 15 minutes"
 	@echo "make test       all checks and tests"
 	@echo "make lab        JupyterLab on the notebooks, in the workspace ./demo"
 	@echo "make check      lint, types, import rules, notebook rules"
@@ -23,6 +24,9 @@ demo: .venv/.runtime
 demo-full: .venv/.runtime
 	@echo "==> The whole demo: simulated servers, a tau2 sweep with all three strategies, two reports in ./demo"
 	@$(PY) -m tautools demo --full --workspace demo
+
+real: .venv/.runtime
+	@sh examples/real_model/run.sh
 
 test: check
 	@echo "==> Tests (system parts that are missing are named at the end)"
