@@ -150,13 +150,6 @@ def test_a_deaf_process_is_killed(start: Callable[..., Process]) -> None:
     assert not process_alive(process.pid, process.started_at)
 
 
-def test_without_kill_a_deaf_process_is_an_error(start: Callable[..., Process]) -> None:
-    process = start(DEAF)
-
-    with pytest.raises(ShellError, match=f"group {process.pid} did not end"):
-        stop_group(process.pid, process.started_at, term_s=0.2, kill=False)
-
-
 def test_children_end_with_their_group_though_the_leader_was_killed(start: Callable[..., Process]) -> None:
     process = start(WITH_CHILD)
     wait_for(lambda: len(group_members(process.pid, process.started_at)) == 2)

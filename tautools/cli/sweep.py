@@ -30,7 +30,7 @@ from tautools.cli.output import (
 )
 from tautools.params import load_all, load_sweep, resolve
 from tautools.params.models import SweepParams
-from tautools.sweep import SweepPlan, SweepResult, SweepStatus, expand, outline_sweep, plan_sweep, run_sweep
+from tautools.sweep import SweepPlan, SweepStatus, expand, outline_sweep, plan_sweep, run_sweep
 from tautools.sweep.plan import PLAN_COLUMNS
 from tautools.sweep.status import STATUS_COLUMNS, SweepWatch
 
@@ -184,19 +184,11 @@ DEMO_SWEEP = "demo"
 _PAGES = ("pass_k.html", "latency.html")
 
 
-@dataclass(frozen=True, slots=True)
-class DemoResult:
-    """What the demonstration came to."""
+def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> tuple[Path, ...]:
+    """Make the workspace, run the sweep, build the reports, and show how far each of them is.
 
-    result: SweepResult
-    pages: tuple[Path, ...]
-    """The two reports; none when the sweep is not finished."""
-    built: bool
-    """Whether the reports were built by this run."""
-
-
-def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> DemoResult:
-    """Make the workspace, run the sweep, build the reports, and show how far each of them is."""
+    Returns the two reports; when they are of an earlier run nothing is built. An unfinished sweep ends the command.
+    """
     click.echo("Loading the benchmark's tasks.")
     from tautools.report import build_reports
     from tautools.session import plan_init, write_workspace
@@ -205,17 +197,20 @@ def run_demo(workspace: Path, *, sweep: str = DEMO_SWEEP) -> DemoResult:
     write_workspace(plan_init(workspace, copy_params=False))
     with sweep_progress() as on_event:
         result = run_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace, on_event=on_event)
-    known = () if result.executed or not result.finished else _earlier_pages(workspace, sweep)
-    if known or not result.finished:
-        return DemoResult(result, known, built=False)
-    click.echo(f"{result}\nBuilding two reports: about 15 s")
+    click.echo(str(result))
+    if not result.finished:
+        click.echo("The reports are built when the sweep is finished. Next: run `tautools demo` again to go on.")
+        raise SystemExit(EXIT_INTERRUPTED if result.interrupted else EXIT_UNFINISHED)
+    known = () if result.executed else _earlier_pages(workspace, sweep)
+    if known:
+        return known
+    click.echo("Building two reports: about 15 s")
     bars = progress_bars(TimeElapsedColumn(), TextColumn("{task.description}"), transient=True)
     task = bars.add_task("building the reports")
     with spoken(bars):
-        built = build_reports(
+        return build_reports(
             workspace=workspace, sweep=sweep, on_progress=lambda line: bars.update(task, description=line)
-        )
-    return DemoResult(result, built.pages, built=True)
+        ).pages
 
 
 def _earlier_pages(workspace: Path, sweep: str) -> tuple[Path, ...]:
@@ -247,15 +242,10 @@ def demo_command(workspace: Path, *, full: bool, dry_run: bool) -> None:
         click.echo(str(plan_sweep(load_sweep(sweep, workspace=workspace), workspace=workspace)))
         click.echo("Then two reports are built. Nothing was started and nothing was written.")
         return
-    demo = run_demo(workspace, sweep=sweep)
-    if not demo.built:
-        click.echo(str(demo.result))
-    if not demo.pages:
-        click.echo("The reports are built when the sweep is finished. Next: run `tautools demo` again to go on.")
-        raise SystemExit(EXIT_INTERRUPTED if demo.result.interrupted else EXIT_UNFINISHED)
+    pages = run_demo(workspace, sweep=sweep)
     from tautools.report import how_to_open
 
-    click.echo("Reports (SIMULATED):" if demo.built else "Reports (SIMULATED), built by an earlier run:")
-    for page in demo.pages:
+    click.echo("Reports (SIMULATED):")
+    for page in pages:
         click.echo(f"  {page}")
-    click.echo(how_to_open(demo.pages[0].parent / "report.html"))
+    click.echo(how_to_open(pages[0].parent / "report.html"))

@@ -26,45 +26,11 @@ _HEADING = re.compile(r"^# Your mood in this conversation: (.+?)(?: \(([a-z0-9-]
 _JUDGE_QUESTION = re.compile(r"^Moods: (.+)$.*?^What the customer said:$(.*)", re.MULTILINE | re.DOTALL)
 _REPLY_MARK = "User Response:\n"
 """What stands before the reply when v1 asks for a thought too."""
-_PERSONA_PHRASES: Mapping[str, list[list[str]]] = packaged_yaml(__package__, "phrases.yaml")
+_PHRASES = packaged_yaml(__package__, "phrases.yaml")
+_PERSONA_PHRASES: Mapping[str, list[list[str]]] = _PHRASES["personas"]
 """What a persona says before and after the reply."""
 
 _NEXT_PART = r"^[\t ]*(?:Domain|Reason for call|Known info|Unknown info|Task instructions):|</scenario>|\Z"
-# What the agent's words mean to the customer; the first that fits decides.
-_REPLIES = (
-    (("being transferred", "transferred to a human", "transfer you to a human"), TRANSFER),
-    (
-        ("anything else", "have a great day", "have a nice day", "goodbye"),
-        f"No, that is all. Thank you for your help. {STOP}",
-    ),
-    (
-        ("unable to", "not able to", "cannot help", "can't help", "sorry, no"),
-        f"That is a pity. Then I leave it at that. {STOP}",
-    ),
-    (
-        ("go ahead", "confirm", "proceed", "(yes/no)", "yes or no", "would you like me to", "is that correct"),
-        "Yes, please go ahead.",
-    ),
-)
-# "you" after one of these is the object of the sentence, not its subject.
-_BEFORE_OBJECT = (
-    r"\b(to|for|from|with|of|told|tell|gives?|gave|send|sent|helps?|allows?|lets?|offers?|offered|asks?|asked|charge)"
-)
-_FIRST_PERSON = (
-    (_BEFORE_OBJECT + r"\s+you\b", r"\1 me"),
-    (r"\byou name is\b", "my name is"),  # some scenarios are written so
-    (r"\byou're\b", "I'm"),
-    (r"\byou've\b", "I've"),
-    (r"\byou'd\b", "I'd"),
-    (r"\byou'll\b", "I'll"),
-    (r"\byou are\b", "I am"),
-    (r"\bare you\b", "am I"),
-    (r"\byou were\b", "I was"),
-    (r"\byourself\b", "myself"),
-    (r"\byours\b", "mine"),
-    (r"\byour\b", "my"),
-    (r"\byou\b", "I"),
-)
 # "please turn the airplane mode off" means "toggle airplane mode".
 _TURNING = re.compile(r"\b(?:turn|switch)\b")
 _FILLING = re.compile(r"\b(?:the|a|an|your|my|on|off|back|please)\b ?")
@@ -143,7 +109,7 @@ def customer_text(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def first_person(text: str) -> str:
     """Turn what a scenario tells its reader ("You want …") into what the customer says ("I want …")."""
-    for pattern, replacement in _FIRST_PERSON:
+    for pattern, replacement in _PHRASES["first_person"]:
         text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)
     return " ".join(sentence[:1].upper() + sentence[1:] for sentence in _sentences(text))
 
@@ -155,13 +121,13 @@ def _sentences(text: str) -> list[str]:
 def _reply_to(scenario: str, agent: str, replies: int) -> str:
     if replies >= _MAX_REPLIES:
         return f"This takes too long for me, I will try again another day. {STOP}"
-    for phrases, reply in _REPLIES:
-        if any(phrase in agent for phrase in phrases):
-            return reply
+    for known in _PHRASES["replies"]:
+        if any(phrase in agent for phrase in known["to"]):
+            return str(known["say"])
     if "?" not in agent:
         return "All right, thank you. Please go on."
-    known = _scenario_part(scenario, "Known info")
-    return first_person(known) if known else "Yes, that would be good."
+    info = _scenario_part(scenario, "Known info")
+    return first_person(info) if info else "Yes, that would be good."
 
 
 def _scenario_part(scenario: str, name: str) -> str:

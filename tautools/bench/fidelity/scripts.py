@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from tautools.bench.setting import conversation_seed
 from tautools.bench.types import Approach, Domain, Task
+from tautools.files import packaged_yaml
 from tautools.records import Strategy, UserStrategy
 
 ScriptedAnswer: TypeAlias = dict[str, Any]
@@ -141,74 +142,21 @@ def _text(text: str, call: ScriptedCall, _rng: random.Random) -> ScriptedAnswer:
     return {"content": re.sub("|".join(due), lambda name: due[name[0]], text)}
 
 
-def _texts(answers: Mapping[str, str]) -> dict[str, Odd]:
-    return {kind: partial(_text, text) for kind, text in answers.items()}
+def _texts(kind: str) -> dict[str, Odd]:
+    return {odd: partial(_text, text) for odd, text in _WRITTEN[kind].items()}
 
 
-ODD_TEXTS: dict[str, Odd] = {
-    **_odd_calls(_as_action),
-    **_texts(
-        {
-            "plain words": "WORDS",
-            "a thought without an action": "Thought:\nI wonder what to do.",
-            "two actions": 'Action:\n{"name": "think", "arguments": {}}\nAction:\nCALL',
-            "an action in a fence": "Action:\n```json\nCALL\n```",
-            "words after the action": "Action:\nCALL\nI hope that this helps.",
-            "broken JSON": "Action:\nOPEN",
-            "single quotes": "Action:\n{'name': 'think', 'arguments': {}}",
-            "the word Action: inside the words": "Action:\n"
-            '{"name": "respond", "arguments": {"content": "Action: none"}}',
-            "action in small letters": "action:\nCALL",
-            "the action alone": "CALL",
-            "nothing": "",
-            "nothing after Action:": "Action:\n",
-            "more in the object": 'Action: OPEN, "why": "it is due"}',
-        }
-    ),
-}
+_WRITTEN: Mapping[str, dict[str, str]] = packaged_yaml(__package__, "scripts.yaml")
+ODD_TEXTS: dict[str, Odd] = _odd_calls(_as_action) | _texts("odd_action")
 """Answers of `act` and `react` that both sides can use."""
-
-BREAKING_TEXTS = _texts(
-    {
-        "a number for an action": "Action:\n42",
-        "a text for an action": 'Action:\n"wait"',
-        "a list for an action": 'Action:\n["think"]',
-        "an action without a name": 'Action:\n{"arguments": {}}',
-        "an action without arguments": 'Action:\n{"name": "think"}',
-        "a list for arguments": 'Action:\n{"name": "think", "arguments": []}',
-        "a name that is no text": 'Action:\n{"name": 7, "arguments": {}}',
-        "a call of respond without content": 'Action:\n{"name": "respond", "arguments": {}}',
-    }
-)
+BREAKING_TEXTS = _texts("breaking_action")
 """Answers that end the original's conversation with an exception."""
-
-_REQUEST = "Please go on."
-_PLAINLY = {
-    "a stop word within a sentence": f"{_REQUEST} ###STOP### Bye.",
-    "a stop word in small letters": "###stop###",
-    "a stop word of tau2": "###TRANSFER###",
-    "several lines": "First this.\n\nThen that.",
-    "braces and quotes": 'He said {"name": "think"} and "Action:".',
-}
-_WITH_THOUGHTS = {
-    "a response without a thought": f"User Response:\n{_REQUEST}",
-    "a thought without a response": "Thought:\nWhat now?",
-    "a stop word in the thought": "Thought:\nNot yet ###STOP###\n\nUser Response:\nWait.",
-    "blanks around": f"  User Response:   {_REQUEST}  \n",
-}
-ODD_CUSTOMER = dict.fromkeys(UserStrategy, _PLAINLY) | {UserStrategy.REACT: _WITH_THOUGHTS}
+ODD_CUSTOMER = {each: _WRITTEN[f"odd_{'thought' if each == 'react' else 'words'}"] for each in UserStrategy}
 """What a customer's model may write, by what is odd about it."""
-
+BREAKING_CUSTOMER = {each: _WRITTEN[f"breaking_{'thought' if each == 'react' else 'words'}"] for each in UserStrategy}
+"""What a customer's model may write that ends the original's conversation with an exception, or ours."""
 BROKEN_REFLECTION = "a reflection without one response"
 SILENT = "a customer that says nothing"
-BREAKING_CUSTOMER = {strategy: {SILENT: ""} for strategy in UserStrategy} | {
-    UserStrategy.REACT: {
-        "neither thought nor response": _REQUEST,
-        "two thoughts": f"Thought:\nA.\nThought:\nB.\n\nUser Response:\n{_REQUEST}",
-        SILENT: "User Response:\n",
-    }
-}
-"""What a customer's model may write that ends the original's conversation with an exception, or ours."""
 
 
 @dataclass(frozen=True)
