@@ -91,11 +91,18 @@ class CallFault(StrEnum):
     BROKEN_STREAM = "broken_stream"
     SERVER_FAULT = "server_fault"
     REFUSED = "refused"  # any other 4xx: the request itself is wrong
+    SERVER_GONE = "server_gone"  # it has ended, or another server has its place: waiting does not help
 
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed a moment later."""
-        return self not in {CallFault.AUTH, CallFault.NOT_FOUND, CallFault.CONTEXT_OVERFLOW, CallFault.REFUSED}
+        return self not in {
+            CallFault.AUTH,
+            CallFault.NOT_FOUND,
+            CallFault.CONTEXT_OVERFLOW,
+            CallFault.REFUSED,
+            CallFault.SERVER_GONE,
+        }
 
 
 class ModelCallError(TautoolsError):
@@ -118,7 +125,7 @@ class ModelCallError(TautoolsError):
         problem: str,
         *,
         fault: CallFault,
-        next_step: str = "Check the server with `tautools server test URL`; the call is pending again.",
+        next_step: str = "See how the servers are with `tautools server ls`; the call is pending again.",
         evidence: str = "",
         status: int | None = None,
         retry_after_s: float | None = None,
@@ -127,6 +134,8 @@ class ModelCallError(TautoolsError):
         self.fault = fault
         self.status = status
         self.retry_after_s = retry_after_s
+        self.part = ""
+        """Whose model was asked, where the model client knows: `agent`, `user`, `expert:<name>`."""
 
 
 class SlurmError(TautoolsError):
@@ -143,6 +152,10 @@ class UnknownServerError(ServerError):
 
 class NotReadyError(ServerError):
     """A server did not become ready."""
+
+
+class NoServerError(ServerError):
+    """No server is there any more: it has ended, was never started, or another one has its place."""
 
 
 class VerifyError(ServerError):

@@ -1,8 +1,9 @@
 """The model client: one call in, one reply out; routed, retried where that may help, recorded whatever happens.
 
 A conversation stays on the replica where its prefix is cached, a new one goes to the least loaded. A replica that
-cannot be connected to is marked down, and its conversations move to another one; it is tried again later, at growing
-intervals, with the next request. When none is left, the client's `resolve` is asked again.
+cannot be connected to, refuses the key or does not have the model is marked down, and its conversations move to another
+one; it is tried again later, at growing intervals, with the next request. When none is left, the client's `resolve` is
+asked again, at once, so that a server that has ended is named by its own state.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
-from tautools.errors import CallFault, ModelCallError, TautoolsError
+from tautools.errors import CallFault, ModelCallError, NoServerError, TautoolsError, VerifyError
 from tautools.http import ConnectError, StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
@@ -98,6 +99,8 @@ class _ReplicaPool:
         self._replicas: list[_Replica] = []
         self._sticky: dict[str, _Replica] = {}
         self._resolving = asyncio.Lock()
+        self._asked = 0
+        self._problem: ModelCallError | None = None
 
     @property
     def has_alive(self) -> bool:
@@ -110,9 +113,7 @@ class _ReplicaPool:
         while True:
             replica = self._choose(conversation)
             if replica is None:
-                async with self._resolving:
-                    if not self.has_alive:
-                        await self._renew()
+                await self._ask_again()
                 continue
             async with replica.load.slot():
                 if replica.alive:
@@ -132,6 +133,29 @@ class _ReplicaPool:
             self._sticky[conversation] = replica
         return replica
 
+    async def why_lost(self, error: ModelCallError) -> ModelCallError:
+        """Ask for the endpoints again after the last one was lost; return what that says, else the error itself."""
+        try:
+            await self._ask_again()
+        except ModelCallError as found:
+            return found
+        return error
+
+    async def _ask_again(self) -> None:
+        """Ask for the endpoints while none is alive; requests that wait for the answer share it, also when it is none."""
+        before = self._asked
+        async with self._resolving:
+            if self.has_alive:
+                return
+            if self._problem is None or self._asked == before:
+                self._asked, self._problem = self._asked + 1, None
+                try:
+                    await self._renew()
+                except ModelCallError as error:
+                    self._problem = error
+            if self._problem is not None:
+                raise self._problem
+
     async def _renew(self) -> None:
         """Ask for the endpoints again; a replica that is still among them keeps its conversations."""
         try:
@@ -139,8 +163,9 @@ class _ReplicaPool:
         except ModelCallError:
             raise
         except TautoolsError as error:
+            fault = CallFault.SERVER_GONE if isinstance(error, NoServerError | VerifyError) else CallFault.UNREACHABLE
             raise ModelCallError(
-                error.problem, fault=CallFault.UNREACHABLE, evidence=error.evidence, next_step=error.next_step
+                error.problem, fault=fault, evidence=error.evidence, next_step=error.next_step
             ) from error
         if not endpoints:
             fault = CallFault.UNREACHABLE
@@ -250,14 +275,19 @@ class ModelClient:
                 reply = await self._attempt(pool, request, len(faults))
                 return replace(reply, lost_s=lost_s) if faults else reply
             except ModelCallError as error:
-                faults.append(error)
-                moves = isinstance(error, ConnectError) and pool.has_alive
-                if not error.fault.transient or (not moves and failures + 1 >= self.retry.attempts):
-                    raise
-                wait_s = 0.0 if moves else self.retry.wait_s(failures, error)
+                lost = _is_lost(error)
+                moves = lost and pool.has_alive
+                fault = await pool.why_lost(error) if lost and not moves else error
+                fault.part = request.tag.part
+                faults.append(fault)
+                if not moves and (not fault.fault.transient or failures + 1 >= self.retry.attempts):
+                    if fault is error:
+                        raise
+                    raise fault from error
+                wait_s = 0.0 if moves else self.retry.wait_s(failures, fault)
                 failures += not moves
                 if self.on_retry:
-                    self.on_retry(request.tag, wait_s, error)
+                    self.on_retry(request.tag, wait_s, fault)
             await asyncio.sleep(wait_s)
 
     async def _attempt(self, pool: _ReplicaPool, request: "_Request", attempt: int) -> Reply:
@@ -281,7 +311,7 @@ class ModelClient:
             except ModelCallError as error:
                 parser.ended = parser.ended or time.perf_counter()
                 _redact(error, endpoint)
-                if isinstance(error, ConnectError):
+                if _is_lost(error):
                     replica.mark_down()
                 status = error.status or parser.status
                 self._emit(record(fault=error.fault.value, status=status, error=error.problem))
@@ -312,6 +342,11 @@ class _Request:
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] | None
     config: ModelConfig
+
+
+def _is_lost(error: ModelCallError) -> bool:
+    """Whether the server at an address is gone, for now or for ever, or is another one than it was."""
+    return isinstance(error, ConnectError) or error.fault in {CallFault.AUTH, CallFault.NOT_FOUND}
 
 
 def _redact(error: ModelCallError, endpoint: Endpoint) -> None:

@@ -267,8 +267,6 @@ def _endpoint_source(cell: Cell) -> Callable[[str], Sequence[Endpoint]]:
     def find(part: str) -> Sequence[Endpoint]:
         if part in not_used_yet:
             return not_used_yet.pop(part)
-        with contextlib.suppress(TautoolsError):
-            return endpoints(cell.run.roles[part], workspace=cell.workspace, role_name=part)
-        return cell.models.endpoints[part]  # still gone: what was there may come back
+        return endpoints(cell.run.roles[part], workspace=cell.workspace, role_name=part)
 
     return find

@@ -123,7 +123,8 @@ class JobTime:
 
 
 HOPELESS = frozenset(
-    each.value for each in (CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED)
+    each.value
+    for each in (CallFault.UNREACHABLE, CallFault.AUTH, CallFault.NOT_FOUND, CallFault.REFUSED, CallFault.SERVER_GONE)
 )
 """Faults that the next conversation will meet too: few of them in a row are enough to stop."""
 
@@ -147,9 +148,12 @@ class DeadServerWatch:
         else:
             self._lost[part].clear()
 
-    def faulted(self, pair: tuple[str, int], fault: str) -> str:
+    def faulted(self, pair: tuple[str, int], fault: str, part: str = "") -> str:
         """Note a conversation lost to `fault`; return the cause to stop for, or an empty string."""
-        part = self._last_fault.pop(pair, Role.AGENT.value)
+        seen = self._last_fault.pop(pair, Role.AGENT.value)
+        part = part.replace(":", " ") or seen
+        if fault == CallFault.SERVER_GONE:  # known from the registry, or from the address itself
+            return f"The {part} model's server is gone"
         lost = self._lost[part]
         lost.append(fault)
         if len(lost) < self._limit and sum(each in HOPELESS for each in lost) < self._hopeless_limit:
@@ -327,13 +331,13 @@ class Scheduler:
             fault = "bench" if isinstance(error, BenchError) else "internal"
         self.faults[fault] += 1
         self.last_fault = str(error)
-        again = trial.attempt < REPEATS_AFTER_FAULT
+        again = trial.attempt < REPEATS_AFTER_FAULT and fault != CallFault.SERVER_GONE
         if again:
             insort(self._queue, trial._replace(attempt=trial.attempt + 1))
         trace = error if fault == "internal" else None
         log.warning("FAULT %s task=%s trial=%d: %s", fault, *trial.pair, error, exc_info=trace)
         self._sink.emit("fault", str(error), at=trial.pair, fault=fault, attempt=trial.attempt, again=again)
-        stop_for = self._watch.faulted(trial.pair, fault)
+        stop_for = self._watch.faulted(trial.pair, fault, getattr(error, "part", ""))
         if stop_for and not self.cause:
             self.cause = f"{stop_for}.\n{error}"
 

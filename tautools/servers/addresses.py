@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tautools.errors import ParamsError, ServerError, VerifyError, nearest
+from tautools.errors import NoServerError, ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
-from tautools.params.models import RoleParams
+from tautools.params import load_all
+from tautools.params.models import RoleParams, ServerParams
 from tautools.records import ServerRecord
 from tautools.servers.backends import backend_of
 from tautools.servers.checks.run import recheck
 from tautools.servers.checks.target import ModelList, ask_models, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
-from tautools.servers.state import State
+from tautools.servers.state import Snapshot, State
 
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -90,6 +91,18 @@ def address_from_env(role: RoleParams) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a registered server is not used."""
+
+    text: str
+    replaced: bool = False
+    """Whether another server answers in its place."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class _Search:
     """One role, looked for among the servers of one registry."""
 
@@ -119,7 +132,10 @@ class _Search:
         if known is not None and not self.role.api_key_env:
             key = self.registry.key(known)
         endpoint = Endpoint(base_url, self.role.model or "", key=key, name=known.name if known else "")
-        return self._checked(endpoint, ask_models(base_url, key=key))
+        answer = ask_models(base_url, key=key)
+        if answer.status == 0 and known is not None:
+            raise self._none_ready([known], [_Problem(answer.detail)], states_of([known], self.registry))
+        return self._checked(endpoint, answer)
 
     def registered(self, candidates: Sequence[ServerRecord]) -> list[Endpoint]:
         with ThreadPoolExecutor(max_workers=min(32, len(candidates) or 1)) as pool:  # one that hangs delays none
@@ -129,32 +145,46 @@ class _Search:
             return ready
         if not candidates:
             raise self._unknown()
-        first, backend = candidates[0].name, backend_of(candidates[0])
+        snapshots = states_of(candidates, self.registry)
+        raise self._none_ready(candidates, [found for found in checked if isinstance(found, _Problem)], snapshots)
+
+    def _none_ready(
+        self, candidates: Sequence[ServerRecord], problems: Sequence["_Problem"], snapshots: Sequence[Snapshot]
+    ) -> ServerError:
+        """Return the error for a role none of whose servers is ready, with the state of each and how it comes back."""
         states = [
             f"{record.name} is {f'not what was verified: {problem}' if snapshot.state is State.READY else snapshot}"
-            for record, problem, snapshot in zip(candidates, checked, states_of(candidates, self.registry), strict=True)
+            for record, problem, snapshot in zip(candidates, problems, snapshots, strict=True)
         ]
-        logs = "" if "logs" in backend.unfit else f"See `tautools server logs {first}`. "
-        raise ServerError(
-            f"No server for the {self.role_name} is ready: {'; '.join(states)}.",
-            next_step=f"{logs}{backend.start_again(candidates[0])}",
-        )
+        first, backend, seen = candidates[0], backend_of(candidates[0]), snapshots[0]
+        advice = f"{seen.next_step} ".lstrip() if seen.state.final else ""
+        if "logs" not in backend.unfit and f"logs {first.name}" not in advice:
+            advice += f"See `tautools server logs {first.name}`. "
+        if (again := backend.start_again(first)) not in advice:
+            advice += again
+        ended = [each.state.final or each.state is State.STOPPING for each in snapshots]
+        gone = all(over or problem.replaced for over, problem in zip(ended, problems, strict=True))
+        kind = NoServerError if gone else ServerError
+        text = "; ".join(state.rstrip(".") for state in states)
+        return kind(f"No server for the {self.role_name} is ready: {text}.", next_step=advice.strip())
 
-    def _recheck(self, record: ServerRecord) -> Endpoint | str:
+    def _recheck(self, record: ServerRecord) -> "Endpoint | _Problem":
         """Check a server that was verified once more; return its endpoint, or what is wrong.
 
         The certificate may be a day old: what costs the server nothing is checked again at each use.
         """
         if record.certificate is None or self.registry.activity(record):
-            return "it is not verified"
+            return _Problem("it is not verified")
         try:
             done = recheck(target_of(record, self.registry.key(record)))
         except ServerError as error:
-            return error.problem
+            return _Problem(error.problem)
         checks = (*record.certificate.checks, *done.checks)
         failed = next((check for check in checks if check.passed is False), None)
         if failed is not None:
-            return f"{failed.name}: {failed.detail}"
+            models = done.models
+            replaced = models.refuses_key or bool(models.names and record.model not in models.names)
+            return _Problem(f"{failed.name}: {failed.detail}", replaced)
         model = self.role.model or record.model
         return self._checked(Endpoint(done.target.base_url, model, key=done.target.key, name=record.name), done.models)
 
@@ -165,7 +195,8 @@ class _Search:
             raise ServerError(
                 f"Nothing answers for the {self.role_name} at {where}.",
                 evidence=answer.detail,
-                next_step="Try `tautools server test URL`; a server on loopback answers on its own node only.",
+                next_step=f"Start it where it runs, then try `tautools server test {endpoint.base_url}`; a server on "
+                "loopback answers on its own node only.",
             )
         if answer.refuses_key:
             raise VerifyError(
@@ -174,7 +205,8 @@ class _Search:
                 next_step="Put the server's key in an environment variable and name it with `api_key_env`.",
             )
         if answer.status != 200 or not answer.names:
-            raise VerifyError(
+            kind = ServerError if answer.status >= 500 else VerifyError  # a proxy says so while its server starts
+            raise kind(
                 f"{where} does not answer like a model server: /v1/models gives {answer.status}.",
                 evidence=answer.detail,
                 next_step="The address must end in /v1 and belong to an OpenAI-compatible server.",
@@ -198,11 +230,19 @@ class _Search:
             )
         return key
 
-    def _unknown(self) -> ServerError:
+    def _file_name(self) -> str:
+        """Return the server file that a person means, or that has the model; empty when there is none."""
+        if self.role.server:
+            return self.role.server
+        files = load_all(ServerParams, self.registry.workspace)[0]
+        return next((name for name, params in files.items() if params.serves == self.wanted), "")
+
+    def _unknown(self) -> NoServerError:
         names = sorted({name for record in self.records for name in (record.name, record.model)})
         near = nearest(self.wanted, names)
-        advice = f"Start it with `tautools server up {self.role.server or 'NAME'}`, or give its address with `base_url`"
-        return ServerError(
+        start = f"Start one with `tautools server up {self._file_name()}`" if self._file_name() else "Write a server file"
+        advice = f"{start}, or give its address with `base_url`"
+        return NoServerError(
             f"No running server serves {self.wanted!r}, which the {self.role_name} needs.",
             evidence=f"Registered: {', '.join(names)}." if names else "No server is registered in this workspace.",
             next_step=f"{advice} or OPENAI_API_BASE" + (f"; did you mean {near[0]!r}?" if near else "."),

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -155,7 +155,9 @@ def _identity_problem(record: ServerRecord, answer: ModelList) -> str:
 def diagnose_end(record: ServerRecord, registry: Registry, *, job_state: str = "") -> Diagnosis:
     """Return why a server whose process or job has ended did so, from its log, its exit status and its job's state."""
     exit_code = registry.exit_code(record)
-    return diagnose_log(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
+    found = diagnose_log(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
+    # The table of failures knows no names.
+    return replace(found, fix=found.fix.replace("tautools server logs`", f"tautools server logs {record.name}`"))
 
 
 def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:

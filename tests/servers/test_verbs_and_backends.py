@@ -115,11 +115,11 @@ def test_a_record_that_cannot_be_read_is_named_beside_the_list(servers: Path) ->
 def test_a_role_learns_how_to_get_each_server_back(servers: Path) -> None:
     for name in (LOCAL, ATTACHED):
         assert endpoints(RoleParams(server=name), workspace=servers, role_name="agent")
-    for name, advice in ((DEAD, "tautools server up dead"), (AWAY, "Start it again where it was started")):
+    for name, advice in ((DEAD, "tautools server restart dead"), (AWAY, "Start it again where it was started")):
         with pytest.raises(ServerError) as caught:
             endpoints(RoleParams(server=name), workspace=servers, role_name="agent")
         assert advice in caught.value.next_step
-        assert ("server up" in caught.value.next_step) is (name == DEAD)
+        assert ("server restart" in caught.value.next_step) is (name == DEAD)
 
 
 def test_a_taken_name_is_refused_by_every_backend_and_a_dead_one_is_free(servers: Path) -> None:

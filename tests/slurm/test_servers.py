@@ -146,7 +146,7 @@ def test_a_failed_node_is_reported(workspace: Path) -> None:
     try:
         wait_for(lambda: server.state().state is State.NODE_FAIL)
         assert f"Its node failed. Job {server.record.job_id} on {node}." in server.state().detail
-        assert "tautools server up sim" in server.state().next_step
+        assert "tautools server restart sim" in server.state().next_step
     finally:
         # A node that has answered meanwhile is back already, and Slurm refuses to resume it.
         run_command(["scontrol", "update", f"NodeName={node}", "State=RESUME"], timeout_s=30)
@@ -163,7 +163,7 @@ def test_a_job_that_has_to_make_way_is_preempted_and_says_so(workspace: Path) ->
         wait_for(lambda: server.state().state is State.PREEMPTED)
         seen = server.state()
         assert f"had to make way for another one. Job {server.record.job_id}" in seen.detail
-        assert "tautools server up sim" in seen.next_step
+        assert "tautools server restart sim" in seen.next_step
         wait_for(lambda: not (workspace / "servers" / "sim.json").exists())
         wait_for(lambda: processes_of(server) == [])
         assert server.cause().kind == "preempted"

@@ -109,7 +109,7 @@ class Backend(Protocol):
 
     def start_again(self, record: ServerRecord) -> str:
         """Return, as advice, how a person gets it back."""
-        return f"Start it again with `tautools server up {record.spec.get('name', record.name)}`."
+        return f"Start it again with `tautools server restart {record.name}`."
 
 
 class AttachedBackend(Backend):
@@ -126,7 +126,7 @@ class AttachedBackend(Backend):
         name = requests[0].name
         raise ServerError(
             f"Server {name!r} is attached, so it cannot be started from here.",
-            next_step=f"Start it where it runs, then `tautools server attach {name} URL`.",
+            next_step=f"Start it where it runs, then give its address to `tautools server attach {name}`.",
         )
 
     start = check
