@@ -142,7 +142,7 @@ class _ReplicaPool:
         return error
 
     async def _ask_again(self) -> None:
-        """Ask for the endpoints while none is alive; requests that wait for the answer share it, also when it is none."""
+        """Ask for the endpoints while none is alive; requests that wait share the answer, a problem too."""
         before = self._asked
         async with self._resolving:
             if self.has_alive:

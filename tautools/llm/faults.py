@@ -41,12 +41,12 @@ _BY_STATUS = {
 }
 
 NEXT_STEPS = {
-    CallFault.UNREACHABLE: "See whether the server runs: `tautools server ls`; one that you know by its address alone is "
-    "started again where it runs.",
+    CallFault.UNREACHABLE: "See whether the server runs: `tautools server ls`; start one that has only an address "
+    "again where it runs.",
     CallFault.OVERLOADED: "Lower the concurrency, or start another replica.",
     CallFault.AUTH: "Check the server's key; `api_key_env` names the variable that holds it.",
-    CallFault.NOT_FOUND: "Ask the server which models it serves with `tautools server test` and its address, which ends "
-    "in /v1.",
+    CallFault.NOT_FOUND: "Ask the server which models it serves: `tautools server test` with its address, which "
+    "ends in /v1.",
     CallFault.CONTEXT_OVERFLOW: "Serve the model with a larger max_model_len, or lower max_tokens.",
     CallFault.REFUSED: "Correct the request: sampling, extra_body, or how the server was started (tool-call parser).",
 }

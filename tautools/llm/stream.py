@@ -368,8 +368,8 @@ async def ask_server(
                     fault=CallFault.MALFORMED,
                     status=answer.status,
                     evidence=excerpt(await answer.text(2048)),
-                    next_step=f"See what listens there: `tautools server test {endpoint.base_url}`. It may be a proxy or a "
-                    "login page.",
+                    next_step=f"See what listens there: `tautools server test {endpoint.base_url}`. It may be a "
+                    "proxy or a login page.",
                 )
     parser.ended = parser.ended or time.perf_counter()
 

@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tautools.errors import RunError, TautoolsError
+from tautools.errors import RunError
 from tautools.llm import ModelClient, Retry
 from tautools.llm.types import Endpoint
 from tautools.params.models import RunParams

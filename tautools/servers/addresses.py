@@ -240,7 +240,9 @@ class _Search:
     def _unknown(self) -> NoServerError:
         names = sorted({name for record in self.records for name in (record.name, record.model)})
         near = nearest(self.wanted, names)
-        start = f"Start one with `tautools server up {self._file_name()}`" if self._file_name() else "Write a server file"
+        start = (
+            f"Start one with `tautools server up {self._file_name()}`" if self._file_name() else "Write a server file"
+        )
         advice = f"{start}, or give its address with `base_url`"
         return NoServerError(
             f"No running server serves {self.wanted!r}, which the {self.role_name} needs.",

@@ -79,7 +79,9 @@ def test_a_server_killed_in_mid_run_is_named_at_once_with_its_state_and_the_comm
     assert "`tautools server restart one`" in result.cause
     assert "`tautools server logs one`" in result.cause
     assert "URL" not in str(result)
-    assert failed_calls(result) <= 2 * CONCURRENCY, "one broken stream and one refused connection a conversation at most"
+    assert failed_calls(result) <= 2 * CONCURRENCY, (
+        "one broken stream and one refused connection a conversation at most"
+    )
     assert set(result.fault_kinds) == {"server_gone"}
 
 
