@@ -11,6 +11,7 @@ from tautools.records.base import (
     Outcome,
     Record,
     Role,
+    SeedRule,
     Strategy,
     StrictValue,
     Thinking,
