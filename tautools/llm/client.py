@@ -323,7 +323,7 @@ class ModelClient:
                 self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
                 raise
             replica.next_down_s = _DOWN_S
-        said = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
+        said: dict[str, Any] = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
         made = record(seed=body.get("seed"), **said)
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)

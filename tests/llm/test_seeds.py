@@ -93,7 +93,9 @@ async def test_a_conversation_that_could_not_be_used_is_drawn_anew() -> None:
         (Say(raw=b"HTTP/1.1 200 OK\r\n\r\nwhat is this"), True),
     ],
 )
-async def test_a_retry_has_another_seed_where_the_model_may_have_drawn(open_client: Any, fault: Say, drawn: bool) -> None:
+async def test_a_retry_has_another_seed_where_the_model_may_have_drawn(
+    open_client: Any, fault: Say, drawn: bool
+) -> None:
     answers = [fault, "Well."]
     async with ScriptedServer(answers) as server, open_client(server, retry=QUICK) as opened:
         await opened.ask(seed=5, seed_rule=SeedRule.REQUEST)

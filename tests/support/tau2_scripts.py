@@ -125,7 +125,8 @@ class ScriptClient:
         role = tag.role.value
         index = sum(each["role"] == role for each in self.requests)
         sent = json.loads(json.dumps(list(messages)))
-        self.requests.append({"role": role, "messages": sent, "tools": list(tools or ()) or None, "seed": request_seed(tag)})
+        made = {"role": role, "messages": sent, "tools": list(tools or ()) or None}
+        self.requests.append(made | {"seed": request_seed(tag)})
         lines = self.case["answers"][role]
         answer = lines[index] if index < len(lines) else self.case["after"][role]
         calls = tuple(
