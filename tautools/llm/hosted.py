@@ -57,7 +57,8 @@ def check_hosted_key(provider: str, model: str) -> None:
 async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts) -> None:
     """Send `body` (as `chat_body` makes it) through litellm and take the whole answer into `parser`.
 
-    An address or key of `endpoint` goes before those that litellm knows; `seed` is taken out of `body` for a provider without.
+    An address or key of `endpoint` goes before those that litellm knows; `seed` is taken out of `body` for a provider
+    that has none.
 
     Raises
     ------

@@ -138,7 +138,7 @@ class SeedRule(StrEnum):
     """Which seed a request carries."""
 
     REQUEST = "request"
-    """One of its own, from the conversation's seed, the role and the step: no two requests of a conversation share it."""
+    """One of its own, from the conversation's seed, the role and the step; no two of a conversation share it."""
     CONVERSATION = "conversation"
     """The conversation's, the same in all its requests, as tau2-bench sends it."""
     NONE = "none"

@@ -118,7 +118,8 @@ async def test_the_record_has_what_was_sent(open_client: Any) -> None:
 def test_a_seed_differs_by_whatever_makes_a_request_another_one_and_never_changes() -> None:
     base = {"role": Role.AGENT, "seed": 204255608, "seed_rule": SeedRule.REQUEST}
     others: list[dict[str, Any]] = [
-        {}, {"step": 1}, {"role": Role.USER}, {"role": Role.EXPERT, "expert": "a"}, {"role": Role.EXPERT, "expert": "b"},
+        {}, {"step": 1}, {"role": Role.USER},
+        {"role": Role.EXPERT, "expert": "a"}, {"role": Role.EXPERT, "expert": "b"},
         {"purpose": "verify"}, {"repeat": 1}, {"seed": 204255609},
     ]  # fmt: skip
     assert len({request_seed(CallTag(**{**base, **other})) for other in others}) == len(others)

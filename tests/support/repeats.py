@@ -1,12 +1,13 @@
 """How many answers are, word for word, the answer before of the same side.
 
-A model that is asked with one seed for all turns draws each answer with the noise of the one before. Of a run's results::
+A model that is asked with one seed for all turns draws each answer with the noise of the one before. Of results::
 
     share_of_repeats(*conversations_below(workspace))     # 0.0 .. 1.0, nan of no answers
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def share_of_repeats(*conversations: Conversation) -> float:
 def _neighbours(talk: Conversation) -> Iterator[tuple[str, str]]:
     for messages in (talk.messages, talk.user_messages):
         said = [_said(message) for message in messages if message["role"] == "assistant"]
-        yield from zip(said, said[1:], strict=False)
+        yield from itertools.pairwise(said)
 
 
 def _said(message: Mapping[str, Any]) -> str:
