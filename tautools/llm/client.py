@@ -21,15 +21,13 @@ from tautools.http import ConnectError, StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
 from tautools.llm.request import chat_body
-from tautools.llm.stream import StreamParser, Timeouts, ask_server
+from tautools.llm.stream import StreamParser, ask_server, token_counts
+from tautools.llm.timeouts import Timeouts
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
 from tautools.records import CallRecord, ModelConfig, Thinking, names_a_secret
 
 _DOWN_S = 30.0
 _DOWN_AT_MOST_S = 600.0
-_NOT_DRAWN = {CallFault.UNREACHABLE, CallFault.OVERLOADED}
-"""Faults before the model drew anything; after others another attempt has a seed of its own, or a model whose answer
-broke its server would break it each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +273,7 @@ class ModelClient:
         while True:
             lost_s = time.perf_counter() - began if faults else 0.0
             try:
-                drawn = sum(fault.fault not in _NOT_DRAWN for fault in faults)
-                tag = replace(request.tag, repeat=request.tag.repeat + drawn) if drawn else request.tag
-                reply = await self._attempt(pool, replace(request, tag=tag), len(faults))
+                reply = await self._attempt(pool, request, len(faults))
                 return replace(reply, lost_s=lost_s) if faults else reply
             except ModelCallError as error:
                 lost = _is_lost(error)
@@ -299,7 +295,6 @@ class ModelClient:
         started_at, wanted = time.time(), time.perf_counter()
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
-            body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
             parser = StreamParser(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
             record = partial(
                 _call_record,
@@ -312,7 +307,7 @@ class ModelClient:
                 queue_s=parser.started - wanted,
             )
             try:
-                await self._send(endpoint, body, parser)
+                await self._send(endpoint, request, parser)
                 completion = parser.finish(asked_to_think=request.config.thinking is Thinking.ON)
             except ModelCallError as error:
                 parser.ended = parser.ended or time.perf_counter()
@@ -320,15 +315,15 @@ class ModelClient:
                 if _is_lost(error):
                     replica.mark_down()
                 status = error.status or parser.status
-                self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
+                self._emit(record(fault=error.fault.value, status=status, error=error.problem))
                 raise
             replica.next_down_s = _DOWN_S
-        said: dict[str, Any] = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
-        made = record(seed=body.get("seed"), **said)
+        made = record(finish_reason=completion.finish_reason, thinking_chars=len(completion.thinking))
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
 
-    async def _send(self, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser) -> None:
+    async def _send(self, endpoint: Endpoint, request: "_Request", parser: StreamParser) -> None:
+        body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
         if endpoint.provider == "openai":
             await ask_server(self._http, endpoint, body, parser, self.timeouts)
         else:
@@ -381,12 +376,6 @@ def _call_record(
     tag: CallTag, endpoint: Endpoint, parser: StreamParser, *, keep_itl: bool, **further: Any
 ) -> CallRecord:
     """Return the record of one attempt: what arrived and when, and `further` fields that the caller knows."""
-    details = parser.usage.get("prompt_tokens_details")
-    counts = {
-        "prompt_tokens": parser.usage.get("prompt_tokens"),
-        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
-        "output_tokens": parser.usage.get("completion_tokens"),
-    }
     server = {ours: parser.metrics.get(theirs) for ours, theirs in _SERVER_TIMES.items()}
     return CallRecord(
         env=tag.ref.env,
@@ -398,8 +387,8 @@ def _call_record(
         source=parser.source,
         cost_usd=parser.cost_usd,
         **_times(parser),
-        **{name: count for name, count in counts.items() if isinstance(count, int)},
-        **{name: ms / 1000 for name, ms in server.items() if isinstance(ms, int | float)},
+        **token_counts(parser.usage),
+        **{name: ms / 1000 for name, ms in server.items() if isinstance(ms, int | float) and 0 <= ms < 1e12},
         **{"status": parser.status, **further},
     )
 

@@ -20,6 +20,9 @@ _OVERFLOW = re.compile(
 )
 """How vLLM, OpenAI, SGLang, llama.cpp, TGI, Anthropic and Gemini say that the prompt no longer fits."""
 
+_PARSER_SAYS = re.compile(r"tokens remaining in|(?:failed|unable) to parse|could not parse", re.IGNORECASE)
+"""After this a parser quotes what the model wrote, which may be any words."""
+
 _ASKED = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -88,6 +91,25 @@ def refusal(where: str, status: int, text: str, *, headers: Mapping[str, str] | 
         retry_after_s=retry_after_s(headers or {}),
         **step,
     )
+
+
+def error_in_stream(where: str, code: Any, text: str) -> ModelCallError:
+    """Return the error for an error event, which comes after status 200 and so after the request was accepted.
+
+    Whatever its code, it is transient: vLLM says 400 also when its parser fails on what the model just wrote. Only an
+    overflow stays one.
+    """
+    status = int(code) if re.fullmatch("[1-5][0-9][0-9]", str(code)) else 500
+    said = _PARSER_SAYS.split(text, maxsplit=1)[0]
+    if _OVERFLOW.search(f"{code} {said}"):
+        fault, status = fault_of(400, said if _asks_too_much(said) else "context_length_exceeded"), 400
+    else:
+        fault = _BY_STATUS.get(status, CallFault.SERVER_FAULT)
+        fault = fault if fault.transient else CallFault.SERVER_FAULT
+    says = _SAYS.get(fault, "broke the answer off with an error")
+    error = ModelCallError(f"{where} {says} ({status}).", fault=fault, status=status, evidence=excerpt(text))
+    error.next_step = NEXT_STEPS.get(fault, error.next_step)
+    return error
 
 
 def excerpt(text: str, most: int = 400) -> str:

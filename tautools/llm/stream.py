@@ -1,28 +1,41 @@
 """The lean streaming client for OpenAI-compatible servers, and the parser of what arrives.
 
+How each habit of servers is read is in the table of `docs/fidelity.md`, How streams are read.
+
 Servers with a reasoning parser stream thinking in a field of its own; those without leave it in the text, between
 `<think>` and `</think>`. Templates of Qwen and others open the tag in the prompt, so the text may hold the closing tag
 alone. The whole text is cut at once, when it is complete: how the tags were spread over chunks does not matter.
 """
 
-import asyncio
+import json
 import re
-import secrets
 import time
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import StreamedResponse, StreamHttp
-from tautools.llm.faults import excerpt, refusal
-from tautools.llm.types import Completion, Endpoint, ToolCall
+from tautools.llm.events import LONGEST_LINE, UNREADABLE, EventLines, loads
+from tautools.llm.faults import error_in_stream, excerpt, refusal
+from tautools.llm.timeouts import StreamTimeouts, Timeouts
+from tautools.llm.tool_calls import ToolCallParts, sound_text
+from tautools.llm.types import Completion, Endpoint
 
 _TAG = re.compile(r"(</?think>)")
-_UNREADABLE = (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, IndexError)
-"""What is raised where a chunk is no JSON, or has not the form of a chunk."""
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+"""Fields of a delta that hold thinking; a server that fills several says the same in each."""
+_SPOKEN = {"content", "refusal"}
+_PART_TEXTS = ("text", "refusal", "thinking", "reasoning", "summary", "content")
+"""Fields of a part of a content that hold its text."""
+
+_COUNTS = (
+    ("prompt_tokens", ("prompt_tokens", "input_tokens")),
+    ("cached_tokens", ("cached", "cached_tokens", "prompt_cache_hit_tokens")),
+    ("output_tokens", ("completion_tokens", "output_tokens")),
+)
+"""What servers call the counts of a usage object, by our names."""
 
 
 def split_thinking(text: str) -> tuple[str, str]:
@@ -50,58 +63,7 @@ def split_thinking(text: str) -> tuple[str, str]:
     return "".join(spoken).strip(), "".join(thoughts).strip()
 
 
-@dataclass(slots=True)
-class _PartialCall:
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-
-class ToolCallParts:
-    """Merges deltas by their index.
-
-    Three habits of servers are allowed for: a missing index (the delta goes on with the last call, or begins one when
-    it has a new id), several whole calls that all say index 0, and a fresh id in every delta of one call. A delta
-    begins a call of its own only when it has both another id and a name.
-    """
-
-    def __init__(self) -> None:
-        self._calls: list[_PartialCall] = []
-        self._at: dict[int, _PartialCall] = {}
-
-    def add(self, deltas: list[dict[str, Any]]) -> None:
-        """Take the `tool_calls` of one chunk."""
-        for delta in deltas:
-            function = delta.get("function") or {}
-            parts = self._target(delta, function)
-            parts.id = parts.id or delta.get("id") or ""
-            parts.name = parts.name or function.get("name") or ""
-            arguments = function.get("arguments")
-            if isinstance(arguments, str):
-                parts.arguments.append(arguments)
-            elif arguments is not None:
-                parts.arguments.append(orjson.dumps(arguments).decode())
-
-    def _target(self, delta: dict[str, Any], function: dict[str, Any]) -> _PartialCall:
-        index = delta.get("index")
-        parts = self._at.get(index) if index is not None else (self._calls[-1] if self._calls else None)
-        new_id = delta.get("id")
-        if parts is None or (new_id and new_id != parts.id and function.get("name") and parts.name):
-            parts = _PartialCall()
-            self._calls.append(parts)
-            if index is not None:
-                self._at[index] = parts
-        return parts
-
-    def whole(self) -> tuple[ToolCall, ...]:
-        """Return the calls; one that came without an id gets one."""
-        return tuple(
-            ToolCall(parts.id or f"call_{secrets.token_hex(8)}", parts.name, "".join(parts.arguments))
-            for parts in self._calls
-        )
-
-
-class StreamParser:
+class StreamParser(EventLines):
     """Parser of an OpenAI-compatible stream; what it has taken stays readable when the stream breaks.
 
     Times are `time.perf_counter()` [s]: `started` when the request is sent, `first` and `last` token, `ended`.
@@ -109,6 +71,7 @@ class StreamParser:
     """
 
     def __init__(self, where: str) -> None:
+        super().__init__()
         self.where = where
         self.started = time.perf_counter()
         self.first: float | None = None
@@ -122,10 +85,6 @@ class StreamParser:
         self.metrics: dict[str, Any] = {}
         self.fingerprint = ""
         self.cost_usd: float | None = None
-        self.done = False
-        self._opened = False
-        self._garbage = b""
-        self._rest = b""
         self._text: list[str] = []
         self._thoughts: list[str] = []
         self._calls = ToolCallParts()
@@ -135,84 +94,87 @@ class StreamParser:
         """Chunks with tokens so far."""
         return 0 if self.first is None else len(self.gaps) + 1
 
-    def feed(self, data: bytes, now: float) -> None:
-        """Take raw bytes of a server-sent event stream that arrived at `now`.
-
-        Raises
-        ------
-        ModelCallError
-            For an error event, and for what is not an event of such a stream (`MALFORMED`).
-        """
-        lines = (self._rest + data if self._rest else data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._payload(line[5:].strip(), now)
-            elif line.strip() and not line.startswith((b":", b"event:", b"id:", b"retry:")) and not self._garbage:
-                self._garbage = line
-        if len(self._rest) > 2**24:
-            raise self._malformed("sends a line without end", self._rest)
-
-    def _payload(self, payload: bytes, now: float) -> None:
-        if payload == b"[DONE]":
-            self.done = True
-            return
-        if not payload:
-            return
-        try:
-            self.take(orjson.loads(payload), now)
-        except _UNREADABLE:
-            raise self._malformed("sends chunks that cannot be read", payload) from None
-
     def take(self, event: dict[str, Any], now: float) -> None:
-        """Take one chunk, parsed."""
-        if not self._opened:
-            self._opened = True
-            self.fingerprint = event.get("system_fingerprint") or ""
+        """Take one chunk, parsed; raises `TypeError` and the like for what is none."""
+        if not self.opened:
+            self.opened = True
+            self.fingerprint = str(event.get("system_fingerprint") or "")
         choices = event.get("choices")
+        choice: dict[str, Any] = {}
+        reason = None
         if choices:
             choice = choices[0]
-            delta = choice.get("delta")
-            if delta and self._delta(delta):
+            if choice is None or choice.get("index"):
+                choice = _first_choice(choices)
+            delta = choice.get("delta") or (self.first is None and choice.get("message"))
+            if delta and self._take_delta(delta):
                 if self.first is None:
                     self.first = now
                 else:
                     self.gaps.append(now - self.last)
                 self.last = now
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        if event.get("error") or event.get("object") == "error":
-            raise self._error_event(event)
-        if event.get("usage"):
-            self.usage = event["usage"]
-        if event.get("metrics"):
-            self.metrics = event["metrics"]
+            reason = choice.get("finish_reason")
+        if usage := event.get("usage"):
+            self._take_usage(usage)
+        if reason or not choices or event.get("error"):
+            self._take_rest(event, choice)
 
-    def _delta(self, delta: dict[str, Any]) -> object:
-        """Keep the parts of a delta; return something true when it carries a token."""
-        text = delta.get("content")
-        if text:
-            self._text.append(text)
-        thought = delta.get("reasoning") or delta.get("reasoning_content")
-        if thought:
-            self._thoughts.append(thought)
-        calls = delta.get("tool_calls")
-        if calls:
-            self._calls.add(calls)
-        return text or thought or calls
+    def _take_rest(self, event: dict[str, Any], choice: dict[str, Any]) -> None:
+        """Take what only the last chunks have, or an error."""
+        says_error = event.get("error") or event.get("object") == "error"
+        if says_error or (not event.get("choices") and (event.get("message") or event.get("detail"))):
+            raise self.error_of(event)
+        if reason := choice.get("finish_reason"):
+            self.finish_reason = sound_text("" + reason)
+        for place in (choice, event.get("x_groq") or {}):
+            self._take_usage(place.get("usage"))
+        if isinstance(metrics := event.get("metrics"), dict):
+            self.metrics = metrics
 
-    def take_whole(self, text: str, now: float) -> None:
-        """Take an answer that came as one JSON object although a stream was asked for: it has no first token."""
+    def _take_usage(self, usage: Any) -> None:
+        """Keep the last usage that says something; some servers send nulls or zeros after it."""
+        if isinstance(usage, dict) and any(usage.values()):
+            self.usage |= {name: value for name, value in usage.items() if value is not None}
+
+    def _take_delta(self, delta: dict[str, Any]) -> bool:
+        """Keep the parts of a delta; return whether it carries a token."""
+        token = False
+        for name, value in delta.items():
+            if not value or name == "role":
+                continue
+            if name == "content" and type(value) is str:
+                self._text.append(value)
+            elif name == "tool_calls":
+                self._calls.add(value)
+            elif name == "function_call":
+                self._calls.add([{"index": 0, "function": value}])
+            elif name in _SPOKEN or name == next((each for each in _THOUGHTS if delta.get(each)), ""):
+                for thought, text in _texts(value, thought=name in _THOUGHTS):
+                    (self._thoughts if thought else self._text).append(text)
+            else:
+                continue
+            token = True
+        return token
+
+    def take_whole(self, body: str, now: float) -> None:
+        """Take an answer that came as one JSON object although a stream was asked for: it has no first token.
+
+        A stream of events that is called JSON is read too.
+        """
         self.source = "wall"
-        self.done = True
         try:
-            event = orjson.loads(text)
-            choices = event.get("choices") or []
-            if choices:
-                choices[0]["delta"] = choices[0]["message"]
-            self.take(event, now)
-        except _UNREADABLE:
-            raise self._malformed("sends an answer that cannot be read", text.encode()) from None
+            if body.lstrip("\ufeff\r\n\t ").startswith(("data:", "event:", ":")):
+                self.feed(body.encode() + b"\n\n", now)
+            else:
+                event = loads(body.encode())
+                if choices := event.get("choices"):
+                    choices[0]["message"]
+                self.take(event, now)
+                self.done = True
+        except UNREADABLE:
+            raise self.malformed("sends an answer that cannot be read", body[:2000].encode()) from None
         self.first = None
+        self.gaps.clear()
 
     def finish(self, *, asked_to_think: bool = False) -> Completion:
         """Return the answer, once the stream is over; `ModelCallError` when it was not a whole answer.
@@ -221,123 +183,74 @@ class StreamParser:
         thinking, is taken as unfinished thinking (templates open the tag in the prompt).
         """
         self._check()
-        try:
-            text, thinking = split_thinking("".join(self._text))
-            thinking = "".join(self._thoughts) + thinking
-            calls = self._calls.whole()
-        except TypeError:
-            raise self._malformed("sends text that is no text", b"") from None
+        text, thinking = split_thinking(sound_text("".join(self._text)))
+        thinking = sound_text("".join(self._thoughts)) + thinking
+        calls = self._calls.whole()
         if asked_to_think and not thinking and not calls and self.finish_reason == "length":
             text, thinking = "", text
         return Completion(text, calls, self.finish_reason, thinking)
 
     def _check(self) -> None:
+        """Raise when the answer is not whole; `[DONE]` is no end of an answer that does not say why it ends."""
         if self.finish_reason == "abort":
             raise self._broken("broke the answer off")
         if self.finish_reason == "error":
             raise refusal(self.where, 500, "finish_reason is error")
-        if self.finish_reason or (self.done and self.first is not None):
+        if self.finish_reason:
             return
-        if self.done:
-            raise self._malformed("sent an answer without choices", self._garbage)
-        if not self._opened:
-            raise self._malformed("did not send a stream of events", self._garbage or self._rest)
+        if not self.opened:
+            raise self.malformed("did not send a stream of events", b"".join(self._held))
+        if self.done and self.first is None:
+            raise self.malformed("sent an answer without choices", b"")
         raise self._broken("ended the answer in the middle")
 
     def _broken(self, did: str) -> ModelCallError:
-        evidence = f"{self.chunks} chunks had come; no finish_reason, no [DONE]." if not self.finish_reason else ""
+        end = "[DONE] but no finish_reason" if self.done else "no finish_reason, no [DONE]"
+        evidence = "" if self.finish_reason else f"{self.chunks} chunks had come; {end}."
         return ModelCallError(f"{self.where} {did}.", fault=CallFault.BROKEN_STREAM, evidence=evidence)
 
-    def _malformed(self, did: str, seen: bytes) -> ModelCallError:
-        evidence = excerpt(seen.decode(errors="replace"))
+    def malformed(self, did: str, seen: bytes) -> ModelCallError:
+        """Return the error for what cannot be read: what the server did, and the bytes that show it."""
+        evidence = excerpt(seen[:2000].decode(errors="replace"))
         return ModelCallError(f"{self.where} {did}.", fault=CallFault.MALFORMED, status=self.status, evidence=evidence)
 
-    def _error_event(self, event: dict[str, Any]) -> ModelCallError:
-        """Return the error of an error event: by its code when that is an HTTP status, else the server's fault."""
-        error = event.get("error") or event
-        code = error.get("code") if isinstance(error, dict) else None
-        text = orjson.dumps({"error": error}).decode()
-        status = int(str(code)) if str(code).isdigit() else 500
-        if code == "context_length_exceeded":
-            status = 400
-        return refusal(self.where, status, text)
+    def error_of(self, event: dict[str, Any]) -> ModelCallError:
+        """Return the error that an error event says."""
+        error = event.get("error")
+        error = error if isinstance(error, dict | str) and error else event
+        fields = error if isinstance(error, dict) else {"message": error}
+        said = next((fields[name] for name in ("message", "detail", "error") if fields.get(name)), None)
+        text = said if isinstance(said, str) else json.dumps(error)
+        return error_in_stream(self.where, fields.get("code"), sound_text(text[:4000]))
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long to wait [s]; the defaults allow for a queue of long prompts on a busy server."""
-
-    connect_s: float = 10.0
-    first_token_s: float = 600.0
-    """From sending the request to the first token."""
-    idle_s: float = 120.0
-    """Between two chunks."""
-    total_s: float = 1800.0
-    """From sending the request to the end of the answer."""
+def _first_choice(choices: list[Any]) -> dict[str, Any]:
+    """Return the choice that was asked for, number 0; empty when it is not among them."""
+    return next((each for each in choices if each and str(each.get("index") or 0) == "0"), {})
 
 
-class StreamTimeouts:
-    """Enforces `Timeouts` on one answer, as an async context manager around it.
+def _texts(value: Any, *, thought: bool) -> Iterator[tuple[bool, str]]:
+    """Yield the texts in a content that may be a list of parts, each with whether it is thinking."""
+    if isinstance(value, str):
+        yield thought, value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, thought=thought)
+    elif isinstance(value, dict):
+        name = next((each for each in _PART_TEXTS if value.get(each)), "")
+        yield from _texts(
+            value.get(name), thought=thought or name in _THOUGHTS or "reasoning" in str(value.get("type"))
+        )
+    elif value is not None:
+        raise TypeError("text that is no text")
 
-    Every chunk only notes when it came (`touch`); one timer of the event loop checks now and then, so that a chunk
-    costs next to nothing.
 
-    Raises
-    ------
-    ModelCallError
-        `TIME_OUT`, naming which of the limits was passed.
-    """
-
-    def __init__(self, timeouts: Timeouts, what: str) -> None:
-        self._timeouts = timeouts
-        self._what = what
-        self._loop = asyncio.get_running_loop()
-        self._scope = asyncio.timeout(None)
-        self._started = self._loop.time()
-        self._last: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._problem = ""
-
-    def touch(self) -> None:
-        """Note that data came after the first token."""
-        first = self._last is None
-        self._last = self._loop.time()
-        if first:  # from here on another limit counts, which may end sooner than the one the timer waits for
-            self._check_limits()
-
-    async def __aenter__(self) -> Self:
-        await self._scope.__aenter__()
-        self._check_limits()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            await self._scope.__aexit__(kind, error, trace)
-        except TimeoutError:
-            next_step = "See whether the server is overloaded or stuck; the limits are in tautools.llm.Timeouts."
-            raise ModelCallError(self._problem, fault=CallFault.TIME_OUT, next_step=next_step) from None
-
-    def _check_limits(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        due, self._problem = self._due()
-        if due <= self._loop.time():
-            self._scope.reschedule(due)
-        else:
-            self._timer = self._loop.call_at(due, self._check_limits)
-
-    def _due(self) -> tuple[float, str]:
-        limits = self._timeouts
-        total = self._started + limits.total_s, f"{self._what} did not finish within {limits.total_s:g} s."
-        if self._last is None:
-            first = self._started + limits.first_token_s
-            return min(total, (first, f"{self._what} gave no first token within {limits.first_token_s:g} s."))
-        idle = self._last + limits.idle_s
-        return min(total, (idle, f"{self._what} fell silent in mid-answer for {limits.idle_s:g} s."))
+def token_counts(usage: dict[str, Any]) -> dict[str, int]:
+    """Return the counts of a usage object by our names; what is not told or no number is left out."""
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    told = {**usage, **({"cached": details.get("cached_tokens")} if isinstance(details, dict) else {})}
+    told = {ours: next((told[each] for each in names if told.get(each) is not None), "") for ours, names in _COUNTS}
+    return {name: int(float(count)) for name, count in told.items() if re.fullmatch(r"\d{1,15}(\.0)?", str(count))}
 
 
 async def ask_server(
@@ -359,8 +272,8 @@ async def ask_server(
             if answer.status != 200:
                 raise refusal(parser.where, answer.status, await answer.text(), headers=answer.headers)
             if answer.content_type == "application/json":
-                parser.take_whole(await answer.text(2**24), time.perf_counter())
-            elif answer.content_type == "text/event-stream":
+                parser.take_whole(await answer.text(LONGEST_LINE), time.perf_counter())
+            elif answer.content_type != "text/html":
                 await _read_events(answer, parser, watch)
             else:
                 raise ModelCallError(
@@ -384,3 +297,4 @@ async def _read_events(answer: StreamedResponse, parser: StreamParser, watch: St
             return
         if parser.first is not None:
             touch()
+    parser.end(clock())

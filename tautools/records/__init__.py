@@ -11,7 +11,6 @@ from tautools.records.base import (
     Outcome,
     Record,
     Role,
-    SeedRule,
     Strategy,
     StrictValue,
     Thinking,

@@ -170,9 +170,7 @@ async def _judge_all(
         async with free:
             if asks:
                 try:
-                    verdicts = await ask_judge(
-                        folder.domain, task, conversation, client, seed_rule=folder.setting.seed_rule
-                    )
+                    verdicts = await ask_judge(folder.domain, task, conversation, client)
                 except ModelCallError as error:
                     return error
                 conversation = with_verdicts(conversation, verdicts)

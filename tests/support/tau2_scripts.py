@@ -10,9 +10,8 @@ from typing import Any
 
 from tautools.bench import conversation_seed, run_conversation
 from tautools.bench.types import Approach, Domain, ReferenceAction, Task
-from tautools.llm.request import request_seed
 from tautools.llm.types import CallTag, Message, Reply, ToolCall, ToolSpec
-from tautools.records import CallRecord, Limits, Outcome, SeedRule, Strategy
+from tautools.records import CallRecord, Limits, Outcome, Strategy
 
 __all__ = ["PlayedCase", "make_case", "normal", "play"]
 
@@ -125,8 +124,7 @@ class ScriptClient:
         role = tag.role.value
         index = sum(each["role"] == role for each in self.requests)
         sent = json.loads(json.dumps(list(messages)))
-        made = {"role": role, "messages": sent, "tools": list(tools or ()) or None}
-        self.requests.append(made | {"seed": request_seed(tag)})
+        self.requests.append({"role": role, "messages": sent, "tools": list(tools or ()) or None, "seed": tag.seed})
         lines = self.case["answers"][role]
         answer = lines[index] if index < len(lines) else self.case["after"][role]
         calls = tuple(
@@ -157,7 +155,6 @@ async def play(domain: Domain, case: dict[str, Any]) -> PlayedCase:
         limits=Limits(),
         trial=0,
         seed=case["seed"],
-        seed_rule=SeedRule.CONVERSATION,
     )
     return PlayedCase(client.requests, played.reward, played.outcome, len(played.messages))
 

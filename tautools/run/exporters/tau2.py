@@ -15,7 +15,7 @@ from typing import Any
 from tautools.bench.agents.text import read_action
 from tautools.bench.types import Task
 from tautools.errors import BenchError
-from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, SeedRule, Strategy
+from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, Strategy
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
 from tautools.run.trajectory import parsed, user_turns
@@ -228,7 +228,7 @@ def _info(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
         "user_info": {"implementation": "user_simulator", **_model(setting.user)},
         "agent_info": {"implementation": own_agent, **_model(setting.agent)},
         "environment_info": {"domain_name": setting.env, "policy": domain.policy, "tool_defs": None},
-        "seed": None if setting.seed_rule is SeedRule.NONE else setting.seed,
+        "seed": setting.seed,
     }
 
 
@@ -252,15 +252,9 @@ def _simulation(folder: SettingFolder, conversation: Conversation, calls: Sequen
         "reward_info": _reward_info(conversation, task, folder.domain.reward_basis),
         "messages": trajectory(conversation, folder.setting.strategy, calls),
         "trial": conversation.trial,
-        # There each request carries this seed; by another rule none of them did.
-        "seed": conversation.seed if folder.setting.seed_rule is SeedRule.CONVERSATION else None,
+        "seed": conversation.seed,
         "mode": "half_duplex",
-        "info": {
-            "outcome": conversation.outcome.value,
-            "simulated": conversation.simulated,
-            "seed": conversation.seed,
-            "seed_rule": folder.setting.seed_rule.value,
-        },
+        "info": {"outcome": conversation.outcome.value, "simulated": conversation.simulated},
     }
 
 
