@@ -55,6 +55,10 @@ class _AddressLoad:
 
     def __init__(self, max_in_flight: int | None) -> None:
         self.in_flight = 0
+        """Those that wait for a slot included."""
+        self.sent = 0
+        self.warm = False
+        """Whether the server there has answered a run; one that cannot be connected to may be another one later."""
         self._slots = asyncio.Semaphore(max_in_flight) if max_in_flight else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
@@ -63,7 +67,11 @@ class _AddressLoad:
         self.in_flight += 1
         try:
             async with self._slots:
-                yield
+                self.sent += 1
+                try:
+                    yield
+                finally:
+                    self.sent -= 1
         finally:
             self.in_flight -= 1
 
@@ -85,6 +93,7 @@ class _Replica:
 
     def mark_down(self) -> None:
         """Send nothing there for a while, longer each time."""
+        self.load.warm = False
         if self.alive:
             self.down_until = time.monotonic() + self.next_down_s
             self.next_down_s = min(2 * self.next_down_s, _DOWN_AT_MOST_S)
@@ -106,7 +115,12 @@ class _ReplicaPool:
     @property
     def has_alive(self) -> bool:
         """Whether there is a replica that is not marked down."""
-        return any(replica.alive for replica in self._replicas)
+        return self.alive > 0
+
+    @property
+    def alive(self) -> int:
+        """Replicas that are not marked down."""
+        return sum(replica.alive for replica in self._replicas)
 
     @contextlib.asynccontextmanager
     async def replica_for(self, conversation: str) -> AsyncIterator[_Replica]:
@@ -172,7 +186,8 @@ class _ReplicaPool:
             fault = CallFault.UNREACHABLE
             raise ModelCallError(f"There is no server for the {self._part}.", fault=fault, next_step=NEXT_STEPS[fault])
         known = {replica.endpoint: replica for replica in self._replicas}
-        self._replicas = [known.get(each) or _Replica(each, self._load_of(each)) for each in endpoints]
+        loads = [self._load_of(each) for each in endpoints]
+        self._replicas = [known.get(each) or _Replica(each, load) for each, load in zip(endpoints, loads, strict=True)]
         for replica in self._replicas:
             replica.down_until = 0.0
 
@@ -296,6 +311,7 @@ class ModelClient:
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
             parser = StreamParser(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
+            load = {"cold": not replica.load.warm, "in_flight": replica.load.sent, "replicas": pool.alive}
             record = partial(
                 _call_record,
                 request.tag,
@@ -305,6 +321,7 @@ class ModelClient:
                 attempt=attempt,
                 started_at=started_at,
                 queue_s=parser.started - wanted,
+                **load,
             )
             try:
                 await self._send(endpoint, request, parser)
@@ -318,6 +335,7 @@ class ModelClient:
                 self._emit(record(fault=error.fault.value, status=status, error=error.problem))
                 raise
             replica.next_down_s = _DOWN_S
+            replica.load.warm = True
         made = record(finish_reason=completion.finish_reason, thinking_chars=len(completion.thinking))
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
@@ -334,7 +352,9 @@ class ModelClient:
             self.on_call(record)
 
     def _load_of(self, endpoint: Endpoint) -> _AddressLoad:
-        return self._loads.setdefault(endpoint.base_url or endpoint.provider, _AddressLoad(self.max_in_flight))
+        load = self._loads.setdefault(endpoint.base_url or endpoint.provider, _AddressLoad(self.max_in_flight))
+        load.warm = load.warm or endpoint.warm
+        return load
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,10 +386,14 @@ _FROM_TAG = ("role", "expert", "task_id", "trial", "turn", "step", "purpose", "s
 
 _SERVER_TIMES = {
     "server_queue_s": "queue_time_ms",
-    "server_ttft_s": "time_to_first_token_ms",
+    "server_prefill_s": "time_to_first_token_ms",
     "server_generation_s": "generation_time_ms",
 }
-"""vLLM's own times of a request, which it sends with `--enable-per-request-metrics`, by our names."""
+"""vLLM's own times of a request, which it sends with `--enable-per-request-metrics`, by our names.
+
+Its `time_to_first_token_ms` runs from scheduling (`build_per_request_timing_metrics` in 0.32), so it is the prefill
+time of its histograms and leaves out what its `time_to_first_token_seconds` has: the way to the engine and the queue.
+"""
 
 
 def _call_record(

@@ -85,6 +85,7 @@ class StreamParser(EventLines):
         self.metrics: dict[str, Any] = {}
         self.fingerprint = ""
         self.cost_usd: float | None = None
+        self._opened_at: float | None = None
         self._text: list[str] = []
         self._thoughts: list[str] = []
         self._calls = ToolCallParts()
@@ -109,14 +110,19 @@ class StreamParser(EventLines):
             delta = choice.get("delta") or (self.first is None and choice.get("message"))
             if delta and self._take_delta(delta):
                 if self.first is None:
-                    self.first = now
+                    # Servers hold the first tokens of a call back until they know that it is one.
+                    self.first = now if self._text or self._thoughts else self._opened_at or now
                 else:
                     self.gaps.append(now - self.last)
                 self.last = now
+            elif self._opened_at is None:
+                self._opened_at = now
             reason = choice.get("finish_reason")
         if usage := event.get("usage"):
             self._take_usage(usage)
         if reason or not choices or event.get("error"):
+            if reason:
+                self.last = now  # the end token comes with it, and without text
             self._take_rest(event, choice)
 
     def _take_rest(self, event: dict[str, Any], choice: dict[str, Any]) -> None:

@@ -31,9 +31,12 @@ class CallRecord(Record):
     queue_s: float = 0.0
     """Wait for a free slot on our side before the request was sent [s]."""
     ttft_s: float | None = None
-    """From sending the request to the first token, thinking tokens included [s]."""
+    """From sending the request to the first token, thinking tokens included [s].
+
+    Of an answer that begins with a tool call: to its first chunk, since servers hold the first tokens of a call back.
+    """
     decode_s: float | None = None
-    """From the first token to the last [s]."""
+    """From the first token to the last [s]; the last one is the end token, which comes with the finish reason."""
     e2e_s: float | None = None
     """From sending the request to the end of the answer [s]."""
     itl_mean_s: float | None = None
@@ -53,11 +56,18 @@ class CallRecord(Record):
     status: int | None = None
     error: str = ""
     server_queue_s: float | None = None
-    server_ttft_s: float | None = None
+    server_prefill_s: float | None = None
+    """From its scheduling to its first token [s]: what vLLM calls `time_to_first_token_ms` for a single request."""
     server_generation_s: float | None = None
     source: str = "streamed"
     """Where the times come from: `streamed` (measured here per chunk) or `wall` (one answer, no first token)."""
     cost_usd: float | None = None
+    cold: bool = False
+    """Whether this launch of the server had not answered a run yet when the request was sent (`docs/running.md`)."""
+    in_flight: int | None = None
+    """Requests of this run under way at that address when it was sent, itself included."""
+    replicas: int | None = None
+    """Addresses of its role that were not marked down when it was sent."""
     simulated: bool = False
 
 

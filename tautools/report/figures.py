@@ -7,6 +7,7 @@ and in line, so they can be told apart in print without colour.
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,12 +80,14 @@ def series_style(index: int) -> dict[str, Any]:
     return {"color": _COLOURS[position], "marker": _MARKERS[other], "linestyle": _LINES[other]}
 
 
-def new_figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of that size [inch], and its axes, which share their y axis, as `rows` lists of `columns`."""
+def new_figure(
+    width_in: float, height_in: float, rows: int = 1, columns: int = 1, *, share_y: bool = True
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of that size [inch], and its axes, as `rows` lists of `columns`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
     for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(axis="y", color="#dddddd", linewidth=0.7)
@@ -194,6 +197,28 @@ def draw_histograms(
     axes[0][0].set_ylabel(counted)
     values = "; ".join(_description(panel.name, panel.timing.summary) for panel in panels)
     return finish_figure(figure, file_name, f"Histograms of {of}. {values}.", title=title, simulated=simulated)
+
+
+def draw_load(
+    file_name: str, of: str, steps: Sequence[str], timings: Sequence[Sequence[Timing]], *, simulated: bool
+) -> ReportFigure:
+    """Draw one panel for each metric: p50, p90 and p99 at each step of the load; `timings` by metric, then by step."""
+    figure, axes = new_figure(7.2, 3.3, 1, len(timings), share_y=False)
+    words = []
+    for axis, series in zip(axes[0], timings, strict=True):
+        metric = series[0].metric
+        for index, percentile in enumerate((50, 90, 99)):
+            values = [timing.summary.percentiles_s.get(percentile, math.nan) * metric.scale for timing in series]
+            axis.plot(range(len(steps)), values, **series_style(index), linewidth=1.6, label=f"p{percentile}")
+        counts = [f"{step}\nn {timing.summary.n}" for step, timing in zip(steps, series, strict=True)]
+        axis.set_xticks(range(len(steps)), counts, fontsize=8)
+        axis.set(ylabel=f"{metric.name} [{metric.unit}]", xlabel="requests in flight at the address", ylim=(0, None))
+        medians = (significant(timing.summary.percentiles_s.get(50)) for timing in series)
+        words.append(f"median {metric.name} [s] {', '.join(medians)}")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    n = ", ".join(str(timing.summary.n) for timing in timings[0])
+    alt = f"Latency of {of}, by requests in flight ({', '.join(steps)}; n = {n}): {'; '.join(words)}."
+    return finish_figure(figure, file_name, alt, title=f"Latency by load: {of}", simulated=simulated)
 
 
 def _draw_histogram(axis: Axes, timing: Timing, color: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tautools.records import CallRecord, Role
 from tautools.report.cells import ReportCell, widest_cells
 from tautools.run import read_calls
-from tautools.stats import Histogram, LatencySummary, histogram, summarize
+from tautools.stats import Histogram, LatencySummary, histogram, summarize, time_per_output_token_s
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,8 @@ _KEY_COLUMNS = ["env", "strategy", "agent_model", "setting_id", "task_id", "tria
 _CALL_COLUMNS = [
     *("folder", *_KEY_COLUMNS, "turn", "step", "attempt", "role", "expert", "model", "source", "simulated", "fault"),
     *("started_at", "queue_s", "ttft_s", "decode_s", "tpot_s", "e2e_s"),
-    *("server_queue_s", "server_ttft_s", "server_generation_s", "prompt_tokens", "cached_tokens", "output_tokens"),
+    *("server_queue_s", "server_prefill_s", "server_generation_s", "prompt_tokens", "cached_tokens", "output_tokens"),
+    *("cold", "in_flight", "replicas"),
 ]
 _CONVERSATION_COLUMNS = [
     *("folder", *_KEY_COLUMNS, "outcome", "reward", "started_at", "finished_at", "duration_s"),
@@ -50,7 +51,7 @@ def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     """Return one row for each attempt at a model request of the cells' conversations, failed ones too.
 
     Requests of conversations that did not finish are among them: the model did the work. Probes are not. `tpot_s` is
-    decode time over output tokens after the first one [s].
+    `time_per_output_token_s` [s].
     """
     import pandas as pd
 
@@ -112,8 +113,7 @@ def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
 
 
 def _call_columns(call: CallRecord) -> dict[str, Any]:
-    tokens = call.output_tokens or 0
-    tpot_s = call.decode_s / (tokens - 1) if call.decode_s is not None and tokens > 1 else None
+    tpot_s = time_per_output_token_s(call.decode_s, call.output_tokens)
     return call.model_dump(mode="json", exclude={"itl_s"}) | {"tpot_s": tpot_s}
 
 
@@ -136,12 +136,12 @@ class Metric(NamedTuple):
 
 METRICS = (
     Metric("ttft_s", "TTFT", "from sending the request to the first token"),
-    Metric("decode_s", "decode", "from the first token to the last"),
-    Metric("tpot_s", "TPOT", "decode time over output tokens after the first", unit="ms"),
+    Metric("decode_s", "decode", "from the first token to the last, which is the end token"),
+    Metric("tpot_s", "TPOT", "decode time over output tokens after the first, the end token counted", unit="ms"),
     Metric("e2e_s", "E2E", "from sending the request to the end of the answer"),
     Metric("queue_s", "own queue", "wait for a free slot here, before sending", unit="ms"),
     Metric("server_queue_s", "server queue", "as the server reports it", source="server"),
-    Metric("server_ttft_s", "server TTFT", "as the server reports it, from scheduling", source="server"),
+    Metric("server_prefill_s", "server prefill", "from scheduling to the first token, by the server", source="server"),
     Metric("server_generation_s", "server generation", "as the server reports it", source="server"),
 )
 
@@ -183,14 +183,13 @@ class CallGroup:
     answered: int
     simulated: bool
     timings: tuple[Timing, ...]
+    cold: int
+    """Answered calls that were the first ones to a cold server."""
+    warm_timings: tuple[Timing, ...]
+    """The same metrics without those."""
     tokens: Tokens
     faults: Mapping[str, int]
     """Class of the fault to its count; faulted calls enter no figure."""
-
-    @property
-    def names(self) -> list[str]:
-        """Role, expert where there is one, and model."""
-        return [self.role, *([self.expert] if self.expert else []), self.model]
 
     def timing(self, column: str) -> Timing:
         """Return the timing of one metric; of n = 0 when nothing was measured."""
@@ -199,16 +198,20 @@ class CallGroup:
 
 def call_groups(calls: pd.DataFrame) -> list[CallGroup]:
     """Return one group for each role, expert and model, agents first, in the order of their names."""
-    order = {"agent": 0, "user": 1}
     groups = [
         _call_group(str(role), str(expert), str(model), part)
         for (role, expert, model), part in calls.groupby(["role", "expert", "model"])
     ]
-    return sorted(groups, key=lambda group: (order.get(group.role, 2), group.role, group.expert, group.model))
+    return sorted(groups, key=_caller_order)
+
+
+def _caller_order(group: CallGroup | LoadGroup) -> tuple[int, str, str, str]:
+    return {"agent": 0, "user": 1}.get(group.role, 2), group.role, group.expert, group.model
 
 
 def _call_group(role: str, expert: str, model: str, calls: pd.DataFrame) -> CallGroup:
     answered = calls[calls["fault"] == ""]
+    warm = answered[~answered["cold"].astype(bool)]
     return CallGroup(
         role=role,
         expert=expert,
@@ -216,6 +219,8 @@ def _call_group(role: str, expert: str, model: str, calls: pd.DataFrame) -> Call
         answered=len(answered),
         simulated=bool(calls["simulated"].any()),
         timings=tuple(time_metric(metric, answered) for metric in METRICS),
+        cold=len(answered) - len(warm),
+        warm_timings=tuple(time_metric(metric, warm) for metric in METRICS),
         tokens=Tokens(
             prompt=int(answered["prompt_tokens"].astype(float).sum()),
             cached=int(answered["cached_tokens"].astype(float).sum()),
@@ -225,6 +230,54 @@ def _call_group(role: str, expert: str, model: str, calls: pd.DataFrame) -> Call
         ),
         faults=dict(sorted(Counter(calls.loc[calls["fault"] != "", "fault"]).items())),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGroup:
+    """Answered calls of one caller that met about the same load, without those to a cold server."""
+
+    role: str
+    expert: str
+    model: str
+    replicas: int
+    """Addresses that the role had."""
+    most: int
+    """The calls had more than half as many requests of the run in flight at their address, and at most so many."""
+    simulated: bool
+    n: int
+    timings: Mapping[str, Timing]
+    """By column: TTFT, TPOT and E2E."""
+
+    @property
+    def in_flight(self) -> str:
+        """The range of requests in flight, such as `1`, `2`, `3–4` or `5–8`."""
+        return str(self.most) if self.most < 3 else f"{self.most // 2 + 1}–{self.most}"
+
+
+LOAD_COLUMNS = ("ttft_s", "tpot_s", "e2e_s")
+
+
+def load_groups(calls: pd.DataFrame) -> list[LoadGroup]:
+    """Return the calls whose load was recorded by caller, replicas and load, in doubling steps of the load."""
+    known = calls[(calls["fault"] == "") & calls["in_flight"].notna() & ~calls["cold"].astype(bool)]
+    most = known["in_flight"].map(lambda count: 1 << (int(count) - 1).bit_length()).astype(int)
+    shown = [metric for metric in METRICS if metric.column in LOAD_COLUMNS]
+    groups = [
+        LoadGroup(
+            role=str(role),
+            expert=str(expert),
+            model=str(model),
+            replicas=int(part["replicas"].iloc[0]),
+            most=int(part["most"].iloc[0]),
+            simulated=bool(part["simulated"].any()),
+            n=len(part),
+            timings={metric.column: time_metric(metric, part) for metric in shown},
+        )
+        for (role, expert, model, *_), part in known.assign(most=most).groupby(
+            ["role", "expert", "model", "replicas", "most"]
+        )
+    ]
+    return sorted(groups, key=lambda group: (*_caller_order(group), group.replicas, group.most))
 
 
 def time_metric(metric: Metric, rows: pd.DataFrame) -> Timing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import ReportCell, find_cells, widest_cells
-from tautools.report.figures import FigureList, HistogramPanel, ReportFigure, draw_histograms
+from tautools.report.figures import FigureList, HistogramPanel, ReportFigure, draw_histograms, draw_load
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, short_name, significant
-from tautools.report.frames import METRICS, TURN, CallGroup, Timing, call_frame, call_groups, time_metric, turn_frame
+from tautools.report.frames import (
+    METRICS,
+    TURN,
+    CallGroup,
+    LoadGroup,
+    Timing,
+    call_frame,
+    call_groups,
+    load_groups,
+    time_metric,
+    turn_frame,
+)
 from tautools.stats import PERCENTILES, SLA_S, LatencySummary, summarize
 
 if TYPE_CHECKING:
@@ -26,6 +37,14 @@ _EMPTY = "n = 0: no model call was recorded."
 _SOURCE_NOTE = (
     "Source: `streamed` was measured here chunk by chunk, `wall` around a whole answer (no first token), `server` is "
     "what the server reports. Calls that failed enter no figure; n = 0 means never measured."
+)
+_COLD_NOTE = (
+    "`warm`: without the calls that were sent before this launch of the server had answered a run (cold): they pay for "
+    "what a server makes at its first prompts."
+)
+_LOAD_NOTE = (
+    "In flight: this run's requests at that address when the call was sent, itself included; other runs are not seen. "
+    "Calls to a cold server and calls whose load was not recorded are left out."
 )
 _TURNS_NOTE = (
     "From the first request of a turn to the end of its last, with tool calls, retries and waits between. "
@@ -67,20 +86,38 @@ class LatencyReport(Report):
     @property
     def by_role(self) -> Table:
         """Every metric of every role and model with its percentiles and the share under 5 s."""
+        any_cold = any(group.cold for group in self.groups)
         rows = [
             _caller(group)
-            | {
-                "what": f"{timing.metric.name} [{timing.metric.unit}]",
-                "source": tuple(timing.source.split(", ")),
-                **_summary_entries(timing.summary, timing.metric.scale),
-            }
+            | {"what": f"{timing.metric.name} [{timing.metric.unit}]"}
+            | ({"calls": calls} if any_cold else {})
+            | {"source": tuple(timing.source.split(", ")), **_summary_entries(timing.summary, timing.metric.scale)}
             for group in self.groups
-            for timing in group.timings
-            if timing.summary.n or not timing.metric.source
+            for calls, timing in _with_and_without_cold(group)
         ]
         used = [metric for metric in METRICS if any(group.timing(metric.column).summary.n for group in self.groups)]
         meanings = "; ".join(f"{metric.name}: {metric.meaning}" for metric in used)
-        return Table("Latency by role and model", rows, [*([f"{meanings}."] if used else []), _SOURCE_NOTE], _EMPTY)
+        notes = [*([f"{meanings}."] if used else []), _SOURCE_NOTE, *([_COLD_NOTE] if any_cold else [])]
+        return Table("Latency by role and model", rows, notes, _EMPTY)
+
+    @cached_property
+    def _loads(self) -> list[LoadGroup]:
+        return load_groups(self.calls)
+
+    @property
+    def by_load(self) -> Table:
+        """TTFT, TPOT and E2E of every caller by how many requests were in flight and how many replicas there were."""
+        rows = [
+            _caller(group)
+            | {"replicas": str(group.replicas), "in flight": group.in_flight, "n": count(group.n)}
+            | {
+                f"{timing.metric.name} p{each} [{timing.metric.unit}]": _percentile_entry(timing, each)
+                for timing in group.timings.values()
+                for each in (50, 90, 99)
+            }
+            for group in self._loads
+        ]
+        return Table("Latency by load", rows, [_LOAD_NOTE], "n = 0: no call's load was recorded.")
 
     @property
     def turn_times(self) -> Table:
@@ -156,12 +193,22 @@ class LatencyReport(Report):
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables, in the order of the report."""
-        return self.by_role, self.turn_times, self.by_setting, self.tokens, self.sources
+        return self.by_role, self.by_load, self.turn_times, self.by_setting, self.tokens, self.sources
 
     @cached_property
     def histograms(self) -> FigureList:
         """One picture for each role and model."""
         return FigureList(_draw_calls(group) for group in self.groups)
+
+    @cached_property
+    def load_figures(self) -> FigureList:
+        """One picture of TTFT and TPOT against load for each caller and number of replicas that met several loads."""
+        names = Counter((*_names(each), each.replicas) for each in self._loads)
+        return FigureList(
+            _draw_loads([each for each in self._loads if (*_names(each), each.replicas) == key])
+            for key, steps in names.items()
+            if steps > 1
+        )
 
     @cached_property
     def turn_figure(self) -> ReportFigure:
@@ -180,13 +227,14 @@ class LatencyReport(Report):
     @property
     def figures(self) -> Sequence[ReportFigure]:
         """All pictures, in the order of the report."""
-        return *self.histograms, self.turn_figure
+        return *self.histograms, *self.load_figures, self.turn_figure
 
     def details(self) -> dict[str, Any]:
         """Return every latency with the rows that it was computed from, as JSON can hold it."""
         return {
             "share_threshold_s": SLA_S,
             "groups": [_group_json(group) for group in self.groups],
+            "loads": [_load_json(group) for group in self._loads],
             "turns": [{"agent_model": model, **_timing_json(timing)} for model, _, timing in self._turns_by_model],
             "rows": [
                 {
@@ -229,16 +277,43 @@ def latency_report(*, workspace: str | Path = ".", sweep: str = "") -> LatencyRe
 
 def _draw_calls(group: CallGroup) -> ReportFigure:
     """Draw TTFT, decode, TPOT and E2E of one role, expert and model, as far as they were measured."""
-    of = ", ".join(group.names)
-    safe = (re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") or "model" for part in group.names)
+    of = ", ".join(_names(group))
     panels = [
         HistogramPanel(name, f"{name} (n = {count(timing.summary.n)}, {timing.source})", timing)
         for name, timing in ((each.metric.name, each) for each in map(group.timing, _SHOWN))
         if timing.summary.n
     ]
     return draw_histograms(
-        f"latency_{'_'.join(safe)}", f"Latency of {of}", panels, of=of, counted="calls", simulated=group.simulated
+        f"latency_{_file_part(group)}", f"Latency of {of}", panels, of=of, counted="calls", simulated=group.simulated
     )
+
+
+def _draw_loads(groups: Sequence[LoadGroup]) -> ReportFigure:
+    """Draw TTFT and TPOT of one caller against its load."""
+    first = groups[0]
+    of = f"{', '.join(_names(first))}, {plural(first.replicas, 'replica')}"
+    steps = [group.in_flight for group in groups]
+    timings = [[group.timings[column] for group in groups] for column in ("ttft_s", "tpot_s")]
+    name = f"latency_load_{_file_part(first)}_{first.replicas}"
+    return draw_load(name, of, steps, timings, simulated=any(group.simulated for group in groups))
+
+
+def _names(group: CallGroup | LoadGroup) -> list[str]:
+    """Return role, expert where there is one, and model."""
+    return [group.role, *([group.expert] if group.expert else []), group.model]
+
+
+def _file_part(group: CallGroup | LoadGroup) -> str:
+    return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", part).strip("-.") or "model" for part in _names(group))
+
+
+def _with_and_without_cold(group: CallGroup) -> Iterator[tuple[str, Timing]]:
+    """Yield every metric that was measured; where calls were cold, once more without them."""
+    for timing, warm in zip(group.timings, group.warm_timings, strict=True):
+        if timing.summary.n or not timing.metric.source:
+            yield "all", timing
+            if group.cold and timing.metric.column != "queue_s":  # our own, whatever the server
+                yield "warm", warm
 
 
 def _summary_entries(summary: LatencySummary, scale: float = 1.0) -> dict[str, Entry]:
@@ -249,7 +324,12 @@ def _summary_entries(summary: LatencySummary, scale: float = 1.0) -> dict[str, E
     return {"n": count(summary.n), **scaled, f"under {SLA_S:g} s": under}
 
 
-def _caller(group: CallGroup) -> dict[str, Entry]:
+def _percentile_entry(timing: Timing, percentile: int) -> str:
+    value = timing.summary.percentiles_s.get(percentile)
+    return significant(None if value is None else value * timing.metric.scale)
+
+
+def _caller(group: CallGroup | LoadGroup) -> dict[str, Entry]:
     """Write whose calls they are: the role with an expert's name below it, and the model."""
     model = short_name(group.model), "SIMULATED" if group.simulated else ""
     return {"role": (group.role, group.expert), "model": model}
@@ -277,10 +357,13 @@ def _request_sentence(calls: pd.DataFrame) -> str:
     if not times_s:
         return f"No request of an agent was answered (n = 0); {lost}."
     summary = summarize(times_s)
+    warm = summarize(agent.loc[~agent["cold"].astype(bool), "e2e_s"].dropna().tolist())
+    cold = f", {significant(warm.percentiles_s.get(99))} s without the {count(summary.n - warm.n)} to a cold server"
     over = f"{plural(models, 'agent model')}, " if models > 1 else ""
     return (
         f"The agent's requests took {significant(summary.percentiles_s[50])} s at the median and "
-        f"{significant(summary.percentiles_s[99])} s at the 99th percentile ({over}{plural(summary.n, 'request')}, "
+        f"{significant(summary.percentiles_s[99])} s at the 99th percentile"
+        f"{cold if warm.n < summary.n else ''} ({over}{plural(summary.n, 'request')}, "
         f"{percent(summary.share_under)} under {SLA_S:g} s); {lost if failed else 'no call failed'}."
     )
 
@@ -301,8 +384,19 @@ def _group_json(group: CallGroup) -> dict[str, Any]:
     return {
         **{name: getattr(group, name) for name in ("role", "expert", "model", "simulated", "answered", "faults")},
         "where": f"role = {group.role} and {expert}model = {group.model} and fault is empty",
+        "cold": group.cold,
         "metrics": {timing.metric.column: _timing_json(timing) | {"source": timing.source} for timing in group.timings},
+        "metrics_warm": {timing.metric.column: _timing_json(timing) for timing in group.warm_timings},
         "tokens": asdict(group.tokens),
+    }
+
+
+def _load_json(group: LoadGroup) -> dict[str, Any]:
+    return {
+        **{name: getattr(group, name) for name in ("role", "expert", "model", "simulated", "replicas", "n")},
+        "in_flight_over": group.most // 2,
+        "in_flight_at_most": group.most,
+        "metrics": {column: _timing_json(timing) for column, timing in group.timings.items()},
     }
 
 

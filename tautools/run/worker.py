@@ -28,6 +28,7 @@ from typing import IO, Any, ParamSpec, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
+from tautools.errors import TautoolsError
 from tautools.files import ensure_folder, read_lines
 from tautools.llm.types import CompletionClient
 from tautools.records import CallRecord, CommitRow, Outcome
@@ -35,6 +36,7 @@ from tautools.run.folder import SettingFolder
 from tautools.run.ledger import AwaitingJudge, EventSink, ResultsWriter, read_awaiting_judge, read_events, read_ledger
 from tautools.run.plan import Cell, Pair
 from tautools.run.trajectory import interleaved
+from tautools.servers.registry import Registry
 from tautools.shell import process_alive, this_process
 
 STALE_S = 120.0
@@ -245,12 +247,16 @@ class Worker:
         self._user_errors = Counter((each.task_id, each.trial or 0) for each in events)
         self._awaiting_judge = read_awaiting_judge(cell.folder, cell.setting.id) if cell.setting.judge else {}
         self._claims = Claims(cell.folder, writer.name)
+        self._warmed: set[str] = set()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tautools-disk")
 
     def on_call(self, record: CallRecord) -> None:
         """Take one model call, finished or failed."""
         self.counts.add(record)
         self._writer.call(record)
+        if record.cold and not record.fault and record.endpoint not in self._warmed:
+            self._warmed.add(record.endpoint)
+            self._disk.submit(self._note_warm, record.endpoint)
 
     async def run_trial(self, pair: Pair, client: CompletionClient) -> TrialResult:
         """Run one conversation and return its row, or why there is none.
@@ -274,6 +280,17 @@ class Worker:
         finally:
             self.counts.pop(pair)
             self._disk.submit(self._claims.release, claim)
+
+    def _note_warm(self, base_url: str) -> None:
+        """Note in the registry that a server has answered a run; that it cannot be noted costs a mark, not the run."""
+        registry = Registry(self._cell.workspace)
+        names = {each.base_url: each.name for part in self._cell.models.endpoints.values() for each in part}
+        with contextlib.suppress(TautoolsError, OSError):
+            name = names.get(base_url)
+            known = registry.list() if name is None else [registry.find(name)] if name else []
+            for record in known:
+                if record is not None and record.base_url == base_url:
+                    registry.write_warm(record)
 
     async def keep_claims(self) -> None:
         """Tell other processes, again and again, that the conversations claimed here are alive."""

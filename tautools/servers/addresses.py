@@ -131,7 +131,8 @@ class _Search:
         known = next((record for record in self.records if record.base_url == base_url), None)
         if known is not None and not self.role.api_key_env:
             key = self.registry.key(known)
-        endpoint = Endpoint(base_url, self.role.model or "", key=key, name=known.name if known else "")
+        name, warm = (known.name, self.registry.is_warm(known)) if known else ("", False)
+        endpoint = Endpoint(base_url, self.role.model or "", key=key, name=name, warm=warm)
         answer = ask_models(base_url, key=key)
         if answer.status == 0 and known is not None:
             raise self._none_ready([known], [_Problem(answer.detail)], states_of([known], self.registry))
@@ -186,7 +187,9 @@ class _Search:
             replaced = models.refuses_key or bool(models.names and record.model not in models.names)
             return _Problem(f"{failed.name}: {failed.detail}", replaced)
         model = self.role.model or record.model
-        return self._checked(Endpoint(done.target.base_url, model, key=done.target.key, name=record.name), done.models)
+        warm = self.registry.is_warm(record)
+        found = Endpoint(done.target.base_url, model, key=done.target.key, name=record.name, warm=warm)
+        return self._checked(found, done.models)
 
     def _checked(self, endpoint: Endpoint, answer: ModelList) -> Endpoint:
         """Return the endpoint with what its server says of itself; raise when it does not serve the role."""

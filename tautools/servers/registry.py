@@ -10,6 +10,7 @@
       launches/<name>.exit     its exit status, when the process that started it, or its job, lived to see it
       launches/<name>.lease    what its watchdog saw last
       launches/<name>.sbatch   the script of its job on Slurm
+      launches/<name>.warm     that it has answered a run: from then on its requests are not cold any more
       launches/<name>.address  where its job says that it answers
       launches/<name>.stop     asks a job of several servers to end this one; the job removes it when it has
       launches/.lock           there while a process starts servers
@@ -24,6 +25,7 @@ import json
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -47,7 +49,7 @@ from tautools.shell import group_members, process_alive, this_process
 
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _JOB_NOTE = ("job_id", "host", "base_url", "log_out", "log_err", "at")
-_LAUNCH_FILES = ("address", "sbatch", "exit", "doing", "stop", "json")
+_LAUNCH_FILES = ("address", "sbatch", "exit", "doing", "stop", "warm", "json")
 
 
 def check_name(name: str) -> str:
@@ -204,6 +206,14 @@ class Registry:
         """Return the exit status (negative: the signal), if it was written down."""
         note = self._note(record, "exit", "code")
         return int(note["code"]) if note else None
+
+    def write_warm(self, record: ServerRecord) -> None:
+        """Write down that this launch has answered a run."""
+        self._write_note(record, "warm", at=time.time())
+
+    def is_warm(self, record: ServerRecord) -> bool:
+        """Whether this launch is known to have answered a run; of a server without an alias nobody can know."""
+        return bool(record.alias and self._note(record, "warm", "at"))
 
     def began_at(self, record: ServerRecord) -> float:
         """Return when the start itself began [s since the epoch]: for a job, when it left the queue."""

@@ -69,6 +69,7 @@ class Server:
             name=record.name,
             simulated=record.simulated,
             max_model_len=record.certificate.max_model_len if record.certificate else None,
+            warm=self._registry.is_warm(record),
         )
 
     def time_left(self) -> float | None:

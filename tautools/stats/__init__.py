@@ -11,6 +11,14 @@ from tautools.stats.intervals import (
     interval,
     intervals,
 )
-from tautools.stats.latency import PERCENTILES, SLA_S, Histogram, LatencySummary, histogram, summarize
+from tautools.stats.latency import (
+    PERCENTILES,
+    SLA_S,
+    Histogram,
+    LatencySummary,
+    histogram,
+    summarize,
+    time_per_output_token_s,
+)
 from tautools.stats.pass_k import TaskCounts, largest_k, mean_over_tasks, pass_at_k, pass_hat_k, task_values
 from tautools.stats.variance import PairedEffect, Spread, paired_effect, spread

@@ -32,6 +32,16 @@ class Histogram:
     counts: tuple[int, ...]
 
 
+def time_per_output_token_s(decode_s: float | None, output_tokens: int | None) -> float | None:
+    """Return a request's TPOT [s]: decode time over output tokens less one.
+
+    As vLLM defines it (`mean_time_per_output_token` in `vllm/v1/metrics/stats.py`, 0.32): from the first token to the
+    last, over the steps between them. The end token is the last one: the server counts it, so its time must be in
+    `decode_s` too. None where the decode time or the count is not known, or there was one token.
+    """
+    return decode_s / (output_tokens - 1) if decode_s is not None and output_tokens and output_tokens > 1 else None
+
+
 def summarize(values_s: Sequence[float], *, threshold_s: float = SLA_S) -> LatencySummary:
     """Return n, the percentiles of `PERCENTILES`, the mean and the share strictly under `threshold_s`.
 

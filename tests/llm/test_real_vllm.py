@@ -97,8 +97,8 @@ async def test_a_real_vllm_is_understood(vllm: tuple[Endpoint, subprocess.Popen[
     assert record.prompt_tokens > record.cached_tokens > 300
     assert 0 < record.chunks <= record.output_tokens
     assert record.ttft_s is not None
-    assert record.server_ttft_s is not None
-    assert 0 < record.server_ttft_s <= record.ttft_s
+    assert record.server_prefill_s is not None
+    assert 0 < record.server_prefill_s <= record.ttft_s
     assert record.server_queue_s is not None
     assert not record.simulated
 

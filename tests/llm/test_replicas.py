@@ -40,6 +40,48 @@ async def test_a_conversation_stays_on_its_replica_and_new_ones_spread(open_clie
     assert sorted(Counter(home for each in homes.values() for home in each).values()) == [2, 2, 2]
 
 
+async def test_calls_before_the_first_answer_of_a_server_are_cold_and_each_call_carries_its_load(
+    open_client: Any,
+) -> None:
+    enough = asyncio.Event()
+
+    async def wait(_: Request) -> str:
+        await enough.wait()
+        return "ok"
+
+    async with ScriptedServer(wait) as server, open_client(server, max_in_flight=2) as opened:
+        first = [asyncio.create_task(opened.ask()) for _ in range(3)]
+        await server.arrived(2)
+        enough.set()
+        await asyncio.gather(*first)
+        await opened.ask()
+        loads = [(record.cold, record.in_flight, record.replicas) for record in opened.records]
+    assert sorted(loads[:2]) == [(True, 1, 1), (True, 2, 1)]
+    assert loads[2][0] is False, "it waited for a slot, and was sent when the server had answered"
+    assert loads[3] == (False, 1, 1)
+
+
+async def test_an_answer_with_an_error_warms_no_server_and_one_that_went_away_is_cold_again(open_client: Any) -> None:
+    refusing = ScriptedServer([Say(status=400, body={"error": "no"}), "ok", "ok"])
+    async with refusing as server, open_client(server) as opened:
+        with pytest.raises(ModelCallError):
+            await opened.ask()
+        await opened.ask()
+        await opened.ask()
+        await server.kill()
+        with pytest.raises(ModelCallError):
+            await opened.ask()
+        async with ScriptedServer("ok", port=server.port):
+            await opened.ask()
+    seen = [(record.fault, record.cold) for record in opened.records]
+    assert seen == [("refused", True), ("", True), ("", False), ("unreachable", False), ("", True)]
+
+
+async def test_a_server_that_is_known_to_have_answered_a_run_is_not_cold(open_client: Any) -> None:
+    async with ScriptedServer() as server, open_client(server, endpoint={"warm": True}) as opened:
+        assert not (await opened.ask()).record.cold
+
+
 async def test_a_new_conversation_goes_where_least_is_in_work(open_client: Any) -> None:
     async with AsyncExitStack() as stack:
         slow, quick = await _start(stack, 2)

@@ -14,6 +14,7 @@ from scripted_server import Say, ScriptedServer
 
 from tautools.llm.stream import StreamParser, split_thinking
 from tautools.records import ModelConfig, Thinking
+from tautools.stats import time_per_output_token_s
 
 
 async def test_text_usage_and_finish_reason_are_read(open_client: Any) -> None:
@@ -43,7 +44,7 @@ async def test_vllms_own_times_are_kept_beside_ours(open_client: Any) -> None:
     metrics = {"time_to_first_token_ms": 12.5, "generation_time_ms": 300, "queue_time_ms": 2, "mean_itl_ms": 3.0}
     async with ScriptedServer(Say("Fine.", metrics=metrics)) as server, open_client(server) as opened:
         record = (await opened.ask()).record
-    assert (record.server_ttft_s, record.server_generation_s, record.server_queue_s) == (0.0125, 0.3, 0.002)
+    assert (record.server_prefill_s, record.server_generation_s, record.server_queue_s) == (0.0125, 0.3, 0.002)
 
 
 async def test_times_add_up_to_what_the_server_took(open_client: Any) -> None:
@@ -57,11 +58,36 @@ async def test_times_add_up_to_what_the_server_took(open_client: Any) -> None:
     assert record.decode_s is not None
     assert record.e2e_s is not None
     assert record.ttft_s >= 0.1
-    assert record.decode_s == pytest.approx(sum(record.itl_s))
+    assert sum(record.itl_s) <= record.decode_s + 1e-9, "the end token comes after the last chunk with text"
     assert record.ttft_s + record.decode_s <= record.e2e_s
-    assert record.itl_mean_s == pytest.approx(record.decode_s / 3)
+    assert record.itl_mean_s == pytest.approx(sum(record.itl_s) / 3)
     assert record.itl_max_s == max(record.itl_s)
     assert sorted(record.itl_s)[1] == record.itl_p50_s
+
+
+def _event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+    return f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': finish_reason}]})}\n\n".encode()
+
+
+def test_decoding_ends_with_the_end_token_which_brings_no_text() -> None:
+    """vLLM sends it as the finish reason, and counts it in its usage and in its own time per output token."""
+    parser = StreamParser("here")
+    parser.feed(_event({"role": "assistant", "content": ""}), 1.0)
+    for at, text in ((1.0, "Yes"), (1.2, "."), (1.4, "")):
+        parser.feed(_event({"content": text}, None if text else "stop"), at)
+    parser.feed(b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\ndata: [DONE]\n\n', 1.6)
+    assert parser.first is not None
+    assert time_per_output_token_s(parser.last - parser.first, parser.usage["completion_tokens"]) == pytest.approx(0.2)
+
+
+def test_the_first_token_of_a_call_is_that_of_the_answers_first_chunk() -> None:
+    """A tool parser holds `<tool_call>` and the name back; words are seen as soon as they come."""
+    call = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}]}
+    for delta, first in ((call, 1.0), ({"content": "Yes"}, 2.0), ({"reasoning": "Hm"}, 2.0)):
+        parser = StreamParser("here")
+        parser.feed(_event({"role": "assistant", "content": ""}), 1.0)
+        parser.feed(_event(delta), 2.0)
+        assert parser.first == first
 
 
 async def test_gaps_are_not_kept_unless_asked_for(open_client: Any) -> None:

@@ -60,7 +60,7 @@ def test_roles_are_apart_agents_first_and_each_source_is_stated(report: LatencyR
         assert group.timing("ttft_s").source == "streamed"
         assert group.timing("e2e_s").source.startswith("streamed ")
         assert ", wall " in group.timing("e2e_s").source
-        assert group.timing("server_ttft_s").summary.n == 0
+        assert group.timing("server_prefill_s").summary.n == 0
 
 
 def test_calls_that_failed_are_counted_and_enter_no_figure(report: LatencyReport) -> None:
@@ -147,13 +147,13 @@ def test_times_that_the_server_reports_stand_apart_from_those_measured_here(tmp_
             e2e_s=1.5,
             output_tokens=11,
             server_queue_s=0.2,
-            server_ttft_s=0.3,
+            server_prefill_s=0.3,
             server_generation_s=1.0,
         )
     ]
     (group,) = _one_conversation(tmp_path, calls, started=START, finished=START + 5).groups
-    assert group.timing("server_ttft_s").summary.percentiles_s[50] == pytest.approx(0.3)
-    assert group.timing("server_ttft_s").source == "server"
+    assert group.timing("server_prefill_s").summary.percentiles_s[50] == pytest.approx(0.3)
+    assert group.timing("server_prefill_s").source == "server"
     assert group.timing("ttft_s").source == "streamed"
 
 
@@ -186,3 +186,52 @@ def test_calls_that_all_failed_make_a_report_of_n_0(tmp_path: Path) -> None:
     assert all(timing.summary.n == 0 for timing in group.timings)
     assert all(note.strip(" .") for note in report.by_role.notes), "no note is empty"
     assert report.to_json()["turns"] == []
+
+
+def _loaded(cold: bool, in_flight: int | None, ttft_s: float, **more: object) -> CallRecord:
+    times = {"started_at": START, "ttft_s": ttft_s, "decode_s": 1.0, "e2e_s": ttft_s + 1.0, "output_tokens": 11}
+    return CallRecord(**{"role": Role.AGENT, "cold": cold, "in_flight": in_flight, "replicas": 1, **times, **more})  # type: ignore[arg-type]
+
+
+def test_percentiles_stand_with_and_without_the_first_calls_to_a_cold_server(tmp_path: Path) -> None:
+    calls = [_loaded(True, 1, 9.0), *[_loaded(False, 1, 0.5)] * 3]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    (group,) = report.groups
+    assert group.cold == 1
+    lines = [line.split() for line in repr(report.by_role).splitlines() if "TTFT [s]" in line]
+    assert [(line[4], line[6], line[-3]) for line in lines] == [("all", "4", "8.74"), ("warm", "3", "0.500")]
+    assert "9.74 s at the 99th percentile, 1.50 s without the 1 to a cold server (4 requests" in report.summary.first
+    (data,) = report.to_json()["groups"]
+    assert (data["metrics"]["ttft_s"]["n"], data["metrics_warm"]["ttft_s"]["n"]) == (4, 3)
+
+
+def test_without_a_cold_call_nothing_is_told_twice(tmp_path: Path) -> None:
+    report = _one_conversation(tmp_path, [_loaded(False, 1, 0.5)], started=START, finished=START + 5)
+    assert repr(report.by_role).count("TTFT [s]") == 1
+    assert "cold" not in repr(report.by_role) + repr(report.summary)
+
+
+def test_latency_is_told_by_load_in_doubling_steps_and_by_replicas(tmp_path: Path) -> None:
+    loads = [1, 2, 3, 4, 5, 8, 9, 16, 17]
+    calls = [_loaded(False, load, load / 10) for load in loads]
+    calls += [_loaded(True, 4, 9.0), _loaded(False, None, 9.0), _loaded(False, 1, 0.9, replicas=2)]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    rows = [(row["replicas"], row["in flight"], row["n"], row["TTFT p50 [s]"]) for row in report.by_load.rows]
+    steps = [("1", "1", "0.100"), ("2", "1", "0.200"), ("3–4", "2", "0.350"), ("5–8", "2", "0.650")]
+    steps += [("9–16", "2", "1.25"), ("17–32", "1", "1.70")]
+    assert rows == [*(("1", *step) for step in steps), ("2", "1", "1", "0.900")]
+    (figure,) = report.load_figures
+    assert figure.png
+    assert "17–32" in figure.alt
+    assert {load["in_flight_at_most"] for load in report.to_json()["loads"]} == {1, 2, 4, 8, 16, 32}
+
+
+def test_records_from_before_load_was_recorded_are_read(tmp_path: Path) -> None:
+    calls = [CallRecord(role=Role.AGENT, started_at=START, ttft_s=0.5, e2e_s=1.5)]
+    report = _one_conversation(tmp_path, calls, started=START, finished=START + 5)
+    (file,) = (tmp_path / "results").rglob("calls/*.jsonl")
+    older = json.loads(file.read_text()) | {"server_ttft_s": 0.3}
+    file.write_text(json.dumps({name: value for name, value in older.items() if name != "cold"}) + "\n")
+    report = latency_report(workspace=tmp_path)
+    assert report.groups[0].timing("ttft_s").summary.n == 1
+    assert "n = 0: no call's load was recorded." in repr(report.by_load)

@@ -57,7 +57,7 @@ def test_every_picture_of_a_page_is_inside_it_and_described(built: dict[str, Any
             shown += 1
             assert 'src="data:image/png;base64,' in image
             assert re.search(r'alt="[^"]*n = |alt="[^"]*95 % intervals', image)
-    assert shown == len(built["figures"]) == 6
+    assert shown == len(built["figures"]) == 9
 
 
 def test_pages_show_results_without_code(built: dict[str, Any]) -> None:

@@ -53,8 +53,11 @@ def test_a_run_reads_setting_ledger_and_registry_once_and_goes_through_few_files
     assert len(read_ledger(folder.path)) == 2 * trials
     assert opened(trace, "setting.json") <= 2
     assert listed(trace, workspace / "servers") <= 3
+    newest = max((folder.path / "calls").iterdir(), key=lambda path: path.stat().st_mtime_ns).read_text().splitlines()
+    cold = {call["role"] for call in map(json.loads, newest) if call["cold"]}
+    assert cold == ({"agent", "user"} if trials == 1 else set()), "the registry knows that the launch has answered"
     before = len(list((folder.path / "ledger").iterdir())) - 1
     others = [count for path, count in trace["opened"].items() if Path(path).parent.name == "ledger"]
     assert sorted(others) == [1] * before + [2], "each file of other writers once, the own one written and read"
     if trials == 1:
-        assert len(trace["files"]) <= 48, trace["files"]
+        assert len(trace["files"]) <= 50, trace["files"]

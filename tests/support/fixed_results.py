@@ -171,5 +171,8 @@ def _call(
         output_tokens=tokens,
         finish_reason="stop",
         source="wall" if wall else "streamed",
+        cold=(task, trial, turn) == ("0", 0, 0),
+        in_flight=1 + int(task) % 8,
+        replicas=1,
         simulated=setting.simulated,
     )
