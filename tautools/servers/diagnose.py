@@ -2,8 +2,9 @@
 
 The known causes are the rows of `failures.yaml`. The last traceback is nearly always a wrapper ("Engine core
 initialization failed. See root cause above"); the cause is above it, in the lines of another process. So harmless lines
-are dropped first, then a known cause is searched from the top, then the engine's own first error, then the last error
-of a traceback, and only then is a wrapper reported.
+and those that call themselves a warning or less are dropped first, then a known cause is searched from the top, then
+the first error of a log line, then of a traceback, with the exception that caused it; then what ended the server from
+outside, and only then is a wrapper reported. What a server said before it came up did not stop it.
 
 An automatic fix makes new values of server params from the log line and the params. One that cannot know a good value
 makes none; the advice for a person is always there.
@@ -19,17 +20,25 @@ from typing import Any, Literal
 from tautools.errors import nearest
 from tautools.files import packaged_yaml
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
-from tautools.servers.vllm.log import LogMessage, read_messages
+from tautools.servers.vllm.messages import LogMessage, read_messages
 
-When = Literal["log", "late", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"]
-"""Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `wrapper` repeats another process's
-failure; `harmless` is none. At the client: `refusal`, the error of a refused request; `lost_connection`, the same when
-the server is dead; `tool_call_text` and `empty_text`, an answer without an error."""
+When = Literal[
+    "log", "late", "ended", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"
+]
+"""Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `ended`, something outside ended the server;
+`wrapper` repeats another process's failure; `harmless` is none. At the client: `refusal`, the error of a refused request;
+`lost_connection`, the same when the server is dead; `tool_call_text` and `empty_text`, an answer without an error."""
 
-_IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "log", "late")
+_IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "ended", "log", "late")
 
-_ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b")
-_ENGINE_PROCESSES = ("EngineCore", "Worker")
+_ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b|what\(\):|terminate called after")
+_PROGRAM_ERROR = re.compile(r"[\w./-]+: (?:fatal )?error:|(?:FATAL|Fatal|ERROR)\b|[\w./-]+: fatal:", re.ASCII)
+_FAILED_LOOKUP = re.compile(r"(?:KeyError|IndexError|AttributeError|StopIteration)\b")
+"""Exceptions that are handled all the time; the one raised in their place says more."""
+_SERVING, _READY = re.compile(r"Starting vLLM (?:API )?server\b"), "Application startup complete"
+NO_FAILURE = "no_failure"
+"""Kind of a diagnosis of a log that shows none."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -98,15 +107,43 @@ def diagnose_log(
     end, spec = {exit_code, job_state} - {None, ""} or {"unknown"}, spec or {}
     rows = {when: [row for row in _rows(when) if not row.only_if or end & {*row.only_if}] for when in _IN_LOGS}
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
-    plain = [line for line in messages if not _first_match(line.text, rows["wrapper"])]
+    ready = _ready_at(messages)
+    before, after = ([line for line in part if not line.quiet] for part in (messages[:ready], messages[ready:]))
     return (
-        _known_cause(plain, rows["log"], spec)
-        or _known_cause(plain, rows["late"], spec)
-        or _first_error(line for line in plain if line.level == "ERROR" and line.process.startswith(_ENGINE_PROCESSES))
-        or _first_error(reversed(plain))
-        or _known_cause(messages, rows["wrapper"], spec)
-        or _by_exit(messages, exit_code, job_state)
+        _known_cause([] if not ready or _known_cause(after, rows["wrapper"], spec) else after, rows["ended"], spec)
+        or _cause_in(after, rows, spec)
+        or (_cause_in([*before, *after], rows, spec) if _known_cause(before, rows["wrapper"], spec) else None)
+        or _by_exit(messages, exit_code, job_state, came_up=bool(ready))
     )
+
+
+def _cause_in(
+    lines: Sequence[LogMessage], rows: Mapping[When, Sequence[KnownFailure]], spec: Mapping[str, Any]
+) -> Diagnosis | None:
+    """Return the first cause of these lines: a known one, an error in its own words, its end, or a wrapper."""
+    plain = [line for line in lines if not _first_match(line.text, [*rows["wrapper"], *rows["ended"]])]
+    raised = [line for line in plain if line.chain or _ERROR_LINE.match(line.text)]
+    return (
+        _known_cause(lines, rows["log"], spec)
+        or _known_cause(lines, rows["late"], spec)
+        or _first_error([line for line in raised if line.level], raised)
+        or _first_error(raised, raised)
+        or _first_error([line for line in plain if line.level or _PROGRAM_ERROR.match(line.text)], raised)
+        or _known_cause(lines, rows["ended"], spec)
+        or _known_cause(lines, rows["wrapper"], spec)
+    )
+
+
+def _ready_at(lines: Sequence[LogMessage]) -> int:
+    """Return where a server that came up began to answer; 0 when none did.
+
+    Output and errors come one behind the other, so the line that opens the API counts before uvicorn's, which is among
+    the errors.
+    """
+    if not any(line.text.startswith(_READY) for line in lines):
+        return 0
+    opened = [number for number, line in enumerate(lines) if _SERVING.match(line.text)]
+    return opened[-1] if opened else max(number for number, line in enumerate(lines) if line.text.startswith(_READY))
 
 
 def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosis | None:
@@ -136,7 +173,7 @@ def _first_match(text: str, rows: Iterable[KnownFailure]) -> tuple[KnownFailure,
     return next(((row, match) for row in rows if (match := row.pattern.search(text))), None)
 
 
-def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
+def _known_cause(lines: Sequence[LogMessage], rows: Sequence[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
     for number, line in enumerate(lines):
         if hit := _first_match(line.text, rows):
             later = (each.text for each in lines[number + 1 :])
@@ -148,7 +185,7 @@ def _known_cause(lines: list[LogMessage], rows: list[KnownFailure], spec: Mappin
 def _diagnosis_of(
     row: KnownFailure, match: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
 ) -> Diagnosis:
-    words = {name.rstrip("2"): value.strip() for name, value in match.groupdict().items() if value}
+    words = {name.rstrip("23"): value.strip() for name, value in match.groupdict().items() if value}
     cause, fix = (
         _PLACEHOLDER.sub(lambda name: words.get(name[1], "its own length" if name[1] == "most" else "it"), text)
         for text in (row.cause, row.fix)
@@ -157,13 +194,21 @@ def _diagnosis_of(
     return Diagnosis(row.kind, cause, fix, evidence, row.id, tuple(also), changes)
 
 
-def _first_error(lines: Iterable[LogMessage]) -> Diagnosis | None:
-    text = next((line.text for line in lines if _ERROR_LINE.match(line.text)), "")
-    fix = "Read the log around this line with `tautools server logs`."
-    return Diagnosis("unknown", text, fix, text) if text else None
+def _first_error(lines: Sequence[LogMessage], raised: Sequence[LogMessage]) -> Diagnosis | None:
+    """Return the first of the lines in its own words; of a chain of exceptions the one that began it."""
+    if not lines:
+        return None
+    chain = [line for line in raised if line.chain == lines[0].chain != 0] or [lines[0]]
+    root = chain[0]
+    for line in chain[1:]:
+        root = line if line.link == "handled" and _FAILED_LOOKUP.match(root.text) else root
+    text = f"{root.text} {root.more}".strip()
+    others = tuple(line.text for line in chain if line is not root)[:4]
+    return Diagnosis("unknown", text, "Read the log around this line; what it names is where to look.", text, also=others)
 
 
-def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> Diagnosis:
+def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str, *, came_up: bool) -> Diagnosis:
+    fix, last = "Read its log with `tautools server logs`.", lines[-1].text if lines else ""
     if job_state not in {"", "FAILED", "COMPLETED"}:
         cause = f"Slurm ended its job: {job_state}."
     elif exit_code is not None and exit_code < 0:
@@ -171,8 +216,10 @@ def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str) -> 
     elif exit_code is not None:
         cause = f"It ended with status {exit_code}."
     else:
-        cause = "Its process is gone."
-    return Diagnosis("unknown", cause, "Read its log with `tautools server logs`.", lines[-1].text if lines else "")
+        where = "the server came up" if came_up else "the log ends without an error" if lines else "the log is empty"
+        fix = "If it failed all the same, look at its exit status, at its job (`sacct -j ID`) and at its other log files."
+        return Diagnosis(NO_FAILURE, f"No failure found: {where}.", fix, _READY if came_up else last)
+    return Diagnosis("unknown", cause, fix, last)
 
 
 Words = Mapping[str, str]  # what the row's pattern captured

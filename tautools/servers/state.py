@@ -20,7 +20,7 @@ from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.records import ServerRecord
 from tautools.servers.checks.target import ModelList
-from tautools.servers.diagnose import Diagnosis, diagnose_log
+from tautools.servers.diagnose import NO_FAILURE, Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
 from tautools.servers.registry import Registry, processes_of
 from tautools.servers.vllm.log import read_startup_stage
@@ -156,6 +156,8 @@ def diagnose_end(record: ServerRecord, registry: Registry, *, job_state: str = "
     """Return why a server whose process or job has ended did so, from its log, its exit status and its job's state."""
     exit_code = registry.exit_code(record)
     found = diagnose_log(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
+    if found.kind == NO_FAILURE:
+        found = replace(found, kind="unknown", cause="Its process is gone, and its log shows no failure.")
     # The table of failures knows no names.
     return replace(found, fix=found.fix.replace("tautools server logs`", f"tautools server logs {record.name}`"))
 

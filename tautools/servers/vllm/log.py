@@ -1,4 +1,4 @@
-"""Read vLLM's log: how far a start is, its messages without prefixes, and requests that met a cold shape."""
+"""Read vLLM's log: how far a start is, and requests that met a cold shape."""
 
 import re
 from collections import Counter
@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
+from tautools.servers.vllm.messages import plain_lines
 
 @dataclass(frozen=True, slots=True)
 class StartupStage:
@@ -37,15 +36,10 @@ _STAGES = (
 )
 
 
-def _plain_lines(lines: Iterable[str]) -> list[str]:
-    """Return the lines without colours, and with each redraw of a progress bar as a line of its own."""
-    return [part for line in lines for part in _COLOUR.sub("", line).split("\r") if part.strip()]
-
-
 def read_startup_stage(lines: Iterable[str]) -> StartupStage:
     """Return the furthest stage that the log shows; lines may come from several files in any order."""
     furthest = StartupStage("starting the process", 1)
-    for line in _plain_lines(lines):
+    for line in plain_lines(lines):
         for pattern, name, start, end in _STAGES:
             if match := re.search(pattern, line):
                 counter = match.groupdict()
@@ -53,46 +47,6 @@ def read_startup_stage(lines: Iterable[str]) -> StartupStage:
                 percent = start + round((end - start) * min(done / (whole or 1), 1.0))
                 furthest = StartupStage(name, percent) if percent >= furthest.percent else furthest
     return furthest
-
-
-_PREFIX = re.compile(
-    r"(?P<process>\((?P<who>[A-Za-z][\w:. ]*?)(?: (?:pid|rank)=\d+)+\)\s?)?"
-    r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d:., /-]+\s*\[[^\]]*\]\s?)?"
-    r"(?P<rank>\[rank\d+\]:?\s?)?"
-)
-_FRAMES = ('  File "', "    ")
-"""How a frame and its code begin within a traceback; the error's own message is not indented."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogMessage:
-    """One message of a log, without its prefix."""
-
-    text: str
-    process: str = ""
-    """Which of the server's processes wrote it, such as `EngineCore`; empty when it is unknown."""
-    level: str = ""
-
-
-def read_messages(lines: Iterable[str]) -> list[LogMessage]:
-    """Return the messages of a log in their order.
-
-    Left out are frames and code of tracebacks (they quote the text of errors that were not raised), and what another
-    worker has already written in the same words.
-    """
-    in_traceback: set[str] = set()
-    messages: dict[str, LogMessage] = {}
-    for raw in _plain_lines(lines):
-        prefix = next(_PREFIX.finditer(raw))  # an empty one where the line has none
-        # The process or rank that wrote it: mixed tracebacks are kept apart.
-        text, tag = raw[prefix.end() :], (prefix["process"] or prefix["rank"] or "").strip()
-        if text.startswith("Traceback (most recent call last):"):
-            in_traceback.add(tag)
-        elif text.strip() and not (tag in in_traceback and text.startswith(_FRAMES)):
-            in_traceback.discard(tag)
-            message = LogMessage(text.strip(), (prefix["who"] or "").strip(), prefix["level"] or "")
-            messages.setdefault(message.text, message)
-    return list(messages.values())
 
 
 _COLD_SHAPE = re.compile(r"Configuration: \((?P<shape>[^)]*)\).*was not warmed-up!")
