@@ -25,9 +25,10 @@ from tautools.servers.vllm.messages import LogMessage, read_messages
 When = Literal[
     "log", "late", "ended", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"
 ]
-"""Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `ended`, something outside ended the server;
-`wrapper` repeats another process's failure; `harmless` is none. At the client: `refusal`, the error of a refused request;
-`lost_connection`, the same when the server is dead; `tool_call_text` and `empty_text`, an answer without an error."""
+"""Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `ended`, something outside ended the
+server; `wrapper` repeats another process's failure; `harmless` is none. At the client: `refusal`, the error of a
+refused request; `lost_connection`, the same when the server is dead; `tool_call_text` and `empty_text`, an answer
+without an error."""
 
 _IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "ended", "log", "late")
 
@@ -109,10 +110,12 @@ def diagnose_log(
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
     ready = _ready_at(messages)
     before, after = ([line for line in part if not line.quiet] for part in (messages[:ready], messages[ready:]))
+    deaths = [row for row in rows["wrapper"] if row.kind != "job_step_failed"]  # that is what Slurm says of any end
+    served = bool(ready) and not _known_cause(after, deaths, spec)
     return (
-        _known_cause([] if not ready or _known_cause(after, rows["wrapper"], spec) else after, rows["ended"], spec)
+        (_known_cause(after, rows["ended"], spec) if served else None)
         or _cause_in(after, rows, spec)
-        or (_cause_in([*before, *after], rows, spec) if _known_cause(before, rows["wrapper"], spec) else None)
+        or (_cause_in([*before, *after], rows, spec) if _known_cause(before, deaths, spec) else None)
         or _by_exit(messages, exit_code, job_state, came_up=bool(ready))
     )
 
@@ -173,7 +176,9 @@ def _first_match(text: str, rows: Iterable[KnownFailure]) -> tuple[KnownFailure,
     return next(((row, match) for row in rows if (match := row.pattern.search(text))), None)
 
 
-def _known_cause(lines: Sequence[LogMessage], rows: Sequence[KnownFailure], spec: Mapping[str, Any]) -> Diagnosis | None:
+def _known_cause(
+    lines: Sequence[LogMessage], rows: Sequence[KnownFailure], spec: Mapping[str, Any]
+) -> Diagnosis | None:
     for number, line in enumerate(lines):
         if hit := _first_match(line.text, rows):
             later = (each.text for each in lines[number + 1 :])
@@ -204,7 +209,9 @@ def _first_error(lines: Sequence[LogMessage], raised: Sequence[LogMessage]) -> D
         root = line if line.link == "handled" and _FAILED_LOOKUP.match(root.text) else root
     text = f"{root.text} {root.more}".strip()
     others = tuple(line.text for line in chain if line is not root)[:4]
-    return Diagnosis("unknown", text, "Read the log around this line; what it names is where to look.", text, also=others)
+    return Diagnosis(
+        "unknown", text, "Read the log around this line; what it names is where to look.", text, also=others
+    )
 
 
 def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str, *, came_up: bool) -> Diagnosis:
@@ -217,7 +224,9 @@ def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str, *, 
         cause = f"It ended with status {exit_code}."
     else:
         where = "the server came up" if came_up else "the log ends without an error" if lines else "the log is empty"
-        fix = "If it failed all the same, look at its exit status, at its job (`sacct -j ID`) and at its other log files."
+        fix = (
+            "If it failed all the same, look at its exit status, at its job (`sacct -j ID`) and at its other log files."
+        )
         return Diagnosis(NO_FAILURE, f"No failure found: {where}.", fix, _READY if came_up else last)
     return Diagnosis("unknown", cause, fix, last)
 

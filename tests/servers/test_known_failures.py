@@ -56,8 +56,8 @@ def test_every_row_is_whole_and_names_a_fix_that_exists() -> None:
 
 
 def test_every_row_of_the_table_has_a_staged_line() -> None:
-    tested = {each.row for each in STAGED} | {*"W1 W2 W3 W4 W5 B1 B2 B3 B4 B5 B6 B7".split()}
-    tested |= {f"C{number}" for number in range(1, 8)}
+    tested = {each.row for each in STAGED} | {f"W{number}" for number in range(1, 6)}
+    tested |= {f"{kind}{number}" for number in range(1, 8) for kind in "BC"}
 
     assert {row.id for row in known_failures()} == tested
     assert {str(number) for number in range(1, 114)} <= tested
@@ -70,9 +70,9 @@ HARMLESS = [
     "ImportError: torchvision is not available. No module named 'torchvision'",
     "WARNING 11-26 14:55:52 [x.py:255] Found ulimit of 9 and failed to automatically increase: `Too many open files`.",
     "WARNING 11-21 02:00:00 [hpu.py:3643] Configuration: ('prompt', 1, 128, 0) was not warmed-up!",
-    "resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked semaphore objects to clean up",
+    "resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked semaphore objects to",
     "ERROR 11-21 02:00:00 [serving_chat.py:9] ValueError: This model's maximum context length is 4096 tokens. However",
-    "WARNING 11-21 02:00:00 [utils.py:334] Attempted to load weight x with dtype torch.bfloat16 into parameter with dtype",
+    "WARNING 11-21 02:00:00 [utils.py:334] Attempted to load weight x with dtype torch.bfloat16 into",
 ]
 
 
@@ -88,9 +88,15 @@ def test_a_harmless_line_is_no_cause(line: str) -> None:
         ("RuntimeError: Engine process failed to start. See stack trace for the root cause.", "W2"),
         ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace", "W3"),
         ("Exception: WorkerProc initialization failed due to an exception in a background process. See stack", "W4"),
-        ("ray.exceptions.RayTaskError(RuntimeError): ray::RayWorkerWrapper.execute_method() (pid=2, ip=10.0.0.2)", "W4"),
+        (
+            "ray.exceptions.RayTaskError(RuntimeError): ray::RayWorkerWrapper.execute_method() (pid=2, ip=10.0.0.2)",
+            "W4",
+        ),
         ("torch.multiprocessing.spawn.ProcessRaisedException:", "W4"),
-        ("(EngineCore pid=7) ERROR 11-21 02:00:01 [core.py:9] ConnectionResetError: [Errno 104] Connection reset", "W4"),
+        (
+            "(EngineCore pid=7) ERROR 11-21 02:00:01 [core.py:9] ConnectionResetError: [Errno 104] Connection reset",
+            "W4",
+        ),
         ("srun: error: gaudi001: task 0: Exited with exit code 1", "W5"),
     ],
 )

@@ -51,5 +51,9 @@ def test_the_writers_of_mixed_lines_are_kept_apart() -> None:
 
 
 def test_a_message_that_looks_like_a_prefix_is_kept() -> None:
-    for text in ("vllm: error: unrecognized arguments: --x", "slurmstepd: error: execve(): vllm: gone", "[Rank:0] FATAL"):
+    for text in (
+        "vllm: error: unrecognized arguments: --x",
+        "slurmstepd: error: execve(): vllm: gone",
+        "[Rank:0] FATAL",
+    ):
         assert [message.text for message in read_messages([text])] == [text]

@@ -1,4 +1,4 @@
-"""Prefixes of log lines, as vLLM, its workers, Ray, Slurm, docker, Kubernetes and the journal put them, one on another."""
+"""Prefixes of log lines, as vLLM, Ray, Slurm, docker, Kubernetes and the journal put them, one before another."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WRITERS = {
     "0.11": "(EngineCore_DP0 pid=11) ERROR 12-01 10:00:00 [core.py:708] ",
     "0.32": "(EngineCore pid=11) ERROR 12-01 10:00:00 [core.py:1349] ",
     "year": "(EngineCore pid=11) ERROR 2025-12-01 10:00:00,123 [core.py:708] ",
-    "worker in a worker": "(EngineCore_DP0 pid=11) (Worker_TP0_EP0 pid=12) ERROR 12-01 10:00:00 [multiproc_executor.py:880] ",
+    "worker in a worker": "(EngineCore_DP0 pid=11) (Worker_TP0_EP0 pid=12) ERROR 12-01 10:00:00 [executor.py:880] ",
     "ray": "(RayWorkerWrapper pid=2593) ERROR 12-01 10:00:00 worker_base.py:464] ",
     "ray elsewhere": "(RayWorkerWrapper pid=11613, ip=11.46.89.2) ERROR 12-01 10:00:00 [worker_base.py:480] ",
     "ray in the engine": "(EngineCore_0 pid=1284) (RayWorkerWrapper pid=11, ip=10.0.0.2) ",
     "engine without a level": "(APIServer pid=10) ",
-    "colours": "\x1b[0;36m(EngineCore pid=11)\x1b[0;0m \x1b[31mERROR\x1b[0m \x1b[90m12-01 10:00:00\x1b[0m \x1b[90m[core.py:7]\x1b[0m ",
+    "colours": "\x1b[0;36m(EngineCore pid=1)\x1b[0;0m \x1b[31mERROR\x1b[0m \x1b[90m12-01 10:00:00\x1b[0m [core.py:7] ",
     "ray in colours": "\x1b[36m(RayWorkerWrapper pid=2593)\x1b[0m ERROR 12-01 10:00:00 worker_base.py:464] ",
     "colours in words": "#033[0;36m(EngineCore pid=11)#033[0;0m ERROR 12-01 10:00:00 [core.py:708] ",
     "torchrun": "[rank3]: ",

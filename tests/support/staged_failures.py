@@ -178,7 +178,9 @@ STAGED = [
     Staged("46", "stale_file", "OSError: [Errno 116] Stale file handle"),
     Staged("47", "host_out_of_memory", "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", exit_code=-9),
     Staged("47", "host_out_of_memory", "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", exit_code=None),
-    Staged("47", "host_out_of_memory", "kernel: Out of memory: Killed process 42 (python3) total-vm:9kB", exit_code=None),
+    Staged(
+        "47", "host_out_of_memory", "kernel: Out of memory: Killed process 42 (python3) total-vm:9kB", exit_code=None
+    ),
     Staged("87", "host_out_of_memory", "Killed", exit_code=None, job_state="OUT_OF_MEMORY"),
     Staged("48", "time_limit", "slurmstepd: error: *** JOB 7 ON gaudi001 CANCELLED AT 2026 DUE TO TIME LIMIT ***"),
     Staged("49", "not_associated", "sbatch: error: Batch job submission failed: Invalid qos specification"),
@@ -282,7 +284,9 @@ STAGED = [
     ),
     Staged("87", "host_out_of_memory", "Killed", exit_code=None),
     Staged("87", "host_out_of_memory", "Killed", exit_code=137),
-    Staged("87", "host_out_of_memory", "RuntimeError: Worker proc VllmWorker-1 died unexpectedly (exit code: -9)", {}, None),
+    Staged(
+        "87", "host_out_of_memory", "RuntimeError: Worker proc VllmWorker-1 died unexpectedly (exit code: -9)", {}, None
+    ),
     Staged("88", "profiling_disturbed", "AssertionError: Error in memory profiling. Initial free memory 82.94 GiB"),
     Staged("89", "no_card", "RuntimeError: No CUDA GPUs are available"),
     Staged("90", "no_such_card", "torch.AcceleratorError: CUDA error: invalid device ordinal"),
@@ -321,7 +325,9 @@ STAGED = [
         {"vllm.args.enable_chunked_prefill": False},
     ),
     Staged("99", "card_computed_wrong", "RuntimeError: CUDA error: an illegal memory access was encountered"),
-    Staged("100", "no_compiler", "RuntimeError: Failed to find C compiler. Please specify via CC environment variable."),
+    Staged(
+        "100", "no_compiler", "RuntimeError: Failed to find C compiler. Please specify via CC environment variable."
+    ),
     Staged("100", "no_compiler", "FileNotFoundError: [Errno 2] No such file or directory: 'gcc'"),
     Staged("101", "no_python_headers", "/tmp/x/main.c:1:10: fatal error: Python.h: No such file or directory"),
     Staged("102", "no_nvcc", "RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist"),
@@ -336,7 +342,9 @@ STAGED = [
     ),
     Staged("106", "libraries_do_not_fit", "ImportError: /env/vllm/_C.abi3.so: undefined symbol: _ZN3c104cuda9SetDev"),
     Staged("106", "libraries_do_not_fit", "OSError: libcudart.so.12: cannot open shared object file: No such file"),
-    Staged("107", "hub_limit", "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests for url: https://hub"),
+    Staged(
+        "107", "hub_limit", "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests for url: https://hub"
+    ),
     Staged("108", "shared_memory_full", "OSError: [Errno 28] No space left on device: '/dev/shm/psm_12ab'"),
     Staged("108", "shared_memory_full", "/var/spool/slurm_script: line 24: 4242 Bus error (core dumped) vllm serve m"),
     Staged("109", "command_missing", "slurmstepd: error: execve(): vllm: No such file or directory"),

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from tautools.servers.vllm.messages import plain_lines
 
+
 @dataclass(frozen=True, slots=True)
 class StartupStage:
     """What a starting server is doing, and how far the start is, in [0, 100]; progress only, the checks decide."""

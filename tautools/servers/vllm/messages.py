@@ -1,9 +1,9 @@
 """Read the messages of a log: without their prefixes, exceptions of several lines whole, chains of exceptions linked.
 
-A prefix is a row of marks, each by another program, in any order: vLLM's level, time and source (0.6 to 0.33, with a year
-or not, Gaudi's fork too), its processes and Ray's (`(Worker_TP0 pid=12)`), `srun -l`, time stamps of docker, Kubernetes
-and the journal, ranks of torchrun and mpirun, uvicorn's level, glog's. Each mark is an alternative of one expression that
-is applied until none fits. A mark that is not known is learned from the `Traceback` line behind it.
+A prefix is a row of marks, each by another program, in any order: vLLM's level, time and source (0.6 to 0.33, with a
+year or not, Gaudi's fork too), its processes and Ray's (`(Worker_TP0 pid=12)`), `srun -l`, time stamps of docker,
+Kubernetes and the journal, ranks of torchrun and mpirun, uvicorn's level, glog's. Each mark is an alternative of one
+expression that is applied until none fits. A mark that is not known is learned from the `Traceback` line behind it.
 """
 
 import json
@@ -22,34 +22,49 @@ def plain_lines(lines: Iterable[str]) -> list[str]:
 
 
 _LEVEL = "TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL"
-_TIME = (
-    r"\[?(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
+_TIME = r"\[?(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
+_FORMATS = (
+    rf"(?:\s+\[\d+\])?\s+(?:[-|] )?(?:[\w.]+ - )?\[?(?P<timed>{_LEVEL})\b(?!\s+\[?\d|:)\s*\]?(?:\s*[-|](?=\s))?"
+    r"(?:\s+[\w./-]+:\d+ --|\s+[\w.]+:\w+:\d+ -)?"
 )
-_MARKS = (
-    # vLLM: ERROR 12-01 10:00:00 [core.py:708], without brackets before 0.8
-    rf"(?P<level>{_LEVEL})\s+{_TIME}\s*(?:\[[^\]]*\]|[\w./-]+:\d+\])[ \t]?",
-    # vLLM's and Ray's processes: (Worker_TP0 pid=12), (RayWorkerWrapper pid=11, ip=10.0.0.2), (raylet)
-    r"\((?:(?P<who>[A-Za-z][^()=]*?)?[ ,]*(?:\b(?:pid|rank|ip|actor_id)=[^\s,()]+[ ,]*)+|(?:raylet|gcs_server|autoscaler)"
-    r"[^()]*)\):?(?: \[repeated[^\]]*\])?[ \t]?",
-    # Ray's core: [2025-12-01 10:00:00,123 E 12 34] (raylet) node_manager.cc:30:
-    rf"{_TIME} (?P<core>[IWEFCD]) \d+ \d+\] (?:\([^()]*\) )?[\w./-]+:\d+:[ \t]?",
-    # docker, Kubernetes, the journal's ISO form, and Python's usual formats, where a level follows the time
-    rf"{_TIME}\]?(?:[ \t]std(?:out|err) [FP])?(?: [\w.-]+ [\w./@-]+\[\d+\]:)?(?:(?:\s+\[\d+\])?\s+(?:[-|] )?(?:[\w.]+ - )?\[?"
-    rf"(?P<timed>{_LEVEL})\b(?!\s+\[?\d|:)\s*\]?(?:\s*[-|](?=\s))?(?:\s+[\w./-]+:\d+ --|\s+[\w.]+:\w+:\d+ -)?)?(?:[ \t]|$)",
-    # the journal and syslog: Dec 01 10:00:00 gaudi001 vllm[123]:, and the kernel's own clock
-    r"(?:<\d+>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? [\w.-]+ [\w./@:-]+?(?:\[\d+\])?:[ \t]?",
-    r"\[ *\d+\.\d+\][ \t]?|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\][ \t]?",
-    # glog and torch: [E1201 10:00:00.123 ProcessGroupNCCL.cpp:12]
-    r"\[?(?P<glog>[IWEF])\d{3,4} \d\d:\d\d:\d\d[.\d]*\s+(?:\d+ )?[\w./-]+:\d+\][ \t]?",
-    # uvicorn, which fills up to ten columns, and Python: ERROR:    or ERROR:vllm.engine:
-    rf"(?P<named>{_LEVEL}):(?:[\w.]+:| {{5}}(?<=INFO: {{5}})| {{4}}(?<=[A-Z]{{5}}: {{4}})|  (?<=WARNING:  )|[ \t]?)"
-    rf"|\[(?P<boxed>{_LEVEL})\s*\]:?[ \t]?",
-    # srun -l, torchrun, mpirun, kubectl --prefix, docker compose, and the rails of an exception group
-    r"(?P<label> {0,5}\d{1,5}: |\[rank\d+\]:?[ \t]?|\[default\d+\]:|\[\d+,\d+\]<std(?:out|err)>:|\[pod/[^\]]+\][ \t]?"
-    r"|[\w.-]*\d[\w.@-]* +\| | {2,}\|(?: |$)| {2,}\+ (?=Exception Group))",
+"""What Python's usual formats put between the time and the message."""
+_MARKS = {
+    "vLLM: ERROR 12-01 10:00:00 [core.py:708], without brackets before 0.8": (
+        rf"(?P<level>{_LEVEL})\s+{_TIME}\s*(?:\[[^\]]*\]|[\w./-]+:\d+\])[ \t]?"
+    ),
+    "processes of vLLM and Ray: (Worker_TP0 pid=12), (RayWorkerWrapper pid=11, ip=10.0.0.2), (raylet)": (
+        r"\((?:(?P<who>[A-Za-z][^()=]*?)?[ ,]*(?:\b(?:pid|rank|ip|actor_id)=[^\s,()]+[ ,]*)+"
+        r"|(?:raylet|gcs_server|autoscaler)[^()]*)\):?(?: \[repeated[^\]]*\])?[ \t]?"
+    ),
+    "Ray's core: [2025-12-01 10:00:00,123 E 12 34] (raylet) node_manager.cc:30:": (
+        rf"{_TIME} (?P<core>[IWEFCD]) \d+ \d+\] (?:\([^()]*\) )?[\w./-]+:\d+:[ \t]?"
+    ),
+    "docker, Kubernetes, the journal's ISO form, Python's usual formats": (
+        rf"{_TIME}\]?(?:[ \t]std(?:out|err) [FP])?(?: [\w.-]+ [\w./@-]+\[\d+\]:)?(?:{_FORMATS})?(?:[ \t]|$)"
+    ),
+    "the journal and syslog: Dec 01 10:00:00 gaudi001 vllm[123]:": (
+        r"(?:<\d+>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? [\w.-]+ [\w./@:-]+?(?:\[\d+\])?:[ \t]?"
+    ),
+    "the kernel's own clock": (
+        r"\[ *\d+\.\d+\][ \t]?|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\][ \t]?"
+    ),
+    "glog and torch: [E1201 10:00:00.123 ProcessGroupNCCL.cpp:12]": (
+        r"\[?(?P<glog>[IWEF])\d{3,4} \d\d:\d\d:\d\d[.\d]*\s+(?:\d+ )?[\w./-]+:\d+\][ \t]?"
+    ),
+    "uvicorn, which fills up to ten columns, and Python: ERROR:vllm.engine:": (
+        rf"(?P<named>{_LEVEL}):(?:[\w.]+:| {{5}}(?<=INFO: {{5}})| {{4}}(?<=[A-Z]{{5}}: {{4}})|  (?<=WARNING:  )|[ \t]?)"
+    ),
+    "a level in brackets": rf"\[(?P<boxed>{_LEVEL})\s*\]:?[ \t]?",
+    "srun -l, torchrun, mpirun, kubectl --prefix, docker compose": (
+        r"(?P<label> {0,5}\d{1,5}: |\[rank\d+\]:?[ \t]?|\[default\d+\]:|\[\d+,\d+\]<std(?:out|err)>:"
+        r"|\[pod/[^\]]+\][ \t]?|[\w.-]*\d[\w.@-]* +\| )"
+    ),
+    "the rails of an exception group": r" {2,}\|(?: |$)| {2,}\+ (?=Exception Group)",
+}
+_MARK = re.compile("|".join(_MARKS.values()))
+_KNOWN_MARK = re.compile(
+    rf"(?:{_LEVEL})\s+{_TIME}\s+\[?[\w./-]+:\d+\]|\((?:\w*Worker|EngineCore|APIServer)\w*[^()=]*pid=\d"
 )
-_MARK = re.compile("|".join(_MARKS))
-_KNOWN_MARK = re.compile(rf"(?:{_LEVEL})\s+{_TIME}\s+\[?[\w./-]+:\d+\]|\((?:\w*Worker|EngineCore|APIServer)\w*[^()=]*pid=\d")
 """A mark that is never a part of a message: what stands before it is a prefix, whoever wrote it."""
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL", "C": "CRITICAL", "D": "DEBUG", "WARN": "WARNING"}
 _QUIET = frozenset({"TRACE", "DEBUG", "INFO", "NOTICE", "WARNING"})
@@ -65,6 +80,7 @@ _FRAME = re.compile(r' {1,3}File "')
 _IN_FRAMES = ("   ", "  [Previous line", "\t")
 _NO_WORDS = re.compile(r"[\w.]+(?:Error|Exception):?$")
 _MOST_LINES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class LogMessage:
@@ -132,7 +148,7 @@ class _Reader:
         writer = self._writers.setdefault(prefix.tag, _Writer())
         words = text.strip()
         if words.endswith(_TRACEBACK):
-            self._begin(writer, words)
+            self._begin(writer)
         elif not words or words.startswith(_SILENT):
             writer.silent, writer.last = bool(words), None
         elif link := next((link for start, link in _LINKS.items() if words.startswith(start)), None):
@@ -145,7 +161,7 @@ class _Reader:
         else:
             self._message(writer, text, prefix)
 
-    def _begin(self, writer: _Writer, words: str) -> None:
+    def _begin(self, writer: _Writer) -> None:
         writer.in_frames, writer.code, writer.last = True, "", None
         if not writer.link:
             writer.chain = next(self._chains)
@@ -184,8 +200,9 @@ class _Reader:
         for tag, learned in self._learned.items():
             if match := learned.match(line, start):
                 start, inner = _read_marks(line, match.end())
-                tag = prefix.tag + tag + inner.tag
-                prefix = _Prefix(tag, inner.process or prefix.process, inner.level or prefix.level)
+                prefix = _Prefix(
+                    f"{prefix.tag}{tag}{inner.tag}", inner.process or prefix.process, inner.level or prefix.level
+                )
                 break
         return line[start:], prefix
 
@@ -205,7 +222,9 @@ def _read_marks(line: str, start: int = 0) -> tuple[int, _Prefix]:
         while (match := _MARK.match(line, start)) and match.end() > start:
             start, found = match.end(), match.groupdict()
             process = (found["who"] or "").strip() or process
-            mark = next((found[name] for name in ("level", "timed", "named", "boxed", "glog", "core") if found[name]), "")
+            mark = next(
+                (found[name] for name in ("level", "timed", "named", "boxed", "glog", "core") if found[name]), ""
+            )
             level = _LETTERS.get(mark, mark) or level
             tag += match[0].strip() if found["who"] or found["label"] or match[0].startswith("(") else ""
         known = _KNOWN_MARK.search(line, start, start + 160)
@@ -223,7 +242,11 @@ def _from_json(line: str) -> Iterator[str]:
         record = json.loads(line)
     except ValueError:
         record = None
-    text = next((record[key] for key in ("log", "message", "msg") if record.get(key)), None) if isinstance(record, dict) else None
+    text = (
+        next((record[key] for key in ("log", "message", "msg") if record.get(key)), None)
+        if isinstance(record, dict)
+        else None
+    )
     if not isinstance(text, str):
         yield line
         return
