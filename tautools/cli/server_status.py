@@ -185,10 +185,10 @@ def diagnose(sources: tuple[str, ...], workspace: Path) -> None:
     value = asdict(cause) | {
         "cold_shapes": {"count": cold.total(), "shapes": shapes, "proposed": proposed_buckets(cold)}
     }
-    emit(value, text=lambda: show_diagnosis(cause, cold))
+    emit(value, text=lambda: show_diagnosis(cause, cold, registered=server is not None))
 
 
-def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None) -> None:
+def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None, *, registered: bool = True) -> None:
     """Print why a server failed and what helps, and the shapes that were not warmed up, where there are any."""
     click.echo(f"Cause:    {found.cause}")
     for line in (found.evidence, *found.also):
@@ -197,7 +197,7 @@ def show_diagnosis(found: Diagnosis, cold: Counter[Shape] | None = None) -> None
     click.echo(f"Fix:      {found.fix}")
     for name, value in found.changes.items():
         shown = "not set" if value is None else json.dumps(value)
-        click.echo(f"Change:   {name} = {shown}   (server restart --fix)")
+        click.echo(f"Change:   {name} = {shown}   ({'server restart --fix' if registered else 'in the server file'})")
     if not cold:
         return
     click.echo(f"{cold.total()} requests met {len(cold)} shapes that were not warmed up, and waited.")
