@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tautools.bench.blame import may_refuse_words, refused_side
 from tautools.bench.persona import verify_persona
 from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
 from tautools.errors import CallFault, ModelCallError
-from tautools.llm.types import CallTag, CompletionClient, Message, Reply, ToolSpec
+from tautools.llm.types import REFUSAL_CHECK, CallTag, CompletionClient, Message, Reply, ToolSpec
 from tautools.records import Conversation, Limits, Outcome, Role, TrajectoryAction
 
 _PASSED_FROM = 1 - 1e-6
@@ -215,15 +216,43 @@ class _Episode:
             self.fault = cancelled.__cause__
             raise
         except ModelCallError as error:
-            if error.fault is not CallFault.CONTEXT_OVERFLOW:
+            end = await self._end_by(error, tag, messages, tools)
+            if end is None:
                 raise
-            outcome = Outcome.USER_ERROR if tag.role is Role.USER else Outcome.CONTEXT_OVERFLOW
-            raise _ConversationEnd(outcome, f"The {tag.role}'s prompt no longer fits: {error.problem}") from error
+            raise end from error
         self.simulated = self.simulated or reply.record.simulated
         ends_at = self.clock.when() if self.clock is not None else None
         if self.clock is not None and ends_at is not None and reply.lost_s:
             self.clock.reschedule(ends_at + reply.lost_s)  # what faults cost does not count
         return reply
+
+    async def _end_by(
+        self, error: ModelCallError, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+    ) -> _ConversationEnd | None:
+        """Return how a fault that a party's own words caused ends the conversation; None for the infrastructure's."""
+        if error.fault is CallFault.CONTEXT_OVERFLOW:
+            outcome = Outcome.USER_ERROR if tag.role is Role.USER else Outcome.CONTEXT_OVERFLOW
+            return _ConversationEnd(outcome, f"The {tag.role}'s prompt no longer fits: {error.problem}")
+        if tag.purpose != "chat" or not may_refuse_words(error):
+            return None
+
+        async def accepts(tried: Sequence[Message]) -> bool:
+            try:
+                await self.client.complete(replace(tag, purpose=REFUSAL_CHECK), tried, tools)
+            except ModelCallError as again:
+                if not may_refuse_words(again):
+                    raise
+                return False
+            return True
+
+        side = await refused_side(accepts, messages, tools)
+        if not side:
+            return None
+        by_agent = side == ("user" if tag.role is Role.USER else "assistant")
+        reason = (
+            f"The {tag.role}'s server refuses what the {'agent' if by_agent else 'user'} wrote before: {error.seen}"
+        )
+        return _ConversationEnd(Outcome.AGENT_ERROR if by_agent else Outcome.USER_ERROR, reason)
 
     async def _run_calls(self, turn: Turn, role: Role) -> list[Observation]:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"

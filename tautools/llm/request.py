@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tautools.errors import ParamsError
-from tautools.llm.types import CallTag, Endpoint, Message, ToolSpec
+from tautools.llm.types import REFUSAL_CHECK, REFUSAL_CHECK_TOKENS, CallTag, Endpoint, Message, ToolSpec
 from tautools.records import ModelConfig, Thinking, ThinkingSwitch
 
 _ALWAYS, _NEVER = "always thinks", "never thinks"
@@ -95,6 +95,8 @@ def chat_body(
     }
     chosen = {name: getattr(config.sampling, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
     chosen |= {"tools": list(tools) if tools else None, "seed": tag.seed}
+    if tag.purpose == REFUSAL_CHECK:
+        chosen["max_tokens"] = REFUSAL_CHECK_TOKENS
     body |= {name: value for name, value in chosen.items() if value is not None}
     if endpoint.simulated:
         body["tautools_task"] = task_field(tag)

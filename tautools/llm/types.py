@@ -37,6 +37,12 @@ Resolve: TypeAlias = "Callable[[str], Sequence[Endpoint]]"
 """Returns the endpoints of a part (`CallTag.part`); asked again after a server was lost."""
 
 
+REFUSAL_CHECK = "refusal check"
+"""Purpose of a request that only asks whether the server takes it: short, and no part of the conversation."""
+
+REFUSAL_CHECK_TOKENS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class CallTag:
     """Which conversation a request belongs to, and where in it."""

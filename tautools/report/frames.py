@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tautools.llm.types import REFUSAL_CHECK
 from tautools.records import CallRecord, Role
 from tautools.report.cells import ReportCell, widest_cells
 from tautools.run import read_calls
@@ -108,7 +109,7 @@ def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
     tasks = set(cell.tasks)
     for call in read_calls(cell.folder):
         inside = call.setting_id in {"", cell.setting_id} and call.task_id in tasks and call.trial < cell.num_trials
-        if inside and call.role in _CONVERSATION_ROLES:
+        if inside and call.role in _CONVERSATION_ROLES and call.purpose != REFUSAL_CHECK:
             yield call
 
 

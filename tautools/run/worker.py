@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tautools.bench import ask_judge, conversation_seed, needs_judge, run_conversation, with_verdicts
 from tautools.errors import TautoolsError
 from tautools.files import ensure_folder, read_lines
-from tautools.llm.types import CompletionClient
+from tautools.llm.types import REFUSAL_CHECK, CompletionClient
 from tautools.records import CallRecord, CommitRow, Outcome
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import AwaitingJudge, EventSink, ResultsWriter, read_awaiting_judge, read_events, read_ledger
@@ -204,7 +204,7 @@ class CallCounts:
     def add(self, record: CallRecord) -> None:
         """Count one call; only those that succeeded count for the conversation."""
         self.total += 1
-        if not record.fault:
+        if not record.fault and record.purpose != REFUSAL_CHECK:
             self._of[record.task_id, record.trial].update(
                 {f"{record.role.value}_calls": 1},
                 prompt_tokens=record.prompt_tokens or 0,

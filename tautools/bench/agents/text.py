@@ -47,6 +47,9 @@ def text_of_respond_call(name: str, arguments: str) -> str | None:
     return content if isinstance(content, str) else None
 
 
+TOOL_OUTPUT = "API output: "
+"""How a tool's output begins, which goes to the model as a user message."""
+
 _MARKER = re.compile(r"^[ \t>*#]*Action:[ \t*]*", re.MULTILINE)
 _FENCE = re.compile(r"\s*(?:```[a-z]*)?\s*")
 
@@ -62,7 +65,7 @@ class TextAgent(Participant):
     def observe(self, turn: Turn, observations: Sequence[Observation]) -> None:
         """Append the answer as it was written and, for a tool, its output as a user message."""
         self.messages.append({"role": "assistant", "content": turn.raw_text})
-        self.messages += [{"role": "user", "content": f"API output: {result.text}"} for result in observations]
+        self.messages += [{"role": "user", "content": f"{TOOL_OUTPUT}{result.text}"} for result in observations]
 
 
 def text_system_prompt(domain: Domain, strategy: Strategy) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from tautools.bench.agents.text import read_action
 from tautools.bench.types import Task
 from tautools.errors import BenchError
+from tautools.llm.types import REFUSAL_CHECK
 from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, Strategy
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
@@ -184,7 +185,13 @@ def _requests(conversation: Conversation, calls: Sequence[CallRecord]) -> dict[R
     by_role: dict[Role, list[CallRecord]] = defaultdict(list)
     for call in sorted(calls, key=lambda call: (call.started_at, call.step)):
         within = conversation.started_at - 1.0 <= call.started_at <= conversation.finished_at
-        if call.role in _ROLES.values() and not call.fault and not call.expert and within:
+        if (
+            call.role in _ROLES.values()
+            and not call.fault
+            and not call.expert
+            and call.purpose != REFUSAL_CHECK
+            and within
+        ):
             by_role[call.role].append(call)
     views = {Role.AGENT: conversation.messages, Role.USER: conversation.user_messages}
     answers = {role: sum(each["role"] == "assistant" for each in view) for role, view in views.items()}
