@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tautools.redaction import redacted
+
 if TYPE_CHECKING:
     E = TypeVar("E", bound="TautoolsError")
 
@@ -24,14 +26,15 @@ class TautoolsError(Exception):
     next_step : str
         What to do next, in the imperative.
     evidence : str, optional
-        What was seen: a log's tail, an answer's body, a file and line.
+        What was seen: a log's tail, an answer's body, a file and line. Keys are taken out of it, and of the problem.
     """
 
     def __init__(self, problem: str, *, next_step: str, evidence: str = "") -> None:
+        problem = redacted(problem)
         super().__init__(problem)
         self.problem = problem
         self.next_step = next_step
-        self.evidence = evidence
+        self.evidence = redacted(evidence)
 
     def __str__(self) -> str:
         parts = [self.problem, self.evidence, f"Next: {self.next_step}"]

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from tautools.errors import CallFault, ModelCallError
+from tautools.params.keys import read_key
+from tautools.redaction import redacted
 
 if TYPE_CHECKING:
     import aiohttp
@@ -177,7 +179,7 @@ def _translated_errors(url: str, connect_timeout_s: float) -> Iterator[None]:
         raise _unreachable(url, error) from None
     except aiohttp.ClientResponseError as error:
         problem = f"{url} does not answer in HTTP."
-        raise ModelCallError(problem, fault=CallFault.MALFORMED, evidence=error.message[:300]) from None
+        raise ModelCallError(problem, fault=CallFault.MALFORMED, evidence=redacted(error.message)[:300]) from None
     except (aiohttp.ClientError, ConnectionError) as error:
         problem = f"The connection to {url} broke."
         raise ModelCallError(problem, fault=CallFault.BROKEN_STREAM, evidence=_error_text(error)) from None
@@ -192,8 +194,9 @@ def _headers(key: str) -> dict[str, str]:
 
 
 def _authorization(key: str) -> dict[str, str]:
+    key = read_key(key, "this request")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _error_text(error: BaseException) -> str:
-    return str(error)[:300] or type(error).__name__
+    return redacted(str(error))[:300] or type(error).__name__

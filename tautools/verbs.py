@@ -12,6 +12,7 @@ from typing import Any
 from tautools.errors import ParamsError, unknown_name
 from tautools.importers import ImportResult
 from tautools.params import RUN_OPTIONS, load_server, load_sweep, resolve_run, workspace_path, workspace_site
+from tautools.params.keys import read_key
 from tautools.params.models import ServerParams, SiteParams, SweepParams
 from tautools.records import Certificate, Check
 from tautools.report import ReportPaths
@@ -131,6 +132,7 @@ def verify(
     from tautools.servers.checks.target import CheckTarget
 
     if ":" in server or "/" in server:
+        key = read_key(key, "`key`")
         return verify_target(CheckTarget(server, model, key=key, concurrency=concurrency), on_check=on_check)
     folder = _folder(workspace)
     return open_server(server, workspace=folder).verify(on_check, concurrency=concurrency)

@@ -12,6 +12,7 @@ import click
 from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if, wants_json
 from tautools.cli.options import usual_options, workspace_option
 from tautools.cli.output import emit, show_failures, show_servers
+from tautools.params.keys import read_key
 from tautools.records import Check, ServerRecord, Thinking
 from tautools.servers import Registry, attach_all, open_server
 from tautools.servers import attach as attach_one
@@ -67,8 +68,8 @@ def verify(ctx: click.Context, /, server: str, workspace: Path, **asked: Any) ->
 
 def _key_from(variable: str | None) -> str:
     """Return the key that an environment variable holds; empty when none is named."""
-    key = os.environ.get(variable, "") if variable else ""
-    refuse_if(variable and not key, f"--key-env {variable}: no such environment variable here")
+    key = read_key(os.environ.get(variable, ""), variable) if variable else ""
+    refuse_if(variable and not key, f"--key-env {variable}: no such environment variable here, or no key in it")
     return key
 
 

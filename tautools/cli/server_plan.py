@@ -23,7 +23,7 @@ from tautools.cli.output import emit, pick, plain_table, print_wide
 from tautools.files import ensure_folder, write_new
 from tautools.params import load_server
 from tautools.params.models import ServerParams, SiteParams
-from tautools.records import without_secrets
+from tautools.redaction import without_secrets
 from tautools.servers import Registry, check_launch
 from tautools.servers.accelerators.probe import visible_device
 from tautools.servers.backends import check_options

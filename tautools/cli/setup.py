@@ -36,6 +36,7 @@ from tautools.params import (
     shipped,
     workspace_path,
 )
+from tautools.params.keys import read_key
 from tautools.params.models import SIMULATE_OPTIONS, ServerParams, SimulateParams, SiteParams
 from tautools.params.paths import WORKSPACE_VARIABLE
 from tautools.params.resolve import MODELS
@@ -253,7 +254,7 @@ def simulate_command(model: str, aliases: tuple[str, ...], host: str, port: int,
     from tautools.simulate import SimulatedServer
     from tautools.simulate.server import serve_until_signal
 
-    key = os.environ.get("VLLM_API_KEY", "")
+    key = read_key(os.environ.get("VLLM_API_KEY", ""), "VLLM_API_KEY")
     params = SimulateParams(**{name: value for name, value in behaviour.items() if value is not None})
     server = SimulatedServer(params, model=model, aliases=aliases, key=key, host=host, port=port)
 

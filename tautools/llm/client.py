@@ -8,7 +8,6 @@ asked again, at once, so that a server that has ended is named by its own state.
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from tautools.llm.request import chat_body
 from tautools.llm.stream import StreamParser, ask_server, token_counts
 from tautools.llm.timeouts import Timeouts
 from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
-from tautools.records import CallRecord, ModelConfig, Thinking, names_a_secret
+from tautools.records import CallRecord, ModelConfig, Thinking
 
 _DOWN_S = 30.0
 _DOWN_AT_MOST_S = 600.0
@@ -328,7 +327,6 @@ class ModelClient:
                 completion = parser.finish(asked_to_think=request.config.thinking is Thinking.ON)
             except ModelCallError as error:
                 parser.ended = parser.ended or time.perf_counter()
-                _redact(error, endpoint)
                 if _is_lost(error):
                     replica.mark_down()
                 status = error.status or parser.status
@@ -368,18 +366,6 @@ class _Request:
 def _is_lost(error: ModelCallError) -> bool:
     """Whether the server at an address is gone, for now or for ever, or is another one than it was."""
     return isinstance(error, ConnectError) or error.fault in {CallFault.AUTH, CallFault.NOT_FOUND}
-
-
-def _redact(error: ModelCallError, endpoint: Endpoint) -> None:
-    """Remove keys that a server echoed: the endpoint's, and what litellm may have taken from the environment."""
-    secrets = [endpoint.key]
-    if endpoint.provider != "openai":
-        secrets += [value for name, value in os.environ.items() if names_a_secret(name)]
-    for secret in secrets:
-        if len(secret) >= 4:
-            error.evidence = error.evidence.replace(secret, "***")
-            error.problem = error.problem.replace(secret, "***")
-    error.args = (error.problem,)
 
 
 _FROM_TAG = ("role", "expert", "task_id", "trial", "turn", "step", "purpose", "setting_id")

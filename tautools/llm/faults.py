@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
+from tautools.redaction import redacted
 
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|maximum model length|context (?:length|window|size)"
@@ -113,8 +114,8 @@ def error_in_stream(where: str, code: Any, text: str) -> ModelCallError:
 
 
 def excerpt(text: str, most: int = 400) -> str:
-    """Return the beginning of `text` on one line."""
-    flat = " ".join(text.split())
+    """Return the beginning of `text` on one line, without keys."""
+    flat = " ".join(redacted(text).split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 

@@ -19,6 +19,8 @@ from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
 from tautools.llm.stream import StreamParser
 from tautools.llm.timeouts import StreamTimeouts, Timeouts
 from tautools.llm.types import Endpoint
+from tautools.params.keys import read_key
+from tautools.redaction import names_a_secret
 
 _NO_CONNECTION = re.compile(
     r"cannot connect to host|connection error|connection refused|name or service not known", re.IGNORECASE
@@ -26,6 +28,10 @@ _NO_CONNECTION = re.compile(
 _CUT = re.compile(
     r"payload is not completed|peer closed|incomplete chunked|disconnected|connection reset", re.IGNORECASE
 )
+_OTHER_OWNERS = {"gemini": ("GOOGLE",), "azure_ai": ("AZURE",), "together_ai": ("TOGETHER",), "bedrock": ("AWS",)}
+"""How the variables of a provider's keys begin, where not with its own name."""
+_NO_KEYS = ("/", "~", "{", "-----BEGIN")
+"""How the path of a file or a whole document with credentials begins."""
 _SERVES_VLLM = "hosted_vllm"
 """The provider of litellm's behind which the chat template's thinking switch exists."""
 
@@ -39,6 +45,7 @@ def check_hosted_key(provider: str, model: str) -> None:
         `AUTH`, naming the variable, when the key is missing; `REFUSED` when there is no such provider.
     """
     litellm = _load()
+    check_variables(provider)
     known = [str(getattr(each, "value", each)) for each in litellm.provider_list]
     if provider not in known:
         refused = partial(ModelCallError, fault=CallFault.REFUSED)
@@ -66,6 +73,7 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamPar
         With the class of what went wrong; what had arrived by then is in `parser`.
     """
     litellm = await asyncio.to_thread(_load)  # seconds, the first time
+    check_variables(endpoint.provider)
     arguments = _arguments(litellm, endpoint, body, timeouts)
     async with StreamTimeouts(timeouts, parser.where) as watch:
         parser.started = time.perf_counter()
@@ -83,6 +91,14 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamPar
     if getattr(stream, "received_finish_reason", "received") is None:
         parser.finish_reason = ""  # litellm made it up
     parser.cost_usd = _cost_usd(litellm, endpoint, parser.usage)
+
+
+def check_variables(provider: str) -> None:
+    """Strip the provider's keys in this process's environment, where litellm reads them; raises as `read_key`."""
+    owners = {provider.upper(), *_OTHER_OWNERS.get(provider, ())}
+    for name in [name for name in os.environ if names_a_secret(name) and name.startswith(tuple(owners))]:
+        if not os.environ[name].lstrip().startswith(_NO_KEYS):
+            os.environ[name] = read_key(os.environ[name], name)
 
 
 def _load() -> Any:
@@ -113,7 +129,7 @@ def _arguments(litellm: Any, endpoint: Endpoint, body: dict[str, Any], timeouts:
     if endpoint.base_url:
         arguments["api_base"] = endpoint.base_url
     if endpoint.key:
-        arguments["api_key"] = endpoint.key
+        arguments["api_key"] = read_key(endpoint.key, "this request")
     return {**arguments, "num_retries": 0, "max_retries": 0, "timeout": timeouts.total_s, "_skip_mcp_handler": True}
 
 

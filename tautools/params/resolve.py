@@ -14,7 +14,7 @@ from tautools.params.models import RunParams, ServerParams, SiteParams, SweepPar
 from tautools.params.paths import Kind, default_site, expand_tree, find_params, list_params, misnamed_params
 from tautools.params.personas import Persona, PersonaParams, choose_level
 from tautools.params.yaml import KeyPath, Origin, OriginKind, ParamsTree, dotted, read_document, read_value, validated
-from tautools.records import without_secrets
+from tautools.redaction import without_secrets
 
 P = TypeVar("P", bound=BaseModel)
 

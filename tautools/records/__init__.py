@@ -7,7 +7,6 @@ version, its served length) is provenance and does not enter the id.
 """
 
 from tautools.records.base import (
-    HIDDEN,
     Outcome,
     Record,
     Role,
@@ -17,8 +16,6 @@ from tautools.records.base import (
     ThinkingSwitch,
     UserStrategy,
     canonical_json,
-    names_a_secret,
-    without_secrets,
 )
 from tautools.records.conversation import (
     CallRecord,

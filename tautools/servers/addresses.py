@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from tautools.errors import NoServerError, ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
 from tautools.params import load_all
+from tautools.params.keys import read_key
 from tautools.params.models import RoleParams, ServerParams
 from tautools.records import ServerRecord
 from tautools.servers.backends import backend_of
@@ -127,7 +128,7 @@ class _Search:
         base_url = as_base_url(address)
         key = self._key_from_env()
         if self.role.base_url is None and not key:
-            key = os.environ.get(_KEY_VARIABLE, "")
+            key = read_key(os.environ.get(_KEY_VARIABLE, ""), _KEY_VARIABLE)
         known = next((record for record in self.records if record.base_url == base_url), None)
         if known is not None and not self.role.api_key_env:
             key = self.registry.key(known)
@@ -225,10 +226,10 @@ class _Search:
 
     def _key_from_env(self) -> str:
         name = self.role.api_key_env
-        key = os.environ.get(name, "") if name else ""
+        key = read_key(os.environ.get(name, ""), name) if name else ""
         if name and not key:
             raise ServerError(
-                f"The key of the {self.role_name} is to come from {name}, which is not set.",
+                f"The key of the {self.role_name} is to come from {name}, which is not set or holds none.",
                 next_step=f"Set it in this session: export {name}=…, or leave `api_key_env` out.",
             )
         return key

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tautools.errors import ParamsError, TautoolsError, VerifyError
 from tautools.files import write_atomic
+from tautools.params.keys import read_key
 from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.addresses import as_base_url
 from tautools.servers.backends import name_taken
@@ -94,6 +95,7 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
             next_step="Put the key in an environment variable and name it with --key-env.",
         )
     _require_new(name, registry)
+    key = read_key(key, "`key`")
     spec = {"name": check_name(group)} if group else {}
     certificate = verify_target(CheckTarget(base_url, model, key=key)).model_copy(update={"server": name})
     if (failed := certificate.failed) is not None:

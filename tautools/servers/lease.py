@@ -20,7 +20,8 @@ from pydantic import BaseModel, model_validator
 
 from tautools.errors import ParamsError, TautoolsError
 from tautools.files import ensure_folder, write_atomic
-from tautools.records import ServerRecord, names_a_secret
+from tautools.records import ServerRecord
+from tautools.redaction import names_a_secret
 from tautools.servers.metrics import Sample, ask_metrics
 from tautools.servers.registry import Registry
 from tautools.servers.server import Server

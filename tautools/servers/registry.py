@@ -44,6 +44,7 @@ from tautools.errors import (
     unknown_name,
 )
 from tautools.files import ensure_folder, exclusive, write_atomic
+from tautools.params.keys import read_key
 from tautools.records import ServerRecord
 from tautools.shell import group_members, process_alive, this_process
 
@@ -131,8 +132,8 @@ class Registry:
         if not record.key_file:
             return ""
         try:
-            return Path(record.key_file).read_text().strip()
-        except OSError as error:
+            return read_key(Path(record.key_file).read_text(), f"the file {record.key_file}")
+        except (OSError, ValueError, ParamsError) as error:
             raise ServerError(
                 f"The key of server {record.name!r} cannot be read.",
                 evidence=str(error),
@@ -147,7 +148,8 @@ class Registry:
     def new_key(self, name: str, key: str = "") -> tuple[str, Path]:
         """Keep a server's key, by default a random one for a launch; return it and the private file that holds it."""
         self._make_folders()
-        key, path = key or secrets.token_urlsafe(24), self.folder / f"{name}.key"
+        key = read_key(key or secrets.token_urlsafe(24), "`key`")
+        path = self.folder / f"{name}.key"
         write_atomic(path, key + "\n", mode=0o600)
         return key, path
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tautools.errors import ServerError
+from tautools.params.keys import read_key
 from tautools.params.models import ServerParams
+from tautools.redaction import redacted
 from tautools.servers.model_cache import (
     LocalWeights,
     cache_folder,
@@ -59,7 +61,7 @@ def _ask_hub(model: str, environ: Mapping[str, str]) -> HubAnswer:
     try:
         info = api.model_info(model, files_metadata=True, timeout=10.0)
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        detail = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)[:300]
+        detail = next(filter(None, map(str.strip, redacted(str(error)).splitlines())), type(error).__name__)[:300]
         if isinstance(error, GatedRepoError):
             return HubAnswer("gated", detail=detail)
         return HubAnswer("absent" if isinstance(error, RepositoryNotFoundError) else "silent", detail=detail)
@@ -77,10 +79,12 @@ def _ask_hub(model: str, environ: Mapping[str, str]) -> HubAnswer:
 
 def _hub_account(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the hub's address and the token as the server would find them; None leaves it to the hub's client."""
-    token = environ.get("HF_TOKEN") or ""
+    named = (read_key(environ.get(name, ""), name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    token = next(filter(None, named), "")
     with contextlib.suppress(OSError):
-        token = token or hub_token_file(environ).read_text()
-    return {"endpoint": environ.get("HF_ENDPOINT") or None, "token": token.strip() or None}
+        file = hub_token_file(environ)
+        token = token or read_key(file.read_text(errors="replace"), f"the file {file}")
+    return {"endpoint": environ.get("HF_ENDPOINT") or None, "token": token or None}
 
 
 def _ignored_patterns(names: list[str]) -> tuple[str, ...]:
@@ -237,7 +241,7 @@ def fetch_weights(model: str, *, environ: Mapping[str, str] = os.environ) -> Wei
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise ServerError(
             f"The download of {model} broke off.",
-            evidence=str(error)[:500],
+            evidence=redacted(str(error))[:500],
             next_step=f"Run `tautools model fetch {model}` again: it goes on where it stopped.",
         ) from None
     return check_weights(model, environ=environ)

@@ -19,6 +19,7 @@ from tautools import __version__
 from tautools.errors import BenchError, ParamsError, TautoolsError
 from tautools.files import why_not_writable
 from tautools.params import load_all, load_server, load_site, load_sweep
+from tautools.params.keys import read_key
 from tautools.params.models import ServerParams, SweepParams
 from tautools.servers.accelerators.probe import CARD_VARIABLES, Card, read_cards
 from tautools.servers.model_cache import cache_folder, free_bytes, hub_is_off, hub_token_file
@@ -215,7 +216,7 @@ def _require_runnable(sweep: SweepParams, context: SessionContext) -> None:
     from tautools.llm import check_hosted_key
 
     for role in sweep.roles:
-        if role.api_key_env and not context.environ.get(role.api_key_env):
+        if role.api_key_env and not read_key(context.environ.get(role.api_key_env, ""), role.api_key_env):
             missing = f"the key of {role.model} is missing"
             raise ParamsError(missing, next_step=f"Set {role.api_key_env} before tautools starts.")
         if role.provider != "openai":

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from tautools.params import default_site, load_site, misnamed_params, own_params, workspace_path
+from tautools.redaction import redacted
 from tautools.session import check_slurm, checks
-from tautools.session.findings import DoctorReport, SessionContext, without_secret_values
+from tautools.session.findings import DoctorReport, SessionContext
 
 CHECKS = (
     checks.check_python,
@@ -67,9 +68,9 @@ def doctor(
         environ=os.environ if environ is None else environ,
         sweeps=own if sweeps is None else tuple(sweeps),
     )
-    redacted = partial(without_secret_values, environ=context.environ)
+    hidden = partial(redacted, environ=context.environ)
     findings = (
-        dataclasses.replace(each, found=redacted(each.found), next_step=redacted(each.next_step))
+        dataclasses.replace(each, found=hidden(each.found), next_step=hidden(each.next_step))
         for check in CHECKS
         for each in check(context)
     )

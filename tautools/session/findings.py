@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from tautools import __version__
 from tautools.errors import ShellError
 from tautools.params.models import SiteParams
-from tautools.records import HIDDEN, names_a_secret, without_secrets
+from tautools.redaction import HIDDEN, redacted
 from tautools.shell import Completed, run_command
 
 
@@ -179,13 +179,12 @@ class SessionContext:
 
 _TOKEN = re.compile(r"\b(?:hf_|sk-|sk_|ghp_|gsk_|AIza)[A-Za-z0-9_-]{6,}")
 _MAIL_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
-_SHORTEST_SECRET = 4
 _USER_VARIABLES = ("USER", "LOGNAME", "SLURM_JOB_USER", "JUPYTERHUB_USER", "SUDO_USER")
 
 
 def anonymise(text: str, environ: Mapping[str, str]) -> str:
     """Return `text` without secrets, mail addresses, home folders and the names of this user."""
-    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, without_secret_values(text, environ)))
+    shown = _MAIL_ADDRESS.sub("<mail>", _TOKEN.sub(HIDDEN, redacted(text, environ)))
     homes = {home.rstrip("/") for home in (environ.get("HOME", ""), str(Path.home())) if len(home) > 1}
     for home in sorted(homes, key=len, reverse=True):
         shown = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", shown)
@@ -195,13 +194,4 @@ def anonymise(text: str, environ: Mapping[str, str]) -> str:
         users.add(pwd.getpwnam(getpass.getuser()).pw_gecos.split(",")[0])  # the full name, as the system knows it
     for user in sorted((user for user in users if len(user) > 1), key=len, reverse=True):
         shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])", "<user>", shown, flags=re.IGNORECASE)
-    return shown
-
-
-def without_secret_values(text: str, environ: Mapping[str, str]) -> str:
-    """Return `text` without the values of secret variables and without passwords in addresses."""
-    shown = str(without_secrets(text))
-    for name, value in environ.items():
-        if names_a_secret(name) and len(value) >= _SHORTEST_SECRET:
-            shown = shown.replace(value, HIDDEN)
     return shown

@@ -21,6 +21,7 @@ from typing import Any
 
 from tautools.errors import TautoolsError
 from tautools.imports import without_iri_grammar
+from tautools.redaction import redacted
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.notebook import NotebookJob, check_parameters, execute_notebook
 from tautools.sweep.status import STOPPED, CellAttempt, write_note
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, cause = 2, str(error)
     except Exception as error:  # noqa: BLE001 - papermill and zmq raise what they like; the cause must reach a person
         _log.exception("the notebook could not be executed")
-        code, cause = 1, f"{type(error).__name__}: {error}"
+        code, cause = 1, redacted(f"{type(error).__name__}: {error}")
     ended = {"finished_at": time.time(), "exit_code": code, "cause": cause}
     write_note(job.attempt, attempt.model_copy(update=ended))
     return code

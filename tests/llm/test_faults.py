@@ -102,7 +102,7 @@ async def test_the_key_is_taken_out_of_what_a_server_echoes(open_client: Any, ke
     async with ScriptedServer(echo, key=key) as server, open_client(server) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
-    assert raised.value.evidence == "bad header Bearer ***"
+    assert raised.value.evidence == "bad header Bearer (hidden)"
     assert key not in repr(raised.value.__dict__)
     assert key not in opened.records[0].model_dump_json()
 

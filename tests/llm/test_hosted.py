@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripted_server import Say, ScriptedServer
 
-from tautools.errors import CallFault, ModelCallError
+from tautools.errors import CallFault, ModelCallError, ParamsError
 from tautools.llm import Retry, Timeouts, check_hosted_key
 from tautools.llm.types import Endpoint
 from tautools.records import ModelConfig, Role, Sampling, Thinking
@@ -157,7 +157,7 @@ async def test_a_key_from_the_environment_is_taken_out_of_what_a_provider_echoes
     async with ScriptedServer(echo) as server, open_client(server, endpoint=_VLLM) as opened:
         with pytest.raises(ModelCallError) as raised:
             await opened.ask()
-    assert "Incorrect key: ***." in raised.value.evidence
+    assert "Incorrect key: (hidden)." in raised.value.evidence
     assert "sk-from-the-environment" not in str(vars(raised.value)) + repr(opened.records)
 
 
@@ -187,3 +187,15 @@ def test_the_model_client_loads_without_litellm_and_without_aiohttp() -> None:
     code = "import sys, tautools.llm; print(sorted({'litellm', 'openai', 'aiohttp', 'httpx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_hosted_providers_key_in_the_environment(open_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = "Zx81-planted/key+of=nobody"
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", f"{planted}\n")
+    async with ScriptedServer(key=planted) as server, open_client(server, endpoint={**_VLLM, "key": ""}) as opened:
+        await opened.ask()
+        assert server.requests[0].headers["Authorization"] == f"Bearer {planted}"
+    monkeypatch.setenv("GEMINI_API_KEY", f"{planted}\n{planted}")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/my keys.json")
+    with pytest.raises(ParamsError, match="The key in GEMINI_API_KEY cannot be used: there is a line break"):
+        check_hosted_key("gemini", "gemini-2.5-flash")

@@ -20,6 +20,7 @@ import ipywidgets
 import traitlets
 
 from tautools.errors import TautoolsError
+from tautools.redaction import redacted
 
 REFRESH_S = 0.5
 """JupyterLab drops messages past a rate and never sends them again; two writes a second are far below it."""
@@ -207,7 +208,7 @@ class Panel(ABC):
         except TautoolsError as error:
             self.say(str(error), error=True)
         except Exception as error:  # noqa: BLE001 - a callback's exception is shown nowhere else
-            self.say(f"{name} failed: {type(error).__name__}: {error}", error=True)
+            self.say(redacted(f"{name} failed: {type(error).__name__}: {error}"), error=True)
         finally:
             with self._lock:
                 self._running.discard(name)
@@ -245,7 +246,8 @@ class Panel(ABC):
         try:
             rendered = self._rendered()
         except Exception as error:  # noqa: BLE001 - shown in the panel; the thread must live on
-            rendered = Rendered(f"<div class='tau-error'>{escape(error)}</div>", str(error))
+            told = redacted(str(error))
+            rendered = Rendered(f"<div class='tau-error'>{escape(told)}</div>", told)
         self._show(rendered)
 
     def _show(self, rendered: Rendered) -> None:

@@ -19,7 +19,8 @@ import tautools
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import http_get, http_post
 from tautools.llm.types import Endpoint, Message, Reply, ToolSpec
-from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, ServerRecord, Thinking, without_secrets
+from tautools.records import Certificate, Check, ModelConfig, Role, Sampling, ServerRecord, Thinking
+from tautools.redaction import redacted, without_secrets
 from tautools.servers.checks.target import (
     FIRST_CHECKS,
     CheckContext,
@@ -75,7 +76,7 @@ def _ask_all(
 
 def _short(text: str, limit: int = 80) -> str:
     """Return `text` in one line and in quotes, cut to `limit` characters."""
-    flat = " ".join(text.split())
+    flat = " ".join(redacted(text).split())
     return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
 
 

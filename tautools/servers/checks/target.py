@@ -13,6 +13,7 @@ from tautools.errors import ModelCallError, nearest
 from tautools.http import http_get
 from tautools.llm.types import Endpoint
 from tautools.records import Check, ServerRecord, Thinking
+from tautools.redaction import redacted
 from tautools.servers.ports import listeners
 from tautools.shell import group_members, process_alive
 
@@ -51,11 +52,11 @@ def ask_models(base_url: str, *, key: str, timeout_s: float = 3.0) -> ModelList:
     except ModelCallError as error:
         return ModelList(0, detail=error.evidence or error.problem)
     if answer.status != 200:
-        return ModelList(answer.status, detail=answer.text[:300])
+        return ModelList(answer.status, detail=redacted(answer.text)[:300])
     try:
         entries = {str(entry.get("id", "")): entry for entry in answer.json()["data"]}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return ModelList(answer.status, detail=f"not a list of models: {answer.text[:300]}")
+        return ModelList(answer.status, detail=f"not a list of models: {redacted(answer.text)[:300]}")
     lengths = {name: entry.get("max_model_len") for name, entry in entries.items()}
     lengths = {name: length if isinstance(length, int) else None for name, length in lengths.items()}
     simulated = any(entry.get("owned_by") == "tautools-simulate" for entry in entries.values())
@@ -183,7 +184,7 @@ def check_health(context: CheckContext) -> str:
     answer = http_get(f"{root}/health", timeout_s=5.0)
     if answer.status in {404, 405} and context.target.process is None:
         raise NotApplicableError("it has no /health, as hosted gateways often have none")
-    require(answer.status == 200, f"{root}/health answers {answer.status}: {answer.text[:200]}")
+    require(answer.status == 200, f"{root}/health answers {answer.status}: {redacted(answer.text)[:200]}")
     with contextlib.suppress(ModelCallError, ValueError, KeyError, TypeError):
         version = http_get(f"{root}/version", timeout_s=5.0)
         context.version = str(version.json()["version"]) if version.status == 200 else ""

@@ -18,7 +18,7 @@ from typing import Any
 
 from tautools.errors import ParamsError
 from tautools.params.models import SIMULATE_OPTIONS, ServerParams, SiteParams
-from tautools.records import names_a_secret
+from tautools.redaction import names_a_secret
 from tautools.servers.accelerators.probe import CARD_VARIABLES
 
 _PACKAGES = {"vllm", "vllm_gaudi", "habana_torch_plugin", "torch", "transformers", "tokenizers"}
