@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tautools.errors import CallFault, ModelCallError, OldWorkspaceError, ParamsError, TautoolsError
-from tautools.records import Conversation, Limits, ModelConfig, Outcome, Sampling, Setting, Strategy, Thinking
+from tautools.records import Conversation, Limits, ModelConfig, Outcome, Sampling, SeedRule, Setting, Strategy, Thinking
 from tautools.run import results_of
 from tautools.servers.registry import Registry
 
@@ -73,6 +73,8 @@ def test_a_default_that_is_written_out_is_the_same_setting() -> None:
         {"prompts": {"policy": "another"}},
         {"limits": Limits(max_rounds=50)},
         {"seed": 1},
+        {"seed_rule": SeedRule.REQUEST},
+        {"seed_rule": SeedRule.NONE},
         {"persona": "angry"},
         {"simulated": True},
         {"loop_version": 2},

@@ -19,7 +19,7 @@ from tautools.bench.persona import verify_persona
 from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import REFUSAL_CHECK, CallTag, CompletionClient, Message, Reply, ToolSpec
-from tautools.records import Conversation, Limits, Outcome, Role, TrajectoryAction
+from tautools.records import Conversation, Limits, Outcome, Role, SeedRule, TrajectoryAction
 
 _PASSED_FROM = 1 - 1e-6
 
@@ -33,6 +33,8 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     limits: Limits,
     trial: int,
     seed: int,
+    seed_rule: SeedRule = SeedRule.REQUEST,
+    repeat: int = 0,
     setting_id: str = "",
     on_message: Callable[[Message], None] | None = None,
 ) -> Conversation:
@@ -51,7 +53,12 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
     trial : int
         Which repetition this is, from 0.
     seed : int
-        The conversation's own seed, from `conversation_seed`; each request carries it.
+        The conversation's own seed, from `conversation_seed`.
+    seed_rule : SeedRule
+        Which seed each request carries.
+    repeat : int
+        How often this conversation was run before and could not be used; by the rule `request` its requests are drawn
+        anew, as a customer that broke its role would only break it again.
     setting_id : str
         Id of the setting, for the records.
     on_message : callable, optional
@@ -77,6 +84,8 @@ async def run_conversation(  # noqa: PLR0913 - everything that makes one convers
         setting_id=setting_id,
         conversation=f"{setting_id}/{task.id}/{trial}",
         seed=seed,
+        seed_rule=seed_rule,
+        repeat=repeat,
     )
     return await _Episode(domain, task, approach, limits, client, tag, on_message).run()
 

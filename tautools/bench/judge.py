@@ -17,7 +17,7 @@ from tautools.bench.types import Domain, Task, text_hashes
 from tautools.errors import CallFault, ModelCallError
 from tautools.files import packaged_yaml
 from tautools.llm.types import CallTag, CompletionClient, Message
-from tautools.records import Conversation, Outcome, Role, canonical_json
+from tautools.records import Conversation, Outcome, Role, SeedRule, canonical_json
 
 PROMPT_VERSION = 1
 
@@ -89,7 +89,12 @@ def judge_texts(domain: Domain) -> dict[str, str]:
 
 
 async def ask_judge(
-    domain: Domain, task: Task, conversation: Conversation, client: CompletionClient
+    domain: Domain,
+    task: Task,
+    conversation: Conversation,
+    client: CompletionClient,
+    *,
+    seed_rule: SeedRule = SeedRule.REQUEST,
 ) -> list[AssertionVerdict]:
     """Return the judge's verdict on each assertion of a task, in order.
 
@@ -111,6 +116,7 @@ async def ask_judge(
         purpose="verdict",
         conversation=f"{conversation.setting_id}/{task.id}/{conversation.trial}",
         seed=conversation.seed,
+        seed_rule=seed_rule,
     )
     problem, text = "", ""
     for step in range(1 + REPAIRS):

@@ -68,7 +68,7 @@ def select_tasks(domain: Domain, wanted: TaskParams) -> list[Task]:
 
 
 def conversation_seed(seed: int, task_id: str, trial: int) -> int:
-    """Return the seed that every request of one conversation carries.
+    """Return the seed of one conversation, from which those of its requests follow (`llm.request.request_seed`).
 
     It depends on the run's seed, the task and the trial and on nothing else, so that strategies, models and personas
     meet the same seeds and can be compared in pairs.
@@ -127,6 +127,7 @@ def build_setting(
         | (judge_texts(domain) if judge else {}),
         limits=run.limits,
         seed=run.seed,
+        seed_rule=run.seed_rule,
         persona=persona.label if persona else None,
         intensity=(persona.intensity or None) if persona else None,
         simulated=simulated,

@@ -26,7 +26,7 @@ from tautools.importers.rows import (
     tau2_reference,
     tool_call,
 )
-from tautools.records import Outcome, Strategy
+from tautools.records import Outcome, SeedRule, Strategy
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -89,6 +89,7 @@ def _log_facts(log: EvalLog) -> SourceFacts:
         reward_basis="DB+COMMUNICATE",
         num_trials=task.config.epochs or 1,
         seed=task.model_generate_config.seed,
+        seed_rule=SeedRule.NONE if task.model_generate_config.seed is None else SeedRule.CONVERSATION,
         params=params
         | {"env": task.task.rsplit("/", 1)[-1].removeprefix(_TASK)}
         | model_params("agent", *asked, prefixes=_PROVIDERS)

@@ -312,6 +312,7 @@ def _imported_setting(
         agent=parties["agent"],
         user=parties.get("user", ModelConfig(model="human", provider="human")),
         seed=facts.seed or 0,
+        seed_rule=facts.seed_rule,
         simulated=simulated,
         **run.model_dump(include={"bench", "env", "strategy", "user_strategy", "persona"}),
     )

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from tautools.records import Outcome, Sampling, TrajectoryAction, canonical_json
+from tautools.records import Outcome, Sampling, SeedRule, TrajectoryAction, canonical_json
 
 
 class RowStatus(StrEnum):
@@ -79,6 +79,8 @@ class SourceFacts:
     reward_basis: str = "unknown"
     num_trials: int | None = None
     seed: int | None = None
+    seed_rule: SeedRule = SeedRule.NONE
+    """What their requests carried."""
     setting_id: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     """Params of the run that made them, by dotted name; None where it says nothing. Without `env` it differs by row."""

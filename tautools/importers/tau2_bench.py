@@ -26,7 +26,7 @@ from tautools.importers.rows import (
     verdict_parts,
     whole_number,
 )
-from tautools.records import Outcome, Strategy, TrajectoryAction
+from tautools.records import Outcome, SeedRule, Strategy, TrajectoryAction
 
 _PARTS = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION")
 _OUTCOMES = {
@@ -81,11 +81,21 @@ def _results_facts(value: Mapping[str, Any]) -> SourceFacts:
         reward_basis=_basis(value),
         num_trials=whole_number(info.get("num_trials")) or None,
         seed=whole_number(info.get("seed")),
+        seed_rule=_seed_rule(value["simulations"]),
         params=params
         | ({"env": str(env["domain_name"])} if env.get("domain_name") else {})
         | model_params("agent", agent.get("llm"), agent.get("llm_args"))
         | model_params("user", user.get("llm"), user.get("llm_args")),
     )
+
+
+def _seed_rule(simulations: Sequence[Any]) -> SeedRule:
+    """Return what the requests carried: in tau2-bench the simulation's seed; our own exports say by which rule."""
+    told = [each for each in simulations if isinstance(each, dict)]
+    ours = next((part(each, "info").get("seed_rule") for each in told), None)
+    if ours in set(SeedRule):
+        return SeedRule(ours)
+    return SeedRule.CONVERSATION if any(each.get("seed") is not None for each in told) else SeedRule.NONE
 
 
 def _read_simulation(index: int, value: Any, env: str, reference: Mapping[Any, str | None]) -> SourceRow:

@@ -27,6 +27,9 @@ from tautools.records import CallRecord, ModelConfig, Thinking
 
 _DOWN_S = 30.0
 _DOWN_AT_MOST_S = 600.0
+_NOT_DRAWN = {CallFault.UNREACHABLE, CallFault.OVERLOADED}
+"""Faults before the model drew anything; after others another attempt has a seed of its own, or a model whose answer
+broke its server would break it each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +290,9 @@ class ModelClient:
         while True:
             lost_s = time.perf_counter() - began if faults else 0.0
             try:
-                reply = await self._attempt(pool, request, len(faults))
+                drawn = sum(fault.fault not in _NOT_DRAWN for fault in faults)
+                tag = replace(request.tag, repeat=request.tag.repeat + drawn) if drawn else request.tag
+                reply = await self._attempt(pool, replace(request, tag=tag), len(faults))
                 return replace(reply, lost_s=lost_s) if faults else reply
             except ModelCallError as error:
                 lost = _is_lost(error)
@@ -309,6 +314,7 @@ class ModelClient:
         started_at, wanted = time.time(), time.perf_counter()
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
+            body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
             parser = StreamParser(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
             load = {"cold": not replica.load.warm, "in_flight": replica.load.sent, "replicas": pool.alive}
             record = partial(
@@ -323,23 +329,23 @@ class ModelClient:
                 **load,
             )
             try:
-                await self._send(endpoint, request, parser)
+                await self._send(endpoint, body, parser)
                 completion = parser.finish(asked_to_think=request.config.thinking is Thinking.ON)
             except ModelCallError as error:
                 parser.ended = parser.ended or time.perf_counter()
                 if _is_lost(error):
                     replica.mark_down()
                 status = error.status or parser.status
-                self._emit(record(fault=error.fault.value, status=status, error=error.problem))
+                self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
                 raise
             replica.next_down_s = _DOWN_S
             replica.load.warm = True
-        made = record(finish_reason=completion.finish_reason, thinking_chars=len(completion.thinking))
+        said: dict[str, Any] = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
+        made = record(seed=body.get("seed"), **said)
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
 
-    async def _send(self, endpoint: Endpoint, request: "_Request", parser: StreamParser) -> None:
-        body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
+    async def _send(self, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser) -> None:
         if endpoint.provider == "openai":
             await ask_server(self._http, endpoint, body, parser, self.timeouts)
         else:

@@ -65,7 +65,8 @@ def check_hosted_key(provider: str, model: str) -> None:
 async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts) -> None:
     """Send `body` (as `chat_body` makes it) through litellm and take the whole answer into `parser`.
 
-    An address or key of `endpoint` goes before those that litellm knows; `seed` is left out for a provider without.
+    An address or key of `endpoint` goes before those that litellm knows; `seed` is taken out of `body` for a provider
+    that has none.
 
     Raises
     ------
@@ -122,10 +123,10 @@ def _arguments(litellm: Any, endpoint: Endpoint, body: dict[str, Any], timeouts:
             next_step="Leave `thinking` at `default` and say it in the provider's words, such as "
             "`extra_body: {reasoning_effort: low}`.",
         )
-    arguments = {**body, "model": _full_name(provider, endpoint.model)}
     supported = litellm.get_supported_openai_params(model=endpoint.model, custom_llm_provider=provider) or []
     if "seed" not in supported:
-        arguments.pop("seed", None)  # a wish, unlike sampling: a provider without seeds is still asked
+        body.pop("seed", None)  # a wish, unlike sampling: a provider without seeds is still asked
+    arguments = {**body, "model": _full_name(provider, endpoint.model)}
     if endpoint.base_url:
         arguments["api_base"] = endpoint.base_url
     if endpoint.key:

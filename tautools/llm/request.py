@@ -5,13 +5,14 @@ templates); a server that was started with a template of its own may know other 
 `thinking_switch`.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from tautools.errors import ParamsError
 from tautools.llm.types import REFUSAL_CHECK, REFUSAL_CHECK_TOKENS, CallTag, Endpoint, Message, ToolSpec
-from tautools.records import ModelConfig, Thinking, ThinkingSwitch
+from tautools.records import ModelConfig, SeedRule, Thinking, ThinkingSwitch, canonical_json
 
 _ALWAYS, _NEVER = "always thinks", "never thinks"
 
@@ -94,7 +95,7 @@ def chat_body(
         "stream_options": {"include_usage": True},
     }
     chosen = {name: getattr(config.sampling, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
-    chosen |= {"tools": list(tools) if tools else None, "seed": tag.seed}
+    chosen |= {"tools": list(tools) if tools else None, "seed": request_seed(tag)}
     if tag.purpose == REFUSAL_CHECK:
         chosen["max_tokens"] = REFUSAL_CHECK_TOKENS
     body |= {name: value for name, value in chosen.items() if value is not None}
@@ -105,6 +106,18 @@ def chat_body(
     if template := switch.get("chat_template_kwargs"):
         extra = extra | {"chat_template_kwargs": template | extra.get("chat_template_kwargs", {})}
     return {**body, **switch, **extra}
+
+
+def request_seed(tag: CallTag) -> int | None:
+    """Return the seed that a request carries by the rule of its tag [0 .. 2**31 - 1]; None for none.
+
+    By the rule `request` it follows from the conversation's seed, the part, the step, the purpose and the repeat, and
+    from nothing else, so the same request of the same conversation has the same seed in every run.
+    """
+    if tag.seed is None or tag.seed_rule is not SeedRule.REQUEST:
+        return None if tag.seed_rule is SeedRule.NONE else tag.seed
+    text = canonical_json([tag.seed, tag.part, tag.step, tag.purpose, tag.repeat])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def task_field(tag: CallTag) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from tautools.records import BenchRef, CallRecord, Role
+from tautools.records import BenchRef, CallRecord, Role, SeedRule
 
 _NO_ENV = BenchRef()
 
@@ -60,6 +60,10 @@ class CallTag:
     conversation: str = ""
     """Key of the conversation; requests with the same key stay on one replica."""
     seed: int | None = None
+    """The conversation's; which one a request carries follows from it by `seed_rule`."""
+    seed_rule: SeedRule = SeedRule.CONVERSATION
+    repeat: int = 0
+    """How often before something was drawn here that could not be used; a repeat is drawn anew."""
     expert: str = ""
     """Which expert, for the role `expert`."""
 

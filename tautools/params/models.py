@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tautools.records import BenchRef, Limits, Sampling, Strategy, StrictValue, Thinking, ThinkingSwitch, UserStrategy
+from tautools.records import (
+    BenchRef,
+    Limits,
+    Sampling,
+    SeedRule,
+    Strategy,
+    StrictValue,
+    Thinking,
+    ThinkingSwitch,
+    UserStrategy,
+)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
@@ -280,6 +290,8 @@ class SharedRunParams(Params):
     """Conversations at a time."""
     seed: int = 0
     """Seed of the conversations."""
+    seed_rule: SeedRule = SeedRule.REQUEST
+    """Which seed each request carries: its own, its conversation's (as tau2-bench), or none (as tau-bench v1)."""
     grace_s: float = Field(30.0, ge=0)
     """Seconds that running conversations get to finish after an interrupt."""
 

@@ -53,6 +53,7 @@ RUN_OPTIONS = {
     "tasks.limit": "--limit",
     "concurrency": "--concurrency",
     "seed": "--seed",
+    "seed_rule": "--seed-rule",
     "limits.time_s": "--time-limit",
     "grace_s": "--grace",
 }

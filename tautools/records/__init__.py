@@ -10,6 +10,7 @@ from tautools.records.base import (
     Outcome,
     Record,
     Role,
+    SeedRule,
     Strategy,
     StrictValue,
     Thinking,

@@ -109,6 +109,17 @@ class ThinkingSwitch(StrEnum):
     """Nothing is sent: it does as it is asked anyway."""
 
 
+class SeedRule(StrEnum):
+    """Which seed a request carries."""
+
+    REQUEST = "request"
+    """One of its own, from the conversation's seed, the role and the step; no two of a conversation share it."""
+    CONVERSATION = "conversation"
+    """The conversation's, the same in all its requests, as tau2-bench sends it."""
+    NONE = "none"
+    """None, as in tau-bench v1 and inspect."""
+
+
 class Outcome(StrEnum):
     """How a conversation ended; the table of DESIGN decision 3."""
 

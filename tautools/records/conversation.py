@@ -21,6 +21,8 @@ class CallRecord(Record):
     step: int = 0
     """Requests of this role in this conversation before this call, from 0."""
     attempt: int = 0
+    seed: int | None = None
+    """The seed that was sent; None when none was, or it was not recorded yet."""
     purpose: str = "chat"
     setting_id: str = ""
     endpoint: str = ""

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from tautools.records.base import Record, Strategy, StrictValue, Thinking, ThinkingSwitch, UserStrategy, canonical_json
+from tautools.records.base import (
+    Record,
+    SeedRule,
+    Strategy,
+    StrictValue,
+    Thinking,
+    ThinkingSwitch,
+    UserStrategy,
+    canonical_json,
+)
 
 LOOP_VERSION = 1
 """Version of the conversation loop; raised when its behaviour changes what scores mean."""
@@ -94,6 +103,8 @@ class Setting(Record):
     """Name of a prompt to the sha256 of its text: policy, guidelines, agent instructions."""
     limits: Limits = Limits()
     seed: int = 0
+    seed_rule: SeedRule = SeedRule.CONVERSATION
+    """Which seed requests carry; settings that do not say are older, and their requests carried the conversation's."""
     persona: str | None = None
     """The customer's persona, such as `anger` or, at another intensity than its usual one, `anger-strong`."""
     intensity: str | None = None

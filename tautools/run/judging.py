@@ -170,7 +170,9 @@ async def _judge_all(
         async with free:
             if asks:
                 try:
-                    verdicts = await ask_judge(folder.domain, task, conversation, client)
+                    verdicts = await ask_judge(
+                        folder.domain, task, conversation, client, seed_rule=folder.setting.seed_rule
+                    )
                 except ModelCallError as error:
                     return error
                 conversation = with_verdicts(conversation, verdicts)

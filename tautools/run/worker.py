@@ -313,6 +313,8 @@ class Worker:
             limits=cell.run.limits,
             trial=trial,
             seed=conversation_seed(cell.run.seed, task_id, trial),
+            seed_rule=cell.setting.seed_rule,
+            repeat=self._user_errors[pair],
             setting_id=cell.setting.id,
             on_message=claim.write,
         )
@@ -327,7 +329,7 @@ class Worker:
         if pair not in self._awaiting_judge:
             await asyncio.shield(self._on_disk(self._writer.awaiting_judge, ended))
             self._awaiting_judge[pair] = ended
-        verdicts = await ask_judge(domain, task, conversation, client)
+        verdicts = await ask_judge(domain, task, conversation, client, seed_rule=self._cell.setting.seed_rule)
         return ended.model_copy(update={"conversation": with_verdicts(conversation, verdicts)})
 
     async def _commit(self, pair: Pair, ended: AwaitingJudge) -> TrialResult:

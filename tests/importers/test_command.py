@@ -153,6 +153,7 @@ def test_what_an_imported_setting_lacks_is_run_by_a_run_that_names_its_source(tm
         run = ("run", "--env", "retail", *models, *places, *there, "--limit", "2")
         on = json.loads(called(*run, "--source", "imported:tau-bench").out)
         asked = len(server.requests)
+        assert not any("seed" in request.body for request in server.requests), "v1 sent none, and so goes the rest"
         own = json.loads(called(*run).out)
         assert called(*run, "--source", "imported:tau-bench", "--temperature", "0.5").code == 2
         assert len(server.requests) == 3 * asked  # held alone, it is two conversations

@@ -85,6 +85,20 @@ def test_errors_stay_pending_and_count_as_faults_so_that_v1s_convention_can_be_c
     ]
 
 
+@pytest.mark.parametrize(
+    ("made", "rule"),
+    [
+        ([v1_row(0)], "none"),
+        (tau2_results([simulation("0")]), "conversation"),
+        (tau2_results([simulation("0", seed=None)]), "none"),
+        (tau2_results([simulation("0", seed=None, info={"seed_rule": "request"})]), "request"),
+    ],
+)
+def test_what_requests_carried_for_a_seed_is_part_of_an_imported_setting(tmp_path, made, rule):
+    plan = imported(tmp_path / "w", write(tmp_path / "r.json", made))
+    assert [group.setting.seed_rule for group in plan.groups] == [rule]
+
+
 def test_importing_again_changes_nothing(tmp_path):
     path = write(tmp_path / "r.json", [v1_row(0), v1_error(1)])
     imported(tmp_path / "w", path)

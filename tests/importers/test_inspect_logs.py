@@ -100,6 +100,7 @@ def test_models_and_how_they_were_asked_are_told(tmp_path):
     assert (facts.params["agent.model"], facts.params["agent.temperature"]) == ("m-4B", 0.5)
     assert (facts.params["user.model"], facts.params["user.temperature"]) == ("u-32B", 0.3)
     assert (facts.protocol, facts.source_version) == ("inspect-tau2", "0.26.0")
+    assert (facts.seed, facts.seed_rule) == (None, "none")
 
 
 @pytest.mark.parametrize(

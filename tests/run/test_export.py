@@ -76,6 +76,7 @@ def test_what_is_finished_has_tau2_benchs_form(workspace):
     assert (run["task_id"], run["trial"], run["termination_reason"]) == ("0", 0, "user_stop")
     assert set(run["reward_info"]["reward_breakdown"]) == {"DB", "COMMUNICATE"}
     assert run["reward_info"]["reward_basis"] == ["DB", "COMMUNICATE"]
+    assert (run["seed"], run["info"]["seed_rule"]) == (None, "request"), "there a seed is what each request carried"
     times = [message["timestamp"] for message in run["messages"]]
     assert times == sorted(times)
     assert run["start_time"] <= times[0] <= times[-1] <= run["end_time"]

@@ -35,7 +35,7 @@ def test_a_conversation_lost_to_the_infrastructure_is_owed_again_and_never_a_sco
     def user(request):
         return f"Bye. {STOP}" if well.is_set() or request.body["seed"] != bad else BUSY
 
-    with scripted_cell(user, limit=4, num_trials=2) as (_, run):
+    with scripted_cell(user, limit=4, num_trials=2, seed_rule="conversation") as (_, run):
         bad = seed_of(run, "1", 1)
         result = run_cell(run, workspace=tmp_path, retry=QUICK)
         assert (result.done, result.pending, result.faults) == (7, 1, 3)
@@ -96,7 +96,7 @@ def test_a_fault_that_every_conversation_would_meet_ends_the_run_early(tmp_path,
 def test_a_user_model_that_fails_is_owed_twice_and_then_recorded_without_a_reward(tmp_path):
     with scripted_cell(Say("", finish_reason="stop"), limit=1) as (server, run):
         result = run_cell(run, workspace=tmp_path)
-        assert len(server.requests) == 3
+        assert len({request.body["seed"] for request in server.requests}) == 3, "each time it is drawn anew"
         assert [event.data["times"] for event in events(result.folder, "user_error")] == [1, 2]
         assert (result.done, result.pending, result.faults) == (1, 0, 0)
         (row,) = read_ledger(result.folder).values()

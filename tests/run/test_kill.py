@@ -51,7 +51,8 @@ def tear(folder, kind, chance):
 
 def test_killed_at_twenty_moments_the_final_set_is_the_plan_each_counted_once_none_repeated(tmp_path, killable):
     chance = random.Random(20)
-    with scripted_cell(slow_customer(0.04), limit=20, num_trials=4, concurrency=3) as (server, run):
+    how = {"limit": 20, "num_trials": 4, "concurrency": 3, "seed_rule": "conversation"}
+    with scripted_cell(slow_customer(0.04), **how) as (server, run):
         cell = prepare_cell(run, workspace=tmp_path)
         pair_of = {conversation_seed(run.seed, *pair): pair for pair in cell.planned}
         torn = 0

@@ -13,7 +13,7 @@ from scripted_server import Say
 from served_cells import requests_of, scripted_cell, simulated_model
 
 from tautools.cli.run import run_command
-from tautools.run import read_ledger
+from tautools.run import read_calls, read_ledger, results_of
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,27 @@ def test_show_config_tells_where_each_value_came_from(tmp_path, server):
     assert "--set" in line
 
 
+@pytest.mark.parametrize(("rule", "seeds"), [(None, 6), ("conversation", 2), ("none", 0)])
+def test_the_seed_rule_is_chosen_told_and_recorded(tmp_path, rule, seeds):
+    chosen = ["--seed-rule", rule] if rule else []
+    with scripted_cell() as (server, _):
+        asked = flags(server.base_url, *chosen, "--limit", "2", "--model", "scripted-4B")
+        config = run(tmp_path, *asked, "--show-config").stdout
+        assert run(tmp_path, *asked).exit_code == 0
+    sent = {request.body.get("seed") for request in server.requests} - {None}
+    (line,) = [each for each in config.splitlines() if each.startswith("seed_rule")]
+    (folder,) = results_of(tmp_path)
+    assert (rule or "request") in line
+    assert folder.setting.seed_rule == (rule or "request")
+    assert {call.seed for call in read_calls(folder.path)} - {None} == sent
+    assert len(sent) == min(seeds, len(server.requests))
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (("--env", "retial"), "retail"),
+        (("--seed-rule", "turn"), "conversation"),
         (("--strategy", "reakt"), "react"),
         (("--num-trials", "-1"), "num_trials"),
         (("--task-ids", "12345"), "12345"),

@@ -10,8 +10,9 @@ from typing import Any
 
 from tautools.bench import conversation_seed, run_conversation
 from tautools.bench.types import Approach, Domain, ReferenceAction, Task
+from tautools.llm.request import request_seed
 from tautools.llm.types import CallTag, Message, Reply, ToolCall, ToolSpec
-from tautools.records import CallRecord, Limits, Outcome, Strategy
+from tautools.records import CallRecord, Limits, Outcome, SeedRule, Strategy
 
 __all__ = ["PlayedCase", "make_case", "normal", "play"]
 
@@ -124,7 +125,8 @@ class ScriptClient:
         role = tag.role.value
         index = sum(each["role"] == role for each in self.requests)
         sent = json.loads(json.dumps(list(messages)))
-        self.requests.append({"role": role, "messages": sent, "tools": list(tools or ()) or None, "seed": tag.seed})
+        made = {"role": role, "messages": sent, "tools": list(tools or ()) or None}
+        self.requests.append(made | {"seed": request_seed(tag)})
         lines = self.case["answers"][role]
         answer = lines[index] if index < len(lines) else self.case["after"][role]
         calls = tuple(
@@ -155,6 +157,7 @@ async def play(domain: Domain, case: dict[str, Any]) -> PlayedCase:
         limits=Limits(),
         trial=0,
         seed=case["seed"],
+        seed_rule=SeedRule.CONVERSATION,
     )
     return PlayedCase(client.requests, played.reward, played.outcome, len(played.messages))
 

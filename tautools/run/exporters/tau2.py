@@ -16,7 +16,7 @@ from tautools.bench.agents.text import read_action
 from tautools.bench.types import Task
 from tautools.errors import BenchError
 from tautools.llm.types import REFUSAL_CHECK
-from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, Strategy
+from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, SeedRule, Strategy
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
 from tautools.run.trajectory import parsed, user_turns
@@ -235,7 +235,7 @@ def _info(folder: SettingFolder, rows: Sequence[CommitRow]) -> dict[str, Any]:
         "user_info": {"implementation": "user_simulator", **_model(setting.user)},
         "agent_info": {"implementation": own_agent, **_model(setting.agent)},
         "environment_info": {"domain_name": setting.env, "policy": domain.policy, "tool_defs": None},
-        "seed": setting.seed,
+        "seed": None if setting.seed_rule is SeedRule.NONE else setting.seed,
     }
 
 
@@ -259,9 +259,15 @@ def _simulation(folder: SettingFolder, conversation: Conversation, calls: Sequen
         "reward_info": _reward_info(conversation, task, folder.domain.reward_basis),
         "messages": trajectory(conversation, folder.setting.strategy, calls),
         "trial": conversation.trial,
-        "seed": conversation.seed,
+        # There each request carries this seed; by another rule none of them did.
+        "seed": conversation.seed if folder.setting.seed_rule is SeedRule.CONVERSATION else None,
         "mode": "half_duplex",
-        "info": {"outcome": conversation.outcome.value, "simulated": conversation.simulated},
+        "info": {
+            "outcome": conversation.outcome.value,
+            "simulated": conversation.simulated,
+            "seed": conversation.seed,
+            "seed_rule": folder.setting.seed_rule.value,
+        },
     }
 
 
