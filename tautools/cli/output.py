@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -232,10 +232,11 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
     from tautools.run.ledger import clock
 
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn())
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn(),
+               TextColumn("{task.fields[waiting]}", style="yellow", markup=False))  # fmt: skip
     bar = progress_bars(*columns, quiet=quiet)
     name = f"{cell.setting.env} {cell.setting.strategy.value} {cell.folder.name}"
-    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="")
+    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="", waiting="")
     stopping = ""
 
     def show(event: Event) -> None:
@@ -245,6 +246,8 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
             rate = f"passed {data['passed']}/{data['scored']}" if data["scored"] else ""
             left = "" if data.get("eta_s") is None else f"  ETA {clock(data['eta_s'])}"
             bar.update(task, completed=data["done"], rate=stopping or rate + left)
+        elif event.kind == "waiting":
+            bar.update(task, waiting=event.message and f"waiting for {event.message}")
         elif event.kind == "interrupted":
             stopping = "stopping: running conversations may finish; interrupt again to end at once"
             bar.update(task, rate=stopping)
@@ -319,6 +322,6 @@ def sweep_line(event: SweepEvent) -> str:
     from tautools.sweep.plan import duration
 
     words = f"{event.cells_done} of {event.cells} cells, {event.done} of {event.planned} conversations"
-    if event.eta_s is None or event.done >= event.planned:
-        return words
-    return f"{words}, about {duration(event.eta_s)} to go"
+    if event.eta_s is not None and event.done < event.planned:
+        words += f", about {duration(event.eta_s)} to go"
+    return f"{words}; waiting for {event.waiting}" if event.waiting else words

@@ -19,10 +19,11 @@ from tautools.errors import CallFault, ModelCallError, NoServerError, TautoolsEr
 from tautools.http import ConnectError, StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
+from tautools.llm.recording import call_record
 from tautools.llm.request import chat_body
-from tautools.llm.stream import StreamParser, ask_server, token_counts
+from tautools.llm.stream import StreamParser, ask_server
 from tautools.llm.timeouts import Timeouts
-from tautools.llm.types import CallTag, Endpoint, Message, Reply, Resolve, ToolSpec
+from tautools.llm.types import CallTag, CallUnderWay, Endpoint, Message, Reply, Resolve, ToolSpec
 from tautools.records import CallRecord, ModelConfig, Thinking
 
 _DOWN_S = 30.0
@@ -237,6 +238,7 @@ class ModelClient:
         self._http = StreamHttp(connect_timeout_s=self.timeouts.connect_s)
         self._pools: dict[str, _ReplicaPool] = {}
         self._loads: dict[str, _AddressLoad] = {}
+        self._under_way: dict[StreamParser, CallTag] = {}
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -283,6 +285,11 @@ class ModelClient:
                 raise
             raise asyncio.CancelledError(*cancelled.args) from faults[-1]
 
+    def under_way(self) -> list[CallUnderWay]:
+        """Return the requests that were sent and are not answered yet."""
+        now = time.perf_counter()
+        return [CallUnderWay(tag, p.where, now - p.started, p.chunks) for p, tag in self._under_way.items()]
+
     async def _ask_until_answered(self, pool: _ReplicaPool, request: "_Request", faults: list[ModelCallError]) -> Reply:
         """Ask again while that may help; `faults` gets the fault of each attempt that failed."""
         began = time.perf_counter()
@@ -318,7 +325,7 @@ class ModelClient:
             parser = StreamParser(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
             load = {"cold": not replica.load.warm, "in_flight": replica.load.sent, "replicas": pool.alive}
             record = partial(
-                _call_record,
+                call_record,
                 request.tag,
                 endpoint,
                 parser,
@@ -328,6 +335,7 @@ class ModelClient:
                 queue_s=parser.started - wanted,
                 **load,
             )
+            self._under_way[parser] = request.tag
             try:
                 await self._send(endpoint, body, parser)
                 completion = parser.finish(asked_to_think=request.config.thinking is Thinking.ON)
@@ -338,6 +346,8 @@ class ModelClient:
                 status = error.status or parser.status
                 self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
                 raise
+            finally:
+                del self._under_way[parser]
             replica.next_down_s = _DOWN_S
             replica.load.warm = True
         said: dict[str, Any] = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
@@ -372,62 +382,3 @@ class _Request:
 def _is_lost(error: ModelCallError) -> bool:
     """Whether the server at an address is gone, for now or for ever, or is another one than it was."""
     return isinstance(error, ConnectError) or error.fault in {CallFault.AUTH, CallFault.NOT_FOUND}
-
-
-_FROM_TAG = ("role", "expert", "task_id", "trial", "turn", "step", "purpose", "setting_id")
-
-_SERVER_TIMES = {
-    "server_queue_s": "queue_time_ms",
-    "server_prefill_s": "time_to_first_token_ms",
-    "server_generation_s": "generation_time_ms",
-}
-"""vLLM's own times of a request, which it sends with `--enable-per-request-metrics`, by our names.
-
-Its `time_to_first_token_ms` runs from scheduling (`build_per_request_timing_metrics` in 0.32), so it is the prefill
-time of its histograms and leaves out what its `time_to_first_token_seconds` has: the way to the engine and the queue.
-"""
-
-
-def _call_record(
-    tag: CallTag, endpoint: Endpoint, parser: StreamParser, *, keep_itl: bool, **further: Any
-) -> CallRecord:
-    """Return the record of one attempt: what arrived and when, and `further` fields that the caller knows."""
-    server = {ours: parser.metrics.get(theirs) for ours, theirs in _SERVER_TIMES.items()}
-    return CallRecord(
-        env=tag.ref.env,
-        **{name: getattr(tag, name) for name in _FROM_TAG},
-        endpoint=endpoint.base_url or endpoint.provider,
-        model=endpoint.model,
-        simulated=endpoint.simulated or parser.fingerprint.startswith("SIMULATED"),
-        itl_s=list(parser.gaps) if keep_itl else None,
-        source=parser.source,
-        cost_usd=parser.cost_usd,
-        **_times(parser),
-        **token_counts(parser.usage),
-        **{name: ms / 1000 for name, ms in server.items() if isinstance(ms, int | float) and 0 <= ms < 1e12},
-        **{"status": parser.status, **further},
-    )
-
-
-def _times(parser: StreamParser) -> dict[str, Any]:
-    times: dict[str, Any] = {"chunks": parser.chunks}
-    if parser.gaps:
-        ranked = sorted(parser.gaps)
-        times["itl_mean_s"] = sum(ranked) / len(ranked)
-        times["itl_p50_s"] = _percentile(ranked, 0.50)
-        times["itl_p99_s"] = _percentile(ranked, 0.99)
-        times["itl_max_s"] = ranked[-1]
-    if parser.first is not None:
-        times["ttft_s"] = parser.first - parser.started
-        times["decode_s"] = parser.last - parser.first
-    if parser.ended is not None:
-        times["e2e_s"] = parser.ended - parser.started
-    return times
-
-
-def _percentile(ranked: Sequence[float], share: float) -> float:
-    """Return a percentile of sorted values, linear between ranks; numpy would cost more than the whole call."""
-    at = share * (len(ranked) - 1)
-    below = int(at)
-    above = min(below + 1, len(ranked) - 1)
-    return ranked[below] + (ranked[above] - ranked[below]) * (at - below)

@@ -74,6 +74,23 @@ class CallTag:
 
 
 @dataclass(frozen=True, slots=True)
+class CallUnderWay:
+    """One request that was sent and is not answered yet."""
+
+    tag: CallTag
+    where: str
+    seconds: float
+    """Since it was sent."""
+    chunks: int
+    """With tokens, so far."""
+
+    def __str__(self) -> str:
+        came = f"{self.chunks} chunks so far" if self.chunks else "no token yet"
+        tag = self.tag
+        return f"{tag.part}, task {tag.task_id} trial {tag.trial}, {self.where}: {self.seconds:.0f} s, {came}"
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """One tool call of an answer, with its arguments as the model wrote them."""
 

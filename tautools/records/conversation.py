@@ -182,7 +182,7 @@ class Event(Record):
     """Something that happened to a run: starts, stops, faults, server metrics."""
 
     kind: str
-    """`start`, `stop`, `fault`, `retry`, `user_error`, `interrupted`, `done`, `metrics`."""
+    """`start`, `stop`, `fault`, `retry`, `user_error`, `interrupted`, `done`, `metrics`; `waiting` is not stored."""
     at: float
     setting_id: str = ""
     task_id: str = ""

@@ -27,6 +27,7 @@ from tautools.run.ledger import EventSink, ResultsWriter, count_awaiting_judge, 
 from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
+from tautools.run.waiting import telling_long_calls
 from tautools.run.worker import Worker
 from tautools.servers.addresses import endpoints
 
@@ -198,7 +199,8 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         )
         servers = [endpoint for each in cell.models.endpoints.values() for endpoint in each]
         try:
-            async with client, metrics_events(servers, sink):
+            telling = telling_long_calls(client, sink, cell.folder, writer.name)
+            async with client, metrics_events(servers, sink), telling:
                 await scheduler.run(client)
         finally:
             cell = cell.refreshed()  # with what other processes finished

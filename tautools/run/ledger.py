@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tautools.errors import ModelCallError, RecordError
 from tautools.files import LineWriter, ensure_folder, read_lines, read_span
-from tautools.llm.types import CallTag
+from tautools.llm.types import CallTag, CallUnderWay
 from tautools.records import CallRecord, CommitRow, Conversation, ConversationLocation, Event, Outcome, Record, Setting
 
 Key: TypeAlias = tuple[str, str, int]
@@ -355,6 +355,13 @@ class EventSink:
         log.warning("Retrying in %.3g seconds: %s", delay_s, what)
         at = (tag.task_id, tag.trial)
         self.emit("retry", error.problem, at=at, fault=fault, role=role, delay_s=delay_s, status=error.status)
+
+    def waiting(self, message: str, calls: Sequence[CallUnderWay]) -> None:
+        """Pass on which call takes long; an empty message when none does any more. Nothing is stored."""
+        first = calls[0] if calls else None
+        at = (first.tag.task_id, first.tag.trial) if first else None
+        data = {"role": first.tag.role.value, "seconds": first.seconds, "chunks": first.chunks} if first else {}
+        self._on_event(self._event("waiting", message, at, {**data, "calls": len(calls)}))
 
     def _event(self, kind: str, message: str, at: tuple[str, int] | None, data: dict[str, Any]) -> Event:
         task_id, trial = at or ("", None)

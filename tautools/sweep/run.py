@@ -28,6 +28,7 @@ from tautools.files import ensure_folder
 from tautools.params.models import SweepParams
 from tautools.run.ledger import passed_and_scored
 from tautools.run.scheduler import catching_signals
+from tautools.run.waiting import read_waiting
 from tautools.shell import Process, start_detached, stop_group
 from tautools.sweep.cells import expand, runs_folder, select_cells
 from tautools.sweep.notebook import NotebookLauncher, run_cell_notebook
@@ -215,6 +216,7 @@ class SweepProgress:
             cells_done=len(now.cells) - len(now.pending_cells),
             cells=len(now.cells),
             eta_s=self._eta_s(now.done),
+            waiting=next(filter(None, map(read_waiting, {each.prepared.folder for each in now.pending_cells})), ""),
         )
         self._on_event(event)
 

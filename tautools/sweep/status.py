@@ -20,6 +20,7 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.params.models import SweepParams
 from tautools.records import Record
 from tautools.run import CellResult, read_events
+from tautools.run.waiting import read_waiting
 from tautools.shell import process_alive
 from tautools.sweep.cells import runs_folder
 from tautools.sweep.plan import CELL_COLUMNS, PlannedCell, duration, plan_cells, refreshed, table_html
@@ -100,6 +101,8 @@ class CellStatus:
     """Pending conversations that met a fault."""
     cause: str
     """Why the last attempt failed, in one line; empty otherwise."""
+    waiting: str = ""
+    """The call that it waits for, when one takes long."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -110,7 +113,8 @@ class CellStatus:
 
     def __str__(self) -> str:
         what = f"{self.index} {self.env} {self.strategy} {self.model} {self.num_trials}"
-        return f"{what}: {self.state}, {self.done} of {self.planned} done" + (f": {self.cause}" if self.cause else "")
+        note = self.cause or (f"waiting for {self.waiting}" if self.waiting else "")
+        return f"{what}: {self.state}, {self.done} of {self.planned} done" + (f": {note}" if note else "")
 
 
 class SweepStatus(list[CellStatus]):
@@ -127,7 +131,7 @@ class SweepStatus(list[CellStatus]):
         return "\n".join([self.summary, *(str(cell) for cell in self)])
 
     def _repr_html_(self) -> str:
-        rows = ((*cell.columns, cell.cause) for cell in self)
+        rows = ((*cell.columns, cell.cause or (cell.waiting and f"waiting for {cell.waiting}")) for cell in self)
         return f"<div>{escape(self.summary)}{table_html((*STATUS_COLUMNS, 'cause'), rows)}</div>"
 
 
@@ -172,6 +176,7 @@ def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
         planned=cell.planned,
         faults=faults,
         cause=" · ".join(attempt.cause.splitlines()) if attempt is not None and state == "failed" else "",
+        waiting=read_waiting(cell.prepared.folder) if state == "running" else "",
     )
 
 
@@ -201,6 +206,8 @@ class SweepEvent:
     cells: int = 0
     eta_s: float | None = None
     """Seconds to the end: by the plan at first, by the pace of this run the more of it is done."""
+    waiting: str = ""
+    """The call that a running cell waits for, when one takes long."""
 
 
 @dataclass(frozen=True)

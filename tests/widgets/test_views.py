@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_cells_that_differ_only_in_trials_stand_in_one_row() -> None:
     page = render_board(_board(_cell(0, "done"), _cell(1, "pending", num_trials=2))).html
     assert page.count("<tr>") == 2  # the head and one row
     assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
+
+
+def test_a_call_that_takes_long_is_told_once_for_the_cells_that_wait_for_it() -> None:
+    waiting = replace(_cell(0, "running"), waiting=f"user, task 0: 12 s {HOSTILE}")
+    rendered = render_board(_board(waiting, replace(waiting, index=1, num_trials=2), _cell(2, "pending")))
+    assert rendered.html.count("waiting for user, task 0: 12 s") == 1
+    assert "<script>" not in rendered.html
+    assert "waiting for user, task 0: 12 s" in rendered.text
 
 
 def test_agents_of_one_model_that_are_asked_differently_keep_a_row_each() -> None:

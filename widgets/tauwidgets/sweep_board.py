@@ -132,6 +132,7 @@ def render_board(snapshot: BoardSnapshot) -> Rendered:
         f"<div class='tau-meta'>as of {clock(snapshot.as_of)} · {runner}</div>",
         _grid(snapshot.cells),
         _failure_list(snapshot.cells),
+        _waiting_list(snapshot.cells),
         snapshot.notice.to_html(),
         log_html(snapshot.log, "log of the run"),
     )
@@ -182,12 +183,19 @@ def _failure_list(cells: Sequence[CellStatus]) -> str:
     return f"<ul class='tau-causes'>{''.join(items)}</ul>" if items else ""
 
 
+def _waiting_list(cells: Sequence[CellStatus]) -> str:
+    waits = {cell.waiting: None for cell in cells if cell.waiting}  # cells of one setting wait for the same call
+    return "".join(f"<div class='tau-meta'>waiting for {escape(each)}</div>" for each in waits)
+
+
 def _board_text(snapshot: BoardSnapshot) -> str:
     lines = [f"Sweep {snapshot.sweep}: {snapshot.summary} (as of {clock(snapshot.as_of)})"]
     for cell in snapshot.cells:
         glyph, word, _ = CELL_GLYPHS.get(cell.state, ("?", cell.state, ""))
         progress = f"{cell.index:4d}  {glyph} {word:<12} {cell.done:4d}/{cell.planned:<4d}"
         lines.append(f"{progress} {cell.env} {cell.strategy} {cell.model} {cell.num_trials}  {cell.cause}".rstrip())
+        if cell.waiting:
+            lines.append(f"      waiting for {cell.waiting}")
     return "\n".join([*lines, *([snapshot.notice.text] if snapshot.notice.text else [])])
 
 
