@@ -32,8 +32,8 @@ without an error."""
 
 _IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "ended", "log", "late")
 
-_ERROR_LINE = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b|what\(\):|terminate called after")
-_PROGRAM_ERROR = re.compile(r"[\w./-]+: (?:fatal )?error:|(?:FATAL|Fatal|ERROR)\b|[\w./-]+: fatal:", re.ASCII)
+_ERROR_LINE = re.compile(r"[\w.]{0,200}(?:Error|Exception|Exit|Interrupt)\b|what\(\):|terminate called after")
+_PROGRAM_ERROR = re.compile(r"[\w./-]{1,200}: (?:fatal )?(?:error|fatal):|(?:FATAL|Fatal|ERROR)\b", re.ASCII)
 _FAILED_LOOKUP = re.compile(r"(?:KeyError|IndexError|AttributeError|StopIteration)\b")
 """Exceptions that are handled all the time; the one raised in their place says more."""
 _SERVING, _READY = re.compile(r"Starting vLLM (?:API )?server\b"), "Application startup complete"

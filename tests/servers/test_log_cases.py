@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import failure_tables
 import pytest
 import yaml
 
@@ -143,6 +144,20 @@ def test_an_exception_group_does_not_hide_its_exceptions() -> None:
     assert diagnose_log(lines).cause == "ValueError: bent"
 
 
+@pytest.mark.parametrize("prefix", ["", ENGINE, "2025-12-01 10:00:00.715 [Error] (Server) "])
+def test_a_traceback_whose_copy_has_lost_its_indentation_is_read(prefix: str) -> None:
+    lines = ["Traceback (most recent call last):", "File “/x/core.py”, line 699, in run", "raise KeyError(x)"]
+
+    assert (
+        diagnose_log([prefix + line for line in [*lines, *lines[1:], "ValueError: bent"]]).cause == "ValueError: bent"
+    )
+
+
+def test_lines_of_megabytes_hide_no_cause() -> None:
+    for long in ("x" * 5_000_000, '{"a":' * 200_000, "Loading 1%\r" * 100_000, "a-1" * 100_000):
+        assert diagnose_log([long, f"{ENGINE}{MEMORY}", long]).kind == "out_of_memory"
+
+
 def test_what_python_ignores_is_no_cause() -> None:
     lines = ["Exception ignored in: <function Weights.__del__ at 0x7f>", *raised("AttributeError: gone")]
 
@@ -183,3 +198,10 @@ def test_a_json_log_is_read() -> None:
 )
 def test_when_a_line_comes_decides_what_it_means(lines: list[str], kind: str) -> None:
     assert diagnose_log(lines).kind == kind
+
+
+def test_the_page_has_the_tables_of_these_logs_and_rows(repo: Path) -> None:
+    text = (repo / "docs" / "servers.md").read_text(encoding="utf-8")
+
+    assert failure_tables.START in text
+    assert failure_tables.page(text) == text, "make them with tests/support/failure_tables.py"

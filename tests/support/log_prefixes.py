@@ -32,6 +32,9 @@ WRITERS = {
     "uvicorn": "ERROR:    ",
     "logging": "2025-12-01 10:00:00,123 - vllm.engine - ERROR - ",
     "loguru": "2025-12-01 10:00:00.123 | ERROR    | vllm.engine:run:12 - ",
+    "log of another launcher": "2025-12-01 11:50:18.715 [Error] ",
+    "time with colons": "2025-12-01:14:46:18,784 ERROR     [core.py:279] ",
+    "less -R": "ESC[36m(RayWorkerWrapper pid=2593)ESC[0m ERROR 12-01 10:00:00 worker_base.py:464] ",
     "gunicorn": "[2025-12-01 10:00:00 +0000] [123] [ERROR] ",
 }
 """Of the program that writes the line; none of them is less than an error."""

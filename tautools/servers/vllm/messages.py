@@ -13,19 +13,24 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal, TypeAlias
 
-_COLOUR = re.compile(r"(?:\x1b|#033|\^\[|\\x1b|\\033|\\u001b)\[[0-9;?]*[A-Za-z]")
+_COLOUR = re.compile(r"(?:\x1b|ESC|#033|\^\[|\\x1b|\\033|\\u001b)\[[0-9;?]*[A-Za-z]")
+
+
+_MOST_CHARACTERS = 3000
+"""Of a line; what is said behind them is no cause, and the patterns take long over a line of megabytes."""
 
 
 def plain_lines(lines: Iterable[str]) -> list[str]:
-    """Return the lines without colours, and with each redraw of a progress bar as a line of its own."""
-    return [part for line in lines for part in _COLOUR.sub("", line).split("\r") if part.strip()]
+    """Return the lines without colours and not too long, each redraw of a progress bar as a line of its own."""
+    parts = (part[:_MOST_CHARACTERS] for line in lines for part in _COLOUR.sub("", line).split("\r"))
+    return [part for part in parts if part.strip()]
 
 
 _LEVEL = "TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL"
-_TIME = r"\[?(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
+_TIME = r"\[?(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T :]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
 _FORMATS = (
-    rf"(?:\s+\[\d+\])?\s+(?:[-|] )?(?:[\w.]+ - )?\[?(?P<timed>{_LEVEL})\b(?!\s+\[?\d|:)\s*\]?(?:\s*[-|](?=\s))?"
-    r"(?:\s+[\w./-]+:\d+ --|\s+[\w.]+:\w+:\d+ -)?"
+    rf"(?:\s+\[\d+\])?\s+(?:[-|] )?(?:[\w.]+ - )?\[?(?P<timed>(?i:{_LEVEL}))\b(?!\s+\[?\d|:)\s*\]?(?:\s*[-|](?=\s))?"
+    r"(?:\s+[\w./-]+:\d+ --|\s+[\w.]+:\w+:\d+ -|\s+\[[\w./-]+:\d+\])?"
 )
 """What Python's usual formats put between the time and the message."""
 _MARKS = {
@@ -54,10 +59,10 @@ _MARKS = {
     "uvicorn, which fills up to ten columns, and Python: ERROR:vllm.engine:": (
         rf"(?P<named>{_LEVEL}):(?:[\w.]+:| {{5}}(?<=INFO: {{5}})| {{4}}(?<=[A-Z]{{5}}: {{4}})|  (?<=WARNING:  )|[ \t]?)"
     ),
-    "a level in brackets": rf"\[(?P<boxed>{_LEVEL})\s*\]:?[ \t]?",
+    "a level in brackets": rf"\[(?P<boxed>(?i:{_LEVEL}))\s*\]:?[ \t]?",
     "srun -l, torchrun, mpirun, kubectl --prefix, docker compose": (
         r"(?P<label> {0,5}\d{1,5}: |\[rank\d+\]:?[ \t]?|\[default\d+\]:|\[\d+,\d+\]<std(?:out|err)>:"
-        r"|\[pod/[^\]]+\][ \t]?|[\w.-]*\d[\w.@-]* +\| )"
+        r"|\[pod/[^\]]+\][ \t]?|[\w.-]{0,60}\d[\w.@-]{0,60} {1,40}\| )"
     ),
     "the rails of an exception group": r" {2,}\|(?: |$)| {2,}\+ (?=Exception Group)",
 }
@@ -68,7 +73,7 @@ _KNOWN_MARK = re.compile(
 """A mark that is never a part of a message: what stands before it is a prefix, whoever wrote it."""
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL", "C": "CRITICAL", "D": "DEBUG", "WARN": "WARNING"}
 _QUIET = frozenset({"TRACE", "DEBUG", "INFO", "NOTICE", "WARNING"})
-_WARNING = re.compile(r"(?:\S+:\d+: )?(?:\w*Warning|warning|WARNING): ")
+_WARNING = re.compile(r"(?:\S{1,300}:\d+: )?(?:\w{0,60}Warning|warning|WARNING): ")
 
 Link: TypeAlias = Literal["", "cause", "handled"]
 
@@ -76,7 +81,9 @@ _TRACEBACK = "Traceback (most recent call last):"
 _LINKS: Mapping[str, Link] = {"The above exception was the direct cause": "cause", "During handling": "handled"}
 _SILENT = ("Exception ignored in", "--- Logging error ---")
 """What Python prints of an exception that stops nothing."""
-_FRAME = re.compile(r' {1,3}File "')
+_FRAME = re.compile(r'\s*File ["“]')
+_ENDS = re.compile(r"[\w.]+(?:Error|Exception|Exit|Interrupt|Expired)\b")
+"""How the last line of a traceback begins, where a copy of the log has lost what indents the frames."""
 _IN_FRAMES = ("   ", "  [Previous line", "\t")
 _NO_WORDS = re.compile(r"[\w.]+(?:Error|Exception):?$")
 _MOST_LINES = 4
@@ -118,10 +125,15 @@ class _Writer:
     in_frames: bool = False
     silent: bool = False
     code: str = ""
+    flat: bool = False
     chain: int = 0
     link: Link = ""
     last: tuple[str, bool] | None = None
     """The exception whose message may go on."""
+
+    def flat_code(self, words: str) -> bool:
+        """Whether this is the code of a frame that has lost its indentation."""
+        return self.flat and not _ENDS.match(words)
 
 
 def read_messages(lines: Iterable[str]) -> list[LogMessage]:
@@ -153,10 +165,10 @@ class _Reader:
             writer.silent, writer.last = bool(words), None
         elif link := next((link for start, link in _LINKS.items() if words.startswith(start)), None):
             writer.link, writer.in_frames, writer.last = link, False, None
-        elif _FRAME.match(text) or (writer.in_frames and text.startswith(_IN_FRAMES)):
+        elif _FRAME.match(text) or (writer.in_frames and (text.startswith(_IN_FRAMES) or writer.flat_code(words))):
             if not (writer.in_frames or writer.link):
                 writer.chain = next(self._chains)
-            writer.in_frames, writer.last = True, None
+            writer.in_frames, writer.last, writer.flat = True, None, text.startswith("File")
             writer.code = words if text.startswith("   ") and words.strip("^~ ") else writer.code
         else:
             self._message(writer, text, prefix)
@@ -225,7 +237,7 @@ def _read_marks(line: str, start: int = 0) -> tuple[int, _Prefix]:
             mark = next(
                 (found[name] for name in ("level", "timed", "named", "boxed", "glog", "core") if found[name]), ""
             )
-            level = _LETTERS.get(mark, mark) or level
+            level = _LETTERS.get(mark.upper(), mark.upper()) or level
             tag += match[0].strip() if found["who"] or found["label"] or match[0].startswith("(") else ""
         known = _KNOWN_MARK.search(line, start, start + 160)
         if known is None:
@@ -240,7 +252,7 @@ def _from_json(line: str) -> Iterator[str]:
         return
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     text = (
         next((record[key] for key in ("log", "message", "msg") if record.get(key)), None)
