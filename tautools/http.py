@@ -148,8 +148,12 @@ class StreamHttp:
             self._session = None
 
     @contextlib.asynccontextmanager
-    async def post(self, url: str, body: bytes, *, key: str = "") -> AsyncIterator[StreamedResponse]:
-        """Send `body` (JSON) and give the answer as soon as its head is there; errors while reading are raised too.
+    async def post(
+        self, url: str, body: bytes, *, key: str = "", headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[StreamedResponse]:
+        """Send `body` (JSON), with further `headers`, and give the answer as soon as its head is there.
+
+        Errors while reading are raised too.
 
         Raises
         ------
@@ -161,7 +165,8 @@ class StreamHttp:
         if self._session is None:
             raise RuntimeError("StreamHttp is used inside `async with`")
         with _translated_errors(url, self._connect_timeout_s):
-            async with self._session.post(url, data=body, headers=_headers(key), allow_redirects=False) as response:
+            sent = {**(headers or {}), **_headers(key)}
+            async with self._session.post(url, data=body, headers=sent, allow_redirects=False) as response:
                 yield StreamedResponse(response)
 
 

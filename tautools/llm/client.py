@@ -20,7 +20,7 @@ from tautools.http import ConnectError, StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
 from tautools.llm.recording import call_record
-from tautools.llm.request import chat_body
+from tautools.llm.request import affinity_headers, chat_body
 from tautools.llm.stream import StreamParser, ask_server
 from tautools.llm.timeouts import Timeouts
 from tautools.llm.types import CallTag, CallUnderWay, Endpoint, Message, Reply, Resolve, ToolSpec
@@ -337,7 +337,7 @@ class ModelClient:
             )
             self._under_way[parser] = request.tag
             try:
-                await self._send(endpoint, body, parser)
+                await self._send(endpoint, body, parser, affinity_headers(endpoint, request.tag))
                 completion = parser.finish(asked_to_think=request.config.thinking is Thinking.ON)
             except ModelCallError as error:
                 parser.ended = parser.ended or time.perf_counter()
@@ -355,11 +355,13 @@ class ModelClient:
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)
 
-    async def _send(self, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser) -> None:
+    async def _send(
+        self, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, headers: dict[str, str]
+    ) -> None:
         if endpoint.provider == "openai":
-            await ask_server(self._http, endpoint, body, parser, self.timeouts)
+            await ask_server(self._http, endpoint, body, parser, self.timeouts, headers)
         else:
-            await ask_hosted(endpoint, body, parser, self.timeouts)
+            await ask_hosted(endpoint, body, parser, self.timeouts, headers)
 
     def _emit(self, record: CallRecord) -> None:
         if self.on_call:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -62,8 +63,14 @@ def check_hosted_key(provider: str, model: str) -> None:
         )
 
 
-async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts) -> None:
-    """Send `body` (as `chat_body` makes it) through litellm and take the whole answer into `parser`.
+async def ask_hosted(
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    parser: StreamParser,
+    timeouts: Timeouts,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send `body` (as `chat_body` makes it), with further `headers`, through litellm and take the answer into `parser`.
 
     An address or key of `endpoint` goes before those that litellm knows; `seed` is taken out of `body` for a provider
     that has none.
@@ -76,6 +83,8 @@ async def ask_hosted(endpoint: Endpoint, body: dict[str, Any], parser: StreamPar
     litellm = await asyncio.to_thread(_load)  # seconds, the first time
     check_variables(endpoint.provider)
     arguments = _arguments(litellm, endpoint, body, timeouts)
+    if headers:
+        arguments["extra_headers"] = dict(headers)
     async with StreamTimeouts(timeouts, parser.where) as watch:
         parser.started = time.perf_counter()
         try:

@@ -120,6 +120,16 @@ def request_seed(tag: CallTag) -> int | None:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+def affinity_headers(endpoint: Endpoint, tag: CallTag) -> dict[str, str]:
+    """Return the header that keeps a conversation on one server behind a router, where the endpoint asks for one.
+
+    Its value is the same for all requests of a conversation, of both sides and in every attempt, and tells nothing.
+    """
+    if not (endpoint.affinity_header and tag.conversation):
+        return {}
+    return {endpoint.affinity_header: hashlib.sha256(f"affinity/{tag.conversation}".encode()).hexdigest()[:32]}
+
+
 def task_field(tag: CallTag) -> dict[str, Any]:
     """Return the field from which a simulated server learns which task it plays; real servers never get it."""
     return {

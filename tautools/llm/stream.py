@@ -10,7 +10,7 @@ alone. The whole text is cut at once, when it is complete: how the tags were spr
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -260,9 +260,14 @@ def token_counts(usage: dict[str, Any]) -> dict[str, int]:
 
 
 async def ask_server(
-    http: StreamHttp, endpoint: Endpoint, body: dict[str, Any], parser: StreamParser, timeouts: Timeouts
+    http: StreamHttp,
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    parser: StreamParser,
+    timeouts: Timeouts,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Send `body` (as `chat_body` makes it) and take the whole answer into `parser`.
+    """Send `body` (as `chat_body` makes it), with further `headers`, and take the whole answer into `parser`.
 
     Raises
     ------
@@ -273,7 +278,7 @@ async def ask_server(
     data = orjson.dumps(body)
     async with StreamTimeouts(timeouts, parser.where) as watch:
         parser.started = time.perf_counter()
-        async with http.post(url, data, key=endpoint.key) as answer:
+        async with http.post(url, data, key=endpoint.key, headers=headers) as answer:
             parser.status = answer.status
             if answer.status != 200:
                 raise refusal(parser.where, answer.status, await answer.text(), headers=answer.headers)

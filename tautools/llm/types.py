@@ -29,6 +29,8 @@ class Endpoint:
     """The server's name in the registry, when it has one."""
     simulated: bool = False
     max_model_len: int | None = None
+    affinity_header: str = ""
+    """Header that tells a router which conversation a request is of; empty for none."""
     warm: bool = field(default=False, compare=False)
     """Whether this launch is known to have answered a run before."""
 

@@ -24,6 +24,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 PERSONA = NAME.removesuffix("$") + r"(:[a-z0-9][a-z0-9-]{0,29})?$"
 """A persona's name, and behind a colon its intensity."""
 
+_OWN_HEADERS = ("accept", "authorization", "connection", "content-", "cookie", "host", "transfer-encoding")
+"""How the names of headers begin that requests have anyway, or that would break them."""
+
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -211,6 +214,8 @@ class RoleParams(Params):
     """Name of the environment variable that holds the key."""
     provider: str = "openai"
     """`openai` is any OpenAI-compatible server; other names are litellm's (`gemini`, `anthropic`, …)."""
+    affinity_header: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Header by which a router keeps a conversation on one server, such as `x-session-id`; none is sent by default."""
     temperature: float | None = Field(None, ge=0, le=2)
     """Sampling temperature; the server's own when not given."""
     top_p: float | None = Field(None, gt=0, le=1)
@@ -222,6 +227,13 @@ class RoleParams(Params):
     """How the model is switched between thinking and not; its family's way when not given."""
     description: str = ""
     """What an orchestrating agent reads about this model, when it is an expert."""
+
+    @field_validator("affinity_header")
+    @classmethod
+    def _is_a_free_header(cls, value: str | None) -> str | None:
+        if value is not None and value.lower().startswith(_OWN_HEADERS):
+            raise ValueError(f"a request's own header {value} cannot say which conversation it is of")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -115,7 +115,8 @@ def observe(endpoints: Endpoints, domain: Domain) -> dict[str, Any]:
 
 
 def _place(endpoint: Endpoint) -> dict[str, str]:
-    return {"base_url": endpoint.base_url, "model": endpoint.model, "server": endpoint.name}
+    place = {"base_url": endpoint.base_url, "model": endpoint.model, "server": endpoint.name}
+    return place | ({"affinity_header": endpoint.affinity_header} if endpoint.affinity_header else {})
 
 
 def mixed(first: dict[str, Any], now: dict[str, Any]) -> list[str]:

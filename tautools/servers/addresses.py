@@ -66,6 +66,11 @@ def endpoints(
     if role.provider == "openai" and records is None:
         records = registry.list()
     search = _Search(role, role_name, registry, records or [])
+    return [replace(each, affinity_header=role.affinity_header or "") for each in _found(search)]
+
+
+def _found(search: "_Search") -> list[Endpoint]:
+    role = search.role
     if role.provider != "openai":
         return [search.hosted()]
     known = servers_for_role(role, search.records)
