@@ -18,8 +18,9 @@ from tautools.bench.blame import may_refuse_words, refused_side
 from tautools.bench.persona import verify_persona
 from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
 from tautools.errors import CallFault, ModelCallError
+from tautools.llm.answers import says_the_same
 from tautools.llm.types import REFUSAL_CHECK, CallTag, CompletionClient, Message, Reply, ToolSpec
-from tautools.records import Conversation, Limits, Outcome, Role, SeedRule, TrajectoryAction
+from tautools.records import Conversation, Limits, Outcome, Role, SeedRule, TrajectoryAction, UserStrategy
 
 _PASSED_FROM = 1 - 1e-6
 
@@ -284,9 +285,15 @@ class _Episode:
             reason = f"The user's answer cannot be read: {turn.raw_text[:300]!r}"
         elif turn.unusable:
             reason = "The user said nothing."
+        elif self.approach.user_strategy is not UserStrategy.HUMAN and says_the_same(turn.text, self._last_words()):
+            reason = f"The user repeated the agent's words: {turn.text[:300]!r}"
         else:
             return
         raise _ConversationEnd(Outcome.USER_ERROR, reason)
+
+    def _last_words(self) -> str:
+        """Return what the agent said last."""
+        return next((each.text for each in reversed(self.actions) if each.by == "assistant" and not each.call), "")
 
     def _count(self, turn: Turn, observations: list[Observation], role: Role) -> None:
         """Count steps and errors in the bench's way; where it counts messages, `_check_message_limits` compares."""

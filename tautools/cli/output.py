@@ -244,6 +244,7 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
         data = event.data
         if event.kind in {"start", "done"}:
             rate = f"passed {data['passed']}/{data['scored']}" if data["scored"] else ""
+            rate += f"  {data['user_errors']} user_error" if data.get("user_errors") else ""
             left = "" if data.get("eta_s") is None else f"  ETA {clock(data['eta_s'])}"
             bar.update(task, completed=data["done"], rate=stopping or rate + left)
         elif event.kind == "waiting":

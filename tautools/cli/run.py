@@ -20,6 +20,7 @@ from tautools.errors import HumanUnavailableError, ParamsError
 from tautools.params import resolve_run, workspace_site
 from tautools.records import Event, Strategy, UserStrategy
 from tautools.run import Cell, prepare_cell, run_cell
+from tautools.run.answers import STOPS_EARLY
 from tautools.run.context import context_forecasts
 from tautools.run.plan import judging_note
 
@@ -143,6 +144,7 @@ def plan_dict(cell: Cell) -> dict[str, Any]:
         "num_trials": cell.run.num_trials,
         **counts,
         "awaiting_judge": judging_note(cell.setting, cell.tasks),
+        "stops_early": STOPS_EARLY if cell.run.stop_hopeless and cell.pending else "",
         "context": [str(forecast) for forecast in context_forecasts(cell) if forecast.exceeding],
     }
 
@@ -156,6 +158,7 @@ def plan_text(cell: Cell, plan: dict[str, Any]) -> str:
         f"{plan['done']} done, {plan['pending']} pending",
         f"results in {cell.folder} (setting {plan['setting_id']})",
         plan["awaiting_judge"],
+        plan["stops_early"],
         *plan["context"],
     ]
     return "\n".join(filter(None, lines))

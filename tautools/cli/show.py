@@ -19,9 +19,10 @@ from tautools.cli.options import ChosenResults, results_options
 from tautools.cli.output import NOTHING_RUN, emit, plain_table, setting_title, table_console
 from tautools.errors import ParamsError, TautoolsError
 from tautools.records import CommitRow, Conversation
+from tautools.run.answers import flag_lines, flagged_answers
 from tautools.run.folder import SettingFolder, choose_row, only_folder
 from tautools.run.judging import folder_judging_note
-from tautools.run.ledger import is_tool_output, passed_and_scored, read_ledger
+from tautools.run.ledger import count_user_errors, is_tool_output, passed_and_scored, read_calls, read_ledger
 from tautools.run.replays import analysis_of
 from tautools.run.trajectory import (
     MadeCall,
@@ -41,6 +42,7 @@ _SHORT_VALUE = 60
 _SHORT_NAME = 30
 """Characters of a task's id that fit into a heading; telecom has ids of 250."""
 _STYLES = {"system": "bright_black", "user": "cyan", "assistant": "green", "tool": "yellow"}
+_OF_FINISHED = {"imported": "imported", "user_errors": "user_error"}
 _MARKS = {"same": "green", "differs": "red", "missing": "red", "more": "bright_black"}
 
 
@@ -75,11 +77,15 @@ def show_results(
 def _counts(rows: Sequence[CommitRow]) -> dict[str, int]:
     passed, scored = passed_and_scored(rows)
     imported = sum(row.imported is not None for row in rows)
-    return {"finished": len(rows), "passed": passed, "scored": scored, "imported": imported}
+    user_errors = count_user_errors(rows)
+    return {
+        "finished": len(rows), "passed": passed, "scored": scored, "imported": imported, "user_errors": user_errors
+    }  # fmt: skip
 
 
 def _finished(counts: Mapping[str, Any]) -> str:
-    return f"{counts['finished']} ({counts['imported']} imported)" if counts["imported"] else str(counts["finished"])
+    parts = [f"{counts[name]} {word}" for name, word in _OF_FINISHED.items() if counts[name]]
+    return f"{counts['finished']} ({', '.join(parts)})" if parts else str(counts["finished"])
 
 
 def _print_overview(settings: Sequence[Mapping[str, Any]]) -> None:
@@ -117,6 +123,8 @@ def _print_rows(folder: SettingFolder, rows: Sequence[CommitRow]) -> None:
     console.print(f"{_finished(counts)} finished, {counts['passed']} of {counts['scored']} passed{marked}")
     if awaiting_judge := folder_judging_note(folder, {row.task_id for row in rows}):
         console.print(awaiting_judge)
+    for line in flag_lines(flagged_answers(read_calls(folder.path))):
+        console.print(line, markup=False)
 
 
 def _print_conversation(folder: SettingFolder, row: CommitRow, *, full: bool = False) -> None:

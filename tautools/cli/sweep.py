@@ -176,7 +176,8 @@ def _status_table(cells: SweepStatus) -> Group:
     table = plain_table(*STATUS_COLUMNS, rows=[cell.columns for cell in cells])
     causes = [Text(f"cell {cell.index}: {cell.cause}", style="red") for cell in cells if cell.cause]
     waits = {f"waiting for {cell.waiting}": None for cell in cells if cell.waiting}
-    return Group(Text(cells.summary), table, *causes, *(Text(each, style="yellow") for each in waits))
+    notes = [Text(note, style="yellow") for note in cells.notes]
+    return Group(Text(cells.summary), table, *causes, *(Text(each, style="yellow") for each in waits), *notes)
 
 
 DEMO_SWEEP = "demo"

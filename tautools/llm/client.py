@@ -19,7 +19,7 @@ from tautools.errors import CallFault, ModelCallError, NoServerError, TautoolsEr
 from tautools.http import ConnectError, StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
-from tautools.llm.recording import call_record
+from tautools.llm.recording import answer_fields, call_record
 from tautools.llm.request import affinity_headers, chat_body
 from tautools.llm.stream import StreamParser, ask_server
 from tautools.llm.timeouts import Timeouts
@@ -350,7 +350,7 @@ class ModelClient:
                 del self._under_way[parser]
             replica.next_down_s = _DOWN_S
             replica.load.warm = True
-        said: dict[str, Any] = {"finish_reason": completion.finish_reason, "thinking_chars": len(completion.thinking)}
+        said = answer_fields(completion, request.tag, request.messages, request.tools)
         made = record(seed=body.get("seed"), **said)
         self._emit(made)
         return Reply(completion.text, completion.tool_calls, completion.finish_reason, completion.thinking, made)

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tautools.llm.answers import answer_flags, said_first
+from tautools.llm.faults import excerpt
 from tautools.llm.stream import StreamParser, token_counts
-from tautools.llm.types import CallTag, Endpoint
-from tautools.records import CallRecord
+from tautools.llm.types import REFUSAL_CHECK, CallTag, Completion, Endpoint, Message, ToolSpec
+from tautools.records import CallRecord, Role
+
+_FLAGGED_CHARS = 300
 
 _FROM_TAG = ("role", "expert", "task_id", "trial", "turn", "step", "purpose", "setting_id")
 
@@ -40,6 +44,24 @@ def call_record(
         **{name: ms / 1000 for name, ms in server.items() if isinstance(ms, int | float) and 0 <= ms < 1e12},
         **{"status": parser.status, **further},
     )
+
+
+def answer_fields(
+    answer: Completion, tag: CallTag, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+) -> dict[str, Any]:
+    """Return what the record of an attempt says of its answer: how it ended, and what looks wrong in it."""
+    fields: dict[str, Any] = {
+        "finish_reason": answer.finish_reason,
+        "thinking_chars": len(answer.thinking),
+        "tool_calls": len(answer.tool_calls),
+    }
+    if tag.purpose == REFUSAL_CHECK:
+        return fields
+    # What a customer's model says about its own draft is no part of the conversation.
+    role = Role.JUDGE if tag.purpose == "check" and tag.role is Role.USER else tag.role
+    if flags := answer_flags(answer, tools, messages, role):
+        fields |= {"flags": flags, "flagged_text": excerpt(said_first(answer), _FLAGGED_CHARS)}
+    return fields
 
 
 def _times(parser: StreamParser) -> dict[str, Any]:

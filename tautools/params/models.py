@@ -306,6 +306,8 @@ class SharedRunParams(Params):
     """Which seed each request carries: its own, its conversation's (as tau2-bench), or none (as tau-bench v1)."""
     grace_s: float = Field(30.0, ge=0)
     """Seconds that running conversations get to finish after an interrupt."""
+    stop_hopeless: bool = True
+    """End a run whose first answers show that it can come to nothing: no call is ever parsed, or all are empty."""
 
     @property
     def ref(self) -> BenchRef:

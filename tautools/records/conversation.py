@@ -52,6 +52,12 @@ class CallRecord(Record):
     cached_tokens: int | None = None
     output_tokens: int | None = None
     thinking_chars: int = 0
+    tool_calls: int = 0
+    """Calls of tools in the answer, as the server parsed them."""
+    flags: tuple[str, ...] = ()
+    """What looks wrong in the answer, by names of `tautools.llm.answers`, such as `unparsed_call:hermes`."""
+    flagged_text: str = ""
+    """How the answer begins, at most 300 characters, where it has flags."""
     finish_reason: str = ""
     fault: str = ""
     """A `CallFault`, empty when the call succeeded."""
@@ -157,6 +163,8 @@ class CommitRow(FinishedConversation):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    flags: dict[str, int] = Field(default_factory=dict)
+    """How many of its answers have a flag, by role and flag, such as `agent unparsed_call:hermes`."""
     location: ConversationLocation
     writer: str
 

@@ -56,7 +56,7 @@ def call_frame(cells: Sequence[ReportCell]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [_call_columns(call) | _cell_columns(cell) for cell in widest_cells(cells) for call in _calls_of(cell)]
+    rows = [_call_columns(call) | _cell_columns(cell) for cell in widest_cells(cells) for call in calls_of(cell)]
     return pd.DataFrame(rows, columns=_CALL_COLUMNS)
 
 
@@ -105,7 +105,8 @@ def _cell_columns(cell: ReportCell) -> dict[str, Any]:
     }
 
 
-def _calls_of(cell: ReportCell) -> Iterator[CallRecord]:
+def calls_of(cell: ReportCell) -> Iterator[CallRecord]:
+    """Yield the recorded calls of a cell's conversations, failed ones too; probes are not among them."""
     tasks = set(cell.tasks)
     for call in read_calls(cell.folder):
         inside = call.setting_id in {"", cell.setting_id} and call.task_id in tasks and call.trial < cell.num_trials

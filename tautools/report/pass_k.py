@@ -15,7 +15,7 @@ from tautools.report.base import NOTHING_NEXT, Report
 from tautools.report.cells import find_cells, widest_cells
 from tautools.report.figures import ReportFigure, draw_scores
 from tautools.report.formatting import Entry, Summary, Table, count, percent, plural, share
-from tautools.report.frames import conversation_frame
+from tautools.report.frames import calls_of, conversation_frame
 from tautools.report.scores import (
     PASS_AT,
     PASS_HAT,
@@ -27,6 +27,7 @@ from tautools.report.scores import (
     score_cell,
     task_counts,
 )
+from tautools.run.answers import FlaggedAnswers, flagged_answers
 from tautools.run.replays import count_missed, failures_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ _OUTCOMES_NOTE = (
     "planned = the outcomes + pending. A user_error remains after its repeats and carries no reward. infra faults and "
     "user model repeats are attempts that ended without a result; their conversations are pending again."
 )
+_FLAGS_NOTE = (
+    "Answered calls of the planned conversations, those of attempts that were lost too. A flag says what is likely and "
+    "changes no score; only a customer that repeats the agent word for word ends its conversation, as a user_error."
+)
+_NOTHING_FLAGGED = "n = 0: no answer looks wrong, or no call was recorded."
 _SPREAD_NOTE = (
     "ICC is the share of the variance that lies between tasks; a task with several trials flips when some of "
     "them passed and others did not. A dash: too few tasks or trials to tell."
@@ -129,6 +135,26 @@ class PassReport(Report):
         rows = [_head(each) | _cause_entries(each) for each in self._widest]
         return Table("Why conversations did not pass", rows, [_CAUSES_NOTE], _EMPTY)
 
+    @cached_property
+    def _flagged(self) -> list[tuple[CellScore, FlaggedAnswers]]:
+        return [(each, found) for each in self._widest for found in flagged_answers(calls_of(each.cell))]
+
+    @property
+    def flagged_answers(self) -> Table:
+        """Answers that look wrong, by cell, role and endpoint, with the first of each kind."""
+        rows = [
+            _head(each)
+            | {
+                "role": found.role,
+                "endpoint": found.endpoint,
+                "answers": f"{count(found.count)} of {count(found.answers)}",
+                "what": (found.what, found.cause),
+                "the first": (found.first.flagged_text or "(nothing)", found.place) if found.first else "–",
+            }
+            for each, found in self._flagged
+        ]
+        return Table("Answers that look wrong", rows, [_FLAGS_NOTE], _NOTHING_FLAGGED)
+
     @property
     def steadiness(self) -> Table:
         """Standard error over tasks, intraclass correlation, tasks that flip."""
@@ -167,7 +193,15 @@ class PassReport(Report):
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables, in the order of the report."""
-        return self.pass_hat_k, self.pass_at_k, self.outcomes, self.causes, self.steadiness, self.sources
+        return (
+            self.pass_hat_k,
+            self.pass_at_k,
+            self.outcomes,
+            self.flagged_answers,
+            self.causes,
+            self.steadiness,
+            self.sources,
+        )
 
     @cached_property
     def pass_hat_figure(self) -> ReportFigure:
@@ -191,7 +225,9 @@ class PassReport(Report):
 
     def details(self) -> dict[str, Any]:
         """Return every score with the rows that it was computed from, as JSON can hold it."""
-        return {"awaiting_judge": self.awaiting_judge, "cells": [_cell_json(each) for each in self.scores]}
+        flagged = [{"setting_id": each.cell.setting_id, **found.as_dict()} for each, found in self._flagged]
+        cells = [_cell_json(each) for each in self.scores]
+        return {"awaiting_judge": self.awaiting_judge, "flagged_answers": flagged, "cells": cells}
 
 
 def pass_report(*, workspace: str | Path = ".", sweep: str = "") -> PassReport:
@@ -337,6 +373,9 @@ def _coverage_sentence(widest: Sequence[CellScore], cells: int) -> str:
         if lost
         else "no conversation was lost to the infrastructure"
     )
+    errors = sum(score.outcomes.get(Outcome.USER_ERROR, 0) for score in widest)
+    if errors:
+        faults += f"; {count(errors)} ended in a user_error and {'carries' if errors == 1 else 'carry'} no reward"
     return (
         f"{count(done)} of {plural(planned, 'planned conversation')} {'is' if done == 1 else 'are'} finished{nested}, "
         f"{percent(done / planned if planned else None)}, and {rest}; {faults}."

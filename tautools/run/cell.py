@@ -21,9 +21,10 @@ from tautools.errors import RunError
 from tautools.llm import ModelClient, Retry
 from tautools.llm.types import Endpoint
 from tautools.params.models import RunParams
-from tautools.records import Event, Outcome, Setting
+from tautools.records import CallRecord, Event, Outcome, Setting
+from tautools.run.answers import FlaggedAnswers, flag_lines, flagged_answers
 from tautools.run.exporters import write_view
-from tautools.run.ledger import EventSink, ResultsWriter, count_awaiting_judge, intact
+from tautools.run.ledger import EventSink, ResultsWriter, count_awaiting_judge, intact, read_calls
 from tautools.run.plan import Cell, judging_note, prepare_cell
 from tautools.run.provenance import metrics_events, mixed, observe, store_certificates
 from tautools.run.scheduler import Scheduler, Stop, catching_signals
@@ -48,6 +49,10 @@ class CellResult:
     faults: int = 0
     """Conversations that this run lost to the infrastructure; they are pending or were repeated, and are not scored."""
     fault_kinds: Counter[str] = field(default_factory=Counter)
+    user_errors: int = 0
+    """Attempts of this run that ended in a user_error and were repeated, or are pending."""
+    flagged: list[FlaggedAnswers] = field(default_factory=list)
+    """What looks wrong in the answers of the planned conversations, unfinished ones too, by role and endpoint."""
     repeats: int = 0
     """Rows of the ledger that repeat a conversation that counts already; they are not counted."""
     interrupted: bool = False
@@ -80,12 +85,15 @@ class CellResult:
         scored = sum(count for outcome, count in self.outcomes.items() if outcome.scored)
         outcomes = ", ".join(f"{count} {outcome.value}" for outcome, count in self.outcomes.most_common())
         passed = f"{self.outcomes[Outcome.PASSED]} of {scored} passed ({outcomes})"
-        score = passed if scored else "nothing scored (n = 0)"
+        score = passed if scored else f"nothing scored (n = 0{f'; {outcomes}' if outcomes else ''})"
         yield f"{self.done} done, {self.pending} pending"
         yield f"{setting.env} {setting.strategy.value} {setting.agent.model}{marked}: {score}"
         if self.faults:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.fault_kinds.most_common())
             yield f"{self.faults} lost to the infrastructure and not scored: {kinds}"
+        if self.user_errors:
+            yield f"{self.user_errors} attempts ended in a user_error: the customer's model failed, and was asked anew"
+        yield from flag_lines(self.flagged)
         if self.interrupted:
             yield "Interrupted; run it again to go on."
         if self.pending and self.cause:
@@ -210,6 +218,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
             model_calls=worker.counts.total,
             faults=scheduler.faults.total(),
             fault_kinds=scheduler.faults,
+            user_errors=scheduler.user_errors,
             interrupted=stop.asked,
             cause=scheduler.cause or scheduler.last_fault,
             mixed=differences,
@@ -257,9 +266,15 @@ def _sum_up(cell: Cell, **further: Any) -> CellResult:
         pending=len(cell.keys) - len(done),
         outcomes=Counter(row.outcome for row in done.values()),
         repeats=cell.ledger.repeats(),
+        flagged=flagged_answers(call for call in read_calls(cell.folder) if _is_of(cell, call)),
         awaiting_judge=judging_note(cell.setting, cell.tasks, waiting),
         **further,
     )
+
+
+def _is_of(cell: Cell, call: CallRecord) -> bool:
+    """Whether a call belongs to one of the cell's planned conversations."""
+    return call.setting_id == cell.setting.id and (call.setting_id, call.task_id, call.trial) in cell.keys
 
 
 def _endpoint_source(cell: Cell) -> Callable[[str], Sequence[Endpoint]]:

@@ -21,7 +21,14 @@ from tautools.params.models import RoleParams
 from tautools.records import CallRecord, ModelConfig, Setting
 from tautools.run.exporters import write_view
 from tautools.run.folder import SettingFolder, find_folder, make_folder
-from tautools.run.ledger import AwaitingJudge, Ledger, ResultsWriter, count_awaiting_judge, read_awaiting_judge
+from tautools.run.ledger import (
+    FLAG_COUNT,
+    AwaitingJudge,
+    Ledger,
+    ResultsWriter,
+    count_awaiting_judge,
+    read_awaiting_judge,
+)
 from tautools.run.plan import judging_note, model_config_of
 from tautools.run.worker import CallCounts
 from tautools.servers.addresses import endpoints
@@ -148,6 +155,7 @@ def _conversations_to_judge(
             changes = {"setting_id": setting.id, "simulated": setting.simulated}
             conversation = folder.conversation(row).model_copy(update=changes)
             counts = {name: getattr(row, name) for name in _COUNT_FIELDS}
+            counts |= {f"{FLAG_COUNT}{name}": number for name, number in row.flags.items()}
             to_judge[row.task_id, row.trial] = AwaitingJudge(conversation=conversation, counts=counts)
     return to_judge
 

@@ -163,6 +163,11 @@ def passed_and_scored(rows: Iterable[CommitRow]) -> tuple[int, int]:
     return outcomes.count(Outcome.PASSED), sum(outcome.scored for outcome in outcomes)
 
 
+def count_user_errors(rows: Iterable[CommitRow]) -> int:
+    """Return how many conversations have no score because the customer's model failed."""
+    return sum(row.outcome is Outcome.USER_ERROR for row in rows)
+
+
 def intact(folder: Path, row: CommitRow) -> bool:
     """Whether the conversation's bytes are there and hash to what the row says."""
     return _bytes(folder, row) is not None
@@ -230,6 +235,9 @@ def count_awaiting_judge(folder: Path, setting_id: str, ledger: Ledger | None = 
     return len(waiting.keys() - {key[1:] for key in rows})
 
 
+FLAG_COUNT = "flags "
+"""Begins the names of counts of flagged answers, among the counts of a conversation."""
+
 KINDS = ("conversations", "ledger", "calls", "events", "awaiting_judge")
 
 _SHARED_FIELDS = frozenset(CommitRow.model_fields) & frozenset(Conversation.model_fields)
@@ -273,7 +281,8 @@ class ResultsWriter:
             file=f"{self.name}.jsonl", offset=offset, length=length, sha256=hashlib.sha256(raw).hexdigest()
         )
         fields = {name: getattr(conversation, name) for name in _SHARED_FIELDS}
-        fields |= {"tool_calls": sum(map(is_tool_output, conversation.messages)), **counts}
+        flags = {name.removeprefix(FLAG_COUNT): n for name, n in counts.items() if name.startswith(FLAG_COUNT)}
+        fields |= {"tool_calls": sum(map(is_tool_output, conversation.messages)), **counts, "flags": flags}
         row = CommitRow(**fields, location=place, writer=self.name)
         self._append("ledger", row.model_dump_json().encode(), sync=True)
         return row

@@ -23,7 +23,7 @@ from tautools.params import load_persona, load_server
 from tautools.params.models import RoleParams, RunParams
 from tautools.records import CommitRow, ModelConfig, ServerRecord, Setting
 from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
-from tautools.run.ledger import Key, Ledger, passed_and_scored
+from tautools.run.ledger import Key, Ledger, count_user_errors, passed_and_scored
 from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
 from tautools.servers.registry import Registry
 
@@ -91,7 +91,14 @@ class Cell:
         rows = self.done.values()
         passed, scored = passed_and_scored(rows)
         planned, done = len(self.keys), len(rows)
-        return {"planned": planned, "done": done, "pending": planned - done, "passed": passed, "scored": scored}
+        return {
+            "planned": planned,
+            "done": done,
+            "pending": planned - done,
+            "passed": passed,
+            "scored": scored,
+            "user_errors": count_user_errors(rows),
+        }
 
     def key(self, pair: Pair) -> Key:
         """Return the ledger's key of a planned conversation."""

@@ -1,7 +1,8 @@
 """Which conversation runs when, and when a run ends: longest expected first over all trials, no barrier between trials.
 
 A conversation lost to the infrastructure is tried again at the end, a bounded number of times, and stays pending after
-that; it never becomes a score. A dead server ends the run early, with its cause. Near the time limit of the run's own
+that; it never becomes a score. A dead server ends the run early, with its cause, and so do answers that can come to
+nothing. Near the time limit of the run's own
 Slurm job nothing is begun that would be cut off. A conversation that another process runs is waited for, and taken over
 when that process dies.
 """
@@ -32,6 +33,7 @@ from tautools.errors import (
 )
 from tautools.llm.types import CompletionClient
 from tautools.records import CallRecord, CommitRow, Role, UserStrategy
+from tautools.run.answers import HopelessWatch, hopeless_cause
 from tautools.run.ledger import EventSink
 from tautools.run.plan import Cell, Pair
 from tautools.run.worker import Skipped, TrialResult, Worker
@@ -225,6 +227,8 @@ class Scheduler:
         self.cause = ""
         """Why the run ended before its work was done, when it did."""
         self.last_fault = ""
+        self.user_errors = 0
+        """Conversations that ended in a user_error and are pending again."""
         self.broken: FilesError | PersonaError | None = None
         """The disk no longer takes results, or what would be recorded is not what the setting says."""
         self._cell, self._worker, self._sink, self._stop = cell, worker, sink, stop
@@ -233,6 +237,7 @@ class Scheduler:
         self._grace_s = cell.run.grace_s
         self._expect = DurationEstimate(cell.tasks, cell.known.values())
         self._watch = DeadServerWatch(hopeless_limit=HOPELESS_LIMIT, limit=2 * max(HOPELESS_LIMIT, self._concurrency))
+        self._answers = HopelessWatch()
         self._queue = sorted(
             QueuedTrial(0, -self._expect.seconds(pair[0]), order, pair) for order, pair in enumerate(cell.pending)
         )
@@ -243,9 +248,15 @@ class Scheduler:
         self._job_time = JobTime()
 
     def on_call(self, record: CallRecord) -> None:
-        """Take one model call, finished or failed."""
+        """Take one model call, finished or failed; one that shows that the run is hopeless ends it."""
         self._watch.call(record)
         self._worker.on_call(record)
+        hopeless = self._answers.call(record) if self._cell.run.stop_hopeless and not self.cause else None
+        if hopeless is not None:
+            self.cause = hopeless_cause(hopeless)
+            self._sink.emit("hopeless", self.cause, flag=hopeless.flag, role=hopeless.role, endpoint=hopeless.endpoint)
+            for task in self._running:
+                task.cancel()
 
     async def run(self, client: CompletionClient) -> None:
         """Run what is pending, until it is done, the run is stopped, or going on makes no sense."""
@@ -310,6 +321,7 @@ class Scheduler:
         if result is Skipped.ELSEWHERE:
             self._elsewhere.append(trial)
         elif result is Skipped.USER_ERROR:
+            self.user_errors += 1
             insort(self._queue, trial)
         elif not isinstance(result, Skipped):
             self._cell.known[result.key] = result

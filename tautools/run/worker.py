@@ -33,7 +33,15 @@ from tautools.files import ensure_folder, read_lines
 from tautools.llm.types import REFUSAL_CHECK, CompletionClient
 from tautools.records import CallRecord, CommitRow, Outcome
 from tautools.run.folder import SettingFolder
-from tautools.run.ledger import AwaitingJudge, EventSink, ResultsWriter, read_awaiting_judge, read_events, read_ledger
+from tautools.run.ledger import (
+    FLAG_COUNT,
+    AwaitingJudge,
+    EventSink,
+    ResultsWriter,
+    read_awaiting_judge,
+    read_events,
+    read_ledger,
+)
 from tautools.run.plan import Cell, Pair
 from tautools.run.trajectory import interleaved
 from tautools.servers.registry import Registry
@@ -210,10 +218,11 @@ class CallCounts:
                 prompt_tokens=record.prompt_tokens or 0,
                 cached_tokens=record.cached_tokens or 0,
                 output_tokens=record.output_tokens or 0,
+                **{f"{FLAG_COUNT}{record.role.value} {flag}": 1 for flag in record.flags},
             )
 
     def pop(self, pair: tuple[str, int]) -> dict[str, int]:
-        """Return a conversation's counts by the names of `CommitRow`, and forget them."""
+        """Return a conversation's counts by the names of `CommitRow`, flags after `FLAG_COUNT`, and forget them."""
         return dict(self._of.pop(pair, Counter()))
 
 

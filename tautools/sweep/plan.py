@@ -18,6 +18,7 @@ from tautools.errors import NotInstalledError
 from tautools.params.models import RunParams, SweepParams
 from tautools.records import CommitRow
 from tautools.run import Cell, Key, prepare_cell
+from tautools.run.answers import STOPS_EARLY
 from tautools.run.context import ContextForecast, context_forecasts
 from tautools.sweep.cells import SweepCell, agent_name, expand, select_cells
 from tautools.sweep.servers import ServerNeed, server_needs, servers_text
@@ -142,6 +143,8 @@ class SweepPlan:
             yield f"Servers: {servers_text(self.servers)}"
             yield f"Time: about {duration(self.estimate_s)} ({self.basis})"
             yield from dict.fromkeys(map(str, self.context))
+            if any(cell.run.stop_hopeless for cell in self.cells):
+                yield STOPS_EARLY.replace("It", "A cell", 1)
         else:
             yield "Nothing to do: no server is needed and no model call will be made."
 

@@ -20,6 +20,8 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.params.models import SweepParams
 from tautools.records import Record
 from tautools.run import CellResult, read_events
+from tautools.run.answers import FlaggedAnswers, flag_lines, flagged_in_rows
+from tautools.run.ledger import count_user_errors
 from tautools.run.waiting import read_waiting
 from tautools.shell import process_alive
 from tautools.sweep.cells import runs_folder
@@ -103,18 +105,32 @@ class CellStatus:
     """Why the last attempt failed, in one line; empty otherwise."""
     waiting: str = ""
     """The call that it waits for, when one takes long."""
+    user_errors: int = 0
+    """Finished conversations without a reward: the customer's model failed."""
+    flagged: tuple[FlaggedAnswers, ...] = ()
+    """What looks wrong in the answers of finished conversations, by role."""
+
+    @property
+    def count(self) -> str:
+        """How many conversations are finished, and how many of them ended in a user_error."""
+        return f"{self.done} of {self.planned}" + (f", {self.user_errors} user_error" if self.user_errors else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What looks wrong in its answers, as lines that say which cell it is."""
+        return [f"cell {self.index}: {line}" for line in flag_lines(self.flagged)]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What stands in the `STATUS_COLUMNS` of a table."""
         state = f"{GLYPHS[self.state]} {self.state}"
         what = (str(self.index), self.env, self.strategy, self.model, str(self.num_trials))
-        return (*what, state, f"{self.done} of {self.planned}")
+        return (*what, state, self.count)
 
     def __str__(self) -> str:
         what = f"{self.index} {self.env} {self.strategy} {self.model} {self.num_trials}"
         note = self.cause or (f"waiting for {self.waiting}" if self.waiting else "")
-        return f"{what}: {self.state}, {self.done} of {self.planned} done" + (f": {note}" if note else "")
+        return f"{what}: {self.state}, {self.count} done" + (f": {note}" if note else "")
 
 
 class SweepStatus(list[CellStatus]):
@@ -125,14 +141,22 @@ class SweepStatus(list[CellStatus]):
         """The number of cells in each state."""
         counts = Counter(cell.state for cell in self)
         others = [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "pending") if counts[state]]
+        failed = sum(cell.user_errors for cell in self)
+        others += [f"{failed} conversations ended in a user_error"] if failed else []
         return ", ".join([f"{counts['done']} of {len(self)} cells done", *others])
 
+    @property
+    def notes(self) -> list[str]:
+        """What looks wrong in the cells' answers."""
+        return [note for cell in self for note in cell.notes]
+
     def __str__(self) -> str:
-        return "\n".join([self.summary, *(str(cell) for cell in self)])
+        return "\n".join([self.summary, *map(str, self), *self.notes])
 
     def _repr_html_(self) -> str:
         rows = ((*cell.columns, cell.cause or (cell.waiting and f"waiting for {cell.waiting}")) for cell in self)
-        return f"<div>{escape(self.summary)}{table_html((*STATUS_COLUMNS, 'cause'), rows)}</div>"
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return f"<div>{escape(self.summary)}{table_html((*STATUS_COLUMNS, 'cause'), rows)}{notes}</div>"
 
 
 def sweep_status(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | None = None) -> SweepStatus:
@@ -165,6 +189,7 @@ def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
     if cell.pending:
         events = read_events(cell.prepared.folder, "fault")
         faults = len({(event.setting_id, event.task_id, event.trial) for event in events} & cell.missing)
+    rows = list(cell.prepared.done.values())
     return CellStatus(
         index=cell.index,
         env=run.env,
@@ -177,6 +202,8 @@ def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
         faults=faults,
         cause=" · ".join(attempt.cause.splitlines()) if attempt is not None and state == "failed" else "",
         waiting=read_waiting(cell.prepared.folder) if state == "running" else "",
+        user_errors=count_user_errors(rows),
+        flagged=tuple(flagged_in_rows(cell.prepared.folder, rows)),
     )
 
 
@@ -235,7 +262,7 @@ class SweepResult:
         work = f"{self.executed} notebooks executed in {duration(self.took_s)}"
         nothing = "nothing was executed and no model call was made"
         lines = [f"Sweep {self.sweep}: {self.cells.summary}; {work if self.executed else nothing}."]
-        lines += map(str, self.failed)
+        lines += [*map(str, self.failed), *self.cells.notes]
         if self.interrupted:
             lines.append("Interrupted; run it again to go on where it stopped.")
         return "\n".join(lines)

@@ -64,7 +64,7 @@ def test_pages_show_results_without_code(built: dict[str, Any]) -> None:
     text = Path(built["pages"][0]).read_text(encoding="utf-8")
     assert "pass_report(" not in text
     assert "input_area" not in text
-    assert text.count("<table") == 6
+    assert text.count("<table") == 7
     assert "prefers-color-scheme: dark" in text
 
 

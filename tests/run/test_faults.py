@@ -101,7 +101,7 @@ def test_a_user_model_that_fails_is_owed_twice_and_then_recorded_without_a_rewar
         assert (result.done, result.pending, result.faults) == (1, 0, 0)
         (row,) = read_ledger(result.folder).values()
         assert (row.outcome, row.reward) == (Outcome.USER_ERROR, None)
-        assert "nothing scored (n = 0)" in str(result)
+        assert "nothing scored (n = 0; 1 user_error)" in str(result)
         assert run_cell(run, workspace=tmp_path).model_calls == 0
 
 

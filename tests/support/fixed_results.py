@@ -1,7 +1,7 @@
 """A small workspace with fixed results, written by the run's own writer: the same figures wherever it is made.
 
-Two settings of one env and a third of another; trials nested, conversations pending, faults, a user_error, calls that
-failed, calls without a first token, tokens without usage. All numbers come from one seeded generator.
+Two settings of one env and a third of another; trials nested, conversations pending, faults, a user_error; calls that
+failed, calls without a first token, tokens without usage, calls left in the text. All come from one generator.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tautools.errors import CallFault
 from tautools.records import CallRecord, Conversation, Event, ModelConfig, Outcome, Role, Setting, Strategy
@@ -140,6 +141,14 @@ def _hold(
     )
 
 
+def _flags(setting: Setting, task: str) -> dict[str, Any]:
+    """Return what looks wrong in the agent's later answers: some calls of retail are left in the text."""
+    if setting.env != "retail" or task not in {"4", "9"}:
+        return {}
+    text = '<tool_call> {"name": "get_order_details", "arguments": {"order_id": "#W2378156"}} </tool_call>'
+    return {"flags": ("unparsed_call:hermes",), "flagged_text": text}
+
+
 def _call(
     role: Role, setting: Setting, task: str, trial: int, *, turn: int, step: int, clock: float, random: Random
 ) -> CallRecord:
@@ -170,6 +179,7 @@ def _call(
         cached_tokens=(prompt // 16 * 16 if step else 0) if agent else None,
         output_tokens=tokens,
         finish_reason="stop",
+        **_flags(setting, task) if agent and step else {},
         source="wall" if wall else "streamed",
         cold=(task, trial, turn) == ("0", 0, 0),
         in_flight=1 + int(task) % 8,

@@ -50,7 +50,9 @@ class BoardSnapshot:
             return "no cells"
         states = [cell.state for cell in self.cells]
         failed = f", {states.count('failed')} failed" if "failed" in states else ""
-        return f"{states.count('done')} of {len(states)} cells done{failed}"
+        errors = sum(cell.user_errors for cell in self.cells)
+        lost = f", {errors} conversations ended in a user_error" if errors else ""
+        return f"{states.count('done')} of {len(states)} cells done{failed}{lost}"
 
 
 class SweepBoard(Panel):
@@ -133,6 +135,7 @@ def render_board(snapshot: BoardSnapshot) -> Rendered:
         _grid(snapshot.cells),
         _failure_list(snapshot.cells),
         _waiting_list(snapshot.cells),
+        _flag_list(snapshot.cells),
         snapshot.notice.to_html(),
         log_html(snapshot.log, "log of the run"),
     )
@@ -167,7 +170,8 @@ def _cell(cell: CellStatus | None) -> str:
         return ""
     glyph, word, css = CELL_GLYPHS.get(cell.state, ("?", cell.state, ""))
     faults = f", {cell.faults} faults" if cell.faults else ""
-    title = f"cell {cell.index}: {word}, {cell.done} of {cell.planned} conversations{faults}"
+    errors = f", {cell.user_errors} user_error" if cell.user_errors else ""
+    title = f"cell {cell.index}: {word}, {cell.done} of {cell.planned} conversations{faults}{errors}"
     return (
         f"<button type='button' data-pick='{cell.index}' data-state='{escape(cell.state)}' title='{escape(title)}'>"
         f"<span class='{css}'>{glyph} {escape(word)}</span> {cell.done}/{cell.planned}</button>"
@@ -188,6 +192,11 @@ def _waiting_list(cells: Sequence[CellStatus]) -> str:
     return "".join(f"<div class='tau-meta'>waiting for {escape(each)}</div>" for each in waits)
 
 
+def _flag_list(cells: Sequence[CellStatus]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for cell in cells for note in cell.notes)
+    return f"<ul class='tau-flags' aria-label='answers that look wrong'>{items}</ul>" if items else ""
+
+
 def _board_text(snapshot: BoardSnapshot) -> str:
     lines = [f"Sweep {snapshot.sweep}: {snapshot.summary} (as of {clock(snapshot.as_of)})"]
     for cell in snapshot.cells:
@@ -196,6 +205,7 @@ def _board_text(snapshot: BoardSnapshot) -> str:
         lines.append(f"{progress} {cell.env} {cell.strategy} {cell.model} {cell.num_trials}  {cell.cause}".rstrip())
         if cell.waiting:
             lines.append(f"      waiting for {cell.waiting}")
+        lines += [f"      {note}" for note in cell.notes]
     return "\n".join([*lines, *([snapshot.notice.text] if snapshot.notice.text else [])])
 
 

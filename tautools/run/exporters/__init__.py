@@ -18,7 +18,7 @@ from tautools.files import ensure_folder, write_atomic
 from tautools.records import CommitRow, Outcome
 from tautools.run.exporters.tau2 import tau2_results
 from tautools.run.folder import SettingFolder
-from tautools.run.ledger import read_conversation
+from tautools.run.ledger import count_user_errors, read_conversation
 
 
 class ExportFormat(StrEnum):
@@ -77,8 +77,7 @@ def export(
     results = tau2_results(folder, rows) if tau2 else _tau_bench_results(folder.path, rows, order=())
     ensure_folder(path.parent)
     _write_json(path, results)
-    failed = sum(row.outcome is Outcome.USER_ERROR for row in rows)
-    return ExportedFile(path, kind, len(rows), failed, simulated=any(row.simulated for row in rows))
+    return ExportedFile(path, kind, len(rows), count_user_errors(rows), simulated=any(row.simulated for row in rows))
 
 
 def write_view(folder: Path, rows: Iterable[CommitRow], *, num_trials: int | None = None, order: Sequence[str]) -> Path:
