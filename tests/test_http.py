@@ -10,7 +10,8 @@ import pytest
 from scripted_server import Say, ScriptedServer, serve_in_thread
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.http import ConnectError, StreamHttp, http_get, http_post
+from tautools.http import ConnectError, http_get, http_post
+from tautools.http_stream import StreamHttp
 
 
 @pytest.fixture
@@ -82,8 +83,9 @@ async def test_a_stream_gives_bytes_as_they_come() -> None:
         StreamHttp() as http,
         http.post(f"{server.base_url}/chat/completions", b'{"stream": true}') as answer,
     ):
-        pieces = [await answer.read(), await answer.read(), await answer.read()]
-    assert pieces == [b"one", b"two", b""]
+        pieces: list[bytes] = []
+        await answer.read_into(pieces.append)
+    assert pieces == [b"one", b"two"]
 
 
 async def test_a_stream_outside_the_block_is_refused() -> None:

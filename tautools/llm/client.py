@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, Self
 
 from tautools.errors import CallFault, ModelCallError, NoServerError, TautoolsError, VerifyError
-from tautools.http import ConnectError, StreamHttp
+from tautools.http import ConnectError
+from tautools.http_stream import StreamHttp
 from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
 from tautools.llm.recording import answer_fields, call_record

@@ -15,6 +15,7 @@ from tautools.errors import ModelCallError
 UNREADABLE = (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError)
 """What is raised where a chunk is no JSON, or has not the form of a chunk."""
 
+_USUAL = b"data: {"
 LONGEST_LINE = 2**24
 _LONGEST_STREAM = 2**27
 """Bytes; 128,000 tokens with a kilobyte around each."""
@@ -30,7 +31,8 @@ class EventLines(ABC):
         self._bytes = 0
         self._held: list[bytes] = []  # the beginning of a line
         self._after_cr = False
-        self._type = b""  # of the event that is being read
+        self._within = False  # an event that may go on
+        self._type = b""  # its type
         self._data: list[bytes] = []  # its data lines, when the first could not be read by itself
 
     @abstractmethod
@@ -54,16 +56,17 @@ class EventLines(ABC):
             For an error event, and for what is not an event of such a stream (`MALFORMED`).
         """
         line = b""
+        loads, take = orjson.loads, self.take
         try:
             for line in self._whole_lines(data):
-                if line.startswith(b"data: {") and not self._type and not self._data:
+                if line.startswith(_USUAL) and not self._within:
                     try:
-                        event = orjson.loads(line[6:])
+                        event = loads(line[6:])
                     except orjson.JSONDecodeError:
-                        self._take_data(line[6:], now)
+                        self._take_line(line, now)
                     else:
-                        self.take(event, now)
-                elif line or self._type or self._data:
+                        take(event, now)
+                elif line or self._within:
                     self._take_line(line, now)
                 if self.done:
                     return
@@ -79,6 +82,8 @@ class EventLines(ABC):
         if self._after_cr or b"\r" in data:
             data = self._without_cr(data)
         self._bytes += len(data)
+        if self._bytes > _LONGEST_STREAM:
+            raise self.malformed("sends an answer without end", data)
         if b"\n" not in data:
             self._hold(data)
             return []
@@ -100,8 +105,6 @@ class EventLines(ABC):
 
     def _hold(self, data: bytes) -> None:
         self._held.append(data)
-        if self._bytes > _LONGEST_STREAM:
-            raise self.malformed("sends an answer without end", data)
         if self._bytes > LONGEST_LINE and sum(map(len, self._held)) > LONGEST_LINE:
             raise self.malformed("sends a line without end", self._held[0])
 
@@ -110,6 +113,7 @@ class EventLines(ABC):
         if not self.opened:
             line = line.removeprefix(b"\xef\xbb\xbf")
         name, _, value = line.partition(b":")
+        self._within = True
         if not line:
             self._end_event(now)
         elif name == b"data":
@@ -135,7 +139,7 @@ class EventLines(ABC):
             if self._type == b"error":
                 raise self.error_of({"error": data[:2000].decode(errors="replace").strip()})
             raise self.malformed("sends chunks that cannot be read", data)
-        self._type = b""
+        self._type, self._within = b"", False
 
     def _take_event(self, data: bytes, now: float) -> bool:
         """Take the data of an event; return whether it could be read."""

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from tautools.errors import CallFault, ModelCallError
-from tautools.http import StreamedResponse, StreamHttp
+from tautools.http_stream import StreamedResponse, StreamHttp
 from tautools.llm.events import LONGEST_LINE, UNREADABLE, EventLines, loads
 from tautools.llm.faults import error_in_stream, excerpt, refusal
 from tautools.llm.timeouts import StreamTimeouts, Timeouts
@@ -144,6 +144,10 @@ class StreamParser(EventLines):
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
         """Keep the parts of a delta; return whether it carries a token."""
+        text = delta.get("content")
+        if text.__class__ is str and text and len(delta) == 1:
+            self._text.append(text)
+            return True
         token = False
         for name, value in delta.items():
             if not value or name == "role":
@@ -299,13 +303,17 @@ async def ask_server(
 
 
 async def _read_events(answer: StreamedResponse, parser: StreamParser, watch: StreamTimeouts) -> None:
-    read, feed, touch, clock = answer.read, parser.feed, watch.touch, time.perf_counter
-    while data := await read():
-        feed(data, clock())
-        if parser.done:
-            parser.ended = clock()
-            await answer.linger()
-            return
+    feed, touch, clock = parser.feed, watch.touch, time.perf_counter
+
+    def take(data: bytes) -> bool:
+        now = clock()
+        feed(data, now)
         if parser.first is not None:
             touch()
-    parser.end(clock())
+        if parser.done:
+            parser.ended = now
+        return parser.done
+
+    await answer.read_into(take)
+    if not parser.done:
+        parser.end(clock())
