@@ -152,8 +152,7 @@ class Server:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         # What the checks need is loaded while the server loads its weights, not when it answers.
-        for module in ("aiohttp", "tautools.llm"):
-            import_module(module)
+        import_module("tautools.llm")
         for _ in range(_MAX_STARTS):
             snapshot = self._wait_answer(deadline, on_progress)
             answers = snapshot.stage == "answering"
