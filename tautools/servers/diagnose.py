@@ -32,7 +32,7 @@ without an error."""
 
 _IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "ended", "log", "late")
 
-_ERROR_LINE = re.compile(r"[\w.]{0,200}(?:Error|Exception|Exit|Interrupt)\b|what\(\):|terminate called after")
+_ERROR_LINE = re.compile(r"[\w.]{0,200}(?:Error|Exception|Exit|Interrupt)(?=:|$|\()|what\(\):|terminate called after")
 _PROGRAM_ERROR = re.compile(r"[\w./-]{1,200}: (?:fatal )?(?:error|fatal):|(?:FATAL|Fatal|ERROR)\b", re.ASCII)
 _FAILED_LOOKUP = re.compile(r"(?:KeyError|IndexError|AttributeError|StopIteration)\b")
 """Exceptions that are handled all the time; the one raised in their place says more."""
@@ -125,16 +125,21 @@ def _cause_in(
 ) -> Diagnosis | None:
     """Return the first cause of these lines: a known one, an error in its own words, its end, or a wrapper."""
     plain = [line for line in lines if not _first_match(line.text, [*rows["wrapper"], *rows["ended"]])]
-    raised = [line for line in plain if line.chain or _ERROR_LINE.match(line.text)]
+    raised = [line for line in plain if _was_raised(line)]
     return (
         _known_cause(lines, rows["log"], spec)
-        or _known_cause(lines, rows["late"], spec)
+        or _known_cause([line for line in lines if _was_raised(line) or not line.level], rows["late"], spec)
         or _first_error([line for line in raised if line.level], raised)
         or _first_error(raised, raised)
+        or _known_cause(lines, rows["late"], spec)
         or _first_error([line for line in plain if line.level or _PROGRAM_ERROR.match(line.text)], raised)
         or _known_cause(lines, rows["ended"], spec)
         or _known_cause(lines, rows["wrapper"], spec)
     )
+
+
+def _was_raised(line: LogMessage) -> bool:
+    return bool(line.chain or _ERROR_LINE.match(line.text))
 
 
 def _ready_at(lines: Sequence[LogMessage]) -> int:
@@ -190,7 +195,7 @@ def _known_cause(
 def _diagnosis_of(
     row: KnownFailure, match: re.Match[str], evidence: str, spec: Mapping[str, Any], also: Sequence[str] = ()
 ) -> Diagnosis:
-    words = {name.rstrip("23"): value.strip() for name, value in match.groupdict().items() if value}
+    words = {name.rstrip("23456789"): value.strip() for name, value in match.groupdict().items() if value}
     cause, fix = (
         _PLACEHOLDER.sub(lambda name: words.get(name[1], "its own length" if name[1] == "most" else "it"), text)
         for text in (row.cause, row.fix)

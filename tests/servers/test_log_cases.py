@@ -153,6 +153,21 @@ def test_a_traceback_whose_copy_has_lost_its_indentation_is_read(prefix: str) ->
     )
 
 
+def test_an_error_that_raised_nothing_does_not_hide_one_that_did() -> None:
+    said = "ERROR 10-21 09:11:55 [moe.py:34] Some kernels are not there: No module named 'some_kernels'"
+
+    assert diagnose_log([said, *raised("RuntimeError: bent")]).cause == "RuntimeError: bent"
+    assert diagnose_log([said, *(ENGINE + line for line in raised("RuntimeError: bent"))]).cause == "RuntimeError: bent"
+    assert diagnose_log([said]).kind == "module_missing"
+
+
+def test_what_ray_puts_behind_a_repeated_line_is_left_out() -> None:
+    tail = " [repeated 3x across cluster] (Ray deduplicates logs by default. Set RAY_DEDUP_LOGS=0 to disable)"
+    head = "(RayWorkerWrapper pid=11, ip=10.0.0.2) ERROR 12-01 10:00:00 worker_base.py:480] "
+
+    assert diagnose_log([head + line + tail for line in raised("RuntimeError: bent")]).cause == "RuntimeError: bent"
+
+
 def test_lines_of_megabytes_hide_no_cause() -> None:
     for long in ("x" * 5_000_000, '{"a":' * 200_000, "Loading 1%\r" * 100_000, "a-1" * 100_000):
         assert diagnose_log([long, f"{ENGINE}{MEMORY}", long]).kind == "out_of_memory"

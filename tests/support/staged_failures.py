@@ -352,6 +352,12 @@ STAGED = [
     Staged("110", "requeued", "slurmstepd: error: *** JOB 7 ON gaudi001 CANCELLED AT 2026 DUE TO JOB REQUEUE ***"),
     Staged("111", "cancelled", "slurmstepd: error: *** JOB 7 ON gaudi001 CANCELLED AT 2026-09-21T10:00:00 ***"),
     Staged("112", "stopped", "KeyboardInterrupt: terminated", exit_code=-15),
+    Staged("74", "command_missing", "/usr/bin/env: 'vllm': No such file or directory", exit_code=127),
+    Staged("87", "host_out_of_memory", "srun: error: gaudi001: task 0: Exited with exit code 137", exit_code=None),
+    Staged(
+        "114", "host_out_of_memory", "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tr"
+    ),
+    Staged("115", "start_too_slow", "TimeoutError: RPC call to execute_model timed out."),
     Staged("113", "crashed", "/var/spool/slurm_script: line 24: 4242 Segmentation fault (core dumped) vllm serve m"),
     Staged("-", "module_missing", "ModuleNotFoundError: No module named 'vllm'"),
 ]

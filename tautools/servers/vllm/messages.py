@@ -68,12 +68,14 @@ _MARKS = {
 }
 _MARK = re.compile("|".join(_MARKS.values()))
 _KNOWN_MARK = re.compile(
-    rf"(?:{_LEVEL})\s+{_TIME}\s+\[?[\w./-]+:\d+\]|\((?:\w*Worker|EngineCore|APIServer)\w*[^()=]*pid=\d"
+    rf"(?:{_LEVEL})\s+{_TIME}\s+\[?[\w./-]+:\d+\]|\((?:\w*Worker|EngineCore|A[Pp][Ii]Server)\w*[^()=]*pid=\d"
 )
 """A mark that is never a part of a message: what stands before it is a prefix, whoever wrote it."""
+_REPEATED = re.compile(r" \[repeated \d+x across cluster\].*")
+"""What Ray puts behind a line that several workers wrote."""
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL", "C": "CRITICAL", "D": "DEBUG", "WARN": "WARNING"}
 _QUIET = frozenset({"TRACE", "DEBUG", "INFO", "NOTICE", "WARNING"})
-_WARNING = re.compile(r"(?:\S{1,300}:\d+: )?(?:\w{0,60}Warning|warning|WARNING): ")
+_WARNING = re.compile(r"(?:.{1,300}?:\d+: )?(?:\w{0,60}Warning|warning|WARNING): ")
 
 Link: TypeAlias = Literal["", "cause", "handled"]
 
@@ -206,6 +208,7 @@ class _Reader:
         return key
 
     def _without_prefix(self, line: str) -> tuple[str, _Prefix]:
+        line = _REPEATED.sub("", line)
         start, prefix = _read_marks(line)
         if _TRACEBACK in line[start + 1 : start + 120 + len(_TRACEBACK)]:
             self._learn(line[start:])
