@@ -79,10 +79,12 @@ def histograms(endpoint: Endpoint) -> dict[str, tuple[float, float]]:
     return {name: (parts["sum"], parts["count"]) for name, parts in seen.items()}
 
 
-async def ask(endpoint: Endpoint, concurrency: int, requests: int, *, max_tokens: int = 48) -> list[CallRecord]:
-    """Ask that many times, so many at once, and return the records."""
+async def ask(endpoint: Endpoint, concurrency: int, requests: int, tokens: tuple[int, int]) -> list[CallRecord]:
+    """Ask that many times, so many at once, for at least and at most so many tokens; return the records."""
     records: list[CallRecord] = []
-    config = ModelConfig(model=endpoint.model, sampling=Sampling(temperature=0.7, max_tokens=max_tokens))
+    least, most = tokens
+    sampling = Sampling(temperature=0.7, max_tokens=most, extra_body={"min_tokens": least} if least else {})
+    config = ModelConfig(model=endpoint.model, sampling=sampling)
     async with ModelClient(
         lambda _: [endpoint],
         {"agent": config},
@@ -100,10 +102,10 @@ async def ask(endpoint: Endpoint, concurrency: int, requests: int, *, max_tokens
     return records
 
 
-async def compare(endpoint: Endpoint, concurrency: int, requests: int, *, max_tokens: int = 48) -> Compared:
+async def compare(endpoint: Endpoint, concurrency: int, requests: int, tokens: tuple[int, int] = (0, 48)) -> Compared:
     """Send requests at one load and return the client's means beside those of the server's histograms."""
     before = histograms(endpoint)
-    records = await ask(endpoint, concurrency, requests, max_tokens=max_tokens)
+    records = await ask(endpoint, concurrency, requests, tokens)
     after = histograms(endpoint)
 
     def mean(name: str) -> float:
@@ -133,16 +135,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--key-env", default="OPENAI_API_KEY", help="variable that holds the key")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--requests", type=int, default=32, help="requests at each concurrency")
+    parser.add_argument("--min-tokens", type=int, default=16, help="0: not sent; only vLLM knows it")
     parser.add_argument("--max-tokens", type=int, default=48)
     options = parser.parse_args(argv)
     key = os.environ.get(options.key_env, "")
     models = http_get(f"{options.url}/models", key=key).json()["data"]
     endpoint = Endpoint(options.url, options.model or models[0]["id"], key=key)
-    asyncio.run(ask(endpoint, 2, 4, max_tokens=8))  # a cold server's first requests are not what is compared
+    asyncio.run(ask(endpoint, 2, 4, (0, 8)))  # a cold server's first requests are not what is compared
     print(HEAD)
     rows = []
     for concurrency in options.concurrency:
-        rows.append(asyncio.run(compare(endpoint, concurrency, options.requests, max_tokens=options.max_tokens)))
+        tokens = (options.min_tokens, options.max_tokens)
+        rows.append(asyncio.run(compare(endpoint, concurrency, options.requests, tokens)))
         print(rows[-1], flush=True)
     return 0 if all(row.ttft_holds and row.tpot_holds for row in rows) else 1
 

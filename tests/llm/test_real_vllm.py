@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from latency_truth import ask, histograms
 
+from tautools.bench.blame import may_refuse_words, refused_side
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import http_get
 from tautools.llm import ModelClient, Retry, Timeouts
-from tautools.llm.types import CallTag, Endpoint, Reply
+from tautools.llm.types import CallTag, Endpoint, Reply, ToolCall
 from tautools.records import ModelConfig, Role, Sampling, Thinking, ThinkingSwitch
+from tautools.stats import time_per_output_token_s
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 
 _FLAGS = (
     "--enable-auto-tool-choice --tool-call-parser hermes --tool-strict-level parameter --max-model-len 4096 "
     "--enforce-eager --dtype float32 --block-size 32 --kv-cache-memory-bytes 67108864 "
-    "--enable-prompt-tokens-details --enable-per-request-metrics"
+    "--enable-prompt-tokens-details --enable-per-request-metrics --trust-request-chat-template"
 )
 
 
@@ -84,6 +87,64 @@ async def _fault(endpoint: Endpoint, *args: Any, **options: Any) -> CallFault:
     return raised.value.fault
 
 
+async def _times_are_named_as_the_server_means_them(endpoint: Endpoint) -> None:
+    """Its per-request times are those of its histograms, and our TPOT of them is its own."""
+    before = histograms(endpoint)
+    records = await ask(endpoint, 2, 8, (4, 24))
+    after = histograms(endpoint)
+
+    def gained(name: str) -> float:
+        return after[f"{name}_seconds"][0] - before[f"{name}_seconds"][0]
+
+    assert sum(record.server_prefill_s or 0.0 for record in records) == pytest.approx(gained("request_prefill_time"))
+    assert gained("time_to_first_token") > gained("request_prefill_time")
+    decoded = sum(record.server_generation_s or 0.0 for record in records)
+    assert decoded == pytest.approx(gained("request_decode_time"))
+    assert decoded == pytest.approx(gained("inter_token_latency"))
+    tpot = [time_per_output_token_s(record.server_generation_s, record.output_tokens) for record in records]
+    assert sum(value or 0.0 for value in tpot) == pytest.approx(gained("request_time_per_output_token"))
+
+
+_NO_EMPTY_WORDS = (
+    "{% for m in messages %}{% if m.role == 'assistant' and not m.content and not m.tool_calls %}"
+    "{{ raise_exception('an assistant message is empty') }}{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+)
+
+
+async def _refused_words_are_told_from_a_refusing_server(endpoint: Endpoint, tool: Any) -> None:
+    template = {"chat_template": _NO_EMPTY_WORDS}
+    models = {"agent": ModelConfig(model="tiny", sampling=Sampling(max_tokens=2, extra_body=template))}
+    hello = [{"role": "system", "content": "Help."}, {"role": "user", "content": "Hello."}]
+    call = ToolCall("a", "get_order", '{"order_id": "\\ud83d"}').as_message()
+    called = [{"role": "assistant", "content": "", "tool_calls": [call]}, _said("tool", "It left.", tool_call_id="a")]
+    async with ModelClient(lambda _: [endpoint], models, retry=Retry(attempts=2, first_wait_s=0.01)) as client:
+
+        async def accepts(messages: Any) -> bool:
+            try:
+                await client.complete(CallTag(role=Role.AGENT), messages, [tool])
+            except ModelCallError as error:
+                if not may_refuse_words(error):
+                    raise
+                return False
+            return True
+
+        empty = [*hello, _said("assistant", ""), _said("user", "Are you there?")]
+        assert not await accepts(empty)
+        assert await refused_side(accepts, empty, [tool]) == "assistant"
+        models["agent"] = ModelConfig(model="tiny", sampling=Sampling(max_tokens=2))
+        assert await accepts(empty)
+        half_a_letter = [*hello, *called]
+        assert not await accepts(half_a_letter)
+        assert await refused_side(accepts, half_a_letter, [tool]) == "assistant"
+        models["agent"] = ModelConfig(model="tiny", sampling=Sampling(max_tokens=2, extra_body={"n": -1}))
+        assert not await accepts(half_a_letter)
+        assert await refused_side(accepts, half_a_letter, [tool]) == ""
+
+
+def _said(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
 async def test_a_real_vllm_is_understood(vllm: tuple[Endpoint, subprocess.Popen[bytes]], tool: Any) -> None:
     """One start serves all checks: it takes a quarter of a minute."""
     endpoint, process = vllm
@@ -112,6 +173,9 @@ async def test_a_real_vllm_is_understood(vllm: tuple[Endpoint, subprocess.Popen[
     called = await _ask(endpoint, tools=[tool], sampling={"extra_body": {"tool_choice": "required"}})
     assert {call.name for call in called.tool_calls} == {"get_order"}
     assert all(isinstance(json.loads(call.arguments), dict) for call in called.tool_calls)
+
+    await _times_are_named_as_the_server_means_them(endpoint)
+    await _refused_words_are_told_from_a_refusing_server(endpoint, tool)
 
     assert await _fault(endpoint, "word " * 9000) is CallFault.CONTEXT_OVERFLOW
     assert await _fault(endpoint, sampling={"max_tokens": 5000}) is CallFault.REFUSED
