@@ -27,7 +27,7 @@ def plain_lines(lines: Iterable[str]) -> list[str]:
 
 
 _LEVEL = "TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL"
-_TIME = r"\[?(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T :]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
+_TIME = r"\[?(?:(?:\d{4}[-/])?\d\d[-/]\d\d(?:[-/]\d{4})?[T :])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?"
 _FORMATS = (
     rf"(?:\s+\[\d+\])?\s+(?:[-|] )?(?:[\w.]+ - )?\[?(?P<timed>(?i:{_LEVEL}))\b(?!\s+\[?\d|:)\s*\]?(?:\s*[-|](?=\s))?"
     r"(?:\s+[\w./-]+:\d+ --|\s+[\w.]+:\w+:\d+ -|\s+\[[\w./-]+:\d+\])?"
@@ -48,7 +48,8 @@ _MARKS = {
         rf"{_TIME}\]?(?:[ \t]std(?:out|err) [FP])?(?: [\w.-]+ [\w./@-]+\[\d+\]:)?(?:{_FORMATS})?(?:[ \t]|$)"
     ),
     "the journal and syslog: Dec 01 10:00:00 gaudi001 vllm[123]:": (
-        r"(?:<\d+>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? [\w.-]+ [\w./@:-]+?(?:\[\d+\])?:[ \t]?"
+        r"(?:<\d+>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
+        r"(?: [\w.-]+ (?:[\w./@:-]+\[\d+\]|vllm|python[\d.]*|kernel|systemd|docker\w*):)?[ \t]?"
     ),
     "the kernel's own clock": (
         r"\[ *\d+\.\d+\][ \t]?|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\][ \t]?"
@@ -62,7 +63,8 @@ _MARKS = {
     "a level in brackets": rf"\[(?P<boxed>(?i:{_LEVEL}))\s*\]:?[ \t]?",
     "srun -l, torchrun, mpirun, kubectl --prefix, docker compose": (
         r"(?P<label> {0,5}\d{1,5}: |\[rank\d+\]:?[ \t]?|\[default\d+\]:|\[\d+,\d+\]<std(?:out|err)>:"
-        r"|\[pod/[^\]]+\][ \t]?|[\w.-]{0,60}\d[\w.@-]{0,60} {1,40}\| )"
+        r"|\[pod/[^\]]+\][ \t]?|\[(?!Rank)[\w.-]{1,60}:\d+\][ \t]?"
+        r"|(?:\d+\|)?(?=\w)[\w.-]{0,60}(?:\d[\w.@-]{0,60} | {2})[ ]{0,40}\| )"
     ),
     "the rails of an exception group": r" {2,}\|(?: |$)| {2,}\+ (?=Exception Group)",
 }
@@ -258,14 +260,17 @@ def _from_json(line: str) -> Iterator[str]:
     except (ValueError, RecursionError):
         record = None
     text = (
-        next((record[key] for key in ("log", "message", "msg") if record.get(key)), None)
+        next((record[key] for key in ("log", "message", "msg", "MESSAGE", "text") if record.get(key)), None)
         if isinstance(record, dict)
         else None
     )
     if not isinstance(text, str):
         yield line
         return
-    level, process = record.get("levelname", record.get("level", "")), record.get("processName", "")
+    level, process = (
+        record.get("levelname", record.get("level", record.get("severity", ""))),
+        record.get("processName", ""),
+    )
     prefix = (f"({process} pid=0) " if process else "") + (f"[{str(level).upper()}] " if level else "")
     for part in (text, record.get("exc_info")):
         yield from (prefix + each for each in str(part or "").splitlines())
