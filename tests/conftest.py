@@ -29,13 +29,14 @@ PERSONAL = {
 SYSTEM_PARTS = {
     "chromium": "Chromium, for the panels in a real browser (Debian: apt install chromium fonts-dejavu-core)",
     "slurm": "a real Slurm, started by root (Debian: apt install slurm-wlm munge slurmdbd mariadb-server)",
+    "realmodel": "a real small model (examples/real_model/smollm2.py makes it; name it with TAUTOOLS_TEST_MODEL)",
     "vllm": "a real vLLM on the CPU (docs/servers.md has the recipe; name it with TAUTOOLS_TEST_VLLM)",
 }
 
 
 def _find(part: str) -> str | None:
-    if part == "vllm":
-        return os.environ.get("TAUTOOLS_TEST_VLLM")
+    if part in {"realmodel", "vllm"}:
+        return os.environ.get("TAUTOOLS_TEST_MODEL" if part == "realmodel" else "TAUTOOLS_TEST_VLLM")
     if part == "slurm":
         return None if real_slurm.missing() else str(real_slurm.CONF)
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -47,7 +48,7 @@ def _require(part: str) -> str:
     if found:
         return found
     demanded = os.environ.get("TAUTOOLS_REQUIRE_SYSTEM", "")
-    if demanded == "1" and part != "vllm":
+    if demanded == "1" and part not in {"realmodel", "vllm"}:
         pytest.fail(f"{part} is missing and TAUTOOLS_REQUIRE_SYSTEM forbids to skip.")
     pytest.skip(f"needs {SYSTEM_PARTS[part]}")
 
@@ -62,6 +63,12 @@ def pytest_configure() -> None:
 def chromium() -> str:
     """Path of a Chromium."""
     return _require("chromium")
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """Folder of a real small model."""
+    return Path(_require("realmodel"))
 
 
 @pytest.fixture(scope="session")

@@ -24,18 +24,11 @@ say "1/7 An environment with vLLM for the CPU"
 sh "$root/tests/support/install_cpu_vllm.sh" "$vllm" ${PIP_OPTIONS:-}
 
 say "2/7 A real small model, SmolLM2-135M-Instruct"
-# shellcheck disable=SC2086
-"$vllm/bin/python" -c 'import gguf' 2>/dev/null ||
-  "$vllm/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps ${PIP_OPTIONS:-} gguf==0.19.0
 "$vllm/bin/python" "$root/examples/real_model/smollm2.py" "$model"
 
 say "3/7 A workspace in $workspace"
 "$python" -m tautools init "$workspace" >/dev/null
-# Each place as a quoted YAML text, made safe for sed.
-place() { printf "'%s'" "$(printf '%s' "$1" | sed -e "s/'/''/g" -e 's/[&|\\]/\\&/g')"; }
-sed -e "s|@model@|$(place "$model")|" -e "s|@vllm@|$(place "$vllm/bin/vllm")|" \
-  -e "s|@template@|$(place "$root/examples/real_model/smollm2_tools.jinja")|" \
-  "$root/examples/real_model/smollm2.yaml" >"$workspace/params/servers/smollm2.yaml"
+"$vllm/bin/python" "$root/examples/real_model/smollm2.py" "$model" --server-file "$workspace/params/servers/smollm2.yaml" >/dev/null
 
 say "4/7 Its server (a minute or two: vLLM loads and warms up)"
 stop() { tautools server stop smollm2 >/dev/null 2>&1 || true; }

