@@ -16,11 +16,13 @@ import yaml
 from click.testing import CliRunner
 
 from tautools.cli import cli
+from tautools.llm import ModelClient
+from tautools.llm.types import CallTag
 from tautools.params import load_server
-from tautools.records import Outcome
+from tautools.records import ModelConfig, Outcome, Role, Sampling, SeedRule
 from tautools.run.folder import results_of
 from tautools.run.ledger import read_calls, read_conversation, read_ledger
-from tautools.servers import State, launch
+from tautools.servers import State, launch, open_server
 from tauwidgets import ServerPanel, SweepBoard
 
 if TYPE_CHECKING:
@@ -113,6 +115,21 @@ def test_the_agents_later_prompts_come_out_of_the_prefix_cache(swept: list[Setti
     later = [call for folder in swept for call in _calls(folder) if call.role == "agent" and call.step > 0]
     assert later
     assert all((call.cached_tokens or 0) > 0.5 * (call.prompt_tokens or 0) for call in later)
+
+
+@pytest.mark.parametrize(("rule", "same"), [(SeedRule.REQUEST, False), (SeedRule.CONVERSATION, True)])
+async def test_one_seed_for_all_turns_draws_an_answer_with_the_noise_of_the_one_before(
+    workspace: Path, rule: SeedRule, *, same: bool
+) -> None:
+    endpoint = open_server("smollm2", workspace=workspace).endpoint()
+    sampling = Sampling(temperature=1.0, max_tokens=24)
+    messages = [{"role": "user", "content": "Tell me a short story."}]
+    models = {"agent": ModelConfig(model=MODEL, sampling=sampling)}
+    async with ModelClient(lambda _part: [endpoint], models) as client:
+        first, second = [
+            await client.complete(CallTag(Role.AGENT, step=step, seed=7, seed_rule=rule), messages) for step in (0, 1)
+        ]
+    assert (first.text == second.text) is same
 
 
 def test_a_persona_reaches_the_customers_model(workspace: Path, swept: list[SettingFolder]) -> None:
