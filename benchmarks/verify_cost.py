@@ -42,12 +42,13 @@ def real(vllm: str, folder: Path, *, strict: bool) -> dict[str, Any]:
     words = [python, SUPPORT / "make_tiny_model.py", model, "--first", "<tool_call>=0.6"]
     subprocess.run(words, check=True, capture_output=True)
     level = {"tool_strict_level": "parameter"} if strict else {}
+    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": 65536}  # else a seed ends vLLM on the CPU
     options = {
         "max_model_len": 65536,
         "tool_call_parser": "hermes",
         "enforce_eager": True,
         "dtype": "float32",
-        "args": {"block_size": 32, "kv_cache_memory_bytes": 67108864, **level},
+        "args": {"block_size": 32, "kv_cache_memory_bytes": 67108864, **whole, **level},
     }
     small = {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
     return {"model": str(model), "serve_command": [vllm, "serve"], "env": small, "vllm": options}

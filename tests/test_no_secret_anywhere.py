@@ -105,7 +105,7 @@ def test_a_whole_day_of_work_shows_no_key_anywhere(workspace: Path) -> None:
     assert list(workspace.rglob("*.key")) == []
 
 
-@pytest.mark.parametrize("modes", ["dies", "empty", "no_tools", "wrong_parser"])
+@pytest.mark.parametrize("modes", ["dies", "empty", "open", "no_seeds"])
 def test_no_error_of_a_start_shows_the_key_and_neither_does_its_traceback(tmp_path: Path, modes: str) -> None:
     server = launch(fake_vllm(modes=modes), workspace=tmp_path)
     key = Registry(tmp_path).key(server.record)

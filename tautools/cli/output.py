@@ -179,13 +179,14 @@ def watch_starts(servers: Sequence[Server], timeout_s: float | None = None) -> d
                 timeout_s,
                 on_progress=lambda snapshot: show(str(snapshot), snapshot.percent or 0),
                 on_check=lambda check: show(f"verifying: {check.name} {_CHECK_WORDS[check.passed]}", 99),
+                on_wait=lambda words: bars.update(task, description=f"verifying: waiting for {words}"),
             )
             show("ready", 100)
         except BaseException as error:  # noqa: BLE001 - raised again where the threads are waited for
             failures[server.name] = error
             show(f"{type(error).__name__}: {getattr(error, 'problem', error)}", 100)
 
-    with bars:
+    with spoken(bars):
         tasks = [bars.add_task("starting", total=100, name=server.name) for server in servers]
         # Daemons, so that Ctrl-C ends the wait and not only the waiting for it; the servers go on starting.
         threads = [threading.Thread(target=watch, args=each, daemon=True) for each in zip(servers, tasks, strict=True)]
@@ -289,7 +290,9 @@ def spoken(bars: Progress) -> Iterator[None]:
     def speak() -> None:
         while not ended.wait(SPOKEN_EVERY_S):
             for task in bars.tasks:
-                bars.console.print(f"  {task.elapsed or 0:.0f} s: {task.description}", markup=False)
+                if not task.finished:
+                    words = ": ".join(filter(None, (task.fields.get("name"), task.description)))
+                    bars.console.print(f"  {task.elapsed or 0:.0f} s: {words}", markup=False)
 
     speaker = threading.Thread(target=speak, daemon=True)
     with bars:

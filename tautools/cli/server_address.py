@@ -1,17 +1,19 @@
 """`tautools server verify` (or `test`), `attach` and `export`: servers by their address."""
 
+import contextlib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.progress import Progress, TimeElapsedColumn
 
 from tautools.cli.commands import EXIT_FAILED, command, exit_if, refuse_if, wants_json
 from tautools.cli.options import usual_options, workspace_option
-from tautools.cli.output import emit, show_failures, show_servers
+from tautools.cli.output import emit, progress_bars, show_failures, show_servers, spoken
 from tautools.params.keys import read_key
 from tautools.records import Check, ServerRecord, Thinking
 from tautools.servers import Registry, attach_all, open_server
@@ -49,18 +51,21 @@ def verify(ctx: click.Context, /, server: str, workspace: Path, **asked: Any) ->
     record, so --model, --key-env and --thinking are for addresses. `server test` takes an address always, such as the
     bare name of a host.
     """
-    on_check = None if wants_json() else _show_check
     chats = asked["concurrency"] or (CONCURRENCY if asked["full"] else 0)
     if ctx.info_name == "test" or ":" in server or "/" in server:
         key, thinking = _key_from(asked["key_env"]), Thinking(asked["thinking"] or "default")
         target = CheckTarget(server, asked["model"] or "", key=key, thinking=thinking, concurrency=chats)
-        certificate = verify_target(target, on_check=on_check)
+        with _check_progress(server) as (on_check, on_wait):
+            certificate = verify_target(target, on_check=on_check, on_wait=on_wait)
     else:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in ("model", "key_env", "thinking") if asked[name])
         refuse_if(given, f"{given}: for an address; {server!r} is the name of a registered server")
-        certificate = open_server(server, workspace=workspace).verify(on_check, concurrency=chats)
+        known = open_server(server, workspace=workspace)
+        with _check_progress(server) as (on_check, on_wait):
+            certificate = known.verify(on_check, concurrency=chats, on_wait=on_wait)
     mark = "SIMULATED " if certificate.simulated else ""
     verdict = f"{mark}{certificate.model or certificate.base_url}: {'passed' if certificate.passed else 'failed'}"
+    verdict += "".join(f", without {what}" for what in certificate.without if certificate.passed)
     value = certificate.model_dump(mode="json") | {"passed": certificate.passed}
     emit(value, text=click.style(verdict, bold=True))
     exit_if(not certificate.passed)
@@ -73,10 +78,37 @@ def _key_from(variable: str | None) -> str:
     return key
 
 
-def _show_check(check: Check) -> None:
-    word, colour = _MARKS[check.passed]
-    mark = click.style(f"{word:>6}", fg=colour)
-    click.echo(f"{mark}  {check.number} {check.name:<14} {check.took_s:6.2f} s  {check.detail}")
+@contextlib.contextmanager
+def _check_progress(server: str) -> Iterator[tuple[Callable[[Check], None] | None, Callable[[str], None]]]:
+    """Show what the checks of a server wait for; yields what to give to them, for each check and for each wait."""
+    bars = progress_bars("{task.description}", TimeElapsedColumn(), transient=True)
+    task = bars.add_task(f"checking {server}", total=None)
+
+    def show_check(check: Check) -> None:
+        word, colour = _MARKS[check.passed]
+        mark = click.style(f"{word:>6}", fg=colour)
+        line = f"{mark}  {check.number} {check.name:<14} {check.took_s:6.2f} s  {check.detail}"
+        with _above(bars):
+            click.echo(line)
+
+    def show_wait(words: str) -> None:
+        bars.update(task, description=f"checking {server}: waiting for {words}")
+
+    with spoken(bars):
+        yield None if wants_json() else show_check, show_wait
+
+
+@contextlib.contextmanager
+def _above(bars: Progress) -> Iterator[None]:
+    """Take the bar away while a line is printed, where one is drawn."""
+    if bars.disable:
+        yield
+        return
+    bars.stop()
+    try:
+        yield
+    finally:
+        bars.start()
 
 
 @command(
@@ -95,15 +127,19 @@ def attach(
 ) -> None:
     """Register servers that run already, each once it is verified.
 
-    They are listed, checked and used like those started here; `server stop` only forgets them. A model with several
+    They are listed, checked and used like those started here; `server stop` only forgets them. With --model one without
+    a model list is used, once it answers for that name. A model with several
     addresses in the file becomes NAME-1, NAME-2, …, and a role that names NAME or the model gets them all.
     """
     key = _key_from(how["key_env"])
     if model_config is not None:
         refuse_if(name or model, "--model-config has names, addresses and models of its own")
-        servers, failures = attach_all(read_model_config(model_config), workspace=workspace, key=key)
+        models = read_model_config(model_config)
+        with _check_progress(str(model_config)):
+            servers, failures = attach_all(models, workspace=workspace, key=key)
     elif name and url:
-        servers, failures = [attach_one(name, url, workspace=workspace, model=model or "", key=key)], {}
+        with _check_progress(url):
+            servers, failures = [attach_one(name, url, workspace=workspace, model=model or "", key=key)], {}
     else:
         raise click.UsageError("give NAME and URL, or --model-config FILE")
     show_servers(servers, done="attached, ")

@@ -27,5 +27,5 @@ from tautools.records.conversation import (
     ImportedFrom,
     TrajectoryAction,
 )
-from tautools.records.server import Certificate, Check, ServerRecord
+from tautools.records.server import Certificate, Check, Demand, ServerRecord
 from tautools.records.setting import LOOP_VERSION, BenchRef, Limits, ModelConfig, Sampling, Setting

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tautools.records.base import Record, Value
+from tautools.records.base import Record, Thinking, ThinkingSwitch, Value
+from tautools.records.setting import Sampling
 
 
 class Check(Value):
@@ -21,6 +22,28 @@ class Check(Value):
     def __str__(self) -> str:
         word = {True: "ok", False: "FAILED", None: "-"}[self.passed]
         return f"{word:>6}  {self.number} {self.name:<14} {self.took_s:6.2f} s  {self.detail}"
+
+
+class Demand(Value):
+    """What the requests of a run ask of a server: a verification sends the same before."""
+
+    sampling: Sampling = Sampling()
+    thinking: Thinking = Thinking.DEFAULT
+    thinking_switch: ThinkingSwitch = ThinkingSwitch.TEMPLATE
+    tool_calls: bool = False
+    seeded: bool = True
+    concurrency: int = 8
+    """Requests at a time."""
+
+    def covers(self, other: "Demand") -> bool:
+        """Whether a server that answered this will answer the other; the length of answers does not matter."""
+        mine, theirs = (each.sampling.model_copy(update={"max_tokens": None}) for each in (self, other))
+        return (
+            (mine, self.thinking, self.thinking_switch) == (theirs, other.thinking, other.thinking_switch)
+            and self.tool_calls >= other.tool_calls
+            and self.seeded >= other.seeded
+            and self.concurrency >= other.concurrency
+        )
 
 
 class Certificate(Record):
@@ -41,6 +64,10 @@ class Certificate(Record):
     """The server's cards at its launch, by index: their module id on Gaudi, else their UUID or index."""
     max_model_len: int | None = None
     simulated: bool = False
+    without: dict[str, str] = Field(default_factory=dict)
+    """What the server lacks without being broken (`tool calls`, `model list`), with the reason and what to do."""
+    demands: list[Demand] = Field(default_factory=list)
+    """What was sent as a run sends it, and answered."""
 
     @property
     def failed(self) -> Check | None:

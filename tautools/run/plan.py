@@ -14,6 +14,7 @@ from typing import Any
 
 from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
 from tautools.bench.persona import refuse_task_facts
+from tautools.bench.prompt_size import sent_tools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.bench.types import Approach, Domain, Source, Task
 from tautools.errors import ParamsError, RunError, TautoolsError
@@ -21,10 +22,11 @@ from tautools.llm.request import switch_of
 from tautools.llm.types import Endpoint
 from tautools.params import load_persona, load_server
 from tautools.params.models import RoleParams, RunParams
-from tautools.records import CommitRow, ModelConfig, ServerRecord, Setting
+from tautools.records import CommitRow, Demand, ModelConfig, SeedRule, ServerRecord, Setting, Thinking
 from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
 from tautools.run.ledger import Key, Ledger, count_user_errors, passed_and_scored
 from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
+from tautools.servers.demands import require_demand
 from tautools.servers.registry import Registry
 
 Pair = tuple[str, int]
@@ -116,7 +118,7 @@ class Cell:
         Raises
         ------
         ServerError, ParamsError, ModelCallError
-            A server that is not there, refuses the key or serves another model.
+            A server that is not there, refuses the key, serves another model, or does not answer what the run asks.
         """
         registered = Registry(self.workspace).list()
         found = {
@@ -124,10 +126,25 @@ class Cell:
             for part, role in self.run.roles.items()
         }
         configs = {part: model_config_of(role, found[part][0].model) for part, role in self.run.roles.items()}
+        for part, each in found.items():
+            require_demand(each, self._demand(part, configs[part]), workspace=self.workspace, role_name=part)
         models = Models(configs, (any(endpoint.simulated for each in found.values() for endpoint in each),), found)
         settings = _settings(self.run, self.source, self.domain, self.approach, models, self.workspace)
         changed = {} if settings[0].id == self.setting.id else _stored(settings, self.workspace)
         return replace(self, models=models, **changed)
+
+    def _demand(self, part: str, config: ModelConfig) -> Demand:
+        """Return what the run will ask of the servers of a part."""
+        tools = sent_tools(self.domain, self.approach) if part != "user" else self.domain.user_tools
+        asked = {} if config.thinking is Thinking.DEFAULT else {"thinking_switch": config.thinking_switch}
+        return Demand(
+            sampling=config.sampling,
+            thinking=config.thinking,
+            **asked,
+            tool_calls=bool(tools) and part != "judge",
+            seeded=self.run.seed_rule is not SeedRule.NONE,
+            concurrency=self.run.concurrency,
+        )
 
     def with_folder(self, provenance: dict[str, Any]) -> "Cell":
         """Return the cell with its folder made, if it was not there; errors as `claim_folder`."""
@@ -265,7 +282,7 @@ def _named(role: RoleParams, workspace: Path, records: Sequence[ServerRecord]) -
         return role.model or registered[0].model, registered[0].simulated
     if role.base_url is not None or address_from_env(role) is not None:
         try:
-            asked = endpoints(role, workspace=workspace, role_name="planned", records=records)
+            asked = endpoints(role, workspace=workspace, role_name="planned", records=records, try_out=False)
         except TautoolsError:  # nobody there yet
             return wanted, None
         return wanted, any(each.simulated for each in asked)

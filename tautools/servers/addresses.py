@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tautools.errors import NoServerError, ParamsError, ServerError, VerifyError, nearest
+from tautools.errors import ModelCallError, NoServerError, ParamsError, ServerError, VerifyError, nearest
 from tautools.llm.types import Endpoint
 from tautools.params import load_all
 from tautools.params.keys import read_key
 from tautools.params.models import RoleParams, ServerParams
 from tautools.records import ServerRecord
 from tautools.servers.backends import backend_of
+from tautools.servers.checks.asking import ask
 from tautools.servers.checks.run import recheck
 from tautools.servers.checks.target import ModelList, ask_models, target_of
 from tautools.servers.registry import Registry
@@ -38,9 +39,16 @@ def as_base_url(url: str) -> str:
 
 
 def endpoints(
-    role: RoleParams, *, workspace: Path, role_name: str, records: Sequence[ServerRecord] | None = None
+    role: RoleParams,
+    *,
+    workspace: Path,
+    role_name: str,
+    records: Sequence[ServerRecord] | None = None,
+    try_out: bool = True,
 ) -> list[Endpoint]:
     """Return every address that answers for a role now, several when replicas run; each was asked for its models.
+
+    An address without a model list is taken on the word of the role that names its model.
 
     Parameters
     ----------
@@ -52,6 +60,8 @@ def endpoints(
         For messages: `agent`, `user`, ….
     records : sequence of ServerRecord, optional
         What the registry holds, where it was read just now.
+    try_out : bool
+        Whether an address without a model list is asked for an answer.
 
     Raises
     ------
@@ -65,7 +75,7 @@ def endpoints(
     registry = Registry(workspace)
     if role.provider == "openai" and records is None:
         records = registry.list()
-    search = _Search(role, role_name, registry, records or [])
+    search = _Search(role, role_name, registry, records or [], try_out)
     return [replace(each, affinity_header=role.affinity_header or "") for each in _found(search)]
 
 
@@ -116,6 +126,7 @@ class _Search:
     role_name: str
     registry: Registry
     records: Sequence[ServerRecord]
+    try_out: bool = True
 
     @property
     def wanted(self) -> str:
@@ -192,6 +203,8 @@ class _Search:
             models = done.models
             replaced = models.refuses_key or bool(models.names and record.model not in models.names)
             return _Problem(f"{failed.name}: {failed.detail}", replaced)
+        if done.without.keys() - record.certificate.without.keys():
+            return _Problem("identity: it listed its models when it was verified, and does not now", replaced=True)
         model = self.role.model or record.model
         warm = self.registry.is_warm(record)
         found = Endpoint(done.target.base_url, model, key=done.target.key, name=record.name, warm=warm)
@@ -213,6 +226,10 @@ class _Search:
                 evidence=answer.detail,
                 next_step="Put the server's key in an environment variable and name it with `api_key_env`.",
             )
+        if answer.absent and endpoint.model:
+            if self.try_out and not endpoint.name:
+                self._require_answer(endpoint, where)
+            return endpoint
         if answer.status != 200 or not answer.names:
             kind = ServerError if answer.status >= 500 else VerifyError  # a proxy says so while its server starts
             raise kind(
@@ -228,6 +245,17 @@ class _Search:
                 next_step=f"Ask for {near[0]!r}." if near else "Ask for one of those, or start a server for the model.",
             )
         return replace(endpoint, simulated=answer.simulated, max_model_len=answer.lengths.get(endpoint.model))
+
+    def _require_answer(self, endpoint: Endpoint, where: str) -> None:
+        """Ask a server that has no model list for one answer; any will do."""
+        try:
+            ask(endpoint, [{"role": "user", "content": "Answer with the one word: ready"}], max_tokens=16)
+        except ModelCallError as error:
+            raise VerifyError(
+                f"{where} has no model list, and no answer for {endpoint.model!r}, which the {self.role_name} needs.",
+                evidence=error.seen,
+                next_step="Correct the address, the model's name or the key (`api_key_env`).",
+            ) from error
 
     def _key_from_env(self) -> str:
         name = self.role.api_key_env

@@ -27,7 +27,7 @@ from tautools.params.keys import read_key
 from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.addresses import as_base_url
 from tautools.servers.backends import name_taken
-from tautools.servers.checks.run import certificate_of, run_checks
+from tautools.servers.checks.run import OnWait, certificate_of, run_checks
 from tautools.servers.checks.target import CheckTarget
 from tautools.servers.ports import bracketed
 from tautools.servers.registry import Registry, check_name
@@ -51,14 +51,16 @@ class _Address(BaseModel):
 _MODELS = TypeAdapter(dict[str, Annotated[list[_Address], Field(min_length=1)]])
 
 
-def verify_target(target: CheckTarget, *, on_check: Callable[[Check], None] | None = None) -> Certificate:
+def verify_target(
+    target: CheckTarget, *, on_check: Callable[[Check], None] | None = None, on_wait: OnWait | None = None
+) -> Certificate:
     """Run the checks at any OpenAI-compatible address and return the certificate.
 
-    `on_check` is called with each finished check. Without a key the check that tests it does not apply. An address that
-    is none is a ParamsError.
+    `on_check` is called with each finished check, `on_wait` about once a second with what is waited for.
+    Without a key the check that tests it does not apply. An address that is none is a ParamsError.
     """
     target = replace(target, base_url=as_base_url(target.base_url))
-    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check))
+    return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check, on_wait=on_wait))
 
 
 def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = "", group: str = "") -> Server:
@@ -73,7 +75,8 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
     workspace : Path
         Where it is registered.
     model : str
-        The name that requests carry; the first that the server lists by default.
+        The name that requests carry; the first that the server lists by default. One without a model list is used on
+        your word, once it answers for that name.
     key : str
         Its key, if it has one; kept in `servers/<name>.key`, mode 0600, until it is detached.
     group : str

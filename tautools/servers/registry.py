@@ -26,7 +26,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -179,14 +179,22 @@ class Registry:
             file.unlink(missing_ok=True)
 
     @contextmanager
-    def marked(self, record: ServerRecord, activity: str) -> Iterator[None]:
-        """Leave a note, for as long as the block runs, that this process is `verifying` or `stopping` the server."""
+    def marked(self, record: ServerRecord, activity: str) -> Iterator[Callable[[str], None]]:
+        """Leave a note, for as long as the block runs, that this process is `verifying` or `stopping` the server.
+
+        Yields what adds to the note what is waited for.
+        """
         me = this_process()
         self._make_folders()
         where = socket.gethostname()
-        self._write_note(record, "doing", what=activity, pid=me.pid, started_at=me.started_at, host=where)
+        whose = {"pid": me.pid, "started_at": me.started_at, "host": where}
+
+        def say(waits_for: str) -> None:
+            self._write_note(record, "doing", what=activity, waits_for=waits_for, **whose)
+
+        say("")
         try:
-            yield
+            yield say
         finally:
             self.launch_file(record.name, "doing").unlink(missing_ok=True)
 
@@ -198,6 +206,10 @@ class Registry:
         note = self._note(record, "doing", "what", "pid", "started_at", "host")
         here = note.get("host") == socket.gethostname()
         return str(note["what"]) if here and process_alive(note["pid"], note["started_at"]) else ""
+
+    def waits_for(self, record: ServerRecord) -> str:
+        """Return what the checks of a server that is being verified wait for, as its note says."""
+        return str(self._note(record, "doing", "waits_for").get("waits_for", ""))
 
     def write_exit(self, record: ServerRecord, code: int) -> None:
         """Write down a server's exit status, unless its record is gone by now."""

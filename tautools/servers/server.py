@@ -16,7 +16,7 @@ from tautools.errors import NotReadyError, TautoolsError, VerifyError
 from tautools.llm.types import Endpoint
 from tautools.records import Certificate, Check, ServerRecord
 from tautools.servers.backends import Look, backend_of
-from tautools.servers.checks.run import certificate_of, run_checks
+from tautools.servers.checks.run import OnWait, certificate_of, run_checks
 from tautools.servers.checks.target import target_of
 from tautools.servers.diagnose import Diagnosis
 from tautools.servers.registry import Registry
@@ -128,6 +128,7 @@ class Server:
         timeout_s: float | None = None,
         on_progress: Callable[[Snapshot], None] | None = None,
         on_check: Callable[[Check], None] | None = None,
+        on_wait: OnWait | None = None,
     ) -> "Server":
         """Wait until it answers, verify it, and return this handle.
 
@@ -142,6 +143,8 @@ class Server:
             Called with each new state.
         on_check : callable, optional
             Called with each finished check.
+        on_wait : callable, optional
+            Called about once a second with the checks that are waited for, and for how long already.
 
         Raises
         ------
@@ -156,7 +159,7 @@ class Server:
         for _ in range(_MAX_STARTS):
             snapshot = self._wait_answer(deadline, on_progress)
             answers = snapshot.stage == "answering"
-            certificate = self.verify(on_check) if answers else self.record.certificate
+            certificate = self.verify(on_check, on_wait=on_wait) if answers else self.record.certificate
             if snapshot.state is State.READY or (answers and certificate is not None and certificate.passed):
                 if answers and backend_of(self.record).owns:
                     record_start(self.record, self._registry)
@@ -204,6 +207,13 @@ class Server:
     def _why_not_ready(self) -> TautoolsError:
         record = self.record
         if record.certificate is not None and (failed := record.certificate.failed) is not None:
+            ended = self.state()
+            if ended.state.final:
+                return VerifyError(
+                    f"Server {self.name!r} ended over check {failed.number}, {failed.name}: {ended}",
+                    evidence=failed.detail,
+                    next_step=ended.next_step or f"Read its log with `tautools server logs {self.name}`.",
+                )
             return VerifyError(
                 f"Server {self.name!r} answers and fails check {failed.number}, {failed.name}.",
                 evidence=failed.detail,
@@ -224,7 +234,13 @@ class Server:
             next_step=snapshot.next_step or f"Read its log with `tautools server logs {self.name}`.",
         )
 
-    def verify(self, on_check: Callable[[Check], None] | None = None, *, concurrency: int = 0) -> Certificate:
+    def verify(
+        self,
+        on_check: Callable[[Check], None] | None = None,
+        *,
+        concurrency: int = 0,
+        on_wait: OnWait | None = None,
+    ) -> Certificate:
         """Run the checks and write the result down; a server that fails is READY no more.
 
         Parameters
@@ -234,6 +250,8 @@ class Server:
         concurrency : int
             Chats at once that it must bear; 0 leaves out the checks that load a server: the context limit, many chats
             at once, the same answer twice.
+        on_wait : callable, optional
+            Called about once a second with which checks are waited for, and for how long already.
 
         Raises
         ------
@@ -241,9 +259,15 @@ class Server:
             When the launch is not registered any more, or its key is gone.
         """
         record = self._registry.require(self.record)
-        with self._registry.marked(record, "verifying"):
+        with self._registry.marked(record, "verifying") as note:
+
+            def wait_on(words: str) -> None:
+                note(words)
+                if on_wait is not None:
+                    on_wait(words)
+
             target = target_of(record, self._registry.key(record), concurrency=concurrency)
-            certificate = certificate_of(record.name, run_checks(target, on_check=on_check), record)
+            certificate = certificate_of(record.name, run_checks(target, on_check=on_check, on_wait=wait_on), record)
         simulated = record.simulated or certificate.simulated
         self.record = record.model_copy(update={"certificate": certificate, "simulated": simulated})
         self._registry.certify(self.record)

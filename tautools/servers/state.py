@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.records import ServerRecord
-from tautools.servers.checks.target import ModelList
+from tautools.servers.checks.target import MODEL_LIST, ModelList
 from tautools.servers.diagnose import NO_FAILURE, Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
 from tautools.servers.registry import Registry, processes_of
@@ -101,7 +101,8 @@ def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = ""
     if not orphans:
         return Snapshot(State.FAILED, diagnosis.cause, next_step=diagnosis.fix)
     detail = f"{diagnosis.cause} {len(orphans)} of its workers still run."
-    return Snapshot(State.FAILED, detail, next_step=f"End them with `tautools server stop {record.name}`.")
+    end_them = f"End them with `tautools server stop {record.name}`."
+    return Snapshot(State.FAILED, detail, next_step=f"{end_them} {diagnosis.fix}")
 
 
 def silent_state(record: ServerRecord, registry: Registry, answer: ModelList) -> Snapshot:
@@ -120,23 +121,30 @@ def out_of_sight(record: ServerRecord) -> Snapshot:
     return Snapshot(State.UNKNOWN, f"It does not answer, and its process on {where} cannot be seen from here.")
 
 
-def answering_state(record: ServerRecord, answer: ModelList, *, verifying: bool) -> Snapshot:
-    """Return the state of a server that answers: it may be another one, not verified, degraded or ready."""
+def answering_state(record: ServerRecord, answer: ModelList, *, verifying: str | None) -> Snapshot:
+    """Return the state of a server that answers: it may be another one, not verified, degraded or ready.
+
+    `verifying` is what running checks wait for; None while none run.
+    """
     verify = f"`tautools server verify {record.name}`"
     if problem := _identity_problem(record, answer):
         next_step = f"Stop it with `tautools server stop {record.name}` and start it again on another port."
         return Snapshot(State.DEGRADED, problem, next_step=next_step)
-    if verifying:
-        return Snapshot(State.VERIFYING, "The checks are running.")
+    if verifying is not None:
+        return Snapshot(
+            State.VERIFYING, f"The checks are running: {verifying}" if verifying else "The checks are running."
+        )
     if record.certificate is None:
         detail, next_step = "It answers and is not verified yet.", f"Verify it with {verify}."
         return Snapshot(State.STARTING, detail, stage="answering", percent=100, next_step=next_step)
     if (failed := record.certificate.failed) is not None:
         return Snapshot(State.DEGRADED, f"{failed.name}: {failed.detail}", next_step=f"Fix it, then run {verify}.")
-    return Snapshot(State.READY)
+    return Snapshot(State.READY, ", ".join(f"without {what}" for what in record.certificate.without))
 
 
 def _identity_problem(record: ServerRecord, answer: ModelList) -> str:
+    if answer.absent and record.certificate is not None and MODEL_LIST in record.certificate.without:
+        return ""
     if answer.refuses_key:
         return "Another server answers on its port: it refuses this server's key."
     if answer.status != 200 or not answer.names:

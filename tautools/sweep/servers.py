@@ -18,6 +18,7 @@ from tautools.params.models import RoleParams, ServerParams, SimulateParams, Sit
 from tautools.records import ServerRecord
 from tautools.servers import Registry, Server, Snapshot, State, endpoints, launch_all
 from tautools.servers.addresses import servers_for_role
+from tautools.servers.demands import WaitSpeaker
 from tautools.servers.lease import LeaseTerms, start_watchdog
 from tautools.shell import Process, process_alive, this_process
 from tautools.sweep.cells import SweepCell
@@ -192,7 +193,7 @@ class _UsedServer:
     def wait_verified(self, report: Callable[[str], None]) -> None:
         """Wait until it is ready and has passed its checks."""
         server, alias = self.server, self.server.record.alias
-        server.wait_ready(on_progress=QueueProgress(server.name, report))
+        server.wait_ready(on_progress=QueueProgress(server.name, report), on_wait=WaitSpeaker(server.name, report))
         if server.record.alias != alias:  # it lost its port and was started again: that launch has no watchdog yet
             self.lease()
         report(f"server {server.name}: ready and verified at {server.record.base_url}")

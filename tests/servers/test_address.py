@@ -35,6 +35,7 @@ def test_any_server_is_verified_by_its_address(served: Endpoint) -> None:
         4: True,
         5: True,
         7: True,
+        11: True,
     }
 
 

@@ -62,7 +62,7 @@ def test_an_attached_server_is_verified_listed_used_and_let_go(workspace: Path, 
     certificate = server.record.certificate
     assert certificate is not None
     assert {check.number: check.passed for check in certificate.checks if check.number > 1} == dict.fromkeys(
-        (2, 3, 4, 5, 7), True
+        (2, 3, 4, 5, 7, 11), True
     )
     for role in ({"server": "mine"}, {"model": "sim-model"}):
         (found,) = endpoints(RoleParams.model_validate(role), workspace=workspace, role_name="agent")
@@ -311,7 +311,7 @@ def test_any_address_is_verified_with_all_checks(
 
     certificate = json.loads(said)
     assert certificate["passed"] is True
-    assert [check["number"] for check in certificate["checks"]] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
+    assert [check["number"] for check in certificate["checks"]] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
     assert "FAILED  3 identity" in call("verify", there.base_url, status=1).stdout
 
 

@@ -37,7 +37,7 @@ def test_a_simulated_server_is_started_verified_found_and_stopped(workspace: Pat
     assert record.certificate is not None
     assert record.certificate.passed
     assert {check.number: check.passed for check in record.certificate.checks} == dict.fromkeys(
-        (0, 1, 2, 3, 4, 5, 7), True
+        (0, 1, 2, 3, 4, 5, 7, 11), True
     )
     assert record.simulated
     assert server.endpoint().simulated
@@ -55,7 +55,7 @@ def test_a_vllm_like_server_is_verified_check_by_check(workspace: Path) -> None:
 
     server = launch(fake_vllm(), workspace=workspace).wait_ready(on_check=lambda check: told.append(check.number))
 
-    assert told == [0, 1, 2, 3, 4, 5, 7]
+    assert told == [0, 1, 2, 3, 4, 5, 7, 11]
     certificate = server.record.certificate
     assert certificate is not None
     assert (certificate.model, certificate.max_model_len, certificate.simulated) == ("org/Some-4B", 4096, False)
@@ -198,8 +198,6 @@ def test_a_command_that_is_not_installed_is_reported_before_anything_is_made(wor
     [
         ("empty", 5, "an empty answer"),
         ("empty thinks", 5, "all its tokens on thinking and answered nothing. Switch thinking off"),
-        ("no_tools", 7, "tool_call_parser"),
-        ("wrong_parser", 7, "came as text"),
         ("open", 4, "the server is open: it answers without a key"),
         ("short", 3, "3096 tokens of context, 4096 were asked for"),
     ],
@@ -227,7 +225,7 @@ def test_another_server_on_the_port_is_never_ready(workspace: Path, modes: str, 
 
     assert words in caught.value.problem
     checks = {check.number: check.passed for check in server.verify().checks}
-    assert checks == {0: True, 1: True, 2: True, 3: False, 4: None, 5: None, 7: None}
+    assert checks == {0: True, 1: True, 2: True, 3: False, 4: None, 5: None, 7: None, 11: None}
 
 
 def test_a_twin_on_the_port_is_found(workspace: Path) -> None:

@@ -67,7 +67,7 @@ def test_running_servers_are_used_and_left_running(workspace: Path) -> None:
 
 
 def test_a_term_signal_stops_the_servers(workspace: Path) -> None:
-    words = ["--agent-model", "sim-small", "--num-servers", "2", "--domains", "retail", "--set", "simulate.speed=0.01"]
+    words = ["--agent-model", "sim-small", "--num-servers", "2", "--domains", "retail", "--set", "simulate.speed=0.1"]
     with subprocess.Popen(
         [sys.executable, "-m", "tautools", "local", *words, "--stagger-delay", "0"],
         env=os.environ | {"TAUTOOLS_WORKSPACE": str(workspace)},
@@ -220,7 +220,7 @@ def test_the_addresses_are_in_model_config_local_json_while_the_servers_run(work
     words = ["--agent-model", "sim-small", "--num-servers", "2", "--stagger-delay", "0", "--domains", "retail"]
     file = workspace / "model_config_local.json"
     with subprocess.Popen(
-        [sys.executable, "-m", "tautools", "local", *words, "--set", "simulate.speed=0.01"],
+        [sys.executable, "-m", "tautools", "local", *words, "--set", "simulate.speed=0.1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

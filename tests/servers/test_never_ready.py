@@ -137,19 +137,11 @@ def test_a_dead_process_whose_place_another_took(workspace: Path, stranger: Call
     assert "fake is failed" in refused(workspace)
 
 
-@pytest.mark.parametrize(
-    ("modes", "check", "words"),
-    [
-        ("open", 4, "the server is open: it answers without a key"),
-        ("no_tools", 7, "the server reads no tool calls"),
-        ("wrong_parser", 7, "came as text"),
-    ],
-)
-def test_a_server_without_a_key_or_without_its_tool_parser(workspace: Path, modes: str, check: int, words: str) -> None:
-    server = launch(fake_vllm(modes=modes), workspace=workspace)
+def test_a_server_without_a_key(workspace: Path) -> None:
+    server = launch(fake_vllm(modes="open"), workspace=workspace)
 
-    with pytest.raises(VerifyError, match=f"fails check {check}"):
+    with pytest.raises(VerifyError, match="fails check 4"):
         server.wait_ready()
 
-    assert words in refused(workspace)
+    assert "the server is open: it answers without a key" in refused(workspace)
     assert open_server("fake", workspace=workspace).state().state is State.DEGRADED

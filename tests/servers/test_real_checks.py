@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tautools.errors import VerifyError
 from tautools.params.models import RoleParams, ServerParams
 from tautools.servers import attach, endpoints, launch
 
@@ -25,7 +26,14 @@ def params(vllm_command: str, tmp_path: Path, repo: Path) -> ServerParams:
         "chat_template_kwargs": {"enable_thinking": False},
         "enforce_eager": True,
         "dtype": "float32",
-        "args": {"tool_strict_level": "parameter", "block_size": 32, "kv_cache_memory_bytes": 67108864},
+        # In one chunk each: on the CPU a prompt in several cannot have a seed, which check 11 finds.
+        "args": {
+            "tool_strict_level": "parameter",
+            "block_size": 32,
+            "kv_cache_memory_bytes": 67108864,
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": 16384,
+        },
     }
     return ServerParams.model_validate(
         {"name": "tiny", "model": str(model), "serve_command": [vllm_command, "serve"], "env": small, "vllm": vllm}
@@ -39,7 +47,7 @@ def test_a_real_vllm_passes_every_check_and_can_be_attached(
 
     checks = {check.number: check for check in server.verify(concurrency=32).checks}
 
-    assert {number: check.passed for number, check in checks.items()} == dict.fromkeys(range(11), True)
+    assert {number: check.passed for number, check in checks.items()} == dict.fromkeys(range(12), True)
     assert checks[6].detail == "it does not think"
     assert checks[8].detail == "16368 of 16384 tokens are answered, more are refused with 400"
     assert checks[9].detail.endswith("preemptions")
@@ -50,3 +58,16 @@ def test_a_real_vllm_passes_every_check_and_can_be_attached(
     assert (found.base_url, found.model, found.key) == (endpoint.base_url, endpoint.model, endpoint.key)
     attached.stop()
     assert server.verify().passed
+
+
+def test_a_real_vllm_that_a_seed_and_chunks_end_is_found_by_its_verification(
+    workspace: Path, params: ServerParams
+) -> None:
+    params.vllm.args.update(enable_chunked_prefill=True, max_num_batched_tokens=2048)
+    server = launch(params, workspace=workspace)
+
+    with pytest.raises(VerifyError, match="check 11, as a run") as caught:
+        server.wait_ready()
+
+    assert "A request with a seed was computed in several parts" in caught.value.problem
+    assert "enable_chunked_prefill: false" in caught.value.next_step

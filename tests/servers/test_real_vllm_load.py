@@ -32,7 +32,13 @@ def server(vllm_command: str, tiny_model: Path, workspace: Path) -> Server:
                 "tool_call_parser": "hermes",
                 "enforce_eager": True,
                 "dtype": "float32",
-                "args": {"tool_strict_level": "parameter", "block_size": 32, "kv_cache_memory_bytes": 67108864},
+                "args": {
+                    "tool_strict_level": "parameter",
+                    "block_size": 32,
+                    "kv_cache_memory_bytes": 67108864,
+                    "enable_chunked_prefill": False,
+                    "max_num_batched_tokens": 8192,
+                },
             },
         }
     )

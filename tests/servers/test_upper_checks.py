@@ -35,7 +35,7 @@ def test_the_thinking_state_that_was_asked_for_is_checked(workspace: Path, asked
     server = launch(thinking(asked, modes), workspace=workspace).wait_ready()
 
     checks = checks_of(server.record.certificate)
-    assert list(checks) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert list(checks) == [0, 1, 2, 3, 4, 5, 6, 7, 11]
     assert checks[6].passed is True
 
 
@@ -61,7 +61,7 @@ def test_another_thinking_state_is_degraded(workspace: Path, asked: bool, modes:
 def test_thinking_is_not_looked_at_when_nothing_was_asked(workspace: Path) -> None:
     server = launch(thinking(None, "thinks_aloud"), workspace=workspace).wait_ready()
 
-    assert list(checks_of(server.record.certificate)) == [0, 1, 2, 3, 4, 5, 7]
+    assert list(checks_of(server.record.certificate)) == [0, 1, 2, 3, 4, 5, 7, 11]
 
 
 def at_address(server: Server, **asked: Any) -> dict[int, Check]:
@@ -81,7 +81,7 @@ def test_on_request_a_server_is_loaded_too(workspace: Path) -> None:
 
     checks = checks_of(server.verify(concurrency=6))
 
-    assert list(checks) == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
+    assert list(checks) == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
     assert [checks[number].passed for number in (8, 9, 10)] == [True, True, True]
     assert checks[8].detail == "4080 of 4096 tokens are answered, more are refused with 400"
     assert checks[9].detail.startswith("6 chats at once answered in ")

@@ -34,6 +34,12 @@ MODES = {
     "short": "serves a shorter context than it was asked to",
     "no_tools": "has no tool parser",
     "wrong_parser": "leaves tool calls in the text",
+    "blind": "its chat template leaves tools out",
+    "cuts_calls": "ends every call at its longest answer, before the call is whole",
+    "bad_calls": "gives arguments that are no object",
+    "no_seeds": "ends when a request has a seed, no temperature and a prompt of more than a chunk",
+    "slow": "takes a while for each answer",
+    "no_list": "has no list of models, as slime's adapter has none",
     "empty": "answers nothing; with `thinks` beside, it only thinks",
     "reuse_port": "binds as vLLM does, beside others",
     "port_lost": "finds its port taken, the first time",
@@ -100,6 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tool-call-parser")
     parser.add_argument("--default-chat-template-kwargs", type=json.loads, default={})
     parser.add_argument("--tensor-parallel-size", type=int)
+    parser.add_argument("--max-num-batched-tokens", type=int)
     return parser.parse_args()
 
 
@@ -117,6 +124,7 @@ def serve(given: argparse.Namespace, modes: set[str]) -> None:
     if "port_lost" in modes and not lost.exists():
         lost.touch()
         sys.exit("OSError: [Errno 98] Address already in use")
+    ThreadingHTTPServer.request_queue_size = 64
     server = ThreadingHTTPServer((given.host, given.port), Answers, bind_and_activate=False)
     if "reuse_port" in modes:
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -145,7 +153,8 @@ class Answers(BaseHTTPRequestHandler):
         elif not self.allowed():
             self.send(401, {"error": "Unauthorized"})
         else:
-            self.send(200, {"object": "list", "data": [self.entry(name) for name in self.names()]})
+            entries = {"object": "list", "data": [self.entry(name) for name in self.names()]}
+            self.send(200, {"ok": True} if "no_list" in self.modes else entries)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -159,8 +168,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def answer(self, body: dict[str, Any]) -> None:
         tokens = 5 + sum(len(str(message.get("content")).split()) for message in body["messages"])
+        if "blind" not in self.modes:
+            tokens += len(json.dumps(body.get("tools") or "").split())
         limit = self.given.max_model_len
-        if "crowded" in self.modes:
+        if self.modes & {"crowded", "slow"}:
             time.sleep(0.3)
         if not self.allowed():
             self.send(401, {"error": "Unauthorized"})
@@ -173,11 +184,18 @@ class Answers(BaseHTTPRequestHandler):
         elif "tools" in body and ("no_tools" in self.modes or not self.given.tool_call_parser):
             message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
             self.send(400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        elif "no_seeds" in self.modes and self.cannot_seed(body, tokens):
+            say("(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] RuntimeError: CPU Generator does not use offset")
+            os._exit(1)
         elif body.get("stream"):
             self.stream(self.delta(body), tokens)
         else:
             message = {"role": "assistant", **self.delta(body)}
             self.send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    def cannot_seed(self, body: dict[str, Any], tokens: int) -> bool:
+        chunked = "crash" in body or tokens > (self.given.max_num_batched_tokens or 2048)
+        return chunked and "seed" in body and "temperature" not in body
 
     def allowed(self) -> bool:
         return "open" in self.modes or self.headers.get("Authorization") == f"Bearer {self.key}"
@@ -200,12 +218,10 @@ class Answers(BaseHTTPRequestHandler):
         name = body["tools"][0]["function"]["name"]
         if "wrong_parser" in self.modes and body.get("tool_choice") != "required":
             return {"content": f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'}
-        call = {
-            "index": 0,
-            "id": "call-1",
-            "type": "function",
-            "function": {"name": name, "arguments": '{"order_id": "1"}'},
-        }
+        arguments = (
+            '{"order' if "cuts_calls" in self.modes else '"1"' if "bad_calls" in self.modes else '{"order_id": "1"}'
+        )
+        call = {"index": 0, "id": "call-1", "type": "function", "function": {"name": name, "arguments": arguments}}
         return {"tool_calls": [call]}
 
     def words(self) -> dict[str, Any]:
@@ -217,6 +233,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def stream(self, delta: dict[str, Any], tokens: int) -> None:
         finish = "tool_calls" if "tool_calls" in delta else "stop"
+        finish = "length" if "cuts_calls" in self.modes and finish == "tool_calls" else finish
         usage = {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2}
         chunks = [
             {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]},

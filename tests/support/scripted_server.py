@@ -168,12 +168,14 @@ class ScriptedServer:
         key: str = "",
         port: int = 0,
         max_model_len: int = 32768,
+        models_status: int = 200,
     ) -> None:
         self.answers = answers
         self.model = model
         self.key = key
         self.port = port
         self.max_model_len = max_model_len
+        self.models_status = models_status
         self.requests: list[Request] = []
         self.connections: set[object] = set()
         self._arrival = asyncio.Event()
@@ -228,6 +230,8 @@ class ScriptedServer:
     async def _models(self, request: web.Request) -> web.Response:
         if not self._admits(request):
             return web.json_response({"error": "Unauthorized"}, status=401)
+        if self.models_status != 200:
+            return web.json_response({"detail": "Not Found"}, status=self.models_status)
         entry = {"id": self.model, "object": "model", "owned_by": "scripted", "max_model_len": self.max_model_len}
         return web.json_response({"object": "list", "data": [entry]})
 

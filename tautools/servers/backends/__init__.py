@@ -54,7 +54,8 @@ class Look:
         answer = ask_models(record.base_url, key=self.registry.key(record))
         if answer.status == 0:
             return answer, None
-        return answer, answering_state(record, answer, verifying=self.registry.activity(record) == "verifying")
+        verifying = self.registry.waits_for(record) if self.registry.activity(record) == "verifying" else None
+        return answer, answering_state(record, answer, verifying=verifying)
 
 
 class Backend(Protocol):

@@ -99,7 +99,8 @@ class SlurmBackend(Backend):
             return silent_state(record, registry, answer) if job is not None else out_of_sight(record)
         if snapshot.state is State.READY and job is not None and job.left_s is not None:
             hours, minutes = divmod(int(job.left_s // 60), 60)
-            return replace(snapshot, detail=f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit")
+            left = f"{f'{hours} h ' if hours else ''}{minutes} min until its time limit"
+            return replace(snapshot, detail=", ".join(filter(None, (snapshot.detail, left))))
         return snapshot
 
     def _ended_job(self, record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 from tautools.errors import ModelCallError, nearest
 from tautools.http import http_get
 from tautools.llm.types import Endpoint
-from tautools.records import Check, ServerRecord, Thinking
+from tautools.records import Check, Demand, ServerRecord, Thinking
 from tautools.redaction import redacted
 from tautools.servers.ports import listeners
 from tautools.shell import group_members, process_alive
 
+MODEL_LIST = "model list"
+"""What a certificate says that a server is without."""
 _CONNECTIONS = 16
 """Connections by which a server on another node is asked whether it is alone on its port."""
 
@@ -38,6 +40,11 @@ class ModelList:
     def names(self) -> tuple[str, ...]:
         """The models that it serves."""
         return tuple(self.lengths)
+
+    @property
+    def absent(self) -> bool:
+        """Whether something answers that has no model list: 404, or an answer that is none, such as slime's `ok`."""
+        return self.status in {200, 404, 405, 501} and not self.names
 
     @property
     def refuses_key(self) -> bool:
@@ -85,16 +92,24 @@ class CheckTarget:
     """What was asked for; without it the check of thinking is left out."""
     concurrency: int = 0
     """Simultaneous chats that it must answer; 0 leaves out the checks that load a server."""
+    demand: Demand = field(default_factory=lambda: Demand(tool_calls=True))
+    """What the run will ask of it; a run's defaults where none is at hand."""
+    max_batched_tokens: int | None = None
+    """Longest prompt that it computes in one chunk [tokens], where it is known."""
 
 
 def target_of(record: ServerRecord, key: str, *, concurrency: int = 0) -> CheckTarget:
     """Return what must hold for a registered server with its key, and how many chats at once it must answer."""
+    engine = record.spec.get(record.spec.get("engine", "")) or {}
+    chunk = {name.replace("-", "_"): value for name, value in (engine.get("args") or {}).items()}
+    batched = chunk.get("max_num_batched_tokens")
     return CheckTarget(
         record.base_url,
         record.model,
         key=key,
         alias=record.alias,
-        max_model_len=(record.spec.get(record.spec.get("engine", "")) or {}).get("max_model_len"),
+        max_model_len=engine.get("max_model_len"),
+        max_batched_tokens=batched if isinstance(batched, int) else None,
         process=record.process,
         thinking=_requested_thinking(record.spec),
         concurrency=concurrency,
@@ -134,6 +149,10 @@ class CheckContext:
     models: ModelList = field(default_factory=lambda: ModelList(0))
     version: str = ""
     checks: list[Check] = field(default_factory=list)
+    without: dict[str, str] = field(default_factory=dict)
+    """What it lacks without being broken, such as `tool calls`, with the reason and what to do."""
+    demands: list[Demand] = field(default_factory=list)
+    """What was sent as a run sends it, and answered."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -161,7 +180,7 @@ class CheckContext:
 def check_process(context: CheckContext) -> str:
     """Check 0: the process that was started still runs."""
     pid, started_at = context.process
-    require(process_alive(pid, started_at), f"process {pid} has ended; read the log with `tautools server logs`")
+    require(process_alive(pid, started_at), f"process {pid} has ended")
     return f"process {pid}"
 
 
@@ -198,7 +217,12 @@ def check_identity(context: CheckContext) -> str:
     what = "the key is not the server's" if target.key else "the server wants a key: give it with --key-env NAME"
     require(not models.refuses_key, f"{models.status}: {what}")
     answer = f"answers {models.status}" if models.status else "does not answer"
-    require(models.status == 200 and models.names, f"/v1/models {answer}: {models.detail}")
+    if models.absent and target.model and not target.alias:
+        context.model = target.model
+        context.without[MODEL_LIST] = f"/v1/models {answer}: {models.detail}"
+        raise NotApplicableError(f"it has no model list; {target.model!r} is taken on your word and tried")
+    hint = "; name its model (--model), then its answers are tried instead" if models.absent else ""
+    require(models.status == 200 and models.names, f"/v1/models {answer}: {models.detail}{hint}")
     context.model = target.model or models.names[0]
     for name in filter(None, (context.model, target.alias)):
         near = nearest(name, models.names) if name == context.model and name not in models.names else []
@@ -233,6 +257,8 @@ def check_key(context: CheckContext) -> str:
     """Check 4: the server refuses a request without its key and one with a wrong key."""
     if not context.target.key:
         raise NotApplicableError("no key was given, so none is tested")
+    if MODEL_LIST in context.without:
+        raise NotApplicableError("it has no model list to ask without a key")
     for which, key in {"without a key": "", "with a wrong key": secrets.token_urlsafe(24)}.items():
         answer = ask_models(context.target.base_url, key=key)
         require(answer.status, f"it did not answer a question {which}: {answer.detail}")
