@@ -18,7 +18,8 @@ from small_hub import model_files, small_hub
 
 import tautools as tt
 from tautools.errors import ModelCallError, ParamsError, ServerError, TautoolsError
-from tautools.http import StreamHttp, http_get
+from tautools.http import http_get
+from tautools.http_stream import StreamHttp
 from tautools.params.keys import read_key
 from tautools.redaction import redacted
 from tautools.servers import Registry, attach, launch
