@@ -53,7 +53,7 @@ def short_name(model: str) -> str:
 
 _TEXT_COLUMNS = {
     *("env", "strategy", "model", "agent model", "user model", "role", "what", "source", "calls"),
-    *("setting", "benchmark", "plan", "folder", "action missed most often", "endpoint", "the first"),
+    *("setting", "benchmark", "plan", "folder", "action missed most often", "the first"),
 }
 """Headings of columns that hold text; all others hold numbers, which stand on the right."""
 

@@ -145,11 +145,10 @@ class PassReport(Report):
         rows = [
             _head(each)
             | {
-                "role": found.role,
-                "endpoint": found.endpoint,
+                "role": (found.role, found.endpoint),
                 "answers": f"{count(found.count)} of {count(found.answers)}",
                 "what": (found.what, found.cause),
-                "the first": (found.first.flagged_text or "(nothing)", found.place) if found.first else "–",
+                "the first": (found.place, found.first.flagged_text) if found.first else "–",
             }
             for each, found in self._flagged
         ]

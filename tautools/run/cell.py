@@ -213,6 +213,7 @@ async def _run(cell: Cell, stop: Stop, on_event: Callable[[Event], None], retry:
         finally:
             cell = cell.refreshed()  # with what other processes finished
             view = _write_view(cell)
+        writer.flush_calls()
         result = _sum_up(
             cell,
             model_calls=worker.counts.total,

@@ -6,7 +6,7 @@ completed.
 """
 
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -116,11 +116,6 @@ class CellStatus:
         return f"{self.done} of {self.planned}" + (f", {self.user_errors} user_error" if self.user_errors else "")
 
     @property
-    def notes(self) -> list[str]:
-        """What looks wrong in its answers, as lines that say which cell it is."""
-        return [f"cell {self.index}: {line}" for line in flag_lines(self.flagged)]
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """What stands in the `STATUS_COLUMNS` of a table."""
         state = f"{GLYPHS[self.state]} {self.state}"
@@ -147,8 +142,12 @@ class SweepStatus(list[CellStatus]):
 
     @property
     def notes(self) -> list[str]:
-        """What looks wrong in the cells' answers."""
-        return [note for cell in self for note in cell.notes]
+        """What looks wrong in the answers of cells; what is the same in nested ones is said once."""
+        cells: defaultdict[str, list[str]] = defaultdict(list)
+        for cell in self:
+            for line in flag_lines(cell.flagged):
+                cells[line].append(str(cell.index))
+        return [f"cell {', '.join(indices)}: {line}" for line, indices in cells.items()]
 
     def __str__(self) -> str:
         return "\n".join([self.summary, *map(str, self), *self.notes])

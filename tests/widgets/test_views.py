@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tautools.records import Check
+from tautools.records import CallRecord, Check, Role
+from tautools.run.answers import FlaggedAnswers
 from tautools.servers import State
 from tautools.sweep.status import CellStatus
 from tauwidgets.panel import Notice
@@ -48,6 +49,25 @@ def test_cells_that_differ_only_in_trials_stand_in_one_row() -> None:
     page = render_board(_board(_cell(0, "done"), _cell(1, "pending", num_trials=2))).html
     assert page.count("<tr>") == 2  # the head and one row
     assert re.findall(r"data-pick='(\d+)'", page) == ["0", "1"]
+
+
+def test_answers_that_look_wrong_are_told_once_for_nested_cells_and_user_errors_are_counted() -> None:
+    first = CallRecord(
+        role=Role.AGENT, task_id="3", step=1, endpoint="http://a/v1", flagged_text=f"<tool_call>{HOSTILE}"
+    )
+    flagged = (FlaggedAnswers("agent", "", "unparsed_call:hermes", 12, 40, first),)
+    cell = replace(_cell(0, "done"), flagged=flagged, user_errors=2)
+    rendered = render_board(_board(cell, replace(cell, index=1, num_trials=2), _cell(2, "pending")))
+    line = (
+        "cell 0, 1: 12 of 40 answers of the agent carry an unparsed call: the server lacks --tool-call-parser hermes."
+    )
+    for shown in (rendered.html, rendered.text):
+        assert shown.count(line) == 1
+        assert "First at http://a/v1, task 3, trial 0, step 1" in shown
+        assert "4 conversations ended in a user_error" in shown
+    assert "<script>" not in rendered.html
+    assert "<tool_call>" not in rendered.html
+    assert "tau-flags" not in render_board(_board(_cell(0, "done"))).html
 
 
 def test_a_call_that_takes_long_is_told_once_for_the_cells_that_wait_for_it() -> None:

@@ -16,7 +16,7 @@ from tautools.files import tail
 from tautools.params import load_sweep
 from tautools.sweep import CellStatus
 from tautools.sweep.run import SweepProcess, find_sweep_process, start_sweep, stop_sweep
-from tautools.sweep.status import SweepWatch
+from tautools.sweep.status import SweepStatus, SweepWatch
 from tauwidgets.panel import Notice, Panel, Rendered, button, clock, escape, log_html, table_html
 
 LOG_LINES = 100
@@ -193,7 +193,7 @@ def _waiting_list(cells: Sequence[CellStatus]) -> str:
 
 
 def _flag_list(cells: Sequence[CellStatus]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for cell in cells for note in cell.notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in SweepStatus(cells).notes)
     return f"<ul class='tau-flags' aria-label='answers that look wrong'>{items}</ul>" if items else ""
 
 
@@ -205,7 +205,7 @@ def _board_text(snapshot: BoardSnapshot) -> str:
         lines.append(f"{progress} {cell.env} {cell.strategy} {cell.model} {cell.num_trials}  {cell.cause}".rstrip())
         if cell.waiting:
             lines.append(f"      waiting for {cell.waiting}")
-        lines += [f"      {note}" for note in cell.notes]
+    lines += SweepStatus(snapshot.cells).notes
     return "\n".join([*lines, *([snapshot.notice.text] if snapshot.notice.text else [])])
 
 
