@@ -147,10 +147,15 @@ class _Episode:
         except TimeoutError:
             if self.clock is None or not self.clock.expired():
                 raise
-            if self.fault is not None:
+            if self.fault is not None and not self._is_pause(self.fault):
                 raise self.fault from None
             outcome, reason = Outcome.TIME_LIMIT, f"No end within {self.limits.time_s} s."
         return self._record(outcome, reason, started_at)
+
+    def _is_pause(self, fault: BaseException) -> bool:
+        """Whether a server was only between two words; one that was silent for half of the limit is at fault."""
+        silent_s = getattr(fault, "silent_s", 0.0)
+        return 0 < silent_s < (self.limits.time_s or 0) / 2
 
     async def _take_turns(self) -> None:
         rounds = min(self.limits.max_rounds, self.protocol.max_rounds)

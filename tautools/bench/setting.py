@@ -10,7 +10,7 @@ from tautools.bench.judge import BASIS, judge_texts
 from tautools.bench.types import Approach, Domain, Expert, Source, Task, check_known
 from tautools.errors import BenchError
 from tautools.params.models import RunParams, TaskParams
-from tautools.records import LOOP_VERSION, ModelConfig, Setting, Strategy, Thinking, canonical_json
+from tautools.records import LOOP_VERSION, Limits, ModelConfig, Setting, Strategy, Thinking, canonical_json
 
 
 def approach_of(run: RunParams) -> Approach:
@@ -125,7 +125,7 @@ def build_setting(
         prompts=dict(domain.instructions(approach))
         | ({"persona": persona.sha256} if persona else {})
         | (judge_texts(domain) if judge else {}),
-        limits=run.limits,
+        limits=Limits(**run.limits.model_dump()),
         seed=run.seed,
         seed_rule=run.seed_rule,
         persona=persona.label if persona else None,

@@ -109,6 +109,12 @@ def print_wide(value: Any) -> None:
     table_console().print(value, soft_wrap=True)
 
 
+_AUTO = (
+    "max_tokens auto: 4096 tokens, 32768 where the model may think, never more than its context leaves; "
+    "hosted models by their provider. `--dry-run` says which."
+)
+
+
 def show_resolved(resolved: Resolved[Any]) -> None:
     """Print params with where each value came from: what `--show-config` prints."""
 
@@ -122,6 +128,8 @@ def show_resolved(resolved: Resolved[Any]) -> None:
         for number, (key, value, origin) in enumerate(rows):
             line = f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}"
             click.secho(line, bold=number == 0, dim=origin == "default")
+        if any(value == "auto" and key.endswith("max_tokens") for key, value, _ in rows):
+            click.secho(_AUTO, dim=True)
 
     emit(resolved.as_json(), text=show)
 

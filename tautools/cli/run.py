@@ -22,7 +22,7 @@ from tautools.records import Event, Strategy, UserStrategy
 from tautools.run import Cell, prepare_cell, run_cell
 from tautools.run.answers import STOPS_EARLY
 from tautools.run.context import context_forecasts
-from tautools.run.plan import judging_note
+from tautools.run.plan import judging_note, limits_note
 
 _LOOK_S = 0.2
 """How long a line is waited for before looking whether it is still wanted [s]."""
@@ -143,6 +143,7 @@ def plan_dict(cell: Cell) -> dict[str, Any]:
         "tasks": [task.id for task in cell.tasks],
         "num_trials": cell.run.num_trials,
         **counts,
+        "limits": limits_note(cell.run, cell.models.configs),
         "awaiting_judge": judging_note(cell.setting, cell.tasks),
         "stops_early": STOPS_EARLY if cell.run.stop_hopeless and cell.pending else "",
         "context": [str(forecast) for forecast in context_forecasts(cell) if forecast.exceeding],
@@ -157,6 +158,7 @@ def plan_text(cell: Cell, plan: dict[str, Any]) -> str:
         f"{cell.setting.env} {cell.setting.strategy.value} {cell.setting.agent.model}{mark}: {counts}",
         f"{plan['done']} done, {plan['pending']} pending",
         f"results in {cell.folder} (setting {plan['setting_id']})",
+        plan["limits"],
         plan["awaiting_judge"],
         plan["stops_early"],
         *plan["context"],

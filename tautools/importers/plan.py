@@ -19,7 +19,7 @@ from tautools.records import BenchRef, Conversation, ImportedFrom, ModelConfig, 
 from tautools.run import prepare_cell, read_setting, results_of
 from tautools.run.folder import find_folder
 from tautools.run.ledger import read_ledger
-from tautools.run.plan import named_models
+from tautools.run.plan import named_models, unlimited
 
 # What a file or its flags must say: params name, the flag, the param that may stand in for it, the words for it.
 _REQUIRED = (
@@ -301,7 +301,7 @@ def _comparable_setting(run: RunParams, workspace: Path, *, simulated: bool) -> 
 def _imported_setting(
     facts: SourceFacts, run: RunParams, domain: Domain | None, workspace: Path, *, simulated: bool
 ) -> Setting:
-    parties = named_models(run, workspace=workspace).configs
+    parties = unlimited(named_models(run, workspace=workspace).configs)
     default_split = "test" if run.bench == "tau-bench" else "base"
     return Setting(
         source=f"{IMPORTED_PREFIX}{facts.harness}",

@@ -9,6 +9,7 @@ asked again, at once, so that a server that has ended is named by its own state.
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -267,7 +268,7 @@ class ModelClient:
         ModelCallError
             When the fault is not transient, or still there after the last attempt.
         asyncio.CancelledError
-            When cancelled; its cause is the fault of the attempt before, if there was one.
+            When cancelled; its cause is the fault of the attempt before, or how long the server has said nothing.
         """
         config = self.models.get(tag.part)
         if config is None:
@@ -284,7 +285,7 @@ class ModelClient:
         except asyncio.CancelledError as cancelled:
             if not faults:
                 raise
-            raise asyncio.CancelledError(*cancelled.args) from faults[-1]
+            raise cancelled from faults[-1]
 
     def under_way(self) -> list[CallUnderWay]:
         """Return the requests that were sent and are not answered yet."""
@@ -302,6 +303,10 @@ class ModelClient:
                 tag = replace(request.tag, repeat=request.tag.repeat + drawn) if drawn else request.tag
                 reply = await self._attempt(pool, replace(request, tag=tag), len(faults))
                 return replace(reply, lost_s=lost_s) if faults else reply
+            except _DefaultRefusedError:
+                unlimited = request.config.model_copy(update={"default_max_tokens": None})
+                request = replace(request, config=unlimited)
+                continue
             except ModelCallError as error:
                 lost = _is_lost(error)
                 moves = lost and pool.has_alive
@@ -346,7 +351,11 @@ class ModelClient:
                     replica.mark_down()
                 status = error.status or parser.status
                 self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
+                if request.config.default_max_tokens and _refuses_length(error, body.get("max_tokens")):
+                    raise _DefaultRefusedError from error
                 raise
+            except asyncio.CancelledError as cancelled:
+                raise cancelled from _silence(parser)
             finally:
                 del self._under_way[parser]
             replica.next_down_s = _DOWN_S
@@ -380,6 +389,24 @@ class _Request:
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] | None
     config: ModelConfig
+
+
+def _silence(parser: StreamParser) -> ModelCallError:
+    """Return what a call that is cancelled waits for: the first word, or the next one."""
+    silent_s = time.perf_counter() - (parser.started if parser.first is None else parser.last)
+    error = ModelCallError(f"{parser.where} had said nothing for {silent_s:.0f} s.", fault=CallFault.TIME_OUT)
+    error.silent_s = silent_s
+    return error
+
+
+class _DefaultRefusedError(Exception):
+    """The server refuses the answer's default length beside this prompt; it is asked again without."""
+
+
+def _refuses_length(error: ModelCallError, max_tokens: int | None) -> bool:
+    """Whether a refusal names the length that was asked for: the prompt itself may still fit."""
+    refused = error.fault in {CallFault.CONTEXT_OVERFLOW, CallFault.REFUSED}
+    return refused and re.search(rf"\b{max_tokens}\b", error.evidence) is not None
 
 
 def _is_lost(error: ModelCallError) -> bool:

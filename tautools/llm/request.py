@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from tautools.errors import ParamsError
 from tautools.llm.types import REFUSAL_CHECK, REFUSAL_CHECK_TOKENS, CallTag, Endpoint, Message, ToolSpec
 from tautools.records import ModelConfig, SeedRule, Thinking, ThinkingSwitch, canonical_json
@@ -20,8 +22,15 @@ _ALWAYS, _NEVER = "always thinks", "never thinks"
 _FAMILIES: tuple[tuple[str, ThinkingSwitch | str], ...] = (
     (r"gpt-?oss|\bgpt-5|\bo[134](-|$)", ThinkingSwitch.REASONING_EFFORT),
     (r"qwen3.*thinking|\bqwq|deepseek-r1|magistral|phi-4.*reasoning", _ALWAYS),
-    (r"qwen3.*(instruct|coder)|qwen2|qwen-?2\.5|llama-?[23]|mistral|mixtral|gemma-?[23]", _NEVER),
+    (r"qwen3.*(instruct|coder)|qwen2|qwen-?2\.5|llama-?[23]|mistral|mixtral|gemma-?[23]|smollm2", _NEVER),
 )
+_ANSWER_TOKENS, _THINKING_TOKENS = 4096, 32768
+"""Longest answers by default. Turns of a customer service have tens to hundreds of tokens; 32768 is what Qwen and
+DeepSeek advise for models that think. A model that repeats itself for ever ends there and not at its context's end."""
+_LEAST_TOKENS = 1024
+"""Where less than this is left, the server's own end of the context is the limit."""
+_BYTES_PER_TOKEN = 2.5
+"""Fewer than any common text has, so that an estimate is rather too high."""
 _TEMPLATE_KEYS = ((r"granite|deepseek-v3", "thinking"),)
 """What a family's chat template calls the switch, where it is not `enable_thinking`."""
 
@@ -51,6 +60,14 @@ def switch_of(model: str, thinking: Thinking, named: ThinkingSwitch | None = Non
             )
         return ThinkingSwitch.NONE
     return family if isinstance(family, ThinkingSwitch) else ThinkingSwitch.TEMPLATE
+
+
+def default_max_tokens(model: str, thinking: Thinking) -> int:
+    """Return the longest answer of a model whose role names none [tokens]: more where it thinks, or may think."""
+    family = next((habit for pattern, habit in _FAMILIES if re.search(pattern, model, re.IGNORECASE)), None)
+    always = family in {_ALWAYS, ThinkingSwitch.REASONING_EFFORT}
+    never = family == _NEVER or thinking is Thinking.OFF
+    return _ANSWER_TOKENS if never and not always else _THINKING_TOKENS
 
 
 def switch_fields(model: str, thinking: Thinking, switch: ThinkingSwitch) -> dict[str, Any]:
@@ -96,6 +113,8 @@ def chat_body(
     }
     chosen = {name: getattr(config.sampling, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
     chosen |= {"tools": list(tools) if tools else None, "seed": request_seed(tag)}
+    if chosen["max_tokens"] is None and config.default_max_tokens is not None:
+        chosen["max_tokens"] = _room(config.default_max_tokens, endpoint.max_model_len, messages, tools)
     if tag.purpose == REFUSAL_CHECK:
         chosen["max_tokens"] = REFUSAL_CHECK_TOKENS
     body |= {name: value for name, value in chosen.items() if value is not None}
@@ -118,6 +137,16 @@ def request_seed(tag: CallTag) -> int | None:
         return None if tag.seed_rule is SeedRule.NONE else tag.seed
     text = canonical_json([tag.seed, tag.part, tag.step, tag.purpose, tag.repeat])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _room(
+    wanted: int, max_model_len: int | None, messages: Sequence[Message], tools: Sequence[ToolSpec] | None
+) -> int | None:
+    """Return how long an answer may be by default; None where the context leaves so little that it is the limit."""
+    if max_model_len is None:
+        return wanted
+    left = max_model_len - int(len(orjson.dumps([list(messages), tools or []])) / _BYTES_PER_TOKEN)
+    return min(wanted, left) if left >= min(wanted, _LEAST_TOKENS) else None
 
 
 def affinity_headers(endpoint: Endpoint, tag: CallTag) -> dict[str, str]:

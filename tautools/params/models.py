@@ -220,7 +220,9 @@ class RoleParams(Params):
     """Sampling temperature; the server's own when not given."""
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Longest answer [tokens]; `auto` is 4096, 32768 for a model that may think, and never more than its context
+    leaves; null leaves it to the server."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: Thinking = Thinking.DEFAULT
     thinking_switch: ThinkingSwitch | None = None
@@ -251,7 +253,8 @@ class RoleParams(Params):
     @property
     def sampling(self) -> Sampling:
         """The sampling part, as it enters the setting."""
-        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
+        chosen = {name: getattr(self, name) for name in Sampling.model_fields}
+        return Sampling(**chosen | {"max_tokens": None if self.max_tokens == "auto" else self.max_tokens})
 
 
 class TaskParams(Params):
@@ -276,6 +279,13 @@ class TaskParams(Params):
         return [str(item) for item in value] if isinstance(value, list) else value
 
 
+class LimitParams(Limits):
+    """The limits of a run's conversations."""
+
+    time_s: float | None = Field(7200.0, gt=0)
+    """Seconds that one conversation may take; what faults of the infrastructure cost is not counted."""
+
+
 class SharedRunParams(Params):
     """What a run has, and what all cells of a sweep share."""
 
@@ -297,7 +307,7 @@ class SharedRunParams(Params):
     few_shot_displays: str | None = None
     """File of solved examples for the strategy `few-shot`; the checkout's own when not given."""
     tasks: TaskParams = TaskParams()
-    limits: Limits = Limits()
+    limits: LimitParams = LimitParams()
     concurrency: int = Field(8, ge=1)
     """Conversations at a time."""
     seed: int = 0

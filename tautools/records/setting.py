@@ -61,6 +61,8 @@ class ModelConfig(StrictValue):
     thinking: Thinking = Thinking.DEFAULT
     thinking_switch: ThinkingSwitch = ThinkingSwitch.TEMPLATE
     """How the model learns what `thinking` asks of it."""
+    default_max_tokens: int | None = Field(None, ge=1)
+    """Longest answer where `sampling` names none [tokens], lowered to what the context leaves; None for none."""
 
 
 class Limits(StrictValue):

@@ -18,10 +18,10 @@ from tautools.bench.prompt_size import sent_tools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.bench.types import Approach, Domain, Source, Task
 from tautools.errors import ParamsError, RunError, TautoolsError
-from tautools.llm.request import switch_of
+from tautools.llm.request import default_max_tokens, switch_of
 from tautools.llm.types import Endpoint
 from tautools.params import load_persona, load_server
-from tautools.params.models import RoleParams, RunParams
+from tautools.params.models import LimitParams, RoleParams, RunParams
 from tautools.records import CommitRow, Demand, ModelConfig, SeedRule, ServerRecord, Setting, Thinking
 from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
 from tautools.run.ledger import Key, Ledger, count_user_errors, passed_and_scored
@@ -125,7 +125,7 @@ class Cell:
             part: endpoints(role, workspace=self.workspace, role_name=part, records=registered)
             for part, role in self.run.roles.items()
         }
-        configs = {part: model_config_of(role, found[part][0].model) for part, role in self.run.roles.items()}
+        configs = _configs(self.run, {part: each[0].model for part, each in found.items()})
         for part, each in found.items():
             require_demand(each, self._demand(part, configs[part]), workspace=self.workspace, role_name=part)
         models = Models(configs, (any(endpoint.simulated for each in found.values() for endpoint in each),), found)
@@ -230,6 +230,22 @@ def check_writable(path: Path) -> None:
     )
 
 
+def limits_note(run: RunParams, configs: Mapping[str, ModelConfig]) -> str:
+    """Return a sentence on what ends an answer, and a conversation, that would go on for ever."""
+    parts: dict[str, list[str]] = {}
+    for part, config in configs.items():
+        chosen, own = config.sampling.max_tokens, config.default_max_tokens
+        text = (
+            f"at most {chosen} tokens" if chosen else f"at most {own} tokens (default)" if own else "no limit of ours"
+        )
+        parts.setdefault(text, []).append(part)
+    answers = "; ".join(f"{', '.join(each)} {text}" for text, each in parts.items())
+    time_s = run.limits.time_s
+    default = " (default)" if time_s == LimitParams().time_s else ""
+    time = f"at most {time_s:g} s{default}, without what faults cost" if time_s else "no time limit"
+    return f"Limits: answers of {answers}, never more than the context leaves; a conversation {time}"
+
+
 def judging_note(setting: Setting, tasks: Iterable[Task], waiting: int = 0) -> str:
     """Return a sentence on what nobody judged; empty when there is nothing to judge, or all of it was judged.
 
@@ -256,19 +272,32 @@ def named_models(run: RunParams, *, workspace: Path) -> Models:
     registered = Registry(workspace).list()
     named = {part: _named(role, workspace, registered) for part, role in run.roles.items()}
     known = {simulated for _, simulated in named.values()}
-    configs = {part: model_config_of(role, named[part][0]) for part, role in run.roles.items()}
+    configs = _configs(run, {part: name for part, (name, _) in named.items()})
     return Models(configs, (True,) if True in known else (False, True) if None in known else (False,))
+
+
+def _configs(run: RunParams, names: Mapping[str, str]) -> dict[str, ModelConfig]:
+    """Return how the model of each part is asked; a run that goes on with imported results adds no limit of ours."""
+    configs = {part: model_config_of(role, names[part]) for part, role in run.roles.items()}
+    return unlimited(configs) if (run.source or "").startswith(IMPORTED_PREFIX) else configs
+
+
+def unlimited(configs: Mapping[str, ModelConfig]) -> dict[str, ModelConfig]:
+    """Return models without our default length of an answer, as other programs ask them."""
+    return {part: each.model_copy(update={"default_max_tokens": None}) for part, each in configs.items()}
 
 
 def model_config_of(role: RoleParams, model: str) -> ModelConfig:
     """Return how the model of a role is asked; raise `ParamsError` when it cannot think as it should."""
     name = role.model or model
+    own = role.provider == "openai" and role.max_tokens == "auto"  # hosted models end by their provider's limits
     return ModelConfig(
         model=name,
         provider=role.provider,
         sampling=role.sampling,
         thinking=role.thinking,
         thinking_switch=switch_of(name, role.thinking, role.thinking_switch),
+        default_max_tokens=default_max_tokens(name, role.thinking) if own else None,
     )
 
 

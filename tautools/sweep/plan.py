@@ -20,6 +20,7 @@ from tautools.records import CommitRow
 from tautools.run import Cell, Key, prepare_cell
 from tautools.run.answers import STOPS_EARLY
 from tautools.run.context import ContextForecast, context_forecasts
+from tautools.run.plan import limits_note
 from tautools.sweep.cells import SweepCell, agent_name, expand, select_cells
 from tautools.sweep.servers import ServerNeed, server_needs, servers_text
 
@@ -95,6 +96,8 @@ class SweepPlan:
     """What the estimate rests on."""
     context: tuple[ContextForecast, ...] = ()
     """Models whose context some tasks are likely to exceed, one forecast for each env, strategy and model."""
+    limits: tuple[str, ...] = ()
+    """What ends answers and conversations that would go on for ever."""
 
     @property
     def conversations(self) -> int:
@@ -142,6 +145,7 @@ class SweepPlan:
         if self.pending:
             yield f"Servers: {servers_text(self.servers)}"
             yield f"Time: about {duration(self.estimate_s)} ({self.basis})"
+            yield from self.limits
             yield from dict.fromkeys(map(str, self.context))
             if any(cell.run.stop_hopeless for cell in self.cells):
                 yield STOPS_EARLY.replace("It", "A cell", 1)
@@ -170,6 +174,7 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
     unfinished = [cell for cell in cells if cell.pending]
     needs = server_needs(unfinished, workspace=workspace)
     estimate_s, basis = _estimate(sweep, cells, needs)
+    prepared = [cell.prepared for cell in unfinished]
     forecasts = (each for group in by_setting(unfinished) for each in context_forecasts(group[-1].prepared))
     return SweepPlan(
         sweep=sweep,
@@ -178,6 +183,7 @@ def plan_sweep(sweep: SweepParams, *, workspace: Path, only: Sequence[int] | Non
         estimate_s=estimate_s,
         basis=basis,
         context=tuple(each for each in forecasts if each.exceeding),
+        limits=tuple(dict.fromkeys(limits_note(each.run, each.models.configs) for each in prepared)),
     )
 
 
