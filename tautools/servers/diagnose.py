@@ -23,14 +23,23 @@ from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 from tautools.servers.vllm.messages import LogMessage, read_messages
 
 When = Literal[
-    "log", "late", "ended", "wrapper", "harmless", "refusal", "lost_connection", "tool_call_text", "empty_text"
+    "log",
+    "late",
+    "ended",
+    "wrapper",
+    "header",
+    "harmless",
+    "refusal",
+    "lost_connection",
+    "tool_call_text",
+    "empty_text",
 ]
 """Where a row applies. In a log: `log`; `late` only when no row of `log` fits; `ended`, something outside ended the
-server; `wrapper` repeats another process's failure; `harmless` is none. At the client: `refusal`, the error of a
-refused request; `lost_connection`, the same when the server is dead; `tool_call_text` and `empty_text`, an answer
-without an error."""
+server; `wrapper` repeats another process's failure, `header` announces one; `harmless` is none. At the client:
+`refusal`, the error of a refused request; `lost_connection`, the same when the server is dead; `tool_call_text` and
+`empty_text`, an answer without an error."""
 
-_IN_LOGS: tuple[When, ...] = ("harmless", "wrapper", "ended", "log", "late")
+_IN_LOGS: tuple[When, ...] = ("harmless", "header", "wrapper", "ended", "log", "late")
 
 _ERROR_LINE = re.compile(r"[\w.]{0,200}(?:Error|Exception|Exit|Interrupt)(?=:|$|\()|what\(\):|terminate called after")
 _PROGRAM_ERROR = re.compile(r"[\w./-]{1,200}: (?:fatal )?(?:error|fatal):|(?:FATAL|Fatal|ERROR)\b", re.ASCII)
@@ -110,7 +119,7 @@ def diagnose_log(
     messages = [line for line in read_messages(lines) if not _first_match(line.text, rows["harmless"])]
     ready = _ready_at(messages)
     before, after = ([line for line in part if not line.quiet] for part in (messages[:ready], messages[ready:]))
-    deaths = [row for row in rows["wrapper"] if row.kind != "job_step_failed"]  # that is what Slurm says of any end
+    deaths = [*rows["header"], *(row for row in rows["wrapper"] if row.kind != "job_step_failed")]
     served = bool(ready) and not _known_cause(after, deaths, spec)
     return (
         (_known_cause(after, rows["ended"], spec) if served else None)
@@ -124,7 +133,7 @@ def _cause_in(
     lines: Sequence[LogMessage], rows: Mapping[When, Sequence[KnownFailure]], spec: Mapping[str, Any]
 ) -> Diagnosis | None:
     """Return the first cause of these lines: a known one, an error in its own words, its end, or a wrapper."""
-    plain = [line for line in lines if not _first_match(line.text, [*rows["wrapper"], *rows["ended"]])]
+    plain = [line for line in lines if not _first_match(line.text, [*rows["wrapper"], *rows["header"], *rows["ended"]])]
     raised = [line for line in plain if _was_raised(line)]
     return (
         _known_cause(lines, rows["log"], spec)
@@ -135,6 +144,7 @@ def _cause_in(
         or _first_error([line for line in plain if line.level or _PROGRAM_ERROR.match(line.text)], raised)
         or _known_cause(lines, rows["ended"], spec)
         or _known_cause(lines, rows["wrapper"], spec)
+        or _known_cause(lines, rows["header"], spec)
     )
 
 

@@ -87,6 +87,7 @@ def test_the_other_exceptions_of_the_chain_are_shown_too() -> None:
     [
         (["a.ValidationError: 1 validation error for Config", "  Value error, bent"], "for Config Value error, bent"),
         (["RuntimeError: Failed to import x because of (look up):", "numpy is bent"], "(look up): numpy is bent"),
+        (["ValueError: the card", "is bent", "and cold"], "ValueError: the card is bent and cold"),
         (["AssertionError"], "AssertionError at `self.start(x)`"),
     ],
 )
@@ -95,6 +96,24 @@ def test_an_exception_of_several_lines_is_told_whole(lines: list[str], told: str
     found = diagnose_log([prefix + line for line in [*raised(lines[0]), *lines[1:]]])
 
     assert found.cause.endswith(told)
+
+
+def test_a_message_ends_where_another_begins() -> None:
+    plain = [*raised("ValueError: bent"), "Loading weights", "srun: error: n1: task 0: Exited with exit code 1"]
+    later = [*(ENGINE + line for line in raised("ValueError: bent")), ENGINE.replace("10:00:10", "10:00:11") + "next"]
+
+    assert diagnose_log(plain).cause == diagnose_log(later).cause == "ValueError: bent"
+
+
+def test_a_peers_failure_does_not_hide_the_first_one() -> None:
+    peer = (
+        "torch.distributed.DistBackendError: NCCL error in: x.cpp:1, remote process exited or there was a network error"
+    )
+    worker = "(Worker_TP0 pid=12) ERROR 12-01 10:00:00 [m.py:8] "
+
+    for lines in ([*raised("RuntimeError: bent"), *raised(peer)], [*raised(peer), *raised("RuntimeError: bent")]):
+        assert diagnose_log([worker + line for line in lines]).cause == "RuntimeError: bent"
+    assert diagnose_log(raised(peer)).kind == "worker_failed"
 
 
 def test_a_cause_in_the_further_lines_of_an_exception_is_found() -> None:

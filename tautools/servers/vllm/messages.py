@@ -120,6 +120,8 @@ class _Prefix:
     """The marks that name the writer, without the times."""
     process: str = ""
     level: str = ""
+    stamp: str = ""
+    """vLLM's level, time and source: the lines of one message have the same."""
 
 
 @dataclass(slots=True)
@@ -134,6 +136,8 @@ class _Writer:
     link: Link = ""
     last: tuple[str, bool] | None = None
     """The exception whose message may go on."""
+    stamp: str = ""
+    """Of that exception's line."""
 
     def flat_code(self, words: str) -> bool:
         """Whether this is the code of a frame that has lost its indentation."""
@@ -190,16 +194,17 @@ class _Reader:
             more = f"at `{writer.code}`" if _NO_WORDS.match(words) and writer.code else ""
             message = LogMessage(words, prefix.process, level, more, writer.chain, writer.link)
             writer.in_frames, writer.silent, writer.link = False, False, ""
-            writer.last = self._add(message)
+            writer.last, writer.stamp = self._add(message), prefix.stamp
             return
         level = prefix.level or ("WARNING" if _WARNING.match(words) else "")
-        self._go_on(writer, text)
+        self._go_on(writer, text, prefix)
         self._add(LogMessage(words, prefix.process, level))
 
-    def _go_on(self, writer: _Writer, text: str) -> None:
-        """Join a line to the exception above it, when that one ends in a colon or the line is indented."""
+    def _go_on(self, writer: _Writer, text: str, prefix: _Prefix) -> None:
+        """Join a line to the exception above it, where its stamp, or how one begins or ends, shows that it goes on."""
         head = self.messages.get(writer.last) if writer.last else None
-        if head and (text[0].isspace() or head.text.endswith(":")) and len(head.more) < 80 * _MOST_LINES:
+        same = prefix.stamp == writer.stamp and (bool(prefix.stamp) or not (prefix.level or text[0].isupper()))
+        if head and (same or text[0].isspace() or head.text.endswith(":")) and len(head.more) < 80 * _MOST_LINES:
             self.messages[head.text, head.quiet] = replace(head, more=f"{head.more} {text.strip()}".strip())
         else:
             writer.last = None
@@ -217,9 +222,8 @@ class _Reader:
         for tag, learned in self._learned.items():
             if match := learned.match(line, start):
                 start, inner = _read_marks(line, match.end())
-                prefix = _Prefix(
-                    f"{prefix.tag}{tag}{inner.tag}", inner.process or prefix.process, inner.level or prefix.level
-                )
+                tags = f"{prefix.tag}{tag}{inner.tag}"
+                prefix = _Prefix(tags, inner.process or prefix.process, inner.level or prefix.level, inner.stamp)
                 break
         return line[start:], prefix
 
@@ -234,7 +238,7 @@ class _Reader:
 
 def _read_marks(line: str, start: int = 0) -> tuple[int, _Prefix]:
     """Return where the message begins, and what the marks before it say; the innermost level counts."""
-    tag, process, level = "", "", ""
+    tag, process, level, stamp = "", "", "", ""
     while True:
         while (match := _MARK.match(line, start)) and match.end() > start:
             start, found = match.end(), match.groupdict()
@@ -242,11 +246,11 @@ def _read_marks(line: str, start: int = 0) -> tuple[int, _Prefix]:
             mark = next(
                 (found[name] for name in ("level", "timed", "named", "boxed", "glog", "core") if found[name]), ""
             )
-            level = _LETTERS.get(mark.upper(), mark.upper()) or level
+            level, stamp = _LETTERS.get(mark.upper(), mark.upper()) or level, match[0] if found["level"] else stamp
             tag += match[0].strip() if found["who"] or found["label"] or match[0].startswith("(") else ""
         known = _KNOWN_MARK.search(line, start, start + 160)
         if known is None:
-            return start, _Prefix(tag, process, level)
+            return start, _Prefix(tag, process, level, stamp)
         tag, start = tag + re.sub(r"\d+", "0", line[start : known.start()]), known.start()
 
 
