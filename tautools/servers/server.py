@@ -228,9 +228,11 @@ class Server:
             while self._registry.exit_code(record) is None and time.monotonic() < until:
                 time.sleep(0.02)
             snapshot = self.state()
+        found = self.cause() if snapshot.state is State.FAILED else None
+        told = (found.evidence, *found.also) if found else ()  # the line that says why; it may stand far above the end
         return NotReadyError(
             f"Server {self.name!r} is {snapshot.state.value}: {snapshot.detail}",
-            evidence="\n".join(self.tail(10)),
+            evidence="\n".join(dict.fromkeys(filter(None, (*told, *self.tail(10))))),
             next_step=snapshot.next_step or f"Read its log with `tautools server logs {self.name}`.",
         )
 

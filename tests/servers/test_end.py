@@ -27,6 +27,7 @@ def test_a_start_that_fails_says_the_first_cause_and_the_fix(workspace: Path) ->
         server.wait_ready()
 
     assert "max_model_len" in caught.value.next_step
+    assert caught.value.evidence.startswith("ValueError: To serve at least one request")
     assert "Engine core initialization failed" in caught.value.evidence
     (record, snapshot), *_ = server_states(workspace)
     assert (record.name, snapshot.state) == ("fake", State.FAILED)
