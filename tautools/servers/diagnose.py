@@ -238,11 +238,11 @@ def _by_exit(lines: list[LogMessage], exit_code: int | None, job_state: str, *, 
     elif exit_code is not None:
         cause = f"It ended with status {exit_code}."
     else:
-        where = "the server came up" if came_up else "the log ends without an error" if lines else "the log is empty"
+        where = "The server came up" if came_up else "The log ends without an error" if lines else "The log is empty"
         fix = (
             "If it failed all the same, look at its exit status, at its job (`sacct -j ID`) and at its other log files."
         )
-        return Diagnosis(NO_FAILURE, f"No failure found: {where}.", fix, _READY if came_up else last)
+        return Diagnosis(NO_FAILURE, f"{where}: no failure found.", fix, _READY if came_up else last)
     return Diagnosis("unknown", cause, fix, last)
 
 

@@ -84,7 +84,7 @@ def test_harmless_lines_are_no_cause() -> None:
 
 def test_without_a_log_the_exit_status_is_reported() -> None:
     assert diagnose_log([], exit_code=3).cause == "It ended with status 3."
-    assert diagnose_log([]).cause == "No failure found: the log is empty."
+    assert diagnose_log([]).cause == "The log is empty: no failure found."
 
 
 def test_slurms_state_decides_what_the_log_and_the_exit_status_leave_open() -> None:
