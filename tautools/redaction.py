@@ -8,7 +8,7 @@ half a key is a key that is no longer recognised.
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -74,6 +74,11 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
         text = _without(text, secret)
     shown = _IN_QUERY.sub(rf"\1{HIDDEN}", _IN_ADDRESS.sub(f"{HIDDEN}@", text))
     return _USUAL_FORM.sub(HIDDEN, _IN_HEADER.sub(HIDDEN, shown))
+
+
+def redacted_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines of another program's log without keys."""
+    return redacted("\n".join(lines)).split("\n") if lines else []
 
 
 def _secret_values(environ: Mapping[str, str]) -> Iterable[str]:

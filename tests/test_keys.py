@@ -178,6 +178,21 @@ def test_no_foreign_text_shows_a_key(kind: str, monkeypatch: pytest.MonkeyPatch)
         assert "(hidden)" in text
 
 
+def test_what_a_servers_log_shows_has_no_key_in_it(tmp_path: Path) -> None:
+    started = launch(simulated(), workspace=tmp_path).wait_ready()
+    try:
+        key = Registry(tmp_path).key(started.record)
+        with Path(started.record.log_err).open("a") as log:
+            log.write(f"Unauthorized: hf_{'Pl4nted' * 5}\nargs: {{'api_key': ['{key}']}}\nthe last line\n")
+        shown = typed("server", "logs", "sim", "--workspace", str(tmp_path))
+        seen = shown.out + "\n".join(started.tail())
+    finally:
+        started.stop(term_s=1)
+    assert "the last line" in shown.out
+    assert "Pl4nted" not in seen
+    assert key not in "\n".join(started.tail())
+
+
 def test_ordinary_words_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_TOKEN", "4096")
     monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id")

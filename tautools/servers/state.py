@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tautools.errors import FilesError
 from tautools.files import ensure_folder, read_lines, tail, write_atomic
 from tautools.records import ServerRecord
+from tautools.redaction import redacted_lines
 from tautools.servers.checks.target import MODEL_LIST, ModelList
 from tautools.servers.diagnose import NO_FAILURE, Diagnosis, diagnose_log
 from tautools.servers.ports import other_listeners
@@ -172,7 +173,8 @@ def diagnose_end(record: ServerRecord, registry: Registry, *, job_state: str = "
 
 def log_lines(record: ServerRecord, lines: int = 200) -> list[str]:
     """Return the last lines of the server's output and then of its errors, each file in its own order."""
-    return [line for log in (record.log_out, record.log_err) if log for line in tail(Path(log), lines)]
+    found = [line for log in (record.log_out, record.log_err) if log for line in tail(Path(log), lines)]
+    return redacted_lines(found)
 
 
 class LogReader:
@@ -197,7 +199,7 @@ class LogReader:
             return []
         self._offset += len(data)
         *whole, self._torn = (self._torn + data).replace(b"\r", b"\n").split(b"\n")
-        lines = [line.decode(errors="replace") for line in whole if line.strip()]
+        lines = redacted_lines([line.decode(errors="replace") for line in whole if line.strip()])
         return lines if most is None else lines[max(0, len(lines) - most) :]
 
 

@@ -73,6 +73,8 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     max_tokens: int | None
+    seed: object
+    """As it came; with the same seed the same prompt takes the same time."""
     thinking: bool
     task: TaskField | None
 
@@ -110,6 +112,7 @@ def read_request(raw: bytes) -> ChatRequest:
         stream=bool(body.get("stream")),
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         max_tokens=_max_tokens(body),
+        seed=body.get("seed"),
         thinking=_thinks(template, messages),
         task=_task_field(body.get("tautools_task")),
     )

@@ -189,7 +189,7 @@ class SimulatedServer:
         reply = await self.responder.answer(request)
         mark = hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()
         deltas, cut = deltas_of(reply, room, mark)
-        uncached, seed = prompt_tokens - cached_tokens, f"{self.params.seed}/{mark}"
+        uncached, seed = prompt_tokens - cached_tokens, f"{self.params.seed}/{mark}/{request.seed}"
         return ChatAnswer(
             model=self.names[0],
             fingerprint=self.version,

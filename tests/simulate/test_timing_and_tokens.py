@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from itertools import pairwise
 
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tautools.params.models import SimulateParams
+from tautools.simulate import SimulatedServer
+from tautools.simulate.requests import read_request
 from tautools.simulate.tokens import BLOCK_TOKENS, PrefixCache, due_times, prompt_parts, split_tokens
 
 
@@ -86,3 +89,17 @@ def test_a_part_is_found_only_behind_the_same_past() -> None:
     alone, _ = cache.admit(prompt_parts([other], []))
     _, cached = cache.admit(prompt_parts([other, tail], []))
     assert 0 < cached <= alone
+
+
+async def test_a_requests_seed_is_the_noise_of_its_times() -> None:
+    server = SimulatedServer(SimulateParams(), model="m")
+
+    async def due(seed: int | None, text: str = "Say hello.") -> list[float]:
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "seed": seed}
+        return list((await server._answer(read_request(json.dumps(body).encode()))).due)
+
+    first = await due(7)
+    assert await due(7) == first
+    assert await due(8) != first
+    assert await due(7, "Say goodbye.") != first
+    assert await due(None) == await due(None)
