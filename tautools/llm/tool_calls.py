@@ -73,6 +73,8 @@ class _PartialCall:
             return False
         if not self.name:
             return changed
+        if self.id and not (changed or self.pieces or arguments):
+            return False  # the name comes in pieces, under one id
         if name != self.name or (self.pieces and self.pieces[-1].rstrip().endswith("}") and _is_object(self.text)):
             return True
         return changed and bool(self.pieces) and _is_object(arguments)
@@ -109,7 +111,7 @@ class ToolCallParts:
         id_ = "" if delta.get("id") is None else str(delta["id"])
         call = self._call_for(delta.get("index"), id_, name, arguments)
         call.id = call.id or id_
-        call.name = call.name or name
+        call.name = name if not call.name or name.startswith(call.name) else call.name + name * (name != call.name)
         if arguments:
             call.pieces.append(arguments)
 
