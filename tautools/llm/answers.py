@@ -18,6 +18,7 @@ from tautools.records import Role
 _CERTAIN_CHARS = 60
 """Words of the other side from which on saying the same is no coincidence; a farewell may be shorter."""
 _REPEAT_CHARS = 40
+_LONG_CHARS = 100
 _LOOKED_BACK = 8
 """Messages of the history among which an answer's own words are looked for."""
 _SHOWN_CHARS = 1000
@@ -92,7 +93,7 @@ def _flags(
         yield from _name_flags(calls, tools)
     if text:
         yield from _text_flags(_looked_at(text), tools, role)
-    yield from _repeat_flags(answer, messages, role)
+    yield from _repeat_flags(answer, tools, messages, role)
 
 
 def _text_flags(text: str, tools: Sequence[ToolSpec] | None, role: Role) -> Iterator[str]:
@@ -175,16 +176,33 @@ def _name_flags(calls: Sequence[ToolCall], tools: Sequence[ToolSpec] | None) -> 
         yield "unknown_tool"
 
 
-def _repeat_flags(answer: Completion, messages: Sequence[Message], role: Role) -> Iterator[str]:
+def _repeat_flags(
+    answer: Completion, tools: Sequence[ToolSpec] | None, messages: Sequence[Message], role: Role
+) -> Iterator[str]:
     text, own = answer.text, [each for each in messages[-_LOOKED_BACK:] if each.get("role") == "assistant"]
-    words = len(text) >= _REPEAT_CHARS and any(each.get("content") == text for each in own)
-    if words or (answer.tool_calls and own and _calls(answer.tool_calls) == _calls_of(own[-1])):
+    action = bool(answer.tool_calls) or (role is Role.AGENT and not tools)  # act and react write actions as text
+    if _made_twice(answer, own) if action else _said_before(text, own):
         yield "repeated"
     last = messages[-1] if messages else {}
     if role in {Role.USER, Role.AGENT} and last.get("role") == "user":
         heard = last.get("content")
         if isinstance(heard, str) and len(text) >= len(heard) >= _CERTAIN_CHARS and _flat(heard) in _flat(text):
             yield "echo"
+
+
+def _said_before(text: str, own: Sequence[Message]) -> bool:
+    """Whether words were the last ones too, or long ones were said a while ago; a polite question may come twice."""
+    compared = own if len(text) >= _LONG_CHARS else own[-1:]
+    return len(text) >= _REPEAT_CHARS and any(each.get("content") == text for each in compared)
+
+
+def _made_twice(answer: Completion, own: Sequence[Message]) -> bool:
+    """Whether the two answers before were the same actions; once is common, even in tau2's own references."""
+    if len(own) < 2:
+        return False
+    if not answer.tool_calls:
+        return bool(answer.text) and own[-1].get("content") == own[-2].get("content") == answer.text
+    return _calls_of(own[-1]) == _calls_of(own[-2]) == _calls(answer.tool_calls)
 
 
 def _calls(calls: Sequence[ToolCall]) -> list[tuple[str, str]]:

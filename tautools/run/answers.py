@@ -208,7 +208,7 @@ class HopelessWatch:
 def hopeless_cause(found: FlaggedAnswers) -> str:
     """Return why a hopeless run was stopped, and how to go on."""
     return (
-        f"Stopped: {found.claim}: {found.cause}.\nNo answer of the {found.role} there shows otherwise. What is finished is "
-        "kept and counts; what was running is pending. Correct it and run it again, in a new --workspace if what is "
-        "finished is not to count; --set stop_hopeless=false runs on."
+        f"Stopped: {found.claim}: {found.cause}.\nNo answer of the {found.role} there shows otherwise. What is "
+        "finished is kept and counts; what was running is pending. Correct it and run it again, in a new --workspace "
+        "if what is finished is not to count; --set stop_hopeless=false runs on."
     )

@@ -109,6 +109,8 @@ class CellStatus:
     """Finished conversations without a reward: the customer's model failed."""
     flagged: tuple[FlaggedAnswers, ...] = ()
     """What looks wrong in the answers of finished conversations, by role."""
+    setting_id: str = ""
+    """Of its conversations; cells with the same one are views on the same pool."""
 
     @property
     def count(self) -> str:
@@ -136,9 +138,16 @@ class SweepStatus(list[CellStatus]):
         """The number of cells in each state."""
         counts = Counter(cell.state for cell in self)
         others = [f"{counts[state]} {state}" for state in ("running", "failed", "partial", "pending") if counts[state]]
-        failed = sum(cell.user_errors for cell in self)
-        others += [f"{failed} conversations ended in a user_error"] if failed else []
+        others += [f"{self.user_errors} conversations ended in a user_error"] if self.user_errors else []
         return ", ".join([f"{counts['done']} of {len(self)} cells done", *others])
+
+    @property
+    def user_errors(self) -> int:
+        """Finished conversations without a reward because the customer's model failed, those of nested cells once."""
+        most: dict[str, int] = {}
+        for cell in self:
+            most[cell.setting_id] = max(most.get(cell.setting_id, 0), cell.user_errors)
+        return sum(most.values())
 
     @property
     def notes(self) -> list[str]:
@@ -201,6 +210,7 @@ def _cell_status(cell: PlannedCell, attempt: CellAttempt | None) -> CellStatus:
         faults=faults,
         cause=" · ".join(attempt.cause.splitlines()) if attempt is not None and state == "failed" else "",
         waiting=read_waiting(cell.prepared.folder) if state == "running" else "",
+        setting_id=cell.prepared.setting.id,
         user_errors=count_user_errors(rows),
         flagged=tuple(flagged_in_rows(cell.prepared.folder, rows)),
     )

@@ -175,12 +175,29 @@ def test_the_same_words_or_call_as_before_are_told_and_short_ones_are_not():
     said = [*ASKED, {"role": "assistant", "content": LONG}, {"role": "user", "content": "And now?"}]
     assert flags(LONG, messages=said) == ("repeated",)
     assert flags(f"{LONG} Else?", messages=said) == ()
+    polite = "Is there anything else that I can do for you?"
+    asked = [
+        *ASKED,
+        {"role": "assistant", "content": polite},
+        ASKED[1],
+        {"role": "assistant", "content": LONG},
+        ASKED[1],
+    ]
+    assert flags(polite, messages=asked[:-2]) == ("repeated",)
+    assert flags(polite, messages=asked) == (), "asked twice in a conversation"
+    assert flags(LONG, messages=[*asked, asked[2], ASKED[1]]) == ("repeated",)
+    action = [{"role": "assistant", "content": f"Action:\n{CALL}"}, {"role": "user", "content": "API output: {}"}]
+    assert flags(action[0]["content"], tools=None, messages=[*ASKED, *action]) == ()
+    assert flags(action[0]["content"], tools=None, messages=[*ASKED, *action, *action]) == ("repeated",)
     short = [*ASKED, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "Sure?"}]
     assert flags("Yes.", messages=short) == ()
     call = ToolCall("1", "get_order_details", '{"order_id": "#W1"}')
-    made = [*ASKED, {"role": "assistant", "content": "", "tool_calls": [call.as_message()]}]
-    made.append({"role": "tool", "tool_call_id": "1", "content": "Error: order not found"})
-    assert flags("", ("get_order_details", '{"order_id":"#W1"}'), messages=made) == ("repeated",)
+    once = [{"role": "assistant", "content": "", "tool_calls": [call.as_message()]}]
+    once.append({"role": "tool", "tool_call_id": "1", "content": "Error: order not found"})
+    again = ("get_order_details", '{"order_id":"#W1"}')
+    made = [*ASKED, *once, *once]
+    assert flags("", again, messages=made) == ("repeated",)
+    assert flags("", again, messages=[*ASKED, *once]) == (), "once again is what tau2's own references do"
     assert flags("", ("get_order_details", '{"order_id":"#W2"}'), messages=made) == ()
 
 

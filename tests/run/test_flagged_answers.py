@@ -163,8 +163,8 @@ def test_short_words_may_be_the_same_as_the_agents(tmp_path, answer):
 
 def test_a_simulated_run_has_no_flags(tmp_path):
     with simulated_model(skill=0.6) as server:
-        for strategy in ("fc", "act", "react", "experts"):
-            result = run_cell(cell_at(server.base_url, strategy=strategy, limit=12), workspace=tmp_path)
+        for env, strategy in [*(("retail", each) for each in ("fc", "act", "react", "experts")), ("airline", "fc")]:
+            result = run_cell(cell_at(server.base_url, env=env, strategy=strategy, limit=25), workspace=tmp_path)
             assert [str(found) for found in result.flagged] == []
 
 

@@ -56,7 +56,7 @@ def test_answers_that_look_wrong_are_told_once_for_nested_cells_and_user_errors_
         role=Role.AGENT, task_id="3", step=1, endpoint="http://a/v1", flagged_text=f"<tool_call>{HOSTILE}"
     )
     flagged = (FlaggedAnswers("agent", "", "unparsed_call:hermes", 12, 40, first),)
-    cell = replace(_cell(0, "done"), flagged=flagged, user_errors=2)
+    cell = replace(_cell(0, "done"), flagged=flagged, user_errors=2, setting_id="x")
     rendered = render_board(_board(cell, replace(cell, index=1, num_trials=2), _cell(2, "pending")))
     line = (
         "cell 0, 1: 12 of 40 answers of the agent carry an unparsed call: the server lacks --tool-call-parser hermes."
@@ -64,7 +64,7 @@ def test_answers_that_look_wrong_are_told_once_for_nested_cells_and_user_errors_
     for shown in (rendered.html, rendered.text):
         assert shown.count(line) == 1
         assert "First at http://a/v1, task 3, trial 0, step 1" in shown
-        assert "4 conversations ended in a user_error" in shown
+        assert "2 conversations ended in a user_error" in shown
     assert "<script>" not in rendered.html
     assert "<tool_call>" not in rendered.html
     assert "tau-flags" not in render_board(_board(_cell(0, "done"))).html

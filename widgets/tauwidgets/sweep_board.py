@@ -50,7 +50,7 @@ class BoardSnapshot:
             return "no cells"
         states = [cell.state for cell in self.cells]
         failed = f", {states.count('failed')} failed" if "failed" in states else ""
-        errors = sum(cell.user_errors for cell in self.cells)
+        errors = SweepStatus(self.cells).user_errors
         lost = f", {errors} conversations ended in a user_error" if errors else ""
         return f"{states.count('done')} of {len(states)} cells done{failed}{lost}"
 
