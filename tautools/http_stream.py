@@ -89,6 +89,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
+        if self._error is not None:
+            return
         if self._take is not None and not self.whole:
             self._pass_on(data)
         elif len(self._held) <= _LONGEST_HEAD:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tautools.errors import CallFault, ModelCallError, unknown_name
 from tautools.http import ConnectError
-from tautools.llm.faults import NEXT_STEPS, excerpt, refusal
+from tautools.llm.faults import NEXT_STEPS, error_in_stream, excerpt, refusal
 from tautools.llm.stream import StreamParser
 from tautools.llm.timeouts import StreamTimeouts, Timeouts
 from tautools.llm.types import Endpoint
@@ -170,6 +170,8 @@ def _fault(parser: StreamParser, error: Exception) -> ModelCallError:
         step = NEXT_STEPS[fault]
     else:
         status = getattr(error, "status_code", None)
+        if parser.first is not None:
+            return error_in_stream(where, status, text)
         headers = getattr(error, "litellm_response_headers", None) or {}
         return refusal(where, status if isinstance(status, int) else 500, text, headers=headers)
     return kind(problem, fault=fault, evidence=excerpt(text), next_step=step)

@@ -99,6 +99,7 @@ async def test_tokens_of_a_model_with_a_known_price_are_priced(open_client: Any)
         (Say("abcdefgh", cut_after=1), CallFault.BROKEN_STREAM),
         (Say("abcdefgh", end_after=1), CallFault.BROKEN_STREAM),
         (Say("abcdefgh", error_after=1), CallFault.SERVER_FAULT),
+        (Say("abcdefgh", error_after=1, error={"message": "unexpected tokens", "code": 400}), CallFault.SERVER_FAULT),
     ],
 )
 async def test_a_hosted_fault_has_the_class_of_its_cause(
