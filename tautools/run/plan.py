@@ -14,7 +14,6 @@ from typing import Any
 
 from tautools.bench import approach_of, build_setting, check_approach, open_ref, select_tasks
 from tautools.bench.persona import refuse_task_facts
-from tautools.bench.prompt_size import sent_tools
 from tautools.bench.sources import IMPORTED_PREFIX
 from tautools.bench.types import Approach, Domain, Source, Task
 from tautools.errors import ParamsError, RunError, TautoolsError
@@ -22,7 +21,7 @@ from tautools.llm.request import default_max_tokens, switch_of
 from tautools.llm.types import Endpoint
 from tautools.params import load_persona, load_server
 from tautools.params.models import LimitParams, RoleParams, RunParams
-from tautools.records import CommitRow, Demand, ModelConfig, SeedRule, ServerRecord, Setting, Thinking
+from tautools.records import CommitRow, Demand, ModelConfig, SeedRule, ServerRecord, Setting, Strategy, Thinking
 from tautools.run.folder import SETTING_FILE, SettingFolder, find_folder, make_folder, open_recorded_source, results_of
 from tautools.run.ledger import Key, Ledger, count_user_errors, passed_and_scored
 from tautools.servers.addresses import address_from_env, endpoints, servers_for_role
@@ -135,7 +134,8 @@ class Cell:
 
     def _demand(self, part: str, config: ModelConfig) -> Demand:
         """Return what the run will ask of the servers of a part."""
-        tools = sent_tools(self.domain, self.approach) if part != "user" else self.domain.user_tools
+        by_text = self.run.strategy in {Strategy.ACT, Strategy.REACT}
+        tools = self.domain.user_tools if part == "user" else () if by_text else self.domain.tools
         asked = {} if config.thinking is Thinking.DEFAULT else {"thinking_switch": config.thinking_switch}
         return Demand(
             sampling=config.sampling,

@@ -29,7 +29,7 @@ _SEED = 29_062_017
 _RULE = (
     "Rule {}: look the order up, read its state and every item of it, and say what you found before you change it.\n"
 )
-_DEATH_S = 5.0
+_DEATH_S = 30.0
 """How long after a lost connection its process may take to end [s]."""
 
 
