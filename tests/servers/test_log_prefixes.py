@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from log_prefixes import NESTED, OUTER
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_prefixes import NESTED, OUTER, WRITERS
 from staged_failures import STAGED, WRAPPER
 
 from tautools.servers.diagnose import Diagnosis, diagnose_log, known_failures
@@ -57,3 +59,27 @@ def test_a_message_that_looks_like_a_prefix_is_kept() -> None:
         "[Rank:0] FATAL",
     ):
         assert [message.text for message in read_messages([text])] == [text]
+
+
+PIECES = [
+    *OUTER.values(),
+    *WRITERS.values(),
+    *HEAD,
+    UNKNOWN,
+    WRAPPER,
+    " ",
+    "\r",
+    "\x00",
+    "}",
+    '{"log": 1}',
+    '{"message": "x',
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=5).map("".join), max_size=8))
+def test_no_log_makes_the_reader_fail(lines: list[str]) -> None:
+    found = diagnose_log(lines)
+
+    assert found.cause
+    assert found.fix
