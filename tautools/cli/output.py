@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic_core import to_jsonable_python
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -154,14 +154,26 @@ def age_of(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def progress_bars(*columns: str | ProgressColumn, quiet: bool = False, transient: bool = False) -> Progress:
+class NotedBars(Progress):
+    """Bars with one more line below them."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bars, and the note where there is one."""
+        yield from super().get_renderables()
+        if self.note:
+            yield Text(self.note, style="yellow", no_wrap=True, overflow="ellipsis")
+
+
+def progress_bars(*columns: str | ProgressColumn, quiet: bool = False, transient: bool = False) -> NotedBars:
     """Return bars on standard error; where that is no terminal they are not drawn, only printed lines show.
 
     With `quiet`, and where JSON is asked for, nothing shows.
     """
     quiet = quiet or wants_json()
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=transient)
+    return NotedBars(*columns, console=console, disable=quiet or not console.is_terminal, transient=transient)
 
 
 def watch_starts(servers: Sequence[Server], timeout_s: float | None = None) -> dict[str, TautoolsError]:
@@ -241,11 +253,10 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
     """Show how far a cell is while the block runs; yields what to give to `run_cell` as `on_event`."""
     from tautools.run.ledger import clock
 
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn(),
-               TextColumn("{task.fields[waiting]}", style="yellow", markup=False))  # fmt: skip
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeElapsedColumn())
     bar = progress_bars(*columns, quiet=quiet)
     name = f"{cell.setting.env} {cell.setting.strategy.value} {cell.folder.name}"
-    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="", waiting="")
+    task = bar.add_task(name, total=len(cell.planned), completed=len(cell.done), rate="")
     stopping = ""
 
     def show(event: Event) -> None:
@@ -257,7 +268,8 @@ def cell_progress(cell: Cell, *, quiet: bool = False) -> Iterator[Callable[[Even
             left = "" if data.get("eta_s") is None else f"  ETA {clock(data['eta_s'])}"
             bar.update(task, completed=data["done"], rate=stopping or rate + left)
         elif event.kind == "waiting":
-            bar.update(task, waiting=event.message and f"waiting for {event.message}")
+            bar.note = event.message and f"waiting for {event.message}"
+            bar.refresh()
         elif event.kind == "interrupted":
             stopping = "stopping: running conversations may finish; interrupt again to end at once"
             bar.update(task, rate=stopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -59,13 +60,15 @@ def test_the_note_of_a_run_that_was_killed_is_not_believed(tmp_path):
         assert read_waiting(tmp_path) == ""
 
 
-def test_the_bar_says_what_is_waited_for_and_clears_it(tmp_path, monkeypatch, capsys):
-    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "200", "TERM": "xterm"}.items():
+def test_the_bar_says_what_is_waited_for_on_a_line_of_its_own_and_clears_it(tmp_path, monkeypatch, capsys):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     cell = prepare_cell(cell_at("http://127.0.0.1:9/v1", limit=2), workspace=tmp_path)
     with cell_progress(cell) as show:
         show(Event(kind="waiting", at=0.0, message="agent, task 0 trial 0, http://x/v1: 12 s, [no] token yet"))
-    assert "waiting for agent, task 0 trial 0, http://x/v1: 12 s, [no] token yet" in capsys.readouterr().err
+    words = "waiting for agent, task 0 trial 0, http://x/v1: 12 s, [no] token yet"
+    lines = itertools.pairwise(capsys.readouterr().err.splitlines())
+    assert any("0/2" in bar and words in note for bar, note in lines)
     with cell_progress(cell) as show:
         show(Event(kind="waiting", at=0.0, message="agent"))
         show(Event(kind="waiting", at=1.0, message=""))
