@@ -60,14 +60,15 @@ def packaged_yaml(package: str, name: str) -> Any:
 def write_atomic(path: Path, data: bytes | str, *, mode: int | None = None) -> None:
     """Replace `path`, whose folder exists, by `data`, so that no reader ever sees a part of it.
 
-    Text is written as UTF-8. The permission bits, such as `mode=0o600`, are set before anything is written.
+    Text is written as UTF-8, half a character as `?`. The permission bits, such as `mode=0o600`, are set before
+    anything is written.
 
     Raises
     ------
     FilesError
         When the file cannot be written.
     """
-    raw = data.encode() if isinstance(data, str) else data
+    raw = data.encode(errors="replace") if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)

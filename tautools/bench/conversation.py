@@ -16,8 +16,8 @@ from typing import Literal
 
 from tautools.bench.blame import may_refuse_words, refused_side
 from tautools.bench.persona import verify_persona
-from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Task, Turn
-from tautools.errors import CallFault, ModelCallError
+from tautools.bench.types import Approach, AskModel, Domain, Observation, Participant, Reward, Task, Turn, sound_reply
+from tautools.errors import BenchError, CallFault, ModelCallError
 from tautools.llm.answers import says_the_same
 from tautools.llm.types import REFUSAL_CHECK, CallTag, CompletionClient, Message, Reply, ToolSpec
 from tautools.records import Conversation, Limits, Outcome, Role, SeedRule, TrajectoryAction, UserStrategy
@@ -183,7 +183,7 @@ class _Episode:
         while True:
             if role is Role.AGENT and not self.protocol.counts_messages:
                 self._count_step()
-            turn = await party.next_turn(ask)
+            turn = (await party.next_turn(ask)).sound()
             turns += 1
             if role is Role.USER:
                 self._check_user(turn, turns)
@@ -226,7 +226,7 @@ class _Episode:
         tag = replace(self.tag, role=role, turn=turn, step=self.requests[role], purpose=purpose, expert=expert)
         self.requests[role] += 1
         try:
-            reply = await self.client.complete(tag, messages, tools)
+            reply = sound_reply(await self.client.complete(tag, messages, tools))
         except asyncio.CancelledError as cancelled:
             self.fault = cancelled.__cause__
             raise
@@ -273,10 +273,10 @@ class _Episode:
         by: Literal["assistant", "user"] = "assistant" if role is Role.AGENT else "user"
         if turn.calls and by == "assistant" and turn.raw_text.strip() and self.protocol.counts_messages:
             self.actions.append(TrajectoryAction(text=turn.raw_text))
-        observations = [await self.env_state.call(call.name, call.arguments, by) for call in turn.calls]
+        observations = [(await self.env_state.call(call.name, call.arguments, by)).sound() for call in turn.calls]
         self.actions += [
-            TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=observation.error)
-            for call, observation in zip(turn.calls, observations, strict=True)
+            TrajectoryAction(by=by, call=call.name, arguments=call.arguments, error=seen.error, flag=seen.flag)
+            for call, seen in zip(turn.calls, observations, strict=True)
         ]
         return observations
 
@@ -326,8 +326,18 @@ class _Episode:
                 self.on_message(message)
         self.reported = len(self.agent.messages)
 
+    def _scored(self) -> Reward:
+        """Score; a state that the scorer fails on although it scores an untouched one gets nothing."""
+        try:
+            return self.env_state.reward([action.text for action in self.actions if not action.call])
+        except BenchError:
+            raise  # the benchmark's own process, or a package that is not as expected
+        except Exception as error:  # noqa: BLE001 - the state is made of what a model wrote
+            self.domain.env_state(self.task).reward([])
+            return Reward(0.0, {"unscorable": f"{type(error).__name__}: {error}"})
+
     def _record(self, outcome: Outcome | None, reason: str, started_at: float) -> Conversation:
-        scored = self.env_state.reward([action.text for action in self.actions if not action.call])
+        scored = self._scored()
         reward: float | None = scored.value
         info = dict(scored.info)
         if outcome is None:

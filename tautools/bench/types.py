@@ -11,10 +11,11 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from tautools.errors import BenchError, PersonaError, unknown_name
+from tautools.llm.tool_calls import read_arguments, sound_text
 from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 from tautools.params.personas import Persona
 from tautools.records import BenchRef, Strategy, UserStrategy
@@ -74,10 +75,30 @@ class Turn:
     raw_text: str = ""
     """The answer as the model wrote it, thinking removed."""
 
+    def sound(self) -> Turn:
+        """Return it with texts that can be sent and stored; see `sound_text`.
+
+        JSON can hold half a surrogate pair as an escape, and what an action says was decoded from JSON.
+        """
+        calls = tuple(map(_sound_call, self.calls))
+        return Turn(sound_text(self.text), calls, self.unusable, sound_text(self.raw_text))
+
     @classmethod
     def of_text(cls, text: str, raw_text: str | None = None) -> Turn:
         """Return a turn that says `text`; empty text is unusable."""
         return cls(text, unusable=not text.strip(), raw_text=text if raw_text is None else raw_text)
+
+
+def sound_reply(reply: Reply) -> Reply:
+    """Return an answer with texts that can be sent and stored; see `sound_text`."""
+    text, calls = sound_text(reply.text), tuple(map(_sound_call, reply.tool_calls))
+    return reply if (text, calls) == (reply.text, reply.tool_calls) else replace(reply, text=text, tool_calls=calls)
+
+
+def _sound_call(call: ToolCall) -> ToolCall:
+    text = call.arguments
+    arguments = read_arguments(text) if "\\ud" in text.lower() else sound_text(text)
+    return ToolCall(call.id, sound_text(call.name), arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +112,18 @@ class Observation:
     """The arguments as the bench read them, as JSON: what is sent back to the model as its call."""
     unreadable: bool = False
     """Whether the arguments could not be parsed at all."""
+    flag: str = ""
+    """Which bound of ours the call ran into: `arguments`, `calculation`, `time`; see `docs/fidelity.md`."""
+
+    def sound(self) -> Observation:
+        """Return it with a text that can be sent and stored; see `sound_text`."""
+        text = sound_text(self.text)
+        return self if text is self.text else replace(self, text=text)
+
+    @classmethod
+    def too_large(cls, reason: str) -> Observation:
+        """Return the answer to a call whose arguments no tool is given."""
+        return cls(f"Error: {reason}", error=True, unreadable=True, flag="arguments")
 
 
 @dataclass(frozen=True, slots=True)

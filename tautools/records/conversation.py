@@ -99,6 +99,8 @@ class TrajectoryAction(Value):
     """Of the call, as its model wrote them."""
     error: bool = False
     """Whether the tool refused the call."""
+    flag: str = ""
+    """Which bound of ours the call ran into: `arguments`, `calculation`, `time`; empty for nearly all."""
     text: str = ""
     """What the agent wrote to the user."""
 

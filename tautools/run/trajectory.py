@@ -64,7 +64,7 @@ def _read_v1(text: str) -> TrajectoryAction:
     try:
         action = json.loads(written)
         return _action_v1(str(action["name"]), json.dumps(action["arguments"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return TrajectoryAction(text=written)
 
 
@@ -197,5 +197,5 @@ def parsed(arguments: str) -> Any:
     """Return a call's arguments as JSON; the text itself when it is none."""
     try:
         return json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments

@@ -160,7 +160,7 @@ def _turn_of(message: Mapping[str, Any], strategy: str) -> str:
     action = _ACTION.search(str(message.get("content") or ""))
     try:
         name = json.loads(action[1])["name"] if action else ""
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""  # cut short: it went to the user as it was
     return "" if name == "respond" else str(name)
 

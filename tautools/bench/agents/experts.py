@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tautools.bench.agents import history_messages, turn_from_reply
-from tautools.bench.agents.text import leading_object
+from tautools.bench.agents.text import MAX_TRIES, object_at
 from tautools.bench.types import AskModel, Expert, Observation, Participant, Turn, text_hashes
 from tautools.llm.types import Message, Reply, ToolCall, ToolSpec
 
@@ -32,15 +32,15 @@ def read_tagged(text: str) -> Turn:
     messages = [message for match in _MESSAGE.finditer(text) if (message := match[1].strip())]
     message = messages[-1] if messages else "" if _TAG.search(text) else text.strip()
     marks = list(_CALL.finditer(text))
-    for mark in marks:
-        call = _decode_tagged_call(text[mark.end() :])
+    for mark in marks[:MAX_TRIES]:
+        call = _decode_tagged_call(text, mark.end())
         if call is not None:
             return Turn(calls=(call,), raw_text=message)
     return Turn(message, unusable=bool(marks) or not message, raw_text=message)
 
 
-def _decode_tagged_call(text: str) -> ToolCall | None:
-    value = leading_object(text)
+def _decode_tagged_call(text: str, start: int) -> ToolCall | None:
+    value = object_at(text, start)
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments)
@@ -185,7 +185,7 @@ def _named_expert(arguments: str) -> tuple[str, str]:
     """Return the expert that a call names, and the call's arguments as they can be sent back."""
     try:
         value: Any = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments.strip()[:80], "{}"
     if isinstance(value, dict):
         return str(value.get("expert")), json.dumps(value)

@@ -81,8 +81,8 @@ def read_action(text: str) -> Turn:
     action is ignored. Without a readable one the text after the last `Action:`, or else all of it, goes to the user.
     """
     marks = list(_MARKER.finditer(text))
-    for mark in marks:
-        action = _decode_action(text[mark.end() :])
+    for mark in marks[:MAX_TRIES]:
+        action = _decode_action(text, mark.end())
         if action is not None and action[0] == RESPOND:
             return Turn.of_text(str(action[1]["content"]), "")
         if action is not None:
@@ -91,18 +91,23 @@ def read_action(text: str) -> Turn:
     return Turn(rest, unusable=bool(marks) or not rest)
 
 
-def leading_object(text: str) -> dict[str, Any]:
-    """Return the JSON object that a text begins with, in a fence or not; an empty one when it begins with none."""
-    fence = _FENCE.match(text)
+MAX_TRIES = 100
+"""Most places of one answer at which an action is looked for: an answer may be nothing but such places."""
+
+
+def object_at(text: str, start: int) -> dict[str, Any]:
+    """Return the JSON object that stands at a place of a text, in a fence or not; an empty one when there is none."""
+    fence = _FENCE.match(text, start)
     try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text, fence.end() if fence else 0)
+        value, _ = json.JSONDecoder(strict=False).raw_decode(text, fence.end() if fence else start)
+        json.dumps(value)  # what can be read cannot always be written: it nests deeper then
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _decode_action(text: str) -> tuple[str, dict[str, Any]] | None:
-    value = leading_object(text)
+def _decode_action(text: str, start: int) -> tuple[str, dict[str, Any]] | None:
+    value = object_at(text, start)
     name, arguments = value.get("name"), value.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return None

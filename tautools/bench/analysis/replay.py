@@ -34,7 +34,7 @@ class ReplayStep:
         """The call's arguments; the text itself when it is no JSON."""
         try:
             return json.loads(self.action.arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.action.arguments
 
 

@@ -12,6 +12,9 @@ import json
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+UNWRITABLE = (ValueError, ArithmeticError, RecursionError)
+"""What is raised by values that a model wrote and that have no text."""
+
 
 def plain(value: Any) -> Any:
     """Return an entity, or a list of them, as JSON can hold it."""
@@ -23,9 +26,13 @@ def plain(value: Any) -> Any:
 def canonical_text(entity: Any) -> str:
     """Return the JSON text that tau2's database hash is made of, for one entity.
 
-    Entities can be equal (`2.0 == 2`) while these texts, and so the hashes, differ.
+    Entities can be equal (`2.0 == 2`) while these texts, and so the hashes, differ. An entity that cannot be written,
+    such as one with an integer of more digits than Python writes, has a text that no other has.
     """
-    return json.dumps(plain(entity), sort_keys=True, default=str)
+    try:
+        return json.dumps(plain(entity), sort_keys=True, default=str)
+    except UNWRITABLE as error:
+        return json.dumps(f"It cannot be written: {error}")
 
 
 class LoadedTable:

@@ -13,6 +13,7 @@ the error's text as the tool's answer, as in tau2-bench itself.
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from inspect_ai.tool._tool import ToolParsingError
 from inspect_ai.tool._tool_info import ToolInfo
 from inspect_ai.util._json import json_schema_dump
 
+from tautools.bench.sources.bounds import MAX_DEPTH, MAX_PARSED_CHARS, why_too_large
 from tautools.bench.types import Observation
 from tautools.imports import without_iri_grammar
 from tautools.llm.types import ToolSpec
@@ -78,8 +80,13 @@ class InspectTools:
 
     async def call(self, toolkit: Any, name: str, arguments: str) -> Observation:
         """Call one tool on `toolkit`, the conversation's own instance of the env's tool class, or what has it."""
-        call = parse_tool_call("", name, arguments, self._infos)
-        read = json.dumps(call.arguments)
+        if reason := why_too_large(arguments) or _why_not_parsed(name, arguments):
+            return Observation.too_large(reason)
+        try:
+            call = parse_tool_call("", name, arguments, self._infos)
+            read = json.dumps(call.arguments, default=str)
+        except Exception as error:  # noqa: BLE001 - a digit too many, a date that is none: inspect ends the sample
+            return Observation(f"Error: {error}", error=True, unreadable=True)
         if call.parse_error:
             return Observation(f"Error: {call.parse_error}", error=True, arguments=read, unreadable=True)
         try:
@@ -104,6 +111,20 @@ class InspectTools:
         finally:
             self._bound.reset(token)
         return str(resolve_tool_content(result, name, tool.max_output).content)
+
+
+_ALIASES = re.compile(r"&\w.*\*\w", re.DOTALL)
+"""In YAML a name for a part and its repetition: a few lines make a billion values."""
+
+
+def _why_not_parsed(name: str, arguments: str) -> str:
+    """Return why a text is not given to a parser other than JSON's: the calculator's, or YAML's, which inspect asks."""
+    as_yaml = not arguments.lstrip().startswith("{")
+    if (as_yaml or name == "calculate") and len(arguments) > MAX_PARSED_CHARS:
+        return f"the arguments are longer than {MAX_PARSED_CHARS} characters"
+    if as_yaml and arguments.count("[") + arguments.count("{") > MAX_DEPTH:
+        return f"the arguments hold more than {MAX_DEPTH} brackets and are not a JSON object"
+    return "the arguments repeat parts of themselves" if as_yaml and _ALIASES.search(arguments) else ""
 
 
 def _coerce(tool: _PreparedTool, arguments: dict[str, Any]) -> dict[str, Any]:

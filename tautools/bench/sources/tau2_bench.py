@@ -139,6 +139,8 @@ class CheckoutState:
 
     def _info(self, scored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts that the task scores, under our names, and the package's own answer as `tau2`."""
+        if "unscorable" in scored:
+            return dict(scored)
         info: dict[str, Any] = {}
         basis = self._task.reward_basis
         if "DB" in basis:

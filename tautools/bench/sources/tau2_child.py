@@ -1,9 +1,9 @@
 """The program that runs in a tau2-bench checkout's own environment.
 
-It is started by its path. The standard library, the file `copy_on_touch.py` beside it and the package `tau2` are all it
-needs. An environment is made and scored in milliseconds, because entities are shared until they are touched and only
-touched ones are compared; the package loads and hashes megabytes each time. What is compared is the same: the canonical
-JSON that the package's hash is made of.
+It is started by its path. The standard library, the files `copy_on_touch.py` and `bounds.py` beside it and the package
+`tau2` are all it needs. An environment is made and scored in milliseconds, because entities are shared until they are
+touched and only touched ones are compared; the package loads and hashes megabytes each time. What is compared is the
+same: the canonical JSON that the package's hash is made of.
 
 Each line of standard input is a request, `{"do": NAME, ...}`; each gets one line of answer, `{"ok": ...}` or
 `{"error": ..., "trace": ...}`. Whatever the package prints goes to standard error. It ends when its input does.
@@ -35,6 +35,7 @@ def _module_beside(name: str) -> Any:
     return module
 
 
+bounds = _module_beside("bounds")
 copy_on_touch = _module_beside("copy_on_touch")
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         request = json.loads(line)
         for number in request.pop("drop", ()):
             states.pop(number, None)
-        answers.write(json.dumps(_answer(handlers, request)).encode() + b"\n")
+        answers.write(_answer(handlers, request).encode() + b"\n")
         answers.flush()
 
 
@@ -62,11 +63,11 @@ def _take_pipes() -> tuple[Any, Any]:
     return requests, answers
 
 
-def _answer(handlers: Mapping[str, Callable[..., Any]], request: dict[str, Any]) -> dict[str, Any]:
+def _answer(handlers: Mapping[str, Callable[..., Any]], request: dict[str, Any]) -> str:
     try:
-        return {"ok": handlers[request.pop("do")](**request)}
+        return json.dumps({"ok": handlers[request.pop("do")](**request)})
     except BaseException as error:  # noqa: BLE001 - a package that calls sys.exit must not end the conversation
-        return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-4000:]}
+        return json.dumps({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-4000:]})
 
 
 def _handlers(folder: Path, states: "dict[int, ChildState]") -> dict[str, Callable[..., Any]]:
@@ -90,11 +91,15 @@ def _handlers(folder: Path, states: "dict[int, ChildState]") -> dict[str, Callab
         "domain": describe,
         "env_state": make_state,
         "call": lambda env_state, **call: states[env_state].call(**call),
-        "reward": lambda env_state, texts: states[env_state].reward(texts),
+        "reward": lambda env_state, texts: states[env_state].contained_reward(texts),
         "changes": lambda env_state: _changes(states[env_state].environment),
         "expected": lambda env, task: expected(env, _tasks(env)[task]),
         "loaded": lambda env, table, key: _loaded(env).get((table, key)),
     }
+
+
+_SCORING_CPU_S = 5.0
+"""Processor time of one score [s]: the evaluator makes environments anew and does all calls again."""
 
 
 class ChildState:
@@ -109,17 +114,42 @@ class ChildState:
     def call(self, requestor: str, name: str, arguments: str) -> dict[str, Any]:
         """Call a tool as the package's orchestrator does: the call, then both sides' states brought together."""
         message = _module("data_model.message")
+        refused = {"error": True, "arguments": "{}", "unreadable": True}
+        if reason := bounds.why_too_large(arguments):
+            return {"text": f"Error: {reason}", "flag": "arguments", **refused}
         try:
             given = json.loads(arguments or "{}")
             call = message.ToolCall(id=str(len(self.trajectory)), name=name, arguments=given, requestor=requestor)
         except ValueError as error:  # pydantic's are ValueErrors too
             text = f"Error: The arguments are not a JSON object: {arguments[:200]} ({type(error).__name__})"
-            return {"text": text, "error": True, "arguments": "{}", "unreadable": True}
-        answer = self.environment.get_response(call)
-        self.environment.sync_tools()
+            return {"text": text, **refused}
+        with bounds.noting_flags() as flags:
+            answer = self._answer(message, call)
         speaker = message.UserMessage if requestor == "user" else message.AssistantMessage
         self.trajectory += [speaker(role=requestor, content=None, tool_calls=[call]), answer]
-        return {"text": answer.content or "", "error": bool(answer.error), "arguments": json.dumps(given)}
+        about = {"error": bool(answer.error), "arguments": json.dumps(given), "flag": " ".join(flags)}
+        return {"text": answer.content or "", **about}
+
+    def _answer(self, message: Any, call: Any) -> Any:
+        """Return what a call gives back; also where the orchestrator would lose the conversation."""
+        try:
+            with bounds.limited_cpu():
+                answer = self.environment.get_response(call)
+                self.environment.sync_tools()
+        except (Exception, SystemExit, bounds.OutOfTimeError) as error:  # noqa: BLE001 - what it is called with is a model's
+            text = f"Error: {error}"
+            return message.ToolMessage(id=call.id, content=text, requestor=call.requestor, role="tool", error=True)
+        return answer
+
+    def contained_reward(self, texts: list[str]) -> dict[str, Any]:
+        """Score, and give nothing to what the evaluator cannot score although it scores an untouched environment."""
+        _module("evaluator.evaluator")  # imported before the time is taken
+        try:
+            with bounds.limited_cpu(_SCORING_CPU_S):
+                return self.reward(texts)
+        except (Exception, SystemExit, bounds.OutOfTimeError) as error:  # noqa: BLE001 - what it scores is a model's
+            ChildState(self.env, self.task).reward([])
+            return {"reward": 0.0, "unscorable": f"{type(error).__name__}: {error}"}
 
     def reward(self, texts: list[str]) -> dict[str, Any]:
         """Score by the package's evaluator, as if the user had ended the conversation now.
@@ -214,6 +244,7 @@ def expected(env: str, task: Any) -> list[tuple[str, str, str | None]] | None:
 def _environment(env: str, task: Any) -> Any:
     """Return a fresh environment in the state that the task starts from."""
     environment = _registry().get_env_constructor(env)()
+    _bound_calculations(environment)
     start = task.initial_state
     environment.set_state(
         initialization_data=None if start is None else start.initialization_data,
@@ -222,6 +253,14 @@ def _environment(env: str, task: Any) -> Any:
     )
     environment.sync_tools()
     return environment
+
+
+def _bound_calculations(environment: Any) -> None:
+    """Let the modules of an environment's tools evaluate within bounds."""
+    for kit in (environment.tools, environment.user_tools):
+        for name in {each.__module__ for each in type(kit).__mro__}:
+            if name.startswith("tau2."):
+                vars(sys.modules[name]).setdefault("eval", bounds.bounded_eval)
 
 
 def _without_judge(task: Any) -> Any:

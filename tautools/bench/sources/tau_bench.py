@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tautools.bench.agents.text import RESPOND
-from tautools.bench.sources.copy_on_touch import LoadedTable, TouchedTable, canonical_text
+from tautools.bench.sources.bounds import noting_flags, why_too_large
+from tautools.bench.sources.copy_on_touch import UNWRITABLE, LoadedTable, TouchedTable, canonical_text
 from tautools.bench.sources.tau_bench_checkout import TauBenchCheckout, find_tau_bench
 from tautools.bench.sources.tau_bench_participants import TauBenchPlayers
 from tautools.bench.types import (
@@ -76,10 +77,17 @@ class LoadedTauBench:
 
     def __init__(self, data: Mapping[str, Any], hashable: Callable[[Any], Any]) -> None:
         self.data = data
-        self.text: Callable[[Any], str] = lambda entity: str(hashable(entity))
+        self._hashable = hashable
         self._tables = {
             name: LoadedTable(table, _copied_json, self.text) for name, table in data.items() if isinstance(table, dict)
         }
+
+    def text(self, entity: Any) -> str:
+        """Return the text that v1 hashes, for one entity."""
+        try:
+            return str(self._hashable(entity))
+        except UNWRITABLE as error:
+            return f"It cannot be written: {error}"
 
     def fresh(self) -> dict[str, Any]:
         """Return a database for one conversation, on which v1's tools can work."""
@@ -193,15 +201,18 @@ class TauBenchState:
         """Run one tool; see `tautools.bench.types.EnvState`."""
         if requestor != "assistant":
             return Observation(f"Unknown action {name}", error=True)
+        if reason := why_too_large(arguments):
+            return Observation.too_large(reason)
         try:
             read = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             return Observation(f"Error: {error}", error=True, unreadable=True)
         if not isinstance(read, dict):
             return Observation("Error: the arguments are not a JSON object", error=True, unreadable=True)
-        text = self.do(name, read)
+        with noting_flags() as flags:
+            text = self.do(name, read)
         refused = text.startswith("Error") or name not in self._domain.tools_by_name
-        return Observation(text, error=refused, arguments=arguments or "{}")
+        return Observation(text, error=refused, arguments=arguments or "{}", flag=" ".join(flags))
 
     def do(self, name: str, arguments: dict[str, Any]) -> str:
         """Run one tool as v1's `Env.step` does, and return its answer."""
@@ -210,7 +221,7 @@ class TauBenchState:
             return f"Unknown action {name}"
         try:
             return str(tool.invoke(data=self.data, **arguments))
-        except Exception as error:  # noqa: BLE001 - as v1: a tool's failure is something for the model to read
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as v1: a failure is something for the model to read
             return f"Error: {error}"
 
     def reward(self, agent_texts: Sequence[str]) -> Reward:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
+from tautools.bench.sources.bounds import bounded_eval
 from tautools.bench.types import as_bench_error
 from tautools.errors import BenchError, NotInstalledError
 from tautools.llm.types import Message, Reply, ToolSpec
@@ -35,7 +36,7 @@ class PrivateImport:
         self._root = root
         self._package = package
         self._modules = dict(in_place_of)
-        self._builtins = vars(builtins) | {"__import__": self._import}
+        self._builtins = vars(builtins) | {"__import__": self._import, "eval": bounded_eval}
         self._lock = threading.RLock()
 
     def module(self, name: str) -> ModuleType:

@@ -151,10 +151,11 @@ class _TauBenchTextAgent(TextAgent):
         unreadable = Turn(reply.text.rsplit("Action:", maxsplit=1)[-1].strip(), unusable=True, raw_text=reply.text)
         try:
             _, action, _ = run_with_replies([reply], lambda: self._original.generate_next_step(self.messages))
+            arguments = json.dumps(action.kwargs)
         except Exception:  # noqa: BLE001 - JSON that is no action: v1 loses the conversation here
             return unreadable
         if action.name != RESPOND:
-            call = ToolCall(id="", name=action.name, arguments=json.dumps(action.kwargs))
+            call = ToolCall(id="", name=action.name, arguments=arguments)
             return Turn(calls=(call,), raw_text=reply.text)
         text = action.kwargs.get("content")
         return Turn.of_text(text, reply.text) if isinstance(text, str) else unreadable

@@ -5,6 +5,7 @@ holds every finished conversation of the setting with a trial below n, so runnin
 smaller. A conversation that ended in a user_error has the reward null: no fault is turned into a score of 0.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -105,7 +106,11 @@ def _view_path(folder: Path, num_trials: int | None, rows: Iterable[CommitRow]) 
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    except TypeError:  # a model's arguments hold an integer or a depth that orjson refuses and other readers know
+        text = json.dumps(value, indent=2).encode()
+    write_atomic(path, text + b"\n")
 
 
 def _tau_bench_results(folder: Path, rows: Iterable[CommitRow], *, order: Sequence[str]) -> list[dict[str, Any]]:
