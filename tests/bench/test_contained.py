@@ -187,7 +187,7 @@ async def test_wild_calls_end_in_a_score_and_others_go_on(played: Domain) -> Non
         assert "calculation" in flags, "inspect's own calculator has a bound of its own"
 
 
-@pytest.mark.parametrize("strategy", [Strategy.ACT, Strategy.REACT, Strategy.EXPERTS])
+@pytest.mark.parametrize("strategy", [Strategy.ACT, Strategy.EXPERTS])
 async def test_wild_answers_end_in_an_outcome(played: Domain, strategy: Strategy) -> None:
     for answer in ANSWERS:
         client = ScriptedClient([answer, "Bye."], ["Hello.", answer or "Well.", "###STOP###"])
