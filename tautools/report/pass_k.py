@@ -92,6 +92,9 @@ class PassReport(Report):
         if not self._widest:
             return Summary(f"There are no results under {self.workspace}/results.", NOTHING_NEXT)
         coverage = _coverage_sentence(self._widest, len(self.scores))
+        if self._flagged:
+            score, worst = max(self._flagged, key=lambda each: each[1].count)
+            coverage = f"{coverage[:-1]}; with {score.label}, {worst.claim} (see Answers that look wrong)."
         return Summary(_best_sentence(self._widest), coverage, self.simulated)
 
     @cached_property
