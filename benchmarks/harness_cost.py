@@ -208,16 +208,14 @@ def measure(with_inspect: bool) -> dict[str, Any]:
         strategies = ("fc", "act", "react")
         costs = {strategy: lowest(tau2_retail, base_url, names, strategy, "whole") for strategy in strategies}
         cut = {mode: lowest(tau2_retail, base_url, names, "fc", mode) for mode in ("spaced", "burst")}
+        whole = costs["fc"]
         original = inspects(base_url, names) if with_inspect else math.nan
         if with_inspect:  # before and after it: the machine may be busier at one of the two
             costs["fc"] = min(costs["fc"], lowest(tau2_retail, base_url, names, "fc", "whole"))
     with server(telecom := scripts(open_source().domain("telecom").tasks)) as base_url:
         asyncio.run(ours(tau2_telecom(), base_url, list(telecom), "fc", "whole"))  # warm
         costs["fc, telecom"] = lowest(tau2_telecom, base_url, list(telecom), "fc", "whole")
-    chunk_us = {
-        mode: (cost.cpu_ms - costs["fc"].cpu_ms) * 1000 / (cost.chunks - costs["fc"].chunks)
-        for mode, cost in cut.items()
-    }
+    chunk_us = {mode: (cost.cpu_ms - whole.cpu_ms) * 1000 / (cost.chunks - whole.chunks) for mode, cost in cut.items()}
     return {
         "tasks": len(names),
         "conversation_ms": {strategy: round(cost.cpu_ms, 2) for strategy, cost in costs.items()},
