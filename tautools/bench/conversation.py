@@ -231,6 +231,7 @@ class _Episode:
             self.fault = cancelled.__cause__
             raise
         except ModelCallError as error:
+            self.fault = error  # a time limit that ends meanwhile is not the agent's
             end = await self._end_by(error, tag, messages, tools)
             if end is None:
                 raise

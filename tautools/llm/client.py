@@ -379,7 +379,7 @@ class ModelClient:
 
     def _load_of(self, endpoint: Endpoint) -> _AddressLoad:
         load = self._loads.setdefault(endpoint.base_url or endpoint.provider, _AddressLoad(self.max_in_flight))
-        load.warm = load.warm or endpoint.warm
+        load.warm = load.warm or endpoint.warm or not endpoint.base_url  # a provider's servers are never ours to warm
         return load
 
 

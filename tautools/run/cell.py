@@ -129,8 +129,8 @@ def run_cell(
     workspace : Path, optional
         Where `results/` is; needed unless the cell is prepared.
     on_event : callable
-        Called in the caller's thread with every start, finished conversation, retry, fault and stop. What it raises
-        is logged and does not stop the run.
+        Called in the caller's thread with every start, finished conversation, retry, fault and stop, and while a call
+        takes long. What it raises is logged and does not stop the run.
     retry : Retry, optional
         How often a model call that met a transient fault is tried again before its conversation is given up.
     stop : Stop, optional

@@ -11,6 +11,7 @@ from scripted_client import ScriptedClient, action, fault
 from tautools.bench import run_conversation
 from tautools.bench.types import Approach, Domain
 from tautools.errors import CallFault, ModelCallError
+from tautools.llm.types import REFUSAL_CHECK
 from tautools.records import Conversation, Limits, Outcome, Role, Strategy
 
 
@@ -75,6 +76,21 @@ async def test_a_time_out_that_is_not_the_conversations_is_not_swallowed(retail:
 
     with pytest.raises(TimeoutError, match="some other clock"):
         await run_scripted(retail, Late(["Hi."]), time_s=60.0)
+
+
+async def test_a_time_limit_that_ends_while_the_server_is_asked_what_it_refuses_leaves_it_pending(
+    retail: Domain,
+) -> None:
+    class Refusing(ScriptedClient):
+        async def complete(self, tag: Any, messages: Any, tools: Any = None) -> Any:
+            if tag.purpose == REFUSAL_CHECK:
+                await asyncio.sleep(60)
+            if tag.role is Role.AGENT:
+                raise ModelCallError("It refuses.", fault=CallFault.REFUSED, status=400)
+            return await super().complete(tag, messages, tools)
+
+    with pytest.raises(ModelCallError, match="It refuses"):
+        await run_scripted(retail, Refusing(["Hi."], ["Hello."]), time_s=0.2)
 
 
 async def test_an_agents_prompt_that_no_longer_fits_scores_nothing(retail: Domain) -> None:

@@ -78,9 +78,7 @@ def test_what_the_agent_wrote_and_its_server_does_not_take_back_is_scored(tmp_pa
     checks = [call for call in read_calls(result.folder) if call.purpose == "refusal check"]
     assert not checks[0].fault
     assert row.agent_calls == 1, "the checks are no calls of the conversation"
-    assert [request.body["max_tokens"] for request in server.requests if "max_tokens" in request.body] == [16] * len(
-        checks
-    )
+    assert sum(request.body.get("max_tokens") == 16 for request in server.requests) == len(checks)
 
 
 @pytest.mark.parametrize("part", ["agent", "user"])
