@@ -19,6 +19,9 @@ _SECRET_NAME = re.compile(r"(?:^|_)(?:key|token|secret|password|passwd|credentia
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 _IN_QUERY = re.compile(r"([?&](?:api[_-]?)?(?:key|token|access_token)=)[^&\s'\"]+", re.IGNORECASE)
 _IN_HEADER = re.compile(r"(?<=bearer )(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"((?:api[_-]?key|auth[_-]?token|password)['\"]?\s*[:=]\s*\[?['\"]?)[^\s'\",}\]]{6,}", re.IGNORECASE
+)
 _USUAL_FORM = re.compile(r"\b(?:hf_|sk-|sk_|ghp_|gsk_|AIza)[A-Za-z0-9_-]{16,}")
 _NO_SECRETS = {"dummy", "empty", "none", "null", "test", "token"}
 """What people give as a key where none is asked for; such words are not hidden."""
@@ -73,7 +76,8 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
     for secret in sorted({*_remembered, *_secret_values(os.environ)}, key=len, reverse=True):
         text = _without(text, secret)
     shown = _IN_QUERY.sub(rf"\1{HIDDEN}", _IN_ADDRESS.sub(f"{HIDDEN}@", text))
-    return _USUAL_FORM.sub(HIDDEN, _IN_HEADER.sub(HIDDEN, shown))
+    shown = _ASSIGNED.sub(rf"\1{HIDDEN}", _IN_HEADER.sub(HIDDEN, shown))
+    return _USUAL_FORM.sub(HIDDEN, shown)
 
 
 def redacted_lines(lines: Sequence[str]) -> list[str]:

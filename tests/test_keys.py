@@ -20,6 +20,7 @@ import tautools as tt
 from tautools.errors import ModelCallError, ParamsError, ServerError, TautoolsError
 from tautools.http import http_get
 from tautools.http_stream import StreamHttp
+from tautools.params import resolve_run
 from tautools.params.keys import read_key
 from tautools.redaction import redacted
 from tautools.servers import Registry, attach, launch
@@ -157,6 +158,18 @@ def test_the_hubs_token(tmp_path: Path) -> None:
             check_weights("org/m", environ=environ | {"HF_TOKEN": ""})
 
 
+def test_a_key_has_no_place_in_params_that_are_recorded(tmp_path: Path) -> None:
+    flags = {"env": "retail", "agent.model": "M"}
+    with pytest.raises(ParamsError, match="api_key_env") as refused:
+        resolve_run(flags, workspace=tmp_path, overrides=["agent.extra_body={api_key: planted0planted}"])
+    assert "planted" not in str(refused.value)
+    resolve_run(flags, workspace=tmp_path, overrides=["agent.extra_body={stop_token_ids: [1, 2]}"])
+    for words in (("server", "test"), ("server", "attach", "mine")):
+        told = typed(*words, "http://me:planted@127.0.0.1:9/v1", "--workspace", str(tmp_path))
+        assert (told.code, "planted" in told.out + told.err) == (2, False)
+        assert "must not contain a user or a password" in told.err
+
+
 LEAKS = {
     "a key that was read": f"Illegal header value b'Bearer {KEY}'",
     "quoted as in an address": "https://x/?a=Zx81-planted%2Fkey%2Bof%3Dnobody",
@@ -164,6 +177,7 @@ LEAKS = {
     "in an address": "http://me:planted@host:80/v1 is closed",
     "in a query": "GET https://x/models?alt=sse&key=planted0planted",
     "in a header": "{'authorization': 'bearer planted0planted0'}",
+    "given to a name": "non-default args: {'api_key': ['planted0planted'], 'model': 'm'}",
     "of the usual form": "Incorrect API key provided: sk-planted0planted0planted0",
 }
 
@@ -198,7 +212,7 @@ def test_ordinary_words_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id")
     for placeholder in ("EMPTY", "none", "k"):
         read_key(placeholder, "a test")
-    text = "none of 4096 tokens in /home/me/.ssh/id; Bearer authentication is EMPTY; hf_transfer, sk-learn, k"
+    text = "api_key_env: MY_KEY, `api_key_env` (--key-env MY_KEY); none of 4096 tokens in /home/me/.ssh/id; Bearer authentication is EMPTY; hf_transfer, sk-learn, k"
     assert redacted(text) == text
 
 

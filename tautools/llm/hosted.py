@@ -107,8 +107,13 @@ def check_variables(provider: str) -> None:
     """Strip the provider's keys in this process's environment, where litellm reads them; raises as `read_key`."""
     owners = {provider.upper(), *_OTHER_OWNERS.get(provider, ())}
     for name in [name for name in os.environ if names_a_secret(name) and name.startswith(tuple(owners))]:
-        if not os.environ[name].lstrip().startswith(_NO_KEYS):
-            os.environ[name] = read_key(os.environ[name], name)
+        value = os.environ[name]
+        if value.lstrip().startswith(_NO_KEYS):
+            continue
+        if key := read_key(value, name):
+            os.environ[name] = key
+        else:
+            del os.environ[name]  # litellm takes any value for a key, also an empty one
 
 
 def _load() -> Any:

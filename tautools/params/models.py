@@ -17,6 +17,7 @@ from tautools.records import (
     ThinkingSwitch,
     UserStrategy,
 )
+from tautools.redaction import names_a_secret
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names become parts of paths, so they hold nothing that could lead elsewhere."""
@@ -229,6 +230,14 @@ class RoleParams(Params):
     """How the model is switched between thinking and not; its family's way when not given."""
     description: str = ""
     """What an orchestrating agent reads about this model, when it is an expert."""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _holds_no_key(cls, value: dict[str, Any]) -> dict[str, Any]:
+        named = [name for name, each in value.items() if isinstance(each, str) and names_a_secret(name)]
+        if named:
+            raise ValueError(f"{named[0]} would be in every record; name the key's variable with `api_key_env`")
+        return value
 
     @field_validator("affinity_header")
     @classmethod

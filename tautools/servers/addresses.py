@@ -34,6 +34,11 @@ def as_base_url(url: str) -> str:
             f"{url!r} is not the address of a server.",
             next_step="Give it as http://HOST:PORT/v1, as the server prints it.",
         )
+    if "@" in parts.netloc:  # addresses are in every record
+        raise ParamsError(
+            "The address of a server must not contain a user or a password.",
+            next_step="Put the key in an environment variable and name it with `api_key_env` (--key-env).",
+        )
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"
 

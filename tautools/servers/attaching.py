@@ -92,11 +92,6 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
         When a check fails; nothing is registered then.
     """
     registry, base_url = Registry(workspace), as_base_url(url)
-    if "@" in urlsplit(base_url).netloc:
-        raise ParamsError(
-            "The address of a server must not contain a user or a password.",
-            next_step="Put the key in an environment variable and name it with --key-env.",
-        )
     _require_new(name, registry)
     key = read_key(key, "`key`")
     spec = {"name": check_name(group)} if group else {}

@@ -200,3 +200,6 @@ async def test_a_hosted_providers_key_in_the_environment(open_client: Any, monke
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/my keys.json")
     with pytest.raises(ParamsError, match="The key in GEMINI_API_KEY cannot be used: there is a line break"):
         check_hosted_key("gemini", "gemini-2.5-flash")
+    monkeypatch.setenv("GEMINI_API_KEY", " \n")
+    with pytest.raises(ModelCallError, match="key for gemini"):
+        check_hosted_key("gemini", "gemini-2.5-flash")
