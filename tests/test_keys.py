@@ -212,7 +212,8 @@ def test_ordinary_words_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id")
     for placeholder in ("EMPTY", "none", "k"):
         read_key(placeholder, "a test")
-    text = "api_key_env: MY_KEY, `api_key_env` (--key-env MY_KEY); none of 4096 tokens in /home/me/.ssh/id; Bearer authentication is EMPTY; hf_transfer, sk-learn, k"
+    assert redacted("api_key_env: MY_KEY, `api_key_env` (--key-env MY_KEY)").count("MY_KEY") == 2
+    text = "none of 4096 tokens in /home/me/.ssh/id; Bearer authentication is EMPTY; hf_transfer, sk-learn, k"
     assert redacted(text) == text
 
 
