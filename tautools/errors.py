@@ -139,6 +139,8 @@ class ModelCallError(TautoolsError):
         self.retry_after_s = retry_after_s
         self.silent_s = 0.0
         """How long the server had said nothing when the call was cancelled [s]; 0 for all other faults."""
+        self.in_answer = False
+        """Whether the request had been accepted, and the answer broke off with an error."""
         self.part = ""
         """Whose model was asked, where the model client knows: `agent`, `user`, `expert:<name>`."""
 

@@ -25,8 +25,8 @@ _SIDES = (("assistant",), ("user",), ("assistant", "user"))
 
 
 def may_refuse_words(error: ModelCallError) -> bool:
-    """Whether the fault may be what the messages say."""
-    return error.status in _MAY_BE_CONTENT
+    """Whether the fault may be what the messages say; an answer that breaks off had its request accepted."""
+    return error.status in _MAY_BE_CONTENT and not error.in_answer
 
 
 async def refused_side(accepts: Accepts, messages: Sequence[Message], tools: Sequence[ToolSpec] | None) -> str:

@@ -109,7 +109,7 @@ def error_in_stream(where: str, code: Any, text: str) -> ModelCallError:
         fault = fault if fault.transient else CallFault.SERVER_FAULT
     says = _SAYS.get(fault, "broke the answer off with an error")
     error = ModelCallError(f"{where} {says} ({status}).", fault=fault, status=status, evidence=excerpt(text))
-    error.next_step = NEXT_STEPS.get(fault, error.next_step)
+    error.next_step, error.in_answer = NEXT_STEPS.get(fault, error.next_step), True
     return error
 
 

@@ -131,3 +131,18 @@ def test_a_refusal_that_passes_is_nobodys_fault(tmp_path):
         result = run_cell(cell_at(server.base_url, "m", limit=1), workspace=tmp_path, retry=QUICK)
     assert (result.done, result.faults) == (1, 1)
     assert not {Outcome.AGENT_ERROR, Outcome.USER_ERROR} & set(result.outcomes)
+
+
+def test_an_answer_that_breaks_off_is_no_refusal_of_words(tmp_path):
+    """A parser that fails each time on what the model writes says 400 too; the request itself was accepted."""
+    error = {"message": "unexpected tokens remaining in message header", "type": "BadRequestError", "code": 400}
+    script = played(["Hello."], ["Hello."], lambda _: False)
+
+    def answer(request: Request) -> Say | str:
+        broken = "tools" in request.body and len(request.body["messages"]) > 3
+        return Say("half an answer", error_after=1, error=error) if broken else script(request)
+
+    with serve_in_thread(answer, model="m") as server:
+        result = run_cell(cell_at(server.base_url, "m", limit=1), workspace=tmp_path, retry=QUICK)
+    assert (result.done, result.pending, set(result.fault_kinds)) == (0, 1, {"server_fault"})
+    assert {call.purpose for call in read_calls(result.folder)} == {"chat"}
