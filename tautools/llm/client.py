@@ -90,6 +90,8 @@ class _Replica:
         self.conversations = 0
         self.down_until = 0.0
         self.next_down_s = _DOWN_S
+        self.refused_length = False
+        """Whether the server, whose context nobody knows, refused the default length of an answer."""
 
     @property
     def alive(self) -> bool:
@@ -304,8 +306,7 @@ class ModelClient:
                 reply = await self._attempt(pool, replace(request, tag=tag), len(faults))
                 return replace(reply, lost_s=lost_s) if faults else reply
             except _DefaultRefusedError:
-                unlimited = request.config.model_copy(update={"default_max_tokens": None})
-                request = replace(request, config=unlimited)
+                request = replace(request, config=_without_default(request.config))
                 continue
             except ModelCallError as error:
                 lost = _is_lost(error)
@@ -327,7 +328,8 @@ class ModelClient:
         started_at, wanted = time.time(), time.perf_counter()
         async with pool.replica_for(request.tag.conversation) as replica:
             endpoint = replica.endpoint
-            body = chat_body(endpoint, request.config, request.tag, request.messages, request.tools)
+            config = _without_default(request.config) if replica.refused_length else request.config
+            body = chat_body(endpoint, config, request.tag, request.messages, request.tools)
             parser = StreamParser(f"{endpoint.name} at {endpoint.base_url}".removeprefix(" at ") or endpoint.provider)
             load = {"cold": not replica.load.warm, "in_flight": replica.load.sent, "replicas": pool.alive}
             record = partial(
@@ -351,7 +353,8 @@ class ModelClient:
                     replica.mark_down()
                 status = error.status or parser.status
                 self._emit(record(seed=body.get("seed"), fault=error.fault.value, status=status, error=error.problem))
-                if request.config.default_max_tokens and _refuses_length(error, body.get("max_tokens")):
+                if config.default_max_tokens and _refuses_length(error, body.get("max_tokens")):
+                    replica.refused_length = endpoint.max_model_len is None  # it would refuse each call
                     raise _DefaultRefusedError from error
                 raise
             except asyncio.CancelledError as cancelled:
@@ -401,6 +404,10 @@ def _silence(parser: StreamParser) -> ModelCallError:
 
 class _DefaultRefusedError(Exception):
     """The server refuses the answer's default length beside this prompt; it is asked again without."""
+
+
+def _without_default(config: ModelConfig) -> ModelConfig:
+    return config.model_copy(update={"default_max_tokens": None})
 
 
 def _refuses_length(error: ModelCallError, max_tokens: int | None) -> bool:

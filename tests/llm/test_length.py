@@ -68,12 +68,16 @@ def refuses(request: Request) -> Say:
     return Say("Well.") if asked <= 1000 else Say(status=400, body={"error": {"message": text}})
 
 
-async def test_where_the_estimate_fails_the_server_is_asked_without_a_length(open_client: Any) -> None:
-    config = ModelConfig(model="scripted", default_max_tokens=4096)
-    async with ScriptedServer(refuses) as server, open_client(server, config=config) as opened:
+@pytest.mark.parametrize(("length", "later"), [(10_000, [4096, None]), (None, [None])])
+async def test_where_the_estimate_fails_the_server_is_asked_without_a_length(
+    open_client: Any, length: int | None, later: list[int | None]
+) -> None:
+    """A server whose context is known may take the next one; of another one the refusal is remembered."""
+    config, endpoint = ModelConfig(model="scripted", default_max_tokens=4096), {"max_model_len": length}
+    async with ScriptedServer(refuses) as server, open_client(server, config=config, endpoint=endpoint) as opened:
         assert (await opened.ask()).text == "Well."
         assert (await opened.ask()).text == "Well."
-    assert [request.body.get("max_tokens") for request in server.requests] == [4096, None, 4096, None]
+    assert [request.body.get("max_tokens") for request in server.requests] == [4096, None, *later]
 
 
 async def test_a_length_that_a_person_chose_is_refused_as_before(open_client: Any) -> None:
