@@ -6,13 +6,14 @@ and keys in no error and no repr (`tautools.http`).
 """
 
 import asyncio
+import base64
 import contextlib
 import functools
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tautools.errors import CallFault, ModelCallError
 from tautools.http import ConnectError, authorization, unreachable
@@ -324,7 +325,7 @@ class StreamHttp:
             raise RuntimeError("StreamHttp is used inside `async with`")
         with _translated_errors(url):
             origin, head = _request_head(url)
-            sent = {**(headers or {}), **authorization(key)}
+            sent = {**(headers or {}), **authorization(key), **_credentials(url)}
             fields = "".join(f"{name}: {' '.join(value.split())}\r\n" for name, value in sent.items())
             connection = await self._connect(url, origin)
             try:
@@ -393,6 +394,16 @@ def _read_url(url: str) -> tuple[_Origin, str]:
         "Content-Type: application/json",
     ]
     return _Origin(parts.hostname, parts.port or (443 if tls else 80), tls), "\r\n".join(lines) + "\r\n"
+
+
+@functools.lru_cache(maxsize=64)
+def _credentials(url: str) -> dict[str, str]:
+    """Return the header for a name and password in the address, which go before a key as they do in httpx."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 @functools.cache

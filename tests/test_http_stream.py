@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scripted_server import Say, ScriptedServer
 
 from tautools.errors import CallFault, ModelCallError, ParamsError
-from tautools.http import ConnectError
+from tautools.http import ConnectError, http_post
 from tautools.http_stream import StreamHttp
 
 _BODY = b"data: one\n\ndata: two\n\n"
@@ -175,6 +175,19 @@ async def test_the_request_has_path_query_and_key() -> None:
     assert lines[0] == b"POST /v1/a%20b?api-version=1 HTTP/1.1"
     assert b"Authorization: Bearer sesame" in lines
     assert b"Content-Length: 2" in lines
+
+
+async def test_a_name_and_password_in_the_address_are_sent_as_httpx_sends_them() -> None:
+    answer = _OK + b"Content-Length: 22\r\nConnection: close\r\n\r\n" + _BODY
+    async with _speaking([answer]) as (url, asked), StreamHttp() as http:
+        address = url.replace("http://", "http://me:p%40ss@")
+        await _read(http, address, key="sesame")
+        await asyncio.to_thread(http_post, address, {}, key="sesame")
+    sent = [
+        [line for line in each.split(b"\r\n") if line.lower().startswith((b"authorization", b"host"))] for each in asked
+    ]
+    assert sent[0] == sorted(sent[1], reverse=True)
+    assert b"Authorization: Basic bWU6cEBzcw==" in sent[0]
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://here/", "http://", "http://here:port/", "http://[::1/"])
