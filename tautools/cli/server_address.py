@@ -138,8 +138,9 @@ def attach(
         with _check_progress(str(model_config)):
             servers, failures = attach_all(models, workspace=workspace, key=key)
     elif name and url:
-        with _check_progress(url):
-            servers, failures = [attach_one(name, url, workspace=workspace, model=model or "", key=key)], {}
+        with _check_progress(url) as (_, on_wait):
+            one = attach_one(name, url, workspace=workspace, model=model or "", key=key, on_wait=on_wait)
+        servers, failures = [one], {}
     else:
         raise click.UsageError("give NAME and URL, or --model-config FILE")
     show_servers(servers, done="attached, ")

@@ -63,7 +63,9 @@ def verify_target(
     return certificate_of(urlsplit(target.base_url).netloc, run_checks(target, on_check=on_check, on_wait=on_wait))
 
 
-def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = "", group: str = "") -> Server:
+def attach(
+    name: str, url: str, *, workspace: Path, model: str = "", key: str = "", on_wait: OnWait | None = None
+) -> Server:
     """Verify a running server and register it; `stop` forgets it again without touching its process.
 
     Parameters
@@ -79,8 +81,8 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
         your word, once it answers for that name.
     key : str
         Its key, if it has one; kept in `servers/<name>.key`, mode 0600, until it is detached.
-    group : str
-        A name shared by replicas: a role that asks for it gets all of them.
+    on_wait : callable, optional
+        Called about once a second with which checks are waited for, and for how long already.
 
     Raises
     ------
@@ -91,11 +93,18 @@ def attach(name: str, url: str, *, workspace: Path, model: str = "", key: str = 
     VerifyError
         When a check fails; nothing is registered then.
     """
-    registry, base_url = Registry(workspace), as_base_url(url)
+    return _attach(name, CheckTarget(as_base_url(url), model, key=key), workspace, on_wait=on_wait)
+
+
+def _attach(
+    name: str, target: CheckTarget, workspace: Path, *, group: str = "", on_wait: OnWait | None = None
+) -> Server:
+    """Do what `attach` says; `group` is a name shared by replicas: a role that asks for it gets all of them."""
+    registry, base_url = Registry(workspace), target.base_url
     _require_new(name, registry)
-    key = read_key(key, "`key`")
+    key = read_key(target.key, "`key`")
     spec = {"name": check_name(group)} if group else {}
-    certificate = verify_target(CheckTarget(base_url, model, key=key)).model_copy(update={"server": name})
+    certificate = verify_target(replace(target, key=key), on_wait=on_wait).model_copy(update={"server": name})
     if (failed := certificate.failed) is not None:
         raise VerifyError(
             f"{base_url} is not attached: it fails check {failed.number}, {failed.name}.",
@@ -156,7 +165,8 @@ def attach_all(
 
     def attach_one(job: dict[str, str]) -> Server | TautoolsError:
         try:
-            return attach(**job, workspace=workspace, key=key)
+            target = CheckTarget(as_base_url(job["url"]), job["model"], key=key)
+            return _attach(job["name"], target, workspace, group=job["group"])
         except TautoolsError as error:
             return error
 
