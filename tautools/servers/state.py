@@ -166,7 +166,11 @@ def diagnose_end(record: ServerRecord, registry: Registry, *, job_state: str = "
     exit_code = registry.exit_code(record)
     found = diagnose_log(log_lines(record, 4000), exit_code=exit_code, job_state=job_state, spec=record.spec)
     if found.kind == NO_FAILURE:
-        found = replace(found, kind="unknown", cause="Its process is gone, and its log shows no failure.")
+        cause = "Its process has ended without a word in its log: it was killed, by a person or for want of memory."
+        job = f" `sacct -j {record.job_id}` says how its job ended." if record.job_id else ""
+        found = replace(
+            found, kind="unknown", cause=cause, fix=f"See the end of its log with `tautools server logs`.{job}"
+        )
     # The table of failures knows no names.
     return replace(found, fix=found.fix.replace("tautools server logs`", f"tautools server logs {record.name}`"))
 

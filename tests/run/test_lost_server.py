@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,3 +152,18 @@ def test_an_address_that_refuses_is_named_and_not_asked_by_every_conversation(
     assert "URL" not in str(result)
     assert failed_calls(result) <= 2 * CONCURRENCY
     assert result.done + result.pending == 40
+
+
+def test_a_server_of_a_terminal_that_is_gone_is_named_without_its_exit_status(workspace: Path) -> None:
+    words = [sys.executable, "-m", "tautools", "server", "up", "sim-small", "--speed", "100", "--workspace", workspace]
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)  # nobody is left who could see how it ends
+    server = open_server("sim-small", workspace=workspace)
+    role = {"model": server.record.model}
+    try:
+        result = run_until(workspace, killed(server), agent=role, user=role)
+    finally:
+        server.stop(term_s=0.2)
+
+    assert "sim-small is failed: Its process has ended without a word in its log" in result.cause
+    assert "`tautools server logs sim-small`. Start it again with `tautools server restart sim-small`." in result.cause
+    assert " ID" not in result.cause
