@@ -18,7 +18,7 @@ HIDDEN = "(hidden)"
 _SECRET_NAME = re.compile(r"(?:^|_)(?:key|token|secret|password|passwd|credentials?|authorization)(?:$|_)")
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 _IN_QUERY = re.compile(r"([?&](?:api[_-]?)?(?:key|token|access_token)=)[^&\s'\"]+", re.IGNORECASE)
-_IN_HEADER = re.compile(r"(?<=bearer )(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
+_IN_HEADER = re.compile(r"(?:(?<=bearer )|(?<=basic ))(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
 _ASSIGNED = re.compile(
     r"((?:api[_-]?key|auth[_-]?token|password)['\"]?\s*[:=]\s*\[?['\"]?)[^\s'\",}\]]{6,}", re.IGNORECASE
 )

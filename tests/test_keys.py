@@ -177,6 +177,7 @@ LEAKS = {
     "in an address": "http://me:planted@host:80/v1 is closed",
     "in a query": "GET https://x/models?alt=sse&key=planted0planted",
     "in a header": "{'authorization': 'bearer planted0planted0'}",
+    "of a name and a password": "Authorization: Basic bWU6planted0planted==",
     "given to a name": "non-default args: {'api_key': ['planted0planted'], 'model': 'm'}",
     "of the usual form": "Incorrect API key provided: sk-planted0planted0planted0",
 }
