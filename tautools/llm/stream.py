@@ -99,7 +99,7 @@ class StreamParser(EventLines):
         """Take one chunk, parsed; raises `TypeError` and the like for what is none."""
         if not self.opened:
             self.opened = True
-            self.fingerprint = str(event.get("system_fingerprint") or "")
+            self.fingerprint = sound_text(str(event.get("system_fingerprint") or ""))
         choices = event.get("choices")
         choice: dict[str, Any] = {}
         reason = None
