@@ -1,6 +1,7 @@
 """`tautools show`: what has been run, and one conversation in full."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,10 @@ from tautools.run.worker import follow, now_running
 
 _SHORT = 400
 """Characters of a tool's result or a system prompt that are shown unless `--full` is given."""
+_LONG = 20_000
+"""The same of any other text."""
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Controls of a terminal, and of the direction of writing."""
 _SHORT_VALUE = 60
 """Characters of a value in the causes of a failure."""
 _SHORT_NAME = 30
@@ -163,8 +168,9 @@ def _print_message(message: Mapping[str, Any], *, full: bool) -> None:
     calls = (call["function"] for call in message.get("tool_calls") or ())
     lines = [(text, style)] if text else []
     lines += [(f"→ {call['name']}({call['arguments']})", "") for call in calls]
-    for line in lines:
-        Console(highlight=False).print(Text.assemble((f"{who:>9}", f"bold {style}"), "  ", line))
+    for line, line_style in lines:
+        shown = (visible(line if full else _cut(line, _LONG)), line_style)
+        Console(highlight=False).print(Text.assemble((f"{who:>9}", f"bold {style}"), "  ", shown))
 
 
 def _print_result(folder: SettingFolder, row: CommitRow, conversation: Conversation) -> None:
@@ -250,7 +256,7 @@ def _action(call: MadeCall | None) -> Text:
     if call is None:
         return Text()
     who = "" if call.by == "assistant" else f"{call.by}: "
-    return Text(who + _call_text(call.name, call.arguments, _json))
+    return Text(visible(_cut(who + _call_text(call.name, call.arguments, _json), _LONG)))
 
 
 def _call_text(name: str, given: Any, text_of: Callable[[Any], str]) -> str:
@@ -266,6 +272,11 @@ def _value(value: Any) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def visible(text: str) -> str:
+    """Return what a model wrote without what would steer a terminal: such characters stand as escapes."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _cut(text: str, most: int) -> str:

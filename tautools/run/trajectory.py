@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 from tautools.bench.agents.text import read_action, text_of_respond_call
+from tautools.bench.sources.bounds import shown_arguments
 from tautools.errors import BenchError, RecordError
 from tautools.records import CommitRow, Conversation, Setting, Strategy, TrajectoryAction, canonical_json
 from tautools.run.folder import SettingFolder
@@ -148,7 +149,7 @@ def made_calls_of(conversation: Conversation, setting: Setting) -> list[MadeCall
         actions = actions_of(conversation, setting)
     except RecordError:
         return []
-    return [MadeCall(each.call, parsed(each.arguments), each.by) for each in actions if each.call]
+    return [MadeCall(each.call, shown_arguments(each.arguments), each.by) for each in actions if each.call]
 
 
 def expected_of(folder: SettingFolder, task_id: str) -> list[MadeCall] | None:
@@ -191,11 +192,3 @@ def conversation_dict(folder: SettingFolder, row: CommitRow) -> dict[str, Any]:
         "expected": expected_of(folder, row.task_id),
         "actual": made_calls_of(conversation, folder.setting),
     }
-
-
-def parsed(arguments: str) -> Any:
-    """Return a call's arguments as JSON; the text itself when it is none."""
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments

@@ -20,7 +20,14 @@ from stand_in import changed_copy, stand_in
 from wild_words import ANSWERS, ENDLESS, wild_calls
 
 from tautools.bench import open_source, run_conversation
-from tautools.bench.sources.bounds import MAX_DEPTH, MAX_VALUES, bounded_eval, noting_flags, why_too_large
+from tautools.bench.sources.bounds import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    bounded_eval,
+    noting_flags,
+    shown_arguments,
+    why_too_large,
+)
 from tautools.bench.types import Approach, Domain, run_without_loop
 from tautools.records import Conversation, Limits, Outcome, Strategy
 
@@ -112,6 +119,11 @@ def test_arguments_are_measured_by_depth_number_and_length() -> None:
     assert "nested" in why_too_large("[" * 100_000)
     assert "more than 10000 values" in why_too_large(many.replace("[1", "[1, 1"))
     assert "longer than" in why_too_large('{"a": "' + "x" * 11_000_000 + '"}')
+
+
+def test_arguments_that_no_tool_was_given_are_shown_as_their_text() -> None:
+    deep = '{"a": ' * 500 + "1" + "}" * 500
+    assert [shown_arguments(each) for each in ('{"a": 1}', "", "{", deep)] == [{"a": 1}, {}, "{", deep]
 
 
 def _v1(folder: Path) -> Domain:

@@ -11,7 +11,7 @@ from scripted_server import Say, serve_in_thread
 from served_cells import STOP, cell_at, scripted_cell, simulated_model
 
 from tautools.bench.sources.tau2 import STRATEGIES
-from tautools.cli.show import show_command
+from tautools.cli.show import show_command, visible
 from tautools.run import run_cell
 from tautools.run.trajectory import MadeCall, align_actions
 
@@ -229,3 +229,7 @@ def test_a_running_customers_calls_are_followed_as_they_are_made(tmp_path):
     assert places == sorted(places)
     assert places[0] >= 0
     assert shown.count("→ check_status_bar") == 1
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal():
+    assert visible("a\x1b[2J\n\tb\u202ec\0é\x9b") == "a\\x1b[2J\n\tb\\u202ec\\x00é\\x9b"

@@ -31,11 +31,12 @@ class ReplayStep:
 
     @property
     def arguments(self) -> Any:
-        """The call's arguments; the text itself when it is no JSON."""
+        """The call's arguments; the text itself when it is no JSON, or no tool was given it."""
+        text = self.action.arguments
         try:
-            return json.loads(self.action.arguments or "{}")
-        except (ValueError, RecursionError):
-            return self.action.arguments
+            return text if self.observation.flag else json.loads(text or "{}")
+        except ValueError:
+            return text
 
 
 @dataclass(frozen=True, slots=True)

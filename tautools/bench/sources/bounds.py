@@ -73,6 +73,14 @@ def why_too_large(text: str) -> str:
     return _why_too_large(value)
 
 
+def shown_arguments(text: str) -> Any:
+    """Return a call's arguments as JSON for a reader; the text itself when it is none, or no tool was given it."""
+    try:
+        return text if why_too_large(text) else json.loads(text or "{}")
+    except ValueError:
+        return text
+
+
 _TOO_DEEP = f"the arguments are nested more than {MAX_DEPTH} levels deep"
 
 

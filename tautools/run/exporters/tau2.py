@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tautools.bench.agents.text import read_action
+from tautools.bench.sources.bounds import shown_arguments
 from tautools.bench.types import Task
 from tautools.errors import BenchError
 from tautools.llm.types import REFUSAL_CHECK
 from tautools.records import CallRecord, CommitRow, Conversation, ModelConfig, Outcome, Role, SeedRule, Strategy
 from tautools.run.folder import SettingFolder
 from tautools.run.ledger import is_tool_output, read_calls
-from tautools.run.trajectory import parsed, user_turns
+from tautools.run.trajectory import user_turns
 
 _TERMINATION = {
     Outcome.PASSED: "user_stop",
@@ -140,7 +141,7 @@ def _from_text(message: Message, index: int) -> Message:
 
 
 def _call(call_id: str, name: str, arguments: str, requestor: str) -> Message:
-    given = parsed(arguments or "{}")
+    given = shown_arguments(arguments)
     named = given if isinstance(given, dict) else {"": given}
     return {"id": call_id, "name": name, "arguments": named, "requestor": requestor}
 
