@@ -197,7 +197,7 @@ def watch_starts(servers: Sequence[Server], timeout_s: float | None = None) -> d
         try:
             server.wait_ready(
                 timeout_s,
-                on_progress=lambda snapshot: show(str(snapshot), snapshot.percent or 0),
+                on_progress=lambda snapshot: show(str(snapshot), min(snapshot.percent or 0, 99)),
                 on_check=lambda check: show(f"verifying: {check.name} {_CHECK_WORDS[check.passed]}", 99),
                 on_wait=lambda words: bars.update(task, description=f"verifying: waiting for {words}"),
             )

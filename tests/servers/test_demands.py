@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from scripted_server import Say, serve_in_thread
 from serving import fake_vllm, simulated
 
+from tautools.cli.output import watch_starts
 from tautools.cli.server import server_command
 from tautools.errors import ServerError, VerifyError
 from tautools.params.models import RoleParams, RunParams
@@ -230,3 +231,12 @@ def test_who_looks_at_a_server_meanwhile_sees_what_its_checks_wait_for(workspace
 
     assert any(words.startswith("verifying: The checks are running: ") and "(for " in words for words in seen)
     assert server.state().state is State.READY
+
+
+@pytest.mark.usefixtures("told_often")
+def test_a_start_without_a_terminal_says_which_check_it_waits_for(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch_starts([launch(fake_vllm(modes="slow"), workspace=workspace)])
+
+    assert "fake: verifying: waiting for chat, tool calls (for " in capsys.readouterr().err
