@@ -34,7 +34,7 @@ class ReplayStep:
         """The call's arguments; the text itself when it is no JSON, or no tool was given it."""
         text = self.action.arguments
         try:
-            return text if self.observation.flag else json.loads(text or "{}")
+            return text if self.observation.flag == "arguments" else json.loads(text or "{}")
         except ValueError:
             return text
 
