@@ -2,4 +2,4 @@
 
 from tautools.llm.client import ModelClient, Retry
 from tautools.llm.hosted import check_hosted_key
-from tautools.llm.timeouts import Timeouts
+from tautools.llm.stream import Timeouts

@@ -23,8 +23,7 @@ from tautools.llm.faults import NEXT_STEPS
 from tautools.llm.hosted import ask_hosted
 from tautools.llm.recording import answer_fields, call_record
 from tautools.llm.request import affinity_headers, chat_body
-from tautools.llm.stream import StreamParser, ask_server
-from tautools.llm.timeouts import Timeouts
+from tautools.llm.stream import StreamParser, Timeouts, ask_server
 from tautools.llm.types import CallTag, CallUnderWay, Endpoint, Message, Reply, Resolve, ToolSpec
 from tautools.records import CallRecord, ModelConfig, Thinking
 

@@ -17,8 +17,7 @@ from typing import Any
 from tautools.errors import CallFault, ModelCallError, unknown_name
 from tautools.http import ConnectError
 from tautools.llm.faults import NEXT_STEPS, error_in_stream, excerpt, refusal
-from tautools.llm.stream import StreamParser
-from tautools.llm.timeouts import StreamTimeouts, Timeouts
+from tautools.llm.stream import StreamParser, StreamTimeouts, Timeouts
 from tautools.llm.types import Endpoint
 from tautools.params.keys import read_key
 from tautools.redaction import names_a_secret

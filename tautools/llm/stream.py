@@ -7,11 +7,14 @@ Servers with a reasoning parser stream thinking in a field of its own; those wit
 alone. The whole text is cut at once, when it is complete: how the tags were spread over chunks does not matter.
 """
 
+import asyncio
 import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
 
 import orjson
 
@@ -19,7 +22,6 @@ from tautools.errors import CallFault, ModelCallError
 from tautools.http_stream import StreamedResponse, StreamHttp
 from tautools.llm.events import LONGEST_LINE, UNREADABLE, EventLines, loads
 from tautools.llm.faults import error_in_stream, excerpt, refusal
-from tautools.llm.timeouts import StreamTimeouts, Timeouts
 from tautools.llm.tool_calls import ToolCallParts, sound_text
 from tautools.llm.types import Completion, Endpoint
 
@@ -261,6 +263,83 @@ def token_counts(usage: dict[str, Any]) -> dict[str, int]:
     told = {**usage, **({"cached": details.get("cached_tokens")} if isinstance(details, dict) else {})}
     told = {ours: next((told[each] for each in names if told.get(each) is not None), "") for ours, names in _COUNTS}
     return {name: int(float(count)) for name, count in told.items() if re.fullmatch(r"\d{1,15}(\.0)?", str(count))}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait [s]; the defaults allow for a queue of long prompts on a busy server."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 600.0
+    """From sending the request to the first token."""
+    idle_s: float = 120.0
+    """Between two chunks."""
+    total_s: float = 1800.0
+    """From sending the request to the end of the answer."""
+
+
+class StreamTimeouts:
+    """Enforces `Timeouts` on one answer, as an async context manager around it.
+
+    Every chunk only notes when it came (`touch`); one timer of the event loop checks now and then, so that a chunk
+    costs next to nothing.
+
+    Raises
+    ------
+    ModelCallError
+        `TIME_OUT`, naming which of the limits was passed.
+    """
+
+    def __init__(self, timeouts: Timeouts, what: str) -> None:
+        self._timeouts = timeouts
+        self._what = what
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._started = self._loop.time()
+        self._last: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._problem = ""
+
+    def touch(self) -> None:
+        """Note that data came after the first token."""
+        first = self._last is None
+        self._last = self._loop.time()
+        if first:  # from here on another limit counts, which may end sooner than the one the timer waits for
+            self._check_limits()
+
+    async def __aenter__(self) -> Self:
+        await self._scope.__aenter__()
+        self._check_limits()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            next_step = "See whether the server is overloaded or stuck; the limits are in tautools.llm.Timeouts."
+            raise ModelCallError(self._problem, fault=CallFault.TIME_OUT, next_step=next_step) from None
+
+    def _check_limits(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due, self._problem = self._due()
+        if due <= self._loop.time():
+            self._scope.reschedule(due)
+        else:
+            self._timer = self._loop.call_at(due, self._check_limits)
+
+    def _due(self) -> tuple[float, str]:
+        limits = self._timeouts
+        total = self._started + limits.total_s, f"{self._what} did not finish within {limits.total_s:g} s."
+        if self._last is None:
+            first = self._started + limits.first_token_s
+            return min(total, (first, f"{self._what} gave no first token within {limits.first_token_s:g} s."))
+        idle = self._last + limits.idle_s
+        return min(total, (idle, f"{self._what} fell silent in mid-answer for {limits.idle_s:g} s."))
 
 
 async def ask_server(

@@ -14,9 +14,8 @@ from tautools.params.keys import read_key
 from tautools.params.models import RoleParams, ServerParams
 from tautools.records import ServerRecord
 from tautools.servers.backends import backend_of
-from tautools.servers.checks.asking import ask
 from tautools.servers.checks.run import recheck
-from tautools.servers.checks.target import ModelList, ask_models, target_of
+from tautools.servers.checks.target import ModelList, ask, ask_models, target_of
 from tautools.servers.registry import Registry
 from tautools.servers.server import states_of
 from tautools.servers.state import Snapshot, State

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from tautools.errors import nearest
 from tautools.files import packaged_yaml
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
-from tautools.servers.vllm.messages import LogMessage, read_messages
+from tautools.servers.vllm.log import LogMessage, read_messages
 
 When = Literal[
     "log",

@@ -9,7 +9,7 @@ from log_prefixes import NESTED, OUTER, WRITERS
 from staged_failures import STAGED, WRAPPER
 
 from tautools.servers.diagnose import Diagnosis, diagnose_log, known_failures
-from tautools.servers.vllm.messages import read_messages
+from tautools.servers.vllm.log import read_messages
 
 HEAD = ["Traceback (most recent call last):", '  File "/x/core.py", line 709, in run', "    raise OSError('Errno 98')"]
 UNKNOWN = "RuntimeError: The widget of the card is bent"

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from tautools.errors import CallFault, ModelCallError
 from tautools.llm.types import Message, Reply, ToolSpec
 from tautools.records import Demand, ModelConfig, Thinking, ThinkingSwitch
-from tautools.servers.checks.asking import ask_with, short
-from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, require
+from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, ask_with, require, short
 from tautools.servers.checks.tools import TOOL_CALLS, run_tools
 from tautools.shell import process_alive
 

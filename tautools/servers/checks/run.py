@@ -19,15 +19,17 @@ from tautools.http import http_get, http_post
 from tautools.records import Certificate, Check, Demand, ServerRecord, Thinking
 from tautools.redaction import without_secrets
 from tautools.servers.checks.as_run import check_as_a_run
-from tautools.servers.checks.asking import ask, ask_all, short
 from tautools.servers.checks.target import (
     FIRST_CHECKS,
     CheckContext,
     CheckFailedError,
     CheckTarget,
     NotApplicableError,
+    ask,
+    ask_all,
     require,
     root_of,
+    short,
 )
 from tautools.servers.checks.tools import TOOL_CALLS, check_tool_calls
 from tautools.servers.diagnose import diagnose_answer, diagnose_refusal

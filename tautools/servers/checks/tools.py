@@ -12,8 +12,7 @@ from typing import Any
 from tautools.errors import CallFault, ModelCallError
 from tautools.files import packaged_yaml
 from tautools.llm.types import Message, Reply, ToolSpec
-from tautools.servers.checks.asking import ask, short
-from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, require
+from tautools.servers.checks.target import CheckContext, CheckFailedError, NotApplicableError, ask, require, short
 from tautools.servers.diagnose import diagnose_answer
 
 TOOL_CALLS = "tool calls"
