@@ -142,7 +142,7 @@ METRICS = (
     Metric("tpot_s", "TPOT", "decode time over output tokens after the first, the end token counted", unit="ms"),
     Metric("e2e_s", "E2E", "from sending the request to the end of the answer"),
     Metric("queue_s", "own queue", "wait for a free slot here, before sending", unit="ms"),
-    Metric("server_queue_s", "server queue", "as the server reports it", source="server"),
+    Metric("server_queue_s", "server queue", "as the server reports it", source="server", unit="ms"),
     Metric("server_prefill_s", "server prefill", "from scheduling to the first token, by the server", source="server"),
     Metric("server_generation_s", "server generation", "as the server reports it", source="server"),
 )
