@@ -96,7 +96,7 @@ def process_runs(record: ServerRecord) -> bool:
 def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = "") -> Snapshot:
     """Return the state of a server whose process or job has ended; its exit status and its log say why."""
     orphans = processes_of(record)
-    if registry.exit_code(record) == 0 and not orphans:
+    if registry.exit_code(record) == 0 and not orphans and not engine_died(record):
         return Snapshot(State.STOPPED, "It ended by itself.")
     diagnosis = diagnose_end(record, registry, job_state=job_state)
     if not orphans:
@@ -104,6 +104,11 @@ def ended_state(record: ServerRecord, registry: Registry, *, job_state: str = ""
     detail = f"{diagnosis.cause} {len(orphans)} of its workers still run."
     end_them = f"End them with `tautools server stop {record.name}`."
     return Snapshot(State.FAILED, detail, next_step=f"{end_them} {diagnosis.fix}")
+
+
+def engine_died(record: ServerRecord) -> bool:
+    """Return whether the log says that vLLM's engine died; the server around it then ends in order, with status 0."""
+    return any("EngineDeadError" in line for line in log_lines(record, 400))
 
 
 def silent_state(record: ServerRecord, registry: Registry, answer: ModelList) -> Snapshot:

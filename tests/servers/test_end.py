@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,9 +15,6 @@ from serving import fake_vllm, members, simulated, wait_for
 from tautools.errors import NotReadyError, ServerError
 from tautools.servers import Registry, State, launch, open_server, server_states
 from tautools.shell import process_alive
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_start_that_fails_says_the_first_cause_and_the_fix(workspace: Path) -> None:
@@ -33,6 +30,16 @@ def test_a_start_that_fails_says_the_first_cause_and_the_fix(workspace: Path) ->
     assert (record.name, snapshot.state) == ("fake", State.FAILED)
     server.stop()
     assert Registry(workspace).list() == []
+
+
+@pytest.mark.parametrize(("line", "state"), [("EngineDeadError: see above", State.FAILED), ("bye", State.STOPPED)])
+def test_a_server_that_ends_in_order_after_its_engine_died_has_failed(workspace: Path, line: str, state: State) -> None:
+    server = launch(simulated(), workspace=workspace).wait_ready()
+    with Path(server.record.log_err).open("a") as log:
+        log.write(f"(APIServer pid=7) ERROR 11-30 23:24:01 [async_llm.py:906] {line}\n")
+    os.kill(server.record.pid or 0, signal.SIGTERM)
+    wait_for(lambda: server.state().state.final)
+    assert server.state().state is state
 
 
 def test_a_start_that_ends_without_a_word_says_its_status(workspace: Path) -> None:

@@ -18,7 +18,7 @@ from tautools.servers.backends import Backend, Look, name_taken, new_record, war
 from tautools.servers.backends.slurm_script import job_script
 from tautools.servers.placement import LaunchRequest
 from tautools.servers.registry import Registry, check_name
-from tautools.servers.state import Snapshot, State, ended_state, out_of_sight, silent_state
+from tautools.servers.state import Snapshot, State, ended_state, engine_died, out_of_sight, silent_state
 from tautools.slurm.client import Slurm
 from tautools.slurm.jobs import JobState, SlurmJob, explain_reason, parse_duration
 
@@ -105,7 +105,7 @@ class SlurmBackend(Backend):
 
     def _ended_job(self, record: ServerRecord, job: SlurmJob | None) -> Snapshot | None:
         """Return the state of a server whose job has ended; None when its own log has to say why."""
-        if job is None or job.state not in _JOB_ENDS:
+        if job is None or job.state not in _JOB_ENDS or (job.state is JobState.COMPLETED and engine_died(record)):
             return None
         state, detail, advice = _JOB_ENDS[job.state]
         where = f" Job {job.job_id}{f' on {job.node}' if job.node else ''}."
