@@ -202,7 +202,7 @@ def test_faults_are_no_answers_and_experts_have_their_name():
         CallRecord(role=Role.AGENT, endpoint="a", fault="server", flags=("cut",)),
     ]
     (found,) = flagged_answers(calls)
-    assert str(found).startswith("2 of 2 answers of the expert quick were cut off at their length: raise max_tokens")
+    assert str(found).startswith("2 of 2 answers of the expert quick were cut off by the limit of tokens: raise")
     assert found.first.step == 7
 
 
