@@ -190,7 +190,8 @@ def test_calls_that_all_failed_make_a_report_of_n_0(tmp_path: Path) -> None:
 
 def _loaded(cold: bool, in_flight: int | None, ttft_s: float, **more: object) -> CallRecord:
     times = {"started_at": START, "ttft_s": ttft_s, "decode_s": 1.0, "e2e_s": ttft_s + 1.0, "output_tokens": 11}
-    return CallRecord(**{"role": Role.AGENT, "cold": cold, "in_flight": in_flight, "replicas": 1, **times, **more})  # type: ignore[arg-type]
+    load = {"role": Role.AGENT, "cold": cold, "in_flight": in_flight, "replicas": 1}
+    return CallRecord.model_validate({**load, **times, **more})
 
 
 def test_percentiles_stand_with_and_without_the_first_calls_to_a_cold_server(tmp_path: Path) -> None:

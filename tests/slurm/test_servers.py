@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -136,6 +137,24 @@ def test_a_job_cancelled_by_hand_is_stopped_and_never_ready_again(workspace: Pat
     wait_for(lambda: not (workspace / "servers" / "sim.json").exists())
     with pytest.raises(ServerError, match="sim is stopped"):
         endpoints(RoleParams(server="sim"), workspace=workspace, role_name="user")
+
+
+def test_a_job_whose_server_ended_in_order_after_its_engine_died_has_failed(workspace: Path) -> None:
+    server = launch(simulated(), workspace=workspace, site=site_with()).wait_ready()
+    with Path(server.record.log_err).open("a") as log:
+        log.write("ERROR 11-30 23:24:01 [async_llm.py:906] EngineDeadError: EngineCore encountered an issue.\n" * 3)
+    (process,) = [
+        each
+        for each in psutil.process_iter(["cmdline"])
+        if {"simulate", server.record.alias} <= {*(each.info["cmdline"] or ())}
+    ]
+
+    process.send_signal(signal.SIGTERM)
+
+    wait_for(lambda: server.state().state.final)
+    job = Slurm().jobs([server.record.job_id])[server.record.job_id]
+    assert (job.state, server.state().state) == (JobState.COMPLETED, State.FAILED)
+    server.stop()
 
 
 def test_a_failed_node_is_reported(workspace: Path) -> None:

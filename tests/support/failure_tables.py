@@ -47,8 +47,8 @@ def tables() -> str:
 
 
 def _order(name: str) -> tuple[str, int]:
-    letter, number = re.fullmatch(r"(\D*)(\d*)", name).groups()  # type: ignore[union-attr]
-    return letter, int(number or 0)
+    letters = name.rstrip("0123456789")
+    return letters, int(name[len(letters) :] or 0)
 
 
 def page(text: str) -> str:
