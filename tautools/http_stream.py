@@ -20,8 +20,8 @@ from tautools.http import ConnectError, authorization, unreachable
 from tautools.redaction import redacted
 
 _KEEP_ALIVE_S = 4.0
-"""Idle connections are not used after this [s]: uvicorn, under vLLM, closes its end after 5 s, and whoever is second
-would write into a closed connection."""
+"""Idle connections are not used after this [s]: uvicorn, under vLLM, closes its end after 5 s, and a request at
+that moment would be written into a closed connection."""
 
 _LINGER_S = 0.5
 _LONGEST_HEAD = 2**16

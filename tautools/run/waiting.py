@@ -23,7 +23,7 @@ LOOK_S = 2.5
 """How often is looked [s]."""
 
 LOG_EVERY_S = 30.0
-"""How often it is logged while it lasts [s]; whoever listens is told at each look."""
+"""How often it is logged while it lasts [s]; the bar and the board are told at each look."""
 
 _STALE_S = 20.0
 _log = logging.getLogger("tautools.run")

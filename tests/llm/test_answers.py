@@ -238,7 +238,7 @@ def test_each_role_is_asked_for_other_things():
 
 async def test_a_key_that_an_answer_repeats_is_not_recorded(open_client):
     key = "sk-very-secret-0123456789"
-    remember_secret(key)  # as whoever reads a key does
+    remember_secret(key)  # as the reader of a key does
     async with ScriptedServer(f"{key}<|im_end|>", key=key) as server, open_client(server) as opened:
         reply = await opened.client.complete(CallTag(role=Role.AGENT), ASKED, TOOLS)
     assert reply.record.flags == ("leaked_marker",)

@@ -94,7 +94,7 @@ class CheckTarget:
     concurrency: int = 0
     """Simultaneous chats that it must answer; 0 leaves out the checks that load a server."""
     demand: Demand = field(default_factory=lambda: Demand(tool_calls=True))
-    """What the run will ask of it; a run's defaults where none is at hand."""
+    """What the run will ask of it; a run's defaults where there is none."""
     max_batched_tokens: int | None = None
     """Longest prompt that it computes in one chunk [tokens], where it is known."""
 

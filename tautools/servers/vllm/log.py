@@ -73,7 +73,7 @@ _MARK = re.compile("|".join(_MARKS.values()))
 _KNOWN_MARK = re.compile(
     rf"(?:{_LEVEL})\s+{_TIME}\s+\[?[\w./-]+:\d+\]|\((?:\w*Worker|EngineCore|A[Pp][Ii]Server)\w*[^()=]*pid=\d"
 )
-"""A mark that is never a part of a message: what stands before it is a prefix, whoever wrote it."""
+"""A mark that is never a part of a message: what stands before it is a prefix, no matter which program wrote it."""
 _REPEATED = re.compile(r" \[repeated \d+x across cluster\].*")
 """What Ray puts behind a line that several workers wrote."""
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL", "C": "CRITICAL", "D": "DEBUG", "WARN": "WARNING"}
