@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from tautools.errors import nearest
 from tautools.files import packaged_yaml
+from tautools.llm.answers import call_markup
 from tautools.servers.vllm.flags import deprecated_flags, tool_parser_of
 from tautools.servers.vllm.log import LogMessage, read_messages
 
@@ -175,9 +176,13 @@ def diagnose_refusal(text: str, *, server_alive: bool | None = None) -> Diagnosi
 
 def diagnose_answer(content: str, *, reasoning: str = "", asked_tools: bool = True) -> Diagnosis | None:
     """Return what is wrong with an answer that carries neither an error nor a tool call; None when nothing is."""
-    if asked_tools and (hit := _first_match(content, _rows("tool_call_text"))):
-        start = hit[1].start()
-        return _diagnosis_of(*hit, content[start : start + 200], {})
+    if asked_tools:
+        (row,), parser = _rows("tool_call_text"), call_markup(content)  # tags of every family; the row knows bare JSON
+        bare = row.pattern.search(content)
+        if bare or parser is not None:
+            fix = f"Set `tool_call_parser: {parser}` in the server file." if parser else row.fix
+            start = bare.start() if bare else 0
+            return Diagnosis(row.kind, row.cause, fix, content[start : start + 200], row.id)
     if reasoning.strip() and (hit := _first_match(content.strip(), _rows("empty_text"))):
         return _diagnosis_of(*hit, "", {})
     return None

@@ -198,3 +198,18 @@ def test_an_answer_without_an_error_can_be_wrong(content: str, answer: dict[str,
     found = diagnose_answer(content, **answer)
 
     assert (found.kind if found else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "parser"),
+    [
+        ('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', "hermes"),
+        ("<seed:tool_call><function=f></function></seed:tool_call>", "seed_oss"),
+        ('[TOOL_CALLS][{"name": "f", "arguments": {}}]', "mistral"),
+    ],
+)
+def test_a_call_in_the_text_names_the_parser_that_reads_it(content: str, parser: str) -> None:
+    found = diagnose_answer(content)
+
+    assert found is not None
+    assert found.fix == f"Set `tool_call_parser: {parser}` in the server file."

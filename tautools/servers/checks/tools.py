@@ -81,7 +81,8 @@ def _try_tool_calls(context: CheckContext) -> str:
     _require_shown(bare.result(), free.result(), len(tools))
     calls, text = free.result().tool_calls, free.result().text
     if not calls and (known := diagnose_answer(text)):
-        raise CheckFailedError(f"free call: it came as text, {short(known.evidence)}. {known.cause} {_NO_PARSER}")
+        advice = f"{known.fix} (vLLM's --tool-call-parser)"
+        raise CheckFailedError(f"free call: it came as text, {short(known.evidence)}. {known.cause} {advice}")
     result = {"role": "tool", "content": json.dumps({"order_id": "#W0000000", "status": "delivered"})}
     results = [result | {"tool_call_id": call.id, "name": call.name} for call in forced.result().tool_calls]
     # 32 tokens: that an answer begins shows that the template takes such a turn.
